@@ -1,0 +1,43 @@
+# Everything runs from the .venv beside this file; every target sets up what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: setup demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the search on drawn sample cases, offline; says where its report lies"
+	@echo "make test    all tests, after lint"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make bench   the benchmarks of bench/README.md"
+	@echo "make setup   the .venv with everything"
+
+.venv/core.stamp: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/core.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+setup: .venv/dev.stamp
+
+demo: .venv/core.stamp
+	$(BIN)/chiron demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,1 @@
+"""What a case is, and how cases are read from the world."""

@@ -1,0 +1,77 @@
+"""A clinical image case, the unit that everything else works on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One clinical image case: images, a history, findings, and a question whose answer is known (paper, section 3.1)."""
+
+    id: str
+    """Unique within a file; also what seeded random choices are seeded from."""
+    question: str
+    """The question, without any mark such as ``**Question:**``."""
+    answer: str
+    """The known answer, without any mark. Interns never see it."""
+    images: tuple[str, ...]
+    """Paths relative to the image folder, in the order in which they are shown. At least one."""
+    history: str = ""
+    """Why the patient came, in words. Empty when unknown."""
+    findings: tuple[str, ...] = ()
+    """The radiologist's findings, a paragraph each; ``image 1`` speaks of the first image. Interns never see them."""
+    age: str | None = None
+    """As written in the source, for example ``45 years``."""
+    sex: str | None = None
+    """As written in the source."""
+    title: str | None = None
+    """The source's title. It often names the diagnosis, so no prompt shows it."""
+    modality: str | None = None
+    """The imaging modality, where the source names it."""
+    body_system: str | None = None
+    """The body system, where the source names it."""
+    meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Whatever else stood in the record, unread."""
+
+    def to_record(self) -> dict[str, Any]:
+        """The case in the tidy format: one JSON object, absent fields left out."""
+        record: dict[str, Any] = {
+            "id": self.id,
+            "question": self.question,
+            "answer": self.answer,
+            "images": list(self.images),
+            "history": self.history,
+            "findings": list(self.findings),
+        }
+        for name in ("age", "sex", "title", "modality", "body_system"):
+            if (value := getattr(self, name)) is not None:
+                record[name] = value
+        return {**record, **self.meta}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the tidy record: a case that was edited is another case."""
+        text = json.dumps(self.to_record(), sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class BadCase:
+    """A record that could not be read as a case. It is reported, and never stops the others."""
+
+    line: int
+    """1-based line of a JSONL file, or 1-based position in a JSON list."""
+    id: str | None
+    """The case's id, if that much could be read."""
+    problem: str
+    """What is wrong and how to mend it, in one line."""
+
+    @property
+    def label(self) -> str:
+        """What to call it where an id is wanted."""
+        return self.id if self.id else f"line {self.line}"

@@ -1,0 +1,178 @@
+"""Two formats of a case: the published one and the project's own tidy one. Both are read; the tidy one is written.
+
+Published: ``rid``, ``messages`` (question and answer), ``images``, ``title``, ``certainty``, ``presentation``, ``age_label``,
+``gender_label``, ``caption`` (findings in which ``<image>`` marks stand for the images, in order).
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from chiron.cases.case import Case
+
+_QUESTION_MARK = re.compile(r"^\s*\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
+_ANSWER_MARK = re.compile(r"^\s*\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
+_TIDY = ("id", "question", "answer", "images", "history", "findings", "age", "sex", "title", "modality", "body_system")
+_PUBLISHED = ("rid", "messages", "images", "title", "presentation", "age_label", "gender_label", "caption")
+
+
+class CaseProblem(ValueError):
+    """A record is not a case; the message names the field, what is wrong with it and how to mend it."""
+
+
+def parse_case(record: object) -> Case:
+    """Read one record in either format.
+
+    Raises:
+        CaseProblem: a field is missing, empty or of the wrong kind.
+    """
+    if not isinstance(record, Mapping):
+        raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
+    return _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
+
+
+def case_id(record: object) -> str | None:
+    """The id of a record that may be broken otherwise."""
+    if not isinstance(record, Mapping):
+        return None
+    value = record.get("id", record.get("rid"))
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def _parse_tidy(record: Mapping[str, Any]) -> Case:
+    return Case(
+        id=_id(record, "id"),
+        question=_text(record, "question", required=True),
+        answer=_text(record, "answer", required=True),
+        images=_images(record),
+        history=_text(record, "history"),
+        findings=_texts(record, "findings"),
+        age=_optional(record, "age"),
+        sex=_optional(record, "sex"),
+        title=_optional(record, "title"),
+        modality=_optional(record, "modality"),
+        body_system=_optional(record, "body_system"),
+        meta=_rest(record, _TIDY),
+    )
+
+
+def _parse_published(record: Mapping[str, Any]) -> Case:
+    question, answer = _dialogue(record)
+    return Case(
+        id=_id(record, "rid"),
+        question=question,
+        answer=answer,
+        images=_images(record),
+        history=_text(record, "presentation"),
+        findings=tuple(_number_images(_texts(record, "caption"))),
+        age=_optional(record, "age_label"),
+        sex=_optional(record, "gender_label"),
+        title=_optional(record, "title"),
+        modality=None,
+        body_system=None,
+        meta=_rest(record, _PUBLISHED),
+    )
+
+
+def _dialogue(record: Mapping[str, Any]) -> tuple[str, str]:
+    messages = record.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
+        raise CaseProblem("field 'messages' must be a list of {role, content} objects: a user's question, an assistant's answer")
+    said: dict[str, str] = {}
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if isinstance(role, str) and isinstance(content, str):
+            said.setdefault(role, content)
+    question = _clean(_QUESTION_MARK.sub("", said.get("user", "")))
+    answer = _clean(_ANSWER_MARK.sub("", said.get("assistant", "")))
+    if not question:
+        raise CaseProblem("no question: 'messages' needs an entry of role 'user' with text")
+    if not answer:
+        raise CaseProblem("no answer: 'messages' needs an entry of role 'assistant' with text")
+    return question, answer
+
+
+def _number_images(captions: tuple[str, ...]) -> list[str]:
+    """Name each ``<image>`` mark: "According to the <image>, no fracture" becomes "According to image 1, no fracture"."""
+    count = 0
+
+    def name(match: re.Match[str]) -> str:
+        nonlocal count
+        first = count + 1
+        count += match.group().count("<image>")
+        return " and ".join(f"image {n}" for n in range(first, count + 1))
+
+    return [_IMAGE_MARKS.sub(name, c).replace("the image ", "image ") for c in captions]
+
+
+def image_marks(findings: tuple[str, ...]) -> int:
+    """How many images the findings speak of: the highest ``image n`` in them."""
+    return max((int(n) for text in findings for n in re.findall(r"\bimage (\d{1,3})\b", text)), default=0)
+
+
+def _id(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise CaseProblem(f"field '{name}' must be a non-empty string: every case needs an id")
+    text = str(value).strip()
+    if len(text) > 200 or any(ord(c) < 32 for c in text):
+        raise CaseProblem(f"field '{name}' must be at most 200 printable characters")
+    return text
+
+
+def _text(record: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    value = record.get(name)
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        raise CaseProblem(f"field '{name}' must be text, but is {_kind(value)}")
+    text = _clean(value)
+    if required and not text:
+        raise CaseProblem(f"no {name}: field '{name}' is missing or empty")
+    return text
+
+
+def _optional(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    return _text({name: value}, name) or None
+
+
+def _texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = record.get(name)
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise CaseProblem(f"field '{name}' must be a list of texts, but is {_kind(value)}")
+    return tuple(text for v in value if (text := _clean(v)))
+
+
+def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
+    value = record.get("images")
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise CaseProblem("no images: field 'images' must be a list of at least one path")
+    if not all(isinstance(v, str) and v.strip() for v in value):
+        raise CaseProblem("field 'images' must hold paths only, none of them empty")
+    return tuple(value)
+
+
+def _rest(record: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
+    return MappingProxyType({k: v for k, v in record.items() if k not in known})
+
+
+def _clean(text: str) -> str:
+    """Line breaks of HTML and no-break spaces, which the published data is full of, as plain ones."""
+    return _BREAK.sub("\n", text).replace("\xa0", " ").strip()
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,79 @@
+"""Reading a file of cases, a line at a time, so that sixty thousand of them need no more memory than ten."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from chiron.cases.case import BadCase, Case
+from chiron.cases.formats import CaseProblem, case_id, parse_case
+from chiron.errors import InputError
+
+
+def read_cases(path: Path) -> Iterator[Case | BadCase]:
+    """Every case of a JSONL or JSON file, in order; what cannot be read comes as a :class:`BadCase` in its place.
+
+    A second case of the same id is bad: ids name results, and one would hide the other.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON at all.
+    """
+    seen: dict[str, int] = {}
+    for line, raw in _records(path):
+        if isinstance(raw, _Broken):
+            yield BadCase(line, None, raw.problem)
+            continue
+        try:
+            case = parse_case(raw)
+        except CaseProblem as problem:
+            yield BadCase(line, case_id(raw), str(problem))
+            continue
+        if case.id in seen:
+            yield BadCase(line, case.id, f"id '{case.id}' was already used on line {seen[case.id]}: give each case its own id")
+            continue
+        seen[case.id] = line
+        yield case
+
+
+class _Broken:
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+
+def _records(path: Path) -> Iterator[tuple[int, object]]:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' draws some)")
+    try:
+        with path.open("rb") as file:
+            if _starts_a_list(file.read(1024)):
+                yield from _json_list(path)
+                return
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _json_line(line)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _starts_a_list(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _json_list(path: Path) -> Iterator[tuple[int, object]]:
+    try:
+        records = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    yield from enumerate(records, start=1)
+
+
+def _json_line(line: bytes) -> object:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return _Broken(f"not UTF-8 text (byte {error.start} of the line): save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        return _Broken(f"broken JSON at column {error.colno}: {error.msg}")
+    except RecursionError:
+        return _Broken("JSON nested too deeply to be a case")
