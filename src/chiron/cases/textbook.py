@@ -1,0 +1,38 @@
+"""A textbook beside the cases: a paragraph or rule an answer, that retrieval interns may look things up in."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from chiron.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One paragraph or rule. Several entries may belong to one answer."""
+
+    answer: str
+    text: str
+
+
+def read_textbook(path: Path) -> tuple[Entry, ...]:
+    """Every line ``{"answer": ..., "text": ...}`` of ``textbook.jsonl``; none if there is no such file.
+
+    Raises:
+        InputError: a line is not such an object.
+    """
+    if not path.is_file():
+        return ()
+    entries = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            answer, text = record["answer"], record["text"]
+        except (ValueError, KeyError, TypeError):
+            answer = text = None
+        if not isinstance(answer, str) or not isinstance(text, str):
+            raise InputError(f'{path}, line {number}: expected {{"answer": "...", "text": "..."}}')
+        entries.append(Entry(answer, text))
+    return tuple(entries)

@@ -1,0 +1,124 @@
+"""The two things that pass between the search and the world: a frozen Call, and the Reply to it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+KEY_VERSION = 1
+"""Part of every key. To be raised if the canonical form ever changes: old ledgers then miss, and never lie."""
+
+Role = Literal["mentor", "intern", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a message in words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image in a message, named by the SHA-256 (hex) of its file; its bytes stay on disk."""
+
+    sha256: str
+    max_side: int
+    """Longest side in pixels as sent; part of what is asked, so part of the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn, its parts in the order in which they are shown."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Text | Picture, ...]
+
+    @property
+    def text(self) -> str:
+        """The words of the message."""
+        return "\n\n".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+@dataclass(frozen=True)
+class Call:
+    """Everything that determines what a model is asked. Two calls of one key are one call."""
+
+    role: Role
+    model: str
+    """The configured name, which finds the endpoint. Not in the key: renaming a model costs nothing."""
+    identity: str
+    """What answers: provider, the endpoint's own name, and any parameters that shape its replies."""
+    messages: tuple[Message, ...]
+    temperature: float
+    max_tokens: int
+    draw: int = 0
+    """Which sample of this prompt: a second draw is another call."""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) of the canonical JSON form."""
+        form = {
+            "version": KEY_VERSION,
+            "role": self.role,
+            "identity": self.identity,
+            "messages": [[m.role, [_canonical(p) for p in m.parts]] for m in self.messages],
+            "temperature": float(self.temperature),
+            "max_tokens": self.max_tokens,
+            "draw": self.draw,
+        }
+        text = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(part: Text | Picture) -> list[str | int]:
+    return ["text", part.text] if isinstance(part, Text) else ["image", part.sha256, part.max_side]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the endpoint counted them; ``None`` where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, as the ledger keeps it."""
+
+    text: str
+    finish: str = "stop"
+    """Why the model stopped: ``stop``, ``length`` (the token limit), or the endpoint's own word."""
+    usage: Usage = field(default_factory=Usage)
+    served_by: str | None = None
+    """The model that the endpoint says answered."""
+    seconds: float = 0.0
+    """From sending to the last byte, of the attempt that succeeded."""
+    attempts: int = 1
+    """How many times it was sent."""
+    cost_usd: float | None = None
+    """``None`` where the model has no price."""
+    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
+    """The endpoint's own reply, before anything parsed it."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the token limit ended it."""
+        return self.finish == "length"
+
+
+class Ask(Protocol):
+    """The search's only way out. Answers from the ledger, an endpoint, or a table in a test."""
+
+    async def __call__(self, call: Call) -> Reply:
+        """The reply to ``call``.
+
+        Raises:
+            CallFailed: no answer could be had; the evaluation is missing, not wrong.
+            Halted: the run as a whole cannot go on.
+        """
+        ...

@@ -1,0 +1,69 @@
+"""How asking can fail. Every failure of every provider lands in one of three classes before anything else sees it."""
+
+from chiron.errors import ChironError
+
+
+class CallFailed(ChironError):
+    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger."""
+
+    kind = "failed"
+
+    def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
+        """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
+        super().__init__(message)
+        self.public = public if public is not None else message
+        self.maybe_billed = maybe_billed
+
+
+class RateLimited(CallFailed):
+    """The endpoint asks for fewer or later requests."""
+
+    kind = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, public: str | None = None) -> None:
+        """Keep what the endpoint said of when to come back, in seconds."""
+        super().__init__(message, public=public)
+        self.retry_after = retry_after
+
+
+class Transient(CallFailed):
+    """The same call may well succeed later: a server's fault, a broken connection, a hang, a reply that is none."""
+
+    kind = "transient"
+
+
+class CallerFault(CallFailed):
+    """The same call would fail again: it, or the configuration, has to change."""
+
+    kind = "caller"
+
+    def __init__(self, message: str, *, public: str | None = None, misconfigured: bool = False) -> None:
+        """``misconfigured``: not this call but every call to the endpoint is wrong (key, address, model name)."""
+        super().__init__(message, public=public)
+        self.misconfigured = misconfigured
+
+
+class CutOff(CallerFault):
+    """The token limit ended the reply before it was whole: the model's ``max_tokens`` is too low for it."""
+
+    kind = "cut_off"
+
+
+class Halted(ChironError):
+    """The run cannot send more calls. What it has is safe, and running it again goes on from there."""
+
+
+class Stopping(Halted):
+    """A person asked the run to stop."""
+
+
+class BudgetSpent(Halted):
+    """Another call could overshoot the budget."""
+
+
+class EndpointDown(Halted):
+    """An endpoint failed so often in a row that going on would waste what the others answer."""
+
+
+class Misconfigured(Halted):
+    """An endpoint refuses every call for a reason that only the user can mend (exit code 2)."""
