@@ -1,0 +1,207 @@
+"""The desk: where every call is asked. Ledger first, then one request for all who ask the same, within limits and budget."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from chiron.errors import DiskError
+from chiron.models.budget import Budget
+from chiron.models.call import Ask, Call, Picture, Reply, Text
+from chiron.models.config import Price
+from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping
+from chiron.models.ledger import Ledger
+from chiron.models.limits import Limiter
+from chiron.models.provider import Provider
+from chiron.models.retry import RetryPolicy, persevere
+
+DOWN_AFTER = 10
+"""Calls to one endpoint that fail for good in a row, before the run stops rather than waste what the others answer."""
+
+
+@dataclass
+class Endpoint:
+    """One configured model, with its door and its state."""
+
+    provider: Provider
+    limiter: Limiter
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    price: Price | None = None
+    image_tokens: int = 4096
+    has_answered: bool = False
+    failed_in_a_row: int = 0
+
+    def most_it_can_cost(self, call: Call) -> float:
+        """USD. A token is at least a byte of UTF-8, so bytes bound the prompt; images are bounded by configuration."""
+        if self.price is None:
+            return 0.0
+        parts = [part for message in call.messages for part in message.parts]
+        text = sum(len(p.text.encode("utf-8", "surrogatepass")) for p in parts if isinstance(p, Text))
+        pictures = sum(isinstance(p, Picture) for p in parts)
+        prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
+        return (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
+
+    def cost(self, call: Call, reply: Reply) -> float | None:
+        """USD, ``None`` without a price. An endpoint that does not count its tokens is taken at the most it can cost."""
+        if self.price is None:
+            return None
+        prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
+        if prompt is None or completion is None:
+            return self.most_it_can_cost(call)
+        return (prompt * self.price.input + completion * self.price.output) / 1e6
+
+
+@dataclass
+class Count:
+    """Live counts of one model in one role, since this process began."""
+
+    asked: int = 0
+    """Answered by the endpoint."""
+    free: int = 0
+    """Answered by the ledger."""
+    in_flight: int = 0
+    """Asked and not yet answered, the queue included."""
+    retries: int = 0
+    failed: int = 0
+
+
+class Desk:
+    """Asks. Everything that :func:`chiron.mics.search.search` must not know is known here."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], ledger: Ledger, budget: Budget | None = None) -> None:
+        """``endpoints`` by configured name."""
+        self.endpoints = dict(endpoints)
+        self.ledger = ledger
+        self.budget = budget if budget is not None else Budget(None)
+        self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)
+        self.halted: Halted | DiskError | None = None
+        self._pending: dict[str, asyncio.Task[Reply]] = {}
+
+    def line(self, rank: int) -> Ask:
+        """An ``ask`` whose calls go before those of higher rank."""
+
+        async def ask(call: Call) -> Reply:
+            return await self.ask(call, rank)
+
+        return ask
+
+    async def ask(self, call: Call, rank: int = 0) -> Reply:
+        """The reply to ``call``: from the ledger, from a call of the same key under way, or from its endpoint.
+
+        Raises:
+            CallFailed: no answer could be had.
+            Halted: the run sends no more calls.
+            DiskError: the ledger cannot be written.
+        """
+        count = self.counts[call.model, call.role]
+        reply = self.ledger.get(call.key)
+        if reply is not None:
+            count.free += 1
+            return reply
+        task = self._pending.get(call.key)
+        if task is None:
+            if self.halted is not None:
+                raise self.halted
+            task = asyncio.create_task(self._fetch(call, rank, count))
+            self._pending[call.key] = task
+            task.add_done_callback(lambda done: self._forget(call.key, done))
+        else:
+            count.free += 1
+        # Shielded: a case that goes away must not take a paid call with it, nor the other cases that wait for it.
+        return await asyncio.shield(task)
+
+    def halt(self, reason: Halted | DiskError) -> None:
+        """Send nothing more. What is under way is still received and kept."""
+        if self.halted is None:
+            self.halted = reason
+
+    def stop(self) -> None:
+        """Halt because a person asked for it."""
+        self.halt(Stopping("stopped"))
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        while self._pending:
+            await asyncio.wait(list(self._pending.values()))
+
+    async def close(self) -> None:
+        """Drop what is under way, and let go of connections."""
+        for task in list(self._pending.values()):
+            task.cancel()
+        await asyncio.gather(*self._pending.values(), return_exceptions=True)
+        for endpoint in self.endpoints.values():
+            await endpoint.provider.close()
+
+    def _forget(self, key: str, task: asyncio.Task[Reply]) -> None:
+        self._pending.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # looked at, so that a case that went away leaves no warning behind
+
+    async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
+        endpoint = self.endpoints[call.model]
+        attempts = 0
+        count.in_flight += 1
+
+        async def attempt() -> Reply:
+            nonlocal attempts
+            async with endpoint.limiter.slot(rank) as epoch:
+                if self.halted is not None:
+                    raise self.halted
+                reservation = await self.budget.reserve(endpoint.most_it_can_cost(call))
+                most, cost = reservation.amount, 0.0
+                attempts += 1
+                try:
+                    reply = await endpoint.provider.complete(call)
+                    cost = endpoint.cost(call, reply) or 0.0
+                    endpoint.limiter.succeeded()
+                except RateLimited as failure:
+                    endpoint.limiter.rate_limited(epoch, failure.retry_after)
+                    raise
+                except CallFailed as failure:
+                    cost = most if failure.maybe_billed else 0.0
+                    raise
+                except asyncio.CancelledError:
+                    cost = most
+                    raise
+                finally:
+                    await reservation.settle(cost)
+                return replace(reply, attempts=attempts, cost_usd=None if endpoint.price is None else cost)
+
+        def on_failure(failure: CallFailed) -> None:
+            count.retries += 1
+            if failure.maybe_billed and endpoint.price is not None:
+                lost = endpoint.most_it_can_cost(call)
+                self.ledger.note_failure(call, failure.kind, str(failure), final=False, cost_at_most=lost)
+
+        try:
+            reply = await persevere(attempt, endpoint.retry, on_failure=on_failure)
+            self.ledger.put(call, reply)
+        except CallFailed as failure:
+            count.failed += 1
+            self._note(call, endpoint, failure)
+            raise
+        except (Halted, DiskError) as reason:
+            self.halt(reason)
+            raise
+        finally:
+            count.in_flight -= 1
+        count.asked += 1
+        endpoint.has_answered, endpoint.failed_in_a_row = True, 0
+        return reply
+
+    def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
+        """Keep the failure; halt the run where it tells of more than this call."""
+        try:
+            self.ledger.note_failure(call, failure.kind, str(failure), final=True)
+        except DiskError as reason:
+            self.halt(reason)
+            raise
+        misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
+        if misconfigured and not endpoint.has_answered:
+            self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure}. Check its base_url, model and key"))
+        elif misconfigured or not isinstance(failure, CallerFault):
+            endpoint.failed_in_a_row += 1
+            if endpoint.failed_in_a_row >= DOWN_AFTER:
+                self.halt(
+                    EndpointDown(f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}. Run again when it is back")
+                )

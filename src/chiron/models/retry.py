@@ -1,0 +1,74 @@
+"""Trying again, within bounds. Tools that retry for ever have been seen to send one request a thousand times."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chiron.models.failures import CallFailed, CallerFault, RateLimited
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How stubbornly one call is pursued."""
+
+    attempts: int = 8
+    """How many transient failures a call may have before it counts as failed."""
+    first_wait: float = 0.5
+    """Seconds before the second attempt; doubled each time."""
+    longest_wait: float = 30.0
+    """Seconds; the doubling ends here."""
+    deadline: float = 900.0
+    """Seconds a call may take in all, waits included but time in the queue excluded."""
+
+    def wait_before(self, attempt: int, chance: random.Random) -> float:
+        """Seconds to wait before ``attempt`` (from 2): full jitter, so that calls that failed together don't return together."""
+        ceiling = min(self.longest_wait, self.first_wait * 2 ** min(attempt - 2, 30))
+        return ceiling * chance.uniform(0.5, 1.0)
+
+
+async def persevere(
+    attempt: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    *,
+    on_failure: Callable[[CallFailed], None],
+    chance: random.Random | None = None,
+) -> T:
+    """Call ``attempt`` until it succeeds, within the policy's bounds.
+
+    A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) until the
+    deadline. The caller's own fault is never tried again.
+
+    Raises:
+        CallFailed: the last failure, when the bounds are reached.
+    """
+    chance = chance if chance is not None else random.Random()  # noqa: S311 - jitter, not secrets
+    clock = asyncio.get_running_loop().time
+    failures, spent = 0, 0.0
+    while True:
+        began = clock()
+        try:
+            return await attempt()
+        except CallerFault as failure:
+            on_failure(failure)
+            raise
+        except RateLimited as failure:
+            on_failure(failure)
+            wait = 0.0 if failure.retry_after is not None else policy.wait_before(failures + 2, chance)
+            # What the endpoint told us to wait is waited by the limiter, in the queue; it counts against this call all the same.
+            spent += failure.retry_after or 0.0
+            last: CallFailed = failure
+        except CallFailed as failure:
+            on_failure(failure)
+            failures += 1
+            if failures >= policy.attempts:
+                raise
+            wait = policy.wait_before(failures + 1, chance)
+            last = failure
+        spent += clock() - began + wait
+        if spent >= policy.deadline:
+            raise last
+        await asyncio.sleep(wait)
