@@ -101,7 +101,7 @@ class Desk:
         task = self._pending.get(call.key)
         if task is None:
             if self.halted is not None:
-                raise self.halted
+                raise self.halted.with_traceback(None)
             task = asyncio.create_task(self._fetch(call, rank, count))
             self._pending[call.key] = task
             task.add_done_callback(lambda done: self._forget(call.key, done))
@@ -146,10 +146,11 @@ class Desk:
             nonlocal attempts
             async with endpoint.limiter.slot(rank) as epoch:
                 if self.halted is not None:
-                    raise self.halted
+                    raise self.halted.with_traceback(None)
                 reservation = await self.budget.reserve(endpoint.most_it_can_cost(call))
                 most, cost = reservation.amount, 0.0
                 attempts += 1
+                count.retries += attempts > 1
                 try:
                     reply = await endpoint.provider.complete(call)
                     cost = endpoint.cost(call, reply) or 0.0
@@ -168,7 +169,6 @@ class Desk:
                 return replace(reply, attempts=attempts, cost_usd=None if endpoint.price is None else cost)
 
         def on_failure(failure: CallFailed) -> None:
-            count.retries += 1
             if failure.maybe_billed and endpoint.price is not None:
                 lost = endpoint.most_it_can_cost(call)
                 self.ledger.note_failure(call, failure.kind, str(failure), final=False, cost_at_most=lost)

@@ -1,12 +1,12 @@
 """The world's truth: four attributes, six invented diagnoses, and the table that leads from the ones to the others."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import combinations, product
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 Side = Literal["left", "right"]
 """The patient's side, which a radiological picture shows on the opposite side of the image."""
@@ -48,6 +48,8 @@ class Attributes:
 COMBINATIONS: Final = tuple(Attributes(*values) for values in product(SIDES, SIZES, DENSITIES, MARGINS))
 """All 36 combinations of attributes, in a fixed order."""
 
+_NAMES: Final = tuple(field.name for field in fields(Attributes))
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -83,46 +85,46 @@ class World:
     @cached_property
     def _table(self) -> dict[Attributes, str]:
         rng = np.random.default_rng(self.seed)
-        names = rng.permutation(len(DIAGNOSES))
-        assigned = _fair_assignment(rng)
-        return {a: DIAGNOSES[names[k]] for a, k in zip(COMBINATIONS, assigned, strict=True)}
+        while True:  # about one table in four passes, and a table takes some milliseconds
+            table = dict(zip(COMBINATIONS, _singly_fair(rng), strict=True))
+            if _pairs_tell_little(table):
+                return table
 
 
-def _fair_assignment(rng: np.random.Generator) -> NDArray[np.int64]:
-    """A diagnosis number for each combination. Half of the singly fair tables or so are doubly fair: a few draws suffice."""
-    values = _membership(1)
-    pairs = _membership(2)
-    while True:
-        assigned = _singly_fair(values, rng)
-        if bool((_counts(pairs, assigned) * 2 <= pairs.sum(axis=1, keepdims=True)).all()):
-            return assigned
+def _singly_fair(rng: np.random.Generator) -> list[str]:
+    """A diagnosis for each combination, so that every value meets every diagnosis equally often.
 
-
-def _singly_fair(values: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Swap two combinations as long as it does no harm, until every value meets every diagnosis equally often."""
-    fair = values.sum(axis=1, keepdims=True) // len(DIAGNOSES)
-    assigned = rng.permutation(np.arange(len(COMBINATIONS)) % len(DIAGNOSES))
-    unfairness = int(((_counts(values, assigned) - fair) ** 2).sum())
+    Starts from any balanced table and swaps the diagnoses of two combinations at a time, which keeps it balanced: downhill in
+    unfairness always, uphill with the odds of a Metropolis walk, or it would stay in a hollow for ever.
+    """
+    table = [DIAGNOSES[k] for k in rng.permutation(np.arange(len(COMBINATIONS)) % len(DIAGNOSES))]
+    values = [{f"{name} {getattr(a, name)}" for name in _NAMES} for a in COMBINATIONS]
+    met = Counter((v, diagnosis) for held, diagnosis in zip(values, table, strict=True) for v in held)
+    sums = Counter(v for held in values for v in held)
+    unfairness = sum((met[v, d] - n // len(DIAGNOSES)) ** 2 for v, n in sums.items() for d in DIAGNOSES)
     while unfairness:
-        one, other = rng.integers(len(COMBINATIONS), size=2)
-        swapped = assigned.copy()
-        swapped[[one, other]] = assigned[[other, one]]
-        after = int(((_counts(values, swapped) - fair) ** 2).sum())
-        # Now and then a step uphill is taken, or the walk would stay in a hollow for ever.
-        if after <= unfairness or rng.random() < 0.02:
-            assigned, unfairness = swapped, after
-    return assigned
+        i, j = rng.integers(len(COMBINATIONS), size=2).tolist()
+        one, other = table[i], table[j]
+        if one == other:
+            continue
+        lost, gained = values[i] - values[j], values[j] - values[i]
+        change = sum(2 - 2 * met[v, one] + 2 * met[v, other] for v in lost)
+        change += sum(2 + 2 * met[v, one] - 2 * met[v, other] for v in gained)
+        if change <= 0.8 * rng.exponential():
+            table[i], table[j] = other, one
+            unfairness += change
+            met.update([(v, other) for v in lost] + [(v, one) for v in gained])
+            met.subtract([(v, one) for v in lost] + [(v, other) for v in gained])
+    return table
 
 
-def _membership(together: int) -> NDArray[np.int64]:
-    """Rows: every choice of values of so many attributes at once. Columns: whether each combination has them (0 or 1)."""
-    rows = []
-    for names in combinations(("side", "size", "density", "margin"), together):
-        held = [tuple(getattr(a, name) for name in names) for a in COMBINATIONS]
-        rows += [[int(h == values) for h in held] for values in dict.fromkeys(held)]
-    return np.array(rows, dtype=np.int64)
-
-
-def _counts(membership: NDArray[np.int64], assigned: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each row's values meet each diagnosis; shape (rows, diagnoses)."""
-    return membership @ np.eye(len(DIAGNOSES), dtype=np.int64)[assigned]
+def _pairs_tell_little(table: dict[Attributes, str]) -> bool:
+    """Whether no two values together make a diagnosis likelier than one half."""
+    for names in combinations(_NAMES, 2):
+        groups: dict[tuple[str, ...], Counter[str]] = {}
+        for attributes, diagnosis in table.items():
+            values = tuple(getattr(attributes, name) for name in names)
+            groups.setdefault(values, Counter())[diagnosis] += 1
+        if any(max(group.values()) * 2 > group.total() for group in groups.values()):
+            return False
+    return True

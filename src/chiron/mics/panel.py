@@ -1,0 +1,186 @@
+"""The team around one case: what mentors, interns and judge are asked, and what their replies mean."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
+
+from chiron.cases.case import Case
+from chiron.mics.prompts import Prompts
+from chiron.mics.reasoning import continue_from, parse_reasoning
+from chiron.mics.result import Candidate, Path
+from chiron.mics.score import Evaluation, Score, reaches_quorum
+from chiron.mics.team import Draw, Policy, Seat, Team
+from chiron.mics.verdict import read_verdict
+from chiron.mics.words import steps_before_answer
+from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
+from chiron.models.failures import CallFailed, CutOff
+
+T = TypeVar("T")
+JUDGE_DRAWS = 2
+"""A judge whose first word is neither yes nor no is asked once more."""
+
+
+class TooFewAnswers(Exception):  # noqa: N818 - it says what happened
+    """Below the quorum: the case stays pending."""
+
+
+class Panel:
+    """Mentors, interns and judge, for one case."""
+
+    def __init__(self, case: Case, pictures: tuple[Picture, ...], team: Team, ask: Ask, policy: Policy, prompts: Prompts) -> None:
+        """``pictures``: the case's images, in its order."""
+        self.case, self.pictures, self.team, self.policy, self.prompts = case, pictures, team, policy, prompts
+        self._ask = ask
+        self._costs: dict[str, float | None] = {}
+
+    @property
+    def calls(self) -> int:
+        """Distinct calls answered so far."""
+        return len(self._costs)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What their replies cost when they were paid for; ``None`` if none had a price."""
+        priced = [cost for cost in self._costs.values() if cost is not None]
+        return sum(priced) if priced else None
+
+    async def propose(self, prefix: tuple[str, ...], going_on: Path | None, *, restart: int) -> list[Candidate]:
+        """Every mentor's candidate after ``prefix``; the one whose step was chosen goes on with what it already wrote.
+
+        Raises:
+            TooFewAnswers: the calls of too many mentors failed.
+        """
+        draws = self.policy.mentor_draws(self.team)
+        candidates = await together(self._propose(draw, prefix, going_on, restart) for draw in draws)
+        failed = [c for c in candidates if c.path is None and c.problem and c.problem.startswith("call failed")]
+        if not reaches_quorum(len(candidates) - len(failed), len(candidates)):
+            raise TooFewAnswers(f"{len(failed)} of {len(candidates)} mentors did not answer: {failed[0].problem}")
+        return candidates
+
+    async def score(self, prefix: tuple[str, ...], *, restart: int) -> Score:
+        """Every intern at every temperature goes on from ``prefix``, and the judge compares its answer with the known one."""
+        return Score(tuple(await together(self._evaluate(d, prefix, restart) for d in self.policy.intern_draws(self.team))))
+
+    async def score_candidates(self, candidates: list[Candidate], *, restart: int) -> None:
+        """Score every candidate there is.
+
+        Raises:
+            TooFewAnswers: one of them stayed below the quorum, so that the best cannot be told.
+        """
+        ready = [c for c in candidates if c.path is not None]
+        for candidate, score in zip(ready, await together(self.score(c.prefix, restart=restart) for c in ready), strict=True):
+            candidate.score = score
+        for candidate in ready:
+            _demand_quorum(candidate.score, f"the candidate of {candidate.mentor}")
+
+    async def score_whole(self, path: Path, *, restart: int) -> tuple[Score, int]:
+        """The score of a whole path without its final answer, and how many of its steps the interns saw.
+
+        They see it up to the first step that names the answer: copying is no reasoning. With nothing left to show, this is the baseline.
+
+        Raises:
+            TooFewAnswers: below the quorum.
+        """
+        shown = steps_before_answer(path.steps, self.case.answer)
+        score = await self.score(shown, restart=restart if shown else 0)
+        _demand_quorum(score, "the whole path")
+        return score, len(shown)
+
+    async def baseline(self) -> Score:
+        """The interns with no reasoning at all.
+
+        Raises:
+            TooFewAnswers: below the quorum.
+        """
+        score = await self.score((), restart=0)
+        _demand_quorum(score, "the baseline")
+        return score
+
+    async def is_right(self, answer: str) -> bool:
+        """Whether a final answer means the same as the known one.
+
+        Raises:
+            TooFewAnswers: the judge gave no verdict.
+        """
+        try:
+            verdict = await self._judge(answer)
+        except CallFailed as failure:
+            raise TooFewAnswers(f"the judge did not answer: {failure.public}") from failure
+        if verdict is None:
+            raise TooFewAnswers("the judge said neither yes nor no")
+        return verdict
+
+    async def _propose(self, draw: Draw, prefix: tuple[str, ...], going_on: Path | None, restart: int) -> Candidate:
+        name = draw.seat.name
+        if going_on is not None and going_on.mentor == name:
+            return self._candidate(going_on, prefix)
+        call = self._call("mentor", draw, self.prompts.mentor(self.case, self.pictures, prefix), restart)
+        try:
+            reply = await self._reply(call)
+        except CallFailed as failure:
+            return Candidate(name, None, problem=f"call failed: {failure.public}")
+        reasoning = parse_reasoning(reply.text)
+        if not reasoning.steps:
+            return Candidate(name, None, problem=f"unreadable: {', '.join(reasoning.defects)}")
+        return self._candidate(Path(name, continue_from(prefix, reasoning), reasoning.answer, call.key), prefix)
+
+    @staticmethod
+    def _candidate(path: Path, prefix: tuple[str, ...]) -> Candidate:
+        """The prefix and the next step; the first two steps at the root. A path that has ended offers its last prefix again."""
+        end = min(len(path.steps), len(prefix) + (1 if prefix else 2))
+        return Candidate(path.mentor, path, path.steps[:end], end - len(prefix))
+
+    async def _evaluate(self, draw: Draw, prefix: tuple[str, ...], restart: int) -> Evaluation:
+        call = self._call("intern", draw, self.prompts.intern(self.case, self.pictures, prefix), restart)
+        name, temperature = draw.seat.name, draw.temperature
+        try:
+            reply = await self._reply(call)
+        except CallFailed as failure:
+            return Evaluation(name, temperature, None, None, f"call failed: {failure.public}", call.key)
+        reasoning = parse_reasoning(reply.text)
+        if reasoning.answer is None:
+            return Evaluation(name, temperature, None, False, f"no answer: {', '.join(reasoning.defects)}", call.key)
+        try:
+            verdict = await self._judge(reasoning.answer)
+        except CallFailed as failure:
+            return Evaluation(name, temperature, reasoning.answer, None, f"not judged: {failure.public}", call.key)
+        problem = None if verdict is not None else "not judged: the judge said neither yes nor no"
+        return Evaluation(name, temperature, reasoning.answer, verdict, problem, call.key)
+
+    async def _judge(self, answer: str) -> bool | None:
+        messages = self.prompts.judge(self.case.question, self.case.answer, answer)
+        seat = self.team.judge
+        for draw in range(JUDGE_DRAWS):
+            reply = await self._reply(Call("judge", seat.name, seat.identity, messages, 0.0, seat.max_tokens, draw))
+            if (verdict := read_verdict(reply.text)) is not None:
+                return verdict
+        return None
+
+    def _call(self, role: Role, draw: Draw, messages: tuple[Message, ...], restart: int) -> Call:
+        seat: Seat = draw.seat
+        return Call(role, seat.name, seat.identity, messages, draw.temperature, seat.max_tokens, draw.index(restart))
+
+    async def _reply(self, call: Call) -> Reply:
+        reply = await self._ask(call)
+        self._costs[call.key] = reply.cost_usd
+        if reply.cut_off and call.role != "judge":  # a verdict is one word; what follows it may well be cut
+            raise CutOff(f"{call.model} reached its limit of {call.max_tokens} tokens: raise its max_tokens")
+        return reply
+
+
+def _demand_quorum(score: Score, what: str) -> None:
+    if not score.has_quorum:
+        problem = next((e.problem for e in score.evaluations if e.correct is None and e.problem), "no interns")
+        raise TooFewAnswers(f"{what} has {score.answered} of {score.planned} evaluations: {problem}")
+
+
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Do all of it at once and wait for all of it; then raise the first error there was, if any.
+
+    Nothing is cancelled: what is under way is being paid for.
+    """
+    done = await asyncio.gather(*work, return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if not isinstance(result, BaseException)]

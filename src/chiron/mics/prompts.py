@@ -1,0 +1,135 @@
+"""What mentors, interns and the judge are told: text files in this package, or the user's own in their place.
+
+The part that stays the same for a case stands first (system, images, instructions, case), the growing reasoning last, so that the
+prefix caches of providers and of vLLM hit.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from chiron.cases.case import Case
+from chiron.errors import InputError
+from chiron.mics.reasoning import render_steps
+from chiron.models.call import Message, Picture, Text
+from chiron.models.sections import section
+
+_PLACEHOLDERS = {
+    "mentor_system": frozenset[str](),
+    "mentor": frozenset({"question", "history", "findings", "answer"}),
+    "mentor_prefix": frozenset({"reasoning", "next_step"}),
+    "intern_system": frozenset[str](),
+    "intern": frozenset({"question", "history"}),
+    "intern_prefix": frozenset({"reasoning", "next_step"}),
+    "judge_system": frozenset[str](),
+    "judge": frozenset({"question", "known_answer", "given_answer"}),
+}
+_OPTIONAL = {"history", "findings", "next_step"}
+NAMES = tuple(_PLACEHOLDERS)
+"""Every prompt that a configuration may replace."""
+MAX_GIVEN_ANSWER = 600
+"""Characters of a model's answer that the judge is shown; an answer is a phrase, and a longer one is a speech to the judge."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts of one run."""
+
+    texts: Mapping[str, str]
+    """By name, all of :data:`NAMES`."""
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 (hex) of each text; they stand in ``run.json``."""
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(self.texts.items())}
+
+    def mentor(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
+        """Everything about the case, its answer included, and the prefix to go on from."""
+        body = self._fill(
+            "mentor",
+            question=section("question", case.question),
+            history=section("history", patient(case)),
+            findings=section("findings", "\n".join(case.findings) or "None given."),
+            answer=section("answer", case.answer),
+        )
+        return self._messages("mentor", body, pictures, prefix)
+
+    def intern(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
+        """Images, question and history, and the prefix; neither findings nor answer."""
+        body = self._fill("intern", question=section("question", case.question), history=section("history", patient(case)))
+        return self._messages("intern", body, pictures, prefix)
+
+    def judge(self, question: str, known: str, given: str) -> tuple[Message, ...]:
+        """The question and both answers, the given one on one line that it cannot break out of."""
+        body = self._fill(
+            "judge",
+            question=section("question", question),
+            known_answer=section("known_answer", known),
+            given_answer=section("given_answer", " ".join(given.split())[:MAX_GIVEN_ANSWER]),
+        )
+        return (_say("system", self.texts["judge_system"].strip()), _say("user", body))
+
+    def _messages(
+        self, role: str, body: str, pictures: tuple[Picture, ...], prefix: tuple[str, ...]
+    ) -> tuple[Message, ...]:
+        parts: tuple[Text | Picture, ...] = (*pictures, Text(body))
+        if prefix:
+            reasoning = section("reasoning", render_steps(prefix))
+            parts = (*parts, Text(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1))))
+        return (_say("system", self.texts[f"{role}_system"].strip()), Message("user", parts))
+
+    def _fill(self, name: str, **values: str) -> str:
+        # One pass: a "$answer" inside a case's text stays what it is.
+        filled = Template(self.texts[name]).substitute({key: _collapse(value) for key, value in values.items()})
+        return filled.strip()
+
+
+def load_prompts(replacements: Mapping[str, Path] | None = None) -> Prompts:
+    """The package's prompts, with the user's own files in place of some.
+
+    Raises:
+        InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+    """
+    texts = {name: (files("chiron.mics") / "prompts" / f"{name}.txt").read_text("utf-8") for name in NAMES}
+    for name, path in (replacements or {}).items():
+        if name not in texts:
+            raise InputError(f"no prompt is called '{name}': there are {', '.join(NAMES)}")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"prompt '{name}': {path} cannot be read ({error})") from error
+        _check(name, text, path)
+        texts[name] = text
+    return Prompts(texts)
+
+
+def patient(case: Case) -> str:
+    """Age, sex and history in one line or more."""
+    who = ", ".join(part for part in (case.age, case.sex.lower() if case.sex else None) if part)
+    told = [f"{who}." if who else "", case.history]
+    return " ".join(part for part in told if part) or "None given."
+
+
+def _check(name: str, text: str, path: Path) -> None:
+    try:
+        found = set(Template(text).get_identifiers())
+        Template(text).substitute(dict.fromkeys(found, ""))
+    except ValueError as error:
+        raise InputError(f"prompt '{name}': {path}: {error}; write $$ for a dollar sign") from error
+    wanted = _PLACEHOLDERS[name]
+    if missing := wanted - found - _OPTIONAL:
+        raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
+    if unknown := found - wanted:
+        raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
+
+
+def _say(role: str, text: str) -> Message:
+    assert role in {"system", "user"}  # noqa: S101 - narrows a literal
+    return Message("system" if role == "system" else "user", (Text(text),))
+
+
+def _collapse(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", text)

@@ -1,0 +1,114 @@
+"""Mentor-Intern Collaborative Search (paper, section 3.2 and algorithm 1; DESIGN section 3), one case at a time."""
+
+import random
+from collections.abc import Sequence
+
+from chiron.cases.case import Case
+from chiron.mics.panel import Panel, TooFewAnswers
+from chiron.mics.prompts import Prompts
+from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchResult
+from chiron.mics.score import Score
+from chiron.mics.team import Policy, Team
+from chiron.mics.words import giveaway
+from chiron.models.call import Ask, Picture
+
+
+async def search(
+    case: Case, team: Team, ask: Ask, policy: Policy, *, prompts: Prompts, pictures: tuple[Picture, ...] = ()
+) -> SearchResult:
+    """Search for a reasoning path that interns can follow to the known answer.
+
+    Args:
+        case: the case; its findings and answer are shown to mentors only.
+        team: mentors, interns, judge.
+        ask: the only way out; the same replies give the same result, in whatever order they arrive.
+        policy: temperatures, depth, restarts, what a full score means.
+        prompts: what everybody is told.
+        pictures: the case's images, in its order.
+
+    Returns:
+        The outcome, the path, and the tree. Failed calls make a case pending, never unsolved.
+
+    Raises:
+        Halted: ``ask`` sends no more calls.
+    """
+    panel = Panel(case, pictures, team, ask, policy, prompts)
+    result = SearchResult(case, policy.stop)
+    try:
+        await _search(panel, policy, result)
+    except TooFewAnswers as shortage:
+        result.outcome, result.reason, result.detail = Outcome.PENDING, Reason.CALLS_FAILED, str(shortage)
+        result.retained = False
+    result.calls, result.cost_usd = panel.calls, panel.cost_usd
+    return result
+
+
+async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
+    chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - choices that can be repeated, not secrets
+    if policy.baseline:
+        result.baseline = await panel.baseline()
+
+    for restart in range(policy.restarts + 1):
+        levels: list[Level] = []
+        result.tree.append(levels)
+        prefix: tuple[str, ...] = ()
+        chosen: Path | None = None
+
+        for depth in range(1, policy.depth + 1):
+            candidates = await panel.propose(prefix, chosen, restart=restart)
+            level = Level(depth, candidates)
+            levels.append(level)
+            await panel.score_candidates(candidates, restart=restart)
+
+            readable = [c for c in candidates if c.path is not None]
+            full = [c for c in readable if c.score.full]
+            if not any(c.score.correct for c in readable):
+                break  # all zero: begin anew from the root
+
+            best = _most_trusted(full, levels, chance) if full else _best(readable, levels, chance)
+            prefix, chosen, level.chosen = best.prefix, best.path, best.mentor
+            assert chosen is not None  # noqa: S101 - readable candidates have a path
+
+            score = best.score
+            if policy.stop == "verified" and (full or depth == policy.depth):
+                score, level.whole_steps = await panel.score_whole(chosen, restart=restart)
+                level.whole = score
+            if (full and score.full) or depth == policy.depth:
+                await _conclude(panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
+                return
+
+    unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)
+    result.outcome = Outcome.UNSOLVED
+    result.reason = Reason.NO_READABLE_REASONING if unreadable else Reason.ALL_ZERO
+    result.detail = "no mentor wrote steps that can be read" if unreadable else "no intern came to the answer from any candidate"
+
+
+def _most_trusted(full: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
+    """Of several full scores: the mentor whose scores so far add up highest, then the seeded random choice."""
+    total = {c.mentor: sum(o.score.value for level in levels for o in level.candidates if o.mentor == c.mentor) for c in full}
+    highest = max(total.values())
+    return chance.choice([c for c in full if total[c.mentor] >= highest - 1e-12])
+
+
+def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
+    """The highest score; of equals a mentor not chosen before, then the seeded random choice."""
+    highest = max(c.score.value for c in candidates)
+    best = [c for c in candidates if c.score.value >= highest - 1e-12]
+    before = {level.chosen for level in levels}
+    return chance.choice([c for c in best if c.mentor not in before] or best)
+
+
+async def _conclude(panel: Panel, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
+    """Retain the path if most interns succeeded, its own final answer is right, and it does not give away that it knew it."""
+    result.path, result.score = path, score
+    phrase = giveaway("\n".join(path.steps))
+    if score.value <= policy.threshold:
+        result.reason = Reason.LOW_SCORE
+        result.detail = f"MICS-Score {score.value:.2f} is not above {policy.threshold:g}"
+    elif path.answer is None:
+        result.reason, result.detail = Reason.NO_FINAL_ANSWER, f"the path of {path.mentor} comes to no final answer"
+    elif not await panel.is_right(path.answer):
+        result.reason, result.detail = Reason.WRONG_FINAL_ANSWER, f"the path of {path.mentor} ends in another answer"
+    elif phrase is not None:
+        result.reason, result.detail = Reason.GIVES_AWAY_ANSWER, f'the path says "{phrase}"'
+    result.outcome, result.retained = outcome, result.reason is None

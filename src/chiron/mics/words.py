@@ -1,0 +1,70 @@
+"""Two questions about words: does a step name the answer, and does a path give away that its author knew it?"""
+
+import math
+import re
+
+_STOP = frozenset(
+    "a an and are as at be been by can cannot could do does due for from had has have if in into is it its may might more most no nor not"
+    " of on or other our shall should such than that the their there these this those to was were which while who will with within would"
+    " most likely possible potential probable associated secondary related confirmed biopsy".split()
+)
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+
+_GIVEAWAYS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+"
+        r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)",
+        r"\b(?:given|provided|stated|known|supplied|reference|listed)\s+(?:correct\s+)?answer\b",
+        r"\banswer\s+(?:given|provided|supplied|stated)\b",
+        r"\b(?:case|clinical)\s+(?:information|details?|data|record|file)\s+(?:explicitly\s+|clearly\s+|already\s+)?"
+        r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)",
+        r"\bas\s+(?:given|provided|stated|specified|indicated)\s+in\s+the\s+(?:case|answer|prompt|findings|caption|report|input)\b",
+        r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label|standard\s+answer)|reference\s+answer)\b",
+        r"\b(?:i|we)\s+(?:already\s+)?know\s+(?:that\s+)?the\s+(?:correct\s+|final\s+|right\s+)?(?:answer|diagnosis)\b",
+        r"\b(?:since|because|given\s+that|knowing\s+that)\s+the\s+(?:correct\s+|right\s+|final\s+)?answer\s+(?:is|must\s+be)\b",
+        r"\b(?:matches|consistent\s+with|agrees\s+with|aligns\s+with|supports)\s+the\s+(?:correct|given|provided|known|stated)\s+"
+        r"(?:answer|diagnosis)\b",
+        r"</?(?:answer|findings|history|known_answer)\b",
+    )
+)
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The words of ``text`` that mean something: lower case, no stop words, plurals cut, brackets left out.
+
+    An answer of nothing but such words (``No``, ``A``) keeps all of them.
+    """
+    bare = re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", text)
+    words = [_singular(w) for w in _WORD.findall((bare if _WORD.search(bare) else text).casefold())]
+    return frozenset(w for w in words if w not in _STOP) or frozenset(words)
+
+
+def names_answer(step: str, answer: str) -> bool:
+    """Whether a step names the answer: it holds its content words, all of up to three, four in five of more."""
+    wanted = content_words(answer)
+    if not wanted:
+        return False
+    held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
+    needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
+    return len(wanted & held) >= needed
+
+
+def steps_before_answer(steps: tuple[str, ...], answer: str) -> tuple[str, ...]:
+    """The steps up to the first one that names the answer, that one left out: from there on, following is copying."""
+    for number, step in enumerate(steps):
+        if names_answer(step, answer):
+            return steps[:number]
+    return steps
+
+
+def giveaway(text: str) -> str | None:
+    """The phrase by which a path gives away that its author was told the answer, ``None`` if it does not."""
+    for pattern in _GIVEAWAYS:
+        if found := pattern.search(text):
+            return found.group()
+    return None
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "is", "us")) else word
