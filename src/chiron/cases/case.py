@@ -73,5 +73,5 @@ class BadCase:
 
     @property
     def label(self) -> str:
-        """What to call it where an id is wanted."""
-        return self.id if self.id else f"line {self.line}"
+        """What to call it; never an id alone, which may be another case's."""
+        return f"line {self.line} ({self.id})" if self.id else f"line {self.line}"

@@ -52,7 +52,7 @@ class Panel:
         """
         draws = self.policy.mentor_draws(self.team)
         candidates = await together(self._propose(draw, prefix, going_on, restart) for draw in draws)
-        failed = [c for c in candidates if c.path is None and c.problem and c.problem.startswith("call failed")]
+        failed = [c for c in candidates if c.missing]
         if not reaches_quorum(len(candidates) - len(failed), len(candidates)):
             raise TooFewAnswers(f"{len(failed)} of {len(candidates)} mentors did not answer: {failed[0].problem}")
         return candidates
@@ -118,7 +118,7 @@ class Panel:
         try:
             reply = await self._reply(call)
         except CallFailed as failure:
-            return Candidate(name, None, problem=f"call failed: {failure.public}")
+            return Candidate(name, None, problem=f"call failed: {failure.public}", missing=True)
         reasoning = parse_reasoning(reply.text)
         if not reasoning.steps:
             return Candidate(name, None, problem=f"unreadable: {', '.join(reasoning.defects)}")

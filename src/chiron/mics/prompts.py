@@ -72,9 +72,7 @@ class Prompts:
         )
         return (_say("system", self.texts["judge_system"].strip()), _say("user", body))
 
-    def _messages(
-        self, role: str, body: str, pictures: tuple[Picture, ...], prefix: tuple[str, ...]
-    ) -> tuple[Message, ...]:
+    def _messages(self, role: str, body: str, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         parts: tuple[Text | Picture, ...] = (*pictures, Text(body))
         if prefix:
             reasoning = section("reasoning", render_steps(prefix))
@@ -123,7 +121,9 @@ def _check(name: str, text: str, path: Path) -> None:
     if missing := wanted - found - _OPTIONAL:
         raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
     if unknown := found - wanted:
-        raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
+        raise InputError(
+            f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}"
+        )
 
 
 def _say(role: str, text: str) -> Message:

@@ -17,7 +17,8 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 _FINAL = re.compile(
-    _LEAD + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?final[ \t]+(?:answer|diagnosis)(?P<is>[ \t]+is)?"
+    _LEAD
+    + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?final[ \t]+(?:answer|diagnosis)(?P<is>[ \t]+is)?"
     r"[ \t]*[*_]{0,3}(?P<mark>[ \t]*[:\uff1a\u2013\u2014\-])?[ \t]*[*_]{0,3}[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
@@ -123,7 +124,7 @@ def _without_thinking(text: str) -> str:
 
 
 def _is_step_mark(match: re.Match[str]) -> bool:
-    """"Step 2 shows a mass" in running text is no mark; a heading, bold or a colon makes it one."""
+    """ "Step 2 shows a mass" in running text is no mark; a heading, bold or a colon makes it one."""
     return bool(match["lead"].strip() or match["mark"] is not None or match["close"].strip())
 
 

@@ -66,6 +66,8 @@ class Candidate:
     new_steps: int = 0
     score: Score = field(default_factory=Score.empty)
     problem: str | None = None
+    missing: bool = False
+    """The mentor's call failed, so that nobody knows what it would have written."""
 
     def to_json(self, *, chosen: bool) -> dict[str, Any]:
         """As it stands in a result."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from chiron.cases.case import Case
 from chiron.mics.panel import Panel, TooFewAnswers
-from chiron.mics.prompts import Prompts
+from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchResult
 from chiron.mics.score import Score
 from chiron.mics.team import Policy, Team
@@ -14,7 +14,7 @@ from chiron.models.call import Ask, Picture
 
 
 async def search(
-    case: Case, team: Team, ask: Ask, policy: Policy, *, prompts: Prompts, pictures: tuple[Picture, ...] = ()
+    case: Case, team: Team, ask: Ask, policy: Policy, *, prompts: Prompts | None = None, pictures: tuple[Picture, ...] = ()
 ) -> SearchResult:
     """Search for a reasoning path that interns can follow to the known answer.
 
@@ -23,7 +23,7 @@ async def search(
         team: mentors, interns, judge.
         ask: the only way out; the same replies give the same result, in whatever order they arrive.
         policy: temperatures, depth, restarts, what a full score means.
-        prompts: what everybody is told.
+        prompts: what everybody is told; the package's own by default.
         pictures: the case's images, in its order.
 
     Returns:
@@ -32,7 +32,7 @@ async def search(
     Raises:
         Halted: ``ask`` sends no more calls.
     """
-    panel = Panel(case, pictures, team, ask, policy, prompts)
+    panel = Panel(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
     result = SearchResult(case, policy.stop)
     try:
         await _search(panel, policy, result)
@@ -74,7 +74,9 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
                 score, level.whole_steps = await panel.score_whole(chosen, restart=restart)
                 level.whole = score
             if (full and score.full) or depth == policy.depth:
-                await _conclude(panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
+                await _conclude(
+                    panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH
+                )
                 return
 
     unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)

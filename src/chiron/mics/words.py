@@ -4,9 +4,7 @@ import math
 import re
 
 _STOP = frozenset(
-    "a an and are as at be been by can cannot could do does due for from had has have if in into is it its may might more most no nor not"
-    " of on or other our shall should such than that the their there these this those to was were which while who will with within would"
-    " most likely possible potential probable associated secondary related confirmed biopsy".split()
+    ["a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "cannot", "could", "do", "does", "due", "for", "from", "had", "has", "have", "if", "in", "into", "is", "it", "its", "may", "might", "more", "most", "no", "nor", "not", "of", "on", "or", "other", "our", "shall", "should", "such", "than", "that", "the", "their", "there", "these", "this", "those", "to", "was", "were", "which", "while", "who", "will", "with", "within", "would", "most", "likely", "possible", "potential", "probable", "associated", "secondary", "related", "confirmed", "biopsy"]
 )
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 KEY_VERSION = 1
@@ -102,8 +101,8 @@ class Reply:
     """How many times it was sent."""
     cost_usd: float | None = None
     """``None`` where the model has no price."""
-    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
-    """The endpoint's own reply, before anything parsed it."""
+    raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    """The endpoint's own reply, as it came; ``None`` where there is nothing beyond the text."""
 
     @property
     def cut_off(self) -> bool:

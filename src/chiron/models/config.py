@@ -57,6 +57,8 @@ class OpenAIModel(Strict):
     def _address(self) -> "OpenAIModel":
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, but is '{self.base_url}'")
+        if "@" in self.base_url.split("//", 1)[1].split("/", 1)[0]:
+            raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
         if self.base_url.rstrip("/").endswith("/chat/completions"):
             raise ValueError("base_url must end before /chat/completions")
         for name in self.headers:

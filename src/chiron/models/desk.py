@@ -203,5 +203,7 @@ class Desk:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
-                    EndpointDown(f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}. Run again when it is back")
+                    EndpointDown(
+                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}. Run again when it is back"
+                    )
                 )

@@ -104,7 +104,9 @@ class Ledger:
             db.execute("PRAGMA cache_size=-8000")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, SCHEMA_VERSION):
-                raise InputError(f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run")
+                raise InputError(
+                    f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run"
+                )
             db.executescript(_SCHEMA)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         return cls(db, path)
@@ -156,7 +158,7 @@ class Ledger:
         row = (
             bytes.fromhex(call.key), call.role, call.model, call.identity, reply.text, reply.finish,
             reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.cost_usd, reply.seconds, reply.attempts,
-            reply.served_by, _pack(reply.raw), time.time(),
+            reply.served_by, None if reply.raw is None else _pack(reply.raw), time.time(),
         )  # fmt: skip
         self._write(
             "INSERT OR IGNORE INTO calls (key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd,"
@@ -189,9 +191,16 @@ class Ledger:
         )  # fmt: skip
         self._write("INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)", row)
 
+    def drop_results(self, outcome: str) -> None:
+        """Forget the results of one outcome, because the run about to begin finds them anew."""
+        self._write("DELETE FROM results WHERE outcome = ?", (outcome,))
+
     def result_heads(self) -> dict[str, tuple[str, str]]:
         """Fingerprint and outcome of every case on record, by its id."""
-        return {case: (fingerprint, outcome) for case, fingerprint, outcome in self._db.execute("SELECT case_id, fingerprint, outcome FROM results")}
+        return {
+            case: (fingerprint, outcome)
+            for case, fingerprint, outcome in self._db.execute("SELECT case_id, fingerprint, outcome FROM results")
+        }
 
     def results(self, where: str = "1") -> Iterator[StoredResult]:
         """Every result in the order of the case file, one at a time. ``where`` is SQL of ours over the table's columns."""
@@ -248,9 +257,7 @@ class Ledger:
                     "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts,"
                     " served_by, raw, answered_at"
                 )
-                cursor = self._db.execute(
-                    f"INSERT OR IGNORE INTO calls ({columns}, copied) SELECT {columns}, 1 FROM other.calls"
-                )
+                cursor = self._db.execute(f"INSERT OR IGNORE INTO calls ({columns}, copied) SELECT {columns}, 1 FROM other.calls")
                 return cursor.rowcount
             finally:
                 self._db.execute("DETACH DATABASE other")

@@ -127,7 +127,7 @@ class OpenAICompatible:
         return self._session
 
     def _broken(self, error: BaseException) -> str:
-        return self._redact(f"{self.name} at {self.config.base_url} cannot be reached: {error or type(error).__name__}")
+        return self._redact(f"{self.name} at {self.config.base_url} cannot be reached: {str(error) or type(error).__name__}")
 
     def _redact(self, text: str) -> str:
         """Some servers echo the key in their errors."""
@@ -272,4 +272,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
     return None
-

@@ -30,10 +30,6 @@ class PictureStore:
         """Remember where an image lies."""
         self._paths[sha256] = path
 
-    def forget(self, sha256: str) -> None:
-        """An image whose case is done."""
-        self._paths.pop(sha256, None)
-
     def path(self, sha256: str) -> Path:
         """Where the image lies.
 

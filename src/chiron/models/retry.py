@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chiron.models.failures import CallFailed, CallerFault, RateLimited
+from chiron.models.failures import CallerFault, CallFailed, RateLimited
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class RetryPolicy:
 
     def wait_before(self, attempt: int, chance: random.Random) -> float:
         """Seconds to wait before ``attempt`` (from 2): full jitter, so that calls that failed together don't return together."""
-        ceiling = min(self.longest_wait, self.first_wait * 2 ** min(attempt - 2, 30))
+        ceiling = min(self.longest_wait, self.first_wait * 2.0 ** min(attempt - 2, 30))
         return ceiling * chance.uniform(0.5, 1.0)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from itertools import combinations, product
+from itertools import product
 from typing import Final, Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class World:
     """A table from the 36 combinations to the 6 diagnoses, drawn at random among the fair ones.
 
     Fair means: a diagnosis has 6 combinations, and every value of every attribute is found equally often with each diagnosis,
-    so that a single attribute tells nothing at all; and no two attributes together make a diagnosis likelier than one half.
+    so that a single attribute tells nothing at all. It follows that two together never make a diagnosis likelier than one half.
     """
 
     seed: int = 0
@@ -84,14 +84,10 @@ class World:
 
     @cached_property
     def _table(self) -> dict[Attributes, str]:
-        rng = np.random.default_rng(self.seed)
-        while True:  # about one table in four passes, and a table takes some milliseconds
-            table = dict(zip(COMBINATIONS, _singly_fair(rng), strict=True))
-            if _pairs_tell_little(table):
-                return table
+        return dict(zip(COMBINATIONS, _fair_assignment(np.random.default_rng(self.seed)), strict=True))
 
 
-def _singly_fair(rng: np.random.Generator) -> list[str]:
+def _fair_assignment(rng: np.random.Generator) -> list[str]:
     """A diagnosis for each combination, so that every value meets every diagnosis equally often.
 
     Starts from any balanced table and swaps the diagnoses of two combinations at a time, which keeps it balanced: downhill in
@@ -116,15 +112,3 @@ def _singly_fair(rng: np.random.Generator) -> list[str]:
             met.update([(v, other) for v in lost] + [(v, one) for v in gained])
             met.subtract([(v, one) for v in lost] + [(v, other) for v in gained])
     return table
-
-
-def _pairs_tell_little(table: dict[Attributes, str]) -> bool:
-    """Whether no two values together make a diagnosis likelier than one half."""
-    for names in combinations(_NAMES, 2):
-        groups: dict[tuple[str, ...], Counter[str]] = {}
-        for attributes, diagnosis in table.items():
-            values = tuple(getattr(attributes, name) for name in names)
-            groups.setdefault(values, Counter())[diagnosis] += 1
-        if any(max(group.values()) * 2 > group.total() for group in groups.values()):
-            return False
-    return True

@@ -1,0 +1,36 @@
+"""``chiron cases``: what is wrong with a file of cases."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from chiron.cases.checking import check_cases
+from chiron.errors import InputError
+
+app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """Keep ``check`` a command of its own while it is the only one."""
+
+
+@app.command("check")
+def check(
+    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")],
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: images/ beside CASES].")] = None,
+) -> None:
+    """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    good = bad = 0
+    for remark in check_cases(cases, images):
+        good += remark.usable
+        bad += remark.problem is not None and not remark.usable
+        if remark.problem is not None:
+            kind = "warning" if remark.usable else "error"
+            print(f"{cases}:{remark.line}: {kind}: {f'case {remark.id}: ' if remark.id else ''}{remark.problem}")
+    console.print(f"{good} cases can be used, {bad} cannot")
+    if bad or not good:
+        raise InputError(f"{cases}: mend the lines above" if bad else f"{cases} holds no case")

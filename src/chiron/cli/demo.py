@@ -1,0 +1,30 @@
+"""``chiron demo``: sample cases through the search with the embedded team, offline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from chiron.cli.search import conduct, finish
+from chiron.mics.config import check_config
+from chiron.mics.rundir import RunDirectory
+from chiron.mics.running import Run, Setup
+from chiron.mics.selection import Selection
+from chiron.mics.templates import template
+from chiron.phantom.sample import write_sample
+
+
+def command(
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
+) -> None:
+    """Draw sample cases, search them with the embedded baselines, and write a report. No key, no network, no GPU."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    sample = write_sample(directory / f"cases-{count}", count=count)
+    console.print(f"drew {sample.count} cases: {sample.cases}")
+    config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
+    setup = Setup.of(Selection(sample.cases), config, sample.images)
+    console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
+    finish(conduct(Run(setup, RunDirectory(directory / f"run-{count}"))), json_output=False)

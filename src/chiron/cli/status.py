@@ -1,0 +1,32 @@
+"""``chiron status``: what a run has done so far, also while it goes on."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from chiron.cli.search import spending_table
+from chiron.mics.status import read_status
+
+RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
+    status = read_status(run)
+    if json_output:
+        print(json.dumps({**asdict(status), "run": str(run)}, ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    state = "a process is at work in it" if status.in_use else "nobody is at work in it"
+    console.print(f"{run}: begun {status.began}, {state}; cases from {status.cases}")
+    counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case has ended yet"
+    mean = "" if status.mean_score is None else f"; mean MICS-Score {status.mean_score:.2f}"
+    console.print(f"{counts}{mean}")
+    if status.reasons:
+        console.print("not retained because: " + ", ".join(f"{name} {n}" for name, n in status.reasons.items()))
+    console.print(spending_table(status.spending))
+    console.print(f"spent ${status.spent_usd:.4f}")

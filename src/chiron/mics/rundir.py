@@ -1,0 +1,180 @@
+"""A run directory: ``run.json``, ``ledger.sqlite``, and the files derived from the ledger. One process at a time."""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from chiron.errors import DiskError, InputError
+from chiron.models.ledger import Ledger
+
+LEDGER, PATHS, REJECTED, RUN, REPORT = "ledger.sqlite", "paths.jsonl", "rejected.jsonl", "run.json", "report.html"
+PATH_FIELDS = (
+    "case_id",
+    "images",
+    "question",
+    "answer",
+    "reasoning",
+    "outcome",
+    "mics_score",
+    "policy",
+    "evaluations",
+    "depth",
+    "restarts",
+    "mentors",
+    "scores",
+    "baseline",
+    "difficulty",
+    "uplift",
+    "calls",
+    "cost_usd",
+)
+"""Of a line of ``paths.jsonl``, in order."""
+REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELDS[1:5], "final_answer", *PATH_FIELDS[6:])
+"""Of a line of ``rejected.jsonl``; what a case does not have is left out."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A place for one run."""
+
+    path: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Where every reply is kept."""
+        return self.path / LEDGER
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process; create it if it is not there.
+
+        Raises:
+            InputError: another process holds it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"run directory {self.path} cannot be made: {error.strerror}") from error
+        lock = FileLock(self.path / "run.lock", mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.path} is in use by another process: wait for it, or choose another --run") from None
+        except OSError as error:
+            raise InputError(f"run directory {self.path} cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works in it right now."""
+        try:
+            with FileLock(self.path / "run.lock", mode=0o600).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False  # not ours to write in, so not ours to run in either
+
+    def read_run(self) -> dict[str, Any] | None:
+        """What ``run.json`` holds, ``None`` if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            value = json.loads((self.path / RUN).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path / RUN} cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another --run")
+        return value
+
+    def need_run(self) -> dict[str, Any]:
+        """What ``run.json`` holds.
+
+        Raises:
+            InputError: this is no run directory.
+        """
+        run = self.read_run()
+        if run is None:
+            raise InputError(f"{self.path} is no run directory: it has no {RUN}")
+        return run
+
+    def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
+        """Begin or go on with the run of this ``identity``: everything that its results depend on.
+
+        Raises:
+            InputError: the directory holds a run of another identity; says what differs.
+        """
+        known = self.read_run()
+        if known is not None and known.get("identity") != identity:
+            difference = "; ".join(_differences(known.get("identity", {}), identity))
+            raise InputError(
+                f"{self.path} holds a run of another configuration ({difference}): choose another --run, "
+                "or 'chiron replay' to use its replies again"
+            )
+        began = known.get("began") if known else time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        value = {**rest, "began": began, "python": platform.python_version(), "identity": identity}
+        write_atomically(self.path / RUN, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
+
+    def write_derived(self, ledger: Ledger) -> None:
+        """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each at once or not at all."""
+        retained = (_line(r.record, PATH_FIELDS) for r in ledger.results("retained = 1"))
+        write_atomically(self.path / PATHS, retained)
+        rejected = (
+            _line({k: v for k, v in r.record.items() if v is not None}, REJECTED_FIELDS) for r in ledger.results("retained = 0")
+        )
+        write_atomically(self.path / REJECTED, rejected)
+
+
+def write_atomically(path: Path, lines: Iterable[str]) -> None:
+    """Write a file that only its owner may read, whole or not at all.
+
+    Raises:
+        DiskError: the disk took it not; what was there before is still there.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again"
+        ) from error
+
+
+def _line(record: dict[str, Any], fields: tuple[str, ...]) -> str:
+    return json.dumps({f: record[f] for f in fields if f in record}, ensure_ascii=False) + "\n"
+
+
+def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)]
+    return [] if old == new else [f"{place}: {_short(old)} there, {_short(new)} here"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,53 @@
+"""What a run directory holds, read beside a process that may be writing to it."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from chiron.mics.rundir import RunDirectory
+from chiron.models.ledger import Ledger, Spending
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run, summed up."""
+
+    run: str
+    began: str
+    cases: str
+    in_use: bool
+    """Whether a process works in it right now."""
+    outcomes: dict[str, int]
+    """Cases by ``retained``, ``rejected``, ``unsolved``, ``pending``, ``bad_case``."""
+    reasons: dict[str, int]
+    """Why cases were not retained."""
+    mean_score: float | None
+    spending: tuple[Spending, ...]
+    spent_usd: float
+
+
+def read_status(path: Path) -> Status:
+    """Sum up a run.
+
+    Raises:
+        InputError: ``path`` is no run directory.
+    """
+    directory = RunDirectory(path)
+    run = directory.need_run()
+    with Ledger.read(directory.ledger) as ledger:
+        outcomes: Counter[str] = Counter()
+        for (outcome, retained), count in ledger.outcomes().items():
+            outcomes["retained" if retained else "rejected" if outcome in {"full_score", "depth"} else outcome] += count
+        reasons = Counter(str(r.record.get("reason")) for r in ledger.results("retained = 0"))
+        scores = ledger.scores()
+        return Status(
+            run=str(path),
+            began=str(run.get("began")),
+            cases=str(run.get("cases")),
+            in_use=directory.in_use,
+            outcomes=dict(outcomes.most_common()),
+            reasons=dict(reasons.most_common()),
+            mean_score=sum(scores) / len(scores) if scores else None,
+            spending=tuple(ledger.spending()),
+            spent_usd=ledger.spent_usd(),
+        )

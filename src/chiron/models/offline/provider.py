@@ -1,0 +1,51 @@
+"""The provider ``offline``: finds the embedded model by its name and lets it read the call's messages."""
+
+from collections.abc import Callable
+from functools import cache
+
+from chiron.errors import InputError
+from chiron.models.call import Call, Reply
+from chiron.models.offline.catalogue import Catalogue
+from chiron.models.offline.extractive import ORDERS, extractive
+from chiron.models.offline.matching import match
+from chiron.models.offline.retrieval import TOKENS, Retriever
+
+MODELS = (*(f"extractive/{order}" for order in ORDERS), *(f"retrieval/{kind}" for kind in TOKENS), "match/normalised")
+"""Every embedded model."""
+VERSION = 1
+"""Raised whenever one of them would answer differently."""
+
+
+class Offline:
+    """One embedded model."""
+
+    def __init__(self, name: str, model: str, catalogue: Catalogue) -> None:
+        """``catalogue``: what retrieval chooses from.
+
+        Raises:
+            InputError: no such model.
+        """
+        if model not in MODELS:
+            raise InputError(f"model '{name}': offline has no model '{model}': it has {', '.join(MODELS)}")
+        kind, self._variant = model.split("/", 1)
+        suffix = f"@{catalogue.fingerprint}" if kind == "retrieval" else ""
+        self.identity = f"offline:{model}:{VERSION}{suffix}"
+        self._reply: Callable[[Call, str], str] = {
+            "extractive": self._extract,
+            "retrieval": self._retrieve,
+            "match": lambda _, prompt: match(prompt),
+        }[kind]
+        self._retriever = cache(lambda: Retriever(self._variant, catalogue))
+
+    async def complete(self, call: Call) -> Reply:
+        """The reply; never fails."""
+        return Reply(self._reply(call, "\n\n".join(m.text for m in call.messages)))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _extract(self, call: Call, prompt: str) -> str:
+        return extractive(self._variant, prompt, draw=call.draw, key=call.key)
+
+    def _retrieve(self, call: Call, prompt: str) -> str:
+        return self._retriever().reply(prompt, temperature=call.temperature, key=call.key)

@@ -1,0 +1,111 @@
+"""Writing a sample of the miniature world: cases, images and a textbook, in the form in which every command reads them."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from chiron.errors import DiskError, InputError
+from chiron.phantom.casting import cast
+from chiron.phantom.wording import rule
+from chiron.phantom.world import World
+
+SMALLEST = 32
+"""Pixels a side, below which a small lesion's margin cannot be told."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was written."""
+
+    cases: Path
+    """JSONL, a case a line in the tidy format. The truth stands under ``attributes``."""
+    images: Path
+    """The folder that the cases' image paths are relative to."""
+    textbook: Path
+    """JSONL, one rule of the world a line: ``answer`` and ``text``, 36 lines."""
+    count: int
+    """Cases."""
+
+
+def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int = 256, world_seed: int = 0) -> Sample:
+    """Draw cases of the miniature world and write them: ``cases.jsonl``, ``images/`` and ``textbook.jsonl``.
+
+    The same arguments write the same bytes (given the same numpy and pillow), and a case does not depend on how many there
+    are. Every file appears whole or not at all, ``cases.jsonl`` last: where it stands, all that it names stands too. Run
+    again with the same arguments it changes nothing.
+
+    Args:
+        directory: made if it does not exist.
+        count: cases, at least 1. The first 36 show each combination of attributes once, and so on.
+        seed: of the series of cases. Another seed gives other cases of the same world, under the same ids.
+        size: pixels a side of the images, at least 32. From 64 up every attribute can be read off them.
+        world_seed: of the table of diagnoses.
+
+    Raises:
+        InputError: an argument is out of range, the directory cannot be written to, or it holds another sample already.
+        DiskError: the disk is full.
+    """
+    _check(count=count, seed=seed, size=size, world_seed=world_seed)
+    world = World(world_seed)
+    castings = [cast(world, index, seed=seed, size=size) for index in range(count)]
+    sample = Sample(directory / "cases.jsonl", directory / "images", directory / "textbook.jsonl", count)
+    cases = _jsonl(casting.case.to_record() for casting in castings)
+    with _disk_errors(directory):
+        if sample.cases.exists() and sample.cases.read_bytes() != cases:
+            raise InputError(f"{sample.cases} already holds other cases: name another folder, or remove that one first")
+        for casting in castings:
+            for path, tones in casting.pictures():
+                _write(sample.images / path, _png(tones))
+        _write(sample.textbook, _jsonl({"answer": r.diagnosis, "text": rule(r.attributes)} for r in world.rules()))
+        _write(sample.cases, cases)
+    return sample
+
+
+def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:
+    lowest = {"count": (count, 1), "size": (size, SMALLEST), "seed": (seed, 0), "world_seed": (world_seed, 0)}
+    for name, (value, least) in lowest.items():
+        if value < least:
+            raise InputError(f"{name} is {value}, but a sample needs at least {least}: give a {name} of {least} or more")
+
+
+def _jsonl(records: Iterator[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def _png(tones: NDArray[np.uint8]) -> bytes:
+    buffer = BytesIO()
+    # Noise hardly compresses: a higher level costs several times the time for some hundredths of the bytes.
+    Image.fromarray(tones).save(buffer, format="PNG", compress_level=2)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole, or leave what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskError(f"{directory}: the disk is full: free some space and run again") from error
+        where = error.filename or directory
+        raise InputError(f"{where} cannot be written ({error.strerror}): name a folder that you may write to") from error

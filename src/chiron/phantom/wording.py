@@ -1,0 +1,107 @@
+"""All that is said: history, question, findings, and the textbook's rules.
+
+One vocabulary throughout: a finding names an attribute by the very word that the rules use, so that whoever has read all
+four in a case's findings can find its rule by words alone. Neither histories nor questions nor the neutral findings use any
+of those words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from chiron.phantom.places import Complaint, Place
+from chiron.phantom.world import Attributes, Size
+
+QUESTIONS: Final = (
+    "What is the most likely diagnosis?",
+    "Which diagnosis fits this case best?",
+    "Considering the history and the imaging, what is the diagnosis?",
+)
+"""The questions, all of the same meaning."""
+
+MILLIMETRES: Final[Mapping[Size, tuple[int, int]]] = MappingProxyType({"small": (5, 9), "medium": (12, 18), "large": (24, 36)})
+"""From and to, both included: how large a lesion is said to be."""
+
+_DURATIONS: Final = ("for two weeks", "for about a month", "since last winter", "for the past ten days", "for three months")
+_BACKGROUNDS: Final = (
+    "There is no relevant past illness.",
+    "There are no known allergies.",
+    "There has been no fever or weight loss.",
+    "The family history is unremarkable.",
+)
+
+
+def rule(attributes: Attributes) -> str:
+    """The textbook's sentence for a combination of attributes."""
+    a = attributes
+    return f"A {a.size} {a.density} lesion with a {a.margin} margin on the {a.side} side."
+
+
+def question(rng: np.random.Generator) -> str:
+    """One of :data:`QUESTIONS`."""
+    return _one(QUESTIONS, rng)
+
+
+def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) -> str:
+    """Who came and why, in two sentences; ``age`` is in years, ``sex`` is "Female" or "Male"."""
+    person = {"Female": ("girl", "woman"), "Male": ("boy", "man")}[sex][age >= 18]
+    article = "An" if age in {8, 11, 18} or 80 <= age < 90 else "A"
+    since = f" {_one(_DURATIONS, rng)}" if complaint.lasting else ""
+    return f"{article} {age}-year-old {person} with {complaint.words}{since}. {_one(_BACKGROUNDS, rng)}"
+
+
+def findings(attributes: Attributes, place: Place, images: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """What the radiologist saw: every attribute in a sentence of its own, among neutral ones; one or two paragraphs,
+    and a short one on the second image where there is one.
+
+    Args:
+        attributes: what is true of the lesion.
+        place: whose neutral findings may stand among them.
+        images: how many images the case has: 1 or 2.
+        rng: chooses the order, the millimetres, and which neutral sentences stand where.
+    """
+    about = _about_the_lesion(attributes, rng)
+    neutral = [place.neutral[k] for k in rng.permutation(len(place.neutral))[: rng.integers(1, 3)]]
+    order = rng.permutation(len(about) + len(neutral)).tolist()
+    split = int(rng.integers(2, len(order) - 1)) if rng.random() < 0.5 else len(order)
+    texts = []
+    for paragraph in (order[:split], order[split:]):
+        sentences = []
+        named = False
+        for k in paragraph:
+            sentences.append(about[k].sentence(named=named) if k < len(about) else neutral[k - len(about)])
+            named = k < len(about)  # after a sentence about something else, "it" would be that
+        texts.append(" ".join(sentences))
+    if images > 1:
+        texts.append(f"The same lesion is seen in image 2, {place.again}.")
+    return tuple(text for text in texts if text)
+
+
+@dataclass(frozen=True)
+class _Clause:
+    """A sentence about the lesion that lacks its subject."""
+
+    subject: str
+    rest: str
+
+    def sentence(self, *, named: bool) -> str:
+        """Whole: with a pronoun where the lesion was named just before."""
+        names = {"it": ("The lesion", "It"), "its": ("The lesion's", "Its")}[self.subject]
+        return f"{names[named]} {self.rest}"
+
+
+def _about_the_lesion(a: Attributes, rng: np.random.Generator) -> list[_Clause]:
+    lowest, highest = MILLIMETRES[a.size]
+    return [
+        _Clause("it", f"lies on the {a.side} side."),
+        _Clause("it", f"is {a.size}, about {rng.integers(lowest, highest + 1)} mm across."),
+        _Clause("it", f"is {a.density} against the surrounding tissue."),
+        _Clause("its", f"margin is {a.margin}."),
+    ]
+
+
+def _one(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
