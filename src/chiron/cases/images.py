@@ -109,9 +109,7 @@ def _decode(path: Path, name: str) -> tuple[int, int]:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ImageProblem(
-                        f"image '{name}' is {width} x {height}, more than {MAX_PIXELS // 10**6} megapixels: shrink it"
-                    )
+                    raise ImageProblem(f"image '{name}' is {width} x {height}, more than {MAX_PIXELS // 10**6} megapixels: shrink it")
                 image.load()
                 return width, height
     except Image.DecompressionBombError:

@@ -1,1 +1,40 @@
-def command(): ...
+"""``chiron doctor``: is everything that a configuration needs there?"""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from chiron.errors import InputError
+from chiron.mics.config import RunConfig, load_config
+from chiron.models.probing import Finding, probe
+
+
+def command(
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file.")],
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image, to every model.")] = True,
+) -> None:
+    """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing."""
+    console = Console(highlight=False, soft_wrap=True)
+    checked = load_config(config)
+    console.print(f"{config}: the configuration is in order")
+    faults = asyncio.run(_examine(checked, console, ask=ask))
+    if faults:
+        raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
+
+
+async def _examine(config: RunConfig, console: Console, *, ask: bool) -> int:
+    async def look(name: str) -> list[Finding]:
+        needs_image = name != config.search.judge or name in (*config.search.mentors, *config.search.interns)
+        return [f async for f in probe(name, config.models[name], ask=ask, needs_image=needs_image)]
+
+    faults = 0
+    for findings in asyncio.as_completed([look(name) for name in config.team_models()]):
+        for f in await findings:
+            faults += f.ok is False
+            mark, style = ("ok", "green") if f.ok else ("?", "yellow") if f.ok is None else ("FAULT", "red")
+            console.print(Text.assemble((f"{mark:>6}", style), f"  {f.model}: {f.what}: {f.detail}"))
+    return faults

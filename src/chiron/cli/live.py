@@ -36,8 +36,7 @@ async def watching(run: Run, console: Console) -> AsyncIterator[None]:
 
 async def _panel(run: Run, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run)):
-        while True:
-            await asyncio.sleep(3600)
+        await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
 async def _lines(run: Run, console: Console) -> None:

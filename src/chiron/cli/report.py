@@ -1,9 +1,5 @@
 """``chiron report``: the page of a run."""
 
-from typing import Annotated
-
-import typer
-
 from chiron.cli.status import RunDirArgument
 from chiron.report.page import write_report
 

@@ -28,7 +28,7 @@ class SearchConfig(Strict):
     mentors: Annotated[list[str], Field(min_length=1)]
     interns: Annotated[list[str], Field(min_length=1)]
     judge: str
-    temperatures: Annotated[list[Temperature], Field(min_length=1)] = [1.2, 0.2]
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
     """The interns'."""
     mentor_temperature: Temperature = 1.2
     depth: PositiveInt = 3
@@ -56,7 +56,7 @@ class SearchConfig(Strict):
     def rules(self) -> Policy:
         """What the search itself needs of this."""
         return Policy(
-            temperatures=tuple(self.temperatures),
+            temperatures=self.temperatures,
             mentor_temperature=self.mentor_temperature,
             depth=self.depth,
             restarts=self.restarts,

@@ -20,7 +20,7 @@ JUDGE_DRAWS = 2
 """A judge whose first word is neither yes nor no is asked once more."""
 
 
-class TooFewAnswers(Exception):  # noqa: N818 - it says what happened
+class TooFewAnswers(Exception):
     """Below the quorum: the case stays pending."""
 
 

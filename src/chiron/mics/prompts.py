@@ -121,9 +121,7 @@ def _check(name: str, text: str, path: Path) -> None:
     if missing := wanted - found - _OPTIONAL:
         raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
     if unknown := found - wanted:
-        raise InputError(
-            f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}"
-        )
+        raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
 
 
 def _say(role: str, text: str) -> Message:

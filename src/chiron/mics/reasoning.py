@@ -6,6 +6,7 @@ Models stray from it. What can be read all the same is read; what cannot is a na
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 _THINKING = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL | re.IGNORECASE)
 _UNCLOSED_THINKING = re.compile(r"^.*?</think(?:ing)?>\s*", re.DOTALL | re.IGNORECASE)
@@ -17,8 +18,7 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 _FINAL = re.compile(
-    _LEAD
-    + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?final[ \t]+(?:answer|diagnosis)(?P<is>[ \t]+is)?"
+    _LEAD + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?final[ \t]+(?:answer|diagnosis)(?P<is>[ \t]+is)?"
     r"[ \t]*[*_]{0,3}(?P<mark>[ \t]*[:\uff1a\u2013\u2014\-])?[ \t]*[*_]{0,3}[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
@@ -83,7 +83,7 @@ def _assemble(text: str, steps: list[list[str]], numbers: list[int], answers: li
         defects.append(Defect.NO_STEPS)
     if any(not t for t in texts):
         defects.append(Defect.EMPTY_STEP)
-    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
         defects.append(Defect.RESTARTED_NUMBERING)
     answer = None
     if not answers:
@@ -124,7 +124,7 @@ def _without_thinking(text: str) -> str:
 
 
 def _is_step_mark(match: re.Match[str]) -> bool:
-    """ "Step 2 shows a mass" in running text is no mark; a heading, bold or a colon makes it one."""
+    """Running text such as "Step 2 shows a mass" is no mark; a heading, bold or a colon makes it one."""
     return bool(match["lead"].strip() or match["mark"] is not None or match["close"].strip())
 
 

@@ -133,11 +133,9 @@ class RunDirectory:
 
     def write_derived(self, ledger: Ledger) -> None:
         """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each at once or not at all."""
-        retained = (_line(r.record, PATH_FIELDS) for r in ledger.results("retained = 1"))
+        retained = (_line(r.record, PATH_FIELDS) for r in ledger.results(retained=True))
         write_atomically(self.path / PATHS, retained)
-        rejected = (
-            _line({k: v for k, v in r.record.items() if v is not None}, REJECTED_FIELDS) for r in ledger.results("retained = 0")
-        )
+        rejected = (_line({k: v for k, v in r.record.items() if v is not None}, REJECTED_FIELDS) for r in ledger.results(retained=False))
         write_atomically(self.path / REJECTED, rejected)
 
 
@@ -159,9 +157,7 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise DiskError(
-            f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again"
-        ) from error
+        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error
 
 
 def _line(record: dict[str, Any], fields: tuple[str, ...]) -> str:

@@ -70,6 +70,7 @@ class Setup:
     def identity(self) -> dict[str, Any]:
         """What results depend on. Two runs that differ in it cannot share a directory."""
         rules = self.config.search.model_dump(
+            mode="json",
             include={
                 "temperatures",
                 "mentor_temperature",
@@ -80,7 +81,7 @@ class Setup:
                 "threshold",
                 "seed",
                 "image_side",
-            }
+            },
         )
         seats = {
             "mentors": [[s.name, s.identity, s.max_tokens] for s in self.team.mentors],
@@ -229,9 +230,7 @@ class Run:
             "detail": bad.problem,
         }
         try:
-            desk.ledger.put_result(
-                StoredResult(label, position, "", Outcome.BAD_CASE, retained=False, mics_score=None, record=record)
-            )
+            desk.ledger.put_result(StoredResult(label, position, "", Outcome.BAD_CASE, retained=False, mics_score=None, record=record))
         except DiskError as reason:
             desk.halt(reason)
         self.progress.ended_badly()

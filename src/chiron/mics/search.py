@@ -74,9 +74,7 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
                 score, level.whole_steps = await panel.score_whole(chosen, restart=restart)
                 level.whole = score
             if (full and score.full) or depth == policy.depth:
-                await _conclude(
-                    panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH
-                )
+                await _conclude(panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
                 return
 
     unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)

@@ -38,7 +38,7 @@ def read_status(path: Path) -> Status:
         outcomes: Counter[str] = Counter()
         for (outcome, retained), count in ledger.outcomes().items():
             outcomes["retained" if retained else "rejected" if outcome in {"full_score", "depth"} else outcome] += count
-        reasons = Counter(str(r.record.get("reason")) for r in ledger.results("retained = 0"))
+        reasons = Counter(str(r.record.get("reason")) for r in ledger.results(retained=False))
         scores = ledger.scores()
         return Status(
             run=str(path),

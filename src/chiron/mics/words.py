@@ -4,28 +4,33 @@ import math
 import re
 
 _STOP = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "cannot", "could", "do", "does", "due", "for", "from", "had", "has", "have", "if", "in", "into", "is", "it", "its", "may", "might", "more", "most", "no", "nor", "not", "of", "on", "or", "other", "our", "shall", "should", "such", "than", "that", "the", "their", "there", "these", "this", "those", "to", "was", "were", "which", "while", "who", "will", "with", "within", "would", "most", "likely", "possible", "potential", "probable", "associated", "secondary", "related", "confirmed", "biopsy"]
+    """
+    a an and are as at be been by can cannot could do does due for from had has have if in into is it its may might more most no nor not
+    of on or other our shall should such than that the their there these this those to was were which while who will with within would
+    most likely possible potential probable associated secondary related confirmed biopsy
+    """.split()
 )
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
+_TOLD = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
+_SAYS = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
+_KNOWN = r"(?:correct|given|provided|known|stated)"
 _GIVEAWAYS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+"
-        r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)",
+        rf"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+{_TOLD}\b",
         r"\b(?:given|provided|stated|known|supplied|reference|listed)\s+(?:correct\s+)?answer\b",
         r"\banswer\s+(?:given|provided|supplied|stated)\b",
-        r"\b(?:case|clinical)\s+(?:information|details?|data|record|file)\s+(?:explicitly\s+|clearly\s+|already\s+)?"
-        r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)",
+        rf"\b(?:case|clinical)\s+(?:information|details?|data|record|file)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_SAYS}\b",
         r"\bas\s+(?:given|provided|stated|specified|indicated)\s+in\s+the\s+(?:case|answer|prompt|findings|caption|report|input)\b",
-        r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label|standard\s+answer)|reference\s+answer)\b",
+        r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label)|reference\s+answer)\b",
         r"\b(?:i|we)\s+(?:already\s+)?know\s+(?:that\s+)?the\s+(?:correct\s+|final\s+|right\s+)?(?:answer|diagnosis)\b",
         r"\b(?:since|because|given\s+that|knowing\s+that)\s+the\s+(?:correct\s+|right\s+|final\s+)?answer\s+(?:is|must\s+be)\b",
-        r"\b(?:matches|consistent\s+with|agrees\s+with|aligns\s+with|supports)\s+the\s+(?:correct|given|provided|known|stated)\s+"
-        r"(?:answer|diagnosis)\b",
+        rf"\b(?:match(?:es)?|(?:consistent|agrees?|aligns?)\s+with|supports?)\s+the\s+{_KNOWN}\s+(?:answer|diagnosis)\b",
         r"</?(?:answer|findings|history|known_answer)\b",
     )
 )
+"""Phrases that only somebody who was told the answer, or handed the findings, would write."""
 
 
 def content_words(text: str) -> frozenset[str]:

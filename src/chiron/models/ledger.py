@@ -38,6 +38,13 @@ CREATE TABLE IF NOT EXISTS results (
 CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
 """
 
+_COPY = """
+INSERT OR IGNORE INTO calls (key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts,
+                             served_by, raw, answered_at, copied)
+SELECT key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts,
+       served_by, raw, answered_at, 1 FROM other.calls
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -104,9 +111,7 @@ class Ledger:
             db.execute("PRAGMA cache_size=-8000")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, SCHEMA_VERSION):
-                raise InputError(
-                    f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run"
-                )
+                raise InputError(f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run")
             db.executescript(_SCHEMA)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         return cls(db, path)
@@ -140,8 +145,7 @@ class Ledger:
     def get(self, key: str) -> Reply | None:
         """The reply under ``key``, if there is one."""
         row = self._db.execute(
-            "SELECT text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd"
-            " FROM calls WHERE key = ?",
+            "SELECT text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd FROM calls WHERE key = ?",
             (bytes.fromhex(key),),
         ).fetchone()
         if row is None:
@@ -202,12 +206,15 @@ class Ledger:
             for case, fingerprint, outcome in self._db.execute("SELECT case_id, fingerprint, outcome FROM results")
         }
 
-    def results(self, where: str = "1") -> Iterator[StoredResult]:
-        """Every result in the order of the case file, one at a time. ``where`` is SQL of ours over the table's columns."""
-        query = "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results"
-        for row in self._db.execute(f"{query} WHERE {where} ORDER BY position, case_id"):
-            case_id, position, fingerprint, outcome, retained, score, record = row
-            yield StoredResult(case_id, position, fingerprint, outcome, bool(retained), score, _unpack(record))
+    def results(self, *, retained: bool | None = None) -> Iterator[StoredResult]:
+        """Every result in the order of the case file, one at a time; only the retained ones, or only the others, by choice."""
+        query = (
+            "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results"
+            " WHERE ?1 IS NULL OR retained = ?1 ORDER BY position, case_id"
+        )
+        for row in self._db.execute(query, (None if retained is None else int(retained),)):
+            case_id, position, fingerprint, outcome, kept, score, record = row
+            yield StoredResult(case_id, position, fingerprint, outcome, bool(kept), score, _unpack(record))
 
     def outcomes(self) -> dict[tuple[str, bool], int]:
         """How many cases had each (outcome, retained)."""
@@ -253,11 +260,7 @@ class Ledger:
         with _readable(other), self._disk():
             self._db.execute("ATTACH DATABASE ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
             try:
-                columns = (
-                    "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts,"
-                    " served_by, raw, answered_at"
-                )
-                cursor = self._db.execute(f"INSERT OR IGNORE INTO calls ({columns}, copied) SELECT {columns}, 1 FROM other.calls")
+                cursor = self._db.execute(_COPY)
                 return cursor.rowcount
             finally:
                 self._db.execute("DETACH DATABASE other")

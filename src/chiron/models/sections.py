@@ -16,7 +16,7 @@ def section(name: str, text: str) -> str:
 
 def harmless(text: str) -> str:
     """``text`` without anything that a reader could take for a section's mark; ``<25%`` stays what it is."""
-    return _TAG.sub(r"‹\1", text)
+    return _TAG.sub("\u2039\\1", text)
 
 
 def read_section(prompt: str, name: str) -> str | None:

@@ -12,7 +12,10 @@ from chiron.models.offline.catalogue import Catalogue
 from chiron.models.sections import read_section
 
 _STOP = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "been", "by", "for", "from", "has", "have", "in", "into", "is", "it", "its", "of", "on", "or", "seen", "shows", "so", "than", "that", "the", "there", "these", "this", "to", "was", "were", "what", "which", "while", "with", "patient", "most", "likely", "given", "based", "image", "images", "findings", "step", "final", "answer"]
+    """
+    a an and are as at be been by for from has have in into is it its of on or seen shows so than that the there these this to was were
+    what which while with patient most likely given based image images findings step final answer
+    """.split()
 )
 _SHARPNESS = 8.0
 """At temperature 1 an answer that is an eighth less near than the nearest is e times less likely to be given."""

@@ -1,0 +1,107 @@
+"""Looking an endpoint over before a run: key, address, model list, and one small question with an image."""
+
+import io
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from PIL import Image
+
+from chiron.errors import InputError
+from chiron.models.assembly import build_endpoint
+from chiron.models.call import Call, Message, Picture, Text
+from chiron.models.config import ModelConfig, OpenAIModel
+from chiron.models.failures import CallFailed
+from chiron.models.offline.catalogue import Catalogue
+from chiron.models.openai_compatible import OpenAICompatible
+from chiron.models.pictures import PictureStore
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    model: str
+    what: str
+    """``key``, ``endpoint``, ``listed``, ``image``, ``text`` or ``embedded``."""
+    ok: bool | None
+    """``None``: could not be told, which is no fault."""
+    detail: str
+
+
+async def probe(
+    name: str, config: ModelConfig, *, ask: bool, needs_image: bool, catalogue: Callable[[], Catalogue] = lambda: Catalogue(())
+) -> AsyncIterator[Finding]:
+    """Findings on one model, each as soon as it is there. ``ask`` sends one tiny call, which may cost a fraction of a cent."""
+    pictures = PictureStore()
+    try:
+        endpoint = build_endpoint(name, config, pictures=pictures, catalogue=catalogue)
+    except InputError as error:
+        yield Finding(name, "key", ok=False, detail=str(error))
+        return
+    provider = endpoint.provider
+    if not isinstance(provider, OpenAICompatible) or not isinstance(config, OpenAIModel):
+        yield Finding(name, "embedded", ok=True, detail=provider.identity)
+        return
+    if config.api_key_env:
+        yield Finding(name, "key", ok=True, detail=f"{config.api_key_env} is set")
+    try:
+        reached = True
+        async for finding in _listing(provider, config):
+            reached = reached and not (finding.what == "endpoint" and finding.ok is False)
+            yield finding
+        if ask and reached:
+            yield await _question(provider, pictures, needs_image=needs_image)
+    finally:
+        await provider.close()
+
+
+async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIterator[Finding]:
+    try:
+        status, text = await provider.get("/models")
+    except CallFailed as failure:
+        yield Finding(provider.name, "endpoint", ok=False, detail=str(failure))
+        return
+    if status in {401, 403}:
+        yield Finding(provider.name, "endpoint", ok=False, detail=f"{config.base_url} refuses the key (HTTP {status})")
+        return
+    yield Finding(provider.name, "endpoint", ok=True, detail=f"{config.base_url} answers")
+    try:
+        listed = [str(entry["id"]) for entry in json.loads(text)["data"]]
+    except (ValueError, KeyError, TypeError):
+        yield Finding(provider.name, "listed", ok=None, detail="it does not list its models")
+        return
+    found = any(entry == config.model or entry.endswith(f"/{config.model}") for entry in listed)
+    several = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    yield Finding(
+        provider.name, "listed", ok=found or None, detail=config.model if found else f"{config.model} is not among {several or 'none'}"
+    )
+
+
+async def _question(provider: OpenAICompatible, pictures: PictureStore, *, needs_image: bool) -> Finding:
+    what = "image" if needs_image else "text"
+    with tempfile.TemporaryDirectory() as folder:
+        parts: tuple[Text | Picture, ...] = (Text("Reply with the single word: ready"),)
+        if needs_image:
+            parts = (_red_square(pictures, Path(folder)), Text("Which colour is this square? One word."))
+        limit = provider.config.max_tokens or 16
+        call = Call("intern", provider.name, provider.identity, (Message("user", parts),), 0.0, limit)
+        try:
+            reply = await provider.complete(call)
+        except CallFailed as failure:
+            return Finding(provider.name, what, ok=False, detail=str(failure))
+    answer = " ".join(reply.text.split())[:60] or "(nothing within the token limit)"
+    return Finding(provider.name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
+
+
+def _red_square(pictures: PictureStore, folder: Path) -> Picture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (220, 20, 20)).save(buffer, "PNG")
+    path = folder / "square.png"
+    path.write_bytes(buffer.getvalue())
+    digest = sha256(buffer.getvalue()).hexdigest()
+    pictures.add(digest, path)
+    return Picture(digest, 64)

@@ -1,0 +1,50 @@
+from collections import Counter
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chiron.phantom.world import COMBINATIONS, DIAGNOSES, Attributes, World
+
+NAMES = ("side", "size", "density", "margin")
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**40))
+def test_every_world_is_fair(seed: int) -> None:
+    rules = World(seed).rules()
+    assert [r.attributes for r in rules] == list(COMBINATIONS)
+    assert Counter(r.diagnosis for r in rules) == dict.fromkeys(DIAGNOSES, 6)
+    for name in NAMES:
+        met = Counter((getattr(r.attributes, name), r.diagnosis) for r in rules)
+        # A single value leaves every diagnosis as likely as it was.
+        assert set(met.values()) == {36 // 6 // len({value for value, _ in met})}
+        assert len(met) == 6 * len({value for value, _ in met})
+
+
+@pytest.mark.parametrize("pair", list(combinations(NAMES, 2)))
+def test_two_attributes_leave_doubt(pair: tuple[str, str]) -> None:
+    for seed in range(3):
+        rules = World(seed).rules()
+        values = Counter(tuple(getattr(r.attributes, n) for n in pair) for r in rules)
+        met = Counter((tuple(getattr(r.attributes, n) for n in pair), r.diagnosis) for r in rules)
+        assert all(times * 2 <= values[held] for (held, _), times in met.items())
+
+
+def test_a_world_is_its_seed() -> None:
+    assert World(3).rules() == World(3).rules()
+    tables = {tuple(r.diagnosis for r in World(seed).rules()) for seed in range(10)}
+    assert len(tables) == 10
+
+
+def test_diagnose_follows_the_rules() -> None:
+    world = World(1)
+    assert all(world.diagnose(r.attributes) == r.diagnosis for r in world.rules())
+    with pytest.raises(KeyError):
+        world.diagnose(Attributes("left", "small", "dark", "fuzzy"))  # type: ignore[arg-type]
+
+
+def test_no_two_diagnoses_share_a_word() -> None:
+    words = [word.lower() for name in DIAGNOSES for word in name.split()]
+    assert len(words) == len(set(words))
