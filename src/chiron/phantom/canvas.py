@@ -33,9 +33,7 @@ class Grid:
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
         """The rows and columns within ``reach`` of a point, as far as they are in the picture."""
-        rows, columns = (
-            slice(max(0, int((c - reach + 0.5) * self.size) - 1), int((c + reach + 0.5) * self.size) + 2) for c in (y, x)
-        )
+        rows, columns = (slice(max(0, int((c - reach + 0.5) * self.size) - 1), int((c + reach + 0.5) * self.size) + 2) for c in (y, x))
         return rows, columns
 
 

@@ -54,8 +54,7 @@ def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) 
 
 
 def findings(attributes: Attributes, place: Place, images: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """What the radiologist saw: every attribute in a sentence of its own, among neutral ones; one or two paragraphs,
-    and a short one on the second image where there is one.
+    """What the radiologist saw: every attribute in a sentence of its own, among neutral ones; one or two paragraphs.
 
     Args:
         attributes: what is true of the lesion.
@@ -68,7 +67,7 @@ def findings(attributes: Attributes, place: Place, images: int, rng: np.random.G
     order = rng.permutation(len(about) + len(neutral)).tolist()
     split = int(rng.integers(2, len(order) - 1)) if rng.random() < 0.5 else len(order)
     texts = []
-    for paragraph in (order[:split], order[split:]):
+    for paragraph in filter(None, (order[:split], order[split:])):
         sentences = []
         named = False
         for k in paragraph:
@@ -76,8 +75,8 @@ def findings(attributes: Attributes, place: Place, images: int, rng: np.random.G
             named = k < len(about)  # after a sentence about something else, "it" would be that
         texts.append(" ".join(sentences))
     if images > 1:
-        texts.append(f"The same lesion is seen in image 2, {place.again}.")
-    return tuple(text for text in texts if text)
+        texts[-1] += f" The same lesion is seen in image 2, {place.again}."
+    return tuple(texts)
 
 
 @dataclass(frozen=True)

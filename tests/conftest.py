@@ -1,0 +1,20 @@
+"""What every test may ask for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Two busy cores make single examples slow at times; what is tested is what holds, not how fast.
+settings.register_profile("chiron", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("chiron")
+
+_PUBLISHED = Path(__file__).parents[2] / "shared" / "demo" / "demo.jsonl"
+
+
+@pytest.fixture
+def published() -> Path:
+    """The ten published cases, where they lie beside the checkout; they are not ours to ship."""
+    if not _PUBLISHED.is_file():
+        pytest.skip("the published cases are not beside this checkout")
+    return _PUBLISHED

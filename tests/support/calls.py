@@ -1,0 +1,56 @@
+"""Calls, and desks to put them to."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from chiron.models.call import Call, Message, Reply, Role, Text
+from chiron.models.config import OpenAIModel, Price
+from chiron.models.desk import Desk, Endpoint
+from chiron.models.ledger import Ledger
+from chiron.models.limits import Limiter
+from chiron.models.openai_compatible import OpenAICompatible
+from chiron.models.pictures import PictureStore
+from chiron.models.retry import RetryPolicy
+
+QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05, deadline=5.0)
+
+
+def a_call(text: str = "hello", *, role: Role = "intern", model: str = "m", draw: int = 0, max_tokens: int = 64) -> Call:
+    return Call(role, model, f"test:{model}", (Message("user", (Text(text),)),), 0.2, max_tokens, draw)
+
+
+class Scripted:
+    """A provider that answers from a function of call and attempt number."""
+
+    def __init__(self, answer: Callable[[Call, int], Reply], *, seconds: float = 0.0) -> None:
+        self.identity = "test:m"
+        self.asked: list[Call] = []
+        self.in_flight = self.most_in_flight = 0
+        self._answer, self._seconds = answer, seconds
+
+    async def complete(self, call: Call) -> Reply:
+        self.asked.append(call)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._seconds)
+            return self._answer(call, len(self.asked))
+        finally:
+            self.in_flight -= 1
+
+    async def close(self) -> None:
+        pass
+
+
+def endpoint_of(provider: Scripted, *, concurrency: int = 8, price: Price | None = None, retry: RetryPolicy = QUICK) -> Endpoint:
+    return Endpoint(provider, Limiter(concurrency), retry, price)
+
+
+def openai_client(base_url: str, **changes: object) -> OpenAICompatible:
+    values: dict[str, object] = {"provider": "openai", "base_url": base_url, "model": "m", "timeout": 5.0, **changes}
+    return OpenAICompatible("m", OpenAIModel.model_validate(values), PictureStore())
+
+
+def desk_over(path: Path, **endpoints: Endpoint) -> Desk:
+    return Desk(endpoints, Ledger.open(path / "ledger.sqlite"))
