@@ -1,0 +1,243 @@
+"""The desk pays for nothing twice, waits its turn, and knows when to stop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from chiron.errors import DiskError
+from chiron.models.budget import Budget
+from chiron.models.call import Call, Reply, Usage
+from chiron.models.config import Price
+from chiron.models.desk import DOWN_AFTER, Desk
+from chiron.models.failures import BudgetSpent, CallerFault, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
+from chiron.models.ledger import Ledger
+from tests.support.calls import QUICK, Scripted, a_call, desk_over, endpoint_of
+
+
+def run(desk: Desk, work: Callable[[], Awaitable[object]]) -> None:
+    async def main() -> None:
+        try:
+            await work()
+        finally:
+            await desk.close()
+            desk.ledger.close()
+
+    asyncio.run(main())
+
+
+def echo(call: Call, _: int) -> Reply:
+    return Reply(call.messages[0].text)
+
+
+def test_what_the_ledger_holds_is_not_asked_again(tmp_path: Path) -> None:
+    provider = Scripted(echo)
+    for _ in range(2):
+        desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+        async def work(desk: Desk = desk) -> None:
+            assert (await desk.ask(a_call())).text == "hello"
+
+        run(desk, work)
+    assert len(provider.asked) == 1
+
+
+def test_the_same_question_at_the_same_time_is_asked_once(tmp_path: Path) -> None:
+    provider = Scripted(echo, seconds=0.02)
+    desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+    async def work() -> None:
+        replies = await asyncio.gather(*(desk.ask(a_call(role="judge")) for _ in range(20)))
+        assert {r.text for r in replies} == {"hello"}
+
+    run(desk, work)
+    assert len(provider.asked) == 1
+
+
+def test_a_case_that_goes_away_takes_no_paid_call_with_it(tmp_path: Path) -> None:
+    provider = Scripted(echo, seconds=0.05)
+    desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+    async def work() -> None:
+        task = asyncio.create_task(desk.ask(a_call()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await desk.drain()
+        assert desk.ledger.get(a_call().key) is not None
+
+    run(desk, work)
+
+
+def test_transient_failures_are_tried_again_and_then_given_up(tmp_path: Path) -> None:
+    def flaky(call: Call, attempt: int) -> Reply:
+        if call.messages[0].text == "never" or attempt < 3:
+            raise Transient("oh")
+        return Reply("at last")
+
+    provider = Scripted(flaky)
+    desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+    async def work() -> None:
+        reply = await desk.ask(a_call())
+        assert (reply.text, reply.attempts) == ("at last", 3)
+        before = len(provider.asked)
+        with pytest.raises(Transient):
+            await desk.ask(a_call("never"))
+        assert len(provider.asked) - before == QUICK.attempts
+        (spent,) = desk.ledger.spending()
+        assert (spent.calls, spent.retries, spent.failed) == (1, 2, 1)
+
+    run(desk, work)
+
+
+def test_the_callers_own_fault_is_asked_once(tmp_path: Path) -> None:
+    def refuse(*_: object) -> Reply:
+        raise CallerFault("too long")
+
+    provider = Scripted(refuse)
+    desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+    async def work() -> None:
+        with pytest.raises(CallerFault):
+            await desk.ask(a_call())
+        assert desk.halted is None
+
+    run(desk, work)
+    assert len(provider.asked) == 1
+
+
+def test_rate_limits_are_waited_out_and_do_not_count_as_failures(tmp_path: Path) -> None:
+    def busy(_: Call, attempt: int) -> Reply:
+        if attempt <= 10:
+            raise RateLimited("slow down", retry_after=0.01)
+        return Reply("ok")
+
+    endpoint = endpoint_of(Scripted(busy), concurrency=8)
+    desk = desk_over(tmp_path, m=endpoint)
+
+    async def work() -> None:
+        assert (await desk.ask(a_call())).text == "ok"
+        assert endpoint.limiter.allowed < 8
+
+    run(desk, work)
+
+
+def test_a_deadline_bounds_a_call_for_good(tmp_path: Path) -> None:
+    def busy(*_: object) -> Reply:
+        raise RateLimited("slow down", retry_after=2.0)
+
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(busy)))
+
+    async def work() -> None:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RateLimited):
+            await desk.ask(a_call())
+        assert asyncio.get_running_loop().time() - began < 10
+
+    run(desk, work)
+
+
+def test_a_dead_endpoint_stops_the_run(tmp_path: Path) -> None:
+    def dead(*_: object) -> Reply:
+        raise Transient("refused")
+
+    provider = Scripted(dead)
+    desk = desk_over(tmp_path, m=endpoint_of(provider))
+
+    async def work() -> None:
+        for n in range(DOWN_AFTER):
+            with pytest.raises(Transient):
+                await desk.ask(a_call(str(n)))
+        with pytest.raises(EndpointDown, match="'m' failed"):
+            await desk.ask(a_call("one more"))
+
+    run(desk, work)
+    assert len(provider.asked) == DOWN_AFTER * QUICK.attempts
+
+
+def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: Path) -> None:
+    def wrong(call: Call, _: int) -> Reply:
+        if call.messages[0].text == "good":
+            return Reply("ok")
+        raise CallerFault("HTTP 401", misconfigured=True)
+
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(wrong)), n=endpoint_of(Scripted(wrong)))
+
+    async def work() -> None:
+        await desk.ask(a_call("good"))
+        with pytest.raises(CallerFault):
+            await desk.ask(a_call())
+        assert desk.halted is None
+        with pytest.raises(CallerFault):
+            await desk.ask(a_call(model="n"))
+        assert isinstance(desk.halted, Misconfigured)
+
+    run(desk, work)
+
+
+def test_stopping_keeps_what_is_under_way(tmp_path: Path) -> None:
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(echo, seconds=0.05), concurrency=2))
+
+    async def work() -> None:
+        tasks = [asyncio.create_task(desk.ask(a_call(str(n)))) for n in range(6)]
+        await asyncio.sleep(0.01)
+        desk.stop()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(d, Reply) for d in done) == 2
+        assert sum(isinstance(d, Stopping) for d in done) == 4
+        assert sum(s.calls for s in desk.ledger.spending()) == 2
+
+    run(desk, work)
+
+
+PRICE = Price(input=0.0, output=1_000_000.0)
+"""A dollar a token that comes out: a call of 64 tokens may cost 64 dollars."""
+
+
+@pytest.mark.parametrize("limit", [63.0, 64.0, 100.0, 200.0, 1000.0])
+def test_a_budget_is_never_overshot(tmp_path: Path, limit: float) -> None:
+    def dear(call: Call, _: int) -> Reply:
+        return Reply("x", usage=Usage(1, 20 if int(call.messages[0].text) % 2 else 64))
+
+    provider = Scripted(dear, seconds=0.002)
+    desk = Desk({"m": endpoint_of(provider, price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(limit))
+
+    async def work() -> None:
+        done = await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(40)), return_exceptions=True)
+        spent = desk.ledger.spent_usd()
+        assert spent <= limit
+        assert desk.budget.spent == pytest.approx(spent)
+        refused = [d for d in done if isinstance(d, Halted)]
+        assert all(isinstance(d, BudgetSpent) for d in refused)
+        assert (limit - spent < 64) == bool(refused)  # it stops only when another call really might not fit
+
+    run(desk, work)
+
+
+def test_a_hang_that_may_be_billed_counts_against_the_budget(tmp_path: Path) -> None:
+    def hang(*_: object) -> Reply:
+        raise Transient("no answer", maybe_billed=True)
+
+    desk = Desk({"m": endpoint_of(Scripted(hang), price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(150.0))
+
+    async def work() -> None:
+        with pytest.raises(BudgetSpent):
+            await desk.ask(a_call())
+        assert desk.ledger.spent_usd() == pytest.approx(128.0)  # two attempts of 64; a third could overshoot
+
+    run(desk, work)
+
+
+def test_a_full_disk_halts_and_says_so(tmp_path: Path) -> None:
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(lambda *_: Reply("x" * 100_000))))
+    pages = desk.ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    desk.ledger._db.execute(f"PRAGMA max_page_count={pages + 2}")
+
+    async def work() -> None:
+        with pytest.raises(DiskError):
+            await desk.ask(a_call())
+        with pytest.raises(DiskError):
+            await desk.ask(a_call("another"))
+
+    run(desk, work)

@@ -1,0 +1,208 @@
+"""A real endpoint over HTTP that does everything endpoints do; each failure lands in its class."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from chiron.errors import InputError
+from chiron.models.call import Call, Message, Picture, Reply, Text
+from chiron.models.config import OpenAIModel
+from chiron.models.failures import CallerFault, CallFailed, RateLimited, Transient
+from chiron.models.openai_compatible import OpenAICompatible
+from chiron.models.pictures import PictureStore
+from tests.support.calls import a_call, openai_client
+from tests.support.cases import write_png
+from tests.support.endpoint import Endpoint, completion
+
+
+def ask(endpoint: Endpoint, call: Call | None = None, **changes: object) -> Reply:
+    async def main() -> Reply:
+        client = openai_client(endpoint.base_url, **changes)
+        try:
+            return await client.complete(call or a_call())
+        finally:
+            await client.close()
+
+    return asyncio.run(main())
+
+
+def failing(response: Any, **changes: object) -> CallFailed:
+    def override(body: dict[str, Any], count: int) -> web.StreamResponse:
+        return response() if callable(response) else web.json_response(response)
+
+    with Endpoint(lambda _: "ok", override=override) as endpoint, pytest.raises(CallFailed) as caught:
+        ask(endpoint, **changes)
+    return caught.value
+
+
+def test_a_reply_comes_back_whole_with_what_it_cost() -> None:
+    with Endpoint(lambda _: "### Step 1: Émphysème \U0001f600") as endpoint:
+        reply = ask(endpoint)
+    assert reply.text == "### Step 1: Émphysème \U0001f600"
+    assert (reply.finish, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ("stop", endpoint_tokens(endpoint), 6)
+    assert reply.served_by == "m"
+    assert reply.raw is not None
+    assert reply.raw["choices"][0]["message"]["content"] == reply.text
+
+
+def endpoint_tokens(endpoint: Endpoint) -> int:
+    import json
+
+    return len(json.dumps(endpoint.seen.bodies[0], separators=(",", ":"))) // 4
+
+
+def test_what_is_sent_is_what_the_interface_says() -> None:
+    with Endpoint(lambda _: "ok") as endpoint:
+        ask(endpoint, max_tokens_field="max_completion_tokens", temperature=False, parameters={"reasoning_effort": "low"})
+        ask(endpoint)
+    first, second = endpoint.seen.bodies
+    assert first == {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_completion_tokens": 64, "reasoning_effort": "low"}
+    assert second == {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 64, "temperature": 0.2}
+
+
+def test_images_travel_as_data_urls_before_the_words(tmp_path: Path) -> None:
+    pictures = PictureStore()
+    pictures.add("ab" * 32, write_png(tmp_path / "x.png"))
+    call = Call("intern", "m", "i", (Message("user", (Picture("ab" * 32, 512), Text("why?"))),), 0.0, 8)
+    with Endpoint(lambda _: "ok") as endpoint:
+
+        async def main() -> None:
+            config = OpenAIModel(provider="openai", base_url=endpoint.base_url, model="m")
+            client = OpenAICompatible("m", config, pictures)
+            await client.complete(call)
+            await client.close()
+
+        asyncio.run(main())
+    image, text = endpoint.seen.bodies[0]["messages"][0]["content"]
+    assert image["type"] == "image_url"
+    assert image["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+    assert text == {"type": "text", "text": "why?"}
+
+
+def test_the_key_comes_from_the_environment_and_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-very-secret")
+    with Endpoint(lambda _: "ok") as endpoint:
+        ask(endpoint, api_key_env="SOME_KEY")
+        assert endpoint.seen.headers[0]["Authorization"] == "Bearer sk-very-secret"
+
+    def echo() -> web.Response:
+        return web.json_response({"error": {"message": "Incorrect API key provided: sk-very-secret", "code": "invalid_api_key"}}, status=401)
+
+    failure = failing(echo, api_key_env="SOME_KEY")
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+    assert "sk-very-secret" not in f"{failure} {failure.public}"
+    monkeypatch.delenv("SOME_KEY")
+    with pytest.raises(InputError, match="SOME_KEY"):
+        openai_client("http://127.0.0.1:9/v1", api_key_env="SOME_KEY")
+
+
+@pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
+def test_servers_faults_are_transient(status: int) -> None:
+    assert isinstance(failing(lambda: web.Response(status=status, text="oh")), Transient)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_call_that_is_refused_is_the_callers_fault_alone(status: int) -> None:
+    failure = failing(lambda: web.json_response({"error": {"message": "too long", "code": "context_length_exceeded"}}, status=status))
+    assert isinstance(failure, CallerFault)
+    assert not failure.misconfigured
+    assert "too long" in str(failure)
+    assert "too long" not in failure.public  # a server may echo the prompt there
+    assert "context_length_exceeded" in failure.public
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+def test_what_refuses_every_call_is_called_a_misconfiguration(status: int) -> None:
+    failure = failing(lambda: web.Response(status=status, text="no such model", headers={"Location": "/x"}))
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [({"Retry-After": "3"}, 3.0), ({"retry-after-ms": "250"}, 0.25), ({}, None), ({"Retry-After": "Wed"}, None)])
+def test_rate_limits_carry_what_the_endpoint_said(headers: dict[str, str], seconds: float | None) -> None:
+    failure = failing(lambda: web.json_response({"error": {"message": "slow"}}, status=429, headers=headers))
+    assert isinstance(failure, RateLimited)
+    assert failure.retry_after == seconds
+
+
+def test_an_empty_purse_is_no_rate_limit() -> None:
+    failure = failing(lambda: web.json_response({"error": {"message": "quota", "code": "insufficient_quota"}}, status=429))
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: web.Response(text="<html><body>maintenance</body></html>", content_type="text/html"),
+        lambda: web.Response(text=""),
+        lambda: web.Response(text='{"choices": [{"mess'),
+        lambda: web.json_response([1, 2]),
+        lambda: web.json_response({"choices": []}),
+        lambda: web.json_response({"choices": None}),
+        lambda: web.json_response({"choices": [{"message": None}]}),
+        lambda: web.json_response(completion(None)),
+        lambda: web.json_response(completion("  ")),
+        lambda: web.json_response({"error": {"message": "upstream", "code": 502}}),
+    ],
+)
+def test_a_reply_that_is_none_is_transient(body: Any) -> None:
+    assert isinstance(failing(body), Transient)
+
+
+def test_errors_in_disguise_keep_their_class() -> None:
+    assert isinstance(failing({"error": {"message": "slow", "code": 429}}), RateLimited)
+    assert isinstance(failing({"error": {"message": "bad", "code": 400}}), CallerFault)
+
+
+def test_a_withheld_reply_is_not_asked_for_again() -> None:
+    assert isinstance(failing(lambda: web.json_response(completion("", finish="content_filter"))), CallerFault)
+
+
+def test_a_reply_cut_off_at_the_token_limit_says_so() -> None:
+    with Endpoint(lambda _: "### Step 1: The", finish=lambda _: "length") as endpoint:
+        assert ask(endpoint).cut_off
+
+
+def test_content_in_parts_is_put_together() -> None:
+    body = completion("x")
+    body["choices"][0]["message"]["content"] = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    with Endpoint(lambda _: "", override=lambda *_: web.json_response(body)) as endpoint:
+        assert ask(endpoint).text == "one two"
+
+
+def test_a_hang_ends_at_the_timeout_and_may_have_been_billed() -> None:
+    with Endpoint(lambda _: "late", latency=lambda _: 5.0) as endpoint, pytest.raises(Transient, match=r"within 0\.2 s") as caught:
+        ask(endpoint, timeout=0.2)
+    assert caught.value.maybe_billed
+
+
+def test_a_refused_connection_names_the_address() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+        async def main() -> None:
+            client = openai_client(url)
+            try:
+                await client.complete(a_call())
+            finally:
+                await client.close()
+
+        with pytest.raises(Transient, match="cannot be reached") as caught:
+            asyncio.run(main())
+    assert url in str(caught.value)
+    assert not caught.value.maybe_billed
+
+
+def test_a_connection_that_breaks_off_is_transient() -> None:
+    class Breaking(web.Response):
+        async def prepare(self, request: Any) -> Any:
+            request.transport.close()
+
+    assert isinstance(failing(Breaking), Transient)

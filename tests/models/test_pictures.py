@@ -1,0 +1,65 @@
+"""Images as endpoints take them."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chiron.models.call import Picture
+from chiron.models.failures import CallerFault
+from chiron.models.pictures import PictureStore, encode_data_url
+from tests.support.cases import write_png
+
+
+def decode(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1])))
+
+
+def test_what_fits_is_sent_as_it_is(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png")
+    assert base64.b64decode(encode_data_url(path, 64).split(",", 1)[1]) == path.read_bytes()
+
+
+def test_what_is_too_large_is_shrunk_in_its_own_kind(tmp_path: Path) -> None:
+    Image.effect_noise((300, 150), 40).save(tmp_path / "a.jpg", "JPEG")
+    url = encode_data_url(tmp_path / "a.jpg", 100)
+    assert url.startswith("data:image/jpeg;")
+    assert decode(url).size == (100, 50)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "CMYK", "1", "I;16", "F", "I"])
+@pytest.mark.parametrize("side", [16, 64])
+def test_every_mode_of_pixels_arrives(tmp_path: Path, mode: str, side: int) -> None:
+    image = Image.new("I;16", (32, 32), 3000) if mode == "I;16" else Image.new("L", (32, 32), 90).convert(mode)
+    image.save(tmp_path / "a.tiff")
+    assert max(decode(encode_data_url(tmp_path / "a.tiff", side)).size) <= side
+
+
+def test_sixteen_bits_keep_their_contrast(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    pixels = np.asarray(decode(encode_data_url(tmp_path / "a.png", 64)))
+    assert pixels.dtype == np.uint8
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert len(np.unique(pixels)) > 200
+
+
+def test_the_cache_stays_within_its_bounds(tmp_path: Path) -> None:
+    store = PictureStore(cache_bytes=4000)
+    for n in range(20):
+        store.add(f"{n:064x}", write_png(tmp_path / f"{n}.png", seed=n))
+        first = store.data_url(Picture(f"{n:064x}", 64))
+        assert store.data_url(Picture(f"{n:064x}", 64)) is first
+    assert store._cached <= 4000
+
+
+def test_a_file_that_went_away_fails_its_call_alone(tmp_path: Path) -> None:
+    store = PictureStore()
+    store.add("a" * 64, tmp_path / "gone.png")
+    with pytest.raises(CallerFault, match="no longer"):
+        store.data_url(Picture("a" * 64, 64))
+    with pytest.raises(CallerFault, match="no image"):
+        store.data_url(Picture("b" * 64, 64))
