@@ -1,0 +1,82 @@
+"""An ``ask`` that answers from a table: the search without any world around it."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from chiron.cases.case import Case
+from chiron.mics.reasoning import Reasoning, parse_reasoning, render_reasoning
+from chiron.mics.result import SearchResult
+from chiron.mics.search import search
+from chiron.mics.team import Policy, Seat, Team
+from chiron.models.call import Call, Reply
+from chiron.models.failures import Transient
+from chiron.models.sections import read_section
+from tests.support.cases import a_case
+
+MENTORS, INTERNS = ("A", "B", "C"), ("x", "y", "z")
+TEAM = Team(tuple(Seat(m, m, 512) for m in MENTORS), tuple(Seat(i, i, 512) for i in INTERNS), Seat("judge", "judge", 8))
+CASE = a_case(answer="Mondor disease")
+
+MentorReply = str | tuple[str, ...] | None
+"""Text as it is; steps that lead to the known answer; or no reply."""
+
+
+@dataclass
+class Table:
+    """Answers calls, and remembers them in the order in which they came."""
+
+    mentor: Callable[[str, tuple[str, ...], int], MentorReply]
+    """(mentor, prefix, draw) -> reply."""
+    intern: Callable[[str, tuple[str, ...], float, int], bool | str | None]
+    """(intern, prefix, temperature, draw) -> right or wrong; an answer; or no reply."""
+    judge: Callable[[str, int], str | None] = lambda given, _: "yes" if given == CASE.answer else "no"
+    """(given answer, draw) -> reply."""
+    case: Case = field(default_factory=lambda: CASE)
+    shuffle: random.Random | None = None
+    calls: list[Call] = field(default_factory=list)
+
+    async def __call__(self, call: Call) -> Reply:
+        self.calls.append(call)
+        if self.shuffle is not None:
+            for _ in range(self.shuffle.randrange(5)):
+                await asyncio.sleep(0)
+        text = self._answer(call)
+        if text is None:
+            raise Transient("no reply")
+        return Reply(text)
+
+    def _answer(self, call: Call) -> str | None:
+        prompt = call.messages[-1].text
+        if call.role == "judge":
+            return self.judge(read_section(prompt, "given_answer") or "", call.draw)
+        prefix = prefix_of(call)
+        if call.role == "mentor":
+            reply = self.mentor(call.model, prefix, call.draw)
+            return render_reasoning(reply, self.case.answer) if isinstance(reply, tuple) else reply
+        said = self.intern(call.model, prefix, call.temperature, call.draw)
+        if said is None:
+            return None
+        answer = said if isinstance(said, str) else self.case.answer if said else "Something else"
+        return f"### Step {len(prefix) + 1}: so\n### The final answer is: {answer}"
+
+    def count(self, role: str) -> int:
+        return sum(c.role == role for c in self.calls)
+
+    def search(self, policy: Policy | None = None, team: Team = TEAM) -> SearchResult:
+        return asyncio.run(search(self.case, team, self, policy if policy is not None else Policy()))
+
+
+def prefix_of(call: Call) -> tuple[str, ...]:
+    reasoning: Reasoning = parse_reasoning(read_section(call.messages[-1].text, "reasoning") or "")
+    return reasoning.steps
+
+
+def steps(mentor: str, count: int = 6) -> tuple[str, ...]:
+    return tuple(f"{mentor}{n}" for n in range(1, count + 1))
+
+
+def own_paths(mentor: str, prefix: tuple[str, ...], draw: int) -> MentorReply:
+    """Each mentor goes on with steps of its own name."""
+    return tuple(f"{mentor}{n}" for n in range(len(prefix) + 1, len(prefix) + 5))
