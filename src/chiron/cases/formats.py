@@ -103,9 +103,13 @@ def _number_images(captions: tuple[str, ...]) -> list[str]:
         nonlocal count
         first = count + 1
         count += match.group().count("<image>")
-        return " and ".join(f"image {n}" for n in range(first, count + 1))
+        return " and ".join(f"image {n}" for n in range(first, count + 1)) + " "
 
-    return [_IMAGE_MARKS.sub(name, c).replace("the image ", "image ") for c in captions]
+    return [_tidy_spaces(_IMAGE_MARKS.sub(name, caption)) for caption in captions]
+
+
+def _tidy_spaces(text: str) -> str:
+    return re.sub(r"\b(image \d+) +(?=[,.;:)]|$)", r"\1", text.replace("the image ", "image ")).strip()
 
 
 def image_marks(findings: tuple[str, ...]) -> int:

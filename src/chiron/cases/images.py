@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
+from chiron.cases.reading import need_cases
 from chiron.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -77,8 +78,9 @@ def image_folder(cases: Path, images: Path | None) -> ImageFolder:
     """The image folder of a file of cases: the one named, else ``images/`` beside the file.
 
     Raises:
-        InputError: the folder does not exist.
+        InputError: the file or the folder does not exist.
     """
+    need_cases(cases)
     root = images if images is not None else default_image_root(cases)
     if not root.is_dir():
         raise InputError(f"image folder {root} does not exist: name the right one with --images DIR")

@@ -39,10 +39,19 @@ class _Broken:
         self.problem = problem
 
 
-def _records(path: Path) -> Iterator[tuple[int, object]]:
+def need_cases(path: Path) -> None:
+    """See that there is a file of cases.
+
+    Raises:
+        InputError: there is none.
+    """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' draws some)")
+
+
+def _records(path: Path) -> Iterator[tuple[int, object]]:
+    need_cases(path)
     try:
         with path.open("rb") as file:
             if _starts_a_list(file.read(1024)):

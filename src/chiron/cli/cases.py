@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chiron.cases.checking import check_cases
 from chiron.errors import InputError
 
 app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
@@ -25,6 +24,8 @@ def check(
     ] = None,
 ) -> None:
     """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
+    from chiron.cases.checking import check_cases
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     good = bad = 0
     for remark in check_cases(cases, images):

@@ -4,16 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
-
-from chiron.cli.search import conduct, finish
-from chiron.mics.config import check_config
-from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, Setup
-from chiron.mics.selection import Selection
-from chiron.mics.templates import template
-from chiron.phantom.sample import write_sample
 
 
 def command(
@@ -21,6 +12,16 @@ def command(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
 ) -> None:
     """Draw sample cases, search them with the embedded baselines, and write a report. No key, no network, no GPU."""
+    import yaml
+
+    from chiron.cli.conducting import conduct, finish
+    from chiron.mics.config import check_config
+    from chiron.mics.rundir import RunDirectory
+    from chiron.mics.running import Run, Setup
+    from chiron.mics.selection import Selection
+    from chiron.mics.templates import template
+    from chiron.phantom.sample import write_sample
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     sample = write_sample(directory / f"cases-{count}", count=count)
     console.print(f"drew {sample.count} cases: {sample.cases}")

@@ -2,15 +2,17 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from chiron.errors import InputError
-from chiron.mics.config import RunConfig, load_config
-from chiron.models.probing import Finding, probe
+
+if TYPE_CHECKING:
+    from chiron.mics.config import RunConfig
+    from chiron.models.probing import Finding
 
 
 def command(
@@ -18,6 +20,8 @@ def command(
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image, to every model.")] = True,
 ) -> None:
     """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing."""
+    from chiron.mics.config import load_config
+
     console = Console(highlight=False, soft_wrap=True)
     checked = load_config(config)
     console.print(f"{config}: the configuration is in order")
@@ -26,8 +30,10 @@ def command(
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
 
 
-async def _examine(config: RunConfig, console: Console, *, ask: bool) -> int:
-    async def look(name: str) -> list[Finding]:
+async def _examine(config: "RunConfig", console: Console, *, ask: bool) -> int:
+    from chiron.models.probing import probe
+
+    async def look(name: str) -> "list[Finding]":
         needs_image = name != config.search.judge or name in (*config.search.mentors, *config.search.interns)
         return [f async for f in probe(name, config.models[name], ask=ask, needs_image=needs_image)]
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from chiron.errors import InputError
-from chiron.mics.templates import template
 
 
 class Team(StrEnum):
@@ -23,6 +22,8 @@ def command(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.")] = Path("chiron.yaml"),
 ) -> None:
     """Write a configuration file."""
+    from chiron.mics.templates import template
+
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(template(team.value))

@@ -30,8 +30,8 @@ async def watching(run: Run, console: Console) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        if not console.is_terminal:
-            console.print(plain_line(run))
+        if not console.is_terminal and run.progress.total:
+            console.print(plain_line(run), soft_wrap=True)
 
 
 async def _panel(run: Run, console: Console) -> None:
@@ -42,7 +42,7 @@ async def _panel(run: Run, console: Console) -> None:
 async def _lines(run: Run, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
-        console.print(plain_line(run))
+        console.print(plain_line(run), soft_wrap=True)
 
 
 def plain_line(run: Run) -> str:

@@ -7,10 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chiron.cli.search import Config, Json, RunDir, conduct, finish
-from chiron.mics.config import load_config
-from chiron.mics.replaying import rehearse, replay_run, replay_setup
-from chiron.mics.rundir import RunDirectory
+from chiron.cli.search import Config, Json, RunDir
 
 
 def command(
@@ -22,6 +19,11 @@ def command(
     json_output: Json = False,
 ) -> None:
     """Search the cases of a run again with another judge, policy or team. What its ledger holds costs nothing."""
+    from chiron.cli.conducting import conduct, finish
+    from chiron.mics.config import load_config
+    from chiron.mics.replaying import rehearse, replay_run, replay_setup
+    from chiron.mics.rundir import RunDirectory
+
     source = RunDirectory(old)
     setup = replay_setup(source, load_config(config), cases)
     new = replay_run(setup, source, run)

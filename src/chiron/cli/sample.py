@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from chiron.phantom.sample import write_sample
-
 
 def command(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write cases.jsonl, images/ and textbook.jsonl.")],
@@ -15,5 +13,7 @@ def command(
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 256,
 ) -> None:
     """Draw sample cases: an organ, a lesion, a history, findings, a question and its answer."""
+    from chiron.phantom.sample import write_sample
+
     sample = write_sample(directory, count=count, seed=seed, size=size)
     print(f"wrote {sample.count} cases to {sample.cases}, images under {sample.images}, rules in {sample.textbook}")

@@ -1,26 +1,9 @@
 """``chiron search``: the search over a file of cases, in a run directory."""
 
-import asyncio
-import json
-import signal
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-
-from chiron.cli.live import duration, watching
-from chiron.errors import DiskError
-from chiron.mics.config import load_config
-from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, RunSummary, Setup
-from chiron.mics.selection import Selection, Shard
-from chiron.models.failures import Misconfigured, Stopping
-from chiron.models.ledger import Spending
-from chiron.report.page import write_report
 
 Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")]
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML; 'chiron init' writes one.")]
@@ -44,89 +27,13 @@ def command(
     Run it again to go on: what the run directory holds is neither asked nor paid for twice. Ctrl-C stops once the calls under way are
     in; a second Ctrl-C stops at once.
     """
+    # Imported here, and so in every command, because a person waits for "chiron --help" too.
+    from chiron.cli.conducting import conduct, finish
+    from chiron.mics.config import load_config
+    from chiron.mics.rundir import RunDirectory
+    from chiron.mics.running import Run, Setup
+    from chiron.mics.selection import Selection, Shard
+
     selection = Selection(cases, limit, Shard.parse(shard) if shard else None)
     setup = Setup.of(selection, load_config(config, seed=seed), images)
     finish(conduct(Run(setup, RunDirectory(run))), json_output=json_output)
-
-
-def conduct(run: Run) -> RunSummary:
-    """Execute a run with a view on standard error and with signals obeyed, then write its report."""
-    console = Console(stderr=True, highlight=False)
-
-    async def execute() -> RunSummary:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def obey() -> None:
-            if run.desk is not None and run.desk.halted is None:
-                console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
-                run.stop()
-            elif task is not None:
-                task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, obey)
-        async with watching(run, console):
-            return await run.execute()
-
-    try:
-        summary = asyncio.run(execute())
-    except asyncio.CancelledError:
-        console.print("stopped at once; the calls under way are lost, all else is in the ledger: run the same command again to go on")
-        sys.exit(130)
-    write_report(run.directory.path)
-    return summary
-
-
-def finish(summary: RunSummary, *, json_output: bool) -> None:
-    """Say how a run ended, and leave with the exit code that tells it."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if json_output:
-        print(json.dumps(summary_json(summary), ensure_ascii=False))
-    else:
-        show_summary(summary, console)
-    match summary.halted:
-        case None:
-            code = 3 if summary.pending else 0
-        case Stopping():
-            code = 130
-        case Misconfigured() | DiskError():
-            code = 2
-        case _:
-            code = 3
-    if summary.halted is not None and not isinstance(summary.halted, Stopping):
-        console.print(f"[red]stopped:[/red] {summary.halted}")
-    if summary.pending:
-        console.print(f"{summary.pending} cases are pending: run the same command again to go on with them")
-    sys.exit(code)
-
-
-def summary_json(summary: RunSummary) -> dict[str, object]:
-    """The summary for programs."""
-    value = asdict(summary)
-    return {**value, "run": str(summary.run), "halted": str(summary.halted) if summary.halted else None}
-
-
-def show_summary(summary: RunSummary, console: Console) -> None:
-    """The summary for people."""
-    mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
-    console.print(
-        f"[green]{summary.retained} retained[/green], {summary.rejected} rejected, {summary.unsolved} unsolved, {summary.pending} pending,"
-        f" {summary.bad} bad of {summary.total} cases in {duration(summary.seconds)}; mean MICS-Score {mean}"
-    )
-    console.print(spending_table(summary.spending))
-    if summary.spent_usd:
-        console.print(f"spent ${summary.spent_usd:.4f}")
-    console.print(f"paths   {summary.run / 'paths.jsonl'}\nothers  {summary.run / 'rejected.jsonl'}\nreport  {summary.run / 'report.html'}")
-
-
-def spending_table(spending: tuple[Spending, ...]) -> Table:
-    """Tokens, cost, seconds and retries by role and model."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "calls", "replayed", "tokens in", "tokens out", "USD", "s/call", "retries", "failed"):
-        table.add_column(title, justify="left" if title in {"role", "model"} else "right")
-    for s in spending:
-        usd = f"{s.cost_usd:.4f}" if s.priced else "-"
-        pace = f"{s.seconds / s.calls:.2f}" if s.calls else "-"
-        counts = (s.calls, s.copied, s.prompt_tokens, s.completion_tokens)
-        table.add_row(s.role, s.model, *(f"{n:,}" for n in counts), usd, pace, str(s.retries), str(s.failed))
-    return table

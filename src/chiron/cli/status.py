@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chiron.cli.search import spending_table
-from chiron.mics.status import read_status
-
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
 
 def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
+    from chiron.cli.conducting import spending_table
+    from chiron.mics.status import read_status
+
     status = read_status(run)
     if json_output:
         print(json.dumps({**asdict(status), "run": str(run)}, ensure_ascii=False))

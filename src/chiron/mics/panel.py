@@ -1,6 +1,7 @@
 """The team around one case: what mentors, interns and judge are asked, and what their replies mean."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ class Panel:
     def cost_usd(self) -> float | None:
         """What their replies cost when they were paid for; ``None`` if none had a price."""
         priced = [cost for cost in self._costs.values() if cost is not None]
-        return sum(priced) if priced else None
+        return math.fsum(priced) if priced else None  # the same sum in whatever order the replies arrived
 
     async def propose(self, prefix: tuple[str, ...], going_on: Path | None, *, restart: int) -> list[Candidate]:
         """Every mentor's candidate after ``prefix``; the one whose step was chosen goes on with what it already wrote.

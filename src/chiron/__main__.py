@@ -1,0 +1,5 @@
+"""``python -m chiron``."""
+
+from chiron.cli.app import main
+
+main()

@@ -1,0 +1,193 @@
+"""The commands as a person types them, each in a process of its own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cases import known_answers, write_cases
+from tests.support.endpoint import Endpoint
+from tests.support.runs import team, write_config
+from tests.support.simulation import Simulation
+
+CHIRON = [sys.executable, "-m", "chiron"]
+
+
+def chiron(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CHIRON, *map(str, args)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "160", **env}, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    cases = write_cases(tmp_path / "c", 8)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        yield cases, config, endpoint
+
+
+def test_search_says_what_it_did_and_where_it_lies(world: Any, tmp_path: Path) -> None:
+    cases, config, _ = world
+    done = chiron("search", cases, "--config", config, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "8 cases" in done.stderr
+    assert str(tmp_path / "run" / "report.html") in done.stderr
+    assert (tmp_path / "run" / "report.html").stat().st_size > 1000
+    again = chiron("search", cases, "--config", config, "--run", tmp_path / "run", "--json")
+    assert json.loads(again.stdout)["total"] == 8
+
+
+def test_the_offline_team_takes_the_sample_cases(tmp_path: Path) -> None:
+    assert chiron("sample", tmp_path / "s", "--count", "6", "--size", "64").returncode == 0
+    assert chiron("init", "offline", "--out", tmp_path / "o.yaml").returncode == 0
+    assert chiron("init", "offline", "--out", tmp_path / "o.yaml").returncode == 2  # never over a file that is there
+    assert chiron("doctor", tmp_path / "o.yaml").returncode == 0
+    assert chiron("cases", "check", tmp_path / "s" / "cases.jsonl").returncode == 0
+    done = chiron("search", tmp_path / "s" / "cases.jsonl", "--config", tmp_path / "o.yaml", "--run", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    status = json.loads(chiron("status", tmp_path / "r", "--json").stdout)
+    assert sum(status["outcomes"].values()) == 6
+    replay = chiron("replay", tmp_path / "r", "--config", tmp_path / "o.yaml", "--run", tmp_path / "r2")
+    assert replay.returncode == 0
+    assert "6 of 6 cases need no new call" in replay.stderr
+    assert (tmp_path / "r" / "paths.jsonl").read_text() == (tmp_path / "r2" / "paths.jsonl").read_text()
+
+
+def test_the_offline_team_retains_some_published_cases_and_rejects_others(published: Path, tmp_path: Path) -> None:
+    chiron("init", "offline", "--out", tmp_path / "o.yaml")
+    done = chiron("search", published, "--config", tmp_path / "o.yaml", "--run", tmp_path / "r", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["total"] == 10
+    assert summary["retained"] > 0
+    assert summary["rejected"] + summary["unsolved"] > 0
+    assert summary["pending"] == summary["bad"] == 0
+
+
+def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: Path) -> None:
+    with Endpoint(lambda body: Simulation({}).reply(body)) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        done = chiron("search", published, "--config", config, "--run", tmp_path / "r", "--json")
+        assert done.returncode == 0, done.stderr
+        images = [p for b in endpoint.seen.bodies for m in b["messages"] if isinstance(m["content"], list) for p in m["content"] if p["type"] == "image_url"]
+    assert len(images) > 100
+    assert json.loads(done.stdout)["total"] == 10
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("search", "none.jsonl", "--config", "c.yaml", "--run", "r"), "none.jsonl does not exist"),
+        (("search", "c/cases.jsonl", "--config", "none.yaml", "--run", "r"), "chiron init"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--images", "none"), "--images"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--shard", "3/2"), "--shard"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "c/cases.jsonl"), "cannot be made"),
+        (("status", "c"), "no run directory"),
+        (("report", "c"), "no run directory"),
+        (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
+        (("cases", "check", "none.jsonl"), "does not exist"),
+        (("doctor", "none.yaml"), "chiron init"),
+    ],
+)
+def test_what_a_person_got_wrong_is_one_clear_line_and_exit_code_two(world: Any, tmp_path: Path, args: tuple[str, ...], words: str) -> None:
+    done = chiron(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_pending_work_is_exit_code_three(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 1)
+    config = write_config(tmp_path / "c.yaml", team("http://127.0.0.1:9/v1", model={"attempts": 1}))
+    done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+    assert done.returncode == 3
+    assert "run the same command again" in done.stderr
+
+
+def test_cases_check_says_what_is_wrong_with_which_line(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    with cases.open("a") as file:
+        file.write('{"id": 5\n')
+    done = chiron("cases", "check", cases)
+    assert done.returncode == 2
+    assert f"{cases}:3: error: broken JSON" in done.stdout
+
+
+def test_no_key_is_said_before_anything_is_asked(world: Any, tmp_path: Path) -> None:
+    cases, _, endpoint = world
+    config = write_config(tmp_path / "k.yaml", team(endpoint.base_url, model={"api_key_env": "CHIRON_NO_SUCH_KEY"}))
+    done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+    assert done.returncode == 2
+    assert "CHIRON_NO_SUCH_KEY" in done.stderr
+    assert endpoint.seen.requests == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_calls_under_way_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    cases = write_cases(tmp_path / "c", 8)
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.2) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        wait_for(endpoint, 20)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130, said
+        assert "run the same command again" in said
+        done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+        assert done.returncode == 0
+        assert max(endpoint.seen.answered.values()) == 1
+
+
+def wait_for(endpoint: Endpoint, requests: int, process: "subprocess.Popen[str] | None" = None) -> None:
+    for _ in range(2000):
+        if endpoint.seen.requests >= requests or (process is not None and process.poll() is not None):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the process asked nothing")
+
+
+def test_kill_dash_nine_loses_the_calls_in_flight_and_nothing_else(tmp_path: Path) -> None:
+    cases, dice = write_cases(tmp_path / "c", 10), random.Random(1)
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.02) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url, model={"concurrency": 4}))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
+        in_flight = kills = 0
+        while True:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+            wait_for(endpoint, endpoint.seen.requests + dice.randint(20, 120), process)
+            if process.poll() is not None:
+                break
+            in_flight += sum(endpoint.seen.in_flight.values()) + 7 * 4  # and what came back but was not yet committed
+            process.kill()
+            process.wait()
+            kills += 1
+        assert process.returncode == 0
+        assert kills >= 3
+        twice = sum(n - 1 for n in endpoint.seen.answered.values())
+        assert twice <= in_flight
+        assert chiron("search", cases, "--config", config, "--run", tmp_path / "undisturbed").returncode == 0
+    for name in ("paths.jsonl", "rejected.jsonl"):
+        assert (tmp_path / "r" / name).read_text() == (tmp_path / "undisturbed" / name).read_text()
+
+
+def test_help_is_there_for_every_command() -> None:
+    for command in ("search", "status", "replay", "report", "init", "doctor", "sample", "demo", "cases"):
+        done = chiron(command, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+    assert chiron("--version").stdout.startswith("chiron 0.")
+
+
+def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
+    done = subprocess.run(f"{sys.executable} -m chiron --help | head -1", shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert "Traceback" not in done.stderr
