@@ -16,12 +16,12 @@ from tests.support.calls import a_call
 
 def test_a_reply_outlives_the_process_that_got_it(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
-    reply = Reply("yes \U0001f600", "length", Usage(10, None), "served", 1.5, 3, 0.25, raw={"id": "x", "choices": [1]})
+    reply = Reply("yes \U0001f600", "length", Usage(10, None), "served", 1.5, 3, 0.25, raw='{"id": "x"}')
     with Ledger.open(path) as ledger:
         ledger.put(a_call(), reply)
     with Ledger.open(path) as ledger:
         assert ledger.get(a_call().key) == reply
-        assert ledger.raw(a_call().key) == {"id": "x", "choices": [1]}
+        assert ledger.raw(a_call().key) == '{"id": "x"}'
         assert ledger.get(a_call("other").key) is None
 
 

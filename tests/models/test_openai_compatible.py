@@ -1,6 +1,7 @@
 """A real endpoint over HTTP that does everything endpoints do; each failure lands in its class."""
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,10 @@ def test_a_reply_comes_back_whole_with_what_it_cost() -> None:
     assert (reply.finish, reply.usage.prompt_tokens, reply.usage.completion_tokens) == ("stop", endpoint_tokens(endpoint), 6)
     assert reply.served_by == "m"
     assert reply.raw is not None
-    assert reply.raw["choices"][0]["message"]["content"] == reply.text
+    assert json.loads(reply.raw)["choices"][0]["message"]["content"] == reply.text
 
 
 def endpoint_tokens(endpoint: Endpoint) -> int:
-    import json
-
     return len(json.dumps(endpoint.seen.bodies[0], separators=(",", ":"))) // 4
 
 

@@ -131,7 +131,7 @@ def test_spending_row_by_row(text: str) -> None:
     rows = [re.sub(r"<[^>]+>", "|", row) for row in re.findall(r"<tr><td>.*?</tr>", text)]
     cells = [[c for c in row.split("|") if c] for row in rows]
     assert cells == [
-        ["mentor", "mentor-a", "2", "0", "2,000", "400", "$1.0000", "0.00", "2", "0"],
+        ["mentor", "mentor-a", "2", "0", "2,000", "400", "$1.00", "0.00", "2", "0"],
         ["intern", "intern-a", "1", "0", "10", "5", "no price", "0.00", "0", "1"],
     ]
 

@@ -60,7 +60,9 @@ class Panel:
 
     async def score(self, prefix: tuple[str, ...], *, restart: int) -> Score:
         """Every intern at every temperature goes on from ``prefix``, and the judge compares its answer with the known one."""
-        return Score(tuple(await together(self._evaluate(d, prefix, restart) for d in self.policy.intern_draws(self.team))))
+        messages = self.prompts.intern(self.case, self.pictures, prefix)
+        calls = [self._call("intern", draw, messages, restart) for draw in self.policy.intern_draws(self.team)]
+        return Score(tuple(await together(self._evaluate(call) for call in calls)))
 
     async def score_candidates(self, candidates: list[Candidate], *, restart: int) -> None:
         """Score every candidate there is.
@@ -131,9 +133,8 @@ class Panel:
         end = min(len(path.steps), len(prefix) + (1 if prefix else 2))
         return Candidate(path.mentor, path, path.steps[:end], end - len(prefix))
 
-    async def _evaluate(self, draw: Draw, prefix: tuple[str, ...], restart: int) -> Evaluation:
-        call = self._call("intern", draw, self.prompts.intern(self.case, self.pictures, prefix), restart)
-        name, temperature = draw.seat.name, draw.temperature
+    async def _evaluate(self, call: Call) -> Evaluation:
+        name, temperature = call.model, call.temperature
         try:
             reply = await self._reply(call)
         except CallFailed as failure:

@@ -33,11 +33,11 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far; ``None`` before the first case is done."""
+        """At the pace so far, a case in flight taken as half done; ``None`` before the first case is done."""
         if not self.done:
             return None
-        left = max(0, self.total - self.already - self.done)
-        return left * (time.monotonic() - self.began) / self.done
+        left = max(0.0, self.total - self.already - self.done - self.in_flight / 2)
+        return left * (time.monotonic() - self.began) / (self.done + self.in_flight / 2)
 
     def ended(self, result: SearchResult) -> None:
         """Count a case that was searched."""

@@ -5,7 +5,6 @@ prefix caches of providers and of vLLM hit.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -81,7 +80,7 @@ class Prompts:
 
     def _fill(self, name: str, **values: str) -> str:
         # One pass: a "$answer" inside a case's text stays what it is.
-        filled = Template(self.texts[name]).substitute({key: _collapse(value) for key, value in values.items()})
+        filled = Template(self.texts[name]).substitute(values)
         return filled.strip()
 
 
@@ -127,7 +126,3 @@ def _check(name: str, text: str, path: Path) -> None:
 def _say(role: str, text: str) -> Message:
     assert role in {"system", "user"}  # noqa: S101 - narrows a literal
     return Message("system" if role == "system" else "user", (Text(text),))
-
-
-def _collapse(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", text)

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 KEY_VERSION = 1
 """Part of every key. To be raised if the canonical form ever changes: old ledgers then miss, and never lie."""
@@ -101,7 +100,7 @@ class Reply:
     """How many times it was sent."""
     cost_usd: float | None = None
     """``None`` where the model has no price."""
-    raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    raw: str | None = field(default=None, repr=False, compare=False)
     """The endpoint's own reply, as it came; ``None`` where there is nothing beyond the text."""
 
     @property

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,7 +124,7 @@ class OpenAICompatible:
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
                 headers=headers,
-                trust_env=True,
+                proxy=_proxy_for(self.config.base_url),
             )
         return self._session
 
@@ -157,6 +159,14 @@ def read_key(name: str, config: OpenAIModel) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise InputError(f"the environment variable {config.api_key_env} holds characters that no key has: set it anew")
     return key
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address. Looked up once: aiohttp would ask the environment at every request."""
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def _identity(config: OpenAIModel) -> str:
@@ -209,7 +219,7 @@ def read_reply(text: str, seconds: float, name: str) -> Reply:
         raise CallerFault(f"{name} withheld its reply (content filter)")
     if not content.strip() and finish != "length":
         raise Transient(f"{name} sent an empty reply", maybe_billed=True)
-    return Reply(content, finish, _usage(body.get("usage")), _string(body.get("model")), seconds, raw=body)
+    return Reply(content, finish, _usage(body.get("usage")), _string(body.get("model")), seconds, raw=text)
 
 
 def _disguised(error: object, text: str, name: str) -> CallFailed:

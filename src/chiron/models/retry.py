@@ -9,6 +9,7 @@ from typing import TypeVar
 from chiron.models.failures import CallerFault, CallFailed, RateLimited
 
 T = TypeVar("T")
+_CHANCE = random.Random()  # noqa: S311 - jitter, not secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ async def persevere(
     policy: RetryPolicy,
     *,
     on_failure: Callable[[CallFailed], None],
-    chance: random.Random | None = None,
+    chance: random.Random = _CHANCE,
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
@@ -45,7 +46,6 @@ async def persevere(
     Raises:
         CallFailed: the last failure, when the bounds are reached.
     """
-    chance = chance if chance is not None else random.Random()  # noqa: S311 - jitter, not secrets
     clock = asyncio.get_running_loop().time
     failures, spent = 0, 0.0
     while True:

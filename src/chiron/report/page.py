@@ -1,3 +1,109 @@
+"""The report of a run: one HTML file that needs nothing else, made in one pass over the ledger."""
+
+import os
+import shlex
+import sqlite3
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-def write_report(run: Path) -> Path:
-    return run / "report.html"
+from typing import IO
+
+from chiron.cases.images import ImageFolder
+from chiron.errors import DiskError, InputError
+from chiron.models.ledger import Ledger
+from chiron.report import figures
+from chiron.report.case_view import case_view
+from chiron.report.outcomes import Kind
+from chiron.report.pictures import thumbnails
+from chiron.report.rendering import environment, rendered, trimmings
+from chiron.report.run_reader import read_run
+from chiron.report.totals import Totals
+
+REPORT, LEDGER = "report.html", "ledger.sqlite"
+_CHUNK = 1 << 16
+
+
+def write_report(run: Path, *, out: Path | None = None, cases: int | None = 200) -> Path:
+    """Write the report of a run, also while another process goes on with it.
+
+    Args:
+        run: a run directory.
+        out: where to write; ``report.html`` in the run directory by default.
+        cases: how many cases, in the order of their file, get a section of their own; ``None`` for all. Totals count every one.
+
+    Returns:
+        The path of the page. Only its owner may read it: it holds patients' data.
+
+    Raises:
+        InputError: ``run`` is no run directory, or is damaged.
+        DiskError: the page cannot be written; what was there before is still there.
+    """
+    target = out if out is not None else run / REPORT
+    info = read_run(run)
+    folder = ImageFolder(Path(info.images)) if info.images else None
+    env, totals, shown = environment(), Totals(), Counter[Kind]()
+    section = env.get_template("case.html")
+    # Totals stand above the sections and are known after them, so sections wait on disk: memory holds one case at a time.
+    with (
+        Ledger.read(run / LEDGER) as ledger,
+        _failing_clearly(target, ledger.path),
+        tempfile.TemporaryFile("w+", dir=target.parent, encoding="utf-8", newline="") as sections,
+    ):
+        for result in ledger.results():
+            kind = totals.add(result)
+            if cases is None or totals.cases <= cases:
+                shown[kind] += 1
+                images = thumbnails(folder, list(result.record.get("images") or ()))
+                view = case_view(result, totals.cases, images)
+                sections.writelines(section.generate(case=view))
+        sections.seek(0)
+        page = env.get_template("page.html").generate(
+            run=info,
+            name=run.resolve().name,
+            written=time.strftime("%Y-%m-%d %H:%M %z"),
+            totals=totals,
+            kinds=list(Kind),
+            shown=shown,
+            every_case=f"chiron report {shlex.quote(str(run))} --cases all",
+            spending=ledger.spending(),
+            spent_usd=ledger.spent_usd(),
+            histogram=figures.histogram(totals.scores, info.identity.threshold),
+            uplift=figures.uplift(totals.pairs) if totals.pairs else None,
+            sections=rendered(_chunks(sections)),
+            **trimmings(),
+        )
+        _write_whole(target, page)
+    return target
+
+
+def _chunks(file: IO[str]) -> Iterator[str]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _write_whole(target: Path, pieces: Iterable[str]) -> None:
+    """All of it or nothing, readable by its owner alone."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.writelines(pieces)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _failing_clearly(target: Path, ledger: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.DatabaseError, zlib.error) as error:
+        raise InputError(f"{ledger} cannot be read ({error}): it is damaged, or its disk is") from error
+    except OSError as error:
+        raise DiskError(
+            f"{target} cannot be written ({error.strerror or error}): free space on its disk, or write it somewhere else"
+        ) from error
