@@ -55,7 +55,9 @@ def ten_cases(folder: Path) -> None:
         asyncio.run(run.execute())
         took = time.perf_counter() - began
         longest, calls = chain(folder / "r10")
-        rows.append(["ten cases, 1 / 0.2 / 0.1 s", stats(url)["requests"], f"{longest:.1f} s ({calls} calls)", f"{took:.2f} s", took / longest])
+        rows.append(
+            ["ten cases, 1 / 0.2 / 0.1 s", stats(url)["requests"], f"{longest:.1f} s ({calls} calls)", f"{took:.2f} s", took / longest]
+        )
     table(["run", "calls", "longest chain", "took", "ratio (aim: 1.3 or less)"], rows)
     tenth = {role: s / 10 for role, s in SECONDS.items()}
     with simulated(cases, seconds=tenth) as url:
@@ -71,11 +73,10 @@ def ten_cases(folder: Path) -> None:
 
 
 def thousand_cases(folder: Path) -> None:
-    """A thousand cases at half the latencies, ceilings in proportion to the load: the share of allowed places in use."""
+    """A thousand cases, ceilings in proportion to the load (as far as whole places allow): the share of allowed places in use."""
     cases = write_cases(folder / "thousand", 1000, shared_image=True)
-    half = {role: s / 2 for role, s in SECONDS.items()}
-    ceilings = {"mentor": 11, "intern": 10, "judge": 2}
-    with simulated(cases, seconds=half) as url:
+    ceilings = {"mentor": 12, "intern": 20, "judge": 2}
+    with simulated(cases, seconds=SECONDS) as url:
         data = team(url, policy="paper", cases_in_flight=256)
         for name, model in data["models"].items():
             model["concurrency"] = ceilings[name.split("-")[0]]
@@ -103,5 +104,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

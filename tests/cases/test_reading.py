@@ -65,12 +65,11 @@ def test_no_record_does_worse_than_a_named_problem(record: dict[str, object]) ->
     try:
         case = parse_case(record)
     except CaseProblem as problem:
-        assert str(problem)
+        said = str(problem)
     else:
-        assert case.id
-        assert case.question
-        assert case.answer
-        assert case.images
+        said = f"{case.id}{case.question}{case.answer}{case.images}"
+        assert all((case.id, case.question, case.answer, case.images))
+    assert said
 
 
 @pytest.mark.parametrize(

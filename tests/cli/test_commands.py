@@ -22,7 +22,13 @@ CHIRON = [sys.executable, "-m", "chiron"]
 
 def chiron(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*CHIRON, *map(str, args)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "160", **env}, timeout=120, check=False
+        [*CHIRON, *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "160", **env},
+        timeout=120,
+        check=False,
     )
 
 
@@ -77,7 +83,14 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
         done = chiron("search", published, "--config", config, "--run", tmp_path / "r", "--json")
         assert done.returncode == 0, done.stderr
-        images = [p for b in endpoint.seen.bodies for m in b["messages"] if isinstance(m["content"], list) for p in m["content"] if p["type"] == "image_url"]
+        images = [
+            p
+            for b in endpoint.seen.bodies
+            for m in b["messages"]
+            if isinstance(m["content"], list)
+            for p in m["content"]
+            if p["type"] == "image_url"
+        ]
     assert len(images) > 100
     assert json.loads(done.stdout)["total"] == 10
 

@@ -8,8 +8,14 @@ from chiron.mics.reasoning import Defect, continue_from, parse_reasoning, render
 from chiron.mics.verdict import read_verdict
 from chiron.mics.words import content_words, giveaway, names_answer, steps_before_answer
 
-plain = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=40).map(lambda t: " ".join(t.split())).filter(
-    lambda t: t and not any(c in t for c in "#*_`>\\") and "step" not in t.lower() and "final" not in t.lower() and not t.endswith("---")
+plain = (
+    st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=40)
+    .map(lambda t: " ".join(t.split()))
+    .filter(
+        lambda t: (
+            t and not any(c in t for c in "#*_`>\\") and "step" not in t.lower() and "final" not in t.lower() and not t.endswith("---")
+        )
+    )
 )
 
 
@@ -85,7 +91,9 @@ def test_what_cannot_be_read_is_a_named_defect(text: str, defects: tuple[Defect,
 
 
 def test_running_text_is_no_mark() -> None:
-    reasoning = parse_reasoning("### Step 1: As in\nStep 2 below we look.\nThe final answer will follow.\n### Step 2: b\n### The final answer is: x")
+    reasoning = parse_reasoning(
+        "### Step 1: As in\nStep 2 below we look.\nThe final answer will follow.\n### Step 2: b\n### The final answer is: x"
+    )
     assert reasoning.steps == ("As in Step 2 below we look. The final answer will follow.", "b")
 
 
@@ -93,7 +101,9 @@ def test_numbering_goes_on_from_a_prefix() -> None:
     assert render_steps(("c", "d"), first=3) == "### Step 3: c\n### Step 4: d"
 
 
-@pytest.mark.parametrize("text", ["### Step 3: c\n### Step 4: d", "### Step 1: c\n### Step 2: d", "### Step 1: a.\n### Step 2: B\n### Step 3: c\n### Step 4: d"])
+@pytest.mark.parametrize(
+    "text", ["### Step 3: c\n### Step 4: d", "### Step 1: c\n### Step 2: d", "### Step 1: a.\n### Step 2: B\n### Step 3: c\n### Step 4: d"]
+)
 def test_a_mentor_may_go_on_start_numbering_anew_or_repeat_the_prefix(text: str) -> None:
     assert continue_from(("A", "b"), parse_reasoning(text)) == ("A", "b", "c", "d")
 

@@ -208,13 +208,20 @@ def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
         file.write('{"id": "broken\n')
         file.write(json.dumps(a_case("case-00000", images=("../out.png",)).to_record()) + "\n")
         file.write(json.dumps(a_case("out", images=("../out.png",)).to_record()) + "\n")
-    with Endpoint(Simulation({f"What does the image of case-0000{n} show?": f"Rib fracture case-0000{n}" for n in range(3)}).reply) as endpoint:
+    with Endpoint(
+        Simulation({f"What does the image of case-0000{n} show?": f"Rib fracture case-0000{n}" for n in range(3)}).reply
+    ) as endpoint:
         config = config_of(team(endpoint.base_url))
         summary = execute(cases, config, tmp_path / "run")
         assert (summary.bad, summary.pending) == (4, 0)
         bad = [r for r in lines(tmp_path / "run" / "rejected.jsonl") if r["outcome"] == "bad_case"]
         assert [b["line"] for b in bad] == [2, 4, 5, 6]
-        assert ["empty" in bad[0]["detail"], "broken JSON" in bad[1]["detail"], "already used" in bad[2]["detail"], "leaves" in bad[3]["detail"]] == [True] * 4
+        assert [
+            "empty" in bad[0]["detail"],
+            "broken JSON" in bad[1]["detail"],
+            "already used" in bad[2]["detail"],
+            "leaves" in bad[3]["detail"],
+        ] == [True] * 4
         write_png(tmp_path / "images" / "case-00001" / "0.png", seed=5)
         assert execute(cases, config, tmp_path / "run").bad == 3
 
@@ -241,7 +248,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 def test_shards_share_out_the_cases(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 40, shared_image=True)
     parts = [[c.id for _, c in Selection(cases, shard=Shard(i, 3)) if c.id] for i in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == [f"case-{n:05d}" for n in range(40)]
+    assert sorted(name for part in parts for name in part) == [f"case-{n:05d}" for n in range(40)]
     assert all(len(p) > 5 for p in parts)
     for text in ("0/3", "4/3", "1", "a/b"):
         with pytest.raises(InputError, match="--shard"):

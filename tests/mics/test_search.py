@@ -1,7 +1,8 @@
-"""The search, as DESIGN section 3 and the paper's section 3.2 have it; every test is a sentence of theirs."""
+"""The search, sentence by sentence as ``docs/search.md`` has it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,10 @@ PAPER = Policy(stop="paper")
 N = 6  # planned evaluations: three interns at two temperatures
 
 
-def right_for(*, shares: dict[tuple[str, ...], int]) -> Callable[[str, tuple[str, ...], float, int], bool]:
+Shares = Mapping[tuple[str, ...], int]
+
+
+def right_for(*, shares: Shares) -> Callable[[str, tuple[str, ...], float, int], bool]:
     """Interns of which so many are right after a prefix, none after any other."""
 
     def intern(name: str, prefix: tuple[str, ...], temperature: float, draw: int) -> bool:
@@ -56,14 +60,14 @@ def test_the_chosen_mentor_goes_on_with_what_it_wrote_and_is_not_asked_again() -
 
 
 def test_of_several_full_scores_the_one_whose_scores_add_up_highest_wins() -> None:
-    shares = {("A1", "A2"): 3, ("B1", "B2"): 4, ("C1", "C2"): 2}
-    shares |= {("B1", "B2", "A3"): 6, ("B1", "B2", "C3"): 6, ("B1", "B2", "B3"): 1}
+    first: Shares = {("A1", "A2"): 3, ("B1", "B2"): 4, ("C1", "C2"): 2}
+    shares: Shares = {**first, ("B1", "B2", "A3"): 6, ("B1", "B2", "C3"): 6, ("B1", "B2", "B3"): 1}
     result = Table(own_paths, right_for(shares=shares)).search(PAPER)
     assert [level.chosen for level in result.tree[0]] == ["B", "A"]
 
 
 def test_ties_go_to_a_mentor_not_chosen_before() -> None:
-    shares = {("A1", "A2"): 4, ("A1", "A2", "A3"): 3, ("A1", "A2", "C3"): 3}
+    shares: Shares = {("A1", "A2"): 4, ("A1", "A2", "A3"): 3, ("A1", "A2", "C3"): 3}
     for seed in range(5):
         result = Table(own_paths, right_for(shares=shares)).search(Policy(stop="paper", seed=seed, depth=2))
         assert [level.chosen for level in result.tree[0]] == ["A", "C"]
@@ -88,7 +92,7 @@ def test_all_zero_begins_anew_from_the_root_with_fresh_draws() -> None:
 
 
 def test_all_zero_deeper_down_begins_anew_from_the_root_too() -> None:
-    shares = {("A1", "A2"): 4}
+    shares: Shares = {("A1", "A2"): 4}
     table = Table(own_paths, right_for(shares=shares))
     result = table.search(PAPER)
     assert result.outcome == Outcome.UNSOLVED
@@ -105,7 +109,7 @@ def test_after_the_restarts_a_case_is_unsolved() -> None:
 
 @pytest.mark.parametrize(("right", "retained"), [(3, False), (4, True)])
 def test_at_full_depth_a_path_is_retained_if_most_interns_succeeded(right: int, retained: bool) -> None:
-    shares = {("A1", "A2"): right}
+    shares: Shares = {("A1", "A2"): right}
     result = Table(own_paths, right_for(shares=shares)).search(Policy(stop="paper", depth=1))
     assert (result.outcome, result.retained) == (Outcome.DEPTH, retained)
     assert result.reason == (None if retained else Reason.LOW_SCORE)
@@ -122,7 +126,7 @@ def test_verified_a_full_score_must_hold_for_the_whole_path_too() -> None:
 
 
 def test_verified_a_tail_that_nobody_can_follow_does_not_end_the_search() -> None:
-    shares = {("A1", "A2"): 6, ("A1", "A2", "A3", "A4"): 2, ("A1", "A2", "B3"): 6, ("A1", "A2", "B3", "B4", "B5", "B6"): 6}
+    shares: Shares = {("A1", "A2"): 6, ("A1", "A2", "A3", "A4"): 2, ("A1", "A2", "B3"): 6, ("A1", "A2", "B3", "B4", "B5", "B6"): 6}
     table = Table(own_paths, right_for(shares=shares))
     result = table.search()
     assert [level.chosen for level in result.tree[0]] == ["A", "B"]
@@ -153,7 +157,7 @@ def test_verified_a_path_that_names_the_answer_at_once_scores_the_baseline() -> 
 
 
 def test_verified_at_full_depth_the_score_of_the_whole_path_counts() -> None:
-    shares = {("A1", "A2"): 5, ("A1", "A2", "A3", "A4"): 3}
+    shares: Shares = {("A1", "A2"): 5, ("A1", "A2", "A3", "A4"): 3}
     result = Table(own_paths, right_for(shares=shares)).search(Policy(depth=1))
     assert (result.mics_score, result.retained, result.reason) == (0.5, False, Reason.LOW_SCORE)
 
@@ -301,7 +305,7 @@ def test_no_search_breaks_its_own_rules(world: tuple[int, Policy]) -> None:
     assert len(result.tree) <= policy.restarts + 1
     for levels in result.tree:
         assert len(levels) <= policy.depth
-        for above, below in zip(levels, levels[1:], strict=False):
+        for above, below in pairwise(levels):
             chosen = next(c for c in above.candidates if c.mentor == above.chosen)
             assert all(c.prefix[: len(chosen.prefix)] == chosen.prefix for c in below.candidates if c.path)
     if result.retained:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from chiron.models.call import Call, Message, Picture, Text
 from tests.support.calls import a_call
 
-BASE = Call("intern", "alias", "openai:m", (Message("system", (Text("be brief"),)), Message("user", (Picture("ab" * 32, 512), Text("why?")))), 0.2, 64)
+BASE = Call(
+    "intern",
+    "alias",
+    "openai:m",
+    (Message("system", (Text("be brief"),)), Message("user", (Picture("ab" * 32, 512), Text("why?")))),
+    0.2,
+    64,
+)
 
 
 def test_the_key_is_stable_across_versions_of_this_package() -> None:

@@ -13,7 +13,6 @@ from chiron.models.ledger import Ledger, StoredResult
 from tests.support.calls import a_call
 
 
-
 def test_a_reply_outlives_the_process_that_got_it(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
     reply = Reply("yes \U0001f600", "length", Usage(10, None), "served", 1.5, 3, 0.25, raw='{"id": "x"}')

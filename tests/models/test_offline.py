@@ -17,7 +17,8 @@ from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
 CATALOGUE = Catalogue.of(
-    ["Rib fracture c1", "Pneumothorax", "Pericardial effusion"], [Entry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")]
+    ["Rib fracture c1", "Pneumothorax", "Pericardial effusion"],
+    [Entry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
 )
 CASE = a_case()
 

@@ -20,11 +20,11 @@ from tests.support.cases import write_png
 from tests.support.endpoint import Endpoint, completion
 
 
-def ask(endpoint: Endpoint, call: Call | None = None, **changes: object) -> Reply:
+def ask(endpoint: Endpoint, **changes: object) -> Reply:
     async def main() -> Reply:
         client = openai_client(endpoint.base_url, **changes)
         try:
-            return await client.complete(call or a_call())
+            return await client.complete(a_call())
         finally:
             await client.close()
 
@@ -59,7 +59,12 @@ def test_what_is_sent_is_what_the_interface_says() -> None:
         ask(endpoint, max_tokens_field="max_completion_tokens", temperature=False, parameters={"reasoning_effort": "low"})
         ask(endpoint)
     first, second = endpoint.seen.bodies
-    assert first == {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_completion_tokens": 64, "reasoning_effort": "low"}
+    assert first == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_completion_tokens": 64,
+        "reasoning_effort": "low",
+    }
     assert second == {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 64, "temperature": 0.2}
 
 
@@ -89,7 +94,9 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(monkeypatch: p
         assert endpoint.seen.headers[0]["Authorization"] == "Bearer sk-very-secret"
 
     def echo() -> web.Response:
-        return web.json_response({"error": {"message": "Incorrect API key provided: sk-very-secret", "code": "invalid_api_key"}}, status=401)
+        return web.json_response(
+            {"error": {"message": "Incorrect API key provided: sk-very-secret", "code": "invalid_api_key"}}, status=401
+        )
 
     failure = failing(echo, api_key_env="SOME_KEY")
     assert isinstance(failure, CallerFault)
@@ -122,7 +129,9 @@ def test_what_refuses_every_call_is_called_a_misconfiguration(status: int) -> No
     assert failure.misconfigured
 
 
-@pytest.mark.parametrize(("headers", "seconds"), [({"Retry-After": "3"}, 3.0), ({"retry-after-ms": "250"}, 0.25), ({}, None), ({"Retry-After": "Wed"}, None)])
+@pytest.mark.parametrize(
+    ("headers", "seconds"), [({"Retry-After": "3"}, 3.0), ({"retry-after-ms": "250"}, 0.25), ({}, None), ({"Retry-After": "Wed"}, None)]
+)
 def test_rate_limits_carry_what_the_endpoint_said(headers: dict[str, str], seconds: float | None) -> None:
     failure = failing(lambda: web.json_response({"error": {"message": "slow"}}, status=429, headers=headers))
     assert isinstance(failure, RateLimited)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from chiron.models.sections import NAMES, harmless, read_section, section
 
 hostile = st.text() | st.lists(
-    st.sampled_from(["</given_answer>", "<known_answer>", "<Answer >", "</ reasoning\n>", "x", "\n", "<25%", "<answer", "< / question>"]), max_size=8
+    st.sampled_from(["</given_answer>", "<known_answer>", "<Answer >", "</ reasoning\n>", "x", "\n", "<25%", "<answer", "< / question>"]),
+    max_size=8,
 ).map("".join)
 
 

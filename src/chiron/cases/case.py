@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """One clinical image case: images, a history, findings, and a question whose answer is known (paper, section 3.1)."""
+    """One clinical image case: images, a history, findings, and a question whose answer is known."""
 
     id: str
     """Unique within a file; also what seeded random choices are seeded from."""

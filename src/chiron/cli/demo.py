@@ -16,9 +16,7 @@ def command(
 
     from chiron.cli.conducting import conduct, finish
     from chiron.mics.config import check_config
-    from chiron.mics.rundir import RunDirectory
-    from chiron.mics.running import Run, Setup
-    from chiron.mics.selection import Selection
+    from chiron.mics.public import prepare_run
     from chiron.mics.templates import template
     from chiron.phantom.sample import write_sample
 
@@ -26,6 +24,5 @@ def command(
     sample = write_sample(directory / f"cases-{count}", count=count)
     console.print(f"drew {sample.count} cases: {sample.cases}")
     config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
-    setup = Setup.of(Selection(sample.cases), config, sample.images)
     console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
-    finish(conduct(Run(setup, RunDirectory(directory / f"run-{count}"))), json_output=False)
+    finish(conduct(prepare_run(sample.cases, config, directory / f"run-{count}")), json_output=False)

@@ -30,10 +30,7 @@ def command(
     # Imported here, and so in every command, because a person waits for "chiron --help" too.
     from chiron.cli.conducting import conduct, finish
     from chiron.mics.config import load_config
-    from chiron.mics.rundir import RunDirectory
-    from chiron.mics.running import Run, Setup
-    from chiron.mics.selection import Selection, Shard
+    from chiron.mics.public import prepare_run
 
-    selection = Selection(cases, limit, Shard.parse(shard) if shard else None)
-    setup = Setup.of(selection, load_config(config, seed=seed), images)
-    finish(conduct(Run(setup, RunDirectory(run))), json_output=json_output)
+    prepared = prepare_run(cases, load_config(config, seed=seed), run, images=images, limit=limit, shard=shard)
+    finish(conduct(prepared), json_output=json_output)

@@ -132,7 +132,7 @@ class SearchResult:
         return self.score.value if self.score.planned else None
 
     def to_path_record(self) -> dict[str, Any]:
-        """A line of ``paths.jsonl`` (DESIGN 6)."""
+        """A line of ``paths.jsonl``."""
         levels = self.tree[-1] if self.tree else []
         baseline = self.baseline.value if self.baseline is not None else None
         return {

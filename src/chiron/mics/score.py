@@ -1,4 +1,4 @@
-"""MICS-Score = correct / answered evaluations (paper, section 3.2, equation 3)."""
+"""MICS-Score = correct / answered evaluations, the paper's measure of a prefix."""
 
 from dataclasses import dataclass
 from typing import Any, Self

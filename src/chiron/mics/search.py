@@ -1,4 +1,4 @@
-"""Mentor-Intern Collaborative Search (paper, section 3.2 and algorithm 1; DESIGN section 3), one case at a time."""
+"""Mentor-Intern Collaborative Search (the paper's MICS; ``docs/search.md`` has its rules in words), one case at a time."""
 
 import random
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Mentors M, interns N, and the judge (paper, section 3.2)."""
+    """Mentors M, interns N, and the judge of the paper."""
 
     mentors: tuple[Seat, ...]
     interns: tuple[Seat, ...]
@@ -44,7 +44,7 @@ class Team:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules of a search; DESIGN section 3 has them in words."""
+    """The rules of a search; ``docs/search.md`` has them in words."""
 
     temperatures: tuple[float, ...] = (1.2, 0.2)
     """The interns'; T in the paper."""

@@ -1,0 +1,12 @@
+"""``make bench``: every benchmark in turn; takes about ten minutes on two cores. Name some to run only those."""
+
+import sys
+
+from bench import clients, cost_of_a_call, faults, kills, search_speed
+
+ALL = {"search_speed": search_speed, "clients": clients, "cost_of_a_call": cost_of_a_call, "kills": kills, "faults": faults}
+
+for name in sys.argv[1:] or ALL:
+    if name not in ALL:
+        sys.exit(f"no benchmark is called {name}: there are {', '.join(ALL)}")
+    ALL[name].main()

@@ -1,0 +1,78 @@
+"""``kill -9`` at twenty random moments: what is lost, what is paid for twice, and whether the end is the same."""
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.simulated import simulated, stats
+from bench.table import heading, table
+from chiron.models.ledger import Ledger
+from tests.support.cases import write_cases
+from tests.support.runs import team, write_config
+
+KILLS = 20
+
+
+def retained(run: Path) -> set[str]:
+    """Ids of the cases that the ledger says are retained."""
+    if not (run / "ledger.sqlite").is_file():
+        return set()
+    with Ledger.read(run / "ledger.sqlite") as ledger:
+        return {r.case_id for r in ledger.results(retained=True)}
+
+
+def main() -> None:
+    """Kill, count, compare."""
+    heading(f"kill -9 at {KILLS} random moments")
+    dice = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = write_cases(folder / "c", 200, shared_image=True)
+        with simulated(cases, seconds={"mentor": 0.2, "intern": 0.1, "judge": 0.05}) as url:
+            config = write_config(folder / "c.yaml", team(url, model={"concurrency": 16}))
+
+            def command(run: str) -> list[str]:
+                return [sys.executable, "-m", "chiron", "search", str(cases), "--config", str(config), "--run", str(folder / run)]
+
+            lost, kills, places = 0, 0, 7 * 16
+            for _ in range(KILLS):
+                before = retained(folder / "killed")
+                process = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL)
+                time.sleep(dice.uniform(0.8, 2.5))
+                if process.poll() is None:
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                process.wait()
+                lost += len(before - retained(folder / "killed"))
+            subprocess.run(command("killed"), stderr=subprocess.DEVNULL, check=True)
+            seen = stats(url)
+            twice = seen["answered"] - seen["distinct"]
+            again = seen["answered"]
+            subprocess.run(command("killed"), stderr=subprocess.DEVNULL, check=True)
+            again = stats(url)["answered"] - again
+        with simulated(cases, seconds={"mentor": 0.02, "intern": 0.01, "judge": 0.01}) as url:
+            write_config(config, team(url, model={"concurrency": 16}))
+            subprocess.run(command("undisturbed"), stderr=subprocess.DEVNULL, check=True)
+        same = all(
+            (folder / "killed" / f).read_bytes() == (folder / "undisturbed" / f).read_bytes() for f in ("paths.jsonl", "rejected.jsonl")
+        )
+    table(
+        [
+            "kills",
+            "distinct calls",
+            "calls paid twice",
+            "at most in flight at the kills",
+            "retained paths lost",
+            "asked again by a finished run",
+            "same files",
+        ],
+        [[kills, seen["distinct"], twice, kills * places, lost, again, same]],
+    )
+
+
+if __name__ == "__main__":
+    main()

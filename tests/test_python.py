@@ -1,0 +1,62 @@
+"""What ``import chiron`` offers works as ``docs/python.md`` says."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chiron
+from chiron import Call, Case, Policy, Reply, Seat, Team, search
+from tests.support.cases import known_answers, write_cases
+from tests.support.endpoint import Endpoint
+from tests.support.runs import team, write_config
+from tests.support.simulation import Simulation
+
+
+def test_everything_offered_is_there_and_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    for name in chiron.__all__:
+        assert getattr(chiron, name) is not None
+        assert name.startswith("__") or re.search(rf"`{name}\b", page), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = chiron.nothing
+
+
+def test_one_case_over_an_ask_of_ones_own() -> None:
+    case = Case(id="1", question="What is seen?", answer="Rib fracture", images=("1.png",), findings=("The seventh rib is interrupted.",))
+    people = Team((Seat("big", "b", 99),), (Seat("small", "s", 99),), Seat("judge", "j", 8))
+
+    async def ask(call: Call) -> Reply:
+        if call.role == "judge":
+            return Reply("yes")
+        return Reply("### Step 1: A line crosses it.\n### Step 2: It is displaced.\n### The final answer is: Broken rib")
+
+    result = asyncio.run(search(case, people, ask, Policy(depth=2)))
+    assert result.retained
+    assert result.to_path_record()["mics_score"] == 1.0
+
+
+def test_the_whole_job_also_where_a_loop_already_runs(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        config = chiron.load_config(write_config(tmp_path / "c.yaml", team(endpoint.base_url)))
+        first = chiron.run_search(cases, config, tmp_path / "a", limit=1)
+        assert first.total == 1
+
+        async def notebook() -> int:
+            inside = chiron.run_search(cases, config, tmp_path / "b")  # blocks, as a cell does
+            awaited = await chiron.run_search_async(str(cases), config, str(tmp_path / "c"), shard="1/1")
+            return inside.total + awaited.total
+
+        assert asyncio.run(notebook()) == 4
+    assert sum(chiron.read_status(tmp_path / "b").outcomes.values()) == 2
+    assert chiron.write_report(tmp_path / "b").is_file()
+
+
+def test_importing_it_is_light_and_never_needs_torch() -> None:
+    code = "import sys, chiron; chiron.Case; print([m for m in ('aiohttp', 'torch', 'numpy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
