@@ -49,15 +49,15 @@ def ten_cases(folder: Path) -> None:
     """Ten cases at the latencies of real endpoints; then at a tenth of them, against one call at a time."""
     cases = write_cases(folder / "ten", 10)
     rows = []
-    with simulated(cases, seconds=SECONDS) as url:
-        run = make_run(cases, config_of(team(url, policy="paper", depth=3)), folder / "r10")
-        began = time.perf_counter()
-        asyncio.run(run.execute())
-        took = time.perf_counter() - began
-        longest, calls = chain(folder / "r10")
-        rows.append(
-            ["ten cases, 1 / 0.2 / 0.1 s", stats(url)["requests"], f"{longest:.1f} s ({calls} calls)", f"{took:.2f} s", took / longest]
-        )
+    for attempt in range(1, 4):
+        with simulated(cases, seconds=SECONDS) as url:
+            directory = folder / f"r10-{attempt}"
+            run = make_run(cases, config_of(team(url, policy="paper")), directory)
+            began = time.perf_counter()
+            asyncio.run(run.execute())
+            took = time.perf_counter() - began
+            longest, calls = chain(directory)
+            rows.append([attempt, stats(url)["requests"], f"{longest:.1f} s ({calls} calls)", f"{took:.2f} s", took / longest])
     table(["run", "calls", "longest chain", "took", "ratio (aim: 1.3 or less)"], rows)
     tenth = {role: s / 10 for role, s in SECONDS.items()}
     with simulated(cases, seconds=tenth) as url:
@@ -75,7 +75,7 @@ def ten_cases(folder: Path) -> None:
 def thousand_cases(folder: Path) -> None:
     """A thousand cases, ceilings in proportion to the load (as far as whole places allow): the share of allowed places in use."""
     cases = write_cases(folder / "thousand", 1000, shared_image=True)
-    ceilings = {"mentor": 12, "intern": 20, "judge": 2}
+    ceilings = {"mentor": 12, "intern": 20, "judge": 3}
     with simulated(cases, seconds=SECONDS) as url:
         data = team(url, policy="paper", cases_in_flight=256)
         for name, model in data["models"].items():

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -248,10 +249,9 @@ class Run:
             wait = max(_DERIVE_EVERY, 50 * (time.monotonic() - began))
 
     def _about(self) -> dict[str, Any]:
-        from chiron import __version__
 
         about: dict[str, Any] = {
-            "chiron": __version__,
+            "chiron": version("chiron-med"),
             "cases": str(self.setup.selection.cases.resolve()),
             "images": str(self.setup.images.root.resolve()),
             "shard": f"{s.index}/{s.count}" if (s := self.setup.selection.shard) else None,
