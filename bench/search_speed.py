@@ -75,7 +75,7 @@ def ten_cases(folder: Path) -> None:
 def thousand_cases(folder: Path) -> None:
     """A thousand cases, ceilings in proportion to the load (as far as whole places allow): the share of allowed places in use."""
     cases = write_cases(folder / "thousand", 1000, shared_image=True)
-    ceilings = {"mentor": 12, "intern": 20, "judge": 3}
+    ceilings = {"mentor": 12, "intern": 19, "judge": 3}
     with simulated(cases, seconds=SECONDS) as url:
         data = team(url, policy="paper", cases_in_flight=256)
         for name, model in data["models"].items():

@@ -193,6 +193,22 @@ def test_kill_dash_nine_loses_the_calls_in_flight_and_nothing_else(tmp_path: Pat
         assert (tmp_path / "r" / name).read_text() == (tmp_path / "undisturbed" / name).read_text()
 
 
+def test_a_report_is_written_anew_with_as_many_cases_as_asked_for(world: Any, tmp_path: Path) -> None:
+    cases, config, _ = world
+    chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+    done = chiron("report", tmp_path / "r", "--cases", "2", "--out", tmp_path / "two.html")
+    assert done.stdout.strip() == str(tmp_path / "two.html")
+    assert "--cases all" in (tmp_path / "two.html").read_text()
+    assert chiron("report", tmp_path / "r", "--cases", "all").returncode == 0
+    assert chiron("report", tmp_path / "r", "--cases", "few").returncode == 2
+
+
+def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
+    done = chiron("status", tmp_path / "[red]r[/red][/x]")
+    assert done.returncode == 2
+    assert "[red]r[/red][/x]" in done.stderr
+
+
 def test_help_is_there_for_every_command() -> None:
     for command in ("search", "status", "replay", "report", "init", "doctor", "sample", "demo", "cases"):
         done = chiron(command, "--help")

@@ -5,10 +5,11 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
 from chiron import __version__
 from chiron.cli import cases, demo, doctor, init, replay, report, sample, search, status
+from chiron.cli.consoles import messages
 from chiron.errors import ChironError
 
 EXIT_INPUT, EXIT_PENDING, EXIT_INTERRUPTED = 2, 3, 130
@@ -44,7 +45,7 @@ def main() -> NoReturn:
     try:
         app()
     except ChironError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", markup=True, highlight=False)
+        messages().print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(EXIT_INPUT)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from chiron.cli.consoles import messages
 from chiron.errors import InputError
 
 app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def check(
     """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
     from chiron.cases.checking import check_cases
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     good = bad = 0
     for remark in check_cases(cases, images):
         good += remark.usable

@@ -8,10 +8,13 @@ from dataclasses import asdict
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from chiron.cli.consoles import messages
 from chiron.cli.live import duration, watching
 from chiron.errors import DiskError
+from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
 from chiron.models.failures import Misconfigured, Stopping
 from chiron.models.ledger import Spending
@@ -20,7 +23,7 @@ from chiron.report.page import write_report
 
 def conduct(run: Run) -> RunSummary:
     """Execute a run with a view on standard error and with signals obeyed, then write its report."""
-    console = Console(stderr=True, highlight=False)
+    console = messages()
 
     async def execute() -> RunSummary:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -48,7 +51,7 @@ def conduct(run: Run) -> RunSummary:
 
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Say how a run ended, and leave with the exit code that tells it."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     if json_output:
         print(json.dumps(summary_json(summary), ensure_ascii=False))
     else:
@@ -63,7 +66,7 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
         case _:
             code = 3
     if summary.halted is not None and not isinstance(summary.halted, Stopping):
-        console.print(f"[red]stopped:[/red] {summary.halted}")
+        console.print(f"[red]stopped:[/red] {escape(str(summary.halted))}")
     if summary.pending:
         console.print(f"{summary.pending} cases are pending: run the same command again to go on with them")
     sys.exit(code)
@@ -85,7 +88,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     console.print(spending_table(summary.spending))
     if summary.spent_usd:
         console.print(f"spent ${summary.spent_usd:.4f}")
-    console.print(f"paths   {summary.run / 'paths.jsonl'}\nothers  {summary.run / 'rejected.jsonl'}\nreport  {summary.run / 'report.html'}")
+    for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
+        console.print(f"{name:8}{escape(str(summary.run / file))}")
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
+
+from chiron.cli.consoles import messages
 
 
 def command(
@@ -20,9 +22,9 @@ def command(
     from chiron.mics.templates import template
     from chiron.phantom.sample import write_sample
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     sample = write_sample(directory / f"cases-{count}", count=count)
-    console.print(f"drew {sample.count} cases: {sample.cases}")
+    console.print(f"drew {sample.count} cases: {escape(str(sample.cases))}")
     config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
     console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
     finish(conduct(prepare_run(sample.cases, config, directory / f"run-{count}")), json_output=False)

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
+from chiron.cli.consoles import results
 from chiron.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from chiron.mics.config import RunConfig
     from chiron.models.probing import Finding
 
@@ -22,15 +25,15 @@ def command(
     """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing."""
     from chiron.mics.config import load_config
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = results()
     checked = load_config(config)
-    console.print(f"{config}: the configuration is in order")
+    console.print(f"{escape(str(config))}: the configuration is in order")
     faults = asyncio.run(_examine(checked, console, ask=ask))
     if faults:
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
 
 
-async def _examine(config: "RunConfig", console: Console, *, ask: bool) -> int:
+async def _examine(config: "RunConfig", console: "Console", *, ask: bool) -> int:
     from chiron.models.probing import probe
 
     async def look(name: str) -> "list[Finding]":

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
+from chiron.cli.consoles import messages
 from chiron.cli.search import Config, Json, RunDir
 
 
@@ -28,9 +29,9 @@ def command(
     setup = replay_setup(source, load_config(config), cases)
     new = replay_run(setup, source, run)
     plan = asyncio.run(rehearse(setup, source.ledger))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     console.print(
-        f"{plan.complete} of {plan.cases} cases need no new call; {plan.known_calls} calls are in {source.ledger};"
+        f"{plan.complete} of {plan.cases} cases need no new call; {plan.known_calls} calls are in {escape(str(source.ledger))};"
         f" new calls: at least {plan.new_calls_at_least}, at most {plan.new_calls_at_most}"
     )
     if not dry_run:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
+
+from chiron.cli.consoles import results
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
@@ -20,9 +22,9 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
     if json_output:
         print(json.dumps({**asdict(status), "run": str(run)}, ensure_ascii=False))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = results()
     state = "a process is at work in it" if status.in_use else "nobody is at work in it"
-    console.print(f"{run}: begun {status.began}, {state}; cases from {status.cases}")
+    console.print(escape(f"{run}: begun {status.began}, {state}; cases from {status.cases}"))
     counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case has ended yet"
     mean = "" if status.mean_score is None else f"; mean MICS-Score {status.mean_score:.2f}"
     console.print(f"{counts}{mean}")

@@ -93,7 +93,7 @@ async def _question(provider: OpenAICompatible, pictures: PictureStore, *, needs
             reply = await provider.complete(call)
         except CallFailed as failure:
             return Finding(provider.name, what, ok=False, detail=str(failure))
-    answer = " ".join(reply.text.split())[:60] or "(nothing within the token limit)"
+    answer = "".join(c for c in " ".join(reply.text.split()) if c.isprintable())[:60] or "(nothing within the token limit)"
     return Finding(provider.name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
 
 
