@@ -1,6 +1,8 @@
 # Everything runs from the .venv beside this file; every target sets up what it needs, once.
 PYTHON ?= python3
 BIN := .venv/bin
+# Pinned, because a plain "torch" would bring gigabytes of CUDA where a CPU build is at hand; for a GPU say TORCH=your version.
+TORCH ?= 2.13.0
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: setup demo test lint bench clean
@@ -14,11 +16,14 @@ help:
 	@echo "make setup   the .venv with everything"
 
 .venv/core.stamp: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (once; under a minute where packages are near)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 .venv/dev.stamp: .venv/core.stamp
+	@echo "installing what tests need into .venv (once)"
+	$(BIN)/python -m pip install --quiet 'torch==$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
@@ -31,8 +36,8 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/dev.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -40,4 +45,4 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo

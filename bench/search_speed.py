@@ -40,7 +40,7 @@ async def one_at_a_time(cases: Path, base_url: str, folder: Path) -> tuple[float
 
         began = time.perf_counter()
         for _, case in setup.selection:
-            await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=setup.pictures_of(case))  # type: ignore[arg-type]
+            await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=setup.pictures_of(case, hold=False))  # type: ignore[arg-type]
         await desk.close()
         return time.perf_counter() - began, sum(s.calls for s in ledger.spending())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import chiron
-from chiron import Call, Case, Policy, Reply, Seat, Team, search
+from chiron import Call, Case, Picture, Policy, Reply, Seat, Team, search
 from tests.support.cases import known_answers, write_cases
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
@@ -34,7 +34,9 @@ def test_one_case_over_an_ask_of_ones_own() -> None:
             return Reply("yes")
         return Reply("### Step 1: A line crosses it.\n### Step 2: It is displaced.\n### The final answer is: Broken rib")
 
-    result = asyncio.run(search(case, people, ask, Policy(depth=2)))
+    result = asyncio.run(search(case, people, ask, Policy(depth=2), pictures=(Picture("a" * 64, 1536),)))
+    with pytest.raises(chiron.InputError, match="1 images, but 0 pictures"):
+        asyncio.run(search(case, people, ask, Policy()))
     assert result.retained
     assert result.to_path_record()["mics_score"] == 1.0
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chiron.cases.case import BadCase, Case
+    from chiron.cases.images import ImageFolder
     from chiron.cases.reading import read_cases
     from chiron.errors import ChironError, DiskError, InputError
     from chiron.mics.config import load_config
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from chiron.mics.search import search
     from chiron.mics.status import read_status
     from chiron.mics.team import Policy, Seat, Team
-    from chiron.models.call import Call, Reply
+    from chiron.models.call import Call, Message, Picture, Reply, Text
     from chiron.models.failures import CallFailed, Halted
     from chiron.report.page import write_report
 
@@ -29,13 +30,17 @@ _HOMES = {
     "ChironError": "chiron.errors",
     "DiskError": "chiron.errors",
     "Halted": "chiron.models.failures",
+    "ImageFolder": "chiron.cases.images",
     "InputError": "chiron.errors",
+    "Message": "chiron.models.call",
+    "Picture": "chiron.models.call",
     "Policy": "chiron.mics.team",
     "Reply": "chiron.models.call",
     "RunSummary": "chiron.mics.running",
     "SearchResult": "chiron.mics.result",
     "Seat": "chiron.mics.team",
     "Team": "chiron.mics.team",
+    "Text": "chiron.models.call",
     "load_config": "chiron.mics.config",
     "read_cases": "chiron.cases.reading",
     "read_status": "chiron.mics.status",
@@ -53,13 +58,17 @@ __all__ = [
     "ChironError",
     "DiskError",
     "Halted",
+    "ImageFolder",
     "InputError",
+    "Message",
+    "Picture",
     "Policy",
     "Reply",
     "RunSummary",
     "SearchResult",
     "Seat",
     "Team",
+    "Text",
     "__version__",
     "load_config",
     "read_cases",

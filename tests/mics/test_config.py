@@ -53,6 +53,7 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("models.judge.base_url", "localhost:8000", "http://"),
         ("models.judge.base_url", "http://h/v1/chat/completions", "must end before"),
         ("models.judge.base_url", "https://me:secret@h/v1", "api_key_env"),
+        ("models.judge.parameters", {"n": 8}, "parameters holds 'n'"),
         ("models.judge.headers", {"Authorization": "Bearer x"}, "api_key_env"),
     ],
 )

@@ -64,6 +64,10 @@ def test_reading_what_was_read_changes_nothing(text: str) -> None:
         "### Step 1: a b\n### Step 2: c\n### The final answer is: \\boxed{D e}",
         "### Step 1: a b\n### Step 2: c\n### The final answer is: X\n### The final answer is: D e",
         "### Step 1: a b\n### Step 2: c\n### The final diagnosis is: D e",
+        "### Step 1: a b\n### Step 2: c\n### Answer: D e",
+        "**Step 1:** a b\n**Step 2:** c\n**Answer:** D e",
+        "Step 1: a b\nStep 2: c\nThe answer is: D e",
+        "### Step 1: a b\n### Step 2: c\n### Conclusion: D e",
         "### Reasoning Step 1: a b\n### Reasoning Step 2: c\n### Therefore, the final answer is: D e",
     ],
 )
@@ -135,6 +139,8 @@ def test_only_a_reply_that_begins_with_yes_is_a_yes(reply: str) -> None:
     letters = "".join(c for c in reply.lower() if c.isalpha())
     if read_verdict(reply) is True and "think" not in reply.lower():
         assert letters.startswith("yes")
+    assert read_verdict(f"yes {reply.replace('<', '')}") is True
+    assert read_verdict(f"no {reply.replace('<', '')}") is False
 
 
 @pytest.mark.parametrize(
@@ -145,7 +151,9 @@ def test_only_a_reply_that_begins_with_yes_is_a_yes(reply: str) -> None:
         ("The lead is interrupted.", "Pacemaker lead fracture.", False),
         ("Rib fractures are seen.", "Rib fracture", True),
         ("So it is a cardiac lipoma.", "Cardiac lipoma (a benign primary cardiac neoplasm)", True),
-        ("Yes, there is.", "Yes", True),
+        ("Yes, there is.", "Yes", False),
+        ("There is a mass.", "A", False),
+        ("No effusion is seen.", "No", False),
         ("Nothing.", "No", False),
         ("", "Rib fracture", False),
         ("Anything", "...", False),
@@ -177,7 +185,10 @@ def test_steps_before_the_answer() -> None:
         "Since the correct answer is a fracture, we look for a line.",
         "We know the diagnosis from the report.",
         "The ground truth is a fracture.",
-        "This is consistent with the known diagnosis.",
+        "The provided findings describe a fracture.",
+        "The radiology report states a fracture.",
+        "The correct diagnosis provided is a fracture.",
+        "We are told that it is broken.",
     ],
 )
 def test_giving_away_the_answer_is_noticed(text: str) -> None:
@@ -194,6 +205,8 @@ def test_giving_away_the_answer_is_noticed(text: str) -> None:
         "The most likely diagnosis is a fracture.",
         "Given that the margin is smooth, a benign lesion is likely.",
         "The findings are consistent with a fracture.",
+        "The clinical data indicates a chronic course.",
+        "This is consistent with the known diagnosis of neurofibromatosis.",
     ],
 )
 def test_ordinary_reasoning_gives_nothing_away(text: str) -> None:

@@ -226,6 +226,47 @@ def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
         assert execute(cases, config, tmp_path / "run").bad == 3
 
 
+def test_removed_reordered_and_broken_cases_leave_what_a_fresh_run_would(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 6)
+    records = lines(cases)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        asked = endpoint.seen.requests
+        kept = [json.dumps(records[n]) for n in (4, 0, 3)]
+        cases.write_text("\n\n".join([*kept, '{"id": "case-00001", "question": ']) + "\n")
+        summary = execute(cases, config, tmp_path / "run")
+        assert endpoint.seen.requests == asked
+        assert (summary.total, summary.bad) == (4, 1)
+        execute(cases, config, tmp_path / "fresh")
+    assert files(tmp_path / "run") == files(tmp_path / "fresh")
+    assert [b["line"] for b in lines(tmp_path / "run" / "rejected.jsonl") if "line" in b] == [7]
+
+
+def test_a_row_can_be_traced_to_case_images_and_replies(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    with Ledger.read(tmp_path / "run" / "ledger.sqlite") as ledger:
+        for path in lines(tmp_path / "run" / "paths.jsonl"):
+            origin = path["provenance"]
+            assert len(origin["evaluations"]) == path["evaluations"]["planned"]
+            for key in [origin["path"], *origin["mentors"], *origin["evaluations"]]:
+                assert ledger.get(key) is not None
+            assert len(origin["images"][0]) == len(origin["case"]) == 64
+
+
+def test_going_on_shows_what_was_done_before(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 3)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        again = make_run(cases, config, tmp_path / "run")
+        asyncio.run(again.execute())
+    assert (again.progress.already, again.progress.retained + again.progress.rejected + again.progress.unsolved) == (3, 3)
+    assert again.progress.mean_score is not None
+
+
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -366,15 +407,17 @@ def test_a_ledger_that_cannot_grow_ends_the_run_with_what_it_has(tmp_path: Path)
     assert files(tmp_path / "run") == files(tmp_path / "undisturbed")
 
 
-def test_keys_and_patients_reach_no_file_they_should_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_a_server_echoes_reaches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHIRON_TEST_KEY", "sk-very-secret-key")
     cases = write_cases(tmp_path, 1)
 
     def override(body: dict[str, Any], count: int) -> web.StreamResponse | None:
-        return web.json_response({"error": {"message": "bad sk-very-secret-key"}}, status=500) if count % 9 == 0 else None
+        return web.json_response({"error": {"message": "bad sk-very-secret-key"}}, status=400) if count % 9 == 0 else None
 
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         execute(cases, config_of(team(endpoint.base_url, model={"api_key_env": "CHIRON_TEST_KEY"})), tmp_path / "run")
+    with Ledger.read(tmp_path / "run" / "ledger.sqlite") as ledger:
+        assert ledger._db.execute("SELECT COUNT(*) FROM failures WHERE message LIKE '%[key]%'").fetchone()[0] > 0
     for file in (tmp_path / "run").iterdir():
         assert b"sk-very-secret-key" not in file.read_bytes(), file
 

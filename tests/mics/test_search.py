@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chiron.mics.result import Outcome, Reason
 from chiron.mics.team import Policy, Seat, Team
 from tests.support.cases import a_case
-from tests.support.table import CASE, MENTORS, TEAM, Table, own_paths, prefix_of, steps
+from tests.support.table import CASE, CUT, MENTORS, TEAM, Table, own_paths, prefix_of, steps
 
 PAPER = Policy(stop="paper")
 N = 6  # planned evaluations: three interns at two temperatures
@@ -243,6 +243,67 @@ def test_a_judge_that_says_neither_is_asked_once_more() -> None:
     assert table.search(PAPER).retained
     mute = Table(own_paths, lambda *_: True, judge=lambda *_: "perhaps")
     assert mute.search(PAPER).outcome == Outcome.PENDING
+
+
+def test_an_intern_cut_off_at_its_limit_came_to_no_answer_and_the_case_ends() -> None:
+    table = Table(own_paths, lambda name, p, t, d: True)
+    answer = table._answer
+    table._answer = lambda call: f"### Step 3: and so on{CUT}" if call.model == "z" else answer(call)  # type: ignore[method-assign]
+    result = table.search(PAPER)
+    assert result.outcome == Outcome.DEPTH
+    assert result.mics_score == pytest.approx(4 / 6)
+    missing = [e for e in result.score.evaluations if e.intern == "z"]
+    assert all(e.correct is False and e.problem and "512 tokens" in e.problem for e in missing)
+
+
+def test_an_answer_before_the_cut_counts() -> None:
+    table = Table(own_paths, lambda *_: True)
+    answer = table._answer
+    table._answer = lambda call: f"{answer(call)}{CUT}" if call.role == "intern" else answer(call)  # type: ignore[method-assign]
+    assert table.search(PAPER).retained
+
+
+def test_a_mentor_cut_off_is_passed_over_and_says_why() -> None:
+    result = Table(lambda m, p, d: f"### Step 1: a\n### Step 2: b{CUT}" if m == "A" else own_paths(m, p, d), lambda *_: True).search(PAPER)
+    assert result.retained
+    assert "cut off at its limit of 512 tokens" in str(result.tree[0][0].candidates[0].problem)
+
+
+def test_a_judge_cut_off_names_the_limit() -> None:
+    result = Table(own_paths, lambda *_: True, judge=lambda *_: CUT).search(PAPER)
+    assert result.outcome == Outcome.PENDING
+    assert "the judge was cut off at its limit of 8 tokens" in result.detail
+
+
+def test_a_verdict_before_the_cut_counts() -> None:
+    assert Table(own_paths, lambda *_: True, judge=lambda *_: f"Yes, because{CUT}").search(PAPER).retained
+
+
+def test_zeros_beside_a_silent_mentor_are_no_verdict() -> None:
+    table = Table(lambda m, p, d: None if m == "A" else own_paths(m, p, d), lambda *_: False)
+    result = table.search(PAPER)
+    assert result.outcome == Outcome.PENDING
+    assert "A did not answer" in result.detail
+
+
+def test_a_whole_path_once_refuted_is_not_chosen_again_over_one_that_holds() -> None:
+    good = ("A1", "A2", "B3", "B4", "B5", "B6")
+    shares = {("A1", "A2"): 6, ("A1", "A2", "A3", "A4"): 0, ("A1", "A2", "A3"): 6, ("A1", "A2", "B3"): 6, good: 6}
+    for seed in range(8):
+        result = Table(own_paths, right_for(shares=shares)).search(Policy(seed=seed))
+        assert result.path is not None
+        assert result.path.steps == good
+        assert result.outcome == Outcome.FULL_SCORE
+
+
+def test_after_zeros_deeper_down_every_mentor_is_asked_afresh() -> None:
+    def intern(name: str, prefix: tuple[str, ...], temperature: float, draw: int) -> bool:
+        return draw == 1 or (name == "x" and prefix == ("A1", "A2"))
+
+    table = Table(own_paths, intern)
+    result = table.search(PAPER)
+    assert result.retained
+    assert sorted(c.model for c in table.calls if c.role == "mentor" and c.draw == 1) == ["A", "B", "C"]
 
 
 # --- the baseline -------------------------------------------------------------------------------------------------------------------

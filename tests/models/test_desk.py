@@ -13,6 +13,8 @@ from chiron.models.config import Price
 from chiron.models.desk import DOWN_AFTER, Desk
 from chiron.models.failures import BudgetSpent, CallerFault, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
 from chiron.models.ledger import Ledger
+from chiron.models.limits import Limiter
+from chiron.models.retry import RetryPolicy
 from tests.support.calls import QUICK, Scripted, a_call, desk_over, endpoint_of
 
 
@@ -172,6 +174,123 @@ def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: 
         with pytest.raises(CallerFault):
             await desk.ask(a_call(model="n"))
         assert isinstance(desk.halted, Misconfigured)
+
+    run(desk, work)
+
+
+def test_an_endpoint_that_never_answers_but_refuses_stops_the_run(tmp_path: Path) -> None:
+    def refuse(*_: object) -> Reply:
+        raise CallerFault("HTTP 400")
+
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(refuse)))
+
+    async def work() -> None:
+        for n in range(DOWN_AFTER):
+            with pytest.raises(CallerFault):
+                await desk.ask(a_call(str(n)))
+        assert isinstance(desk.halted, EndpointDown)
+
+    run(desk, work)
+
+
+def test_a_rate_limit_that_names_no_time_is_waited_for_longer_and_longer(tmp_path: Path) -> None:
+    def busy(*_: object) -> Reply:
+        raise RateLimited("slow down", retry_after=0.0)
+
+    provider = Scripted(busy)
+    retry = RetryPolicy(attempts=4, first_wait=0.05, longest_wait=0.4, deadline=1.0)
+    desk = desk_over(tmp_path, m=endpoint_of(provider, retry=retry))
+
+    async def work() -> None:
+        with pytest.raises(RateLimited):
+            await desk.ask(a_call())
+
+    run(desk, work)
+    assert 3 <= len(provider.asked) < 20
+
+
+def test_standing_in_the_queue_is_no_part_of_the_deadline(tmp_path: Path) -> None:
+    def once(call: Call, _: int) -> Reply:
+        if call.messages[0].text == "5" and sum(c.key == call.key for c in provider.asked) == 1:
+            raise Transient("oh")
+        return Reply("ok")
+
+    provider = Scripted(once, seconds=0.1)
+    desk = desk_over(tmp_path, m=endpoint_of(provider, concurrency=1, retry=RetryPolicy(first_wait=0.01, deadline=0.4)))
+
+    async def work() -> None:
+        replies = await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(6)))
+        assert len(replies) == 6
+
+    run(desk, work)
+
+
+def test_stopping_does_not_wait_for_the_queue(tmp_path: Path) -> None:
+    endpoint = endpoint_of(Scripted(echo))
+    endpoint.limiter = Limiter(8, requests_per_minute=60)
+    desk = desk_over(tmp_path, m=endpoint)
+
+    async def work() -> None:
+        tasks = [asyncio.create_task(desk.ask(a_call(str(n)))) for n in range(50)]
+        await asyncio.sleep(0.05)
+        began = asyncio.get_running_loop().time()
+        desk.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 2
+
+    run(desk, work)
+
+
+def test_whatever_a_provider_raises_fails_its_call_alone(tmp_path: Path) -> None:
+    def odd(*_: object) -> Reply:
+        raise ZeroDivisionError
+
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(odd)))
+
+    async def work() -> None:
+        with pytest.raises(Transient, match="ZeroDivisionError"):
+            await desk.ask(a_call())
+
+    run(desk, work)
+
+
+def test_the_oldest_case_goes_first_and_success_opens_the_door_again(tmp_path: Path) -> None:
+    provider = Scripted(echo, seconds=0.001)
+    endpoint = endpoint_of(provider, concurrency=4)
+    endpoint.limiter.allowed = 1.0
+    desk = desk_over(tmp_path, m=endpoint)
+
+    async def work() -> None:
+        await asyncio.gather(*(desk.ask(a_call(str(rank)), rank) for rank in (9, 5, 7, 1)))
+        assert [c.messages[0].text for c in provider.asked] == ["9", "1", "5", "7"]
+        for n in range(30):
+            await desk.ask(a_call(f"more {n}"))
+        assert endpoint.limiter.allowed == 4
+
+    run(desk, work)
+
+
+def test_a_reply_dearer_than_its_bound_raises_the_bound(tmp_path: Path) -> None:
+    provider = Scripted(lambda *_: Reply("x", usage=Usage(1, 128)))
+    desk = Desk({"m": endpoint_of(provider, price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(300.0))
+
+    async def work() -> None:
+        await desk.ask(a_call("1"))
+        await desk.ask(a_call("2"))
+        with pytest.raises(BudgetSpent):
+            await desk.ask(a_call("3"))
+        assert desk.ledger.spent_usd() == pytest.approx(256.0)
+        assert "image_tokens" in desk.notes["m"]
+
+    run(desk, work)
+
+
+def test_what_was_spent_before_counts(tmp_path: Path) -> None:
+    desk = Desk({"m": endpoint_of(Scripted(echo), price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(100.0, spent=50.0))
+
+    async def work() -> None:
+        with pytest.raises(BudgetSpent):
+            await desk.ask(a_call())
 
     run(desk, work)
 

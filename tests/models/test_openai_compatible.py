@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from chiron.errors import InputError
 from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import OpenAIModel
 from chiron.models.failures import CallerFault, CallFailed, RateLimited, Transient
+from chiron.models.ledger import Ledger
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
 from tests.support.calls import a_call, openai_client
@@ -70,8 +72,10 @@ def test_what_is_sent_is_what_the_interface_says() -> None:
 
 def test_images_travel_as_data_urls_before_the_words(tmp_path: Path) -> None:
     pictures = PictureStore()
-    pictures.add("ab" * 32, write_png(tmp_path / "x.png"))
-    call = Call("intern", "m", "i", (Message("user", (Picture("ab" * 32, 512), Text("why?"))),), 0.0, 8)
+    path = write_png(tmp_path / "x.png")
+    digest = sha256(path.read_bytes()).hexdigest()
+    pictures.add(digest, path)
+    call = Call("intern", "m", "i", (Message("user", (Picture(digest, 512), Text("why?"))),), 0.0, 8)
     with Endpoint(lambda _: "ok") as endpoint:
 
         async def main() -> None:
@@ -161,6 +165,39 @@ def test_an_empty_purse_is_no_rate_limit() -> None:
 )
 def test_a_reply_that_is_none_is_transient(body: Any) -> None:
     assert isinstance(failing(body), Transient)
+
+
+def test_a_dummy_key_rewrites_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUMMY", "none")
+    with Endpoint(lambda _: "none of these") as endpoint:
+        assert ask(endpoint, api_key_env="DUMMY").text == "none of these"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices": [{"message": {"content": "half \\ud800 a character"}, "finish_reason": "st\\ud800p"}], "model": "\\udfff"}',
+        '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e400, "completion_tokens": 100000000000000000000}}',
+    ],
+)
+def test_odd_replies_are_replies_that_can_be_written_down(body: str, tmp_path: Path) -> None:
+    with Endpoint(lambda _: "", override=lambda *_: web.Response(text=body)) as endpoint:
+        reply = ask(endpoint)
+    with Ledger.open(tmp_path / "l.sqlite") as ledger:
+        ledger.put(a_call(), reply)
+        assert ledger.get(a_call().key) == reply
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"error": {"code": "\u00b2"}}', '{"error": [[[1]]]}', '{"choices": {"0": 1}}'])
+def test_replies_that_are_odder_still_are_failures_of_their_call(body: str) -> None:
+    assert isinstance(failing(lambda: web.Response(text=body)), CallFailed)
+
+
+def test_thinking_tokens_that_only_the_total_counts_are_counted() -> None:
+    body = completion("x")
+    body["usage"] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 100}
+    with Endpoint(lambda _: "", override=lambda *_: web.json_response(body)) as endpoint:
+        assert ask(endpoint).usage.completion_tokens == 90
 
 
 def test_errors_in_disguise_keep_their_class() -> None:

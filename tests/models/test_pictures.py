@@ -2,6 +2,7 @@
 
 import base64
 import io
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +15,19 @@ from chiron.models.pictures import PictureStore, encode_data_url
 from tests.support.cases import write_png
 
 
-def decode(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1])))
+def decode(url: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.split(b",", 1)[1])))
 
 
 def test_what_fits_is_sent_as_it_is(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png")
-    assert base64.b64decode(encode_data_url(path, 64).split(",", 1)[1]) == path.read_bytes()
+    assert base64.b64decode(encode_data_url(path, 64).split(b",", 1)[1]) == path.read_bytes()
 
 
 def test_what_is_too_large_is_shrunk_in_its_own_kind(tmp_path: Path) -> None:
     Image.effect_noise((300, 150), 40).save(tmp_path / "a.jpg", "JPEG")
     url = encode_data_url(tmp_path / "a.jpg", 100)
-    assert url.startswith("data:image/jpeg;")
+    assert url.startswith(b"data:image/jpeg;")
     assert decode(url).size == (100, 50)
 
 
@@ -47,19 +48,43 @@ def test_sixteen_bits_keep_their_contrast(tmp_path: Path) -> None:
     assert len(np.unique(pixels)) > 200
 
 
+def stored(store: PictureStore, path: Path) -> Picture:
+    digest = sha256(path.read_bytes()).hexdigest()
+    store.add(digest, path)
+    return Picture(digest, 64)
+
+
 def test_the_cache_stays_within_its_bounds(tmp_path: Path) -> None:
     store = PictureStore(cache_bytes=4000)
     for n in range(20):
-        store.add(f"{n:064x}", write_png(tmp_path / f"{n}.png", seed=n))
-        first = store.data_url(Picture(f"{n:064x}", 64))
-        assert store.data_url(Picture(f"{n:064x}", 64)) is first
+        picture = stored(store, write_png(tmp_path / f"{n}.png", seed=n))
+        first = store.data_url(picture)
+        assert store.data_url(picture) is first
     assert store._cached <= 4000
 
 
-def test_a_file_that_went_away_fails_its_call_alone(tmp_path: Path) -> None:
+def test_what_a_case_holds_is_encoded_once_and_let_go(tmp_path: Path) -> None:
+    store = PictureStore(cache_bytes=1)
+    picture = stored(store, write_png(tmp_path / "a.png"))
+    store.hold([picture])
+    store.hold([picture])
+    first = store.data_url(picture)
+    (tmp_path / "a.png").unlink()
+    store.release([picture])
+    assert store.data_url(picture) is first
+    store.release([picture])
+    with pytest.raises(CallerFault, match="no longer"):
+        store.data_url(picture)
+
+
+def test_a_file_that_went_away_or_changed_fails_its_call_alone(tmp_path: Path) -> None:
     store = PictureStore()
     store.add("a" * 64, tmp_path / "gone.png")
     with pytest.raises(CallerFault, match="no longer"):
         store.data_url(Picture("a" * 64, 64))
     with pytest.raises(CallerFault, match="no image"):
         store.data_url(Picture("b" * 64, 64))
+    picture = stored(store, write_png(tmp_path / "a.png"))
+    write_png(tmp_path / "a.png", seed=9)
+    with pytest.raises(CallerFault, match="was changed"):
+        store.data_url(picture)

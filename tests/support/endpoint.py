@@ -162,11 +162,12 @@ class Endpoint:
 
 def completion(text: str | None, *, model: str = "m", finish: str = "stop", prompt_tokens: int = 10) -> dict[str, Any]:
     """A whole reply, as an endpoint writes it."""
+    written = len(text or "") // 4 + 1
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
         "model": model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": len(text or "") // 4 + 1, "total_tokens": 0},
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": written, "total_tokens": prompt_tokens + written},
     }

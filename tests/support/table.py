@@ -10,7 +10,7 @@ from chiron.mics.reasoning import Reasoning, parse_reasoning, render_reasoning
 from chiron.mics.result import SearchResult
 from chiron.mics.search import search
 from chiron.mics.team import Policy, Seat, Team
-from chiron.models.call import Call, Reply
+from chiron.models.call import Call, Picture, Reply
 from chiron.models.failures import Transient
 from chiron.models.sections import read_section
 from tests.support.cases import a_case
@@ -19,6 +19,8 @@ MENTORS, INTERNS = ("A", "B", "C"), ("x", "y", "z")
 TEAM = Team(tuple(Seat(m, m, 512) for m in MENTORS), tuple(Seat(i, i, 512) for i in INTERNS), Seat("judge", "judge", 8))
 CASE = a_case(answer="Mondor disease")
 
+CUT = "<cut>"
+"""At a reply's end: the token limit was reached there."""
 MentorReply = str | tuple[str, ...] | None
 """Text as it is; steps that lead to the known answer; or no reply."""
 
@@ -45,7 +47,7 @@ class Table:
         text = self._answer(call)
         if text is None:
             raise Transient("no reply")
-        return Reply(text)
+        return Reply(text.removesuffix(CUT), "length" if text.endswith(CUT) else "stop")
 
     def _answer(self, call: Call) -> str | None:
         prompt = call.messages[-1].text
@@ -65,7 +67,8 @@ class Table:
         return sum(c.role == role for c in self.calls)
 
     def search(self, policy: Policy | None = None, team: Team = TEAM) -> SearchResult:
-        return asyncio.run(search(self.case, team, self, policy if policy is not None else Policy()))
+        pictures = tuple(Picture(f"{n:064x}", 512) for n in range(len(self.case.images)))
+        return asyncio.run(search(self.case, team, self, policy if policy is not None else Policy(), pictures=pictures))
 
 
 def prefix_of(call: Call) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class Case:
     """The imaging modality, where the source names it."""
     body_system: str | None = None
     """The body system, where the source names it."""
+    line: int = field(default=0, compare=False)
+    """Where it stood: line of a JSONL file, position in a JSON list, from 1; 0 if it came from nowhere."""
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Whatever else stood in the record, unread."""
 
@@ -51,7 +53,7 @@ class Case:
         for name in ("age", "sex", "title", "modality", "body_system"):
             if (value := getattr(self, name)) is not None:
                 record[name] = value
-        return {**record, **self.meta}
+        return {**self.meta, **record}
 
     @cached_property
     def fingerprint(self) -> str:

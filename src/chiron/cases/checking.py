@@ -29,7 +29,7 @@ def check_cases(cases: Path, images: Path | None = None) -> Iterator[Remark]:
         InputError: the file or the image folder is not there.
     """
     folder = image_folder(cases, images)
-    for position, case in enumerate(read_cases(cases), start=1):
+    for case in read_cases(cases):
         if isinstance(case, BadCase):
             yield Remark(case.line, case.id, usable=False, problem=case.problem)
             continue
@@ -40,11 +40,11 @@ def check_cases(cases: Path, images: Path | None = None) -> Iterator[Remark]:
             except ImageProblem as problem:
                 problems.append(str(problem))
         if problems:
-            yield Remark(position, case.id, usable=False, problem="; ".join(problems))
+            yield Remark(case.line, case.id, usable=False, problem="; ".join(problems))
         elif not case.findings:
-            yield Remark(position, case.id, usable=True, problem="no findings: mentors see only images and history")
+            yield Remark(case.line, case.id, usable=True, problem="no findings: mentors see only images and history")
         elif (spoken_of := image_marks(case.findings)) > len(case.images):
             note = f"findings speak of image {spoken_of}, but there are {len(case.images)}"
-            yield Remark(position, case.id, usable=True, problem=note)
+            yield Remark(case.line, case.id, usable=True, problem=note)
         else:
-            yield Remark(position, case.id, usable=True, problem=None)
+            yield Remark(case.line, case.id, usable=True, problem=None)

@@ -39,7 +39,7 @@ def case_id(record: object) -> str | None:
     if not isinstance(record, Mapping):
         return None
     value = record.get("id", record.get("rid"))
-    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+    return _sound(str(value)) if isinstance(value, str | int) and str(value).strip() else None
 
 
 def _parse_tidy(record: Mapping[str, Any]) -> Case:
@@ -121,7 +121,7 @@ def _id(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise CaseProblem(f"field '{name}' must be a non-empty string: every case needs an id")
-    text = str(value).strip()
+    text = _sound(str(value)).strip()
     if len(text) > 200 or any(ord(c) < 32 for c in text):
         raise CaseProblem(f"field '{name}' must be at most 200 printable characters")
     return text
@@ -165,7 +165,7 @@ def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
         raise CaseProblem("no images: field 'images' must be a list of at least one path")
     if not all(isinstance(v, str) and v.strip() for v in value):
         raise CaseProblem("field 'images' must hold paths only, none of them empty")
-    return tuple(value)
+    return tuple(_sound(name) for name in value)
 
 
 def _rest(record: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
@@ -174,7 +174,12 @@ def _rest(record: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any
 
 def _clean(text: str) -> str:
     """Line breaks of HTML and no-break spaces, which the published data is full of, as plain ones."""
-    return _BREAK.sub("\n", text).replace("\xa0", " ").strip()
+    return _BREAK.sub("\n", _sound(text)).replace("\xa0", " ").strip()
+
+
+def _sound(text: str) -> str:
+    """JSON may hold halves of characters, which can be neither written nor sent."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _kind(value: object) -> str:

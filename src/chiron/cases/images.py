@@ -110,13 +110,16 @@ def _decode(path: Path, name: str) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageProblem(f"image '{name}' is {width} x {height}, more than {MAX_PIXELS // 10**6} megapixels: shrink it")
-                image.load()
-                return width, height
+                if width * height <= MAX_PIXELS:
+                    image.load()
+                    return width, height
     except Image.DecompressionBombError:
         raise ImageProblem(f"image '{name}' has more than {MAX_PIXELS // 10**6} megapixels: shrink it") from None
     except UnidentifiedImageError:
         raise ImageProblem(f"image '{name}' is not an image of a known kind ({', '.join(FORMATS)})") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError) as error:
-        raise ImageProblem(f"image '{name}' is truncated or damaged: {error}") from error
+    except ImageProblem:
+        raise
+    except Exception as error:
+        # Readers of image formats fail in every way there is, on files made to that end and on others.
+        raise ImageProblem(f"image '{name}' is truncated or damaged: {' '.join(str(error).split())}") from error
+    raise ImageProblem(f"image '{name}' is {width} x {height}, more than {MAX_PIXELS // 10**6} megapixels: shrink it")

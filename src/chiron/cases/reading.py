@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from chiron.cases.case import BadCase, Case
@@ -9,7 +10,7 @@ from chiron.cases.formats import CaseProblem, case_id, parse_case
 from chiron.errors import InputError
 
 
-def read_cases(path: Path) -> Iterator[Case | BadCase]:
+def read_cases(path: Path | str) -> Iterator[Case | BadCase]:
     """Every case of a JSONL or JSON file, in order; what cannot be read comes as a :class:`BadCase` in its place.
 
     A second case of the same id is bad: ids name results, and one would hide the other.
@@ -18,12 +19,12 @@ def read_cases(path: Path) -> Iterator[Case | BadCase]:
         InputError: there is no such file, or it is no JSON at all.
     """
     seen: dict[str, int] = {}
-    for line, raw in _records(path):
+    for line, raw in _records(Path(path)):
         if isinstance(raw, _Broken):
             yield BadCase(line, None, raw.problem)
             continue
         try:
-            case = parse_case(raw)
+            case = replace(parse_case(raw), line=line)
         except CaseProblem as problem:
             yield BadCase(line, case_id(raw), str(problem))
             continue
@@ -86,3 +87,5 @@ def _json_line(line: bytes) -> object:
         return _Broken(f"broken JSON at column {error.colno}: {error.msg}")
     except RecursionError:
         return _Broken("JSON nested too deeply to be a case")
+    except ValueError as error:  # a number of thousands of digits, for one
+        return _Broken(f"broken JSON: {error}")

@@ -19,12 +19,16 @@ def read_textbook(path: Path) -> tuple[Entry, ...]:
     """Every line ``{"answer": ..., "text": ...}`` of ``textbook.jsonl``; none if there is no such file.
 
     Raises:
-        InputError: a line is not such an object.
+        InputError: it cannot be read, or a line is not such an object.
     """
     if not path.is_file():
         return ()
     entries = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}: save it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

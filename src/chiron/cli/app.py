@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from chiron import __version__
-from chiron.cli import cases, demo, doctor, init, replay, report, sample, search, status
+from chiron.cli import cases, convert, demo, doctor, init, replay, report, sample, search, status, train
 from chiron.cli.consoles import messages
 from chiron.errors import ChironError
 
@@ -28,6 +28,8 @@ app.command("replay")(replay.command)
 app.command("report")(report.command)
 app.command("init")(init.command)
 app.command("doctor")(doctor.command)
+app.command("train")(train.command)
+app.command("convert")(convert.command)
 app.command("sample")(sample.command)
 app.command("demo")(demo.command)
 app.add_typer(cases.app, name="cases")

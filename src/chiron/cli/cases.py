@@ -20,7 +20,7 @@ def _root() -> None:
 def check(
     cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")],
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: images/ beside CASES].")
+        Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")
     ] = None,
 ) -> None:
     """Say what is wrong with which line. Exit code 2 if a case cannot be used."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from chiron.cli.consoles import messages
 from chiron.cli.live import duration, watching
-from chiron.errors import DiskError
+from chiron.errors import DiskError, InputError
 from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
 from chiron.models.failures import Misconfigured, Stopping
@@ -56,19 +56,24 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
         print(json.dumps(summary_json(summary), ensure_ascii=False))
     else:
         show_summary(summary, console)
+    for note in summary.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    code = 0
     match summary.halted:
-        case None:
-            code = 3 if summary.pending else 0
-        case Stopping():
-            code = 130
-        case Misconfigured() | DiskError():
-            code = 2
-        case _:
+        case None if summary.pending:
+            because = f", most of them because {escape(summary.pending_because)}" if summary.pending_because else ""
+            console.print(f"{summary.pending} pending{because}; run the same command again to go on with them")
             code = 3
-    if summary.halted is not None and not isinstance(summary.halted, Stopping):
-        console.print(f"[red]stopped:[/red] {escape(str(summary.halted))}")
-    if summary.pending:
-        console.print(f"{summary.pending} cases are pending: run the same command again to go on with them")
+        case None:
+            pass
+        case Stopping():
+            console.print(f"{summary.pending} pending; run the same command again to go on with them")
+            code = 130
+        case reason:
+            console.print(f"[red]stopped:[/red] {escape(str(reason))}")
+            code = 2 if isinstance(reason, Misconfigured | DiskError) else 3
+    if summary.total == summary.bad:
+        raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
     sys.exit(code)
 
 
@@ -83,7 +88,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
     console.print(
         f"[green]{summary.retained} retained[/green], {summary.rejected} rejected, {summary.unsolved} unsolved, {summary.pending} pending,"
-        f" {summary.bad} bad of {summary.total} cases in {duration(summary.seconds)}; mean MICS-Score {mean}"
+        f" {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
+        f" mean MICS-Score of the scored ones {mean}"
     )
     console.print(spending_table(summary.spending))
     if summary.spent_usd:
@@ -95,11 +101,11 @@ def show_summary(summary: RunSummary, console: Console) -> None:
 def spending_table(spending: tuple[Spending, ...]) -> Table:
     """Tokens, cost, seconds and retries by role and model."""
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "calls", "replayed", "tokens in", "tokens out", "USD", "s/call", "retries", "failed"):
-        table.add_column(title, justify="left" if title in {"role", "model"} else "right")
+    for title in ("role", "model", "calls", "replayed", "tokens in", "tokens out", "USD", "s/call", "retries", "failed", "cut off"):
+        table.add_column(title, justify="left" if title in {"role", "model"} else "right", no_wrap=True, overflow="fold")
     for s in spending:
         usd = f"{s.cost_usd:.4f}" if s.priced else "-"
         pace = f"{s.seconds / s.calls:.2f}" if s.calls else "-"
         counts = (s.calls, s.copied, s.prompt_tokens, s.completion_tokens)
-        table.add_row(s.role, s.model, *(f"{n:,}" for n in counts), usd, pace, str(s.retries), str(s.failed))
+        table.add_row(s.role, s.model, *(f"{n:,}" for n in counts), usd, pace, str(s.retries), str(s.failed), str(s.cut_off))
     return table

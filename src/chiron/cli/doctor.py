@@ -24,10 +24,12 @@ def command(
 ) -> None:
     """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing."""
     from chiron.mics.config import load_config
+    from chiron.mics.prompts import load_prompts
 
     console = results()
     checked = load_config(config)
-    console.print(f"{escape(str(config))}: the configuration is in order")
+    load_prompts({name: Path(path) for name, path in checked.search.prompts.items()})
+    console.print(f"{escape(str(config))} can be read; its models:")
     faults = asyncio.run(_examine(checked, console, ask=ask))
     if faults:
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
@@ -41,7 +43,7 @@ async def _examine(config: "RunConfig", console: "Console", *, ask: bool) -> int
         return [f async for f in probe(name, config.models[name], ask=ask, needs_image=needs_image)]
 
     faults = 0
-    for findings in asyncio.as_completed([look(name) for name in config.team_models()]):
+    for findings in [asyncio.create_task(look(name)) for name in config.team_models()]:
         for f in await findings:
             faults += f.ok is False
             mark, style = ("ok", "green") if f.ok else ("?", "yellow") if f.ok is None else ("FAULT", "red")

@@ -17,7 +17,7 @@ from chiron.models.desk import Count
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
-_ROLES = ("mentor", "intern", "judge")
+_ROLES = {"mentor": 0, "intern": 1, "judge": 2}
 
 
 @asynccontextmanager
@@ -50,11 +50,11 @@ def plain_line(run: Run) -> str:
     p = run.progress
     mean = "" if p.mean_score is None else f", mean MICS-Score {p.mean_score:.2f}"
     left = "" if p.seconds_left is None or not p.in_flight else f", {duration(p.seconds_left)} left"
-    calls = ", ".join(f"{role} {c.asked + c.free}" for role, c in by_role(run).items())
+    calls = ", ".join(f"{role} {c.asked} (+{c.free} known)" for role, c in by_role(run).items())
     cost = f", ${run.desk.budget.spent:.2f}" if run.desk is not None and run.desk.budget.spent else ""
     return (
-        f"{time.strftime('%H:%M:%S')} cases {p.already + p.done}/{p.total}: {p.retained} retained, {p.rejected + p.unsolved} rejected,"
-        f" {p.pending} pending, {p.bad} bad, {p.in_flight} in flight; calls {calls}{mean}{cost}{left}"
+        f"{time.strftime('%H:%M:%S')} cases {p.already + p.done}/{p.total}: {p.retained} retained, {p.rejected} rejected,"
+        f" {p.unsolved} unsolved, {p.pending} pending, {p.bad} bad, {p.in_flight} in flight; calls {calls}{mean}{cost}{left}"
     )
 
 
@@ -86,7 +86,7 @@ def panel(run: Run) -> Group:
     for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
         table.add_column(title, justify="left" if title in {"role", "model"} else "right")
     if run.desk is not None:
-        for (model, role), c in sorted(run.desk.counts.items(), key=lambda item: (_ROLES.index(item[0][1]), item[0][0])):
+        for (model, role), c in sorted(run.desk.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
             limiter = run.desk.endpoints[model].limiter
             allowed = f"{int(limiter.allowed)}/{limiter.ceiling}"
             numbers = [str(n) for n in (c.asked, c.free, c.in_flight, c.retries, c.failed)]
@@ -103,7 +103,7 @@ def by_role(run: Run) -> dict[str, Count]:
     sums = {role: Count() for role in _ROLES}
     if run.desk is not None:
         for (_, role), c in run.desk.counts.items():
-            s = sums[role]
+            s = sums.setdefault(role, Count())
             s.asked += c.asked
             s.free += c.free
     return sums

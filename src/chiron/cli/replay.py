@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from chiron.cli.consoles import messages
-from chiron.cli.search import Config, Json, RunDir
+from chiron.cli.search import Config, Images, Json, RunDir
 
 
 def command(
@@ -16,6 +16,7 @@ def command(
     config: Config,
     run: RunDir,
     cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they lie elsewhere now.")] = None,
+    images: Images = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls would be new, and leave.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -26,7 +27,7 @@ def command(
     from chiron.mics.rundir import RunDirectory
 
     source = RunDirectory(old)
-    setup = replay_setup(source, load_config(config), cases)
+    setup = replay_setup(source, load_config(config), cases, images, need_keys=not dry_run)
     new = replay_run(setup, source, run)
     plan = asyncio.run(rehearse(setup, source.ledger))
     console = messages()

@@ -12,7 +12,7 @@ from chiron.errors import InputError
 def command(
     run: RunDirArgument,
     cases: Annotated[str, typer.Option("--cases", metavar="N|all", help="How many cases to show in full.")] = "200",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it [default: DIR/report.html].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it (default: DIR/report.html).")] = None,
 ) -> None:
     """Write the report of a run anew, also while it goes on."""
     from chiron.report.page import write_report

@@ -8,7 +8,7 @@ import typer
 Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")]
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML; 'chiron init' writes one.")]
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory: made, or gone on with.")]
-Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: images/ beside CASES].")]
+Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
 

@@ -31,4 +31,5 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
     if status.reasons:
         console.print("not retained because: " + ", ".join(f"{name} {n}" for name, n in status.reasons.items()))
     console.print(spending_table(status.spending))
-    console.print(f"spent ${status.spent_usd:.4f}")
+    if status.spent_usd:
+        console.print(f"spent ${status.spent_usd:.4f}")

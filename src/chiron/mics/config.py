@@ -97,12 +97,13 @@ class RunConfig(Strict):
         return {name: self.models[name] for _, name in self.named()}
 
 
-def load_config(path: Path, **overrides: Any) -> RunConfig:
+def load_config(path: Path | str, **overrides: Any) -> RunConfig:
     """Read and check a configuration file; ``overrides`` replace keys of ``search``.
 
     Raises:
         InputError: with the place of the fault, and the nearest known key for one misspelt.
     """
+    path = Path(path)
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

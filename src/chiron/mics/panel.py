@@ -14,7 +14,7 @@ from chiron.mics.team import Draw, Policy, Seat, Team
 from chiron.mics.verdict import read_verdict
 from chiron.mics.words import steps_before_answer
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
-from chiron.models.failures import CallFailed, CutOff
+from chiron.models.failures import CallFailed
 
 T = TypeVar("T")
 JUDGE_DRAWS = 2
@@ -64,6 +64,17 @@ class Panel:
         calls = [self._call("intern", draw, messages, restart) for draw in self.policy.intern_draws(self.team)]
         return Score(tuple(await together(self._evaluate(call) for call in calls)))
 
+    @staticmethod
+    def demand_mentors(candidates: list[Candidate]) -> None:
+        """Nothing is to be concluded from zeros while a mentor's call failed: it might have known the way.
+
+        Raises:
+            TooFewAnswers: a mentor did not answer.
+        """
+        for candidate in candidates:
+            if candidate.missing:
+                raise TooFewAnswers(f"no candidate led to the answer, and {candidate.mentor} did not answer: {candidate.problem}")
+
     async def score_candidates(self, candidates: list[Candidate], *, restart: int) -> None:
         """Score every candidate there is.
 
@@ -106,11 +117,11 @@ class Panel:
             TooFewAnswers: the judge gave no verdict.
         """
         try:
-            verdict = await self._judge(answer)
+            verdict, problem = await self._judge(answer)
         except CallFailed as failure:
             raise TooFewAnswers(f"the judge did not answer: {failure.public}") from failure
         if verdict is None:
-            raise TooFewAnswers("the judge said neither yes nor no")
+            raise TooFewAnswers(str(problem))
         return verdict
 
     async def _propose(self, draw: Draw, prefix: tuple[str, ...], going_on: Path | None, restart: int) -> Candidate:
@@ -123,6 +134,8 @@ class Panel:
         except CallFailed as failure:
             return Candidate(name, None, problem=f"call failed: {failure.public}", missing=True)
         reasoning = parse_reasoning(reply.text)
+        if reply.cut_off:
+            return Candidate(name, None, problem=_cut_off(call))
         if not reasoning.steps:
             return Candidate(name, None, problem=f"unreadable: {', '.join(reasoning.defects)}")
         return self._candidate(Path(name, continue_from(prefix, reasoning), reasoning.answer, call.key), prefix)
@@ -141,22 +154,27 @@ class Panel:
             return Evaluation(name, temperature, None, None, f"call failed: {failure.public}", call.key)
         reasoning = parse_reasoning(reply.text)
         if reasoning.answer is None:
-            return Evaluation(name, temperature, None, False, f"no answer: {', '.join(reasoning.defects)}", call.key)
+            # It was asked and it answered; coming to nothing is not a failed call.
+            why = _cut_off(call) if reply.cut_off else ", ".join(reasoning.defects)
+            return Evaluation(name, temperature, None, False, f"no answer: {why}", call.key)
         try:
-            verdict = await self._judge(reasoning.answer)
+            verdict, problem = await self._judge(reasoning.answer)
         except CallFailed as failure:
             return Evaluation(name, temperature, reasoning.answer, None, f"not judged: {failure.public}", call.key)
-        problem = None if verdict is not None else "not judged: the judge said neither yes nor no"
-        return Evaluation(name, temperature, reasoning.answer, verdict, problem, call.key)
+        return Evaluation(name, temperature, reasoning.answer, verdict, problem and f"not judged: {problem}", call.key)
 
-    async def _judge(self, answer: str) -> bool | None:
+    async def _judge(self, answer: str) -> tuple[bool | None, str | None]:
+        """The verdict, or why there is none."""
         messages = self.prompts.judge(self.case.question, self.case.answer, answer)
         seat = self.team.judge
+        problem = ""
         for draw in range(JUDGE_DRAWS):
-            reply = await self._reply(Call("judge", seat.name, seat.identity, messages, 0.0, seat.max_tokens, draw))
+            call = Call("judge", seat.name, seat.identity, messages, 0.0, seat.max_tokens, draw)
+            reply = await self._reply(call)
             if (verdict := read_verdict(reply.text)) is not None:
-                return verdict
-        return None
+                return verdict, None
+            problem = f"the judge was {_cut_off(call)}" if reply.cut_off else "the judge said neither yes nor no"
+        return None, problem
 
     def _call(self, role: Role, draw: Draw, messages: tuple[Message, ...], restart: int) -> Call:
         seat: Seat = draw.seat
@@ -165,9 +183,11 @@ class Panel:
     async def _reply(self, call: Call) -> Reply:
         reply = await self._ask(call)
         self._costs[call.key] = reply.cost_usd
-        if reply.cut_off and call.role != "judge":  # a verdict is one word; what follows it may well be cut
-            raise CutOff(f"{call.model} reached its limit of {call.max_tokens} tokens: raise its max_tokens")
         return reply
+
+
+def _cut_off(call: Call) -> str:
+    return f"cut off at its limit of {call.max_tokens} tokens (search.max_tokens, or the model's own)"
 
 
 def _demand_quorum(score: Score, what: str) -> None:

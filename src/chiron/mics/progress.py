@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from chiron.mics.result import Outcome, SearchResult
+from chiron.models.ledger import ResultHead
 
 
 @dataclass
@@ -13,7 +14,7 @@ class Progress:
     total: int = 0
     """Cases selected."""
     already: int = 0
-    """Of these, done by an earlier process."""
+    """Of these, done by an earlier process; counted in what follows too."""
     done: int = 0
     """Ended by this process, pending and bad ones included."""
     in_flight: int = 0
@@ -42,16 +43,24 @@ class Progress:
     def ended(self, result: SearchResult) -> None:
         """Count a case that was searched."""
         self.done += 1
-        if result.outcome == Outcome.PENDING:
+        self._count(result.outcome, result.mics_score, retained=result.retained)
+
+    def known(self, head: ResultHead) -> None:
+        """Count a case that an earlier process ended."""
+        self.already += 1
+        self._count(head.outcome, head.mics_score, retained=head.retained)
+
+    def _count(self, outcome: str, score: float | None, *, retained: bool) -> None:
+        if outcome == Outcome.PENDING:
             self.pending += 1
-        elif result.retained:
+        elif retained:
             self.retained += 1
-        elif result.outcome == Outcome.UNSOLVED:
+        elif outcome == Outcome.UNSOLVED:
             self.unsolved += 1
         else:
             self.rejected += 1
-        if result.mics_score is not None:
-            self.score_sum += result.mics_score
+        if score is not None:
+            self.score_sum += score
             self.scored += 1
 
     def ended_badly(self) -> None:

@@ -18,7 +18,8 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 _FINAL = re.compile(
-    _LEAD + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?final[ \t]+(?:answer|diagnosis)(?P<is>[ \t]+is)?"
+    _LEAD + r"(?:so,?[ \t]+|therefore,?[ \t]+|thus,?[ \t]+)?(?:the[ \t]+|my[ \t]+)?"
+    r"(?:(?P<final>final[ \t]+)(?:answer|diagnosis|conclusion)|answer|conclusion)(?P<is>[ \t]+is)?"
     r"[ \t]*[*_]{0,3}(?P<mark>[ \t]*[:\uff1a\u2013\u2014\-])?[ \t]*[*_]{0,3}[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
@@ -129,7 +130,10 @@ def _is_step_mark(match: re.Match[str]) -> bool:
 
 
 def _is_final_mark(match: re.Match[str]) -> bool:
-    return bool(match["mark"] or match["is"] or match["lead"].strip())
+    """A line such as "The final answer is X" is one; a mere "answer" needs its colon."""
+    if match["final"]:
+        return bool(match["mark"] or match["is"] or match["lead"].strip())
+    return bool(match["mark"])
 
 
 def _answer(lines: list[str]) -> str:

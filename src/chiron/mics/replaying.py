@@ -59,7 +59,7 @@ async def rehearse(setup: Setup, ledger: Path) -> Rehearsal:
             if isinstance(case, BadCase):
                 continue
             try:
-                pictures = setup.pictures_of(case)
+                pictures = setup.pictures_of(case, hold=False)
             except ImageProblem:
                 continue
             cases += 1
@@ -79,8 +79,12 @@ def most_calls(team: Team, policy: Policy) -> int:
     return attempt * (policy.restarts + 1) + evaluations + 1
 
 
-def replay_setup(old: RunDirectory, config: RunConfig, cases: Path | None = None) -> Setup:
-    """The cases of an old run under another configuration; ``cases`` if they lie elsewhere now.
+def replay_setup(
+    old: RunDirectory, config: RunConfig, cases: Path | None = None, images: Path | None = None, *, need_keys: bool = True
+) -> Setup:
+    """The cases of an old run under another configuration; ``cases`` and ``images`` if they lie elsewhere now.
+
+    Without ``need_keys`` it can be rehearsed, but not asked.
 
     Raises:
         InputError: ``old`` is no run directory, or its cases are gone.
@@ -90,8 +94,8 @@ def replay_setup(old: RunDirectory, config: RunConfig, cases: Path | None = None
     if not path.is_file():
         raise InputError(f"the cases of {old.path} are no longer at {path}: name them with --cases FILE")
     shard = Shard.parse(run["shard"]) if run.get("shard") else None
-    images = Path(str(run.get("images"))) if cases is None else None
-    return Setup.of(Selection(path, run.get("limit"), shard), config, images)
+    folder = images if images is not None else Path(str(run.get("images"))) if cases is None else None
+    return Setup.of(Selection(path, run.get("limit"), shard), config, folder, need_keys=need_keys)
 
 
 def replay_run(setup: Setup, old: RunDirectory, new: Path) -> Run:

@@ -121,6 +121,8 @@ class SearchResult:
     """The interns with no reasoning at all."""
     tree: list[list[Level]] = field(default_factory=list)
     """A list of levels for the first attempt and for each restart."""
+    image_hashes: tuple[str, ...] = ()
+    """SHA-256 of the images as they were shown, in the case's order."""
     calls: int = 0
     """Distinct calls, whoever answered them."""
     cost_usd: float | None = None
@@ -154,6 +156,18 @@ class SearchResult:
             "uplift": None if baseline is None or self.mics_score is None else self.mics_score - baseline,
             "calls": self.calls,
             "cost_usd": self.cost_usd,
+            "provenance": self._provenance(levels),
+        }
+
+    def _provenance(self, levels: list[Level]) -> dict[str, Any]:
+        """By which a row can be traced: hashes of case and images, and the ledger's keys of what wrote and what tried the path."""
+        chosen = [c for level in levels for c in level.candidates if c.mentor == level.chosen and c.path is not None]
+        return {
+            "case": self.case.fingerprint,
+            "images": list(self.image_hashes),
+            "path": self.path.key if self.path else None,
+            "mentors": [c.path.key for c in chosen if c.path is not None],
+            "evaluations": [e.key for e in self.score.evaluations],
         }
 
     def to_record(self) -> dict[str, Any]:
@@ -173,5 +187,5 @@ class SearchResult:
         scores: dict[str, list[float | None]] = {}
         for level in levels:
             for candidate in level.candidates:
-                scores.setdefault(candidate.mentor, []).append(candidate.score.value if candidate.path else None)
+                scores.setdefault(candidate.mentor, []).append(candidate.score.value if candidate.score.answered else None)
         return scores

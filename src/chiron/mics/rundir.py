@@ -36,6 +36,7 @@ PATH_FIELDS = (
     "uplift",
     "calls",
     "cost_usd",
+    "provenance",
 )
 """Of a line of ``paths.jsonl``, in order."""
 REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELDS[1:5], "final_answer", *PATH_FIELDS[6:])
@@ -66,7 +67,7 @@ class RunDirectory:
             raise InputError(f"run directory {self.path} cannot be made: {error.strerror}") from error
         lock = FileLock(self.path / "run.lock", mode=0o600)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1.0)  # "chiron status" looks at it for a moment
         except Timeout:
             raise InputError(f"{self.path} is in use by another process: wait for it, or choose another --run") from None
         except OSError as error:

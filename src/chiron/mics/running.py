@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +17,7 @@ from chiron.mics.progress import Progress
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult
 from chiron.mics.rundir import RunDirectory
-from chiron.mics.search import search
+from chiron.mics.search import RULES, search
 from chiron.mics.selection import Selection
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
@@ -23,7 +25,7 @@ from chiron.models.budget import Budget
 from chiron.models.call import Picture, Role
 from chiron.models.config import max_tokens_of
 from chiron.models.desk import Desk, Endpoint
-from chiron.models.failures import Halted
+from chiron.models.failures import CallerFault, Halted
 from chiron.models.ledger import Ledger, Spending, StoredResult
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.pictures import PictureStore
@@ -46,7 +48,7 @@ class Setup:
     pictures: PictureStore
 
     @classmethod
-    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None) -> Self:
+    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
         """Check that everything is there before anything is paid for.
 
         Raises:
@@ -55,7 +57,9 @@ class Setup:
         folder = image_folder(selection.cases, images)
         prompts = load_prompts({name: Path(path) for name, path in config.search.prompts.items()})
         pictures = PictureStore()
-        endpoints = build_endpoints(config.team_models(), pictures=pictures, catalogue=lambda: Catalogue.beside(selection.cases))
+        endpoints = build_endpoints(
+            config.team_models(), pictures=pictures, catalogue=lambda: Catalogue.beside(selection.cases), need_keys=need_keys
+        )
 
         def seat(role: Role, name: str) -> Seat:
             limit = max_tokens_of(config.models[name], getattr(config.search.max_tokens, role))
@@ -89,18 +93,22 @@ class Setup:
             "interns": [[s.name, s.identity, s.max_tokens] for s in self.team.interns],
             "judge": [self.team.judge.name, self.team.judge.identity, self.team.judge.max_tokens],
         }
-        return {**seats, **rules, "prompts": self.prompts.hashes()}
+        return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
 
-    def pictures_of(self, case: Case) -> tuple[Picture, ...]:
-        """Check a case's images and make them known by their hashes.
+    def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[Picture, ...]:
+        """Check a case's images, and hold them encoded until :meth:`PictureStore.release`. Meant for a thread.
 
         Raises:
             ImageProblem: one cannot be used.
+            CallerFault: one went away while it was looked at.
         """
         checked = [self.images.check(name) for name in case.images]
         for image in checked:
             self.pictures.add(image.sha256, image.path)
-        return tuple(Picture(image.sha256, self.policy.image_side) for image in checked)
+        pictures = tuple(Picture(image.sha256, self.policy.image_side) for image in checked)
+        if hold:
+            self.pictures.hold(pictures)
+        return pictures
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,10 @@ class RunSummary:
     seconds: float
     halted: Halted | DiskError | None = None
     """Why it ended early, if it did."""
+    pending_because: str | None = None
+    """The commonest reason of the pending cases."""
+    notes: tuple[str, ...] = ()
+    """What a person should know besides."""
 
 
 @dataclass
@@ -173,8 +185,11 @@ class Run:
                     if isinstance(case, BadCase):
                         self._record_bad(desk, position, case.label, case)
                         continue
-                    if _is_done(case, known):
-                        self.progress.already += 1
+                    head = known.pop(case.id, None)
+                    if head is not None and head.position != position:
+                        desk.ledger.move_result(case.id, position)
+                    if head is not None and head.fingerprint == case.fingerprint and head.outcome != Outcome.PENDING:
+                        self.progress.known(head)
                         continue
                     await places.acquire()
                     if desk.halted is not None:
@@ -182,6 +197,9 @@ class Run:
                     self.progress.in_flight += 1
                     task = group.create_task(self._search_one(desk, case, position, rank))
                     task.add_done_callback(lambda _: places.release())
+            if desk.halted is None and self.setup.selection.is_whole:
+                for gone in known:
+                    desk.ledger.drop_result(gone)
         except ExceptionGroup as group_error:
             # Cases fail alone; what comes out here is a bug or a full disk, and the first of them tells it.
             raise group_error.exceptions[0] from None
@@ -191,12 +209,13 @@ class Run:
 
     async def _search_one(self, desk: Desk, case: Case, position: int, rank: int) -> None:
         setup = self.setup
+        pictures: tuple[Picture, ...] = ()
         try:
             pictures = await asyncio.to_thread(setup.pictures_of, case)
             result = await search(case, setup.team, desk.line(rank), setup.policy, prompts=setup.prompts, pictures=pictures)
             self.progress.ended(result)
-        except ImageProblem as problem:
-            self._record_bad(desk, position, case.id, BadCase(position + 1, case.id, str(problem)))
+        except (ImageProblem, CallerFault) as problem:
+            self._record_bad(desk, position, case.id, BadCase(case.line, case.id, str(problem)))
             return
         except Halted as reason:
             result = SearchResult(case, setup.policy.stop, reason=Reason.CALLS_FAILED, detail=str(reason))
@@ -205,6 +224,7 @@ class Run:
             return
         finally:
             self.progress.in_flight -= 1
+            setup.pictures.release(pictures)
         self._record(desk, result, position)
 
     def _record(self, desk: Desk, result: SearchResult, position: int) -> None:
@@ -242,7 +262,8 @@ class Run:
             await asyncio.sleep(wait)
             began = time.monotonic()
             try:
-                self.directory.write_derived(desk.ledger)
+                # In a thread, on a connection of its own: at sixty thousand cases it takes many seconds, and calls are waiting.
+                await asyncio.to_thread(_derive, self.directory)
             except DiskError as reason:
                 desk.halt(reason)
                 return
@@ -257,6 +278,7 @@ class Run:
             "shard": f"{s.index}/{s.count}" if (s := self.setup.selection.shard) else None,
             "limit": self.setup.selection.limit,
             "config": self.setup.config.model_dump(mode="json"),
+            "prompts": dict(self.setup.prompts.texts),
         }
         known = self.directory.read_run() or {}
         source = str(self.replayed_from.resolve()) if self.replayed_from else known.get("replayed_from")
@@ -281,9 +303,16 @@ class Run:
             spent_usd=ledger.spent_usd(),
             seconds=time.monotonic() - self.progress.began,
             halted=self.desk.halted,
+            pending_because=_commonest(str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.PENDING),
+            notes=tuple(self.desk.notes.values()),
         )
 
 
-def _is_done(case: Case, known: dict[str, tuple[str, str]]) -> bool:
-    fingerprint, outcome = known.get(case.id, ("", Outcome.PENDING))
-    return fingerprint == case.fingerprint and outcome != Outcome.PENDING
+def _derive(directory: RunDirectory) -> None:
+    with Ledger.read(directory.ledger) as ledger:
+        directory.write_derived(ledger)
+
+
+def _commonest(texts: Iterable[str]) -> str | None:
+    found = Counter(texts).most_common(1)
+    return found[0][0] if found else None

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from chiron.cases.case import Case
+from chiron.errors import InputError
 from chiron.mics.panel import Panel, TooFewAnswers
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchResult
@@ -11,6 +12,9 @@ from chiron.mics.score import Score
 from chiron.mics.team import Policy, Team
 from chiron.mics.words import giveaway
 from chiron.models.call import Ask, Picture
+
+RULES = 1
+"""Of how replies are read, judged and chosen from; raised when the same replies would give another result."""
 
 
 async def search(
@@ -30,10 +34,15 @@ async def search(
         The outcome, the path, and the tree. Failed calls make a case pending, never unsolved.
 
     Raises:
+        InputError: there are not as many pictures as the case has images.
         Halted: ``ask`` sends no more calls.
     """
+    if len(pictures) != len(case.images):
+        raise InputError(
+            f"case {case.id} has {len(case.images)} images, but {len(pictures)} pictures were given: pass pictures=, one an image"
+        )
     panel = Panel(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
-    result = SearchResult(case, policy.stop)
+    result = SearchResult(case, policy.stop, image_hashes=tuple(p.sha256 for p in pictures))
     try:
         await _search(panel, policy, result)
     except TooFewAnswers as shortage:
@@ -53,6 +62,7 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
         result.tree.append(levels)
         prefix: tuple[str, ...] = ()
         chosen: Path | None = None
+        refuted: set[tuple[str, ...]] = set()
 
         for depth in range(1, policy.depth + 1):
             candidates = await panel.propose(prefix, chosen, restart=restart)
@@ -61,9 +71,11 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
             await panel.score_candidates(candidates, restart=restart)
 
             readable = [c for c in candidates if c.path is not None]
-            full = [c for c in readable if c.score.full]
             if not any(c.score.correct for c in readable):
+                panel.demand_mentors(candidates)
                 break  # all zero: begin anew from the root
+            # A whole path that the interns could not follow is not tried again because its prefix is still a good one.
+            full = [c for c in readable if c.score.full and c.path is not None and c.path.steps not in refuted]
 
             best = _most_trusted(full, levels, chance) if full else _best(readable, levels, chance)
             prefix, chosen, level.chosen = best.prefix, best.path, best.mentor
@@ -73,6 +85,8 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
             if policy.stop == "verified" and (full or depth == policy.depth):
                 score, level.whole_steps = await panel.score_whole(chosen, restart=restart)
                 level.whole = score
+            if full and not score.full:
+                refuted.add(chosen.steps)
             if (full and score.full) or depth == policy.depth:
                 await _conclude(panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
                 return
@@ -80,7 +94,11 @@ async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
     unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)
     result.outcome = Outcome.UNSOLVED
     result.reason = Reason.NO_READABLE_REASONING if unreadable else Reason.ALL_ZERO
-    result.detail = "no mentor wrote steps that can be read" if unreadable else "no intern came to the answer from any candidate"
+    result.detail = (
+        "no mentor wrote steps that can be read"
+        if unreadable
+        else f"at depth {len(result.tree[-1])} no candidate led an intern to the answer"
+    )
 
 
 def _most_trusted(full: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:

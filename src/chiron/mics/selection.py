@@ -57,6 +57,11 @@ class Selection:
             taken += 1
             yield position, case
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all the cases of the file."""
+        return self.limit is None and self.shard is None
+
     def count(self) -> int:
         """How many there are; reads the file once."""
         return sum(1 for _ in self)

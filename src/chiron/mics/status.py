@@ -26,13 +26,13 @@ class Status:
     spent_usd: float
 
 
-def read_status(path: Path) -> Status:
+def read_status(path: Path | str) -> Status:
     """Sum up a run.
 
     Raises:
         InputError: ``path`` is no run directory.
     """
-    directory = RunDirectory(path)
+    directory = RunDirectory(Path(path))
     run = directory.need_run()
     with Ledger.read(directory.ledger) as ledger:
         outcomes: Counter[str] = Counter()

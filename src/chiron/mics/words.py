@@ -7,21 +7,25 @@ _STOP = frozenset(
     """
     a an and are as at be been by can cannot could do does due for from had has have if in into is it its may might more most no nor not
     of on or other our shall should such than that the their there these this those to was were which while who will with within would
-    most likely possible potential probable associated secondary related confirmed biopsy
+    yes most likely possible potential probable associated secondary related confirmed biopsy
     """.split()
 )
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 _TOLD = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
 _SAYS = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
-_KNOWN = r"(?:correct|given|provided|known|stated)"
+_KNOWN = r"(?:correct|given|provided|stated)"
 _GIVEAWAYS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+{_TOLD}\b",
         r"\b(?:given|provided|stated|known|supplied|reference|listed)\s+(?:correct\s+)?answer\b",
         r"\banswer\s+(?:given|provided|supplied|stated)\b",
-        rf"\b(?:case|clinical)\s+(?:information|details?|data|record|file)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_SAYS}\b",
+        rf"\bcase\s+(?:information|details?|data|record|file|description)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_SAYS}\b",
+        r"\b(?:provided|given|supplied)\s+(?:radiolog\w+\s+)?(?:findings?|captions?|reports?|diagnosis)\b",
+        r"\b(?:radiolog(?:y|ical|ist'?s?)\s+)(?:report|findings?)\s+(?:explicitly\s+|clearly\s+)?(?:states?|says?|describes?|mentions?|notes?)\b",
+        r"\b(?:correct|right|true)\s+(?:answer|diagnosis)\s+(?:given|provided|stated)\b",
+        r"\b(?:i|we)\s+(?:are|were|have\s+been)\s+told\b",
         r"\bas\s+(?:given|provided|stated|specified|indicated)\s+in\s+the\s+(?:case|answer|prompt|findings|caption|report|input)\b",
         r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label)|reference\s+answer)\b",
         r"\b(?:i|we)\s+(?:already\s+)?know\s+(?:that\s+)?the\s+(?:correct\s+|final\s+|right\s+)?(?:answer|diagnosis)\b",
@@ -46,8 +50,8 @@ def content_words(text: str) -> frozenset[str]:
 def names_answer(step: str, answer: str) -> bool:
     """Whether a step names the answer: it holds its content words, all of up to three, four in five of more."""
     wanted = content_words(answer)
-    if not wanted:
-        return False
+    if not {w for w in wanted if w not in _STOP and (len(w) > 1 or w.isdigit())}:
+        return False  # "No" or "A": every text holds it, and none names it
     held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
     needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
     return len(wanted & held) >= needed

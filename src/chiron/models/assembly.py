@@ -13,14 +13,16 @@ from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy
 
 
-def build_endpoint(name: str, config: ModelConfig, *, pictures: PictureStore, catalogue: Callable[[], Catalogue]) -> Endpoint:
+def build_endpoint(
+    name: str, config: ModelConfig, *, pictures: PictureStore, catalogue: Callable[[], Catalogue], need_keys: bool = True
+) -> Endpoint:
     """One configured model, ready to be asked. ``catalogue`` is called only if an embedded model needs it.
 
     Raises:
         InputError: a key is missing, or there is no such embedded model.
     """
     if isinstance(config, OpenAIModel):
-        provider: Provider = OpenAICompatible(name, config, pictures)
+        provider: Provider = OpenAICompatible(name, config, pictures, need_key=need_keys)
         retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline)
         limiter = Limiter(config.concurrency, config.requests_per_minute)
         return Endpoint(provider, limiter, retry, config.price, config.image_tokens)
@@ -28,11 +30,13 @@ def build_endpoint(name: str, config: ModelConfig, *, pictures: PictureStore, ca
 
 
 def build_endpoints(
-    models: Mapping[str, ModelConfig], *, pictures: PictureStore, catalogue: Callable[[], Catalogue]
+    models: Mapping[str, ModelConfig], *, pictures: PictureStore, catalogue: Callable[[], Catalogue], need_keys: bool = True
 ) -> dict[str, Endpoint]:
     """Every configured model, by name.
 
     Raises:
         InputError: as :func:`build_endpoint`.
     """
-    return {name: build_endpoint(name, config, pictures=pictures, catalogue=catalogue) for name, config in models.items()}
+    return {
+        name: build_endpoint(name, config, pictures=pictures, catalogue=catalogue, need_keys=need_keys) for name, config in models.items()
+    }

@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 KEY_VERSION = 1
 """Part of every key. To be raised if the canonical form ever changes: old ledgers then miss, and never lie."""
 
-Role = Literal["mentor", "intern", "judge"]
+Role = str
+"""``mentor``, ``intern``, ``judge``; other jobs bring their own."""
 
 
 @dataclass(frozen=True, slots=True)

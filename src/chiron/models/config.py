@@ -48,6 +48,8 @@ class OpenAIModel(Strict):
     """Sent with every call as they are, for example ``{reasoning_effort: low}``."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent with every call. Not for keys: they belong in ``api_key_env``."""
+    revision: str | None = None
+    """Tells two models of one name apart, so that a replay does not take one's replies for the other's."""
     price: Price | None = None
     """Needed for a budget."""
     image_tokens: PositiveInt = 4096
@@ -61,6 +63,9 @@ class OpenAIModel(Strict):
             raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
         if self.base_url.rstrip("/").endswith("/chat/completions"):
             raise ValueError("base_url must end before /chat/completions")
+        for name in self.parameters:
+            if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
+                raise ValueError(f"parameters holds '{name}', which chiron sets itself")
         for name in self.headers:
             if name.lower() in {"authorization", "api-key", "x-api-key"}:
                 raise ValueError(f"header '{name}' carries a key: name its environment variable in api_key_env")

@@ -1,19 +1,20 @@
 """The desk: where every call is asked. Ledger first, then one request for all who ask the same, within limits and budget."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from chiron.errors import DiskError
-from chiron.models.budget import Budget
+from chiron.errors import ChironError, DiskError
+from chiron.models.budget import Budget, Reservation
 from chiron.models.call import Ask, Call, Picture, Reply, Text
 from chiron.models.config import Price
-from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping
+from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
 from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
 from chiron.models.provider import Provider
-from chiron.models.retry import RetryPolicy, persevere
+from chiron.models.retry import RetryPolicy, Spent, persevere
 
 DOWN_AFTER = 10
 """Calls to one endpoint that fail for good in a row, before the run stops rather than waste what the others answer."""
@@ -30,6 +31,8 @@ class Endpoint:
     image_tokens: int = 4096
     has_answered: bool = False
     failed_in_a_row: int = 0
+    surprise: float = 1.0
+    """How many times more than the bound a reply once cost; later bounds are raised by it."""
 
     def most_it_can_cost(self, call: Call) -> float:
         """USD. A token is at least a byte of UTF-8, so bytes bound the prompt; images are bounded by configuration."""
@@ -39,7 +42,7 @@ class Endpoint:
         text = sum(len(p.text.encode("utf-8", "surrogatepass")) for p in parts if isinstance(p, Text))
         pictures = sum(isinstance(p, Picture) for p in parts)
         prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
-        return (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
+        return self.surprise * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
 
     def cost(self, call: Call, reply: Reply) -> float | None:
         """USD, ``None`` without a price. An endpoint that does not count its tokens is taken at the most it can cost."""
@@ -75,7 +78,10 @@ class Desk:
         self.budget = budget if budget is not None else Budget(None)
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)
         self.halted: Halted | DiskError | None = None
+        self.notes: dict[str, str] = {}
+        """What a person should know in the end, by model."""
         self._pending: dict[str, asyncio.Task[Reply]] = {}
+        self._stopped = asyncio.Event()
 
     def line(self, rank: int) -> Ask:
         """An ``ask`` whose calls go before those of higher rank."""
@@ -114,6 +120,9 @@ class Desk:
         """Send nothing more. What is under way is still received and kept."""
         if self.halted is None:
             self.halted = reason
+            self._stopped.set()
+            for endpoint in self.endpoints.values():
+                endpoint.limiter.close(reason)
 
     def stop(self) -> None:
         """Halt because a person asked for it."""
@@ -139,7 +148,7 @@ class Desk:
 
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
-        attempts = 0
+        attempts, spent = 0, Spent()
         count.in_flight += 1
 
         async def attempt() -> Reply:
@@ -148,25 +157,14 @@ class Desk:
                 if self.halted is not None:
                     raise self.halted.with_traceback(None)
                 reservation = await self.budget.reserve(endpoint.most_it_can_cost(call))
-                most, cost = reservation.amount, 0.0
                 attempts += 1
                 count.retries += attempts > 1
+                began = asyncio.get_running_loop().time()
                 try:
-                    reply = await endpoint.provider.complete(call)
-                    cost = endpoint.cost(call, reply) or 0.0
-                    endpoint.limiter.succeeded()
-                except RateLimited as failure:
-                    endpoint.limiter.rate_limited(epoch, failure.retry_after)
-                    raise
-                except CallFailed as failure:
-                    cost = most if failure.maybe_billed else 0.0
-                    raise
-                except asyncio.CancelledError:
-                    cost = most
-                    raise
+                    reply = await self._attempt(call, endpoint, epoch, reservation)
                 finally:
-                    await reservation.settle(cost)
-                return replace(reply, attempts=attempts, cost_usd=None if endpoint.price is None else cost)
+                    spent.seconds += asyncio.get_running_loop().time() - began
+                return replace(reply, attempts=attempts)
 
         def on_failure(failure: CallFailed) -> None:
             if failure.maybe_billed and endpoint.price is not None:
@@ -174,7 +172,7 @@ class Desk:
                 self.ledger.note_failure(call, failure.kind, str(failure), final=False, cost_at_most=lost)
 
         try:
-            reply = await persevere(attempt, endpoint.retry, on_failure=on_failure)
+            reply = await persevere(attempt, endpoint.retry, spent=spent, on_failure=on_failure, sleep=self._wait)
             self.ledger.put(call, reply)
         except CallFailed as failure:
             count.failed += 1
@@ -189,6 +187,47 @@ class Desk:
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
 
+    async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation) -> Reply:
+        """Send it once; the limiter hears how it went, and the budget what it cost."""
+        most, cost = reservation.amount, 0.0
+        try:
+            reply = await endpoint.provider.complete(call)
+            cost = endpoint.cost(call, reply) or 0.0
+            endpoint.limiter.succeeded()
+        except RateLimited as failure:
+            endpoint.limiter.rate_limited(epoch, failure.retry_after)
+            raise
+        except CallFailed as failure:
+            cost = most if failure.maybe_billed else 0.0
+            raise
+        except asyncio.CancelledError:
+            cost = most  # it was sent, and may be billed
+            raise
+        except ChironError:
+            raise
+        except Exception as error:
+            # A reply can be odd in ways that nobody thought of; that is this call's failure, not the run's.
+            cost = most
+            raise Transient(f"{call.model}: {type(error).__name__} while reading its reply", maybe_billed=True) from error
+        finally:
+            await reservation.settle(cost)
+        if cost > most:
+            self._surprised(call, endpoint, cost, most)
+        return replace(reply, cost_usd=None if endpoint.price is None else cost)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait between attempts, or until the run stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    def _surprised(self, call: Call, endpoint: Endpoint, cost: float, most: float) -> None:
+        """A reply cost more than any was thought to: its image tokens are set too low, or the endpoint counts in a way of its own."""
+        endpoint.surprise *= cost / most if most else 1.0
+        self.notes[call.model] = (
+            f"model '{call.model}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
+            " until then more is set aside for its calls"
+        )
+
     def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
         """Keep the failure; halt the run where it tells of more than this call."""
         try:
@@ -199,7 +238,7 @@ class Desk:
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
             self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure}. Check its base_url, model and key"))
-        elif misconfigured or not isinstance(failure, CallerFault):
+        elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(

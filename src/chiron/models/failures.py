@@ -37,16 +37,10 @@ class CallerFault(CallFailed):
 
     kind = "caller"
 
-    def __init__(self, message: str, *, public: str | None = None, misconfigured: bool = False) -> None:
+    def __init__(self, message: str, *, public: str | None = None, misconfigured: bool = False, maybe_billed: bool = False) -> None:
         """``misconfigured``: not this call but every call to the endpoint is wrong (key, address, model name)."""
-        super().__init__(message, public=public)
+        super().__init__(message, public=public, maybe_billed=maybe_billed)
         self.misconfigured = misconfigured
-
-
-class CutOff(CallerFault):
-    """The token limit ended the reply before it was whole: the model's ``max_tokens`` is too low for it."""
-
-    kind = "cut_off"
 
 
 class Halted(ChironError):

@@ -63,7 +63,9 @@ class Spending:
     seconds: float
     retries: int
     failed: int
-    """Calls that got no answer in the end."""
+    """How often a call got no answer in the end; a later run may have got it."""
+    cut_off: int = 0
+    """Replies that the token limit ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,17 @@ class StoredResult:
     retained: bool
     mics_score: float | None
     record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultHead:
+    """A result without its record."""
+
+    position: int
+    fingerprint: str
+    outcome: str
+    retained: bool
+    mics_score: float | None
 
 
 class Ledger:
@@ -104,7 +117,8 @@ class Ledger:
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from error
         with _readable(path):
-            db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            # By URI, because a ledger is attached by URI later, and not every SQLite takes one otherwise.
+            db = sqlite3.connect(path.resolve().as_uri(), uri=True, timeout=30, isolation_level=None)
             db.execute("PRAGMA journal_mode=WAL")
             # NORMAL: a killed process loses nothing; only a power cut may cost the last moments.
             db.execute("PRAGMA synchronous=NORMAL")
@@ -201,12 +215,21 @@ class Ledger:
         """Forget the results of one outcome, because the run about to begin finds them anew."""
         self._write("DELETE FROM results WHERE outcome = ?", (outcome,))
 
-    def result_heads(self) -> dict[str, tuple[str, str]]:
-        """Fingerprint and outcome of every case on record, by its id."""
-        return {
-            case: (fingerprint, outcome)
-            for case, fingerprint, outcome in self._db.execute("SELECT case_id, fingerprint, outcome FROM results")
-        }
+    def result_heads(self) -> dict[str, ResultHead]:
+        """What is known of every case on record, by its id."""
+        rows = self._db.execute("SELECT case_id, position, fingerprint, outcome, retained, mics_score FROM results")
+        heads = {}
+        for case_id, position, fingerprint, outcome, retained, score in rows:
+            heads[case_id] = ResultHead(position, fingerprint, outcome, bool(retained), score)
+        return heads
+
+    def move_result(self, case_id: str, position: int) -> None:
+        """The case stands elsewhere in its file now."""
+        self._write("UPDATE results SET position = ? WHERE case_id = ?", (position, case_id))
+
+    def drop_result(self, case_id: str) -> None:
+        """The case is in the file no more. Its replies stay: should it come back, it costs nothing."""
+        self._write("DELETE FROM results WHERE case_id = ?", (case_id,))
 
     def results(self, *, retained: bool | None = None) -> Iterator[StoredResult]:
         """Every result in the order of the case file, one at a time; only the retained ones, or only the others, by choice."""
@@ -243,14 +266,15 @@ class Ledger:
         }
         rows = self._db.execute(
             "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"
-            " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*), SUM(seconds), SUM(attempts-1)"
+            " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*),"
+            " SUM(seconds), SUM(attempts-1), SUM(finish = 'length')"
             " FROM calls GROUP BY model, role"
         )
         found = {}
-        for model, role, calls, copied, prompt, completion, cost, priced, seconds, retries in rows:
+        for model, role, calls, copied, prompt, completion, cost, priced, seconds, retries, cut_off in rows:
             finals, lost = failed.pop((model, role), (0, 0.0))
             found[model, role] = Spending(
-                model, role, calls, copied, prompt, completion, cost + lost, bool(priced), seconds, retries, finals
+                model, role, calls, copied, prompt, completion, cost + lost, bool(priced), seconds, retries, finals, cut_off
             )
         for (model, role), (finals, lost) in failed.items():
             found[model, role] = Spending(model, role, 0, 0, 0, 0, lost, lost > 0, 0.0, 0, finals)

@@ -29,6 +29,7 @@ class Limiter:
         self._burst = max(0.0, 0.1 - self._gap)
         self._next_slot = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed: Exception | None = None
 
     @property
     def queued(self) -> int:
@@ -57,14 +58,25 @@ class Limiter:
         if retry_after:
             self._not_before = max(self._not_before, self._now() + retry_after)
 
+    def close(self, reason: Exception) -> None:
+        """Let nobody in any more: whoever waits, and whoever comes, gets ``reason``."""
+        self._closed = reason
+        for *_, future in self._waiting:
+            if not future.done():
+                future.set_exception(reason.with_traceback(None))
+        self._waiting.clear()
+
     async def _enter(self, rank: int) -> None:
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (rank, next(self._order), future))
         self._admit()
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # admitted and cancelled at once: give the place back
+            # Admitted and cancelled at once: give the place back.
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.in_flight -= 1
                 self._admit()
             raise

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from chiron.errors import InputError
-from chiron.models.call import Call, Message, Reply, Text, Usage
+from chiron.models.call import Call, Message, Picture, Reply, Text, Usage
 from chiron.models.config import OpenAIModel
 from chiron.models.failures import CallerFault, CallFailed, RateLimited, Transient
 from chiron.models.pictures import PictureStore
@@ -25,12 +25,14 @@ _RETRYABLE = frozenset({408, 409, 423, 425, 500, 502, 503, 504, 507, 520, 521, 5
 _EVERY_CALL = frozenset({401, 403, 404, 405})
 """Statuses that speak of the key, the address or the model's name, not of one call."""
 _MAX_REPLY_BYTES = 32 * 2**20
+_HOLE = "chiron:image:69d1c2"
+"""Where an image goes in a request."""
 
 
 class OpenAICompatible:
     """One model behind one endpoint."""
 
-    def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore) -> None:
+    def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore, *, need_key: bool = True) -> None:
         """Read the key from the environment; connect at the first call.
 
         Raises:
@@ -40,7 +42,7 @@ class OpenAICompatible:
         self.config = config
         self.identity = _identity(config)
         self._pictures = pictures
-        self._key = read_key(name, config)
+        self._key = read_key(name, config) if need_key else None
         self._url = config.base_url.rstrip("/") + "/chat/completions"
         self._session: aiohttp.ClientSession | None = None
 
@@ -56,7 +58,7 @@ class OpenAICompatible:
         seconds = time.perf_counter() - began
         if status != 200:
             raise classify_status(status, headers, self._redact(text), self.name)
-        return read_reply(self._redact(text), seconds, self.name)
+        return read_reply(text, seconds, self.name)
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of a GET below the base URL; for ``chiron doctor``.
@@ -67,6 +69,8 @@ class OpenAICompatible:
         try:
             async with self._connection().get(self.config.base_url.rstrip("/") + path) as response:
                 return response.status, self._redact(await response.text(errors="replace"))
+        except aiohttp.ClientConnectorError as error:
+            raise Transient(self._broken(error.os_error)) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Transient(self._broken(error)) from error
 
@@ -85,16 +89,26 @@ class OpenAICompatible:
         }
         if self.config.temperature:
             payload["temperature"] = call.temperature
-        return json.dumps(payload, separators=(",", ":")).encode()
+        # Images are put in as bytes afterwards: going through a megabyte of base64 once more a call would be most of its cost.
+        pictures = [p for m in call.messages for p in m.parts if isinstance(p, Picture)]
+        body = json.dumps(payload, separators=(",", ":")).encode()
+        if not pictures:
+            return body
+        pieces = body.split(_HOLE.encode())
+        if len(pieces) != len(pictures) + 1:
+            raise CallerFault(f"a text holds the mark {_HOLE}")
+        whole = [pieces[0]]
+        for picture, piece in zip(pictures, pieces[1:], strict=True):
+            whole += [self._pictures.data_url(picture), piece]
+        return b"".join(whole)
 
-    def _message(self, message: Message) -> dict[str, Any]:
+    @staticmethod
+    def _message(message: Message) -> dict[str, Any]:
         if all(isinstance(p, Text) for p in message.parts):
             # Plain text, because many templates of local servers take nothing else where there is no image.
             return {"role": message.role, "content": message.text}
         content = [
-            {"type": "text", "text": part.text}
-            if isinstance(part, Text)
-            else {"type": "image_url", "image_url": {"url": self._pictures.data_url(part)}}
+            {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image_url", "image_url": {"url": _HOLE}}
             for part in message.parts
         ]
         return {"role": message.role, "content": content}
@@ -104,13 +118,15 @@ class OpenAICompatible:
         try:
             async with self._connection().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 return response.status, response.headers, await _read_bounded(response)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Transient(f"{self.name} at {self.config.base_url} took no connection in time") from error
         except TimeoutError as error:
             # It was sent, so the model may have worked all the same.
             raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
         except aiohttp.InvalidURL as error:
             raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
-            raise Transient(self._broken(error)) from error
+            raise Transient(self._broken(error.os_error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Transient(self._broken(error), maybe_billed=True) from error
 
@@ -129,7 +145,8 @@ class OpenAICompatible:
         return self._session
 
     def _broken(self, error: BaseException) -> str:
-        return self._redact(f"{self.name} at {self.config.base_url} cannot be reached: {str(error) or type(error).__name__}")
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        return self._redact(f"{self.name} at {self.config.base_url} cannot be reached: {why}: is it running there?")
 
     def _redact(self, text: str) -> str:
         """Some servers echo the key in their errors."""
@@ -173,6 +190,8 @@ def _identity(config: OpenAIModel) -> str:
     shape = {**config.parameters}
     if not config.temperature:
         shape["temperature"] = None
+    if config.revision:
+        shape["revision"] = config.revision
     suffix = f" {json.dumps(shape, sort_keys=True)}" if shape else ""
     return f"openai:{config.model}{suffix}"
 
@@ -188,7 +207,8 @@ def classify_status(status: int, headers: Mapping[str, str], text: str, name: st
     if status == 429 or (status in {503, 529} and after is not None):
         return RateLimited(full, retry_after=after, public=public)
     if status in _RETRYABLE or status >= 500:
-        return Transient(full, public=public)
+        # The gateway gave up waiting; the model behind it may have worked all the same.
+        return Transient(full, public=public, maybe_billed=status in {408, 504, 522, 524})
     if status in _EVERY_CALL or 300 <= status < 400:
         return CallerFault(full, misconfigured=True)
     return CallerFault(full, public=public)
@@ -202,7 +222,7 @@ def read_reply(text: str, seconds: float, name: str) -> Reply:
     """
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         what = "an HTML page" if text.lstrip()[:1] == "<" else "something that is not JSON" if text.strip() else "nothing"
         raise Transient(f"{name} sent {what} with status 200", maybe_billed=True) from None
     if not isinstance(body, dict):
@@ -213,10 +233,10 @@ def read_reply(text: str, seconds: float, name: str) -> Reply:
     message = choice.get("message") if choice is not None else None
     if choice is None or not isinstance(message, dict):
         raise Transient(f"{name} sent a reply without choices", maybe_billed=True)
-    finish = str(choice.get("finish_reason") or "stop")
-    content = _content(message)
+    finish = _sound(str(choice.get("finish_reason") or "stop"))
+    content = _sound(_content(message))
     if finish == "content_filter" or message.get("refusal"):
-        raise CallerFault(f"{name} withheld its reply (content filter)")
+        raise CallerFault(f"{name} withheld its reply (content filter)", maybe_billed=True)
     if not content.strip() and finish != "length":
         raise Transient(f"{name} sent an empty reply", maybe_billed=True)
     return Reply(content, finish, _usage(body.get("usage")), _string(body.get("model")), seconds, raw=text)
@@ -225,8 +245,8 @@ def read_reply(text: str, seconds: float, name: str) -> Reply:
 def _disguised(error: object, text: str, name: str) -> CallFailed:
     """Some gateways send their errors with status 200."""
     code = error.get("code") if isinstance(error, dict) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdigit() else 500
-    return classify_status(status if status != 200 else 500, {}, text, name)
+    status = int(code) if isinstance(code, int | str) and re.fullmatch(r"[1-5][0-9]{2}", str(code)) else 500
+    return classify_status(status if status >= 300 else 500, {}, text, name)
 
 
 def _first(choices: object) -> dict[str, Any] | None:
@@ -243,22 +263,31 @@ def _content(message: dict[str, Any]) -> str:
 def _usage(usage: object) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    prompt, completion, total = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total"))
+    if prompt is not None and completion is not None and total is not None:
+        # Some endpoints bill thinking tokens that they count in the total only.
+        completion = max(completion, total - prompt)
+    return Usage(prompt, completion)
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def _string(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return _sound(value) if isinstance(value, str) else None
+
+
+def _sound(text: str) -> str:
+    """Text that can be written down: JSON may hold halves of characters, which no file takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _error_of(text: str) -> tuple[str | None, str]:
     """An error body's code and message."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, _squeeze(re.sub(r"<[^>]*>", " ", text)) or "no explanation"
     error = body.get("error", body) if isinstance(body, dict) else body
     error = error[0] if isinstance(error, list) and error else error

@@ -77,7 +77,10 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
     found = any(entry == config.model or entry.endswith(f"/{config.model}") for entry in listed)
     several = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
     yield Finding(
-        provider.name, "listed", ok=found or None, detail=config.model if found else f"{config.model} is not among {several or 'none'}"
+        provider.name,
+        "listed",
+        ok=found or None,
+        detail=config.model if found else f"{config.model} is not listed; listed: {several or 'none'}",
     )
 
 

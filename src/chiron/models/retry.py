@@ -31,25 +31,40 @@ class RetryPolicy:
         return ceiling * chance.uniform(0.5, 1.0)
 
 
+@dataclass(slots=True)
+class Spent:
+    """Seconds that a call has taken up: being sent and waiting between attempts, not standing in the queue."""
+
+    seconds: float = 0.0
+
+
 async def persevere(
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     *,
+    spent: Spent,
     on_failure: Callable[[CallFailed], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: random.Random = _CHANCE,
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
-    A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) until the
-    deadline. The caller's own fault is never tried again.
+    A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) or, where nothing
+    was told, for longer every time, until the deadline. The caller's own fault is never tried again.
+
+    Args:
+        attempt: sends the call once, and adds to ``spent`` what sending took.
+        policy: the bounds.
+        spent: what the deadline is held against.
+        on_failure: told of every failed attempt.
+        sleep: how to wait; may return early when the run stops.
+        chance: for jitter.
 
     Raises:
         CallFailed: the last failure, when the bounds are reached.
     """
-    clock = asyncio.get_running_loop().time
-    failures, spent = 0, 0.0
+    failures = limited = 0
     while True:
-        began = clock()
         try:
             return await attempt()
         except CallerFault as failure:
@@ -57,9 +72,9 @@ async def persevere(
             raise
         except RateLimited as failure:
             on_failure(failure)
-            wait = 0.0 if failure.retry_after is not None else policy.wait_before(failures + 2, chance)
-            # What the endpoint told us to wait is waited by the limiter, in the queue; it counts against this call all the same.
-            spent += failure.retry_after or 0.0
+            limited += 1
+            wait = 0.0 if failure.retry_after else policy.wait_before(limited + 1, chance)
+            spent.seconds += failure.retry_after or 0.0
             last: CallFailed = failure
         except CallFailed as failure:
             on_failure(failure)
@@ -68,7 +83,7 @@ async def persevere(
                 raise
             wait = policy.wait_before(failures + 1, chance)
             last = failure
-        spent += clock() - began + wait
-        if spent >= policy.deadline:
+        spent.seconds += wait
+        if spent.seconds >= policy.deadline:
             raise last
-        await asyncio.sleep(wait)
+        await sleep(wait)

@@ -23,7 +23,7 @@ class Kind(StrEnum):
         return {
             "retained": "most interns reached the answer along the path",
             "rejected": "a path was found, and it is not good enough",
-            "unsolved": "no intern reached the answer from any candidate",
+            "unsolved": "at some depth no candidate led an intern to the answer",
             "pending": "calls failed; running the search again goes on",
             "bad": "the case cannot be used as it is",
         }[self.value]
@@ -34,7 +34,7 @@ _REASONS = {
     "no_final_answer": "the path comes to no final answer",
     "wrong_final_answer": "the path ends in another answer",
     "gives_away_answer": "the path gives away that its author knew the answer",
-    "all_zero": "no intern reached the answer from any candidate",
+    "all_zero": "at some depth no candidate led an intern to the answer",
     "no_readable_reasoning": "no mentor wrote steps that can be read",
     "calls_failed": "too many calls failed",
     "bad_case": "the case cannot be used as it is",

@@ -27,7 +27,7 @@ REPORT, LEDGER = "report.html", "ledger.sqlite"
 _CHUNK = 1 << 16
 
 
-def write_report(run: Path, *, out: Path | None = None, cases: int | None = 200) -> Path:
+def write_report(run: Path | str, *, out: Path | None = None, cases: int | None = 200) -> Path:
     """Write the report of a run, also while another process goes on with it.
 
     Args:
@@ -42,6 +42,7 @@ def write_report(run: Path, *, out: Path | None = None, cases: int | None = 200)
         InputError: ``run`` is no run directory, or is damaged.
         DiskError: the page cannot be written; what was there before is still there.
     """
+    run = Path(run)
     target = out if out is not None else run / REPORT
     info = read_run(run)
     folder = ImageFolder(Path(info.images)) if info.images else None

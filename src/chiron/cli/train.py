@@ -1,0 +1,73 @@
+"""``chiron train``: a recipe's stages on a folder of data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chiron.cli.consoles import messages
+from chiron.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from chiron.training.session import Prepared
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; recipes/ holds some.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds the recipe's JSONL files.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; gone on with if it is there.")],
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: DATA/images].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and leave.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="For --dry-run.")] = 1,
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="For --dry-run: what a GPU really does.")] = 400.0,
+) -> None:
+    """Train a curriculum. Killed anywhere, the same command goes on to the same weights.
+
+    On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
+    """
+    try:
+        from chiron.training.recipe import load_recipe
+        from chiron.training.session import prepare, train
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
+    console = messages()
+    prepared = prepare(load_recipe(recipe), data, images)
+    _announce(prepared, console)
+    if dry_run:
+        _estimate(prepared, console, gpus=gpus, tflops=tflops)
+        return
+    from chiron.cli.training_view import TrainingView
+
+    with TrainingView(console, prepared.plans) as view:
+        trained = train(prepared, out, watch=view.tell)
+    for stage, loss in trained.held_out.items():
+        console.print(f"held-out loss after {stage}: {loss:.4f}")
+    for name, file in (
+        ("model", trained.model),
+        ("adapter", trained.adapter),
+        ("curves", out / "curves.png"),
+        ("metrics", out / "metrics.jsonl"),
+    ):
+        console.print(f"{name:9}{file or '-'}", markup=False)
+
+
+def _announce(prepared: "Prepared", console: "Console") -> None:
+    for plan in prepared.plans:
+        note = f"; goes through its data {plan.epochs:.1f} times" if plan.epochs > 1.01 else ""
+        console.print(
+            f"stage {plan.stage.name}: {plan.rows:,} rows, {plan.tokens:,} tokens ({plan.trained_tokens:,} trained on),"
+            f" {plan.steps:,} steps, {plan.utilisation:.1%} of positions in use{note}"
+        )
+
+
+def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: float) -> None:
+    from chiron.training.estimate import estimate
+
+    found = estimate(prepared, gpus=gpus, tflops=tflops)
+    console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
+    for s in found.stages:
+        console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} tiles, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h")
+    where = f"on {gpus} GPU at {tflops:g} TFLOP/s each"
+    console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")

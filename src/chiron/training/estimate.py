@@ -1,0 +1,95 @@
+"""What a training will take, before a GPU is rented: steps, tokens, arithmetic, memory, hours. Estimates, and called so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from chiron.training.plan import StagePlan
+from chiron.training.session import Prepared
+
+ACHIEVED_TFLOPS = 400.0
+"""Taken as what an H100 or H200 really does in bf16; a guess until measured (``--tflops``)."""
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage."""
+
+    stage: str
+    rows: int
+    steps: int
+    epochs: float
+    tokens: int
+    """Real tokens seen in all its steps, replay included."""
+    tiles: int
+    utilisation: float
+    """Share of positions that hold a token."""
+    petaflops: float
+    """Floating-point operations in all, in 10^15."""
+    hours: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A whole training."""
+
+    parameters: int
+    trained: int
+    """Of these, in the last stage."""
+    memory_gib: float
+    """Weights, gradients, optimizer and activations of one forward pass, on one GPU."""
+    stages: tuple[StageEstimate, ...]
+    gpus: int
+    tflops: float
+
+    @property
+    def hours(self) -> float:
+        """Of all stages."""
+        return sum(s.hours for s in self.stages)
+
+
+def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> Estimate:
+    """From the encoded data and the base model's own sizes. ``tflops``: 10^12 operations a second that a GPU really does."""
+    model: Any = prepared.base.model
+    config = model.config
+    text = config.text_config
+    language = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    tower = sum(p.numel() for p in model.model.vision_tower.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].train == "adapter" else parameters
+    recompute = 2 if prepared.recipe.gradient_checkpointing else 0
+
+    def of_stage(plan: StagePlan) -> StageEstimate:
+        rows = prepared.data[plan.stage.name]
+        fresh = 1 - sum(plan.stage.replay.values())
+        tokens = round(plan.tokens * plan.epochs / fresh)
+        tiles = round(sum(sum(r.tile_counts) for r in rows) * plan.epochs)
+        labelled = plan.trained_tokens * plan.epochs / fresh
+        everything = plan.stage.train == "all"
+        a_token = language * ((6 if everything else 4) + recompute)
+        a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * (3 if everything else 1)
+        operations = tokens * a_token + tiles * a_tile + labelled * 4 * text.vocab_size * text.hidden_size
+        hours = operations / (gpus * tflops * 1e12) / 3600
+        return StageEstimate(plan.stage.name, plan.rows, plan.steps, plan.epochs, tokens, tiles, plan.utilisation, operations / 1e15, hours)
+
+    width = 2 if prepared.recipe.precision == "bf16" else 4
+    positions = prepared.recipe.sequence * prepared.recipe.lines_at_once
+    # Kept for the way back: with checkpointing a layer's input and one layer's inside, without it about 34 hidden vectors a layer.
+    kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
+    activations = positions * text.hidden_size * kept * width
+    weights = parameters * (width if prepared.recipe.stages[-1].train == "adapter" else 4)
+    memory = (weights + trained * 16 + activations) / 2**30
+    return Estimate(parameters, trained, memory, tuple(of_stage(p) for p in prepared.plans), gpus, tflops)
+
+
+def _adapter_size(model: Any, prepared: Prepared) -> int:
+    """Weights of the adapter: rank times (in + out) of every layer that it touches."""
+    import re
+
+    from torch import nn
+
+    from chiron.training.model import ADAPTED
+
+    adapter = prepared.recipe.adapter
+    rank = adapter.rank if adapter is not None else 0
+    layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(ADAPTED, name))
+    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)

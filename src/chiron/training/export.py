@@ -1,0 +1,104 @@
+"""What comes out of a training: the adapter, the merged model for plain transformers, and a card that says how it came about."""
+
+import copy
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from chiron.errors import DiskError
+from chiron.training.metrics import read_metrics
+from chiron.training.plan import StagePlan
+from chiron.training.recipe import Recipe
+
+LIBRARIES = ("chiron-med", "torch", "transformers", "peft", "accelerate", "tokenizers")
+
+
+def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str]) -> Path | None:
+    """Write ``adapter/`` (if there is one) and ``model/`` (merged, safetensors, tokenizer, image settings, card) under ``out``.
+
+    Returns the adapter's folder.
+
+    Raises:
+        DiskError: the disk took it not.
+    """
+    adapter = out / "adapter" if hasattr(model, "peft_config") else None
+    draft = out / ".model"
+    try:
+        if adapter is not None:
+            model.save_pretrained(adapter)  # type: ignore[operator]
+            merged = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+        else:
+            merged = model
+        if recipe.precision == "bf16":
+            merged = merged.to(torch.bfloat16)
+        shutil.rmtree(draft, ignore_errors=True)
+        merged.save_pretrained(draft, safe_serialization=True)
+        tokenizer.save_pretrained(draft)
+        (draft / "preprocessor_config.json").write_text(json.dumps(image_settings(recipe), indent=2) + "\n")
+        (draft / "README.md").write_text(card(recipe, plans, hashes, out / "metrics.jsonl"))
+        shutil.rmtree(out / "model", ignore_errors=True)
+        draft.rename(out / "model")
+    except (OSError, RuntimeError) as error:
+        raise DiskError(f"{out / 'model'} cannot be written ({error}): free space and run the same command again") from error
+    return adapter
+
+
+def image_settings(recipe: Recipe) -> dict[str, Any]:
+    """The image processor's settings, so that plain transformers cuts images as training did."""
+    side = {"height": recipe.images.tile, "width": recipe.images.tile}
+    return {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "crop_to_patches": True,
+        "min_patches": 1,
+        "max_patches": recipe.images.max_tiles,
+        "size": side,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+
+
+def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
+    """The model card: recipe, data by hash, versions, losses."""
+    losses = {line["stage"]: line["held_out_loss"] for line in read_metrics(metrics) if "held_out_loss" in line}
+    rows = "\n".join(
+        f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} |"
+        f" {losses[p.stage.name]:.4f} |"
+        if p.stage.name in losses
+        else f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} | - |"
+        for p in plans
+    )
+    data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())
+    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    settings = json.dumps(recipe.model_dump(mode="json", exclude={"scratch"}), indent=2)
+    return f"""---
+tags: [medical, vision-language, chain-of-thought]
+---
+# {recipe.name}
+
+For research. Not a medical device.
+
+Base: {recipe.base or "from scratch"}. Versions: {versions}.
+
+| stage | trained | rows | steps | epochs | learning rate | held-out loss |
+|---|---|---|---|---|---|---|
+{rows}
+
+Data:
+{data}
+
+Recipe:
+```json
+{settings}
+```
+"""

@@ -1,0 +1,191 @@
+"""The training loop, to be read from top to bottom: steps of packed lines, gradients weighted by tokens, on one process or many."""
+
+import contextlib
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from chiron.cases.images import ImageFolder
+from chiron.errors import InputError
+from chiron.training.batches import collate
+from chiron.training.checkpoint import Place
+from chiron.training.decoding import Decoder
+from chiron.training.encoding import IGNORED, Encoded, trained_tokens
+from chiron.training.metrics import StepMetrics
+from chiron.training.plan import Line, StagePlan
+from chiron.training.recipe import Recipe
+from chiron.training.tiling import Tiling
+
+
+@dataclass
+class Trainee:
+    """A model in training on this process."""
+
+    loss: nn.Module
+    """Gives the summed loss of a batch; wrapped for several processes where there are any."""
+    parameters: list[nn.Parameter]
+    """The trained ones."""
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    pad_id: int
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW over the trained weights; vectors (norms, biases, scales) do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=recipe.betas)
+
+
+def learning_rate(plan: StagePlan, step: int) -> float:
+    """At ``step`` (from 0): a linear rise over the warm-up, then half a cosine down to zero."""
+    rise = max(1, math.ceil(plan.stage.warmup * plan.steps)) if plan.stage.warmup else 0
+    if step < rise:
+        return plan.stage.learning_rate * (step + 1) / rise
+    return plan.stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, plan.steps - rise)))
+
+
+def train_stage(
+    trainee: Trainee,
+    recipe: Recipe,
+    plan: StagePlan,
+    steps: Iterable[list[Line]],
+    folder: ImageFolder | None,
+    *,
+    place: Place,
+    after: Callable[[Place, StepMetrics], None],
+) -> Place:
+    """Train the steps of a stage that ``place`` has not done yet; ``after`` is called when each is done.
+
+    Raises:
+        InputError: the loss is no number, or memory ran out; the last checkpoint stands.
+    """
+    trainee.loss.train()
+    world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
+    todo = [step for number, step in enumerate(steps) if number >= place.step]
+    shares = [micro_batches(step, recipe.lines_at_once, world, rank) for step in todo]
+    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
+    with Decoder(folder, tiling, recipe.workers) as decoder:
+        decoded = decoder.ahead(batch for share in shares for batch in share)
+        for step, share in zip(todo, shares, strict=True):
+            began = time.perf_counter()
+            rate = learning_rate(plan, place.step)
+            for group in trainee.optimizer.param_groups:
+                group["lr"] = rate
+            trained = sum(count_trained(line) for line in step)
+            with _explained(plan.stage.name, place.step + 1):
+                summed, positions, norm = _one_step(trainee, (next(decoded) for _ in share), len(share), trained, recipe.clip)
+            if not math.isfinite(summed) or not math.isfinite(norm):
+                rows = ", ".join(row.id for line in step for row in line[:1][:3])
+                raise InputError(
+                    f"stage {plan.stage.name}, step {place.step + 1}: the loss is no number any more (loss {summed / trained:g}, gradient"
+                    f" {norm:g}): lower its learning_rate, or look at the rows of this step ({rows}, ...); the last checkpoint stands"
+                )
+            trainee.optimizer.step()
+            trainee.optimizer.zero_grad(set_to_none=True)
+            place = Place(place.stage, place.step + 1, place.total_steps + 1)
+            tokens = sum(len(r.input_ids) for line in step for r in line)
+            after(
+                place,
+                StepMetrics(
+                    stage=plan.stage.name,
+                    step=place.step,
+                    steps=plan.steps,
+                    total_steps=place.total_steps,
+                    loss=summed / trained,
+                    learning_rate=rate,
+                    gradient_norm=norm,
+                    tokens=tokens,
+                    trained_tokens=trained,
+                    utilisation=tokens / positions,
+                    seconds=time.perf_counter() - began,
+                    memory_gib=memory_gib(),
+                ),
+            )
+    return place
+
+
+def _one_step(trainee: Trainee, batches: Iterator[Any], count: int, trained: int, clip: float) -> tuple[float, int, float]:
+    """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm."""
+    accelerator = trainee.accelerator
+    summed = torch.zeros((), device=accelerator.device)
+    positions = 0
+    for number, (lines, tiles) in enumerate(batches, start=1):
+        batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id).to(accelerator.device, non_blocking=True)
+        positions += batch.input_ids.numel()
+        # Processes exchange gradients once a step, with the last batch of each.
+        with accelerator.no_sync(trainee.loss) if number < count else contextlib.nullcontext():
+            with accelerator.autocast():
+                loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values)
+            # Exchanging means averaging over processes; every token of the step is to weigh the same.
+            accelerator.backward(loss * (accelerator.num_processes / trained))
+        summed += loss.detach()
+    totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
+    norm = accelerator.clip_grad_norm_(trainee.parameters, clip)
+    return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
+
+
+@torch.no_grad()
+def held_out_loss(trainee: Trainee, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
+    """Mean loss a trained token over packed lines that are not trained on."""
+    trainee.loss.eval()
+    world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
+    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
+    summed = torch.zeros((), device=trainee.accelerator.device, dtype=torch.float64)
+    with Decoder(folder, tiling, recipe.workers) as decoder:
+        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.lines_at_once, world, rank))):
+            batch = collate(batch_lines, tiles, length=None, pad_id=trainee.pad_id).to(trainee.accelerator.device)
+            with trainee.accelerator.autocast():
+                summed += trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values).double()
+    total: Tensor = trainee.accelerator.reduce(summed, reduction="sum")
+    return float(total) / sum(count_trained(line) for line in lines)
+
+
+def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> list[list[Line]]:
+    """This process's share of a step. All processes get as many batches, since each batch is a meeting; a spare one trains nothing."""
+    groups = [list(step[i : i + at_once]) for i in range(0, len(step), at_once)]
+    while len(groups) % world:
+        groups.append([tuple(_silent(row) for row in groups[0][0][:1])])
+    return groups[rank::world]
+
+
+def count_trained(line: Line) -> int:
+    """Tokens of a line that are trained on."""
+    return sum(trained_tokens(row) for row in line)
+
+
+def memory_gib() -> float:
+    """Most memory held so far: of the GPU if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _silent(row: Encoded) -> Encoded:
+    return replace(row, labels=np.full_like(row.labels, IGNORED))
+
+
+@contextlib.contextmanager
+def _explained(stage: str, step: int) -> Iterator[None]:
+    """Turn running out of memory into a line that says what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+            raise InputError(
+                f"stage {stage}, step {step}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last"
+                " checkpoint stands"
+            ) from error
+        raise

@@ -1,0 +1,108 @@
+"""What training tells while it goes on: a line a step in ``metrics.jsonl``, and the curves at the end."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chiron.errors import DiskError
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One optimizer step."""
+
+    stage: str
+    step: int
+    """From 1, within the stage."""
+    steps: int
+    """Of the stage."""
+    total_steps: int
+    """Done in all stages."""
+    loss: float
+    """Mean cross-entropy over trained tokens, in nats."""
+    learning_rate: float
+    gradient_norm: float
+    """Before clipping."""
+    tokens: int
+    """Real tokens."""
+    trained_tokens: int
+    utilisation: float
+    """Share of positions that held a token."""
+    seconds: float
+    memory_gib: float
+    """Most memory held so far, by this process's GPU, or by this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Loss on rows that were not trained on, at a stage's end."""
+
+    stage: str
+    total_steps: int
+    held_out_loss: float
+    rows: int
+
+
+class MetricsFile:
+    """``metrics.jsonl``, appended to; a resumed run cuts off what its checkpoint does not know."""
+
+    def __init__(self, path: Path, *, total_steps: int) -> None:
+        """``total_steps``: where the run goes on from.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        self.path = path
+        known = [line for line in read_metrics(path) if line["total_steps"] <= total_steps]
+        try:
+            path.write_text("".join(json.dumps(line) + "\n" for line in known))
+        except OSError as error:
+            raise DiskError(f"{path} cannot be written ({error.strerror}): free space and run the same command again") from error
+
+    def add(self, metrics: StepMetrics | HeldOut) -> None:
+        """Append a line.
+
+        Raises:
+            DiskError: the disk took it not.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(asdict(metrics)) + "\n")
+        except OSError as error:
+            raise DiskError(f"{self.path} cannot be written ({error.strerror}): free space and run the same command again") from error
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Every line of a metrics file; a last one that a kill cut short is passed over."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def draw_curves(metrics: Path, out: Path) -> None:
+    """The loss of every step of every stage, and the held-out losses, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = list(read_metrics(metrics))
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    for stage in stages:
+        steps = [line for line in lines if line["stage"] == stage and "loss" in line]
+        (curve,) = axes.plot([s["total_steps"] for s in steps], [s["loss"] for s in steps], linewidth=1, label=stage)
+        held = [line for line in lines if line["stage"] == stage and "held_out_loss" in line]
+        axes.plot([h["total_steps"] for h in held], [h["held_out_loss"] for h in held], "o", color=curve.get_color())
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss a trained token (nats)")
+    if stages:
+        axes.legend(title="stage (dot: held out)", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=120)

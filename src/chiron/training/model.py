@@ -1,0 +1,124 @@
+"""The model under training: loaded or made, with its adapter, and the one forward pass that training needs."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chiron.errors import InputError
+from chiron.training.encoding import IGNORED
+from chiron.training.recipe import Adapter, Recipe
+
+ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The language model's linear layers. The ViT has layers of the same names, and stays as it is."""
+
+
+@dataclass
+class Loaded:
+    """A base model and what belongs to it."""
+
+    model: nn.Module
+    """An ``InternVLForConditionalGeneration``."""
+    tokenizer: Any
+    tokens_per_tile: int
+    """Image tokens that a tile becomes."""
+
+
+def load_base(recipe: Recipe) -> Loaded:
+    """The base model of a recipe and its tokenizer.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is of another architecture.
+    """
+    from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
+
+    # Base weights that are not trained may stay in half precision; trained ones are kept in full.
+    trains_all = any(stage.train == "all" for stage in recipe.stages)
+    dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
+    if recipe.scratch is not None:
+        torch.manual_seed(recipe.seed)
+        try:
+            config = InternVLConfig(**recipe.scratch.config)
+            # The class's own way to choose attention and precision with a configuration; its public one takes neither.
+            model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]  # noqa: SLF001
+                config, dtype=dtype, attn_implementation=recipe.attention
+            )
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
+    else:
+        source = str(recipe.base)
+        try:
+            model = InternVLForConditionalGeneration.from_pretrained(
+                source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            hint = "; 'chiron convert' makes one of an original internvl_chat checkpoint" if Path(source).is_dir() else ""
+            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return Loaded(model, tokenizer, tokens_per_tile(model.config))
+
+
+def tokens_per_tile(config: Any) -> int:
+    """Image tokens a tile: patches a side times the downsampling, squared."""
+    size, patch = config.vision_config.image_size, config.vision_config.patch_size
+    height = size[0] if isinstance(size, list | tuple) else size
+    side = patch[0] if isinstance(patch, list | tuple) else patch
+    return int((height // side) * config.downsample_ratio) ** 2
+
+
+def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
+    """The model with LoRA on its language model; only the adapter is trained, in full precision."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=ADAPTED, task_type="CAUSAL_LM", bias="none"
+    )
+    adapted: nn.Module = get_peft_model(model, settings)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def train_everything(model: nn.Module) -> None:
+    """Make every weight trainable."""
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+class Loss(nn.Module):
+    """Sum of the cross-entropy over labelled positions; the head is computed there and nowhere else."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """``model`` with or without an adapter."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None) -> Tensor:
+        """A scalar. ``input_ids``, ``position_ids``, ``labels``: (lines, length); ``pixel_values``: (tiles, 3, side, side).
+
+        There is no attention mask: positions that begin again at 0 keep packed rows apart, a mask of ones would let them see each other.
+        """
+        inner: Any = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model  # type: ignore[operator]
+        hidden = inner.model(
+            input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, attention_mask=None, use_cache=False
+        ).last_hidden_state
+        targets = labels[:, 1:]
+        chosen = targets != IGNORED
+        logits = inner.lm_head(hidden[:, :-1][chosen])
+        return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+
+
+def _first_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__

@@ -1,0 +1,112 @@
+"""What every optimizer step of a stage sees: a function of recipe, data and seed, so that a resumed run finds its place by number."""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from chiron.errors import InputError
+from chiron.training.encoding import Encoded, trained_tokens
+from chiron.training.packing import bins
+from chiron.training.recipe import Recipe, Stage
+
+Line = tuple[Encoded, ...]
+"""Rows packed into one sequence."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The steps of one stage."""
+
+    stage: Stage
+    steps: int
+    epochs: float
+    """How often its own data is gone through."""
+    rows: int
+    tokens: int
+    """Real tokens of its own data, once."""
+    trained_tokens: int
+    """Of these, the ones trained on."""
+    utilisation: float
+    """Share of the first epoch's positions that hold a token."""
+
+
+def lines_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoch: int) -> list[Line]:
+    """The packed lines of one epoch: the stage's own rows and its share of earlier ones, freshly drawn and shuffled."""
+    own = data[stage.name]
+    rows = [*own, *_replayed(recipe, stage, data, epoch)]
+    seed = recipe.seed * 1_000_003 + recipe.stages.index(stage)
+    packed = bins([len(r.input_ids) for r in rows], recipe.sequence, seed=seed, epoch=epoch)
+    return [tuple(rows[i] for i in line) for line in packed]
+
+
+def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], total: int) -> Iterator[list[Line]]:
+    """The lines of each optimizer step, ``total`` steps of them, epoch after epoch. A step never spans two epochs."""
+    made = 0
+    for epoch in itertools.count():
+        for step in _grouped(lines_of_epoch(recipe, stage, data, epoch), stage):
+            if made == total:
+                return
+            made += 1
+            yield step
+
+
+def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
+    """How long a stage is.
+
+    Raises:
+        InputError: it has no rows, or nothing in them to train on.
+    """
+    own = data[stage.name]
+    if not own:
+        raise InputError(f"stage {stage.name}: {stage.data} holds no rows: there is nothing to train on")
+    lines = lines_of_epoch(recipe, stage, data, 0)
+    a_round = sum(1 for _ in _grouped(lines, stage))
+    steps = stage.steps if stage.steps is not None else max(1, round(a_round * (stage.epochs or 1.0)))
+    real = sum(len(r.input_ids) for line in lines for r in line)
+    return StagePlan(
+        stage=stage,
+        steps=steps,
+        epochs=steps / a_round,
+        rows=len(own),
+        tokens=sum(len(r.input_ids) for r in own),
+        trained_tokens=sum(trained_tokens(r) for r in own),
+        utilisation=real / (len(lines) * recipe.sequence),
+    )
+
+
+def _replayed(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoch: int) -> list[Encoded]:
+    own = sum(len(r.input_ids) for r in data[stage.name])
+    fresh = 1 - sum(stage.replay.values())
+    chosen: list[Encoded] = []
+    for name, share in stage.replay.items():
+        rows = data[name]
+        if not rows:
+            raise InputError(f"stage {stage.name} replays '{name}', which has no rows")
+        wanted = own / fresh * share
+        dice = random.Random(f"{recipe.seed} {stage.name} {name} {epoch}")  # noqa: S311 - to be repeated, not to be secret
+        taken = 0
+        while taken < wanted:
+            for row in dice.sample(rows, len(rows)):
+                if taken >= wanted:
+                    break
+                chosen.append(row)
+                taken += len(row.input_ids)
+    return chosen
+
+
+def _grouped(lines: Sequence[Line], stage: Stage) -> Iterator[list[Line]]:
+    """Lines into steps; what is left at the end of an epoch joins the last step, so that no step is a small one."""
+    wanted = stage.batch.tokens or stage.batch.rows or 1
+    sizes = [sum(len(r.input_ids) for r in line) if stage.batch.tokens else len(line) for line in lines]
+    steps = max(1, round(sum(sizes) / wanted))
+    share, filled, step = sum(sizes) / steps, 0.0, list[Line]()
+    made = 0
+    for line, size in zip(lines, sizes, strict=True):
+        step.append(line)
+        filled += size
+        if filled >= share * (made + 1) - 1e-6 and made < steps - 1:
+            yield step
+            step, made = [], made + 1
+    if step:
+        yield step

@@ -1,0 +1,206 @@
+"""Rows to train on: conversations with image marks, read from JSONL and refused where anything about them is crooked."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from chiron.errors import InputError
+
+IMAGE_MARK: Final = "<image>"
+"""Stands in a turn's text where an image does; the marks of a row and its images belong together in order."""
+
+RoleName = Literal["system", "user", "assistant"]
+"""Who speaks."""
+
+_ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
+_SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: RoleName
+    text: str
+    """May hold image marks, unless the assistant speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One conversation to train on."""
+
+    id: str
+    """Unique in its file."""
+    images: tuple[str, ...]
+    """Paths relative to the image folder, in the order of the marks; empty for text alone."""
+    turns: tuple[Turn, ...]
+    """A system turn or none, then user and assistant in turn, the assistant last."""
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a JSONL file, in order; none if the file is empty.
+
+    A line is ``{"id", "images": [paths], "messages": [{"role", "content"}]}`` or InternVL's own ``{"id", "image": path or [paths],
+    "conversations": [{"from": "human" | "gpt" | "system", "value"}]}``; other keys are passed over.
+
+    Raises:
+        InputError: there is no such file, or some of its rows are broken; all faults of the file are found, the first few named.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a JSONL file of rows to train on")
+    rows: list[Row] = []
+    faults: list[str] = []
+    lines_of_ids: dict[str, int] = {}
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                content = line.removeprefix(_BOM) if number == 1 else line
+                if not content.strip():
+                    continue
+                raw = _json(content)
+                if isinstance(raw, str):
+                    faults.append(f"line {number}: {raw}")
+                    continue
+                row = _row(raw)
+                problems = _faults(raw, row)
+                if row.id:
+                    first = lines_of_ids.setdefault(row.id, number)
+                    if first != number:
+                        problems.append(f"its id is taken by line {first}")
+                if problems:
+                    name = f"row {shown(row.id)}" if row.id else "a row without id"
+                    faults.append(f"line {number}, {name}: {' and '.join(problems)}")
+                rows.append(row)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if faults:
+        raise InputError(f"{path}: {len(faults)} broken {'row' if len(faults) == 1 else 'rows'}, mend or remove them: {listing(faults)}")
+    return rows
+
+
+def rows_fingerprint(path: Path) -> str:
+    """SHA-256 of the file's bytes, hex.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def listing(faults: Sequence[str], *, most: int = 5) -> str:
+    """The first few faults in one line, and how many more there are."""
+    more = len(faults) - most
+    return "; ".join(faults[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def shown(name: str) -> str:
+    """A name from outside as a message may show it: in quotes, one line, printable, not endless."""
+    cut = name if len(name) <= 80 else name[:77] + "..."
+    return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + "'"
+
+
+def _json(line: bytes) -> dict[str, object] | str:
+    """The object on a line, or what is wrong with it."""
+    try:
+        raw = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 text (byte {error.start} of the line)"
+    except json.JSONDecodeError as error:
+        return f"broken JSON at column {error.colno} ({error.msg})"
+    except (RecursionError, ValueError):
+        return "JSON that is nested too deeply or holds too long a number"
+    return raw if isinstance(raw, dict) else "not a JSON object"
+
+
+def _row(raw: Mapping[str, object]) -> Row:
+    """What can be read of a row; :func:`_faults` says what could not."""
+    name = raw.get("id")
+    images = _image_list(raw)
+    given = isinstance(images, list) and all(isinstance(image, str) for image in images)
+    return Row(
+        # InternVL's published annotations count their rows.
+        id=name if isinstance(name, str) else str(name) if isinstance(name, int) and not isinstance(name, bool) else "",
+        images=tuple(str(image) for image in images) if isinstance(images, list) and given else (),
+        turns=tuple(turn for turn in _turns(raw) if isinstance(turn, Turn)),
+    )
+
+
+def _image_list(raw: Mapping[str, object]) -> object:
+    given = raw.get("images", raw.get("image"))
+    if given is None or given == "":
+        return []
+    return [given] if isinstance(given, str) else given
+
+
+def _turns(raw: Mapping[str, object]) -> Iterator[Turn | str]:
+    """The turns in order, and in the place of one that cannot be read what is wrong with it."""
+    key, roles, speaker, words = ("messages", _ROLES, "role", "content")
+    if key not in raw and "conversations" in raw:
+        key, roles, speaker, words = ("conversations", _SPEAKERS, "from", "value")
+    given = raw.get(key)
+    if not isinstance(given, list) or not given:
+        yield f"its '{key}' is no list of turns"
+        return
+    for number, turn in enumerate(given, start=1):
+        who = turn.get(speaker) if isinstance(turn, dict) else None
+        text = turn.get(words) if isinstance(turn, dict) else None
+        if not isinstance(who, str) or who not in roles:
+            yield f"turn {number} has no '{speaker}' of {', '.join(roles)}"
+        elif not isinstance(text, str):
+            yield f"turn {number} has no text in '{words}'"
+        else:
+            yield Turn(roles[who], text)
+
+
+def _faults(raw: Mapping[str, object], row: Row) -> list[str]:
+    faults = [] if row.id.strip() else ["its id is missing or no text"]
+    unread = [turn for turn in _turns(raw) if isinstance(turn, str)]
+    images = _image_list(raw)
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        faults.append("its images are no list of paths")
+    elif not unread:
+        faults += _mark_faults(row)
+    faults += unread or _turn_faults(row)
+    if not all(_encodable(text) for text in (row.id, *row.images, *(turn.text for turn in row.turns))):
+        faults.append("its text holds half a character (a lone surrogate)")
+    return faults
+
+
+def _mark_faults(row: Row) -> list[str]:
+    marks = sum(turn.text.count(IMAGE_MARK) for turn in row.turns)
+    faults = [] if marks == len(row.images) else [f"{marks} {IMAGE_MARK} marks for {len(row.images)} images"]
+    if any(IMAGE_MARK in turn.text for turn in row.turns if turn.role == "assistant"):
+        faults.append(f"an {IMAGE_MARK} mark in what the assistant says")
+    return faults
+
+
+def _turn_faults(row: Row) -> list[str]:
+    roles = [turn.role for turn in row.turns]
+    spoken = roles[1:] if roles[0] == "system" else roles
+    faults = []
+    if "assistant" not in roles:
+        faults.append("no assistant turn, so nothing to learn")
+    elif any(role != ("assistant" if i % 2 else "user") for i, role in enumerate(spoken)):
+        faults.append("user and assistant do not take turns, the user first")
+    elif roles[-1] != "assistant":
+        faults.append("it ends with a user turn that nobody answers")
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in row.turns):
+        faults.append("an empty assistant turn")
+    return faults
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

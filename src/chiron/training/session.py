@@ -1,0 +1,218 @@
+"""A whole training run: data checked, stages in their order, checkpoints, and what comes out in the end."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+from safetensors.torch import load_file
+from torch import nn
+
+from chiron.cases.images import ImageFolder
+from chiron.errors import InputError
+from chiron.training.checkpoint import Place, Saved, load_last, random_states, restore_random_states, save_checkpoint, write_weights
+from chiron.training.encoding import Encoded, Encoder, encode_all
+from chiron.training.export import export
+from chiron.training.loop import Trainee, held_out_loss, make_optimizer, train_stage
+from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
+from chiron.training.model import Loaded, Loss, add_adapter, load_base, train_everything, trained_state
+from chiron.training.packing import bins
+from chiron.training.plan import StagePlan, plan_stage, steps_of_stage
+from chiron.training.recipe import Adapter, Recipe, Stage
+from chiron.training.rows import read_rows, rows_fingerprint
+from chiron.training.tiling import Tiling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything checked that can be checked before the first step."""
+
+    recipe: Recipe
+    base: Loaded
+    data: dict[str, list[Encoded]]
+    """Rows of every stage, by its name."""
+    held_out: dict[str, list[Encoded]]
+    plans: list[StagePlan]
+    hashes: dict[str, str]
+    """SHA-256 of every data file, by its name."""
+    folder: ImageFolder
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the weights that come out depend on."""
+        ignored = {"workers", "checkpoint_every", "lines_at_once"}
+        text = json.dumps([self.recipe.model_dump(mode="json", exclude=ignored), self.hashes], sort_keys=True)
+        return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left behind."""
+
+    out: Path
+    model: Path
+    """The merged model, in safetensors; loads in plain transformers."""
+    adapter: Path | None
+    steps: int
+    held_out: dict[str, float]
+    """Held-out loss by stage."""
+
+
+def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
+    """Load the base, read and encode every row, and plan every stage.
+
+    Raises:
+        InputError: the base, a data file, a row or an image cannot be used; each is named.
+    """
+    base = load_base(recipe)
+    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
+    encoder = Encoder(base.tokenizer, tiling=tiling, tokens_per_tile=base.tokens_per_tile)
+    folder = ImageFolder(images if images is not None else data / "images")
+    hashes: dict[str, str] = {}
+
+    def read(name: str) -> list[Encoded]:
+        path = data / name
+        rows = read_rows(path)
+        hashes[name] = rows_fingerprint(path)
+        return encode_all(rows, folder, encoder, limit=recipe.sequence)
+
+    rows = {stage.name: read(stage.data) for stage in recipe.stages}
+    held = {stage.name: read(stage.held_out) for stage in recipe.stages if stage.held_out}
+    plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
+    return Prepared(recipe, base, rows, held, plans, hashes, folder)
+
+
+def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> Trained:
+    """Train every stage that ``out`` has not done yet. Killed anywhere, the same call goes on to the same weights.
+
+    Raises:
+        InputError: ``out`` holds another run, the loss is no number any more, or memory ran out.
+        DiskError: a checkpoint, the metrics or the model cannot be written; the last checkpoint stands.
+    """
+    recipe, model = prepared.recipe, prepared.base.model
+    accelerator = _accelerator(recipe)
+    saved = load_last(out / "checkpoints")
+    if saved is not None and saved.run != prepared.identity:
+        raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
+    place = saved.place if saved is not None else Place(0, 0, 0)
+    metrics = _metrics(out, place) if accelerator.is_main_process else None
+
+    def tell(told: StepMetrics | HeldOut) -> None:
+        if metrics is not None:
+            metrics.add(told)
+            watch(told)
+
+    for index, plan in enumerate(prepared.plans):
+        if index >= place.stage:
+            resumed = saved if saved is not None and saved.place.stage == index else None
+            model = _ready(model, recipe, plan.stage, out, resumed)
+            place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
+    adapter = None
+    if accelerator.is_main_process:
+        adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
+        draw_curves(out / "metrics.jsonl", out / "curves.png")
+    accelerator.wait_for_everyone()
+    losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
+    return Trained(out, out / "model", adapter, place.total_steps, losses)
+
+
+def _run_stage(
+    prepared: Prepared,
+    model: nn.Module,
+    accelerator: Accelerator,
+    plan: StagePlan,
+    resumed: Saved | None,
+    place: Place,
+    out: Path,
+    tell: Callable[[StepMetrics | HeldOut], None],
+) -> Place:
+    """One stage with an optimizer of its own, from where it was left to its end and its held-out loss."""
+    recipe = prepared.recipe
+    # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
+    torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
+    optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
+    if resumed is not None and resumed.place.step:
+        optimizer.load_state_dict(resumed.optimizer)
+        restore_random_states(resumed.randoms[str(accelerator.process_index)])
+    wrapped, optimizer = accelerator.prepare(Loss(model), optimizer)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    trainee = Trainee(wrapped, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+
+    def keep(at: Place) -> None:
+        randoms = _gathered(accelerator, random_states())
+        if accelerator.is_main_process:
+            state = optimizer.state_dict() if at.step else {}
+            save_checkpoint(out / "checkpoints", at, trained_state(model), state, randoms, prepared.identity)
+        accelerator.wait_for_everyone()
+
+    def after(at: Place, metrics: StepMetrics) -> None:
+        tell(metrics)
+        if at.step % recipe.checkpoint_every == 0 and at.step < plan.steps:
+            keep(at)
+
+    steps = steps_of_stage(recipe, plan.stage, prepared.data, plan.steps)
+    place = train_stage(trainee, recipe, plan, steps, prepared.folder, place=place, after=after)
+    if rows := prepared.held_out.get(plan.stage.name):
+        lines = [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.sequence, seed=0, epoch=0)]
+        loss = held_out_loss(trainee, recipe, lines, prepared.folder)
+        tell(HeldOut(plan.stage.name, place.total_steps, loss, len(rows)))
+    accelerator.free_memory()
+    place = Place(place.stage + 1, 0, place.total_steps)
+    keep(place)
+    return place
+
+
+def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None) -> nn.Module:
+    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back."""
+    base = out / "base.safetensors"
+    adapted = hasattr(model, "peft_config")
+    if stage.train == "all":
+        train_everything(model)
+    elif not adapted:
+        before = recipe.stages[: recipe.stages.index(stage)]
+        if resumed is not None and any("lora_" in name for name in resumed.weights):
+            if before and before[0].train == "all":
+                model.load_state_dict(load_file(base))
+        elif before:
+            # The stages before trained every weight. The adapter is kept apart from them, so they are kept for it.
+            if resumed is not None:
+                model.load_state_dict(resumed.weights, strict=False)
+            write_weights(base, model.state_dict())
+        torch.manual_seed(recipe.seed)
+        model = add_adapter(model, recipe.adapter or Adapter())
+    if resumed is not None:
+        known = {name for name, _ in model.named_parameters()}
+        if set(resumed.weights) <= known:
+            model.load_state_dict(resumed.weights, strict=False)
+    return model
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    # Text-only batches leave the vision tower unused where it is trained too.
+    unused = any(stage.train == "all" for stage in recipe.stages)
+    return Accelerator(
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+    )
+
+
+def _metrics(out: Path, place: Place) -> MetricsFile:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made: {error.strerror}") from error
+    return MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+
+
+def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
+    """Every process's random states, by its number."""
+    if accelerator.num_processes == 1:
+        return {"0": states}
+    everyone = gather_object([{str(accelerator.process_index): states}])
+    return {rank: state for one in everyone for rank, state in one.items()}

@@ -1,0 +1,344 @@
+"""A whole training: what is promised of stages, checkpoints, kills, several processes, and what comes out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from chiron.errors import DiskError, InputError
+from chiron.training import checkpoint
+from chiron.training.estimate import estimate
+from chiron.training.loop import learning_rate
+from chiron.training.metrics import StepMetrics, read_metrics
+from chiron.training.plan import plan_stage, steps_of_stage
+from chiron.training.recipe import Recipe, load_recipe
+from chiron.training.session import prepare, train
+from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
+
+STAGES = [
+    {"name": "text", "data": "text.jsonl", "train": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {
+        "name": "alignment", "data": "alignment.jsonl", "steps": 5, "batch": {"tokens": 400}, "learning_rate": 2e-3,
+        "replay": {"text": 0.3}, "held_out": "held.jsonl",
+    },
+    {
+        "name": "cot", "data": "cot.jsonl", "epochs": 2, "batch": {"rows": 5}, "learning_rate": 1e-3,
+        "replay": {"text": 0.2, "alignment": 0.3},
+    },
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a base model, and a recipe."""
+    folder = tmp_path_factory.mktemp("world")
+    files = [("text", 12, ("text",)), ("alignment", 10, ("one",)), ("cot", 9, ("one", "several")), ("held", 4, ("one",))]
+    for number, (name, count, kinds) in enumerate(files):
+        write_rows(folder / "data", count, kinds, seed=number, name=f"{name}.jsonl")
+    tiny_model().save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    return folder
+
+
+def recipe_of(world: Path, **changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1},
+        "images": {"tile": 32, "max_tiles": 6, "thumbnail": True}, "sequence": 512, "precision": "fp32", "checkpoint_every": 2,
+        "stages": STAGES,
+    }  # fmt: skip
+    return Recipe.model_validate({**values, **changes})
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(prepare(recipe_of(world), world / "data"), out)
+    return out
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    train(prepare(recipe_of(world), world / "data"), tmp_path)
+    assert losses(tmp_path) == losses(undisturbed)
+    assert same(weights(tmp_path), weights(undisturbed))
+    train(prepare(recipe_of(world, seed=1), world / "data"), tmp_path / "other")
+    assert losses(tmp_path / "other") != losses(undisturbed)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 7, 9, 10, 12])
+def test_a_run_cut_off_anywhere_ends_bit_equal(world: Path, undisturbed: Path, tmp_path: Path, at: int) -> None:
+    def cut(metrics: Any) -> None:
+        if isinstance(metrics, StepMetrics) and metrics.total_steps == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(prepare(recipe_of(world), world / "data"), tmp_path, watch=cut)
+    train(prepare(recipe_of(world), world / "data"), tmp_path)
+    assert losses(tmp_path) == losses(undisturbed)
+    assert same(weights(tmp_path), weights(undisturbed))
+    assert same(load_file(tmp_path / "adapter/adapter_model.safetensors"), load_file(undisturbed / "adapter/adapter_model.safetensors"))
+
+
+def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return [str(world / "recipe.yaml"), "--data", str(world / "data"), "--out", str(out)]
+
+
+def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "chiron", "train", *command(world, tmp_path, recipe_of(world))]
+    for wanted in (3, 8):
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        for _ in range(3000):
+            if len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "model") in done.stderr
+    assert losses(tmp_path) == losses(undisturbed)
+    assert same(weights(tmp_path), weights(undisturbed))
+
+
+def test_two_processes_train_as_one(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    no_dropout = {"adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+    train(prepare(recipe_of(world, **no_dropout), world / "data"), tmp_path / "one")
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
+    arguments = [
+        *launch,
+        "--main_process_port",
+        "29541",
+        "-m",
+        "chiron",
+        "train",
+        *command(world, tmp_path / "two", recipe_of(world, **no_dropout)),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
+
+
+def test_the_merged_model_loads_in_plain_transformers_and_says_what_training_knew(undisturbed: Path, world: Path) -> None:
+    code = f"""
+import torch
+from transformers import AutoTokenizer, InternVLForConditionalGeneration
+from peft import PeftModel
+model = InternVLForConditionalGeneration.from_pretrained({str(undisturbed / "model")!r}).eval()
+tokenizer = AutoTokenizer.from_pretrained({str(undisturbed / "model")!r})
+ids = tokenizer("What is 3?", return_tensors="pt").input_ids
+print(float(model(input_ids=ids).logits.double().sum()), "chiron" in str(__import__("sys").modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    total, chiron_seen = done.stdout.split()[-2:]
+    assert chiron_seen == "False"
+    assert float(total) != 0
+    settings = json.loads((undisturbed / "model" / "preprocessor_config.json").read_text())
+    assert settings["size"] == {"height": 32, "width": 32}
+    card = (undisturbed / "model" / "README.md").read_text()
+    assert "Not a medical device" in card
+    assert "| cot | adapter | 9 |" in card
+    assert "sha256" in card
+
+
+def test_only_the_language_model_is_adapted(undisturbed: Path) -> None:
+    names = load_file(undisturbed / "adapter/adapter_model.safetensors").keys()
+    assert names
+    assert all("language_model" in name and "lora_" in name for name in names)
+    base, trained = load_file(undisturbed / "base.safetensors"), weights(undisturbed)
+    frozen = [k for k in trained if "vision_tower" in k]
+    assert frozen
+    assert all(torch.equal(trained[k], base[k] if k in base else base[f"model.{k}"]) for k in frozen)
+
+
+def test_everything_is_told_and_drawn(undisturbed: Path) -> None:
+    lines = list(read_metrics(undisturbed / "metrics.jsonl"))
+    assert [line["stage"] for line in lines if "loss" in line] == ["text"] * 4 + ["alignment"] * 5 + ["cot"] * (
+        len(losses(undisturbed)) - 9
+    )
+    assert sum("held_out_loss" in line for line in lines) == 1
+    assert (undisturbed / "curves.png").stat().st_size > 5000
+    assert all(0 < line["utilisation"] <= 1 and line["trained_tokens"] < line["tokens"] for line in lines if "loss" in line)
+
+
+def test_a_step_weighs_every_token_the_same(world: Path) -> None:
+    """One packed line at once or three: the same step."""
+    found = []
+    for at_once in (1, 3):
+        seen: list[StepMetrics] = []
+
+        def keep(metrics: Any, seen: list[StepMetrics] = seen) -> None:
+            seen.append(metrics)
+            raise Killed
+
+        recipe = recipe_of(world, lines_at_once=at_once, sequence=256)
+        with pytest.raises(Killed):
+            train(prepare(recipe, world / "data"), world / f"at-once-{at_once}", watch=keep)
+        found.append((seen[0].loss, seen[0].gradient_norm))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_training_learns(world: Path, tmp_path: Path) -> None:
+    stage = {"name": "text", "data": "text.jsonl", "train": "all", "steps": 60, "batch": {"rows": 12}, "learning_rate": 5e-3}
+    train(prepare(recipe_of(world, stages=[stage], weight_decay=0.0), world / "data"), tmp_path)
+    assert losses(tmp_path)[-1] < 0.5 * losses(tmp_path)[0]
+
+
+def test_replay_takes_its_share_of_tokens(world: Path) -> None:
+    prepared = prepare(recipe_of(world), world / "data")
+    stage = prepared.recipe.stages[2]
+    plan = plan_stage(prepared.recipe, stage, prepared.data)
+    rows = [r for step in steps_of_stage(prepared.recipe, stage, prepared.data, plan.steps) for line in step for r in line]
+    tokens = {s: sum(len(r.input_ids) for r in rows if r.id.startswith(f"r{n}-")) for n, s in enumerate(("text", "alignment", "cot"))}
+    total = sum(tokens.values())
+    assert tokens["text"] / total == pytest.approx(0.2, abs=0.05)
+    assert tokens["alignment"] / total == pytest.approx(0.3, abs=0.08)
+    assert sorted(r.id for r in rows if r.id.startswith("r2-")) == sorted([f"r2-{n}" for n in range(9)] * 2)
+
+
+def test_the_learning_rate_rises_and_falls(world: Path) -> None:
+    prepared = prepare(recipe_of(world), world / "data")
+    plan = prepared.plans[0]
+    rates = [learning_rate(plan, step) for step in range(plan.steps)]
+    assert max(rates) == plan.stage.learning_rate
+    assert rates[-1] < rates[1]
+
+
+def test_a_dry_run_estimates_and_trains_nothing(world: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chiron", "train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "estimates" in done.stderr
+    assert not (tmp_path / "out").exists()
+    found = estimate(prepare(recipe_of(world), world / "data"), gpus=2, tflops=1e-3)
+    assert found.hours > 0
+    assert found.trained < found.parameters / 2
+
+
+# --- what can go wrong --------------------------------------------------------------------------------------------------------------
+
+
+def test_another_recipe_or_other_data_is_refused(world: Path, undisturbed: Path) -> None:
+    with pytest.raises(InputError, match="another recipe or other data"):
+        train(prepare(recipe_of(world, clip=0.5), world / "data"), undisturbed)
+
+
+def test_an_empty_stage_is_an_error_by_name(world: Path) -> None:
+    (world / "data" / "empty.jsonl").write_text("")
+    stages = [{**STAGES[0], "data": "empty.jsonl"}]
+    with pytest.raises(InputError, match=r"empty\.jsonl"):
+        prepare(recipe_of(world, stages=stages), world / "data")
+
+
+def test_a_row_that_does_not_fit_is_an_error_before_training(world: Path) -> None:
+    with pytest.raises(InputError, match="longer than 64 tokens"):
+        prepare(recipe_of(world, sequence=64), world / "data")
+
+
+def test_a_loss_that_is_no_number_stops_with_a_checkpoint_left(world: Path, tmp_path: Path) -> None:
+    stage = {"name": "text", "data": "text.jsonl", "train": "all", "steps": 40, "batch": {"rows": 6}, "learning_rate": 1e30, "warmup": 0.9}
+    with pytest.raises(InputError, match="no number any more"):
+        train(prepare(recipe_of(world, stages=[stage], checkpoint_every=1, clip=1e30), world / "data"), tmp_path)
+    assert checkpoint.load_last(tmp_path / "checkpoints") is not None
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = 0
+
+    def full(*arguments: Any, **options: Any) -> None:
+        nonlocal written
+        written += 1
+        if written > 1:
+            raise OSError(28, "No space left on device")
+        real(*arguments, **options)
+
+    real = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DiskError, match="free space"):
+        train(prepare(recipe_of(world), world / "data"), tmp_path)
+    assert len(checkpoint.checkpoints(tmp_path / "checkpoints")) <= 1
+    monkeypatch.undo()
+    train(prepare(recipe_of(world), world / "data"), tmp_path)
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_running_out_of_memory_says_what_to_do(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    prepared = prepare(recipe_of(world), world / "data")
+    monkeypatch.setattr("chiron.training.model.Loss.forward", hungry)
+    with pytest.raises(InputError, match="gradient_checkpointing"):
+        train(prepared, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": None}, "either base or scratch"),
+        ({"adapter": None}, "has none"),
+        ({"stages": [{**STAGES[0], "steps": 3, "epochs": 1}]}, "either epochs or steps"),
+        ({"stages": [STAGES[0], STAGES[0]]}, "two stages"),
+        ({"stages": [{**STAGES[0], "replay": {"cot": 0.5}}]}, "no earlier stage"),
+        ({"stages": [{**STAGES[0], "train": "adapter"}, {**STAGES[0], "name": "again"}]}, "put it before"),
+        ({"stages": [{**STAGES[0], "batch": {"rows": 3, "tokens": 5}}]}, "either tokens or rows"),
+        ({"sequense": 5}, "sequense"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused(world: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    values = {**recipe_of(world).model_dump(mode="json", exclude_unset=True), **change}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=words):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_the_shipped_recipes_are_in_order() -> None:
+    recipes = list((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert [s.name for s in load_recipe(path).stages] == ["text", "alignment", "cot"]
+
+
+def test_a_base_that_is_none_is_named(world: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        prepare(recipe_of(world, base=str(world / "data")), world / "data")
