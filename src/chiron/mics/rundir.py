@@ -1,11 +1,9 @@
 """A run directory: ``run.json``, ``ledger.sqlite``, and the files derived from the ledger. One process at a time."""
 
 import json
-import os
 import platform
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from chiron.errors import DiskError, InputError
+from chiron.errors import InputError
+from chiron.files import write_atomically
 from chiron.models.ledger import Ledger
 
 LEDGER, PATHS, REJECTED, RUN, REPORT = "ledger.sqlite", "paths.jsonl", "rejected.jsonl", "run.json", "report.html"
@@ -138,27 +137,6 @@ class RunDirectory:
         write_atomically(self.path / PATHS, retained)
         rejected = (_line({k: v for k, v in r.record.items() if v is not None}, REJECTED_FIELDS) for r in ledger.results(retained=False))
         write_atomically(self.path / REJECTED, rejected)
-
-
-def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that only its owner may read, whole or not at all.
-
-    Raises:
-        DiskError: the disk took it not; what was there before is still there.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error
 
 
 def _line(record: dict[str, Any], fields: tuple[str, ...]) -> str:

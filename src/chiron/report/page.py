@@ -1,19 +1,19 @@
 """The report of a run: one HTML file that needs nothing else, made in one pass over the ledger."""
 
-import os
 import shlex
 import sqlite3
 import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import DiskError, InputError
+from chiron.files import write_atomically
 from chiron.models.ledger import Ledger
 from chiron.report import figures
 from chiron.report.case_view import case_view
@@ -77,25 +77,13 @@ def write_report(run: Path | str, *, out: Path | None = None, cases: int | None 
             sections=rendered(_chunks(sections)),
             **trimmings(),
         )
-        _write_whole(target, page)
+        write_atomically(target, page)
     return target
 
 
 def _chunks(file: IO[str]) -> Iterator[str]:
     while chunk := file.read(_CHUNK):
         yield chunk
-
-
-def _write_whole(target: Path, pieces: Iterable[str]) -> None:
-    """All of it or nothing, readable by its owner alone."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.writelines(pieces)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
