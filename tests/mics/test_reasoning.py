@@ -211,3 +211,11 @@ def test_giving_away_the_answer_is_noticed(text: str) -> None:
 )
 def test_ordinary_reasoning_gives_nothing_away(text: str) -> None:
     assert giveaway(text) is None
+
+
+@pytest.mark.parametrize("piece", ["#", "# > * ", "the final answer ", "step ", "**", "so, ", "<think>", "### Step 1: a\n", " \t"])
+def test_no_text_takes_long_to_read(piece: str) -> None:
+    """A line of hashes once took for ever; a bound on time would be a benchmark, so this one only has to end."""
+    parse_reasoning(piece * 20_000)
+    giveaway(piece * 20_000)
+    read_verdict(piece * 20_000)

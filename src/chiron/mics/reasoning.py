@@ -10,8 +10,10 @@ from itertools import pairwise
 
 _THINKING = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>\s*", re.DOTALL | re.IGNORECASE)
 _UNCLOSED_THINKING = re.compile(r"^.*?</think(?:ing)?>\s*", re.DOTALL | re.IGNORECASE)
+_SPACES = re.compile(r"[ \t]+")
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$")
-_LEAD = r"^[ \t]{0,3}(?P<lead>(?:[#>*_\-\u2022]+[ \t]*)*)"
+# Bounded, so that a line of fifty thousand hashes is read as fast as any other.
+_LEAD = r"^ ?(?P<lead>[#>*_\- \u2022]{0,16})"
 _STEP = re.compile(
     _LEAD + r"(?:reasoning[ \t]+)?step[ \t]*(?:no\.?|number)?[ \t]*#?(?P<number>\d{1,3})(?P<close>[ \t]*[*_]{0,3})"
     r"(?P<mark>[ \t]*[:.)\u2013\u2014\uff1a\-]|(?=[ \t]*$))?[ \t]*[*_]{0,3}[ \t]*(?P<text>.*)$",
@@ -60,7 +62,8 @@ def parse_reasoning(text: str) -> Reasoning:
     numbers: list[int] = []
     answers: list[list[str]] = []
     current: list[str] | None = None
-    for line in text.split("\n"):
+    for raw in text.split("\n"):
+        line = _SPACES.sub(" ", raw)
         if _FENCE.match(line):
             continue
         if (final := _FINAL.match(line)) and _is_final_mark(final):
