@@ -216,6 +216,6 @@ def test_ordinary_reasoning_gives_nothing_away(text: str) -> None:
 @pytest.mark.parametrize("piece", ["#", "# > * ", "the final answer ", "step ", "**", "so, ", "<think>", "### Step 1: a\n", " \t"])
 def test_no_text_takes_long_to_read(piece: str) -> None:
     """A line of hashes once took for ever; a bound on time would be a benchmark, so this one only has to end."""
-    parse_reasoning(piece * 20_000)
-    giveaway(piece * 20_000)
-    read_verdict(piece * 20_000)
+    assert parse_reasoning(piece * 20_000).answer is None or "final" in piece
+    assert giveaway(piece * 20_000) is None
+    assert read_verdict(piece * 20_000) is None

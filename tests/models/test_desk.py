@@ -285,6 +285,30 @@ def test_a_reply_dearer_than_its_bound_raises_the_bound(tmp_path: Path) -> None:
     run(desk, work)
 
 
+def test_replies_in_flight_together_raise_the_bound_once(tmp_path: Path) -> None:
+    provider = Scripted(lambda *_: Reply("x", usage=Usage(1, 128)), seconds=0.01)
+    desk = Desk({"m": endpoint_of(provider, price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(10_000.0))
+
+    async def work() -> None:
+        await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(8)))
+        assert desk.endpoints["m"].surprise == pytest.approx(2.0)
+
+    run(desk, work)
+
+
+def test_a_call_dropped_while_under_way_counts_against_the_budget(tmp_path: Path) -> None:
+    desk = Desk({"m": endpoint_of(Scripted(echo, seconds=5.0), price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(100.0))
+
+    async def work() -> None:
+        task = asyncio.create_task(desk.ask(a_call()))
+        await asyncio.sleep(0.05)
+        await desk.close()
+        await asyncio.gather(task, return_exceptions=True)
+        assert desk.ledger.spent_usd() == pytest.approx(64.0)
+
+    run(desk, work)
+
+
 def test_what_was_spent_before_counts(tmp_path: Path) -> None:
     desk = Desk({"m": endpoint_of(Scripted(echo), price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(100.0, spent=50.0))
 

@@ -251,3 +251,8 @@ def test_a_connection_that_breaks_off_is_transient() -> None:
             request.transport.close()
 
     assert isinstance(failing(Breaking), Transient)
+
+
+def test_a_page_of_brackets_is_read_like_any_other() -> None:
+    """It once took minutes; this one only has to end."""
+    assert isinstance(failing(lambda: web.Response(status=500, text="<" * 1_000_000)), Transient)

@@ -202,6 +202,8 @@ class Desk:
             raise
         except asyncio.CancelledError:
             cost = most  # it was sent, and may be billed
+            if most:
+                self.ledger.note_failure(call, "cancelled", "dropped while under way", final=False, cost_at_most=most)
             raise
         except ChironError:
             raise
@@ -212,7 +214,7 @@ class Desk:
         finally:
             await reservation.settle(cost)
         if cost > most:
-            self._surprised(call, endpoint, cost, most)
+            self._surprised(call, endpoint, cost)
         return replace(reply, cost_usd=None if endpoint.price is None else cost)
 
     async def _wait(self, seconds: float) -> None:
@@ -220,9 +222,11 @@ class Desk:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
-    def _surprised(self, call: Call, endpoint: Endpoint, cost: float, most: float) -> None:
+    def _surprised(self, call: Call, endpoint: Endpoint, cost: float) -> None:
         """A reply cost more than any was thought to: its image tokens are set too low, or the endpoint counts in a way of its own."""
-        endpoint.surprise *= cost / most if most else 1.0
+        # Against the bare bound: others in flight were reserved under the same one, and must not multiply it again.
+        bare = endpoint.most_it_can_cost(call) / endpoint.surprise
+        endpoint.surprise = max(endpoint.surprise, cost / bare if bare else 1.0)
         self.notes[call.model] = (
             f"model '{call.model}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
             " until then more is set aside for its calls"

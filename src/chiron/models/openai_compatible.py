@@ -288,7 +288,7 @@ def _error_of(text: str) -> tuple[str | None, str]:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return None, _squeeze(re.sub(r"<[^>]*>", " ", text)) or "no explanation"
+        return None, _squeeze(re.sub(r"<[^<>]*>", " ", text[:4096])) or "no explanation"
     error = body.get("error", body) if isinstance(body, dict) else body
     error = error[0] if isinstance(error, list) and error else error
     if not isinstance(error, dict):
