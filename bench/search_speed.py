@@ -8,9 +8,10 @@ from pathlib import Path
 from bench.simulated import simulated, stats
 from bench.table import heading, table
 from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, Setup
+from chiron.mics.running import Run
 from chiron.mics.search import search
 from chiron.mics.selection import Selection
+from chiron.mics.setup import Setup
 from chiron.models.call import Call, Reply
 from chiron.models.desk import Desk
 from chiron.models.ledger import Ledger

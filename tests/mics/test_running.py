@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from aiohttp import web
 from chiron.errors import DiskError, InputError
 from chiron.mics.replaying import most_calls, rehearse, replay_run, replay_setup
 from chiron.mics.rundir import PATH_FIELDS, RunDirectory
-from chiron.mics.running import Run, Setup
+from chiron.mics.running import Run
 from chiron.mics.selection import Selection, Shard
+from chiron.mics.setup import Setup
 from chiron.mics.status import read_status
 from chiron.models.failures import BudgetSpent, EndpointDown, Misconfigured, Stopping
 from chiron.models.ledger import Ledger
@@ -138,6 +141,31 @@ def test_a_dead_intern_leaves_cases_pending_and_a_second_run_ends_them(tmp_path:
     with Endpoint(simulation(cases).reply) as endpoint:
         execute(cases, config_of(team(endpoint.base_url)), tmp_path / "undisturbed")
     assert files(tmp_path / "run") == files(tmp_path / "undisturbed")
+
+
+def test_cases_that_ended_on_a_quorum_are_counted_and_a_replay_completes_them(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 3)
+    dead = {"intern-c"}
+
+    def override(body: dict[str, Any], _: int) -> web.StreamResponse | None:
+        return web.Response(status=400, text="no") if body["model"] in dead and body["temperature"] > 1 else None
+
+    with Endpoint(simulation(cases).reply, override=override) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        first = execute(cases, config, tmp_path / "run")
+        ended = sum(e["answered"] < e["planned"] for e in evaluations(tmp_path / "run"))
+        assert ended > 0
+        assert any(note.startswith(f"{ended} cases ended with evaluations missing") for note in first.notes)
+        dead.clear()
+        setup = replay_setup(RunDirectory(tmp_path / "run"), config)
+        again = asyncio.run(replay_run(setup, RunDirectory(tmp_path / "run"), tmp_path / "again").execute())
+    assert not any("missing" in note for note in again.notes)
+    assert all(e["answered"] == e["planned"] for e in evaluations(tmp_path / "again"))
+
+
+def evaluations(run: Path) -> list[dict[str, int]]:
+    both = [*lines(run / "paths.jsonl"), *lines(run / "rejected.jsonl")]
+    return [line["evaluations"] for line in both if line["outcome"] != "pending"]
 
 
 def test_an_endpoint_that_is_down_stops_the_run_with_its_name(tmp_path: Path) -> None:
@@ -278,6 +306,64 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
         execute(cases, config_of(team(endpoint.base_url, model={"concurrency": 3, "timeout": 9}, cases_in_flight=1)), tmp_path / "run")
 
 
+def test_another_configuration_is_refused_even_when_run_json_is_lost(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+        (tmp_path / "run" / "run.json").unlink()
+        before = files(tmp_path / "run")
+        with pytest.raises(InputError, match=r"another configuration \(depth: 3 there, 2 here\)"):
+            execute(cases, config_of(team(endpoint.base_url, depth=2)), tmp_path / "run")
+        assert files(tmp_path / "run") == before
+        execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_another_file_of_cases_is_refused_before_anything_is_lost(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({**line, "id": f"other-{n}"}) + "\n" for n, line in enumerate(lines(cases))))
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        before, asked = files(tmp_path / "run"), endpoint.seen.requests
+        with pytest.raises(InputError, match=r"results of 4 cases .* 4 of them are not in .*other\.jsonl: choose another --run"):
+            execute(other, config, tmp_path / "run")
+        assert (files(tmp_path / "run"), endpoint.seen.requests) == (before, asked)
+        moved = cases.rename(tmp_path / "moved.jsonl")
+        execute(moved, config, tmp_path / "run")
+        assert endpoint.seen.requests == asked
+
+
+def test_results_that_leave_with_their_cases_are_counted(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        cases.write_text("".join(cases.read_text().splitlines(keepends=True)[:3]))
+        assert any("1 results are of cases that are no longer in" in note for note in execute(cases, config, tmp_path / "run").notes)
+
+
+def test_a_late_snapshot_never_replaces_the_final_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = write_cases(tmp_path, 6)
+    slow = RunDirectory.write_derived
+
+    def write(directory: RunDirectory, ledger: Ledger) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            seen = [result.record for result in ledger.results()]  # an early snapshot ...
+            time.sleep(1.0)
+            assert len(seen) < 6
+            (directory.path / "paths.jsonl").write_text("old\n")  # ... that takes long to be written
+        else:
+            slow(directory, ledger)
+
+    monkeypatch.setattr("chiron.mics.running._DERIVE_EVERY", 0.0)
+    monkeypatch.setattr(RunDirectory, "write_derived", write)
+    with Endpoint(simulation(cases, skill=0.9).reply) as endpoint:
+        summary = execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    assert len(lines(tmp_path / "run" / "paths.jsonl")) == summary.retained
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint, RunDirectory(tmp_path / "run").locked():
@@ -314,6 +400,18 @@ def test_replay_with_another_policy_pays_for_the_new_calls_only(tmp_path: Path) 
         assert files(tmp_path / "old") == before
         execute(cases, config, tmp_path / "fresh")
     assert files(tmp_path / "new") == files(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("change", [{"shard": 5}, {"limit": "x"}, {"shard": "7/3"}])
+def test_replay_of_a_run_with_a_damaged_run_json_says_so(tmp_path: Path, change: dict[str, Any]) -> None:
+    cases = write_cases(tmp_path, 1)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+    told = tmp_path / "run" / "run.json"
+    told.write_text(json.dumps({**json.loads(told.read_text()), **change}))
+    with pytest.raises(InputError, match=r"shard"):
+        replay_setup(RunDirectory(tmp_path / "run"), config)
 
 
 def test_replay_of_the_same_configuration_is_free(tmp_path: Path) -> None:

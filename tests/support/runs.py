@@ -8,8 +8,9 @@ import yaml
 
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, RunSummary, Setup
+from chiron.mics.running import Run, RunSummary
 from chiron.mics.selection import Selection
+from chiron.mics.setup import Setup
 
 MENTORS, INTERNS, JUDGE = ("mentor-a", "mentor-b", "mentor-c"), ("intern-a", "intern-b", "intern-c"), "judge"
 

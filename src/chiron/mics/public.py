@@ -6,8 +6,9 @@ from pathlib import Path
 
 from chiron.mics.config import RunConfig
 from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, RunSummary, Setup
+from chiron.mics.running import Run, RunSummary
 from chiron.mics.selection import Selection, Shard
+from chiron.mics.setup import Setup
 
 
 def prepare_run(

@@ -7,10 +7,11 @@ from chiron.cases.case import BadCase
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
 from chiron.mics.config import RunConfig
-from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, Setup
+from chiron.mics.rundir import RUN, RunDirectory
+from chiron.mics.running import Run
 from chiron.mics.search import search
 from chiron.mics.selection import Selection, Shard
+from chiron.mics.setup import Setup
 from chiron.mics.team import Policy, Team
 from chiron.models.call import Call, Reply
 from chiron.models.failures import Halted
@@ -93,9 +94,11 @@ def replay_setup(
     path = cases if cases is not None else Path(str(run.get("cases")))
     if not path.is_file():
         raise InputError(f"the cases of {old.path} are no longer at {path}: name them with --cases FILE")
-    shard = Shard.parse(run["shard"]) if run.get("shard") else None
+    shard, limit = run.get("shard"), run.get("limit")
+    if not isinstance(shard, str | None) or not isinstance(limit, int | None):
+        raise InputError(f"{old.path / RUN} is damaged: its shard is {shard!r} and its limit {limit!r}, which chiron never wrote")
     folder = images if images is not None else Path(str(run.get("images"))) if cases is None else None
-    return Setup.of(Selection(path, run.get("limit"), shard), config, folder, need_keys=need_keys)
+    return Setup.of(Selection(path, limit, Shard.parse(shard) if shard else None), config, folder, need_keys=need_keys)
 
 
 def replay_run(setup: Setup, old: RunDirectory, new: Path) -> Run:

@@ -97,8 +97,8 @@ class RunDirectory:
             value = json.loads((self.path / RUN).read_text("utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path / RUN} cannot be read: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self.path / RUN} cannot be read ({error}): move it away, the ledger beside it has all replies") from error
         if not isinstance(value, dict):
             raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another --run")
         return value
@@ -114,19 +114,36 @@ class RunDirectory:
             raise InputError(f"{self.path} is no run directory: it has no {RUN}")
         return run
 
-    def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
-        """Begin or go on with the run of this ``identity``: everything that its results depend on.
+    def check_identity(self, identity: dict[str, Any]) -> None:
+        """That ``run.json``, if it is there, tells of the run of this ``identity``: everything that its results depend on.
 
         Raises:
-            InputError: the directory holds a run of another identity; says what differs.
+            InputError: it is another's; says what differs.
         """
         known = self.read_run()
-        if known is not None and known.get("identity") != identity:
-            difference = "; ".join(_differences(known.get("identity", {}), identity))
+        if known is not None:
+            self._need_same(known.get("identity", {}), identity)
+
+    def check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
+        """The same of the ledger, which outlives a lost ``run.json``; it keeps the identity of the first run.
+
+        Raises:
+            InputError: the ledger is of a run of another identity; says what differs.
+            DiskError: the disk is full.
+        """
+        self._need_same(json.loads(ledger.remember("identity", json.dumps(identity))), identity)
+
+    def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
+        if known != identity:
+            difference = "; ".join(_differences(known, identity))
             raise InputError(
                 f"{self.path} holds a run of another configuration ({difference}): choose another --run, "
                 "or 'chiron replay' to use its replies again"
             )
+
+    def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
+        """Write ``run.json``: the ``identity``, and the ``rest`` that results do not depend on."""
+        known = self.read_run()
         began = known.get("began") if known else time.strftime("%Y-%m-%dT%H:%M:%S%z")
         value = {**rest, "began": began, "python": platform.python_version(), "identity": identity}
         write_atomically(self.path / RUN, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])

@@ -7,108 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.errors import DiskError
-from chiron.mics.config import RunConfig
+from chiron.cases.images import ImageProblem
+from chiron.errors import DiskError, InputError
 from chiron.mics.progress import Progress
-from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult
 from chiron.mics.rundir import RunDirectory
-from chiron.mics.search import RULES, search
-from chiron.mics.selection import Selection
-from chiron.mics.team import Policy, Seat, Team
-from chiron.models.assembly import build_endpoints
+from chiron.mics.search import search
+from chiron.mics.setup import Setup
 from chiron.models.budget import Budget
-from chiron.models.call import Picture, Role
-from chiron.models.config import max_tokens_of
-from chiron.models.desk import Desk, Endpoint
+from chiron.models.call import Picture
+from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault, Halted
 from chiron.models.ledger import Ledger, Spending, StoredResult
-from chiron.models.offline.catalogue import Catalogue
-from chiron.models.pictures import PictureStore
 
 _DERIVE_EVERY = 30.0
 """Seconds between rewrites of the derived files, at least; longer where writing them takes long."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that one process needs to search: made once, from configuration and cases."""
-
-    selection: Selection
-    images: ImageFolder
-    config: RunConfig
-    policy: Policy
-    team: Team
-    prompts: Prompts
-    endpoints: dict[str, Endpoint]
-    pictures: PictureStore
-
-    @classmethod
-    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
-        """Check that everything is there before anything is paid for.
-
-        Raises:
-            InputError: cases, image folder, prompts, keys or embedded models are missing.
-        """
-        folder = image_folder(selection.cases, images)
-        prompts = load_prompts({name: Path(path) for name, path in config.search.prompts.items()})
-        pictures = PictureStore()
-        endpoints = build_endpoints(
-            config.team_models(), pictures=pictures, catalogue=lambda: Catalogue.beside(selection.cases), need_keys=need_keys
-        )
-
-        def seat(role: Role, name: str) -> Seat:
-            limit = max_tokens_of(config.models[name], getattr(config.search.max_tokens, role))
-            return Seat(name, endpoints[name].provider.identity, limit)
-
-        team = Team(
-            mentors=tuple(seat("mentor", m) for m in config.search.mentors),
-            interns=tuple(seat("intern", i) for i in config.search.interns),
-            judge=seat("judge", config.search.judge),
-        )
-        return cls(selection, folder, config, config.search.rules(), team, prompts, endpoints, pictures)
-
-    def identity(self) -> dict[str, Any]:
-        """What results depend on. Two runs that differ in it cannot share a directory."""
-        rules = self.config.search.model_dump(
-            mode="json",
-            include={
-                "temperatures",
-                "mentor_temperature",
-                "depth",
-                "restarts",
-                "policy",
-                "baseline",
-                "threshold",
-                "seed",
-                "image_side",
-            },
-        )
-        seats = {
-            "mentors": [[s.name, s.identity, s.max_tokens] for s in self.team.mentors],
-            "interns": [[s.name, s.identity, s.max_tokens] for s in self.team.interns],
-            "judge": [self.team.judge.name, self.team.judge.identity, self.team.judge.max_tokens],
-        }
-        return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
-
-    def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[Picture, ...]:
-        """Check a case's images, and hold them encoded until :meth:`PictureStore.release`. Meant for a thread.
-
-        Raises:
-            ImageProblem: one cannot be used.
-            CallerFault: one went away while it was looked at.
-        """
-        checked = [self.images.check(name) for name in case.images]
-        for image in checked:
-            self.pictures.add(image.sha256, image.path)
-        pictures = tuple(Picture(image.sha256, self.policy.image_side) for image in checked)
-        if hold:
-            self.pictures.hold(pictures)
-        return pictures
 
 
 @dataclass(frozen=True)
@@ -144,6 +60,8 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     desk: Desk | None = None
     replayed_from: Path | None = None
+    _deriving: list[asyncio.Future[None]] = field(default_factory=list)
+    _dropped: int = 0
 
     def stop(self) -> None:
         """Send nothing more; what is under way is still received and kept."""
@@ -158,8 +76,12 @@ class Run:
             DiskError: the derived files cannot be written.
         """
         with self.directory.locked():
-            self.directory.write_run(self.setup.identity(), self._about())
+            identity = self.setup.identity()
+            self.directory.check_identity(identity)
             with Ledger.open(self.directory.ledger) as ledger:
+                self.directory.check_ledger(identity, ledger)
+                self._check_cases(ledger)
+                self.directory.write_run(identity, self._about())
                 if self.replayed_from is not None:
                     ledger.copy_calls_from(RunDirectory(self.replayed_from).ledger)
                 budget = Budget(self.setup.config.search.budget_usd, spent=ledger.spent_usd())
@@ -198,14 +120,38 @@ class Run:
                     task = group.create_task(self._search_one(desk, case, position, rank))
                     task.add_done_callback(lambda _: places.release())
             if desk.halted is None and self.setup.selection.is_whole:
-                for gone in known:
-                    desk.ledger.drop_result(gone)
+                self._drop(desk, known)
         except ExceptionGroup as group_error:
             # Cases fail alone; what comes out here is a bug or a full disk, and the first of them tells it.
             raise group_error.exceptions[0] from None
         finally:
             derive.cancel()
-            await asyncio.gather(derive, return_exceptions=True)
+            # A thread cannot be cancelled: one that is still writing would put its older lines over the last ones.
+            await asyncio.gather(derive, *self._deriving, return_exceptions=True)
+
+    def _check_cases(self, ledger: Ledger) -> None:
+        """A directory whose cases are of another file than this one is more likely a slip of the hand than a change of mind."""
+        run, now = self.directory.read_run(), str(self.setup.selection.cases.resolve())
+        if run is None or run.get("cases") in {None, now} or not self.setup.selection.is_whole:
+            return
+        known = {name for name, head in ledger.result_heads().items() if head.outcome != Outcome.BAD_CASE}
+        gone = len(known - {case.id for _, case in self.setup.selection if isinstance(case, Case)})
+        if 2 * gone > len(known):
+            raise InputError(
+                f"{self.directory.path} holds results of {len(known)} cases of {run['cases']}, and {gone} of them are not in {now}:"
+                " choose another --run"
+            )
+
+    def _drop(self, desk: Desk, gone: Iterable[str]) -> None:
+        """Forget the results of cases that left the file, and say so."""
+        for case_id in gone:
+            desk.ledger.drop_result(case_id)
+            self._dropped += 1
+        if self._dropped:
+            desk.notes["\0dropped"] = (
+                f"{self._dropped} results are of cases that are no longer in {self.setup.selection.cases.name}: they left paths.jsonl and"
+                " rejected.jsonl; their replies stay in the ledger"
+            )
 
     async def _search_one(self, desk: Desk, case: Case, position: int, rank: int) -> None:
         setup = self.setup
@@ -263,14 +209,15 @@ class Run:
             began = time.monotonic()
             try:
                 # In a thread, on a connection of its own: at sixty thousand cases it takes many seconds, and calls are waiting.
-                await asyncio.to_thread(_derive, self.directory)
+                writing = asyncio.ensure_future(asyncio.to_thread(_derive, self.directory))
+                self._deriving = [writing]
+                await asyncio.shield(writing)
             except DiskError as reason:
                 desk.halt(reason)
                 return
             wait = max(_DERIVE_EVERY, 50 * (time.monotonic() - began))
 
     def _about(self) -> dict[str, Any]:
-
         about: dict[str, Any] = {
             "chiron": version("chiron-med"),
             "cases": str(self.setup.selection.cases.resolve()),
@@ -290,6 +237,9 @@ class Run:
         done = sum(n for (outcome, _), n in counts.items() if outcome not in {Outcome.PENDING, Outcome.BAD_CASE})
         bad = counts.get((Outcome.BAD_CASE, False), 0)
         assert self.desk is not None  # noqa: S101 - set before this is called
+        spending = tuple(ledger.spending())
+        if any(s.failed for s in spending):
+            self._note_missing(ledger, self.desk)
         return RunSummary(
             run=self.directory.path,
             total=self.progress.total,
@@ -299,13 +249,25 @@ class Run:
             pending=max(counts.get((Outcome.PENDING, False), 0), self.progress.total - done - bad),
             bad=bad,
             mean_score=sum(scores) / len(scores) if scores else None,
-            spending=tuple(ledger.spending()),
+            spending=spending,
             spent_usd=ledger.spent_usd(),
             seconds=time.monotonic() - self.progress.began,
             halted=self.desk.halted,
             pending_because=_commonest(str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.PENDING),
             notes=tuple(self.desk.notes.values()),
         )
+
+    def _note_missing(self, ledger: Ledger, desk: Desk) -> None:
+        """Say how many cases ended on a quorum: their results stand, and a replay is the way to the rest."""
+        missing = 0
+        for result in ledger.results():
+            counts = result.record.get("evaluations", {}) if result.outcome != Outcome.PENDING else {}
+            missing += counts.get("answered", 0) < counts.get("planned", 0)
+        if missing:
+            desk.notes["\0missing"] = (
+                f"{missing} cases ended with evaluations missing (a quorum was there); 'chiron replay {self.directory.path}' with the same"
+                " configuration asks for those alone"
+            )
 
 
 def _derive(directory: RunDirectory) -> None:

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS results (
     retained INTEGER NOT NULL, mics_score REAL, record BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 _COPY = """
@@ -210,6 +211,15 @@ class Ledger:
             _pack(result.record),
         )  # fmt: skip
         self._write("INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)", row)
+
+    def remember(self, name: str, value: str) -> str:
+        """Keep a fact about the ledger as a whole, if there is none of that name; the one that stands.
+
+        Raises:
+            DiskError: the disk took it not.
+        """
+        self._write("INSERT OR IGNORE INTO facts VALUES (?,?)", (name, value))
+        return str(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
     def drop_results(self, outcome: str) -> None:
         """Forget the results of one outcome, because the run about to begin finds them anew."""

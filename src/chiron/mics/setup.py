@@ -1,0 +1,96 @@
+"""What one process needs to search: cases, images, team, prompts and endpoints, all checked before anything is paid for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from chiron.cases.case import Case
+from chiron.cases.images import ImageFolder, image_folder
+from chiron.mics.config import RunConfig
+from chiron.mics.prompts import Prompts, load_prompts
+from chiron.mics.search import RULES
+from chiron.mics.selection import Selection
+from chiron.mics.team import Policy, Seat, Team
+from chiron.models.assembly import build_endpoints
+from chiron.models.call import Picture, Role
+from chiron.models.config import max_tokens_of
+from chiron.models.desk import Endpoint
+from chiron.models.offline.catalogue import Catalogue
+from chiron.models.pictures import PictureStore
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that one process needs to search: made once, from configuration and cases."""
+
+    selection: Selection
+    images: ImageFolder
+    config: RunConfig
+    policy: Policy
+    team: Team
+    prompts: Prompts
+    endpoints: dict[str, Endpoint]
+    pictures: PictureStore
+
+    @classmethod
+    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
+        """Check that everything is there before anything is paid for.
+
+        Raises:
+            InputError: cases, image folder, prompts, keys or embedded models are missing.
+        """
+        folder = image_folder(selection.cases, images)
+        prompts = load_prompts({name: Path(path) for name, path in config.search.prompts.items()})
+        pictures = PictureStore()
+        endpoints = build_endpoints(
+            config.team_models(), pictures=pictures, catalogue=lambda: Catalogue.beside(selection.cases), need_keys=need_keys
+        )
+
+        def seat(role: Role, name: str) -> Seat:
+            limit = max_tokens_of(config.models[name], getattr(config.search.max_tokens, role))
+            return Seat(name, endpoints[name].provider.identity, limit)
+
+        team = Team(
+            mentors=tuple(seat("mentor", m) for m in config.search.mentors),
+            interns=tuple(seat("intern", i) for i in config.search.interns),
+            judge=seat("judge", config.search.judge),
+        )
+        return cls(selection, folder, config, config.search.rules(), team, prompts, endpoints, pictures)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on. Two runs that differ in it cannot share a directory."""
+        rules = self.config.search.model_dump(
+            mode="json",
+            include={
+                "temperatures",
+                "mentor_temperature",
+                "depth",
+                "restarts",
+                "policy",
+                "baseline",
+                "threshold",
+                "seed",
+                "image_side",
+            },
+        )
+        seats = {
+            "mentors": [[s.name, s.identity, s.max_tokens] for s in self.team.mentors],
+            "interns": [[s.name, s.identity, s.max_tokens] for s in self.team.interns],
+            "judge": [self.team.judge.name, self.team.judge.identity, self.team.judge.max_tokens],
+        }
+        return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
+
+    def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[Picture, ...]:
+        """Check a case's images, and hold them encoded until :meth:`PictureStore.release`. Meant for a thread.
+
+        Raises:
+            ImageProblem: one cannot be used.
+            CallerFault: one went away while it was looked at.
+        """
+        checked = [self.images.check(name) for name in case.images]
+        for image in checked:
+            self.pictures.add(image.sha256, image.path)
+        pictures = tuple(Picture(image.sha256, self.policy.image_side) for image in checked)
+        if hold:
+            self.pictures.hold(pictures)
+        return pictures
