@@ -1,6 +1,6 @@
 """One case from its number: who comes, with what, what is said, and what is seen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -36,33 +36,37 @@ class Casting:
             yield path, draw(self.modality, self.attributes, rng, self.size, view=view)
 
 
-def cast(world: World, index: int, *, seed: int, size: int) -> Casting:
+def cast(
+    world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom"
+) -> Casting:
     """The case of that number. It depends on nothing but the arguments.
 
-    Modalities take turns from case to case; every 36 cases, each combination of attributes occurs once; one case in four or so
-    has two images.
+    Modalities take turns from case to case; every ``len(among)`` cases, each of these combinations of attributes occurs once; one case
+    in four or so has two images.
 
     Args:
         world: what leads from attributes to the answer.
         index: of the case, from 0.
         seed: of the series of cases, not negative.
         size: pixels a side of its images.
+        among: the combinations of attributes that occur.
+        name: what its id begins with.
     """
     place = PLACES[modality := MODALITIES[index % len(MODALITIES)]]
-    block, position = divmod(index, len(COMBINATIONS))
-    shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(COMBINATIONS))
-    attributes = COMBINATIONS[shuffled[position]]
+    block, position = divmod(index, len(among))
+    shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
+    attributes = among[shuffled[position]]
     rng = np.random.default_rng([seed, index, _WORDS])
     complaint = place.complaints[int(rng.integers(len(place.complaints)))]
     age = int(rng.integers(complaint.youngest, complaint.oldest + 1))
     sex = place.sexes[int(rng.integers(len(place.sexes)))]
     images = 2 if rng.random() < 0.25 else 1
-    name = f"phantom-{index:06d}"
+    case_id = f"{name}-{index:06d}"
     case = Case(
-        id=name,
+        id=case_id,
         question=wording.question(rng),
         answer=world.diagnose(attributes),
-        images=tuple(f"{name}/{modality.lower()}_group1/{view}.png" for view in range(images)),
+        images=tuple(f"{case_id}/{modality.lower()}_group1/{view}.png" for view in range(images)),
         history=wording.history(complaint, age, sex, rng),
         findings=wording.findings(attributes, place, images, rng),
         age=f"{age} years",
