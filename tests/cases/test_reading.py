@@ -1,6 +1,7 @@
 """A file of cases is read line by line; what is wrong is said by line, and stops nothing else."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_published_format_is_read_as_it_is() -> None:
     assert case.meta["certainty"] == "Diagnosis certain"
 
 
+@pytest.mark.parametrize("piece", [" ", "*", "* ", "\n", "<image>", "<image> ", "image 1 ", "<br "])
+def test_no_case_takes_long_to_read(piece: str) -> None:
+    """A question behind a hundred thousand blanks once took minutes."""
+    text = piece * 100_000
+    messages = [{"role": "user", "content": f"{text}What?{text}"}, {"role": "assistant", "content": f"{text}Correct Answer: x{text}"}]
+    began = time.perf_counter()
+    case = parse_case({**PUBLISHED, "messages": messages, "caption": [text, f"{text}."], "presentation": text})
+    assert time.perf_counter() - began < 5
+    assert "What?" in case.question
+
+
+def test_marks_are_taken_off_whatever_stands_around_them() -> None:
+    messages = [{"role": "user", "content": "  ** Question :**  What? "}, {"role": "assistant", "content": "\n**Answer**: Rib\n"}]
+    case = parse_case({**PUBLISHED, "messages": messages})
+    assert (case.question, case.answer) == ("What?", "Rib")
+
+
 def test_tidy_cases_survive_being_written_and_read() -> None:
     case = a_case(meta={"patient": "p1"})
     assert parse_case(json.loads(json.dumps(case.to_record()))) == case
@@ -80,6 +98,11 @@ def test_no_record_does_worse_than_a_named_problem(record: dict[str, object]) ->
         ({"question": " "}, "no question"),
         ({"answer": ""}, "no answer"),
         ({"id": ""}, "needs an id"),
+        ({"id": "a\x1b[2Jb"}, "printable"),
+        ({"id": "a\x7fb"}, "printable"),
+        ({"id": "a\x9b2Jb"}, "printable"),
+        ({"id": "a\nb"}, "printable"),
+        ({"id": "a\u202eb"}, "printable"),
         ({"findings": [1]}, "findings"),
         ({"images": ["a.png", ""]}, "images"),
         ({"history": ["x"]}, "history"),
