@@ -89,7 +89,7 @@ def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) 
     return CaseView(
         number=number,
         line=result.position + 1,
-        id=text_of(record, "case_id") or result.case_id,
+        id=text_of(record, "case_id") or result.case_id.strip(),
         kind=kind,
         why=_why(result.outcome, kind, text_of(record, "detail"), reason),
         question=text_of(record, "question"),
