@@ -33,7 +33,7 @@ async def watching(run: Run, console: Console) -> AsyncIterator[None]:
         (broke,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(broke, Exception):
             console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
-        if not console.is_terminal and run.progress.total:
+        elif not console.is_terminal and run.progress.total:
             console.print(plain_line(run), soft_wrap=True)
 
 
