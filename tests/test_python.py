@@ -95,6 +95,7 @@ def test_interrupting_a_notebooks_cell_stops_the_run(tmp_path: Path, interrupts:
             process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=15)
         assert (process.returncode, said.split()) == (0, ["begun", "interrupted"]), errors
+        assert "Traceback" not in errors
         answered = sum(endpoint.seen.answered.values())
     with Ledger.read(tmp_path / "r" / "ledger.sqlite") as ledger:
         assert sum(s.calls for s in ledger.spending()) == answered  # what came in was kept

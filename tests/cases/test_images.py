@@ -28,15 +28,6 @@ def test_a_good_image_is_known_by_its_hash(tmp_path: Path) -> None:
     assert len(image.sha256) == 64
 
 
-@pytest.mark.parametrize(("orientation", "size"), [(1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (8, (20, 40))])
-def test_an_image_on_its_side_is_as_wide_as_it_is_shown(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
-    image = ImageFolder(tmp_path).check("a.jpg")
-    assert (image.width, image.height) == size
-
-
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from chiron.cases.reading import need_cases
 from chiron.errors import InputError
@@ -15,8 +15,6 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused: a 30,000 x 30,000 picture would need gigabytes once decoded."""
 MAX_BYTES = 64 * 1024 * 1024
 """Larger files are refused unread."""
-_ON_ITS_SIDE = frozenset({5, 6, 7, 8})
-"""EXIF orientations that exchange width and height."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -35,7 +33,7 @@ class ImageFile:
     sha256: str
     """Of the file's bytes, hex."""
     width: int
-    """Pixels, as it is shown: turned upright where its EXIF data say so."""
+    """Pixels, as stored: EXIF data may say that it is shown on its side."""
     height: int
     """Pixels, likewise."""
 
@@ -114,8 +112,7 @@ def _decode(path: Path, name: str) -> tuple[int, int]:
                 width, height = image.size
                 if width * height <= MAX_PIXELS:
                     image.load()
-                    on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-                    return (height, width) if on_its_side else (width, height)
+                    return width, height
     except Image.DecompressionBombError:
         raise ImageProblem(f"image '{name}' has more than {MAX_PIXELS // 10**6} megapixels: shrink it") from None
     except UnidentifiedImageError:
