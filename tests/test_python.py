@@ -2,15 +2,19 @@
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import chiron
 from chiron import Call, Case, Picture, Policy, Reply, Seat, Team, search
+from chiron.models.ledger import Ledger
 from tests.support.cases import known_answers, write_cases
+from tests.support.command import wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
@@ -56,6 +60,46 @@ def test_the_whole_job_also_where_a_loop_already_runs(tmp_path: Path) -> None:
         assert asyncio.run(notebook()) == 4
     assert sum(chiron.read_status(tmp_path / "b").outcomes.values()) == 2
     assert chiron.write_report(tmp_path / "b").is_file()
+
+
+NOTEBOOK = """
+import asyncio, sys
+import chiron
+
+async def cell():
+    config = chiron.load_config(sys.argv[2])
+    print("begun", flush=True)
+    try:
+        chiron.run_search(sys.argv[1], config, sys.argv[3])
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+
+# Not asyncio.run, which takes the interrupt for itself: a kernel's loop does not.
+asyncio.new_event_loop().run_until_complete(cell())
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_interrupting_a_notebooks_cell_stops_the_run(tmp_path: Path, interrupts: int) -> None:
+    cases = write_cases(tmp_path, 8)
+    seconds = 0.2 if interrupts == 1 else 60.0
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: seconds) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [sys.executable, "-c", NOTEBOOK, str(cases), str(config), str(tmp_path / "r")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(endpoint, 20)
+        process.send_signal(signal.SIGINT)
+        if interrupts == 2:
+            time.sleep(0.5)
+            assert process.poll() is None  # it waits for what is under way
+            process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=15)
+        assert (process.returncode, said.split()) == (0, ["begun", "interrupted"]), errors
+        assert "Traceback" not in errors
+        answered = sum(endpoint.seen.answered.values())
+    with Ledger.read(tmp_path / "r" / "ledger.sqlite") as ledger:
+        assert sum(s.calls for s in ledger.spending()) == answered  # what came in was kept
+    assert answered < 200  # and the rest was not asked
 
 
 def test_importing_it_is_light_and_never_needs_torch() -> None:

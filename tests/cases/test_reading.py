@@ -1,6 +1,7 @@
 """A file of cases is read line by line; what is wrong is said by line, and stops nothing else."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from chiron.cases.case import BadCase, Case
 from chiron.cases.checking import check_cases
 from chiron.cases.formats import CaseProblem, parse_case
+from chiron.cases.images import image_folder
 from chiron.cases.reading import read_cases
 from chiron.errors import InputError
 from tests.support.cases import a_case, write_cases, write_png
@@ -46,6 +48,23 @@ def test_the_published_format_is_read_as_it_is() -> None:
     assert case.meta["certainty"] == "Diagnosis certain"
 
 
+@pytest.mark.parametrize("piece", [" ", "*", "* ", "\n", "<image>", "<image> ", "image 1 ", "<br "])
+def test_no_case_takes_long_to_read(piece: str) -> None:
+    """A question behind a hundred thousand blanks once took minutes."""
+    text = piece * 100_000
+    messages = [{"role": "user", "content": f"{text}What?{text}"}, {"role": "assistant", "content": f"{text}Correct Answer: x{text}"}]
+    began = time.perf_counter()
+    case = parse_case({**PUBLISHED, "messages": messages, "caption": [text, f"{text}."], "presentation": text})
+    assert time.perf_counter() - began < 5
+    assert "What?" in case.question
+
+
+def test_marks_are_taken_off_whatever_stands_around_them() -> None:
+    messages = [{"role": "user", "content": "  ** Question :**  What? "}, {"role": "assistant", "content": "\n**Answer**: Rib\n"}]
+    case = parse_case({**PUBLISHED, "messages": messages})
+    assert (case.question, case.answer) == ("What?", "Rib")
+
+
 def test_tidy_cases_survive_being_written_and_read() -> None:
     case = a_case(meta={"patient": "p1"})
     assert parse_case(json.loads(json.dumps(case.to_record()))) == case
@@ -80,6 +99,11 @@ def test_no_record_does_worse_than_a_named_problem(record: dict[str, object]) ->
         ({"question": " "}, "no question"),
         ({"answer": ""}, "no answer"),
         ({"id": ""}, "needs an id"),
+        ({"id": "a\x1b[2Jb"}, "printable"),
+        ({"id": "a\x7fb"}, "printable"),
+        ({"id": "a\x9b2Jb"}, "printable"),
+        ({"id": "a\nb"}, "printable"),
+        ({"id": "a\u202eb"}, "printable"),
         ({"findings": [1]}, "findings"),
         ({"images": ["a.png", ""]}, "images"),
         ({"history": ["x"]}, "history"),
@@ -103,6 +127,39 @@ def test_broken_lines_and_duplicate_ids_are_found_by_line(tmp_path: Path) -> Non
     assert "broken JSON at column" in bad[0].problem
     assert "already used on line 1" in bad[1].problem
     assert "JSON object" in bad[2].problem
+
+
+def test_a_first_line_that_is_a_list_is_a_bad_case_like_any_other(tmp_path: Path) -> None:
+    record = a_case("good").to_record()
+    bad, good = read_cases(write(tmp_path / "c.jsonl", [1, 2], record))
+    assert isinstance(bad, BadCase)
+    assert "but this is a list" in bad.problem
+    assert isinstance(good, Case)
+    assert good.line == 2
+    assert [type(c) for c in read_cases(write(tmp_path / "c.json", json.dumps([record], indent=1)))] == [Case]
+    with pytest.raises(InputError, match="not valid JSON"):
+        list(read_cases(write(tmp_path / "c.json", "[", json.dumps(record), json.dumps(record), "]")))
+
+
+def test_no_id_is_a_bad_cases_label(tmp_path: Path) -> None:
+    """A case of the id "line 2" once took the place of what is wrong with line 2."""
+    ids = ["line 2", " line 2", "line 3 (line 2)"]
+    good, broken, twice, other = read_cases(
+        write(tmp_path / "c.jsonl", a_case(ids[0]).to_record(), "{", a_case(ids[1]).to_record(), a_case(ids[2]).to_record())
+    )
+    assert isinstance(good, Case)
+    assert isinstance(other, Case)
+    assert isinstance(broken, BadCase)
+    assert isinstance(twice, BadCase)
+    assert len({good.id, other.id, broken.label, twice.label}) == 4
+    assert broken.label.strip() == "line 2"
+
+
+def test_a_name_too_long_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be reached"):
+        list(read_cases(tmp_path / ("n" * 300)))
+    with pytest.raises(InputError, match="cannot be reached"):
+        image_folder(write_cases(tmp_path, 1), tmp_path / ("n" * 300))
 
 
 def test_other_encodings_are_named(tmp_path: Path) -> None:

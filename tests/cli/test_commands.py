@@ -1,11 +1,9 @@
 """The commands as a person types them, each in a process of its own."""
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,11 @@ from typing import Any
 import pytest
 
 from chiron.models.ledger import Ledger
-from tests.support.cases import known_answers, write_cases
+from tests.support.cases import a_case, known_answers, write_cases
+from tests.support.command import CHIRON, chiron, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
-
-CHIRON = [sys.executable, "-m", "chiron"]
-
-
-def chiron(*args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CHIRON, *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "160", **env},
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -104,6 +89,14 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--images", "none"), "--images"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--shard", "3/2"), "--shard"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "c/cases.jsonl"), "cannot be made"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--shard", ""), "--shard"),
+        (("search", "n" * 300, "--config", "c.yaml", "--run", "r"), "cannot be reached"),
+        (("search", "c/cases.jsonl", "--config", "n" * 300, "--run", "r"), "cannot be read"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "n" * 300), "cannot be made"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--images", "n" * 300), "cannot be reached"),
+        (("status", "n" * 300), "cannot be read"),
+        (("report", "n" * 300), "cannot be read"),
+        (("report", "c", "--cases", "9" * 5000), "--cases"),
         (("status", "c"), "no run directory"),
         (("report", "c"), "no run directory"),
         (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
@@ -136,6 +129,88 @@ def test_cases_check_says_what_is_wrong_with_which_line(tmp_path: Path) -> None:
     assert f"{cases}:3: error: broken JSON" in done.stdout
 
 
+def test_no_case_steers_the_terminal(tmp_path: Path) -> None:
+    names = ["a\x1b[2Jb", "a\nc.jsonl:9: error: forged", "a\x9b2Jb", "\x7f", "\u202egnp"]
+    records = [{"id": name, "question": "", "images": []} for name in names]
+    records += [a_case(f"case-{n}", images=(name,)).to_record() for n, name in enumerate(names)]
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "images").mkdir()
+    done = chiron("cases", "check", cases)
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == len(records)
+    assert all(c == "\n" or c.isprintable() for c in done.stdout + done.stderr)
+    assert "image 'a\\x1b[2Jb' is missing" in done.stdout
+
+
+def test_what_the_terminal_cannot_show_is_written_out(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(json.dumps(a_case("Röntgen", images=("胸部.png",)).to_record()))
+    done = chiron("cases", "check", cases, PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert "R\\xf6ntgen" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert chiron("--help", PYTHONIOENCODING="ascii").returncode == 0
+
+
+def test_a_model_may_be_called_anything_that_can_be_printed(world: Any, tmp_path: Path) -> None:
+    cases, _, endpoint = world
+    data = team(endpoint.base_url)
+    data["models"]["[/x]"] = data["models"].pop("judge")
+    config = write_config(tmp_path / "x.yaml", {**data, "search": {**data["search"], "judge": "[/x]"}})
+    done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    assert "[/x]" in done.stderr
+    assert "[/x]" in chiron("status", tmp_path / "r").stdout
+
+
+def test_status_and_summary_have_the_same_names(world: Any, tmp_path: Path) -> None:
+    cases, config, _ = world
+    with cases.open("a") as file:
+        file.write("{\n")
+    summary = json.loads(chiron("search", cases, "--config", config, "--run", tmp_path / "r", "--json").stdout)
+    outcomes = json.loads(chiron("status", tmp_path / "r", "--json").stdout)["outcomes"]
+    assert summary["bad"] == 1
+    assert outcomes == {name: summary[name] for name in ("retained", "rejected", "unsolved", "pending", "bad") if summary[name]}
+
+
+def test_the_demonstration_needs_nothing_and_shows_everything(tmp_path: Path) -> None:
+    done = chiron("demo", "--dir", tmp_path / "d", "--count", "4")
+    assert done.returncode == 0, done.stderr
+    assert "drew 4 cases" in done.stderr
+    assert "4 cases selected" in done.stderr
+    report = tmp_path / "d" / "run-4" / "report.html"
+    assert str(report) in done.stderr
+    assert "Search report" in report.read_text()
+    again = chiron("demo", "--dir", tmp_path / "d", "--count", "4")
+    assert again.returncode == 0, again.stderr
+    assert "mentor 0 (+0 known)" in again.stderr  # nothing is left to ask
+
+
+def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 4)
+    seconds = [60.0]
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: seconds[0]) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        wait_for(endpoint, 5)
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C again" in process.stderr.readline()
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert "stopped at once" in said
+        assert "Traceback" not in said
+        seconds[0] = 0.0
+        done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
+        assert done.returncode == 0, done.stderr
+        assert "4 cases selected" in done.stderr
+
+
 def test_no_key_is_said_before_anything_is_asked(world: Any, tmp_path: Path) -> None:
     cases, _, endpoint = world
     config = write_config(tmp_path / "k.yaml", team(endpoint.base_url, model={"api_key_env": "CHIRON_NO_SUCH_KEY"}))
@@ -160,14 +235,6 @@ def test_ctrl_c_keeps_the_calls_under_way_and_says_how_to_go_on(tmp_path: Path, 
         done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
         assert done.returncode == 0
         assert max(endpoint.seen.answered.values()) == 1
-
-
-def wait_for(endpoint: Endpoint, requests: int, process: "subprocess.Popen[str] | None" = None) -> None:
-    for _ in range(2000):
-        if endpoint.seen.requests >= requests or (process is not None and process.poll() is not None):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the process asked nothing")
 
 
 def test_kill_dash_nine_loses_the_calls_in_flight_and_nothing_else(tmp_path: Path) -> None:
@@ -223,8 +290,3 @@ def test_help_is_there_for_every_command() -> None:
         assert done.returncode == 0
         assert "Usage" in done.stdout
     assert chiron("--version").stdout.startswith("chiron 0.")
-
-
-def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
-    done = subprocess.run(f"{sys.executable} -m chiron --help | head -1", shell=True, capture_output=True, text=True, check=False)  # noqa: S602
-    assert "Traceback" not in done.stderr

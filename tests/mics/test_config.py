@@ -54,6 +54,9 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("models.judge.base_url", "http://h/v1/chat/completions", "must end before"),
         ("models.judge.base_url", "https://me:secret@h/v1", "api_key_env"),
         ("models.judge.parameters", {"n": 8}, "parameters holds 'n'"),
+        ("models.judge.model", "a\ud800", "models.judge.model holds half a character"),
+        ("models.judge.parameters", {"x": ["secret\ud800"]}, "models.judge.parameters.x holds half a character"),
+        ("models.\x1b[2J", GOOD["models"]["judge"], "the name '\\x1b[2J' holds characters that cannot be printed"),
         ("models.judge.headers", {"Authorization": "Bearer x"}, "api_key_env"),
     ],
 )

@@ -1,5 +1,7 @@
 """Reasoning is read as far as it can be; where it can't, the defect has a name."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +169,30 @@ def test_a_step_names_the_answer_by_its_content_words(step: str, answer: str, na
 def test_content_words_leave_out_what_means_nothing() -> None:
     assert content_words("The most likely diagnosis is the fracture of a rib (seventh).") == {"diagnosis", "fracture", "rib"}
     assert content_words("No") == {"no"}
+    assert content_words("(only brackets)") == {"only", "bracket"}
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("rib (a [b) c]", {"rib", "c"}),
+        ("rib [a (b] c)", {"rib", "c"}),
+        ("rib (a (b) c)", {"rib", "c"}),
+        ("rib) (a", {"rib"}),
+        ("rib (never closed", {"rib", "never", "closed"}),
+        ("rib [never) closed (a) b", {"rib", "never", "closed", "b"}),
+    ],
+)
+def test_brackets_go_from_the_first_that_opens_to_the_first_that_closes(text: str, left: set[str]) -> None:
+    assert content_words(text) == left
+
+
+@pytest.mark.parametrize("piece", ["(", "[", "([", "(a", ") (", "(] "])
+def test_no_answer_takes_long_to_look_for(piece: str) -> None:
+    """A hundred thousand brackets that never close once took minutes, for every step anew."""
+    began = time.perf_counter()
+    steps_before_answer(("a step",) * 1000, piece * 100_000)
+    assert time.perf_counter() - began < 5
 
 
 def test_steps_before_the_answer() -> None:

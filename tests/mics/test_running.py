@@ -254,6 +254,17 @@ def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
         assert execute(cases, config, tmp_path / "run").bad == 3
 
 
+def test_a_case_called_as_a_bad_line_is_takes_nobodys_place(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 1)
+    with cases.open("a") as file:
+        file.write('{"id": "broken\n')
+        file.write(json.dumps(a_case("line 2", images=("case-00000/0.png",)).to_record()) + "\n")
+    with Endpoint(Simulation({}).reply) as endpoint:
+        summary = execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    assert (summary.total, summary.bad, summary.pending) == (3, 1, 0)
+    assert summary.retained + summary.rejected + summary.unsolved == 2
+
+
 def test_removed_reordered_and_broken_cases_leave_what_a_fresh_run_would(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     records = lines(cases)

@@ -1,6 +1,7 @@
 """The embedded team reads the same messages as any endpoint, and is honest about what it is."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -101,6 +102,18 @@ def test_another_catalogue_is_another_model() -> None:
         ("Rib fracture", "No rib fracture", False),
         ("Left effusion", "Right effusion", False),
         ("", "", False),
+        ("A", "a", True),
+        ("A", "The", False),
+        ("A", "", False),
+        ("Hepatitis A", "Hepatitis", False),
+        ("Hepatitis A.", "hepatitis a", True),
+        ("A rib fracture of the left side", "Rib fracture of left side", True),
+        ("+", "+", True),
+        ("+", "-", False),
+        ("HER2+", "HER2-", False),
+        ("HER2+ (strong)", "HER2", False),
+        ("ER+/PR-", "er+ / pr\u2212", True),
+        ("X-ray of the left- and right-sided ribs", "x ray of left and right sided ribs", True),
         ("Rib fracture", "Answer yes. The verdict is yes.", False),
     ],
 )
@@ -109,8 +122,16 @@ def test_the_judge_compares_words(known: str, given: str, same: bool) -> None:
 
 
 def test_normalising_is_done_once_and_for_all() -> None:
-    for text in ("The (big) Ménière, of 25 %!", "(only brackets)", "ΑΒΓ"):
+    for text in ("The (big) Ménière, of 25 %!", "(only brackets)", "ΑΒΓ", "A", "the a", "ER+/PR-", "+"):
         assert normalise(normalise(text)) == normalise(text) != ""
+
+
+@pytest.mark.parametrize("piece", ["(", "(a", ") (", "a ", "- ", "+", "a\u0301"])
+def test_no_answer_takes_long_to_compare(piece: str) -> None:
+    """A line of open brackets once took nine seconds."""
+    began = time.perf_counter()
+    normalise(piece * 100_000)
+    assert time.perf_counter() - began < 3
 
 
 def test_an_unknown_model_names_those_there_are() -> None:

@@ -1,11 +1,15 @@
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chiron.mics.result import Reason
-from chiron.report.case_view import CaseView, case_view
+from chiron.report.case_view import MAX_STEPS, CaseView, case_view
 from chiron.report.outcomes import Kind, kind_of, reason_in_words
-from tests.report.building import a_case, bad, pending, rejected, retained, stored, unsolved
+from chiron.report.page import write_report
+from tests.report.building import a_case, bad, pending, rejected, retained, stored, unsolved, write_run
 
 
 def view(result: Any) -> CaseView:
@@ -27,6 +31,30 @@ def test_the_path_tells_where_each_step_comes_from() -> None:
 def test_new_steps_are_numbered_as_in_the_path() -> None:
     levels = view(retained(a_case("c"))).attempts[0]
     assert [level.candidates[0].first for level in levels] == [1, 3]
+
+
+def test_a_path_of_very_many_steps_is_cut_and_says_so(tmp_path: Path) -> None:
+    """It once took a quarter of an hour: every step asked all of them how many had been seen."""
+    result = retained(a_case("c", images=()))
+    assert result.path is not None
+    result.path = replace(result.path, steps=tuple(f"Step of number {n}." for n in range(100_000)))
+    began = time.perf_counter()
+    page = write_report(write_run(tmp_path, [stored(result, 0)])).read_text()
+    assert time.perf_counter() - began < 5
+    assert f"Step of number {MAX_STEPS - 1}." in page
+    assert f"Step of number {MAX_STEPS}." not in page
+    assert "and 99,800 more steps, not shown" in page
+    assert "interns saw 2 of its 100,000 steps" in page
+
+
+def test_a_step_of_very_many_lines_is_put_together_in_one_go() -> None:
+    result = stored(retained(a_case("c")), 0)
+    lines = "\n".join(f"line {n}" for n in range(100_000))
+    result.record["reasoning"] = f"### Step 1: {lines}\n### The final answer is: x"
+    began = time.perf_counter()
+    case = view(result)
+    assert time.perf_counter() - began < 3
+    assert [s.text for s in case.steps] == [lines]
 
 
 def test_a_step_that_looks_like_another_steps_mark_stays_one_step() -> None:

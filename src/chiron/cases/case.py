@@ -75,5 +75,8 @@ class BadCase:
 
     @property
     def label(self) -> str:
-        """What to call it; never an id alone, which may be another case's."""
-        return f"line {self.line} ({self.id})" if self.id else f"line {self.line}"
+        """What it is kept under. Never an id alone, which may be another case's, and never an id that another case may have:
+
+        it begins with a blank, as no id that was read does. Stripped, it is what to call it.
+        """
+        return f" line {self.line} ({self.id})" if self.id else f" line {self.line}"

@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.case import Case
+from chiron.terminal import printable
 
-_QUESTION_MARK = re.compile(r"^\s*\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
-_ANSWER_MARK = re.compile(r"^\s*\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
+# Of stripped text: a second run of blanks before the word would make them quadratic.
+_QUESTION_MARK = re.compile(r"\A\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
+_ANSWER_MARK = re.compile(r"\A\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
 _TIDY = ("id", "question", "answer", "images", "history", "findings", "age", "sex", "title", "modality", "body_system")
@@ -86,8 +88,8 @@ def _dialogue(record: Mapping[str, Any]) -> tuple[str, str]:
         role, content = message.get("role"), message.get("content")
         if isinstance(role, str) and isinstance(content, str):
             said.setdefault(role, content)
-    question = _clean(_QUESTION_MARK.sub("", said.get("user", "")))
-    answer = _clean(_ANSWER_MARK.sub("", said.get("assistant", "")))
+    question = _clean(_QUESTION_MARK.sub("", said.get("user", "").strip()))
+    answer = _clean(_ANSWER_MARK.sub("", said.get("assistant", "").strip()))
     if not question:
         raise CaseProblem("no question: 'messages' needs an entry of role 'user' with text")
     if not answer:
@@ -122,7 +124,7 @@ def _id(record: Mapping[str, Any], name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise CaseProblem(f"field '{name}' must be a non-empty string: every case needs an id")
     text = _sound(str(value)).strip()
-    if len(text) > 200 or any(ord(c) < 32 for c in text):
+    if len(text) > 200 or text != printable(text):
         raise CaseProblem(f"field '{name}' must be at most 200 printable characters")
     return text
 

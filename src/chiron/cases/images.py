@@ -33,9 +33,9 @@ class ImageFile:
     sha256: str
     """Of the file's bytes, hex."""
     width: int
-    """Pixels."""
+    """Pixels, as stored: EXIF data may say that it is shown on its side."""
     height: int
-    """Pixels."""
+    """Pixels, likewise."""
 
 
 class ImageFolder:
@@ -82,8 +82,8 @@ def image_folder(cases: Path, images: Path | None) -> ImageFolder:
     """
     need_cases(cases)
     root = images if images is not None else default_image_root(cases)
-    if not root.is_dir():
-        raise InputError(f"image folder {root} does not exist: name the right one with --images DIR")
+    if not os.path.isdir(root):
+        raise InputError(f"image folder {root} does not exist or cannot be reached: name the right one with --images DIR")
     return ImageFolder(root)
 
 

@@ -1,9 +1,11 @@
 """Reading a file of cases, a line at a time, so that sixty thousand of them need no more memory than ten."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import CaseProblem, case_id, parse_case
@@ -46,8 +48,8 @@ def need_cases(path: Path) -> None:
     Raises:
         InputError: there is none.
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist or cannot be reached"
         raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' draws some)")
 
 
@@ -55,8 +57,10 @@ def _records(path: Path) -> Iterator[tuple[int, object]]:
     need_cases(path)
     try:
         with path.open("rb") as file:
-            if _starts_a_list(file.read(1024)):
-                yield from _json_list(path)
+            begins_a_list = _begins_a_list(file.read(1024))
+            file.seek(0)
+            if begins_a_list and (records := _json_list(path, file)) is not None:
+                yield from enumerate(records, start=1)
                 return
             file.seek(0)
             for number, line in enumerate(file, start=1):
@@ -66,16 +70,21 @@ def _records(path: Path) -> Iterator[tuple[int, object]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _starts_a_list(head: bytes) -> bool:
+def _begins_a_list(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-def _json_list(path: Path) -> Iterator[tuple[int, object]]:
+def _json_list(path: Path, file: BinaryIO) -> list[object] | None:
+    """The records of a JSON list; ``None`` if the list ends with its line and more follow: that is JSONL, and a list is no case."""
     try:
-        records = json.loads(path.read_text("utf-8-sig"))
+        records: list[object] = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
+        file.seek(0)
+        first = next(line for line in file if line.strip())
+        if isinstance(_json_line(first), list) and any(line.strip() for line in file):
+            return None
         raise InputError(f"{path} is not valid JSON: {error}") from error
-    yield from enumerate(records, start=1)
+    return records
 
 
 def _json_line(line: bytes) -> object:

@@ -21,22 +21,24 @@ def read_textbook(path: Path) -> tuple[Entry, ...]:
     Raises:
         InputError: it cannot be read, or a line is not such an object.
     """
-    if not path.is_file():
-        return ()
-    entries = []
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # Not splitlines, which breaks lines at U+2028 and others that may stand inside JSON text.
+        lines = path.read_text("utf-8-sig").split("\n")
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read: {error}: save it as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            answer, text = record["answer"], record["text"]
-        except (ValueError, KeyError, TypeError):
-            answer = text = None
-        if not isinstance(answer, str) or not isinstance(text, str):
-            raise InputError(f'{path}, line {number}: expected {{"answer": "...", "text": "..."}}')
-        entries.append(Entry(answer, text))
-    return tuple(entries)
+    return tuple(_entry(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _entry(line: str, place: str) -> Entry:
+    try:
+        record = json.loads(line)
+        answer, text = record["answer"], record["text"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        answer = text = None
+    if not isinstance(answer, str) or not isinstance(text, str):
+        raise InputError(f'{place}: expected {{"answer": "...", "text": "..."}}')
+    return Entry(answer, text)

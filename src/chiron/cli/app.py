@@ -1,6 +1,5 @@
 """``chiron``: the commands put together, and what becomes of errors."""
 
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -10,7 +9,9 @@ from rich.markup import escape
 from chiron import __version__
 from chiron.cli import cases, convert, demo, doctor, init, replay, report, sample, search, status, train
 from chiron.cli.consoles import messages
+from chiron.cli.streams import ReaderGone, speaking
 from chiron.errors import ChironError
+from chiron.terminal import printable
 
 EXIT_INPUT, EXIT_PENDING, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -44,15 +45,32 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 a crash of ours, 2 the user's to mend, 3 work left pending, 130 interrupted."""
+    with speaking():
+        code = _obey()
+        try:
+            sys.stdout.flush()
+        except ReaderGone:
+            pass  # what was done is done, and its exit code says how
+        except ChironError as error:
+            code = _say(error)
+    sys.exit(code)
+
+
+def _obey() -> int | str | None:
+    """Run a command; its exit code."""
     try:
         app()
+    except SystemExit as leaving:
+        return leaving.code
+    except ReaderGone:
+        return 0
     except ChironError as error:
-        messages().print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(EXIT_INPUT)
+        return _say(error)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone (``chiron ... | head``); nothing is left to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _say(error: ChironError) -> int:
+    messages().print(f"[red]error:[/red] {escape(printable(error))}")
+    return EXIT_INPUT

@@ -7,6 +7,7 @@ import typer
 
 from chiron.cli.consoles import messages
 from chiron.errors import InputError
+from chiron.terminal import printable
 
 app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
 
@@ -33,7 +34,7 @@ def check(
         bad += remark.problem is not None and not remark.usable
         if remark.problem is not None:
             kind = "warning" if remark.usable else "error"
-            print(f"{cases}:{remark.line}: {kind}: {f'case {remark.id}: ' if remark.id else ''}{remark.problem}")
+            print(printable(f"{cases}:{remark.line}: {kind}: {f'case {remark.id}: ' if remark.id else ''}{remark.problem}"))
     console.print(f"{good} cases can be used, {bad} cannot")
     if bad or not good:
         raise InputError(f"{cases}: mend the lines above" if bad else f"{cases} holds no case")

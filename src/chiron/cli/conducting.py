@@ -4,21 +4,25 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from chiron.cli.consoles import messages
 from chiron.cli.live import duration, watching
+from chiron.cli.streams import ReaderGone
 from chiron.errors import DiskError, InputError
 from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
 from chiron.models.failures import Misconfigured, Stopping
 from chiron.models.ledger import Spending
 from chiron.report.page import write_report
+from chiron.terminal import printable
 
 
 def conduct(run: Run) -> RunSummary:
@@ -30,8 +34,8 @@ def conduct(run: Run) -> RunSummary:
 
         def obey() -> None:
             if run.desk is not None and run.desk.halted is None:
-                console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
                 run.stop()
+                console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
             elif task is not None:
                 task.cancel()
 
@@ -53,15 +57,17 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Say how a run ended, and leave with the exit code that tells it."""
     console = messages()
     if json_output:
-        print(json.dumps(summary_json(summary), ensure_ascii=False))
+        # A reader that has gone changes nothing about how the run ended.
+        with suppress(ReaderGone):
+            print(json.dumps(summary_json(summary), ensure_ascii=False))
     else:
         show_summary(summary, console)
     for note in summary.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        console.print(f"[yellow]note:[/yellow] {escape(printable(note))}")
     code = 0
     match summary.halted:
         case None if summary.pending:
-            because = f", most of them because {escape(summary.pending_because)}" if summary.pending_because else ""
+            because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
             console.print(f"{summary.pending} pending{because}; run the same command again to go on with them")
             code = 3
         case None:
@@ -70,7 +76,7 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
             console.print(f"{summary.pending} pending; run the same command again to go on with them")
             code = 130
         case reason:
-            console.print(f"[red]stopped:[/red] {escape(str(reason))}")
+            console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
             code = 2 if isinstance(reason, Misconfigured | DiskError) else 3
     if summary.total == summary.bad:
         raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
@@ -95,7 +101,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     if summary.spent_usd:
         console.print(f"spent ${summary.spent_usd:.4f}")
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
-        console.print(f"{name:8}{escape(str(summary.run / file))}")
+        console.print(f"{name:8}{escape(printable(summary.run / file))}")
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:
@@ -107,5 +113,14 @@ def spending_table(spending: tuple[Spending, ...]) -> Table:
         usd = f"{s.cost_usd:.4f}" if s.priced else "-"
         pace = f"{s.seconds / s.calls:.2f}" if s.calls else "-"
         counts = (s.calls, s.copied, s.prompt_tokens, s.completion_tokens)
-        table.add_row(s.role, s.model, *(f"{n:,}" for n in counts), usd, pace, str(s.retries), str(s.failed), str(s.cut_off))
+        table.add_row(
+            Text(printable(s.role)),
+            Text(printable(s.model)),
+            *(f"{n:,}" for n in counts),
+            usd,
+            pace,
+            str(s.retries),
+            str(s.failed),
+            str(s.cut_off),
+        )
     return table

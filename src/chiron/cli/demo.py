@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from chiron.cli.consoles import messages
+from chiron.terminal import printable
 
 
 def command(
@@ -24,7 +25,7 @@ def command(
 
     console = messages()
     sample = write_sample(directory / f"cases-{count}", count=count)
-    console.print(f"drew {sample.count} cases: {escape(str(sample.cases))}")
+    console.print(f"drew {sample.count} cases: {escape(printable(sample.cases))}")
     config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
     console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
     finish(conduct(prepare_run(sample.cases, config, directory / f"run-{count}")), json_output=False)

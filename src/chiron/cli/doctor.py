@@ -10,6 +10,7 @@ from rich.text import Text
 
 from chiron.cli.consoles import results
 from chiron.errors import InputError
+from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +30,7 @@ def command(
     console = results()
     checked = load_config(config)
     load_prompts({name: Path(path) for name, path in checked.search.prompts.items()})
-    console.print(f"{escape(str(config))} can be read; its models:")
+    console.print(f"{escape(printable(config))} can be read; its models:")
     faults = asyncio.run(_examine(checked, console, ask=ask))
     if faults:
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
@@ -47,5 +48,5 @@ async def _examine(config: "RunConfig", console: "Console", *, ask: bool) -> int
         for f in await findings:
             faults += f.ok is False
             mark, style = ("ok", "green") if f.ok else ("?", "yellow") if f.ok is None else ("FAULT", "red")
-            console.print(Text.assemble((f"{mark:>6}", style), f"  {f.model}: {f.what}: {f.detail}"))
+            console.print(Text.assemble((f"{mark:>6}", style), f"  {printable(f'{f.model}: {f.what}: {f.detail}')}"))
     return faults

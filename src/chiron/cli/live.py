@@ -1,19 +1,20 @@
 """What a person sees while a search runs: a live panel on a terminal, a plain line now and then elsewhere."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from chiron.mics.running import Run
 from chiron.models.desk import Count
+from chiron.terminal import printable
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
@@ -28,9 +29,11 @@ async def watching(run: Run, console: Console) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        if not console.is_terminal and run.progress.total:
+        # A view that broke is no reason to lose the run that it showed; what broke it is said all the same.
+        (broke,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(broke, Exception):
+            console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
+        elif not console.is_terminal and run.progress.total:
             console.print(plain_line(run), soft_wrap=True)
 
 
@@ -90,10 +93,10 @@ def panel(run: Run) -> Group:
             limiter = run.desk.endpoints[model].limiter
             allowed = f"{int(limiter.allowed)}/{limiter.ceiling}"
             numbers = [str(n) for n in (c.asked, c.free, c.in_flight, c.retries, c.failed)]
-            table.add_row(role, Text(model), *numbers, allowed)
+            table.add_row(role, Text(printable(model)), *numbers, allowed)
         budget = run.desk.budget
         money = f"${budget.spent:.4f}" + (f" of ${budget.limit:.2f}" if budget.limit is not None else "")
-        halted = f"   stopping: {run.desk.halted}" if run.desk.halted is not None else ""
+        halted = f"   stopping: {printable(run.desk.halted)}" if run.desk.halted is not None else ""
         return Group(head, outcomes, table, Text(f"cost {money}{halted}", style="dim"))
     return Group(head, outcomes)
 

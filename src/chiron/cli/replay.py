@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from chiron.cli.consoles import messages
 from chiron.cli.search import Config, Images, Json, RunDir
+from chiron.terminal import printable
 
 
 def command(
@@ -32,7 +33,7 @@ def command(
     plan = asyncio.run(rehearse(setup, source.ledger))
     console = messages()
     console.print(
-        f"{plan.complete} of {plan.cases} cases need no new call; {plan.known_calls} calls are in {escape(str(source.ledger))};"
+        f"{plan.complete} of {plan.cases} cases need no new call; {plan.known_calls} calls are in {escape(printable(source.ledger))};"
         f" new calls: at least {plan.new_calls_at_least}, at most {plan.new_calls_at_most}"
     )
     if not dry_run:

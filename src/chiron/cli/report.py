@@ -17,6 +17,7 @@ def command(
     """Write the report of a run anew, also while it goes on."""
     from chiron.report.page import write_report
 
-    if cases != "all" and not (cases.isdecimal() and int(cases) > 0):
-        raise InputError(f"--cases {cases}: write a number from 1, or all")
+    # Eighteen digits: more cases than anybody has, and fewer than Python refuses to read.
+    if cases != "all" and not (cases.isdecimal() and len(cases) <= 18 and int(cases) > 0):
+        raise InputError(f"--cases {cases}: write a number from 1 (at most 18 digits), or all")
     print(write_report(run, out=out, cases=None if cases == "all" else int(cases)))

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from chiron.cli.consoles import results
+from chiron.terminal import printable
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
@@ -24,12 +25,13 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
         return
     console = results()
     state = "a process is at work in it" if status.in_use else "nobody is at work in it"
-    console.print(escape(f"{run}: begun {status.began}, {state}; cases from {status.cases}"))
+    console.print(escape(printable(f"{run}: begun {status.began}, {state}; cases from {status.cases}")))
     counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case has ended yet"
     mean = "" if status.mean_score is None else f"; mean MICS-Score {status.mean_score:.2f}"
-    console.print(f"{counts}{mean}")
+    console.print(escape(printable(f"{counts}{mean}")))
     if status.reasons:
-        console.print("not retained because: " + ", ".join(f"{name} {n}" for name, n in status.reasons.items()))
+        reasons = ", ".join(f"{name} {n}" for name, n in status.reasons.items())
+        console.print(f"not retained because: {escape(printable(reasons))}")
     console.print(spending_table(status.spending))
     if status.spent_usd:
         console.print(f"spent ${status.spent_usd:.4f}")

@@ -1,6 +1,7 @@
 """The configuration of a run: YAML, checked, with errors that name the line's place and the nearest right word."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 from chiron.errors import InputError
 from chiron.mics.team import Policy, PolicyName
 from chiron.models.config import ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
+from chiron.terminal import printable
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
@@ -75,6 +77,16 @@ class RunConfig(Strict):
     search: SearchConfig
 
     @model_validator(mode="after")
+    def _can_be_written(self) -> "RunConfig":
+        for name in self.models:
+            if printable(name) != name:
+                raise ValueError(f"models: the name '{printable(name)}' holds characters that cannot be printed: choose another")
+        for place, text in _texts(self.model_dump()):
+            if any("\ud800" <= c <= "\udfff" for c in text):  # not shown: it may be a secret
+                raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _known_and_priced(self) -> "RunConfig":
         for role, name in self.named():
             if name not in self.models:
@@ -95,6 +107,20 @@ class RunConfig(Strict):
     def team_models(self) -> dict[str, OpenAIModel | OfflineModel]:
         """The models that take part, in the order of the roles."""
         return {name: self.models[name] for _, name in self.named()}
+
+
+def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{place}.{key}" if place else str(key)
+            yield from _texts(inner, where)
+            yield where, str(key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, place)
 
 
 def load_config(path: Path | str, **overrides: Any) -> RunConfig:

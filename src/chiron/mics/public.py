@@ -1,7 +1,9 @@
 """The search over many cases as one call, for scripts, notebooks and other pipelines."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 from chiron.mics.config import RunConfig
@@ -33,7 +35,7 @@ def prepare_run(
     Raises:
         InputError: cases, images, prompts, keys or embedded models are missing.
     """
-    selection = Selection(Path(cases), limit, Shard.parse(shard) if shard else None)
+    selection = Selection(Path(cases), limit, Shard.parse(shard) if shard is not None else None)
     setup = Setup.of(selection, config, Path(images) if images is not None else None)
     return Run(setup, RunDirectory(Path(run)))
 
@@ -62,7 +64,8 @@ def run_search(
 ) -> RunSummary:
     """Search every case that has no result yet in ``run``; arguments as :func:`prepare_run`.
 
-    Works where an event loop already runs (a notebook): the search then gets a thread and a loop of its own.
+    Works where an event loop already runs (a notebook): the search then gets a thread and a loop of its own. Interrupted there, it
+    waits for the calls under way and keeps them (interrupted again, it drops them), and raises the interrupt.
 
     Raises:
         InputError: something is missing, the directory is in use, or it holds a run of another configuration.
@@ -73,5 +76,41 @@ def run_search(
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(prepared.execute())
+    return _in_a_thread(prepared)
+
+
+def _in_a_thread(run: Run) -> RunSummary:
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[RunSummary]]] = Future()
+
+    async def execute() -> RunSummary:
+        task = asyncio.create_task(run.execute())
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await task
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, prepared.execute()).result()
+        ended = pool.submit(lambda: asyncio.run(execute()))
+        try:
+            return ended.result()
+        except KeyboardInterrupt:
+            # As on the command line: the first one waits for the calls under way, which are paid for; the second one drops them.
+            loop, task = begun.result()
+            _tell(loop, lambda: _stop(loop, run, task))
+            try:
+                wait([ended])
+            except KeyboardInterrupt:
+                _tell(loop, task.cancel)
+                wait([ended])
+            raise
+
+
+def _stop(loop: asyncio.AbstractEventLoop, run: Run, task: "asyncio.Task[RunSummary]") -> None:
+    """Stop a run, also one that has not come to its first call: there is nothing to be told yet."""
+    if run.desk is not None:
+        run.stop()
+    elif not task.done():
+        loop.call_later(0.05, _stop, loop, run, task)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the run ended meanwhile
+        loop.call_soon_threadsafe(what)

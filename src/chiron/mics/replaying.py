@@ -1,5 +1,6 @@
 """Replay: the same cases with another judge, parser or policy, paying for the new calls only."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def replay_setup(
     """
     run = old.need_run()
     path = cases if cases is not None else Path(str(run.get("cases")))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"the cases of {old.path} are no longer at {path}: name them with --cases FILE")
     shard, limit = run.get("shard"), run.get("limit")
     if not isinstance(shard, str | None) or not isinstance(limit, int | None):

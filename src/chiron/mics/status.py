@@ -1,11 +1,17 @@
 """What a run directory holds, read beside a process that may be writing to it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from chiron.mics.result import Outcome
 from chiron.mics.rundir import RunDirectory
 from chiron.models.ledger import Ledger, Spending
+
+_SUMMARY_NAMES: Mapping[str, str] = MappingProxyType({Outcome.FULL_SCORE: "rejected", Outcome.DEPTH: "rejected", Outcome.BAD_CASE: "bad"})
+"""Of outcomes whose case is not retained, where they differ from the outcome's own name."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Status:
     in_use: bool
     """Whether a process works in it right now."""
     outcomes: dict[str, int]
-    """Cases by ``retained``, ``rejected``, ``unsolved``, ``pending``, ``bad_case``."""
+    """Cases by ``retained``, ``rejected``, ``unsolved``, ``pending``, ``bad``: the names that a run's summary has for them."""
     reasons: dict[str, int]
     """Why cases were not retained."""
     mean_score: float | None
@@ -37,7 +43,7 @@ def read_status(path: Path | str) -> Status:
     with Ledger.read(directory.ledger) as ledger:
         outcomes: Counter[str] = Counter()
         for (outcome, retained), count in ledger.outcomes().items():
-            outcomes["retained" if retained else "rejected" if outcome in {"full_score", "depth"} else outcome] += count
+            outcomes["retained" if retained else _SUMMARY_NAMES.get(outcome, outcome)] += count
         reasons = Counter(str(r.record.get("reason")) for r in ledger.results(retained=False))
         scores = ledger.scores()
         return Status(

@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import MappingProxyType
 
 _STOP = frozenset(
     """
@@ -11,6 +12,8 @@ _STOP = frozenset(
     """.split()
 )
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_OPENING = re.compile(r"[(\[]")
+_CLOSING = MappingProxyType({"(": ")", "[": "]"})
 
 _TOLD = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
 _SAYS = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
@@ -42,25 +45,21 @@ def content_words(text: str) -> frozenset[str]:
 
     An answer of nothing but such words (``No``, ``A``) keeps all of them.
     """
-    bare = re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", text)
+    bare = _without_brackets(text)
     words = [_singular(w) for w in _WORD.findall((bare if _WORD.search(bare) else text).casefold())]
     return frozenset(w for w in words if w not in _STOP) or frozenset(words)
 
 
 def names_answer(step: str, answer: str) -> bool:
     """Whether a step names the answer: it holds its content words, all of up to three, four in five of more."""
-    wanted = content_words(answer)
-    if not {w for w in wanted if w not in _STOP and (len(w) > 1 or w.isdigit())}:
-        return False  # "No" or "A": every text holds it, and none names it
-    held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
-    needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
-    return len(wanted & held) >= needed
+    return _names(step, content_words(answer))
 
 
 def steps_before_answer(steps: tuple[str, ...], answer: str) -> tuple[str, ...]:
     """The steps up to the first one that names the answer, that one left out: from there on, following is copying."""
+    wanted = content_words(answer)
     for number, step in enumerate(steps):
-        if names_answer(step, answer):
+        if _names(step, wanted):
             return steps[:number]
     return steps
 
@@ -71,6 +70,25 @@ def giveaway(text: str) -> str | None:
         if found := pattern.search(text):
             return found.group()
     return None
+
+
+def _names(step: str, wanted: frozenset[str]) -> bool:
+    if not {w for w in wanted if w not in _STOP and (len(w) > 1 or w.isdigit())}:
+        return False  # "No" or "A": every text holds it, and none names it
+    held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
+    needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
+    return len(wanted & held) >= needed
+
+
+def _without_brackets(text: str) -> str:
+    """``text`` with a blank for whatever stands in brackets, in one pass: thousands that never close are not looked through anew each."""
+    last = {"(": text.rfind(")"), "[": text.rfind("]")}
+    kept, at = [], 0
+    for opening in _OPENING.finditer(text):
+        if at <= opening.start() < last[opening.group()]:
+            kept.append(text[at : opening.start()])
+            at = text.index(_CLOSING[opening.group()], opening.start()) + 1
+    return " ".join([*kept, text[at:]])
 
 
 def _singular(word: str) -> str:

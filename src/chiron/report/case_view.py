@@ -9,6 +9,8 @@ from chiron.report.pictures import Thumbnail
 from chiron.report.tree_view import Candidate, Level, Score, read_levels, text_of
 
 _STEP = re.compile(r"### Step \d+: ?")
+MAX_STEPS = 200
+"""Of one path. A mentor that wrote a hundred thousand would make the page too heavy to open."""
 _FINAL = "### The final answer is:"
 
 
@@ -43,6 +45,10 @@ class CaseView:
     final_verdict: str
     """How the path's own final answer was judged: ``right``, ``wrong``, or nothing if it was not asked."""
     steps: tuple[PathStep, ...]
+    """The first ``MAX_STEPS``."""
+    steps_left_out: int
+    steps_seen: int
+    """How many steps of the whole path the interns saw."""
     tail_mentor: str
     score: Score | None
     baseline: Score | None
@@ -56,11 +62,6 @@ class CaseView:
     def uplift(self) -> float | None:
         """MICS-Score less baseline."""
         return self.score.value - self.baseline.value if self.score and self.baseline else None
-
-    @property
-    def steps_seen(self) -> int:
-        """How many steps of the path the interns saw."""
-        return sum(step.seen for step in self.steps)
 
     @property
     def last_whole(self) -> Score | None:
@@ -86,17 +87,20 @@ def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) 
     attempts = tuple(read_levels(levels) for levels in record.get("tree") or ())
     last = attempts[-1] if attempts else ()
     reason = text_of(record, "reason")
+    steps = _path(text_of(record, "reasoning"), last)
     return CaseView(
         number=number,
         line=result.position + 1,
-        id=text_of(record, "case_id") or result.case_id,
+        id=text_of(record, "case_id") or result.case_id.strip(),
         kind=kind,
         why=_why(result.outcome, kind, text_of(record, "detail"), reason),
         question=text_of(record, "question"),
         answer=text_of(record, "answer"),
         final_answer=text_of(record, "final_answer"),
         final_verdict=_final_verdict(kind, reason),
-        steps=_path(text_of(record, "reasoning"), last),
+        steps=steps[:MAX_STEPS],
+        steps_left_out=len(steps[MAX_STEPS:]),
+        steps_seen=sum(step.seen for step in steps),
         tail_mentor=last[-1].chosen.mentor if last and last[-1].chosen else "",
         score=Score.of(record.get("score")),
         baseline=Score.of(record.get("baseline_score")),
@@ -110,18 +114,18 @@ def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) 
 
 def _path(reasoning: str, levels: tuple[Level, ...]) -> tuple[PathStep, ...]:
     """The path's steps, each with the candidate it was chosen with: the prefix of every depth in turn, then the tail."""
-    texts: list[str] = []
+    texts: list[list[str]] = []
     for line in reasoning.split("\n"):
         if line.startswith(_FINAL):
             break
         if (mark := _STEP.match(line)) is not None:
-            texts.append(line[mark.end() :])
+            texts.append([line[mark.end() :]])
         elif texts:
-            texts[-1] += f"\n{line}"
+            texts[-1].append(line)
     origins = [(level, index) for level in levels if level.chosen for index in range(len(level.chosen.steps))]
     seen = levels[-1].steps_shown if levels and levels[-1].whole else len(texts)
     steps = []
-    for place, text in enumerate(texts):
+    for place, text in enumerate("\n".join(lines) for lines in texts):
         if place < len(origins):
             level, index = origins[place]
             steps.append(PathStep(text, level.chosen, level.depth if index == 0 else 0, seen=place < seen))

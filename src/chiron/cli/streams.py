@@ -1,0 +1,91 @@
+"""Standard output and standard error as the command line has them: what a broken one may do, and what it may not.
+
+Results that cannot be written are an error, and a reader who goes away (``chiron status DIR | head -1``) has what it wanted: quiet, and
+exit code 0. Messages that cannot be written end nothing: a run that was paid for goes on when its log is full or its reader gone.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from chiron.errors import ChironError, DiskError
+
+
+class ReaderGone(ChironError):
+    """Whoever read standard output reads no more. Not an ``OSError``: typer and rich have exit codes of their own for those."""
+
+
+class _Stream:
+    """A text stream whose failing to write is told, or not, by :meth:`_failed`; in all else the stream itself."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._failed(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Results(_Stream):
+    def _failed(self, error: OSError) -> None:
+        # What is left in the buffer would fail again when the interpreter leaves, with a message and an exit code of its own.
+        _silence(self._stream)
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGone("standard output is closed") from error
+        raise DiskError(f"standard output cannot be written ({error.strerror}): give it a place that takes it") from error
+
+
+class _Messages(_Stream):
+    def _failed(self, error: OSError) -> None:
+        """Nobody is left to be told. A full disk may have room again later; a reader that went away does not come back."""
+        if isinstance(error, BrokenPipeError):
+            _silence(self._stream)
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Have ``sys.stdout`` and ``sys.stderr`` behave so while the block lasts, whatever their encoding."""
+    out, messages = sys.stdout or _null(), sys.stderr or _null()
+    for stream in (out, messages):
+        # A character that the terminal's encoding lacks is written out, and ends nothing.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined, union-attr, unused-ignore]
+    sys.stdout, sys.stderr = cast("TextIO", _Results(out)), cast("TextIO", _Messages(messages))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = out, messages
+        for stream in (out, messages):
+            try:
+                stream.flush()
+            except OSError:
+                # It was told already, or nobody is left to be told; the interpreter would try again, and make its own exit code of it.
+                _silence(stream)
+
+
+def _null() -> TextIO:
+    """In place of a stream that was closed from the start, under its number, so that no file of ours gets what is meant for it."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _silence(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -1,0 +1,15 @@
+"""Text of others on a terminal: what they wrote is shown, and never obeyed."""
+
+import re
+
+# C0, DEL and C1 steer a terminal (C1 has forms of ESC [ in one byte); the rest break lines, turn them around, or cannot be encoded.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""``text`` on one line, with whatever could steer a terminal written out: an escape character as ``\x1b``, a line break as ``\n``.
+
+    For case ids, names of images and models, and words of endpoints, wherever they are printed. Pages have their own rule, and files
+    keep what they were given.
+    """
+    return _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), str(text))
