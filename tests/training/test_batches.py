@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from chiron.cases.images import ImageFolder
+from chiron.models.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
 from chiron.training.batches import Batch, collate
 from chiron.training.decoding import Decoder
 from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
 from chiron.training.rows import read_rows
-from chiron.training.tiling import TileKey, Tiles, cut, normalise, tile_budget
 from tests.training.tiny import tiny_encoder, tiny_model, tiny_tiling, tiny_tokenizer, write_rows
 
 ENCODER = tiny_encoder()

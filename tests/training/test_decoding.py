@@ -12,11 +12,11 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.models.local.tiling import Tiles, cut, tile_budget
 from chiron.training import decoding
 from chiron.training.decoding import Decoder
 from chiron.training.encoding import Encoded, encode_all
 from chiron.training.rows import read_rows
-from chiron.training.tiling import Tiles, cut, tile_budget
 from tests.training.tiny import tiny_encoder, tiny_tiling, write_rows
 
 

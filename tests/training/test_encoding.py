@@ -12,9 +12,10 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.training.encoding import IGNORED, ChatFormat, Encoded, Encoder, encode_all, trained_tokens
-from chiron.training.rows import Row, Turn, read_rows
-from chiron.training.tiling import Tiling
+from chiron.models.local.dialogue import ChatFormat, Turn
+from chiron.models.local.tiling import Tiling
+from chiron.training.encoding import IGNORED, Encoded, Encoder, encode_all, trained_tokens
+from chiron.training.rows import Row, read_rows
 from tests.training.tiny import TOKENS_PER_TILE, tiny_encoder, tiny_tiling, tiny_tokenizer, write_rows
 
 TOKENIZER = tiny_tokenizer()
@@ -78,7 +79,7 @@ def test_labels_are_the_assistants_words_and_their_end(tmp_path: Path) -> None:
 def test_a_prompt_is_what_stands_before_the_answer(texts: list[str]) -> None:
     source = row(*(text.encode("utf-8", "ignore").decode() for text in texts))
     encoded = ENCODER.encode(source, [])
-    prompt = ENCODER.prompt(source, [])
+    prompt = ENCODER.prompt_of(source, [])
     np.testing.assert_array_equal(encoded.input_ids[: len(prompt)], prompt)
     np.testing.assert_array_equal(ENCODER.prompt(source.turns[:-1], []), prompt)
     # All that follows is what generation is to say, its stop included, and the line break that nobody says.

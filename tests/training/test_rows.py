@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import InputError
-from chiron.training.rows import Row, Turn, read_rows, rows_fingerprint
+from chiron.models.local.dialogue import Turn
+from chiron.training.rows import Row, read_rows, rows_fingerprint
 
 GOOD = {
     "id": "good",

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from chiron.models.local.tiling import Tiling
 from chiron.training.encoding import Encoder
-from chiron.training.tiling import Tiling
 
 TILE = 32
 PATCH = 8

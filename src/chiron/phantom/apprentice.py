@@ -55,7 +55,7 @@ def configuration(folder: Path, *, hidden: int = 128, layers: int = 4) -> dict[s
     """
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     # Spread and scale of the beginning: the customary ones are meant for a thousand channels, and a small model learns nothing from them.
     return {
         "vision_config": {

@@ -36,9 +36,7 @@ class Casting:
             yield path, draw(self.modality, self.attributes, rng, self.size, view=view)
 
 
-def cast(
-    world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom"
-) -> Casting:
+def cast(world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom") -> Casting:
     """The case of that number. It depends on nothing but the arguments.
 
     Modalities take turns from case to case; every ``len(among)`` cases, each of these combinations of attributes occurs once; one case

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chiron.models.local.tiling import TileKey, Tiles, normalise
 from chiron.training.encoding import IGNORED, Encoded
-from chiron.training.tiling import TileKey, Tiles, normalise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

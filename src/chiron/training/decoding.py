@@ -13,9 +13,9 @@ from PIL import Image
 
 from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.errors import InputError
+from chiron.models.local.tiling import TileKey, Tiles, Tiling, cut, tile_budget, tile_count
 from chiron.training.encoding import Encoded
 from chiron.training.rows import shown
-from chiron.training.tiling import TileKey, Tiles, Tiling, cut, tile_budget, tile_count
 
 Lines = TypeVar("Lines", bound=Sequence[Sequence[Encoded]])
 

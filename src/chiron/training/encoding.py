@@ -1,45 +1,23 @@
 """Rows become tokens and labels. The same encoder writes the prompts of generation, so the two cannot drift apart."""
 
 import os
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
-from chiron.training.rows import IMAGE_MARK, Row, Turn, listing, shown
-from chiron.training.tiling import TileKey, Tiling, tile_budget, tile_count
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from chiron.models.local.dialogue import DialogueTokens
+from chiron.models.local.tiling import TileKey, Tiling, tile_budget, tile_count
+from chiron.training.rows import Row, listing, shown
 
 IGNORED: Final = -100
 """The label of a token that is not learned; PyTorch's cross-entropy passes over it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """What stands around turns: ``start role after_role text end after_turn``. The default is ChatML, as InternVL3 was trained with."""
-
-    start: str = "<|im_start|>"
-    """One token of its own in the vocabulary."""
-    after_role: str = "\n"
-    end: str = "<|im_end|>"
-    """One token of its own; it is learned, and generation stops at it."""
-    after_turn: str = "\n"
-    system: str | None = None
-    """Said before rows that bring no system turn; None says nothing."""
-
-    def __post_init__(self) -> None:
-        """Refuse an image that no row brings."""
-        if self.system and IMAGE_MARK in self.system:
-            raise ValueError(f"the system text holds an {IMAGE_MARK} mark")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,40 +38,8 @@ class Encoded:
         return list(zip(self.images, self.tile_counts, strict=True))
 
 
-class Encoder:
-    """Turns rows into tokens; text never becomes a special token, whatever it holds."""
-
-    def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", *, tiling: Tiling, tokens_per_tile: int, chat: ChatFormat | None = None
-    ) -> None:
-        """``tokens_per_tile``: image tokens that the model makes of a tile (256 for InternVL3). ``chat`` defaults to ChatML.
-
-        Raises:
-            InputError: the tokenizer has no fast backend, or lacks an image or chat token.
-        """
-        if tokens_per_tile < 1:
-            raise ValueError(f"{tokens_per_tile} tokens a tile")
-        self.tiling = tiling
-        self.tokens_per_tile = tokens_per_tile
-        self.chat = chat or ChatFormat()
-        self._backend = _private_backend(tokenizer)
-        self.image_ids = tuple(
-            self._single(str(getattr(tokenizer, name, None) or default))
-            for name, default in (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
-        )
-        """Of the tokens before, in place of, and after an image."""
-        self._start_id = self._single(self.chat.start)
-        self.stop_id = self._single(self.chat.end)
-        """The token that ends every turn."""
-        added = self._backend.get_added_tokens_decoder()
-        special = {i for i, token in added.items() if token.special and token.content != getattr(tokenizer, "unk_token", None)}
-        self._protected = special | {*self.image_ids, self._start_id, self.stop_id}
-        literals = sorted((self._backend.id_to_token(i) for i in self._protected), key=len, reverse=True)
-        self._literals = re.compile("|".join(re.escape(literal) for literal in literals))
-        self._headers = {role: [self._start_id, *self._text(role + self.chat.after_role)] for role in ("system", "user", "assistant")}
-        self._after_turn = self._text(self.chat.after_turn)
-        if self._headers["user"] == self._headers["assistant"]:
-            raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
+class Encoder(DialogueTokens):
+    """Turns rows into tokens, and tells which of them are learned."""
 
     def encode(self, row: Row, tile_counts: Sequence[int]) -> Encoded:
         """Tokens of a whole conversation; what the assistant says is learned, and the end of it, and nothing else.
@@ -105,67 +51,18 @@ class Encoder:
         """
         input_ids: list[int] = []
         labels: list[int] = []
-        for tokens, learned in self._pieces(row.turns, tile_counts, f"row {shown(row.id)}"):
+        for tokens, learned in self.pieces(row.turns, tile_counts, f"row {shown(row.id)}"):
             input_ids += tokens
             labels += tokens if learned else [IGNORED] * len(tokens)
         return Encoded(row.id, np.array(input_ids, np.int32), np.array(labels, np.int32), row.images, tuple(tile_counts))
 
-    def prompt(self, turns: Row | Sequence[Turn], tile_counts: Sequence[int]) -> NDArray[np.int32]:
-        """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
-
-        For a row these are the very tokens that stand before its last answer in :meth:`encode`.
+    def prompt_of(self, row: Row, tile_counts: Sequence[int]) -> NDArray[np.int32]:
+        """The very tokens that stand before a row's last answer in :meth:`encode`, ``(n,)``.
 
         Raises:
             InputError: there are not as many image marks as ``tile_counts``.
         """
-        given = turns.turns if isinstance(turns, Row) else tuple(turns)
-        before = given[:-1] if given and given[-1].role == "assistant" else given
-        where = f"row {shown(turns.id)}" if isinstance(turns, Row) else "prompt"
-        tokens = [token for piece, _ in self._pieces(before, tile_counts, where) for token in piece]
-        return np.array(tokens + self._headers["assistant"], np.int32)
-
-    def _pieces(self, turns: Sequence[Turn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
-        """Tokens in order, and whether they are learned."""
-        marks = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role != "assistant")
-        if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
-            raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles")
-        if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
-            turns = (Turn("system", self.chat.system), *turns)
-        counts = iter(tile_counts)
-        for turn in turns:
-            learned = turn.role == "assistant"
-            yield self._headers[turn.role], False
-            for number, text in enumerate([turn.text] if learned else turn.text.split(IMAGE_MARK)):
-                if number:
-                    yield self._image(next(counts)), False
-                if text:
-                    yield self._text(text, where), learned
-            yield [self.stop_id], learned
-            yield self._after_turn, False
-
-    def _image(self, tiles: int) -> list[int]:
-        before, context, after = self.image_ids
-        return [before, *[context] * (tiles * self.tokens_per_tile), after]
-
-    def _text(self, text: str, where: str = "chat format") -> list[int]:
-        """Tokens of plain text, none of them special."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        if self._protected.isdisjoint(ids):
-            return ids
-        # Some vocabularies hold their special tokens as words, or do not mark them as special. Broken after its first character, such a
-        # word is none any more, and no character is lost.
-        breaks = [0, *(found.start() + 1 for found in self._literals.finditer(text) if len(found.group()) > 1), len(text)]
-        if len(breaks) == 2:
-            raise InputError(f"{where}: its text makes special tokens of this tokenizer")
-        return [token for i in range(len(breaks) - 1) for token in self._text(text[breaks[i] : breaks[i + 1]], where)]
-
-    def _single(self, token: str) -> int:
-        number: int | None = self._backend.token_to_id(token)
-        if number is None:
-            raise InputError(
-                f"the tokenizer has no token {shown(token)}: add it as a special token, or take the tokenizer of an InternVL model"
-            )
-        return number
+        return self.prompt(row.turns, tile_counts, where=f"row {shown(row.id)}")
 
 
 def encode_all(rows: Sequence[Row], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
@@ -233,17 +130,3 @@ def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, 
             return dict(zip(names, pool.map(look, names), strict=True))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
-    """A copy of the Rust tokenizer: settings of the shared one (cutting, padding, special tokens in text) cannot reach it."""
-    from tokenizers import Tokenizer
-
-    shared = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(shared, Tokenizer):
-        raise InputError("this tokenizer has no fast backend (tokenizer.json): convert it first")
-    backend = Tokenizer.from_str(shared.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.models.local.tiling import Tiling
 from chiron.training.batches import collate
 from chiron.training.checkpoint import Place
 from chiron.training.decoding import Decoder
@@ -22,7 +23,6 @@ from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.metrics import StepMetrics
 from chiron.training.plan import Line, StagePlan
 from chiron.training.recipe import Recipe
-from chiron.training.tiling import Tiling
 
 
 @dataclass

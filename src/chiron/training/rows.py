@@ -6,28 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from chiron.errors import InputError
-
-IMAGE_MARK: Final = "<image>"
-"""Stands in a turn's text where an image does; the marks of a row and its images belong together in order."""
-
-RoleName = Literal["system", "user", "assistant"]
-"""Who speaks."""
+from chiron.models.local.dialogue import IMAGE_MARK, RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
 _BOM: Final = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a conversation."""
-
-    role: RoleName
-    text: str
-    """May hold image marks, unless the assistant speaks."""
 
 
 @dataclass(frozen=True, slots=True)

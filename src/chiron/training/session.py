@@ -15,6 +15,7 @@ from torch import nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.models.local.tiling import Tiling
 from chiron.training.checkpoint import Place, Saved, load_last, random_states, restore_random_states, save_checkpoint, write_weights
 from chiron.training.encoding import Encoded, Encoder, encode_all
 from chiron.training.export import export
@@ -25,7 +26,6 @@ from chiron.training.packing import bins
 from chiron.training.plan import StagePlan, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import read_rows, rows_fingerprint
-from chiron.training.tiling import Tiling
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.training.tiling import Tiling, cut, grid, normalise, tile_budget, tile_count
+from chiron.models.local.tiling import Tiling, cut, grid, normalise, tile_budget, tile_count
 
 BUDGETS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 12, 24])
 SIDES = st.one_of(st.integers(1, 4000), st.sampled_from([224, 448, 449, 633, 634, 896, 1344]))

@@ -1,0 +1,1 @@
+"""The provider ``local``: checkpoints of InternVL, Qwen2-VL and Qwen2.5-VL in this process."""

@@ -1,0 +1,157 @@
+"""A conversation as a model reads it: turns with image marks become tokens, in training and in generation by the same code."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiron.errors import InputError
+from chiron.models.local.tiling import Tiling
+from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IMAGE_MARK: Final = "<image>"
+"""Stands in a turn's text where an image does; the marks of a row and its images belong together in order."""
+
+RoleName = Literal["system", "user", "assistant"]
+"""Who speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: RoleName
+    text: str
+    """May hold image marks, unless the assistant speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """What stands around turns: ``start role after_role text end after_turn``. The default is ChatML, as InternVL3 was trained with."""
+
+    start: str = "<|im_start|>"
+    """One token of its own in the vocabulary."""
+    after_role: str = "\n"
+    end: str = "<|im_end|>"
+    """One token of its own; it is learned, and generation stops at it."""
+    after_turn: str = "\n"
+    system: str | None = None
+    """Said before rows that bring no system turn; None says nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse an image that no row brings."""
+        if self.system and IMAGE_MARK in self.system:
+            raise ValueError(f"the system text holds an {IMAGE_MARK} mark")
+
+
+class DialogueTokens:
+    """Turns a conversation into tokens; text never becomes a special token, whatever it holds."""
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", *, tiling: Tiling, tokens_per_tile: int, chat: ChatFormat | None = None
+    ) -> None:
+        """``tokens_per_tile``: image tokens that the model makes of a tile (256 for InternVL3). ``chat`` defaults to ChatML.
+
+        Raises:
+            InputError: the tokenizer has no fast backend, or lacks an image or chat token.
+        """
+        if tokens_per_tile < 1:
+            raise ValueError(f"{tokens_per_tile} tokens a tile")
+        self.tiling = tiling
+        self.tokens_per_tile = tokens_per_tile
+        self.chat = chat or ChatFormat()
+        self._backend = _private_backend(tokenizer)
+        self.image_ids = tuple(
+            self._single(str(getattr(tokenizer, name, None) or default))
+            for name, default in (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
+        )
+        """Of the tokens before, in place of, and after an image."""
+        self._start_id = self._single(self.chat.start)
+        self.stop_id = self._single(self.chat.end)
+        """The token that ends every turn."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {i for i, token in added.items() if token.special and token.content != getattr(tokenizer, "unk_token", None)}
+        self._protected = special | {*self.image_ids, self._start_id, self.stop_id}
+        literals = sorted((self._backend.id_to_token(i) for i in self._protected), key=len, reverse=True)
+        self._literals = re.compile("|".join(re.escape(literal) for literal in literals))
+        self._headers = {role: [self._start_id, *self._text(role + self.chat.after_role)] for role in ("system", "user", "assistant")}
+        self._after_turn = self._text(self.chat.after_turn)
+        if self._headers["user"] == self._headers["assistant"]:
+            raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
+
+    def prompt(self, turns: Sequence[Turn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
+        """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
+
+        Raises:
+            InputError: there are not as many image marks as ``tile_counts``; ``where`` is what the message calls the conversation.
+        """
+        before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+        tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
+        return np.array(tokens + self._headers["assistant"], np.int32)
+
+    def pieces(self, turns: Sequence[Turn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
+        """Tokens of the turns in order, each piece with whether an assistant says it.
+
+        Raises:
+            InputError: there are not as many image marks as ``tile_counts``.
+        """
+        marks = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role != "assistant")
+        if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
+            raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles")
+        if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
+            turns = (Turn("system", self.chat.system), *turns)
+        counts = iter(tile_counts)
+        for turn in turns:
+            learned = turn.role == "assistant"
+            yield self._headers[turn.role], False
+            for number, text in enumerate([turn.text] if learned else turn.text.split(IMAGE_MARK)):
+                if number:
+                    yield self._image(next(counts)), False
+                if text:
+                    yield self._text(text, where), learned
+            yield [self.stop_id], learned
+            yield self._after_turn, False
+
+    def _image(self, tiles: int) -> list[int]:
+        before, context, after = self.image_ids
+        return [before, *[context] * (tiles * self.tokens_per_tile), after]
+
+    def _text(self, text: str, where: str = "chat format") -> list[int]:
+        """Tokens of plain text, none of them special."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        if self._protected.isdisjoint(ids):
+            return ids
+        # Some vocabularies hold their special tokens as words, or do not mark them as special. Broken after its first character, such a
+        # word is none any more, and no character is lost.
+        breaks = [0, *(found.start() + 1 for found in self._literals.finditer(text) if len(found.group()) > 1), len(text)]
+        if len(breaks) == 2:
+            raise InputError(f"{where}: its text makes special tokens of this tokenizer")
+        return [token for i in range(len(breaks) - 1) for token in self._text(text[breaks[i] : breaks[i + 1]], where)]
+
+    def _single(self, token: str) -> int:
+        number: int | None = self._backend.token_to_id(token)
+        if number is None:
+            raise InputError(
+                f"the tokenizer has no token '{printable(token)}': add it as a special token, or take the tokenizer of an InternVL model"
+            )
+        return number
+
+
+def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """A copy of the Rust tokenizer: settings of the shared one (cutting, padding, special tokens in text) cannot reach it."""
+    from tokenizers import Tokenizer
+
+    shared = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(shared, Tokenizer):
+        raise InputError("this tokenizer has no fast backend (tokenizer.json): convert it first")
+    backend = Tokenizer.from_str(shared.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
