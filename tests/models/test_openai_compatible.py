@@ -96,6 +96,9 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(monkeypatch: p
     with Endpoint(lambda _: "ok") as endpoint:
         ask(endpoint, api_key_env="SOME_KEY")
         assert endpoint.seen.headers[0]["Authorization"] == "Bearer sk-very-secret"
+        ask(endpoint, api_key_env="SOME_KEY", api_key_header="api-key")
+        assert endpoint.seen.headers[1]["api-key"] == "sk-very-secret"
+        assert "Authorization" not in endpoint.seen.headers[1]
 
     def echo() -> web.Response:
         return web.json_response(

@@ -4,12 +4,12 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.errors import InputError
 from chiron.mics.team import Policy, PolicyName
 from chiron.models.config import ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
+from chiron.yaml_files import read_yaml
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
@@ -75,6 +75,13 @@ class RunConfig(Strict):
     search: SearchConfig
 
     @model_validator(mode="after")
+    def _names(self) -> "RunConfig":
+        for name in self.models:
+            if not name.isprintable() or not name.strip() or len(name) > 200:
+                raise ValueError(f"models.{name[:200]!r} is no name: use up to 200 characters that can be seen")
+        return self
+
+    @model_validator(mode="after")
     def _known_and_priced(self) -> "RunConfig":
         for role, name in self.named():
             if name not in self.models:
@@ -104,14 +111,7 @@ def load_config(path: Path | str, **overrides: Any) -> RunConfig:
         InputError: with the place of the fault, and the nearest known key for one misspelt.
     """
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}; 'chiron init' writes one") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "configuration", hint="; 'chiron init' writes one")
     if not isinstance(data, dict):
         raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
     return check_config(data, origin=path, **overrides)
@@ -130,7 +130,10 @@ def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> Run
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         raise InputError(f"configuration {origin}: {_explain(error)}") from None
-    files = {name: str(prompt_file(file, origin.parent)) for name, file in config.search.prompts.items()}
+    try:
+        files = {name: str(prompt_file(file, origin.parent)) for name, file in config.search.prompts.items()}
+    except InputError as error:
+        raise InputError(f"configuration {origin}: search.prompts: {error}") from error
     return config.model_copy(update={"search": config.search.model_copy(update={"prompts": files})})
 
 

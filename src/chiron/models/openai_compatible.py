@@ -67,7 +67,8 @@ class OpenAICompatible:
             Transient: the endpoint cannot be reached.
         """
         try:
-            async with self._connection().get(self.config.base_url.rstrip("/") + path) as response:
+            # No redirect is followed, here or below: another host must not get a header that carries the key.
+            async with self._connection().get(self.config.base_url.rstrip("/") + path, allow_redirects=False) as response:
                 return response.status, self._redact(await response.text(errors="replace"))
         except aiohttp.ClientConnectorError as error:
             raise Transient(self._broken(error.os_error)) from error
@@ -134,7 +135,8 @@ class OpenAICompatible:
         if self._session is None:
             headers = dict(self.config.headers)
             if self._key is not None:
-                headers["Authorization"] = f"Bearer {self._key}"
+                own = self.config.api_key_header
+                headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
                 # The limiter decides how many go at once; a second limit here would only hide calls from it.
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
