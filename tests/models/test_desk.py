@@ -162,7 +162,7 @@ def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: 
     def wrong(call: Call, _: int) -> Reply:
         if call.messages[0].text == "good":
             return Reply("ok")
-        raise CallerFault("HTTP 401", misconfigured=True)
+        raise CallerFault("HTTP 401: patient X", public="HTTP 401: check api_key_env", misconfigured=True)
 
     desk = desk_over(tmp_path, m=endpoint_of(Scripted(wrong)), n=endpoint_of(Scripted(wrong)))
 
@@ -174,6 +174,7 @@ def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: 
         with pytest.raises(CallerFault):
             await desk.ask(a_call(model="n"))
         assert isinstance(desk.halted, Misconfigured)
+        assert str(desk.halted) == "model 'n' refuses every call: HTTP 401: check api_key_env"
 
     run(desk, work)
 

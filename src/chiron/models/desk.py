@@ -241,7 +241,7 @@ class Desk:
             raise
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
-            self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure}. Check its base_url, model and key"))
+            self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER:

@@ -3,15 +3,24 @@
 from chiron.errors import ChironError
 
 
+def printable(text: str, most: int = 300) -> str:
+    """One line of at most ``most`` characters that a terminal shows and does not obey: no escapes, controls or changes of direction."""
+    # Cut first: an error body may have megabytes.
+    return "".join(c if c.isprintable() else " " for c in " ".join(text[: 4 * most].split()))[:most]
+
+
 class CallFailed(ChironError):
-    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger."""
+    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger.
+
+    Both are one line that a terminal can show: an endpoint's words are in them, and those are hostile.
+    """
 
     kind = "failed"
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
         """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
-        super().__init__(message)
-        self.public = public if public is not None else message
+        super().__init__(printable(message, 1000))
+        self.public = printable(public if public is not None else message)
         self.maybe_billed = maybe_billed
 
 
