@@ -1,5 +1,6 @@
 """A configuration is right, or its first fault is said with its place and the mend."""
 
+import datetime as dt
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,44 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("models.judge.base_url", "http://h/v1/chat/completions", "must end before"),
         ("models.judge.base_url", "https://me:secret@h/v1", "api_key_env"),
         ("models.judge.parameters", {"n": 8}, "parameters holds 'n'"),
-        ("models.judge.model", "a\ud800", "models.judge.model holds half a character"),
-        ("models.judge.parameters", {"x": ["secret\ud800"]}, "models.judge.parameters.x holds half a character"),
-        ("models.\x1b[2J", GOOD["models"]["judge"], "the name '\\x1b[2J' holds characters that cannot be printed"),
-        ("models.judge.headers", {"Authorization": "Bearer x"}, "api_key_env"),
+        ("models.judge.model", "a\ud800", "half a character (a surrogate)"),
+        ("models.judge.parameters", {"x": ["secret\ud800"]}, "half a character (a surrogate)"),
+        ("models.\x1b[2J", GOOD["models"]["judge"], "'\\x1b[2J' is no name"),
+        ("models.judge.headers", {"Authorization": "Bearer secret"}, "api_key_env"),
+        ("models.judge.headers", {"X-Goog-Api-Key": "secret"}, "api_key_header"),
+        ("models.judge.headers", {"Cookie": "session=secret"}, "api_key_env"),
+        ("models.judge.headers", {"Proxy-Authorization": "secret"}, "api_key_env"),
+        ("models.judge.headers", {"X-A": "a\nb"}, "no header can carry"),
+        ("models.judge.headers", {"X-A": "\u4e2d"}, "no header can carry"),
+        ("models.judge.headers", {"X A": "b"}, "no header's name"),
+        ("models.judge.headers", {"X-A\r\nX-B": "b"}, "no header's name"),
+        ("models.judge.headers", {"Content-Length": "5"}, "sets itself"),
+        ("models.judge.api_key_header", "api-key", "needs api_key_env"),
+        ("models.judge.base_url", "https://h/v1?key=secret", "api_key_env"),
+        ("models.judge.base_url", "https://h/v1#secret", "api_key_env"),
+        ("models.judge.base_url", "h/v1?key=secret", "api_key_env"),
+        ("models.judge.base_url", "http://[::1/v1", "no address"),
+        ("models.judge.base_url", "http://h:99999/v1", "no address"),
+        ("models.judge.base_url", "http://h:abc/v1", "no address"),
+        ("models.judge.base_url", "http:///v1", "no host"),
+        ("models.judge.base_url", "http://" + "a" * 70 + ".com/v1", "no host"),
+        ("models.judge.base_url", "http://..../v1", "no host"),
+        ("models.judge.base_url", "http://a b/v1", "a space"),
+        ("models.judge.base_url", "http://a\nb/v1", "a space"),
+        ("models.judge.parameters", {"day": dt.date(2020, 1, 1)}, "JSON"),
+        ("models.judge.parameters", {"logit_bias": {1: 2, "a": 3}}, "JSON"),
+        ("models.judge.parameters", {"x": float("nan")}, "JSON"),
+        ("models.judge.timeout", float("inf"), "finite"),
+        ("models.judge.deadline", float("nan"), "finite"),
+        ("models.judge.price", {"input": float("inf"), "output": 0}, "finite"),
+        ("search.mentor_temperature", float("nan"), "search.mentor_temperature"),
+        ("models.judge.timeout", True, "must be a number"),
+        ("search.depth", True, "must be a number"),
+        ("search.temperatures", [True, 0.2], "must be a number"),
+        ("models.judge.concurrency", 10**30, "too large"),
+        ("search.prompts", {"judge": "~nosuchuser/x"}, "no path on this machine"),
+        ("search.prompts", {"judge": "a\0b"}, "cannot be seen"),
+        ("models.judge\x1b[31m", {"provider": "offline", "model": "x"}, "is no name"),
     ],
 )
 def test_the_first_fault_is_named_with_its_place(tmp_path: Path, path: str, value: Any, words: str) -> None:
@@ -70,11 +105,28 @@ def test_the_first_fault_is_named_with_its_place(tmp_path: Path, path: str, valu
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "empty"), ("a: [", "not valid YAML"), ("- 1", "no mapping")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("a: [", "not valid YAML"),
+        ("- 1", "no mapping"),
+        ("day: 2001-99-99", "a value that is none"),
+        ("seed: 1" + "0" * 5000, "a value that is none"),
+        ("[" * 3000, "nested too deeply"),
+        ("models: &a {x: *a}\nsearch: {}", "models"),
+        ("a: 1\nb: {c: 1, c: 2}", "line 2 is not valid YAML: the key 'c' stands twice"),
+        ('a: "g\\ud800"', "line 1 is not valid YAML: half a character"),
+        ("a: !!python/object/apply:os.system [id]", "not valid YAML"),
+        ("a: \0", "not valid YAML"),
+    ],
+)
 def test_what_is_no_configuration_is_said_so(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         load_config(tmp_path / "c.yaml")
+    assert str(tmp_path / "c.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="chiron init"):
         load_config(tmp_path / "none.yaml")
 
@@ -86,3 +138,18 @@ def test_prompts_lie_beside_the_configuration(tmp_path: Path) -> None:
 
 def test_a_seed_from_the_command_line_goes_before_the_files(tmp_path: Path) -> None:
     assert load_config(write_config(tmp_path / "c.yaml", GOOD), seed=7).search.seed == 7
+
+
+def test_a_mapping_that_takes_over_another_may_change_its_keys(tmp_path: Path) -> None:
+    text = "z: &z {a: 1}\nx: {y: &y {<<: *z, a: 2}}\nmodels: {m: {<<: *y, provider: offline, model: x}}\nsearch: {}"
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert "twice" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "https://h\u00f6st.example/v1", "http://vllm_a/v1/"])
+def test_addresses_of_every_kind_are_taken(tmp_path: Path, url: str) -> None:
+    data = changed("models.judge.headers", {"HTTP-Referer": "https://x.example", "X-Title": "chiron"})
+    data["models"]["judge"].update(base_url=url, api_key_env="SOME_KEY", api_key_header="api-key")
+    load_config(write_config(tmp_path / "c.yaml", data))

@@ -20,6 +20,7 @@ from chiron.mics.setup import Setup
 from chiron.mics.status import read_status
 from chiron.models.failures import BudgetSpent, EndpointDown, Misconfigured, Stopping
 from chiron.models.ledger import Ledger
+from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint, Faults
 from tests.support.runs import config_of, execute, make_run, team
@@ -188,7 +189,8 @@ def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=1)), tmp_path / "run")
         assert isinstance(summary.halted, Misconfigured)
-        assert "model 'mentor-b' not found" in str(summary.halted)
+        assert "model 'mentor-b' refuses every call: mentor-b: HTTP 404 from" in str(summary.halted)
+        assert "not found" not in str(summary.halted)  # the endpoint's words may echo what it was sent
         assert endpoint.seen.requests < 40
 
 
@@ -540,3 +542,17 @@ def test_a_run_works_from_within_a_running_loop(tmp_path: Path) -> None:
             return (await run.execute()).total
 
         assert asyncio.run(main()) == 1
+
+
+def test_what_a_killed_process_had_under_way_is_shown_as_possibly_spent(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 1)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        data = team(endpoint.base_url, model={"price": {"input": 1.0, "output": 1.0}}, budget_usd=50.0)
+        execute(cases, config_of(data), tmp_path / "run")
+        assert read_status(tmp_path / "run").possibly_spent_usd == 0
+        with Ledger.open(tmp_path / "run" / "ledger.sqlite") as ledger:
+            ledger.begin_attempt(a_call(), 7.0)
+        summary = execute(cases, config_of(data), tmp_path / "run")
+    assert summary.spent_usd > 7.0
+    assert any("$7.0000" in note and "killed" in note for note in summary.notes)
+    assert read_status(tmp_path / "run").possibly_spent_usd == 7.0

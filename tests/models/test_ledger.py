@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,118 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "other.sqlite").execute("PRAGMA user_version=99").connection.close()
     with pytest.raises(InputError, match="another version"):
         Ledger.open(tmp_path / "other.sqlite")
+
+
+def filled(path: Path) -> Path:
+    with Ledger.open(path) as ledger:
+        for n in range(400):
+            ledger.put(a_call(str(n)), Reply("x" * 1000, cost_usd=0.1))
+            ledger.put_result(StoredResult(f"c{n}", n, "f", "depth", True, 0.5, {"n": n, "text": "y" * 500}))
+        ledger.note_failure(a_call("lost"), "transient", "hang", final=True)
+    return path
+
+
+def use(path: Path) -> None:
+    with Ledger.read(path) as ledger:
+        list(ledger.results())
+        ledger.result_heads()
+        ledger.outcomes()
+        ledger.scores()
+        ledger.spending()
+        ledger.spent_usd()
+        for n in range(400):
+            ledger.get(a_call(str(n)).key)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DROP TABLE failures",
+        "ALTER TABLE calls DROP COLUMN finish",
+        "UPDATE results SET record = x'00'",
+        "UPDATE results SET record = 5",
+        "UPDATE calls SET text = x'ff00'",
+        "UPDATE calls SET text = CAST(x'ff00' AS TEXT)",
+    ],
+)
+def test_a_ledger_that_somebody_harmed_is_a_clear_error(tmp_path: Path, harm: str) -> None:
+    path = filled(tmp_path / "l.sqlite")
+    use(path)
+    with sqlite3.connect(path) as db:
+        db.execute(harm)
+    db.close()
+    with pytest.raises(InputError, match="is damaged") as caught:
+        use(path)
+    assert str(path) in str(caught.value)
+    assert "away" in str(caught.value)
+    if "DROP" in harm:
+        with pytest.raises(InputError, match="is damaged"), Ledger.open(path) as ledger:
+            ledger.put(a_call("new"), Reply("x"))
+            ledger.get(a_call("new").key)
+
+
+def complaint(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def test_garbage_in_the_middle_of_a_ledger_is_a_clear_error(tmp_path: Path) -> None:
+    whole = filled(tmp_path / "whole.sqlite").read_bytes()
+    seen = 0
+    for share in range(1, 10):
+        path = tmp_path / f"{share}.sqlite"
+        begin = len(whole) * share // 10
+        path.write_bytes(whole[:begin] + b"\x07" * 16384 + whole[begin + 16384 :])
+        told = complaint(lambda at=path: use(at))  # type: ignore[misc]
+        assert told is None or (f"{path} is damaged" in told and "()" not in told)
+        seen += told is not None
+        with Ledger.open(tmp_path / f"new{share}.sqlite") as new:
+            told = complaint(lambda at=path, to=new: to.copy_calls_from(at))  # type: ignore[misc]
+            assert told is None or (f"{path} is damaged" in told and new.spending() == [])
+    assert seen > 5
+    cut = tmp_path / "cut.sqlite"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="is damaged"):
+        use(cut)
+
+
+@pytest.fixture
+def somebody_else() -> Iterator[None]:
+    """Root may write everywhere; a file's mode means something to anybody else only."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that everybody can get to; pytest's own is closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_ledger_can_be_read_where_nothing_may_be_written(open_place: Path, log: bool, request: pytest.FixtureRequest) -> None:
+    path = filled(open_place / "l.sqlite")
+    path.chmod(0o444)
+    if log:
+        path.with_name("l.sqlite-wal").write_bytes(b"replies")
+    open_place.chmod(0o555)
+    request.getfixturevalue("somebody_else")
+    if log:
+        with pytest.raises(InputError, match="copy the whole directory"):
+            use(path)
+    else:
+        use(path)
 
 
 def test_reading_goes_on_beside_writing(tmp_path: Path) -> None:

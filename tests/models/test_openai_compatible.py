@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(monkeypatch: p
     with Endpoint(lambda _: "ok") as endpoint:
         ask(endpoint, api_key_env="SOME_KEY")
         assert endpoint.seen.headers[0]["Authorization"] == "Bearer sk-very-secret"
+        ask(endpoint, api_key_env="SOME_KEY", api_key_header="api-key")
+        assert endpoint.seen.headers[1]["api-key"] == "sk-very-secret"
+        assert "Authorization" not in endpoint.seen.headers[1]
 
     def echo() -> web.Response:
         return web.json_response(
@@ -109,6 +113,78 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(monkeypatch: p
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(InputError, match="SOME_KEY"):
         openai_client("http://127.0.0.1:9/v1", api_key_env="SOME_KEY")
+
+
+KEY = "sk-ab/cd-very-secret"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        '{"error": {"message": "bad key sk-ab/cd-very-secret", "code": "sk-ab/cd-very-secret"}}',
+        '{"error": {"message": "bad key sk-ab\\/cd-very-secret"}}',
+        '{"error": {"message": "bad key \\u0073k-ab/cd-very\\u002Dsecret", "code": "\\u0073k-ab/cd-very-secret"}}',
+        '{"error": {"message": "{\\"detail\\": \\"bad key \\\\u0073k-ab\\\\/cd-very-secret\\"}"}}',
+        '{"error": {"detail": {"deep": ["bad key sk-ab/cd-very-secret"]}}}',
+        '{"error": ["bad key sk-ab\\/cd-very-secret"]}',
+        '{"error": {"message": "GET /v1?key=sk-ab%2Fcd-very-secret"}}',
+        "<p>bad key sk-ab&#x2F;cd-very-secret</p>",
+    ],
+)
+def test_an_echoed_key_is_taken_out_however_it_is_spelt(monkeypatch: pytest.MonkeyPatch, echoed: str, status: int) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    failure = failing(lambda: web.Response(status=status, text=echoed), api_key_env="SOME_KEY")
+    assert "secret" not in f"{failure} {failure.public}"
+    assert status == 200 or "[key]" in str(failure)
+
+
+def test_what_an_endpoint_says_does_not_command_the_terminal() -> None:
+    error = {"message": "a\x1b[31m\nb\x9bc\x7f\u202e" * 1000, "code": "x\x1b]0;owned\x07"}
+    for status in (400, 401, 500):
+        failure = failing(lambda status=status: web.json_response({"error": error}, status=status))
+        assert str(failure).isprintable()
+        assert failure.public.isprintable()
+        assert len(str(failure)) <= 1000
+        assert "owned" not in failure.public
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
+def test_a_misconfiguration_is_told_without_what_the_endpoint_wrote(status: int) -> None:
+    response = {"error": {"message": "the prompt was: patient X"}}
+    failure = failing(lambda: web.json_response(response, status=status, headers={"Location": "/x"}))
+    assert "patient X" in str(failure)
+    assert "patient X" not in failure.public
+    assert f"HTTP {status} from http://127.0.0.1:" in failure.public
+    assert "check" in failure.public
+
+
+def test_a_reply_that_is_no_http_is_not_repeated() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"Patient X has a fracture\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+
+        async def main() -> None:
+            client = openai_client(f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+            try:
+                await client.complete(a_call())
+            finally:
+                await client.close()
+
+        with pytest.raises(Transient) as caught:
+            asyncio.run(main())
+        thread.join()
+    assert "Patient X" in str(caught.value)
+    assert "Patient X" not in caught.value.public
+    assert "no HTTP" in caught.value.public
+    assert caught.value.maybe_billed
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
@@ -134,7 +210,15 @@ def test_what_refuses_every_call_is_called_a_misconfiguration(status: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("headers", "seconds"), [({"Retry-After": "3"}, 3.0), ({"retry-after-ms": "250"}, 0.25), ({}, None), ({"Retry-After": "Wed"}, None)]
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3"}, 3.0),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({}, None),
+        ({"Retry-After": "Wed"}, None),
+        ({"Retry-After": "7200"}, 7200.0),
+        ({"Retry-After": "nan"}, None),
+    ],
 )
 def test_rate_limits_carry_what_the_endpoint_said(headers: dict[str, str], seconds: float | None) -> None:
     failure = failing(lambda: web.json_response({"error": {"message": "slow"}}, status=429, headers=headers))

@@ -2,12 +2,13 @@
 
 import base64
 import io
+import warnings
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from chiron.models.call import Picture
 from chiron.models.failures import CallerFault
@@ -88,3 +89,60 @@ def test_a_file_that_went_away_or_changed_fails_its_call_alone(tmp_path: Path) -
     write_png(tmp_path / "a.png", seed=9)
     with pytest.raises(CallerFault, match="was changed"):
         store.data_url(picture)
+
+
+@pytest.mark.parametrize(("kind", "side"), [("JPEG", 64), ("JPEG", 24), ("PNG", 64), ("TIFF", 64)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_lying_on_its_side_is_set_upright(tmp_path: Path, kind: str, side: int, orientation: int) -> None:
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[:20, :30] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.img"
+    Image.fromarray(pixels).save(path, kind, exif=exif)
+    url = encode_data_url(path, side, sha256=sha256(path.read_bytes()).hexdigest())
+    plain = Image.fromarray(pixels)
+    plain.getexif()[0x0112] = orientation
+    upright = ImageOps.exif_transpose(plain)
+    upright.thumbnail((side, side))
+    sent = decode(url)
+    assert sent.getexif().get(0x0112, 1) == 1
+    assert sent.size == upright.size
+    assert np.abs(np.asarray(sent.convert("L"), float) - np.asarray(upright, float)).mean() < 6
+
+
+def test_notes_on_an_image_that_cannot_be_read_do_not_turn_it(tmp_path: Path) -> None:
+    dice = np.random.default_rng(3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = exif.tobytes()
+    for n in range(200):
+        broken = bytearray(whole)
+        for place in dice.integers(6, len(broken), 3):
+            broken[place] = dice.integers(256)
+        Image.new("L", (30, 20)).save(tmp_path / f"{n}.jpg", exif=bytes(broken))
+        url = encode_data_url(tmp_path / f"{n}.jpg", 64)
+        with warnings.catch_warnings(action="ignore"):
+            assert set(decode(url).size) == {20, 30}
+
+
+def test_what_is_held_stays_within_its_bounds(tmp_path: Path) -> None:
+    store = PictureStore(held_bytes=4000, cache_bytes=3000)
+    pictures = [stored(store, write_png(tmp_path / f"{n}.png", seed=n)) for n in range(20)]
+    store.hold(pictures)
+    store.hold(pictures)
+    assert all(store.data_url(p).startswith(b"data:image/png") for p in pictures)
+    assert 2000 < store.bytes_in_memory <= 7000
+    store.release(pictures)
+    store.release(pictures)
+    store.release(pictures)
+    assert store.bytes_in_memory <= 3000
+
+
+def test_where_one_image_fails_none_of_its_case_is_held(tmp_path: Path) -> None:
+    store = PictureStore(cache_bytes=1)
+    good = stored(store, write_png(tmp_path / "a.png"))
+    store.add("a" * 64, tmp_path / "gone.png")
+    with pytest.raises(CallerFault):
+        store.hold([good, Picture("a" * 64, 64)])
+    assert store.bytes_in_memory == 0

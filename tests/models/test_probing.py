@@ -20,8 +20,16 @@ def findings(config: OpenAIModel | OfflineModel, *, needs_image: bool = True) ->
 def test_a_healthy_endpoint_is_reached_listed_and_takes_an_image() -> None:
     with Endpoint(lambda _: "red", models=("a/m", "b")) as endpoint:
         found = findings(OpenAIModel(provider="openai", base_url=endpoint.base_url, model="m"))
+    assert all(f.detail.isprintable() for f in found.values())
     assert [(f.what, f.ok) for f in found.values()] == [("endpoint", True), ("listed", True), ("image", True)]
     assert "red" in found["image"].detail
+
+
+def test_what_an_endpoint_lists_does_not_command_the_terminal() -> None:
+    with Endpoint(lambda _: "re\x1b[31md", models=("\x1b]0;owned\x07", "x\ny\x9b")) as endpoint:
+        found = findings(OpenAIModel(provider="openai", base_url=endpoint.base_url, model="m"))
+    assert "owned" in found["listed"].detail
+    assert all(f.detail.isprintable() for f in found.values())
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.errors import InputError
 from chiron.mics.team import Policy, PolicyName
 from chiron.models.config import ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
 from chiron.terminal import printable
+from chiron.yaml_files import read_yaml
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
@@ -79,8 +79,8 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _can_be_written(self) -> "RunConfig":
         for name in self.models:
-            if printable(name) != name:
-                raise ValueError(f"models: the name '{printable(name)}' holds characters that cannot be printed: choose another")
+            if printable(name) != name or not name.strip() or len(name) > 200:
+                raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
         for place, text in _texts(self.model_dump()):
             if any("\ud800" <= c <= "\udfff" for c in text):  # not shown: it may be a secret
                 raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
@@ -130,14 +130,7 @@ def load_config(path: Path | str, **overrides: Any) -> RunConfig:
         InputError: with the place of the fault, and the nearest known key for one misspelt.
     """
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}; 'chiron init' writes one") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "configuration", hint="; 'chiron init' writes one")
     if not isinstance(data, dict):
         raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
     return check_config(data, origin=path, **overrides)
@@ -156,7 +149,10 @@ def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> Run
         config = RunConfig.model_validate(data)
     except ValidationError as error:
         raise InputError(f"configuration {origin}: {_explain(error)}") from None
-    files = {name: str(prompt_file(file, origin.parent)) for name, file in config.search.prompts.items()}
+    try:
+        files = {name: str(prompt_file(file, origin.parent)) for name, file in config.search.prompts.items()}
+    except InputError as error:
+        raise InputError(f"configuration {origin}: search.prompts: {error}") from error
     return config.model_copy(update={"search": config.search.model_copy(update={"prompts": files})})
 
 

@@ -96,7 +96,7 @@ def load_prompts(replacements: Mapping[str, Path] | None = None) -> Prompts:
             raise InputError(f"no prompt is called '{name}': there are {', '.join(NAMES)}")
         try:
             text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"prompt '{name}': {path} cannot be read ({error})") from error
         _check(name, text, path)
         texts[name] = text

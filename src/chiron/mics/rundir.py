@@ -118,11 +118,13 @@ class RunDirectory:
         """That ``run.json``, if it is there, tells of the run of this ``identity``: everything that its results depend on.
 
         Raises:
-            InputError: it is another's; says what differs.
+            InputError: it is another's; says what differs. Or its ledger is gone.
         """
         known = self.read_run()
         if known is not None:
             self._need_same(known.get("identity", {}), identity)
+            if not self.ledger.is_file():
+                raise InputError(f"{self.path} has a {RUN} and no {LEDGER}: put it back, or choose another --run; every reply was in it")
 
     def check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
         """The same of the ledger, which outlives a lost ``run.json``; it keeps the identity of the first run.

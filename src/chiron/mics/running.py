@@ -148,9 +148,10 @@ class Run:
             desk.ledger.drop_result(case_id)
             self._dropped += 1
         if self._dropped:
-            desk.notes["\0dropped"] = (
+            desk.note(
+                "\0dropped",
                 f"{self._dropped} results are of cases that are no longer in {self.setup.selection.cases.name}: they left paths.jsonl and"
-                " rejected.jsonl; their replies stay in the ledger"
+                " rejected.jsonl; their replies stay in the ledger",
             )
 
     async def _search_one(self, desk: Desk, case: Case, position: int, rank: int) -> None:
@@ -264,9 +265,10 @@ class Run:
             counts = result.record.get("evaluations", {}) if result.outcome != Outcome.PENDING else {}
             missing += counts.get("answered", 0) < counts.get("planned", 0)
         if missing:
-            desk.notes["\0missing"] = (
+            desk.note(
+                "\0missing",
                 f"{missing} cases ended with evaluations missing (a quorum was there); 'chiron replay {self.directory.path}' with the same"
-                " configuration asks for those alone"
+                " configuration asks for those alone",
             )
 
 

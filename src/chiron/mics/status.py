@@ -30,6 +30,9 @@ class Status:
     mean_score: float | None
     spending: tuple[Spending, ...]
     spent_usd: float
+    possibly_spent_usd: float
+    """Of ``spent_usd``, what was set aside for calls without a reply: failed ones that may be billed, those under way right now, and
+    those that were when a process was killed."""
 
 
 def read_status(path: Path | str) -> Status:
@@ -56,4 +59,5 @@ def read_status(path: Path | str) -> Status:
             mean_score=sum(scores) / len(scores) if scores else None,
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),
+            possibly_spent_usd=ledger.possibly_spent_usd(),
         )

@@ -1,5 +1,6 @@
 """From configuration to a desk that can be asked."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from chiron.models.config import ModelConfig, OpenAIModel
@@ -14,9 +15,17 @@ from chiron.models.retry import RetryPolicy
 
 
 def build_endpoint(
-    name: str, config: ModelConfig, *, pictures: PictureStore, catalogue: Callable[[], Catalogue], need_keys: bool = True
+    name: str,
+    config: ModelConfig,
+    *,
+    pictures: PictureStore,
+    catalogue: Callable[[], Catalogue],
+    need_keys: bool = True,
+    limiter: Limiter | None = None,
 ) -> Endpoint:
     """One configured model, ready to be asked. ``catalogue`` is called only if an embedded model needs it.
+
+    ``limiter``: a door that it shares with others; otherwise it gets one of its own.
 
     Raises:
         InputError: a key is missing, or there is no such embedded model.
@@ -24,8 +33,8 @@ def build_endpoint(
     if isinstance(config, OpenAIModel):
         provider: Provider = OpenAICompatible(name, config, pictures, need_key=need_keys)
         retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline)
-        limiter = Limiter(config.concurrency, config.requests_per_minute)
-        return Endpoint(provider, limiter, retry, config.price, config.image_tokens)
+        door = limiter if limiter is not None else Limiter(config.concurrency, config.requests_per_minute)
+        return Endpoint(provider, door, retry, config.price, config.image_tokens)
     return Endpoint(Offline(name, config.model, catalogue()), Limiter(64))
 
 
@@ -34,9 +43,26 @@ def build_endpoints(
 ) -> dict[str, Endpoint]:
     """Every configured model, by name.
 
+    Entries of one address, model and key are one model to its endpoint: they share a door, under the lowest of their limits.
+
     Raises:
         InputError: as :func:`build_endpoint`.
     """
+    doors = _doors(models)
     return {
-        name: build_endpoint(name, config, pictures=pictures, catalogue=catalogue, need_keys=need_keys) for name, config in models.items()
+        name: build_endpoint(name, config, pictures=pictures, catalogue=catalogue, need_keys=need_keys, limiter=doors.get(name))
+        for name, config in models.items()
     }
+
+
+def _doors(models: Mapping[str, ModelConfig]) -> dict[str, Limiter]:
+    together: defaultdict[tuple[str, str, str | None], list[tuple[str, OpenAIModel]]] = defaultdict(list)
+    for name, config in models.items():
+        if isinstance(config, OpenAIModel):
+            together[config.base_url.rstrip("/"), config.model, config.api_key_env].append((name, config))
+    doors = {}
+    for entries in together.values():
+        paces = [config.requests_per_minute for _, config in entries if config.requests_per_minute is not None]
+        door = Limiter(min(config.concurrency for _, config in entries), min(paces, default=None))
+        doors.update({name: door for name, _ in entries})
+    return doors

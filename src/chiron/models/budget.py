@@ -13,6 +13,7 @@ class Budget:
         self.limit = limit
         self.spent = spent
         self.reserved = 0.0
+        self._outstanding = 0  # counted, because sums of floats leave a residue that would look like a call in flight for ever
         self._settled = asyncio.Condition()
 
     async def reserve(self, amount: float) -> "Reservation":
@@ -24,18 +25,20 @@ class Budget:
         if self.limit is not None:
             async with self._settled:
                 while self.spent + self.reserved + amount > self.limit:
-                    if self.reserved <= 1e-12:
+                    if not self._outstanding:
                         raise BudgetSpent(
                             f"the budget of ${self.limit:.2f} has ${max(0.0, self.limit - self.spent):.4f} left and the next call may"
                             f" cost up to ${amount:.4f}: raise budget_usd and run again"
                         )
                     await self._settled.wait()
         self.reserved += amount
+        self._outstanding += 1
         return Reservation(self, amount)
 
     async def settle(self, amount: float, cost: float) -> None:
         """Turn a reservation of ``amount`` into a cost."""
-        self.reserved = max(0.0, self.reserved - amount)
+        self._outstanding -= 1
+        self.reserved = max(0.0, self.reserved - amount) if self._outstanding else 0.0
         self.spent += cost
         if self.limit is not None:
             async with self._settled:
@@ -49,8 +52,10 @@ class Reservation:
         """Made by :meth:`Budget.reserve`."""
         self.amount = amount
         self._budget = budget
+        self._open = True
 
     async def settle(self, cost: float) -> None:
         """Pay ``cost`` of it, once, and give the rest back."""
-        amount, self.amount = self.amount, 0.0
-        await self._budget.settle(amount, cost)
+        if self._open:
+            self._open = False
+            await self._budget.settle(self.amount, cost)

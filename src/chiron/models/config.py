@@ -1,15 +1,42 @@
 """What a user says of a model, checked. Keys of endpoints never stand here, only the names of environment variables."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from chiron.errors import InputError
+from chiron.models.addresses import check_base_url, check_header_name, check_headers
+
+_LARGEST = 2**53
+"""Beyond this no number of a configuration means anything, and a float cannot tell it from its neighbours."""
+
 
 class Strict(BaseModel):
-    """A part of the configuration: unknown keys are errors, values don't change."""
+    """A part of the configuration: unknown keys are errors, values don't change, numbers are finite and never ``yes`` or ``true``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, data: Any) -> Any:
+        for name, field in cls.model_fields.items():
+            value = data.get(name) if isinstance(data, dict) else None
+            several = value if isinstance(value, list | tuple) else [value]
+            kinds = _kinds(field.annotation)
+            if kinds & {int, float} and bool not in kinds and any(isinstance(v, bool) for v in several):
+                # YAML reads yes, no, on and off as booleans, and Python takes those for 1 and 0.
+                raise ValueError(f"{name} must be a number, but is true or false (YAML takes yes, no, on and off for those)")
+            if any(isinstance(v, int) and abs(v) > _LARGEST for v in several):
+                raise ValueError(f"{name} is too large a number")
+        return data
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Every plain type that an annotation mentions."""
+    inner = get_args(annotation)
+    return {annotation} if not inner else set().union(*(_kinds(a) for a in inner))
 
 
 class Price(Strict):
@@ -29,6 +56,8 @@ class OpenAIModel(Strict):
     """The endpoint's own name for it."""
     api_key_env: str | None = None
     """The environment variable that holds the key; none for most local endpoints."""
+    api_key_header: str | None = None
+    """The header that carries the key as it is, for example ``api-key`` (Azure); by default ``Authorization: Bearer ...`` does."""
     concurrency: PositiveInt = 32
     """Calls at once, at most; fewer are sent while the endpoint limits the rate."""
     requests_per_minute: PositiveFloat | None = None
@@ -47,7 +76,7 @@ class OpenAIModel(Strict):
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Sent with every call as they are, for example ``{reasoning_effort: low}``."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Sent with every call. Not for keys: they belong in ``api_key_env``."""
+    """Sent with every call. Not for keys: they belong in ``api_key_env`` (and ``api_key_header``)."""
     revision: str | None = None
     """Tells two models of one name apart, so that a replay does not take one's replies for the other's."""
     price: Price | None = None
@@ -57,18 +86,19 @@ class OpenAIModel(Strict):
 
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, but is '{self.base_url}'")
-        if "@" in self.base_url.split("//", 1)[1].split("/", 1)[0]:
-            raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
-        if self.base_url.rstrip("/").endswith("/chat/completions"):
-            raise ValueError("base_url must end before /chat/completions")
+        check_base_url(self.base_url)
+        check_headers(self.headers)
+        if self.api_key_header is not None:
+            check_header_name(self.api_key_header, "api_key_header")
+            if self.api_key_env is None:
+                raise ValueError("api_key_header needs api_key_env: the environment variable that holds the key")
         for name in self.parameters:
             if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
                 raise ValueError(f"parameters holds '{name}', which chiron sets itself")
-        for name in self.headers:
-            if name.lower() in {"authorization", "api-key", "x-api-key"}:
-                raise ValueError(f"header '{name}' carries a key: name its environment variable in api_key_env")
+        try:
+            json.dumps(self.parameters, allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"parameters cannot be sent as JSON: {error}; dates and the like go in quotes") from None
         return self
 
 
@@ -90,5 +120,15 @@ def max_tokens_of(config: "OpenAIModel | OfflineModel", role_limit: int) -> int:
 
 
 def prompt_file(path: str, beside: Path) -> Path:
-    """A path in a configuration file, relative to that file."""
-    return path_ if (path_ := Path(path).expanduser()).is_absolute() else beside / path_
+    """A path in a configuration file, relative to that file.
+
+    Raises:
+        InputError: it begins with the home directory of nobody here, or is no path.
+    """
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"'{path[:200]}' is no path on this machine: {error}") from error
+    if not path.isprintable():
+        raise InputError(f"{path[:200]!r} is no path: it holds a character that cannot be seen")
+    return expanded if expanded.is_absolute() else beside / expanded

@@ -15,6 +15,7 @@ from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy, Spent, persevere
+from chiron.models.shares import Shares
 
 DOWN_AFTER = 10
 """Calls to one endpoint that fail for good in a row, before the run stops rather than waste what the others answer."""
@@ -68,6 +69,15 @@ class Count:
     failed: int = 0
 
 
+@dataclass
+class _Sent:
+    """What a call's attempts have come to."""
+
+    attempts: int = 0
+    on_record: int | None = None
+    """The attempt under way, as the ledger numbers it; ``None`` where no budget has to outlive this process."""
+
+
 class Desk:
     """Asks. Everything that :func:`chiron.mics.search.search` must not know is known here."""
 
@@ -78,10 +88,26 @@ class Desk:
         self.budget = budget if budget is not None else Budget(None)
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)
         self.halted: Halted | DiskError | None = None
-        self.notes: dict[str, str] = {}
-        """What a person should know in the end, by model."""
+        self.shares = Shares()
+        self._notes: dict[str, str] = {}
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
+        ledger.take_over_attempts()
+        lost, usd = ledger.lost_attempts()
+        if lost:
+            self._notes["lost"] = (
+                f"${usd:.4f} of what is spent is possibly so: {lost} calls were under way when a process was killed, and count at the"
+                " most they can cost"
+            )
+
+    def note(self, name: str, text: str) -> None:
+        """Keep something that a person should know in the end; of one ``name`` the last stands."""
+        self._notes[name] = text
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a person should know in the end, by what it is about."""
+        return {**self._notes, **self.shares.notes()}
 
     def line(self, rank: int) -> Ask:
         """An ``ask`` whose calls go before those of higher rank."""
@@ -148,32 +174,26 @@ class Desk:
 
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
-        attempts, spent = 0, Spent()
+        sent, spent = _Sent(), Spent()
         count.in_flight += 1
 
         async def attempt() -> Reply:
-            nonlocal attempts
             async with endpoint.limiter.slot(rank) as epoch:
                 if self.halted is not None:
                     raise self.halted.with_traceback(None)
                 reservation = await self.budget.reserve(endpoint.most_it_can_cost(call))
-                attempts += 1
-                count.retries += attempts > 1
+                sent.attempts += 1
+                count.retries += sent.attempts > 1
                 began = asyncio.get_running_loop().time()
                 try:
-                    reply = await self._attempt(call, endpoint, epoch, reservation)
+                    reply = await self._attempt(call, endpoint, epoch, reservation, sent)
                 finally:
                     spent.seconds += asyncio.get_running_loop().time() - began
-                return replace(reply, attempts=attempts)
-
-        def on_failure(failure: CallFailed) -> None:
-            if failure.maybe_billed and endpoint.price is not None:
-                lost = endpoint.most_it_can_cost(call)
-                self.ledger.note_failure(call, failure.kind, str(failure), final=False, cost_at_most=lost)
+                return replace(reply, attempts=sent.attempts)
 
         try:
-            reply = await persevere(attempt, endpoint.retry, spent=spent, on_failure=on_failure, sleep=self._wait)
-            self.ledger.put(call, reply)
+            reply = await persevere(attempt, endpoint.retry, spent=spent, sleep=self._wait)
+            self.ledger.put(call, reply, attempt=sent.on_record)
         except CallFailed as failure:
             count.failed += 1
             self._note(call, endpoint, failure)
@@ -184,38 +204,64 @@ class Desk:
         finally:
             count.in_flight -= 1
         count.asked += 1
+        self.shares.answered(call.model, call.temperature)
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
 
-    async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation) -> Reply:
-        """Send it once; the limiter hears how it went, and the budget what it cost."""
+    async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, sent: "_Sent") -> Reply:
+        """Send it once; the limiter hears how it went, and budget and ledger what it cost."""
         most, cost = reservation.amount, 0.0
         try:
+            if most and self.budget.limit is not None:
+                sent.on_record = self.ledger.begin_attempt(call, most)
             reply = await endpoint.provider.complete(call)
             cost = endpoint.cost(call, reply) or 0.0
             endpoint.limiter.succeeded()
         except RateLimited as failure:
+            self._not_billed(sent)
+            if failure.retry_after is not None and failure.retry_after > endpoint.retry.deadline:
+                # Nobody could wait for it. To fail this call, and soon all the others, would cost evaluations; to stop costs nothing.
+                raise EndpointDown(
+                    f"model '{call.model}' takes no call for another {failure.retry_after:.0f} s, longer than its deadline"
+                    f" ({endpoint.retry.deadline:g} s): {failure.public}. Run the same command again then"
+                ) from failure
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
             raise
         except CallFailed as failure:
-            cost = most if failure.maybe_billed else 0.0
+            cost = self._maybe_billed(call, sent, most, failure.kind, str(failure)) if failure.maybe_billed else self._not_billed(sent)
             raise
         except asyncio.CancelledError:
-            cost = most  # it was sent, and may be billed
-            if most:
-                self.ledger.note_failure(call, "cancelled", "dropped while under way", final=False, cost_at_most=most)
+            cost = self._maybe_billed(call, sent, most, "cancelled", "dropped while under way")
             raise
         except ChironError:
+            self._not_billed(sent)
             raise
         except Exception as error:
             # A reply can be odd in ways that nobody thought of; that is this call's failure, not the run's.
-            cost = most
-            raise Transient(f"{call.model}: {type(error).__name__} while reading its reply", maybe_billed=True) from error
+            odd = Transient(f"{call.model}: {type(error).__name__} while reading its reply", maybe_billed=True)
+            cost = self._maybe_billed(call, sent, most, odd.kind, str(odd))
+            raise odd from error
         finally:
             await reservation.settle(cost)
         if cost > most:
             self._surprised(call, endpoint, cost)
         return replace(reply, cost_usd=None if endpoint.price is None else cost)
+
+    def _maybe_billed(self, call: Call, sent: "_Sent", most: float, kind: str, message: str) -> float:
+        """Keep on record that an attempt without an answer may be billed; the most it can have cost, in USD."""
+        if sent.on_record is not None:
+            self.ledger.fail_attempt(sent.on_record, kind, message)
+            sent.on_record = None
+        elif most:
+            self.ledger.note_failure(call, kind, message, final=False, cost_at_most=most)
+        return most
+
+    def _not_billed(self, sent: "_Sent") -> float:
+        """Let go of what was set aside for an attempt on record: 0 USD."""
+        if sent.on_record is not None:
+            self.ledger.end_attempt(sent.on_record)
+            sent.on_record = None
+        return 0.0
 
     async def _wait(self, seconds: float) -> None:
         """Wait between attempts, or until the run stops."""
@@ -227,7 +273,7 @@ class Desk:
         # Against the bare bound: others in flight were reserved under the same one, and must not multiply it again.
         bare = endpoint.most_it_can_cost(call) / endpoint.surprise
         endpoint.surprise = max(endpoint.surprise, cost / bare if bare else 1.0)
-        self.notes[call.model] = (
+        self._notes[call.model] = (
             f"model '{call.model}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
             " until then more is set aside for its calls"
         )
@@ -239,9 +285,10 @@ class Desk:
         except DiskError as reason:
             self.halt(reason)
             raise
+        self.shares.failed(call.model, call.temperature, failure.public)
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
-            self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure}. Check its base_url, model and key"))
+            self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER:

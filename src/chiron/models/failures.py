@@ -1,17 +1,27 @@
 """How asking can fail. Every failure of every provider lands in one of three classes before anything else sees it."""
 
 from chiron.errors import ChironError
+from chiron.terminal import printable
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """At most ``most`` characters of an endpoint's words, on a line that a terminal shows and does not obey."""
+    # Cut first: an error body may have megabytes.
+    return printable(" ".join(text[: 4 * most].split()))[:most]
 
 
 class CallFailed(ChironError):
-    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger."""
+    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger.
+
+    Both are one line that a terminal can show: an endpoint's words are in them, and those are hostile.
+    """
 
     kind = "failed"
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
         """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
-        super().__init__(message)
-        self.public = public if public is not None else message
+        super().__init__(one_line(message, 1000))
+        self.public = one_line(public if public is not None else message)
         self.maybe_billed = maybe_billed
 
 

@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import io
+import struct
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -17,19 +19,49 @@ from chiron.models.failures import CallerFault
 
 _PLAIN_MODES = {"L", "RGB", "RGBA", "P", "LA", "1"}
 _MEDIA = {"JPEG": "image/jpeg", "PNG": "image/png"}
+HELD_BYTES = 512 * 2**20
+"""The most that the images of cases at work may take in memory; 256 cases of two images of 1536 pixels need about 200 MiB."""
+CACHED_BYTES = 32 * 2**20
+"""The most that images which nobody holds may take."""
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets an image upright, by its EXIF orientation."""
+
+
+@dataclass
+class _Held:
+    """An image that cases at work need."""
+
+    count: int
+    """How many of them."""
+    url: bytes | None
+    """``None`` where there was no room for it: it is then encoded when it is asked for, like any other."""
 
 
 class PictureStore:
     """Knows where the image behind a hash lies, and keeps it encoded while a case is at work: it asks for it ninety times."""
 
-    def __init__(self, *, cache_bytes: int = 32 * 2**20) -> None:
-        """``cache_bytes``: the most that encoded images which nobody holds may take in memory."""
+    def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES) -> None:
+        """``held_bytes``: for encoded images that are held; ``cache_bytes``: for those that nobody holds, or that found no room."""
         self._paths: dict[str, Path] = {}
-        self._held: dict[Picture, tuple[int, bytes]] = {}
+        self._held: dict[Picture, _Held] = {}
+        self._held_now, self._held_bytes = 0, held_bytes
         self._cache: OrderedDict[Picture, bytes] = OrderedDict()
-        self._cached = 0
-        self._cache_bytes = cache_bytes
+        self._cached, self._cache_bytes = 0, cache_bytes
         self._lock = Lock()
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """What the encoded images take."""
+        return self._held_now + self._cached
 
     def add(self, sha256: str, path: Path) -> None:
         """Remember where an image lies."""
@@ -38,27 +70,47 @@ class PictureStore:
     def hold(self, pictures: Sequence[Picture]) -> None:
         """Encode images now, and keep them until :meth:`release`; meant for a thread beside the event loop.
 
+        All or none: where one cannot be read, none of them is held.
+
         Raises:
             CallerFault: a file is gone, changed, or no longer readable.
         """
-        for picture in pictures:
-            with self._lock:
-                count, url = self._held.get(picture, (0, b""))
-                if count:
-                    self._held[picture] = (count + 1, url)
-                    continue
-            url = encode_data_url(self.path(picture.sha256), picture.max_side, sha256=picture.sha256)
-            with self._lock:
-                count, known = self._held.get(picture, (0, url))
-                self._held[picture] = (count + 1, known)
+        for number, picture in enumerate(pictures):
+            try:
+                self._hold(picture)
+            except BaseException:
+                self.release(pictures[:number])
+                raise
+
+    def _hold(self, picture: Picture) -> None:
+        with self._lock:
+            held = self._held.get(picture)
+            if held is not None:
+                held.count += 1
+                return
+        url = encode_data_url(self.path(picture.sha256), picture.max_side, sha256=picture.sha256)
+        with self._lock:
+            held = self._held.setdefault(picture, _Held(0, None))
+            held.count += 1
+            if held.url is not None:
+                return
+            if self._held_now + len(url) <= self._held_bytes:
+                held.url = url
+                self._held_now += len(url)
+            else:
+                self._remember(picture, url)
 
     def release(self, pictures: Sequence[Picture]) -> None:
         """Let go of what :meth:`hold` kept."""
         with self._lock:
             for picture in pictures:
-                count, url = self._held.pop(picture, (0, b""))
-                if count > 1:
-                    self._held[picture] = (count - 1, url)
+                held = self._held.get(picture)
+                if held is None:
+                    continue
+                held.count -= 1
+                if held.count == 0:
+                    del self._held[picture]
+                    self._held_now -= len(held.url or b"")
 
     def path(self, sha256: str) -> Path:
         """Where the image lies.
@@ -77,24 +129,32 @@ class PictureStore:
         Raises:
             CallerFault: the file is gone, changed, or no longer readable.
         """
-        if picture in self._held:
-            return self._held[picture][1]
-        if picture in self._cache:
-            self._cache.move_to_end(picture)
-            return self._cache[picture]
+        with self._lock:
+            held = self._held.get(picture)
+            if held is not None and held.url is not None:
+                return held.url
+            if picture in self._cache:
+                self._cache.move_to_end(picture)
+                return self._cache[picture]
         url = encode_data_url(self.path(picture.sha256), picture.max_side, sha256=picture.sha256)
+        with self._lock:
+            self._remember(picture, url)
+        return url
+
+    def _remember(self, picture: Picture, url: bytes) -> None:
+        """Put an image into the cache, and the longest unused out of it. To be called with the lock."""
+        self._cached += len(url) - len(self._cache.pop(picture, b""))
         self._cache[picture] = url
-        self._cached += len(url)
         while self._cached > self._cache_bytes and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._cached -= len(dropped)
-        return url
 
 
 def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> bytes:
     """The image at ``path``, no side longer than ``max_side`` pixels, as a ``data:`` URL.
 
-    A JPEG or PNG that fits is sent as it is; anything else becomes a PNG (or a JPEG, if it was one), 16-bit greys scaled to 8.
+    A JPEG or PNG that fits and stands upright is sent as it is; anything else becomes a PNG (or a JPEG, if it was one), 16-bit greys
+    scaled to 8. An EXIF orientation is carried out, since endpoints differ in whether they heed it.
 
     Raises:
         CallerFault: the file is gone, no longer readable, or not the one of hash ``sha256``.
@@ -107,9 +167,14 @@ def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> 
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 kind = image.format or "PNG"
-                if kind in _MEDIA and image.mode in _PLAIN_MODES and max(image.size) <= max_side:
+                fits = kind in _MEDIA and image.mode in _PLAIN_MODES and max(image.size) <= max_side
+                # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
+                if fits and ((kind == "PNG" and b"eXIf" not in data) or _turn(image) is None):
                     return _url(data, _MEDIA[kind])
                 plain = eight_bit(image)
+                turn = _turn(image)  # now that it is decoded: Pillow sets a TIFF upright by itself
+                if turn is not None:
+                    plain = plain.transpose(turn)
                 plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
                 out = io.BytesIO()
                 target = "JPEG" if kind == "JPEG" else "PNG"
@@ -129,6 +194,14 @@ def eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in _PLAIN_MODES - {"P", "1"}:
         return image.copy()
     return image.convert("RGBA" if "transparency" in image.info else "RGB")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What sets the image upright, ``None`` if it stands so."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
+        return None  # notes on an image that nobody can read do not turn it: every viewer shows it as it lies
 
 
 def _url(data: bytes, media: str) -> bytes:

@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.models.assembly import build_endpoint
 from chiron.models.call import Call, Message, Picture, Text
 from chiron.models.config import ModelConfig, OpenAIModel
-from chiron.models.failures import CallFailed
+from chiron.models.failures import CallFailed, one_line
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
@@ -70,7 +70,7 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
         return
     yield Finding(provider.name, "endpoint", ok=True, detail=f"{config.base_url} answers")
     try:
-        listed = [str(entry["id"]) for entry in json.loads(text)["data"]]
+        listed = [one_line(str(entry["id"]), 100) for entry in json.loads(text)["data"]]
     except (ValueError, KeyError, TypeError):
         yield Finding(provider.name, "listed", ok=None, detail="it does not list its models")
         return
@@ -96,7 +96,7 @@ async def _question(provider: OpenAICompatible, pictures: PictureStore, *, needs
             reply = await provider.complete(call)
         except CallFailed as failure:
             return Finding(provider.name, what, ok=False, detail=str(failure))
-    answer = "".join(c for c in " ".join(reply.text.split()) if c.isprintable())[:60] or "(nothing within the token limit)"
+    answer = one_line(reply.text, 60).strip() or "(nothing within the token limit)"
     return Finding(provider.name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
 
 

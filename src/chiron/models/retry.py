@@ -43,7 +43,6 @@ async def persevere(
     policy: RetryPolicy,
     *,
     spent: Spent,
-    on_failure: Callable[[CallFailed], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: random.Random = _CHANCE,
 ) -> T:
@@ -56,7 +55,6 @@ async def persevere(
         attempt: sends the call once, and adds to ``spent`` what sending took.
         policy: the bounds.
         spent: what the deadline is held against.
-        on_failure: told of every failed attempt.
         sleep: how to wait; may return early when the run stops.
         chance: for jitter.
 
@@ -67,17 +65,14 @@ async def persevere(
     while True:
         try:
             return await attempt()
-        except CallerFault as failure:
-            on_failure(failure)
+        except CallerFault:
             raise
         except RateLimited as failure:
-            on_failure(failure)
             limited += 1
             wait = 0.0 if failure.retry_after else policy.wait_before(limited + 1, chance)
             spent.seconds += failure.retry_after or 0.0
             last: CallFailed = failure
         except CallFailed as failure:
-            on_failure(failure)
             failures += 1
             if failures >= policy.attempts:
                 raise

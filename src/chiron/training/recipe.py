@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.errors import InputError
 from chiron.models.config import Strict
+from chiron.yaml_files import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -136,12 +136,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         InputError: with the place of the fault.
     """
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "recipe")
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

@@ -1,0 +1,85 @@
+"""What may stand in a configuration as an endpoint's address and as headers. Nothing here may carry a secret, nor does a message
+repeat what could be one.
+"""
+
+import ipaddress
+import re
+import urllib.parse
+from collections.abc import Mapping
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_SECRET = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
+_OURS = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "expect"})
+_HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
+
+
+def check_base_url(url: str) -> None:
+    """Whether ``url`` can be the base of an endpoint's addresses.
+
+    Raises:
+        ValueError: says why not.
+    """
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError("base_url holds a space or a character that cannot be seen: write it anew")
+    authority = url.split("//", 1)[-1].split("/", 1)[0]
+    if "@" in authority:
+        raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
+    if "?" in url or "#" in url:
+        raise ValueError(
+            "base_url carries a query (?...) or fragment (#...): take it away; a key belongs in the environment variable that api_key_env"
+            " names, and api_key_header names another header for it"
+        )
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"base_url must begin with http:// or https://, but is '{url[:200]}'")
+    if url.rstrip("/").endswith("/chat/completions"):
+        raise ValueError("base_url must end before /chat/completions")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url '{url[:200]}' is no address: {error}") from None
+    if not _is_host(host) or port == 0:
+        raise ValueError(f"base_url '{url[:200]}' names no host that can be reached: it looks like https://host:port/v1")
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Whether these headers can be sent, and are none that carry secrets.
+
+    Raises:
+        ValueError: says which one is not.
+    """
+    for name, value in headers.items():
+        check_header_name(name, "header")
+        if _SECRET.search(name):
+            raise ValueError(
+                f"header '{name}' carries a key, going by its name: put it in an environment variable, name that in api_key_env, and the"
+                " header, if it is not Authorization, in api_key_header"
+            )
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"header '{name}' has a value that no header can carry: printable ASCII on one line only")
+
+
+def check_header_name(name: str, what: str) -> None:
+    """Whether a header can be called that.
+
+    Raises:
+        ValueError: it cannot, or chiron sets that header itself.
+    """
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{what} {name[:100]!r} is no header's name: letters, digits and hyphens only")
+    if name.lower() in _OURS:
+        raise ValueError(f"{what} '{name}' is one that chiron sets itself")
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host.split("%", 1)[0])
+        except ValueError:
+            return False
+        return True
+    try:
+        plain = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return _HOST.fullmatch(plain) is not None
