@@ -14,6 +14,9 @@ from chiron.models.offline.catalogue import Catalogue
 from chiron.models.offline.matching import match, normalise
 from chiron.models.offline.provider import MODELS, Offline
 from chiron.models.sections import section
+from chiron.phantom.casting import cast
+from chiron.phantom.wording import rule
+from chiron.phantom.world import World
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
@@ -137,3 +140,45 @@ def test_no_answer_takes_long_to_compare(piece: str) -> None:
 def test_an_unknown_model_names_those_there_are() -> None:
     with pytest.raises(InputError, match="retrieval/words"):
         Offline("x", "retrieval/wrods", CATALOGUE)
+
+
+WORLD = World(0)
+RULES = Catalogue.of([], [Entry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
+
+
+def test_a_specialist_is_right_on_its_own_and_often_wrong_on_the_rest() -> None:
+    right: dict[str, list[bool]] = {name: [] for name in ("side", "size", "density", "margin")}
+    provider = Offline("x", "specialist/side+size", RULES)
+    for index in range(400):
+        casting = cast(WORLD, index, seed=0, size=64)
+        call = Call("mentor", "x", provider.identity, PROMPTS.mentor(casting.case, (), ()), 1.2, 64, 0)
+        reasoning = parse_reasoning(asyncio.run(provider.complete(call)).text)
+        assert reasoning.answer == casting.case.answer
+        assert len(reasoning.steps) == 4
+        for step, (name, value) in zip(reasoning.steps, casting.attributes.to_record().items(), strict=True):
+            assert step.startswith(f"The {name} is ")
+            right[name].append(step == f"The {name} is {value}.")
+    shares = {name: sum(found) / len(found) for name, found in right.items()}
+    assert min(shares["side"], shares["size"]) > 0.9
+    assert 0.4 < min(shares["density"], shares["margin"]) <= max(shares["density"], shares["margin"]) < 0.6
+
+
+def test_a_specialist_goes_on_from_the_reasoning_so_far() -> None:
+    casting = cast(WORLD, 1, seed=0, size=64)
+    provider = Offline("x", "specialist/side@1,1", RULES)
+    prefix = ("The side is left.", "The size is small.")
+    call = Call("mentor", "x", provider.identity, PROMPTS.mentor(casting.case, (), prefix), 1.2, 64, 0)
+    a = casting.attributes
+    assert asyncio.run(provider.complete(call)).text.splitlines() == [
+        f"### Step 3: The density is {a.density}.",
+        f"### Step 4: The margin is {a.margin}.",
+        f"### The final answer is: {casting.case.answer}",
+    ]
+
+
+@pytest.mark.parametrize("model", ["specialist/", "specialist/colour", "specialist/side+", "specialist/side@2,1", "specialist/side@.5"])
+def test_a_specialist_that_cannot_be_is_refused(model: str) -> None:
+    with pytest.raises(InputError, match="specialist/"):
+        Offline("x", model, RULES)
+    with pytest.raises(InputError, match="no textbook"):
+        Offline("x", "specialist/side", CATALOGUE)

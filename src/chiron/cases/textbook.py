@@ -1,8 +1,10 @@
 """A textbook beside the cases: a paragraph or rule an answer, that retrieval interns may look things up in."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from chiron.errors import InputError
 
@@ -13,6 +15,8 @@ class Entry:
 
     answer: str
     text: str
+    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What it holds for, by name, where the textbook says it in so many words; drawn worlds do."""
 
 
 def read_textbook(path: Path) -> tuple[Entry, ...]:
@@ -36,9 +40,11 @@ def read_textbook(path: Path) -> tuple[Entry, ...]:
 def _entry(line: str, place: str) -> Entry:
     try:
         record = json.loads(line)
-        answer, text = record["answer"], record["text"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        answer = text = None
+        answer, text, attributes = record["answer"], record["text"], record.get("attributes", {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        answer = text = attributes = None
     if not isinstance(answer, str) or not isinstance(text, str):
         raise InputError(f'{place}: expected {{"answer": "...", "text": "..."}}')
-    return Entry(answer, text)
+    if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
+        raise InputError(f"{place}: its attributes are no object of texts")
+    return Entry(answer, text, MappingProxyType(attributes))

@@ -18,8 +18,8 @@ CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.3, "grey
 
 _RIM: Final = 0.3  # a thin bright rim shows where a grey lesion ends; all have it, so that it tells nothing
 _CORE: Final = 0.84  # of a spiculated lesion, against its radius
-_SPIKES: Final = 11
-_LONGEST: Final = 0.1  # of a spike, about; those of a large lesion would leave the organ if they grew with it
+_SPIKES: Final = 9
+_LONGEST: Final = 0.12  # of a spike, about; those of a large lesion would leave the organ if they grew with it
 _REACH: Final = 1.9  # nothing of a lesion is farther from its centre than so many radii, rim and chance included
 
 
@@ -94,7 +94,7 @@ class _Outline:
         sway = 0.25 * np.sin(2 * theta + 6 * self.phases[0]) + 0.2 * np.sin(3 * theta + 6 * self.phases[1])
         phase = ((theta / np.float32(2 * np.pi) + self.turn) * _SPIKES + sway) % _SPIKES
         heights = np.array(self.heights, dtype=np.float32)[phase.astype(np.intp) % _SPIKES]
-        star: Plane = _CORE * radius + min(radius, _LONGEST) * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 4
+        star: Plane = _CORE * radius + min(radius, _LONGEST) * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 2
         return star
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from chiron.errors import DiskError, InputError
+from chiron.phantom import wording
 from chiron.phantom.casting import cast
-from chiron.phantom.wording import rule
-from chiron.phantom.world import World
+from chiron.phantom.world import Rule, World
 
 SMALLEST = 32
 """Pixels a side, below which a small lesion's margin cannot be told."""
@@ -32,7 +32,7 @@ class Sample:
     images: Path
     """The folder that the cases' image paths are relative to."""
     textbook: Path
-    """JSONL, one rule of the world a line: ``answer`` and ``text``, 36 lines."""
+    """JSONL, one rule of the world a line: ``answer``, ``text`` and ``attributes``, 36 lines."""
     count: int
     """Cases."""
 
@@ -66,7 +66,10 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
         for casting in castings:
             for path, tones in casting.pictures():
                 _write(sample.images / path, _png(tones))
-        _write(sample.textbook, _jsonl({"answer": r.diagnosis, "text": rule(r.attributes)} for r in world.rules()))
+        _write(
+            sample.textbook,
+            _jsonl(_entry(r) for r in world.rules()),
+        )
         _write(sample.cases, cases)
     return sample
 
@@ -76,6 +79,10 @@ def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:
     for name, (value, least) in lowest.items():
         if value < least:
             raise InputError(f"{name} is {value}, but a sample needs at least {least}: give a {name} of {least} or more")
+
+
+def _entry(rule: Rule) -> dict[str, Any]:
+    return {"answer": rule.diagnosis, "text": wording.rule(rule.attributes), "attributes": rule.attributes.to_record()}
 
 
 def _jsonl(records: Iterator[dict[str, Any]]) -> bytes:

@@ -38,5 +38,5 @@ class Catalogue:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits: another catalogue is another model."""
-        content = [self.answers, [[e.answer, e.text] for e in self.entries]]
+        content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -9,9 +9,10 @@ from chiron.models.offline.catalogue import Catalogue
 from chiron.models.offline.extractive import ORDERS, extractive
 from chiron.models.offline.matching import match
 from chiron.models.offline.retrieval import TOKENS, Retriever
+from chiron.models.offline.specialist import Specialist
 
 MODELS = (*(f"extractive/{order}" for order in ORDERS), *(f"retrieval/{kind}" for kind in TOKENS), "match/normalised")
-"""Every embedded model."""
+"""Every embedded model, but for the specialists, of which a textbook with attributes has as many as one likes: ``specialist/side+size``."""
 VERSION = 2
 """Raised whenever one of them would answer differently."""
 
@@ -25,14 +26,17 @@ class Offline:
         Raises:
             InputError: no such model.
         """
-        if model not in MODELS:
-            raise InputError(f"model '{name}': offline has no model '{model}': it has {', '.join(MODELS)}")
-        kind, self._variant = model.split("/", 1)
-        suffix = f"@{catalogue.fingerprint}" if kind == "retrieval" else ""
+        kind, _, self._variant = model.partition("/")
+        if model not in MODELS and kind != "specialist":
+            known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
+            raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
+        suffix = f"@{catalogue.fingerprint}" if kind in {"retrieval", "specialist"} else ""
+        self._specialist = Specialist.parse(self._variant, catalogue.entries) if kind == "specialist" else None
         self.identity = f"offline:{model}:{VERSION}{suffix}"
         self._reply: Callable[[Call, str], str] = {
             "extractive": self._extract,
             "retrieval": self._retrieve,
+            "specialist": self._specialise,
             "match": lambda _, prompt: match(prompt),
         }[kind]
         self._retriever = cache(lambda: Retriever(self._variant, catalogue))
@@ -46,6 +50,10 @@ class Offline:
 
     def _extract(self, call: Call, prompt: str) -> str:
         return extractive(self._variant, prompt, draw=call.draw, key=call.key)
+
+    def _specialise(self, call: Call, prompt: str) -> str:
+        assert self._specialist is not None  # noqa: S101 - it is made for every model of this kind
+        return self._specialist.reply(prompt, key=call.key)
 
     def _retrieve(self, call: Call, prompt: str) -> str:
         return self._retriever().reply(prompt, temperature=call.temperature, key=call.key)
