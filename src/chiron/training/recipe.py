@@ -108,6 +108,8 @@ class Recipe(Strict):
     """Threads that decode images ahead of the model."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written beside ``metrics.jsonl``."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """A whole training run: data checked, stages in their order, checkpoints, and what comes out in the end."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.training.checkpoint import Place, Saved, load_last, random_states, restore_random_states, save_checkpoint, write_weights
 from chiron.training.encoding import Encoded, Encoder, encode_all
+from chiron.training.event_files import FOLDER, EventFiles, check_installed
 from chiron.training.export import export
 from chiron.training.loop import Trainee, held_out_loss, make_optimizer, train_stage
 from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
@@ -45,7 +47,7 @@ class Prepared:
     @property
     def identity(self) -> dict[str, Any]:
         """What the weights that come out depend on."""
-        ignored = {"workers", "checkpoint_every", "lines_at_once"}
+        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard"}
         text = json.dumps([self.recipe.model_dump(mode="json", exclude=ignored), self.hashes], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -67,8 +69,10 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     """Load the base, read and encode every row, and plan every stage.
 
     Raises:
-        InputError: the base, a data file, a row or an image cannot be used; each is named.
+        InputError: the base, a data file, a row, an image or TensorBoard cannot be used; each is named.
     """
+    if recipe.tensorboard:
+        check_installed()
     base = load_base(recipe)
     tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
     encoder = Encoder(base.tokenizer, tiling=tiling, tokens_per_tile=base.tokens_per_tile)
@@ -100,18 +104,18 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
     place = saved.place if saved is not None else Place(0, 0, 0)
-    metrics = _metrics(out, place) if accelerator.is_main_process else None
+    with contextlib.ExitStack() as files:
+        told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
-    def tell(told: StepMetrics | HeldOut) -> None:
-        if metrics is not None:
-            metrics.add(told)
-            watch(told)
+        def tell(metrics: StepMetrics | HeldOut) -> None:
+            for listener in told:
+                listener(metrics)
 
-    for index, plan in enumerate(prepared.plans):
-        if index >= place.stage:
-            resumed = saved if saved is not None and saved.place.stage == index else None
-            model = _ready(model, recipe, plan.stage, out, resumed)
-            place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
+        for index, plan in enumerate(prepared.plans):
+            if index >= place.stage:
+                resumed = saved if saved is not None and saved.place.stage == index else None
+                model = _ready(model, recipe, plan.stage, out, resumed)
+                place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
@@ -202,12 +206,16 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def _metrics(out: Path, place: Place) -> MetricsFile:
+def _records(out: Path, recipe: Recipe, place: Place, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
+    """What writes down every step, gone on with from ``place``; ``files`` closes it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be made: {error.strerror}") from error
-    return MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+    metrics = MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+    if not recipe.tensorboard:
+        return [metrics.add]
+    return [metrics.add, files.enter_context(EventFiles(out / FOLDER, list(read_metrics(metrics.path)))).add]
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
