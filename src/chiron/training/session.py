@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from chiron.training.packing import bins
 from chiron.training.plan import StagePlan, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import read_rows, rows_fingerprint
+from chiron.training.sharding import ShardedLoss, bring_home, sharded, split_state, whole_state
 from chiron.training.tiling import Tiling
 
 
@@ -47,7 +49,7 @@ class Prepared:
     @property
     def identity(self) -> dict[str, Any]:
         """What the weights that come out depend on."""
-        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard"}
+        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
         text = json.dumps([self.recipe.model_dump(mode="json", exclude=ignored), self.hashes], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -105,6 +107,9 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
         raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
     place = saved.place if saved is not None else Place(0, 0, 0)
     with contextlib.ExitStack() as files:
+        if saved is not None and place.stage == len(prepared.plans):
+            # All was trained before; the model may still have to be written, and must not be written untrained.
+            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved)
         told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
         def tell(metrics: StepMetrics | HeldOut) -> None:
@@ -139,18 +144,14 @@ def _run_stage(
     recipe = prepared.recipe
     # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
     torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
-    optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
-    if resumed is not None and resumed.place.step:
-        optimizer.load_state_dict(resumed.optimizer)
-        restore_random_states(resumed.randoms[str(accelerator.process_index)])
-    wrapped, optimizer = accelerator.prepare(Loss(model), optimizer)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    trainee = Trainee(wrapped, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+    trainee = _trainee(prepared, model, accelerator, plan, resumed)
 
     def keep(at: Place) -> None:
         randoms = _gathered(accelerator, random_states())
+        state = whole_state(trainee.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
+        if isinstance(trainee.loss, ShardedLoss):
+            bring_home(trainee.loss, model)
         if accelerator.is_main_process:
-            state = optimizer.state_dict() if at.step else {}
             save_checkpoint(out / "checkpoints", at, trained_state(model), state, randoms, prepared.identity)
         accelerator.wait_for_everyone()
 
@@ -169,6 +170,31 @@ def _run_stage(
     place = Place(place.stage + 1, 0, place.total_steps)
     keep(place)
     return place
+
+
+def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> Trainee:
+    """The model of a stage on this process, whole or in shards, with the optimizer and the random states that a checkpoint knows."""
+    recipe, world = prepared.recipe, accelerator.num_processes
+    left = resumed if resumed is not None and resumed.place.step else None
+    if recipe.shard and world > 1:
+        loss: nn.Module = sharded(model, accelerator.device, world)
+        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
+        if left is not None:
+            optimizer.load_state_dict(split_state(left.optimizer, optimizer))
+        parameters = [p for p in loss.parameters() if p.requires_grad]
+    else:
+        optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
+        if left is not None:
+            optimizer.load_state_dict(left.optimizer)
+        loss, optimizer = accelerator.prepare(Loss(model), optimizer)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+    if left is not None:
+        mine = left.randoms.get(str(accelerator.process_index))
+        if mine is None:
+            wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
+            raise InputError(f"the last checkpoint was written by {wrote}: go on with as many (these are {world}), or fewer")
+        restore_random_states(mine)
+    return Trainee(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None) -> nn.Module:
@@ -197,6 +223,8 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise InputError("accelerate's own FSDP cannot be used here: launch without --use_fsdp, and set shard: true in the recipe")
     # Text-only batches leave the vision tower unused where it is trained too.
     unused = any(stage.train == "all" for stage in recipe.stages)
     return Accelerator(
