@@ -24,10 +24,10 @@ from chiron.training.session import prepare, train
 from tests.training.tiny import KINDS, tiny_model, tiny_tokenizer, write_rows
 
 ROOT = Path(__file__).parents[2]
-# Text alone first: the vision tower, though trained, is left alone by whole steps, and by one of two processes in the next stage.
+# The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
 STAGES = [
     {"name": "text", "data": "text.jsonl", "train": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
-    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 2}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
 ]
 Tensors = dict[str, torch.Tensor]
@@ -37,7 +37,7 @@ def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
         "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}, "images": {"tile": 32},
         # Decay so strong that a weight which decays in one run and not in another shows.
-        "weight_decay": 1.0, "sequence": 256, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
+        "weight_decay": 1.0, "sequence": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})
 
@@ -75,7 +75,8 @@ def weights(out: Path) -> Tensors:
 def distance(one: Tensors, other: Tensors) -> float:
     assert one.keys() == other.keys()
     assert all(one[k].shape == other[k].shape and one[k].dtype == other[k].dtype for k in one)
-    return max(float((one[k] - other[k]).abs().max()) for k in one)
+    # Attention is blind to a bias of its keys: its gradient is rounding alone, which Adam makes whole steps of.
+    return max(float((one[k] - other[k]).abs().max()) for k in one if not k.endswith("k_proj.bias"))
 
 
 @pytest.fixture(scope="module")
