@@ -2,9 +2,16 @@
 
 import sys
 
-from bench import clients, cost_of_a_call, faults, kills, search_speed
+from bench import clients, cost_of_a_call, faults, kills, search_speed, train_throughput
 
-ALL = {"search_speed": search_speed, "clients": clients, "cost_of_a_call": cost_of_a_call, "kills": kills, "faults": faults}
+ALL = {
+    "search_speed": search_speed,
+    "clients": clients,
+    "cost_of_a_call": cost_of_a_call,
+    "kills": kills,
+    "faults": faults,
+    "train_throughput": train_throughput,
+}
 
 for name in sys.argv[1:] or ALL:
     if name not in ALL:

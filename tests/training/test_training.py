@@ -1,7 +1,7 @@
-"""A whole training: what is promised of stages, checkpoints, kills, several processes, and what comes out."""
+"""A whole training: what is promised of stages, checkpoints, kills, and what comes out."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +103,23 @@ def test_a_run_cut_off_anywhere_ends_bit_equal(world: Path, undisturbed: Path, t
     assert same(load_file(tmp_path / "adapter/adapter_model.safetensors"), load_file(undisturbed / "adapter/adapter_model.safetensors"))
 
 
+def test_a_finished_run_called_again_writes_the_same_model(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """As after a kill while the model was written: its last checkpoint is all that there is."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(tmp_path / "adapter")
+    train(prepare(recipe_of(world), world / "data"), tmp_path)
+    assert same(weights(tmp_path), weights(undisturbed))
+    assert same(load_file(tmp_path / "adapter/adapter_model.safetensors"), load_file(undisturbed / "adapter/adapter_model.safetensors"))
+
+
+def test_a_finished_run_without_an_adapter_called_again_writes_the_same_model(world: Path, tmp_path: Path) -> None:
+    train(prepare(recipe_of(world, stages=STAGES[:1]), world / "data"), tmp_path)
+    wanted = weights(tmp_path)
+    train(prepare(recipe_of(world, stages=STAGES[:1]), world / "data"), tmp_path)
+    assert same(weights(tmp_path), wanted)
+
+
 def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     return [str(world / "recipe.yaml"), "--data", str(world / "data"), "--out", str(out)]
@@ -123,37 +140,6 @@ def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed:
     assert str(tmp_path / "model") in done.stderr
     assert losses(tmp_path) == losses(undisturbed)
     assert same(weights(tmp_path), weights(undisturbed))
-
-
-def test_two_processes_train_as_one(world: Path, undisturbed: Path, tmp_path: Path) -> None:
-    no_dropout = {"adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}}
-    train(prepare(recipe_of(world, **no_dropout), world / "data"), tmp_path / "one")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-    ]
-    arguments = [
-        *launch,
-        "--main_process_port",
-        "29541",
-        "-m",
-        "chiron",
-        "train",
-        *command(world, tmp_path / "two", recipe_of(world, **no_dropout)),
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
 
 
 def test_the_merged_model_loads_in_plain_transformers_and_says_what_training_knew(undisturbed: Path, world: Path) -> None:

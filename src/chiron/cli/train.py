@@ -19,6 +19,7 @@ def command(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds the recipe's JSONL files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; gone on with if it is there.")],
     images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: DATA/images].")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and leave.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="For --dry-run.")] = 1,
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="For --dry-run: what a GPU really does.")] = 400.0,
@@ -33,7 +34,10 @@ def command(
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     console = messages()
-    prepared = prepare(load_recipe(recipe), data, images)
+    settings = load_recipe(recipe)
+    if tensorboard:
+        settings = settings.model_copy(update={"tensorboard": True})
+    prepared = prepare(settings, data, images)
     _announce(prepared, console)
     if dry_run:
         _estimate(prepared, console, gpus=gpus, tflops=tflops)
@@ -49,6 +53,7 @@ def command(
         ("adapter", trained.adapter),
         ("curves", out / "curves.png"),
         ("metrics", out / "metrics.jsonl"),
+        *([("events", out / "tensorboard")] if settings.tensorboard else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
 

@@ -23,6 +23,7 @@ from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.metrics import StepMetrics
 from chiron.training.plan import Line, StagePlan
 from chiron.training.recipe import Recipe
+from chiron.training.sharding import ShardedLoss, unexchanged, whole
 
 
 @dataclass
@@ -85,7 +86,9 @@ def train_stage(
                 group["lr"] = rate
             trained = sum(count_trained(line) for line in step)
             with _explained(plan.stage.name, place.step + 1):
-                summed, positions, norm = _one_step(trainee, (next(decoded) for _ in share), len(share), trained, recipe.clip)
+                batches = (next(decoded) for _ in share)
+                images = any(row.images for line in step for row in line)
+                summed, positions, norm = _one_step(trainee, batches, len(share), trained, recipe.clip, images=images)
             if not math.isfinite(summed) or not math.isfinite(norm):
                 rows = ", ".join(row.id for line in step for row in line[:1][:3])
                 raise InputError(
@@ -116,7 +119,7 @@ def train_stage(
     return place
 
 
-def _one_step(trainee: Trainee, batches: Iterator[Any], count: int, trained: int, clip: float) -> tuple[float, int, float]:
+def _one_step(trainee: Trainee, batches: Iterator[Any], count: int, trained: int, clip: float, *, images: bool) -> tuple[float, int, float]:
     """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm."""
     accelerator = trainee.accelerator
     summed = torch.zeros((), device=accelerator.device)
@@ -125,15 +128,26 @@ def _one_step(trainee: Trainee, batches: Iterator[Any], count: int, trained: int
         batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id).to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once a step, with the last batch of each.
-        with accelerator.no_sync(trainee.loss) if number < count else contextlib.nullcontext():
+        with _no_exchange(trainee) if number < count else contextlib.nullcontext():
             with accelerator.autocast():
                 loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values)
             # Exchanging means averaging over processes; every token of the step is to weigh the same.
             accelerator.backward(loss * (accelerator.num_processes / trained))
         summed += loss.detach()
     totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
-    norm = accelerator.clip_grad_norm_(trainee.parameters, clip)
+    if isinstance(trainee.loss, ShardedLoss) and not images:
+        # Zeros that only kept the processes in step; the optimizer would let these weights decay for them.
+        for weight in trainee.loss.image_weights():
+            weight.grad = None
+    norm = whole(accelerator.clip_grad_norm_(trainee.parameters, clip))
     return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
+
+
+def _no_exchange(trainee: Trainee) -> contextlib.AbstractContextManager[None]:
+    if isinstance(trainee.loss, ShardedLoss):
+        return unexchanged(trainee.loss)
+    alone: contextlib.AbstractContextManager[None] = trainee.accelerator.no_sync(trainee.loss)
+    return alone
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ class Loss(nn.Module):
 
         There is no attention mask: positions that begin again at 0 keep packed rows apart, a mask of ones would let them see each other.
         """
-        inner: Any = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model  # type: ignore[operator]
+        inner = plain(self.model)
         hidden = inner.model(
             input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, attention_mask=None, use_cache=False
         ).last_hidden_state
@@ -118,6 +118,11 @@ class Loss(nn.Module):
         chosen = targets != IGNORED
         logits = inner.lm_head(hidden[:, :-1][chosen])
         return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+
+
+def plain(model: nn.Module) -> Any:
+    """The ``InternVLForConditionalGeneration``, with or without an adapter around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
 
 
 def _first_line(error: BaseException) -> str:

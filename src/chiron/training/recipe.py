@@ -98,6 +98,8 @@ class Recipe(Strict):
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    shard: bool = False
+    """Whether several processes split the weights among them (FSDP2), where one GPU does not hold them; slower."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     weight_decay: NonNegativeFloat = 0.05
     betas: tuple[Share, Share] = (0.9, 0.999)
@@ -108,6 +110,8 @@ class Recipe(Strict):
     """Threads that decode images ahead of the model."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
+    tensorboard: bool = False
+    """Whether TensorBoard's event files are written beside ``metrics.jsonl``."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -1,7 +1,9 @@
 """A whole training run: data checked, stages in their order, checkpoints, and what comes out in the end."""
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from chiron.errors import InputError
 from chiron.models.local.tiling import Tiling
 from chiron.training.checkpoint import Place, Saved, load_last, random_states, restore_random_states, save_checkpoint, write_weights
 from chiron.training.encoding import Encoded, Encoder, encode_all
+from chiron.training.event_files import FOLDER, EventFiles, check_installed
 from chiron.training.export import export
 from chiron.training.loop import Trainee, held_out_loss, make_optimizer, train_stage
 from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
@@ -26,6 +29,7 @@ from chiron.training.packing import bins
 from chiron.training.plan import StagePlan, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import read_rows, rows_fingerprint
+from chiron.training.sharding import ShardedLoss, bring_home, sharded, split_state, whole_state
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Prepared:
     @property
     def identity(self) -> dict[str, Any]:
         """What the weights that come out depend on."""
-        ignored = {"workers", "checkpoint_every", "lines_at_once"}
+        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
         text = json.dumps([self.recipe.model_dump(mode="json", exclude=ignored), self.hashes], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -67,8 +71,10 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     """Load the base, read and encode every row, and plan every stage.
 
     Raises:
-        InputError: the base, a data file, a row or an image cannot be used; each is named.
+        InputError: the base, a data file, a row, an image or TensorBoard cannot be used; each is named.
     """
+    if recipe.tensorboard:
+        check_installed()
     base = load_base(recipe)
     tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
     encoder = Encoder(base.tokenizer, tiling=tiling, tokens_per_tile=base.tokens_per_tile)
@@ -100,18 +106,21 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
     place = saved.place if saved is not None else Place(0, 0, 0)
-    metrics = _metrics(out, place) if accelerator.is_main_process else None
+    with contextlib.ExitStack() as files:
+        if saved is not None and place.stage == len(prepared.plans):
+            # All was trained before; the model may still have to be written, and must not be written untrained.
+            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved)
+        told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
-    def tell(told: StepMetrics | HeldOut) -> None:
-        if metrics is not None:
-            metrics.add(told)
-            watch(told)
+        def tell(metrics: StepMetrics | HeldOut) -> None:
+            for listener in told:
+                listener(metrics)
 
-    for index, plan in enumerate(prepared.plans):
-        if index >= place.stage:
-            resumed = saved if saved is not None and saved.place.stage == index else None
-            model = _ready(model, recipe, plan.stage, out, resumed)
-            place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
+        for index, plan in enumerate(prepared.plans):
+            if index >= place.stage:
+                resumed = saved if saved is not None and saved.place.stage == index else None
+                model = _ready(model, recipe, plan.stage, out, resumed)
+                place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
@@ -135,18 +144,14 @@ def _run_stage(
     recipe = prepared.recipe
     # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
     torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
-    optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
-    if resumed is not None and resumed.place.step:
-        optimizer.load_state_dict(resumed.optimizer)
-        restore_random_states(resumed.randoms[str(accelerator.process_index)])
-    wrapped, optimizer = accelerator.prepare(Loss(model), optimizer)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    trainee = Trainee(wrapped, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+    trainee = _trainee(prepared, model, accelerator, plan, resumed)
 
     def keep(at: Place) -> None:
         randoms = _gathered(accelerator, random_states())
+        state = whole_state(trainee.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
+        if isinstance(trainee.loss, ShardedLoss):
+            bring_home(trainee.loss, model)
         if accelerator.is_main_process:
-            state = optimizer.state_dict() if at.step else {}
             save_checkpoint(out / "checkpoints", at, trained_state(model), state, randoms, prepared.identity)
         accelerator.wait_for_everyone()
 
@@ -165,6 +170,31 @@ def _run_stage(
     place = Place(place.stage + 1, 0, place.total_steps)
     keep(place)
     return place
+
+
+def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> Trainee:
+    """The model of a stage on this process, whole or in shards, with the optimizer and the random states that a checkpoint knows."""
+    recipe, world = prepared.recipe, accelerator.num_processes
+    left = resumed if resumed is not None and resumed.place.step else None
+    if recipe.shard and world > 1:
+        loss: nn.Module = sharded(model, accelerator.device, world)
+        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
+        if left is not None:
+            optimizer.load_state_dict(split_state(left.optimizer, optimizer))
+        parameters = [p for p in loss.parameters() if p.requires_grad]
+    else:
+        optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
+        if left is not None:
+            optimizer.load_state_dict(left.optimizer)
+        loss, optimizer = accelerator.prepare(Loss(model), optimizer)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+    if left is not None:
+        mine = left.randoms.get(str(accelerator.process_index))
+        if mine is None:
+            wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
+            raise InputError(f"the last checkpoint was written by {wrote}: go on with as many (these are {world}), or fewer")
+        restore_random_states(mine)
+    return Trainee(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None) -> nn.Module:
@@ -193,6 +223,8 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise InputError("accelerate's own FSDP cannot be used here: launch without --use_fsdp, and set shard: true in the recipe")
     # Text-only batches leave the vision tower unused where it is trained too.
     unused = any(stage.train == "all" for stage in recipe.stages)
     return Accelerator(
@@ -202,12 +234,16 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def _metrics(out: Path, place: Place) -> MetricsFile:
+def _records(out: Path, recipe: Recipe, place: Place, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
+    """What writes down every step, gone on with from ``place``; ``files`` closes it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be made: {error.strerror}") from error
-    return MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+    metrics = MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+    if not recipe.tensorboard:
+        return [metrics.add]
+    return [metrics.add, files.enter_context(EventFiles(out / FOLDER, list(read_metrics(metrics.path)))).add]
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""Two processes train as one does, each with all weights or with its share of them; what they leave behind is the same."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import InternVLForConditionalGeneration
+
+from chiron.errors import InputError
+from chiron.training.checkpoint import checkpoints
+from chiron.training.metrics import read_metrics
+from chiron.training.recipe import Recipe
+from chiron.training.session import prepare, train
+from tests.training.tiny import KINDS, tiny_model, tiny_tokenizer, write_rows
+
+ROOT = Path(__file__).parents[2]
+# The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
+STAGES = [
+    {"name": "text", "data": "text.jsonl", "train": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 2}, "learning_rate": 1e-3},
+    {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
+]
+Tensors = dict[str, torch.Tensor]
+
+
+def recipe_of(world: Path, **changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}, "images": {"tile": 32},
+        # Decay so strong that a weight which decays in one run and not in another shows.
+        "weight_decay": 1.0, "sequence": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
+    }  # fmt: skip
+    return Recipe.model_validate({**values, **changes})
+
+
+def two(world: Path, out: Path, module: str, **changes: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a module on two processes that meet on a free port."""
+    recipe = world / f"{out.name}.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_of(world, **changes).model_dump(mode="json")))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # accelerate's own launcher starts a single process where there is no GPU, whatever number it is given.
+    arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), "-m", *module.split()]
+    given = (
+        [str(recipe), "--data", str(world / "data"), "--out", str(out)]
+        if module.startswith("chiron")
+        else [str(recipe), str(world / "data"), str(out)]
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.run([*arguments, *given], capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] if "loss" in line else line["held_out_loss"] for line in read_metrics(out / "metrics.jsonl")]
+
+
+def norms(out: Path) -> list[float]:
+    return [line["gradient_norm"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
+
+
+def weights(out: Path) -> Tensors:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def distance(one: Tensors, other: Tensors) -> float:
+    assert one.keys() == other.keys()
+    assert all(one[k].shape == other[k].shape and one[k].dtype == other[k].dtype for k in one)
+    # Attention is blind to a bias of its keys: its gradient is rounding alone, which Adam makes whole steps of.
+    return max(float((one[k] - other[k]).abs().max()) for k in one if not k.endswith("k_proj.bias"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    for number, (name, count, kinds) in enumerate([("text", 12, ("text",)), ("mixed", 12, KINDS), ("held", 4, ("one",))]):
+        write_rows(folder / "data", count, kinds, seed=number, name=f"{name}.jsonl")
+    tiny_model().save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "one"
+    train(prepare(recipe_of(world), world / "data"), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sharded(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "sharded"
+    # Computing activations again gathers the weights again, on the way back.
+    done = two(world, out, "tests.training.look_inside", shard=True, gradient_checkpointing=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = set(re.findall(r"processes \d share [\d.]+", done.stdout))
+    assert told == {"processes 2 share 0.50"}
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(world: Path, one: Path, tmp_path: Path) -> None:
+    out = tmp_path / "whole"
+    done = two(world, out, "tests.training.look_inside")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(re.findall(r"processes \d share [\d.]+", done.stdout)) == {"processes 2 share 1.00"}
+    assert losses(out) == pytest.approx(losses(one), rel=1e-5)
+    assert norms(out) == pytest.approx(norms(one), rel=1e-4)
+    assert distance(weights(one), weights(out)) < 2e-5
+
+
+@pytest.mark.slow
+def test_two_processes_with_half_the_weights_each_train_as_one(one: Path, sharded: Path) -> None:
+    assert losses(sharded) == pytest.approx(losses(one), rel=1e-5)
+    assert norms(sharded) == pytest.approx(norms(one), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_shards_is_as_one_without(one: Path, sharded: Path) -> None:
+    """Down to the names, the order and the types, in mid-stage."""
+    ours, theirs = (checkpoints(out / "checkpoints")[0] for out in (sharded, one))
+    assert ours.name == theirs.name
+    assert distance(load_file(ours / "weights.safetensors"), load_file(theirs / "weights.safetensors")) < 2e-5
+    mine, wanted = (torch.load(folder / "optimizer.pt", weights_only=True) for folder in (ours, theirs))
+    assert mine["param_groups"] == wanted["param_groups"]
+    assert mine["state"].keys() == wanted["state"].keys()
+    assert all(distance(mine["state"][n], wanted["state"][n]) < 2e-5 for n in wanted["state"])
+    assert any(float(moments["exp_avg_sq"].max()) > 0 for moments in mine["state"].values())
+    assert json.loads((ours / "place.json").read_text()) == json.loads((theirs / "place.json").read_text())
+    assert set(torch.load(ours / "random.pt", weights_only=True)) == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_the_merged_model_of_shards_is_whole(one: Path, sharded: Path) -> None:
+    assert distance(weights(one), weights(sharded)) < 2e-5
+    adapter = "adapter/adapter_model.safetensors"
+    assert distance(load_file(one / adapter), load_file(sharded / adapter)) < 2e-5
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        found, wanted = (InternVLForConditionalGeneration.from_pretrained(out / "model")(input_ids=ids).logits for out in (sharded, one))
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("back", [1, 2])
+def test_shards_go_on_from_their_checkpoint_to_the_same_bits(world: Path, sharded: Path, tmp_path: Path, back: int) -> None:
+    """Through the command itself; from the last checkpoint there is nothing left to do, from the one before some steps."""
+    out = tmp_path / "resumed"
+    shutil.copytree(sharded, out)
+    for later in checkpoints(out / "checkpoints")[len(checkpoints(out / "checkpoints")) - back + 1 :]:
+        shutil.rmtree(later)
+    shutil.rmtree(out / "model")
+    done = two(world, out, "chiron train", shard=True, gradient_checkpointing=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(out) == losses(sharded)
+    assert distance(weights(sharded), weights(out)) == 0
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_a_checkpoint_of_shards(world: Path, one: Path, sharded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "resumed"
+    shutil.copytree(sharded, out)
+    shutil.rmtree(checkpoints(out / "checkpoints")[-1])
+    train(prepare(recipe_of(world, gradient_checkpointing=True), world / "data"), out)
+    assert losses(out) == pytest.approx(losses(one), rel=1e-5)
+    assert distance(weights(one), weights(out)) < 2e-5
+
+
+@pytest.mark.slow
+def test_more_processes_than_wrote_a_checkpoint_is_an_error_that_says_so(world: Path, one: Path, tmp_path: Path) -> None:
+    out = tmp_path / "resumed"
+    shutil.copytree(one, out)
+    shutil.rmtree(checkpoints(out / "checkpoints")[-1])
+    done = two(world, out, "chiron train")
+    assert done.returncode != 0
+    assert "the last checkpoint was written by 1 process" in done.stderr
+
+
+def test_the_launchers_own_sharding_is_refused(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="shard: true"):
+        train(prepare(recipe_of(world), world / "data"), tmp_path / "out")
