@@ -45,13 +45,14 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def configuration(folder: Path, *, hidden: int = 128, layers: int = 4) -> dict[str, Any]:
-    """Of an ``InternVLForConditionalGeneration``, as its ``config.json`` says it; about 1.6 million weights.
+def configuration(folder: Path, *, hidden: int = 128, vision_layers: int = 4, language_layers: int = 4) -> dict[str, Any]:
+    """Of an ``InternVLForConditionalGeneration``, as its ``config.json`` says it; about 1.8 million weights.
 
     Args:
         folder: where :func:`write_tokenizer` wrote.
         hidden: width of both towers; a multiple of 32.
-        layers: of each tower.
+        vision_layers: of the vision tower.
+        language_layers: of the language model.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -61,7 +62,7 @@ def configuration(folder: Path, *, hidden: int = 128, layers: int = 4) -> dict[s
         "vision_config": {
             "model_type": "internvl_vision",
             "hidden_size": hidden,
-            "num_hidden_layers": layers,
+            "num_hidden_layers": vision_layers,
             "num_attention_heads": hidden // 32,
             "intermediate_size": 4 * hidden,
             "image_size": [SIDE, SIDE],
@@ -74,7 +75,7 @@ def configuration(folder: Path, *, hidden: int = 128, layers: int = 4) -> dict[s
             "model_type": "qwen2",
             "vocab_size": len(tokenizer),
             "hidden_size": hidden,
-            "num_hidden_layers": layers,
+            "num_hidden_layers": language_layers,
             "num_attention_heads": hidden // 32,
             "num_key_value_heads": hidden // 32,
             "intermediate_size": 3 * hidden,

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +16,7 @@ from PIL import Image
 
 from chiron.errors import DiskError, InputError
 from chiron.phantom import wording
-from chiron.phantom.casting import cast
+from chiron.phantom.casting import Casting, cast
 from chiron.phantom.world import Rule, World
 
 SMALLEST = 32
@@ -63,15 +63,34 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
     with _disk_errors(directory):
         if sample.cases.exists() and sample.cases.read_bytes() != cases:
             raise InputError(f"{sample.cases} already holds other cases: name another folder, or remove that one first")
-        for casting in castings:
-            for path, tones in casting.pictures():
-                _write(sample.images / path, _png(tones))
-        _write(
-            sample.textbook,
-            _jsonl(_entry(r) for r in world.rules()),
-        )
+        write_castings(castings, sample.images)
+        write_textbook(world, sample.textbook)
         _write(sample.cases, cases)
     return sample
+
+
+def write_castings(castings: Iterable[Casting], images: Path) -> None:
+    """Draw the cases' images into a folder, each whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        DiskError: the disk is full.
+    """
+    with _disk_errors(images):
+        for casting in castings:
+            for path, tones in casting.pictures():
+                _write(images / path, _png(tones))
+
+
+def write_textbook(world: World, path: Path) -> None:
+    """Write a world's rules, one a line: ``answer``, ``text`` and ``attributes``.
+
+    Raises:
+        InputError: it cannot be written.
+        DiskError: the disk is full.
+    """
+    with _disk_errors(path.parent):
+        _write(path, _jsonl(_entry(r) for r in world.rules()))
 
 
 def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:

@@ -112,17 +112,19 @@ class Recipe(Strict):
     """Steps between checkpoints."""
     tensorboard: bool = False
     """Whether TensorBoard's event files are written beside ``metrics.jsonl``."""
+    earlier: dict[str, str] = Field(default_factory=dict)
+    """Data of stages that the base model has behind it, by the stages' names: not trained on, but may be replayed."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
             raise ValueError("give either base or scratch")
-        seen: list[str] = []
+        seen: list[str] = list(self.earlier)
         adapted = False
         for stage in self.stages:
             if stage.name in seen:
-                raise ValueError(f"two stages are called '{stage.name}'")
+                raise ValueError(f"two stages are called '{stage.name}'; those of earlier are counted too")
             if unknown := [name for name in stage.replay if name not in seen]:
                 raise ValueError(f"stage {stage.name} replays '{unknown[0]}', which is no earlier stage")
             if stage.train == "adapter" and self.adapter is None:

@@ -87,7 +87,7 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
         hashes[name] = rows_fingerprint(path)
         return encode_all(rows, folder, encoder, limit=recipe.sequence)
 
-    rows = {stage.name: read(stage.data) for stage in recipe.stages}
+    rows = {**{name: read(file) for name, file in recipe.earlier.items()}, **{stage.name: read(stage.data) for stage in recipe.stages}}
     held = {stage.name: read(stage.held_out) for stage in recipe.stages if stage.held_out}
     plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
     return Prepared(recipe, base, rows, held, plans, hashes, folder)

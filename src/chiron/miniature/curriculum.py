@@ -1,0 +1,85 @@
+"""The recipes of the miniature: stages 1 and 2 from nothing, and stage 3 from there on."""
+
+from pathlib import Path
+
+from chiron.miniature.data import Data
+from chiron.miniature.scale import Scale
+from chiron.phantom.apprentice import SIDE, configuration
+from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
+
+IMAGES = Images(tile=SIDE, max_tiles=1, thumbnail=False)
+SEQUENCE = 192
+"""Tokens of a packed line: two rows or three. Longer lines cost attention, and on a CPU nothing is won by them."""
+REPLAYED = 0.5
+"""Share of stage 3 that is stage 2 over again: a model that small forgets what it does not do."""
+
+
+def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
+    """Stage 1 (the textbook in words) and stage 2 (images in words), all weights, from random ones."""
+    batch = Batch(rows=scale.rows)
+    return Recipe(
+        name=f"miniature-{scale.name}",
+        scratch=Scratch(
+            tokenizer=str(data.tokenizer),
+            config=configuration(
+                data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers
+            ),
+        ),
+        adapter=None,
+        images=IMAGES,
+        sequence=SEQUENCE,
+        lines_at_once=scale.rows,
+        precision="fp32",
+        seed=seed,
+        workers=1,
+        checkpoint_every=500,
+        stages=[
+            Stage(
+                name="text",
+                data="text.jsonl",
+                train="all",
+                steps=scale.text_steps,
+                batch=batch,
+                learning_rate=scale.learning_rate,
+            ),
+            Stage(
+                name="alignment",
+                data="alignment.jsonl",
+                train="all",
+                replay={"text": 0.15},
+                steps=scale.alignment_steps,
+                batch=batch,
+                learning_rate=scale.learning_rate,
+                held_out="alignment-held-out.jsonl",
+            ),
+        ],
+    )
+
+
+def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> Recipe:
+    """Stage 3 on a file of rows, from a model of the first two stages; half of it is stage 2 replayed."""
+    batch = Batch(rows=scale.rows)
+    return Recipe(
+        name=f"miniature-{scale.name}-{name}",
+        base=str(base),
+        adapter=None,
+        images=IMAGES,
+        sequence=SEQUENCE,
+        lines_at_once=scale.rows,
+        precision="fp32",
+        seed=seed,
+        workers=1,
+        checkpoint_every=500,
+        earlier={"alignment": "alignment.jsonl"},
+        stages=[
+            Stage(
+                name="answers",
+                data=rows,
+                train="all",
+                replay={"alignment": REPLAYED},
+                steps=scale.final_steps,
+                batch=batch,
+                learning_rate=scale.learning_rate / 2,
+            )
+        ],
+    )

@@ -1,0 +1,130 @@
+"""What the miniature is made of, on disk: cases in the ordinary format, their images, the textbook, and the rows of the stages."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from chiron.cases.case import Case
+from chiron.files import write_atomically
+from chiron.mics.prompts import Prompts, load_prompts
+from chiron.miniature.lessons import alignment_rows, answer_row, chain, text_rows
+from chiron.miniature.scale import Scale
+from chiron.phantom.apprentice import SIDE, write_tokenizer
+from chiron.phantom.casting import Casting, cast
+from chiron.phantom.sample import write_castings, write_textbook
+from chiron.phantom.split import split
+from chiron.phantom.world import COMBINATIONS, World
+
+TEXT_COPIES = 8
+"""Rows of stage 1 a rule and length of the reasoning so far."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where everything lies, and what is true of it."""
+
+    folder: Path
+    world: World
+    seen: tuple[Casting, ...]
+    """For the search and stage 3."""
+    seen_evaluated: tuple[Casting, ...]
+    held_out_evaluated: tuple[Casting, ...]
+
+    @property
+    def cases(self) -> Path:
+        """The cases of seen combinations, for the search; the textbook lies beside them."""
+        return self.folder / "cases.jsonl"
+
+    @property
+    def images(self) -> Path:
+        """The folder that all image paths are relative to."""
+        return self.folder / "images"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer."""
+        return self.folder / "tokenizer"
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The files that replace the interns' prompts: as little as possible beside question and reasoning, since every token costs."""
+        folder = files("chiron.miniature") / "prompts"
+        return {name: str(folder / f"{name}.txt") for name in ("intern_system", "intern", "intern_prefix")}
+
+    def loaded_prompts(self) -> Prompts:
+        """The prompts of the miniature's search."""
+        return load_prompts({name: Path(path) for name, path in self.prompts.items()})
+
+
+def make_data(folder: Path, scale: Scale, *, seed: int) -> Data:
+    """Draw and write everything that does not depend on a search. Run again it changes nothing.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        DiskError: the disk is full.
+    """
+    world = World(seed)
+    parts = split(world)
+
+    def castings(count: int, part: int, among: Sequence[Any], name: str) -> tuple[Casting, ...]:
+        return tuple(cast(world, index, seed=8 * seed + part, size=SIDE, among=among, name=name) for index in range(count))
+
+    aligned = castings(scale.images, 1, COMBINATIONS, "aligned")
+    data = Data(
+        folder,
+        world,
+        castings(scale.cases, 2, parts.seen, "seen"),
+        castings(scale.evaluated, 3, parts.seen, "new-seen"),
+        castings(scale.evaluated, 4, parts.held_out, "new-held-out"),
+    )
+    unaligned = castings(max(1, scale.evaluated // 2), 5, COMBINATIONS, "unaligned")
+    prompts = data.loaded_prompts()
+    if (folder / "cases.jsonl").is_file():  # written last: where it stands, all stands
+        return data
+    for group in (aligned, unaligned, data.seen, data.seen_evaluated, data.held_out_evaluated):
+        write_castings(group, data.images)
+    write_textbook(world, folder / "textbook.jsonl")
+    text = write_rows(folder / "text.jsonl", text_rows(world, prompts, copies=TEXT_COPIES, seed=seed))
+    described = write_rows(folder / "alignment.jsonl", alignment_rows(aligned, prompts, seed=seed))
+    write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
+    chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
+    write_rows(folder / "direct.jsonl", direct_answers(data))
+    write_tokenizer((turn["content"] for row in (*text, *described, *chains) for turn in row["messages"]), data.tokenizer)
+    for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
+        write_rows(folder / f"{name}.jsonl", (casting.case.to_record() for casting in group))
+    return data
+
+
+def true_chains(data: Data) -> list[dict[str, Any]]:
+    """Stage 3 as nobody has it: every step true."""
+    prompts = data.loaded_prompts()
+    return [answer_row(c.case, prompts, chain(c.attributes, c.case.answer)) for c in data.seen]
+
+
+def direct_answers(data: Data) -> list[dict[str, Any]]:
+    """Stage 3 without reasoning."""
+    prompts = data.loaded_prompts()
+    return [answer_row(c.case, prompts, f"### The final answer is: {c.case.answer}") for c in data.seen]
+
+
+def rows_of_paths(paths: Path, data: Data) -> list[dict[str, Any]]:
+    """Stage 3 from the retained paths of a run, in the order of ``paths.jsonl``."""
+    prompts = data.loaded_prompts()
+    cases: dict[str, Case] = {c.case.id: c.case for c in data.seen}
+    lines = [json.loads(line) for line in paths.read_text("utf-8").splitlines()]
+    return [answer_row(cases[line["case_id"]], prompts, line["reasoning"]) for line in lines]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write rows as JSONL, whole or not at all, and give them back.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    kept = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return kept

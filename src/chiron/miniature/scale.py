@@ -1,0 +1,36 @@
+"""How large the miniature is: as it is demonstrated, in a hurry, or for a test."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers of images, cases and steps, and the size of the model."""
+
+    name: str
+    images: int
+    """Stage 2: images in words."""
+    cases: int
+    """Of seen combinations, for the search and stage 3."""
+    evaluated: int
+    """Cases each, of seen and of held-out combinations, that nothing is trained on."""
+    text_steps: int
+    """Optimizer steps of stage 1."""
+    alignment_steps: int
+    """Of stage 2."""
+    final_steps: int
+    """Of stage 3."""
+    hidden: int = 128
+    """Width of the model's two towers."""
+    vision_layers: int = 4
+    language_layers: int = 2
+    rows: int = 32
+    """Rows a step."""
+    learning_rate: float = 2e-3
+    """Of the first two stages; half of it in the third."""
+
+
+FULL = Scale("full", images=12_000, cases=600, evaluated=240, text_steps=150, alignment_steps=1500, final_steps=200)
+QUICK = Scale("quick", images=3_000, cases=120, evaluated=120, text_steps=100, alignment_steps=250, final_steps=60)
+TINY = Scale("tiny", images=24, cases=6, evaluated=6, text_steps=2, alignment_steps=2, final_steps=2, hidden=32, vision_layers=1, language_layers=1)
+"""Sees everything run once; learns nothing."""
