@@ -9,10 +9,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from chiron.errors import InputError
 from chiron.mics.team import Policy, PolicyName
-from chiron.models.config import ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
+from chiron.models.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
 from chiron.terminal import printable
 from chiron.yaml_files import read_yaml
 
+_PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
@@ -104,7 +105,7 @@ class RunConfig(Strict):
         search = self.search
         return [*(("mentors", m) for m in search.mentors), *(("interns", m) for m in search.interns), ("judge", search.judge)]
 
-    def team_models(self) -> dict[str, OpenAIModel | OfflineModel]:
+    def team_models(self) -> dict[str, AnyModel]:
         """The models that take part, in the order of the roles."""
         return {name: self.models[name] for _, name in self.named()}
 
@@ -153,7 +154,18 @@ def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> Run
         files = {name: str(prompt_file(file, origin.parent)) for name, file in config.search.prompts.items()}
     except InputError as error:
         raise InputError(f"configuration {origin}: search.prompts: {error}") from error
-    return config.model_copy(update={"search": config.search.model_copy(update={"prompts": files})})
+    models = {name: _beside(name, model, origin) for name, model in config.models.items()}
+    return config.model_copy(update={"models": models, "search": config.search.model_copy(update={"prompts": files})})
+
+
+def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
+    """A model whose path is found from the configuration file, wherever the command is run."""
+    if not isinstance(model, LocalModel):
+        return model
+    try:
+        return model.model_copy(update={"path": str(prompt_file(model.path, origin.parent))})
+    except InputError as error:
+        raise InputError(f"configuration {origin}: models.{name}.path: {error}") from error
 
 
 def nearest(word: str, known: Any) -> str:
@@ -167,9 +179,7 @@ def _explain(error: ValidationError) -> str:
     faults = error.errors(include_url=False)
     fault = faults[0]
     # A union's tag stands in the place as if it were a key; a reader of the file does not find it there.
-    place = ".".join(
-        str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in {"openai", "offline"})
-    )
+    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
     if fault["type"] == "extra_forbidden":
         known = _known_keys(fault["loc"])
         hint = nearest(str(fault["loc"][-1]), known) or f"; known here: {', '.join(known)}"
@@ -181,9 +191,8 @@ def _explain(error: ValidationError) -> str:
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    kinds: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel}
     if len(loc) > 2 and loc[0] == "models":
-        return list(kinds.get(str(loc[2]), OpenAIModel).model_fields)
+        return list(_PROVIDERS.get(str(loc[2]), OpenAIModel).model_fields)
     if len(loc) > 2 and loc[:2] == ("search", "max_tokens"):
         return list(TokenLimits.model_fields)
     return list(SearchConfig.model_fields if loc[0] == "search" and len(loc) > 1 else RunConfig.model_fields)

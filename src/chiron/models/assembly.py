@@ -1,17 +1,22 @@
 """From configuration to a desk that can be asked."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from chiron.models.config import ModelConfig, OpenAIModel
+from chiron.models.config import LocalModel, ModelConfig, OpenAIModel
 from chiron.models.desk import Endpoint
 from chiron.models.limits import Limiter
+from chiron.models.local.provider import Local
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.offline.provider import Offline
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy
+
+_LOCAL_RETRY = RetryPolicy(attempts=3, deadline=float("inf"))
+"""What failed for want of memory beside others may succeed later; what takes long in this process takes as long the next time."""
 
 
 def build_endpoint(
@@ -35,6 +40,9 @@ def build_endpoint(
         retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline)
         door = limiter if limiter is not None else Limiter(config.concurrency, config.requests_per_minute)
         return Endpoint(provider, door, retry, config.price, config.image_tokens)
+    if isinstance(config, LocalModel):
+        # Twice what is answered together: the next calls stand ready when places become free.
+        return Endpoint(Local(name, config, pictures), Limiter(2 * config.batch), _LOCAL_RETRY)
     return Endpoint(Offline(name, config.model, catalogue()), Limiter(64))
 
 
@@ -43,16 +51,30 @@ def build_endpoints(
 ) -> dict[str, Endpoint]:
     """Every configured model, by name.
 
-    Entries of one address, model and key are one model to its endpoint: they share a door, under the lowest of their limits.
+    Entries of one address, model and key are one model to its endpoint: they share a door, under the lowest of their limits. Entries of
+    one checkpoint and the same settings share the loaded model.
 
     Raises:
         InputError: as :func:`build_endpoint`.
     """
     doors = _doors(models)
-    return {
-        name: build_endpoint(name, config, pictures=pictures, catalogue=catalogue, need_keys=need_keys, limiter=doors.get(name))
-        for name, config in models.items()
-    }
+    loaded: dict[LocalModel, Endpoint] = {}
+    endpoints = {}
+    for name, config in models.items():
+        # A token limit is of calls, not of the model.
+        same = (
+            config.model_copy(update={"path": os.path.realpath(config.path), "max_tokens": None})
+            if isinstance(config, LocalModel)
+            else None
+        )
+        if same is not None and same in loaded:
+            first = loaded[same]
+            endpoints[name] = Endpoint(first.provider, first.limiter, first.retry)
+            continue
+        endpoints[name] = build_endpoint(name, config, pictures=pictures, catalogue=catalogue, need_keys=need_keys, limiter=doors.get(name))
+        if same is not None:
+            loaded[same] = endpoints[name]
+    return endpoints
 
 
 def _doors(models: Mapping[str, ModelConfig]) -> dict[str, Limiter]:

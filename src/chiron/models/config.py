@@ -110,12 +110,33 @@ class OfflineModel(Strict):
     """For example ``extractive/findings-first``; ``chiron init offline`` writes them all."""
 
 
-ModelConfig = Annotated[OpenAIModel | OfflineModel, Field(discriminator="provider")]
+class LocalModel(Strict):
+    """A checkpoint of InternVL, Qwen2-VL or Qwen2.5-VL, run in this process; needs the extra ``train``."""
+
+    provider: Literal["local"]
+    path: str
+    """The checkpoint's folder (``config.json``, ``tokenizer.json``, safetensors); relative to the configuration file."""
+    batch: PositiveInt = 32
+    """Calls answered together, at most."""
+    max_tokens: PositiveInt | None = None
+    """Overrides the role's token limit."""
+    max_tiles: PositiveInt = 6
+    """InternVL: tiles of all images of a call, thumbnails apart."""
+    thumbnail: bool = True
+    """InternVL: whether an image of several tiles is also shown whole."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 on a GPU, fp32 elsewhere."""
 
 
-def max_tokens_of(config: "OpenAIModel | OfflineModel", role_limit: int) -> int:
+AnyModel = OpenAIModel | OfflineModel | LocalModel
+ModelConfig = Annotated[AnyModel, Field(discriminator="provider")]
+
+
+def max_tokens_of(config: AnyModel, role_limit: int) -> int:
     """The token limit for a role's calls to this model."""
-    own = config.max_tokens if isinstance(config, OpenAIModel) else None
+    own = None if isinstance(config, OfflineModel) else config.max_tokens
     return own if own is not None else role_limit
 
 

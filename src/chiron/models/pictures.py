@@ -1,4 +1,4 @@
-"""Images as endpoints take them: JPEG or PNG, no larger than agreed, base64 in a data URL."""
+"""Images as models take them, no larger than agreed: JPEG or PNG, base64 in a data URL, or pixels for a model in this process."""
 
 import base64
 import hashlib
@@ -6,7 +6,8 @@ import io
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -141,6 +142,18 @@ class PictureStore:
             self._remember(picture, url)
         return url
 
+    def image(self, picture: Picture) -> Image.Image:
+        """The image's pixels: upright, eight bits a channel, no side longer than the picture's ``max_side``; decoded anew every time.
+
+        Raises:
+            CallerFault: the file is gone, changed, or no longer readable.
+        """
+        path = self.path(picture.sha256)
+        with _reading(path):
+            data = _unchanged(path, picture.sha256)
+            with Image.open(io.BytesIO(data)) as image:
+                return _shown(image, picture.max_side)
+
     def _remember(self, picture: Picture, url: bytes) -> None:
         """Put an image into the cache, and the longest unused out of it. To be called with the lock."""
         self._cached += len(url) - len(self._cache.pop(picture, b""))
@@ -159,29 +172,48 @@ def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> 
     Raises:
         CallerFault: the file is gone, no longer readable, or not the one of hash ``sha256``.
     """
+    with _reading(path):
+        data = _unchanged(path, sha256)
+        with Image.open(io.BytesIO(data)) as image:
+            kind = image.format or "PNG"
+            fits = kind in _MEDIA and image.mode in _PLAIN_MODES and max(image.size) <= max_side
+            # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
+            if fits and ((kind == "PNG" and b"eXIf" not in data) or _turn(image) is None):
+                return _url(data, _MEDIA[kind])
+            plain = _shown(image, max_side)
+            out = io.BytesIO()
+            target = "JPEG" if kind == "JPEG" else "PNG"
+            plain.save(out, target, quality=92) if target == "JPEG" else plain.save(out, target)
+            return _url(out.getvalue(), _MEDIA[target])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What can go wrong with a file becomes the fault of the call that shows it; Pillow's warnings were given when it was checked."""
     try:
-        data = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise CallerFault(f"image {path.name} was changed since it was checked: run the same command again")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                kind = image.format or "PNG"
-                fits = kind in _MEDIA and image.mode in _PLAIN_MODES and max(image.size) <= max_side
-                # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
-                if fits and ((kind == "PNG" and b"eXIf" not in data) or _turn(image) is None):
-                    return _url(data, _MEDIA[kind])
-                plain = eight_bit(image)
-                turn = _turn(image)  # now that it is decoded: Pillow sets a TIFF upright by itself
-                if turn is not None:
-                    plain = plain.transpose(turn)
-                plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-                out = io.BytesIO()
-                target = "JPEG" if kind == "JPEG" else "PNG"
-                plain.save(out, target, quality=92) if target == "JPEG" else plain.save(out, target)
-                return _url(out.getvalue(), _MEDIA[target])
+            yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CallerFault(f"image {path.name} can no longer be read: {error}") from error
+
+
+def _unchanged(path: Path, sha256: str | None) -> bytes:
+    """The file, if it is still the one of this hash."""
+    data = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise CallerFault(f"image {path.name} was changed since it was checked: run the same command again")
+    return data
+
+
+def _shown(image: Image.Image, max_side: int) -> Image.Image:
+    """A copy as models see it: in eight bits a channel, upright, no side too long."""
+    plain = eight_bit(image)
+    turn = _turn(image)  # now that it is decoded: Pillow sets a TIFF upright by itself
+    if turn is not None:
+        plain = plain.transpose(turn)
+    plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return plain
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

@@ -30,6 +30,23 @@ class Turn:
     text: str
     """May hold image marks, unless the assistant speaks."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said before, between and after the images: one text more than there are images."""
+        return (self.text,) if self.role == "assistant" else tuple(self.text.split(IMAGE_MARK))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTurn:
+    """A turn whose images are placed by structure, so that a mark in its words is nothing but words."""
+
+    role: RoleName
+    texts: tuple[str, ...]
+    """What is said before, between and after the images: one text more than there are images."""
+
+
+AnyTurn = Turn | PlacedTurn
+
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
@@ -54,9 +71,17 @@ class DialogueTokens:
     """Turns a conversation into tokens; text never becomes a special token, whatever it holds."""
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", *, tiling: Tiling, tokens_per_tile: int, chat: ChatFormat | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        tiling: Tiling,
+        tokens_per_tile: int,
+        chat: ChatFormat | None = None,
+        image_tokens: tuple[str, str, str] | None = None,
     ) -> None:
         """``tokens_per_tile``: image tokens that the model makes of a tile (256 for InternVL3). ``chat`` defaults to ChatML.
+
+        ``image_tokens``: before, in place of, and after an image; by default what the tokenizer says, or InternVL's.
 
         Raises:
             InputError: the tokenizer has no fast backend, or lacks an image or chat token.
@@ -67,10 +92,9 @@ class DialogueTokens:
         self.tokens_per_tile = tokens_per_tile
         self.chat = chat or ChatFormat()
         self._backend = _private_backend(tokenizer)
-        self.image_ids = tuple(
-            self._single(str(getattr(tokenizer, name, None) or default))
-            for name, default in (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
-        )
+        named = (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
+        literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
+        self.image_ids = tuple(self._single(token) for token in literal)
         """Of the tokens before, in place of, and after an image."""
         self._start_id = self._single(self.chat.start)
         self.stop_id = self._single(self.chat.end)
@@ -85,7 +109,7 @@ class DialogueTokens:
         if self._headers["user"] == self._headers["assistant"]:
             raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
 
-    def prompt(self, turns: Sequence[Turn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
+    def prompt(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
         """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
 
         Raises:
@@ -95,13 +119,13 @@ class DialogueTokens:
         tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
         return np.array(tokens + self._headers["assistant"], np.int32)
 
-    def pieces(self, turns: Sequence[Turn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
+    def pieces(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
         """Tokens of the turns in order, each piece with whether an assistant says it.
 
         Raises:
             InputError: there are not as many image marks as ``tile_counts``.
         """
-        marks = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role != "assistant")
+        marks = sum(len(turn.texts) - 1 for turn in turns)
         if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
             raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles")
         if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
@@ -110,7 +134,7 @@ class DialogueTokens:
         for turn in turns:
             learned = turn.role == "assistant"
             yield self._headers[turn.role], False
-            for number, text in enumerate([turn.text] if learned else turn.text.split(IMAGE_MARK)):
+            for number, text in enumerate(turn.texts):
                 if number:
                     yield self._image(next(counts)), False
                 if text:

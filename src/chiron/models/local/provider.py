@@ -1,0 +1,62 @@
+"""The provider ``local``: one checkpoint in this process, asked by many calls at once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chiron.errors import InputError
+from chiron.models.call import Call, Reply
+from chiron.models.config import LocalModel
+from chiron.models.local.checkpoint import find_checkpoint
+from chiron.models.local.worker import Worker
+from chiron.models.pictures import PictureStore
+
+if TYPE_CHECKING:
+    from chiron.models.local.family import Family
+    from chiron.models.local.prefixes import PrefixCache
+
+VERSION = 1
+"""Part of the identity; raised whenever the same weights would answer differently."""
+
+
+class Local:
+    """One checkpoint: looked at when it is made, loaded at the first call, freed by :meth:`close`."""
+
+    def __init__(self, name: str, config: LocalModel, pictures: PictureStore) -> None:
+        """Look at the checkpoint and hash it, which takes seconds for gigabytes; nothing is loaded yet.
+
+        Raises:
+            InputError: there is none, or none that can be run.
+        """
+        self.name = name
+        try:
+            self.checkpoint = find_checkpoint(Path(config.path))
+            fingerprint = self.checkpoint.fingerprint()
+        except InputError as error:
+            raise InputError(f"models.{name}: {error}") from error
+        self._config = config
+        # As configured, not as found: a run goes on, and is replayed, on a machine without the GPU of the first.
+        settings = [f"precision={config.precision}"]
+        if self.checkpoint.model_type == "internvl":
+            settings += [f"tiles={config.max_tiles}", f"thumbnail={'yes' if config.thumbnail else 'no'}"]
+        self.identity = f"local:{fingerprint}:{VERSION}:{','.join(settings)}"
+        self._worker = Worker(name, self.checkpoint.folder.resolve().name, self._load, pictures, batch=config.batch)
+
+    async def complete(self, call: Call) -> Reply:
+        """The reply; calls made together are answered together.
+
+        Raises:
+            CallerFault: the checkpoint cannot be loaded, an image is gone, or prompt and reply are longer than the model can read.
+            Transient: the model failed, or there is not memory enough for this call alone.
+        """
+        return await self._worker.ask(call)
+
+    async def close(self) -> None:
+        """Break off what is under way, and free the model; a later call loads it again."""
+        await self._worker.close()
+
+    def _load(self) -> "tuple[Family, PrefixCache]":
+        try:
+            from chiron.models.local.loading import load
+        except ImportError as error:
+            raise InputError(f"the provider local needs torch and transformers ({error}): pip install 'chiron-med[train]'") from error
+        return load(self.checkpoint, self._config)
