@@ -76,7 +76,9 @@ class Prompts:
         if prefix:
             reasoning = section("reasoning", render_steps(prefix))
             parts = (*parts, Text(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1))))
-        return (_say("system", self.texts[f"{role}_system"].strip()), Message("user", parts))
+        system = self.texts[f"{role}_system"].strip()
+        # An empty file means that nothing is said: endpoints differ in what they make of an empty turn.
+        return (*((_say("system", system),) if system else ()), Message("user", parts))
 
     def _fill(self, name: str, **values: str) -> str:
         # One pass: a "$answer" inside a case's text stays what it is.

@@ -32,5 +32,7 @@ class Scale:
 
 FULL = Scale("full", images=12_000, cases=600, evaluated=240, text_steps=150, alignment_steps=1500, final_steps=200)
 QUICK = Scale("quick", images=3_000, cases=120, evaluated=120, text_steps=100, alignment_steps=250, final_steps=60)
-TINY = Scale("tiny", images=24, cases=6, evaluated=6, text_steps=2, alignment_steps=2, final_steps=2, hidden=32, vision_layers=1, language_layers=1)
+TINY = Scale(
+    "tiny", images=24, cases=6, evaluated=6, text_steps=2, alignment_steps=2, final_steps=2, hidden=32, vision_layers=1, language_layers=1
+)
 """Sees everything run once; learns nothing."""

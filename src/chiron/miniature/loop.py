@@ -1,0 +1,114 @@
+"""The loop: cases, stages 1 and 2, the search with that model as intern, stage 3 on what it retained, and what came of it.
+
+Every part goes on from where it was left: the trainer from its checkpoints, the search and the evaluation from their ledgers.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from chiron.cases.case import Case
+from chiron.evaluation.answering import Answered, Question, answer_all
+from chiron.evaluation.intervals import Share
+from chiron.mics.config import RunConfig, check_config
+from chiron.mics.public import prepare_run
+from chiron.mics.running import Run, RunSummary
+from chiron.miniature.curriculum import first_stages, last_stage
+from chiron.miniature.data import Data, rows_of_paths, write_rows
+from chiron.miniature.scale import Scale
+from chiron.models.config import LocalModel
+from chiron.training.metrics import HeldOut, StepMetrics
+from chiron.training.recipe import Recipe
+
+SPECIALISTS = ("side+size", "density+margin", "side+margin")
+"""What each mentor knows; of the other two attributes it is wrong half of the time."""
+TEMPERATURES = (0.2, 0.7, 1.2)
+"""The intern's."""
+MAX_TOKENS = 64
+"""A whole chain has some thirty of the small model's tokens."""
+
+Watch = Callable[[StepMetrics | HeldOut], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model answers to cases that nothing was trained on."""
+
+    seen: tuple[Answered, ...]
+    held_out: tuple[Answered, ...]
+
+    @property
+    def seen_share(self) -> Share:
+        """Right of the combinations whose diagnosis was shown with images."""
+        return _share(self.seen)
+
+    @property
+    def held_out_share(self) -> Share:
+        """Right of the combinations whose diagnosis never was."""
+        return _share(self.held_out)
+
+
+def train_first(data: Data, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
+    """Stages 1 and 2 from nothing; the folder of the model that knows the rules in words, and images in words."""
+    return _train(first_stages(data, scale, seed=seed), data, out, watch)
+
+
+def team(intern: Path, data: Data, *, seed: int, policy: Literal["verified", "paper"] = "verified", **search: Any) -> RunConfig:
+    """The configuration of the search: three specialists, the model itself as intern, a judge by normalised match."""
+    mentors = {f"specialist-{known.replace('+', '-')}": f"specialist/{known}" for known in SPECIALISTS}
+    models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in mentors.items()}
+    models["stage-2"] = {"provider": "local", "path": str(intern), "max_tiles": 1, "thumbnail": False, "batch": 64}
+    models["match"] = {"provider": "offline", "model": "match/normalised"}
+    chosen = {
+        "mentors": list(mentors),
+        "interns": ["stage-2"],
+        "judge": "match",
+        "temperatures": list(TEMPERATURES),
+        "policy": policy,
+        "seed": seed,
+        "prompts": data.prompts,
+        "max_tokens": {"intern": MAX_TOKENS},
+        **search,
+    }
+    return check_config({"models": models, "search": chosen}, origin=Path("miniature.yaml"))
+
+
+def prepare_search(config: RunConfig, data: Data, run: Path) -> Run:
+    """The search over the cases of seen combinations, ready to be executed."""
+    return prepare_run(data.cases, config, run, images=data.images)
+
+
+def search(config: RunConfig, data: Data, run: Path) -> RunSummary:
+    """The same, executed."""
+    return asyncio.run(prepare_search(config, data, run).execute())
+
+
+def write_retained(data: Data, run: Path, name: str) -> int:
+    """Turn a run's retained paths into rows of stage 3, in the data folder; how many there are."""
+    return len(write_rows(data.folder / name, rows_of_paths(run / "paths.jsonl", data)))
+
+
+def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
+    """Stage 3 on a file of rows in the data folder; the folder of the model that comes out."""
+    return _train(last_stage(base, rows, scale, name=name, seed=seed), data, out, watch)
+
+
+def measure(model: Path, data: Data, ledger: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
+    """A model's answers to new cases of seen and of held-out combinations."""
+    config = LocalModel(provider="local", path=str(model), max_tiles=1, thumbnail=False, batch=64)
+    question = Question(data.loaded_prompts(), data.images, MAX_TOKENS)
+    groups: Sequence[tuple[Case, ...]] = [tuple(c.case for c in group) for group in (data.seen_evaluated, data.held_out_evaluated)]
+    answered = asyncio.run(answer_all([*groups[0], *groups[1]], config, question, ledger, watch=watch))
+    return Measured(tuple(answered[: len(groups[0])]), tuple(answered[len(groups[0]) :]))
+
+
+def _train(recipe: Recipe, data: Data, out: Path, watch: Watch) -> Path:
+    from chiron.training.session import prepare, train
+
+    return train(prepare(recipe, data.folder, data.images), out, watch=watch).model
+
+
+def _share(answered: Sequence[Answered]) -> Share:
+    return Share(sum(a.correct for a in answered), len(answered))
