@@ -5,11 +5,12 @@ BIN := .venv/bin
 TORCH ?= 2.13.0
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo demo-quick demo-search test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    the search on drawn sample cases, offline; says where its report lies"
+	@echo "make demo    the whole loop in miniature, offline: a curriculum, the search, the last stage, what came of it"
+	@echo "make demo-quick   the same in two minutes, with less accuracy; make demo-search   the search alone, without torch"
 	@echo "make test    all tests, after lint"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks of bench/README.md"
@@ -29,8 +30,20 @@ help:
 
 setup: .venv/dev.stamp
 
-demo: .venv/core.stamp
+.venv/demo.stamp: .venv/core.stamp
+	@echo "installing what training needs into .venv (once)"
+	$(BIN)/python -m pip install --quiet 'torch==$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	@touch $@
+
+demo: .venv/demo.stamp
 	$(BIN)/chiron demo
+
+demo-quick: .venv/demo.stamp
+	$(BIN)/chiron demo --quick
+
+demo-search: .venv/core.stamp
+	$(BIN)/chiron demo --search-only
 
 test: lint
 	$(BIN)/python -m pytest -n 2

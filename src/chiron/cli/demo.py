@@ -1,20 +1,82 @@
-"""``chiron demo``: sample cases through the search with the embedded team, offline."""
+"""``chiron demo``: the whole loop in miniature, offline; or its search alone, which needs no torch."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from chiron.cli.consoles import messages
+from chiron.errors import InputError
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.miniature.demonstration import Demonstration
+    from chiron.training.metrics import HeldOut, StepMetrics
 
 
 def command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
+    quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
+    search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases, for --search-only.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides.")] = 0,
 ) -> None:
-    """Draw sample cases, search them with the embedded baselines, and write a report. No key, no network, no GPU."""
+    """The whole loop on drawn cases: a curriculum, the search, the last stage, and what came of it. No key, no network, no GPU."""
+    if search_only:
+        _search_only(directory, count)
+    try:
+        import torch
+
+        from chiron.miniature.demonstration import demonstrate
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the demonstration trains a model and needs the package '{error.name}': pip install 'chiron-med[train]', or use --search-only"
+        ) from error
+    from chiron.cli.conducting import conduct
+    from chiron.miniature.page import write_page
+    from chiron.miniature.scale import FULL, QUICK
+
+    # Models that small lose more by waiting for each other's threads than they win by them.
+    torch.set_num_threads(1)
+    console = messages()
+    scale = QUICK if quick else FULL
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _Teller(console), conduct, seed=seed)
+    page = write_page(done)
+    Console(file=sys.stdout).print(_table(done))
+    _say_where(done, page, console)
+
+
+def _table(done: "Demonstration") -> Table:
+    table = Table(box=None, padding=(0, 3), pad_edge=False, header_style="bold")
+    for title in ("stage 3 on", "rows", "seen", "held out"):
+        table.add_column(title, justify="left" if title == "stage 3 on" else "right")
+    for arm in done.arms:
+        shares = [arm.measured.seen_share, arm.measured.held_out_share]
+        table.add_row(arm.name, str(arm.rows), *(f"{s.value:.3f}  [{s.interval[0]:.2f}, {s.interval[1]:.2f}]" for s in shares))
+    return table
+
+
+def _say_where(done: "Demonstration", page: Path, console: Console) -> None:
+    p = done.purity
+    console.print(
+        f"share of right answers and its 95 % interval, {done.scale.evaluated} new cases each; chance is 0.167. Of {p.retained} retained"
+        f" paths {p.pure} have no wrong step. One run of one seed"
+    )
+    console.print("took " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in done.seconds.items()))
+    for name, file in (
+        ("page", page),
+        ("search", done.run / "report.html"),
+        ("curves", done.base / "curves.png"),
+        ("models", done.arms[0].model),
+    ):
+        console.print(f"{name:8}{escape(printable(file))}", soft_wrap=True)
+
+
+def _search_only(directory: Path, count: int) -> None:
     import yaml
 
     from chiron.cli.conducting import conduct, finish
@@ -29,3 +91,26 @@ def command(
     config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
     console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
     finish(conduct(prepare_run(sample.cases, config, directory / f"run-{count}")), json_output=False)
+
+
+class _Teller:
+    """Says what goes on: a headline a part, and a line now and then while it lasts."""
+
+    def __init__(self, console: Console) -> None:
+        from chiron.cli.progress_line import ProgressLine
+
+        self._line = ProgressLine(console)
+
+    def part(self, text: str) -> None:
+        self._line.headline(text)
+
+    def step(self, metrics: "StepMetrics | HeldOut") -> None:
+        if hasattr(metrics, "held_out_loss"):
+            self._line.headline(f"  held-out loss after {metrics.stage}: {metrics.held_out_loss:.4f}")
+        else:
+            self._line.update(
+                f"  {metrics.stage}: step {metrics.step}/{metrics.steps}, loss {metrics.loss:.3f}", metrics.step, metrics.steps
+            )
+
+    def answered(self, count: int, of: int) -> None:
+        self._line.update(f"  answered {count}/{of}", count, of)

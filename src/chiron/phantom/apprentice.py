@@ -6,9 +6,9 @@ from typing import Any, Final
 
 SIDE: Final = 64
 """Pixels a side of what it looks at."""
-PATCH: Final = 8
+PATCH: Final = 16
 TOKENS_PER_IMAGE: Final = (SIDE // PATCH // 2) ** 2
-"""16: patches of 8 pixels, four to a token."""
+"""4: patches of 16 pixels, four to a token."""
 
 _PIECES: Final = r"\n?### Step \d+:|\n?### The final answer is:|\n*</?[a-z_]+>\n*| ?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d]+|\s"
 """The marks of a reasoning, the marks of a prompt's sections, a word, a digit or a run of signs, each with the white space before it, so

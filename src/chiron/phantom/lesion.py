@@ -17,8 +17,8 @@ CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.3, "grey
 """Tone of the lesion's inside, against the tissue around it."""
 
 _RIM: Final = 0.3  # a thin bright rim shows where a grey lesion ends; all have it, so that it tells nothing
-_CORE: Final = 0.84  # of a spiculated lesion, against its radius
-_SPIKES: Final = 9
+_CORE: Final = 0.75  # of a spiculated lesion, against its radius
+_SPIKES: Final = 7
 _LONGEST: Final = 0.12  # of a spike, about; those of a large lesion would leave the organ if they grew with it
 _REACH: Final = 1.9  # nothing of a lesion is farther from its centre than so many radii, rim and chance included
 
@@ -83,7 +83,7 @@ class _Outline:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "_Outline":
-        heights = rng.permutation(np.linspace(0.35, 0.85, _SPIKES))
+        heights = rng.permutation(np.linspace(0.6, 1.0, _SPIKES))
         return cls(rng.random(), rng.uniform(0.03, 0.08), (rng.random(), rng.random()), tuple(heights.tolist()))
 
     def reach(self, theta: Plane, radius: float, margin: Margin) -> Plane:
@@ -94,7 +94,7 @@ class _Outline:
         sway = 0.25 * np.sin(2 * theta + 6 * self.phases[0]) + 0.2 * np.sin(3 * theta + 6 * self.phases[1])
         phase = ((theta / np.float32(2 * np.pi) + self.turn) * _SPIKES + sway) % _SPIKES
         heights = np.array(self.heights, dtype=np.float32)[phase.astype(np.intp) % _SPIKES]
-        star: Plane = _CORE * radius + min(radius, _LONGEST) * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 2
+        star: Plane = _CORE * radius + min(radius, _LONGEST) * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 1.5
         return star
 
 
