@@ -91,7 +91,7 @@ def test_margins_differ_in_outline(modality: str, size: int) -> None:
 
 
 def test_a_picture_is_nearer_to_its_own_modality_than_to_any_other() -> None:
-    lesions = [BRIGHT, Attributes("right", "large", "dark", "spiculated"), Attributes("left", "small", "grey", "smooth")]
+    lesions = [BRIGHT, Attributes("right", "medium", "dark", "spiculated"), Attributes("left", "small", "grey", "smooth")]
     shown = [(m, picture(m, a, 64, seed=seed)) for m in MODALITIES for seed, a in enumerate(lesions)]
     within: list[float] = []
     between: list[float] = []

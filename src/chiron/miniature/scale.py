@@ -24,14 +24,14 @@ class Scale:
     """Width of the model's two towers."""
     vision_layers: int = 4
     language_layers: int = 2
-    rows: int = 32
+    rows: int = 16
     """Rows a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Of the first two stages; half of it in the third."""
 
 
-FULL = Scale("full", images=12_000, cases=600, evaluated=240, text_steps=150, alignment_steps=1500, final_steps=200)
-QUICK = Scale("quick", images=3_000, cases=120, evaluated=120, text_steps=100, alignment_steps=250, final_steps=60)
+FULL = Scale("full", images=8_000, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=400)
+QUICK = Scale("quick", images=2_000, cases=120, evaluated=120, text_steps=150, alignment_steps=500, final_steps=100)
 TINY = Scale(
     "tiny", images=24, cases=6, evaluated=6, text_steps=2, alignment_steps=2, final_steps=2, hidden=32, vision_layers=1, language_layers=1
 )

@@ -10,13 +10,15 @@ import numpy as np
 from chiron.phantom.canvas import Grid, Plane, edge, mix
 from chiron.phantom.world import Attributes, Density, Margin, Size
 
-RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.07, "medium": 0.1, "large": 0.14})
-"""Of the drawn lesion, as a fraction of the image's width. At 64 pixels the smallest one is 9 pixels across."""
+RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.062, "medium": 0.1, "large": 0.155})
+"""Of the drawn lesion, as a fraction of the image's width. At 64 pixels the smallest one is 8 pixels across."""
 
 CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.3, "grey": 0.0, "bright": 0.38})
 """Tone of the lesion's inside, against the tissue around it."""
 
-_RIM: Final = 0.3  # a thin bright rim shows where a grey lesion ends; all have it, so that it tells nothing
+_RIM: Final[Mapping[Margin, float]] = MappingProxyType({"smooth": 0.3, "spiculated": -0.3})
+# A thin rim shows where a grey lesion ends: bright as of a capsule, or dark as a halo. It goes with the margin, which a very small picture
+# would otherwise hardly show.
 _CORE: Final = 0.75  # of a spiculated lesion, against its radius
 _SPIKES: Final = 7
 _LONGEST: Final = 0.12  # of a spike, about; those of a large lesion would leave the organ if they grew with it
@@ -68,7 +70,7 @@ def paint(
     body = mix(plane[window], tissue + CONTRAST[attributes.density], 0.93 * edge(grid, inside, 1.5))
     thin = max(0.006, 0.55 / grid.size)
     done = plane.copy()
-    done[window] = mix(body, tissue + _RIM, 0.8 * np.exp(-0.5 * (inside / np.float32(thin)) ** 2))
+    done[window] = mix(body, tissue + _RIM[attributes.margin], 0.8 * np.exp(-0.5 * (inside / np.float32(thin)) ** 2))
     return done
 
 
