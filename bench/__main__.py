@@ -2,9 +2,16 @@
 
 import sys
 
-from bench import clients, cost_of_a_call, faults, kills, search_speed
+from bench import clients, cost_of_a_call, faults, kills, local_generation, search_speed
 
-ALL = {"search_speed": search_speed, "clients": clients, "cost_of_a_call": cost_of_a_call, "kills": kills, "faults": faults}
+ALL = {
+    "search_speed": search_speed,
+    "clients": clients,
+    "cost_of_a_call": cost_of_a_call,
+    "kills": kills,
+    "faults": faults,
+    "local_generation": local_generation,
+}
 
 for name in sys.argv[1:] or ALL:
     if name not in ALL:
