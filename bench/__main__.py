@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import clients, cost_of_a_call, faults, kills, search_speed, train_throughput
+from bench import clients, cost_of_a_call, faults, kills, local_generation, search_speed, train_throughput
 
 ALL = {
     "search_speed": search_speed,
@@ -11,6 +11,7 @@ ALL = {
     "kills": kills,
     "faults": faults,
     "train_throughput": train_throughput,
+    "local_generation": local_generation,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -13,11 +13,13 @@ from PIL import Image
 from chiron.errors import InputError
 from chiron.models.assembly import build_endpoint
 from chiron.models.call import Call, Message, Picture, Text
-from chiron.models.config import ModelConfig, OpenAIModel
+from chiron.models.config import LocalModel, ModelConfig, OpenAIModel
 from chiron.models.failures import CallFailed, one_line
+from chiron.models.local.provider import Local
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
+from chiron.models.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Finding:
 
     model: str
     what: str
-    """``key``, ``endpoint``, ``listed``, ``image``, ``text`` or ``embedded``."""
+    """``key``, ``endpoint``, ``listed``, ``checkpoint``, ``image``, ``text`` or ``embedded``."""
     ok: bool | None
     """``None``: could not be told, which is no fault."""
     detail: str
@@ -35,14 +37,25 @@ class Finding:
 async def probe(
     name: str, config: ModelConfig, *, ask: bool, needs_image: bool, catalogue: Callable[[], Catalogue] = lambda: Catalogue(())
 ) -> AsyncIterator[Finding]:
-    """Findings on one model, each as soon as it is there. ``ask`` sends one tiny call, which may cost a fraction of a cent."""
+    """Findings on one model, each as soon as it is there.
+
+    ``ask`` sends one tiny call, which may cost a fraction of a cent, or the time to load a checkpoint.
+    """
     pictures = PictureStore()
     try:
         endpoint = build_endpoint(name, config, pictures=pictures, catalogue=catalogue)
     except InputError as error:
-        yield Finding(name, "key", ok=False, detail=str(error))
+        yield Finding(name, "checkpoint" if isinstance(config, LocalModel) else "key", ok=False, detail=str(error))
         return
     provider = endpoint.provider
+    if isinstance(provider, Local):
+        yield Finding(name, "checkpoint", ok=True, detail=provider.checkpoint.described)
+        if ask:
+            try:
+                yield await _question(name, provider, pictures, needs_image=needs_image)
+            finally:
+                await provider.close()
+        return
     if not isinstance(provider, OpenAICompatible) or not isinstance(config, OpenAIModel):
         yield Finding(name, "embedded", ok=True, detail=provider.identity)
         return
@@ -54,7 +67,7 @@ async def probe(
             reached = reached and not (finding.what == "endpoint" and finding.ok is False)
             yield finding
         if ask and reached:
-            yield await _question(provider, pictures, needs_image=needs_image)
+            yield await _question(name, provider, pictures, needs_image=needs_image, limit=config.max_tokens or 16)
     finally:
         await provider.close()
 
@@ -84,20 +97,19 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
     )
 
 
-async def _question(provider: OpenAICompatible, pictures: PictureStore, *, needs_image: bool) -> Finding:
+async def _question(name: str, provider: Provider, pictures: PictureStore, *, needs_image: bool, limit: int = 16) -> Finding:
     what = "image" if needs_image else "text"
     with tempfile.TemporaryDirectory() as folder:
         parts: tuple[Text | Picture, ...] = (Text("Reply with the single word: ready"),)
         if needs_image:
             parts = (_red_square(pictures, Path(folder)), Text("Which colour is this square? One word."))
-        limit = provider.config.max_tokens or 16
-        call = Call("intern", provider.name, provider.identity, (Message("user", parts),), 0.0, limit)
+        call = Call("intern", name, provider.identity, (Message("user", parts),), 0.0, limit)
         try:
             reply = await provider.complete(call)
         except CallFailed as failure:
-            return Finding(provider.name, what, ok=False, detail=str(failure))
+            return Finding(name, what, ok=False, detail=str(failure))
     answer = one_line(reply.text, 60).strip() or "(nothing within the token limit)"
-    return Finding(provider.name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
+    return Finding(name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
 
 
 def _red_square(pictures: PictureStore, folder: Path) -> Picture:

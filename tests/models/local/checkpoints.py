@@ -24,6 +24,63 @@ def write_internvl(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def qwen_tokenizer() -> Any:
+    """One token a byte, and the special tokens of Qwen2-VL."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>")  # type: ignore[no-untyped-call]  # noqa: S106
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]}
+    )
+    return tokenizer
+
+
+def write_qwen(folder: Path, kind: str) -> Path:
+    """A Qwen2-VL (``qwen2_vl``) or Qwen2.5-VL (``qwen2_5_vl``) of two and two layers."""
+    import transformers
+    from transformers import Qwen2VLImageProcessorPil
+
+    tokenizer = qwen_tokenizer()
+    token = tokenizer.convert_tokens_to_ids
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "initializer_range": 0.2,
+    }
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 4, "initializer_range": 0.2}
+    if kind == "qwen2_vl":
+        vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    else:
+        # A window of 16 pixels: of two by two merged tokens.
+        vision |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "window_size": 16, "fullatt_block_indexes": [1]}
+    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}
+    config = getattr(transformers, f"{names[kind]}Config")(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    getattr(transformers, f"{names[kind]}ForConditionalGeneration")(config).save_pretrained(folder)
+    torch.set_rng_state(state)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 2048}).save_pretrained(folder)
+    return folder
+
+
 def config_of(folder: Path, **changes: Any) -> LocalModel:
     return LocalModel.model_validate({"provider": "local", "path": str(folder), "device": "cpu", **changes})
 

@@ -1,23 +1,290 @@
 """The provider ``local``: calls in, replies out, whatever goes wrong in between."""
 
+import asyncio
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from chiron.errors import InputError
+from chiron.mics.config import check_config
+from chiron.models.assembly import build_endpoints
+from chiron.models.call import Call, Picture, Reply
+from chiron.models.config import LocalModel, max_tokens_of
+from chiron.models.failures import CallerFault, CallFailed, Transient
+from chiron.models.local.generation import Generation
+from chiron.models.local.internvl import InternVL
 from chiron.models.local.provider import Local
+from chiron.models.offline.catalogue import Catalogue
+from chiron.models.pictures import PictureStore
+from chiron.models.probing import probe
+from chiron.phantom.sample import write_sample
 from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures
+from tests.support.runs import execute
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_internvl(tmp_path_factory.mktemp("model"))
+    return write_internvl(tmp_path_factory.mktemp("tiny-internvl"))
 
 
-def test_calls_made_together_are_answered_together(checkpoint: Path, tmp_path: Path) -> None:
+def outcomes(provider: Local, *calls: Call) -> list[Reply | BaseException]:
+    async def together() -> list[Reply | BaseException]:
+        try:
+            return await asyncio.gather(*(provider.complete(call) for call in calls), return_exceptions=True)
+        finally:
+            await provider.close()
+
+    return asyncio.run(together())
+
+
+def test_calls_made_together_are_answered_as_each_alone_would_be(checkpoint: Path, tmp_path: Path) -> None:
     store, pictures = write_pictures(tmp_path, 2)
     calls = [a_call(*pictures[:n], "What is it?", temperature=t, draw=d) for n in (0, 1, 2) for t in (0.0, 0.7) for d in (0, 1)]
-    provider = Local("m", config_of(checkpoint, batch=8), store)
+    provider = Local("m", config_of(checkpoint, batch=5), store)
     together = ask(provider, *calls)
-    alone = [ask(Local("m", config_of(checkpoint), store), call)[0] for call in calls[:6:3]]
-    assert [r.text for r in together[:6:3]] == [r.text for r in alone]
-    assert all(r.served_by == checkpoint.name and r.usage.prompt_tokens and r.usage.completion_tokens for r in together)
+    # The model was freed by closing; another call loads it again.
+    alone = [ask(provider, call)[0] for call in calls[2::4]]
+    assert [r.text for r in together[2::4]] == [r.text for r in alone]
+    assert all(r.served_by == checkpoint.name and r.finish == "length" and r.usage.completion_tokens == 12 for r in together)
+    assert [r.usage.prompt_tokens for r in together[2::4]] == [r.usage.prompt_tokens for r in alone]
+
+
+def test_calls_that_show_the_same_images_go_together(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, pictures = write_pictures(tmp_path, 2)
+    admitted: list[list[int]] = []
+    admit = Generation.admit
+
+    def watched(self: Generation, requests: Any) -> Any:
+        admitted.append([[p.sha256 for p in pictures].index(r.prompt.images[0].key[0]) for r in requests])
+        return admit(self, requests)
+
+    monkeypatch.setattr(Generation, "admit", watched)
+    calls = [a_call(pictures[n % 2], "What is it?", temperature=0.7, draw=n) for n in range(8)]
+    ask(Local("m", config_of(checkpoint, batch=4), store), *calls)
+    assert [batch for batch in admitted if batch] == [[0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+def test_the_identity_names_the_weights_and_what_shapes_replies(checkpoint: Path, tmp_path: Path) -> None:
+    def identity(folder: Path, **changes: Any) -> str:
+        return Local("m", config_of(folder, **changes), PictureStore()).identity
+
+    first = identity(checkpoint)
+    assert first.startswith("local:")
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    assert identity(copy) == first == identity(checkpoint, batch=2, max_tokens=7)
+    assert len({first, identity(copy, max_tiles=2), identity(copy, thumbnail=False), identity(copy, precision="bf16")}) == 4
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert identity(copy) != first
+    shutil.copy(checkpoint / "model.safetensors", weights)
+    assert identity(copy) == first
+    (copy / "tokenizer_config.json").write_text("{}")
+    assert identity(copy) != first
+
+
+def edited(source: Path, target: Path, **config: Any) -> Path:
+    shutil.copytree(source, target)
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**settings, **config}))
+    return target
+
+
+def test_what_cannot_be_run_is_said_before_anything_is_asked(checkpoint: Path, tmp_path: Path) -> None:
+    def refusal(folder: Path) -> str:
+        with pytest.raises(InputError) as caught:
+            Local("intern", config_of(folder), PictureStore())
+        return str(caught.value)
+
+    assert "models.intern: there is no folder" in refusal(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refusal(tmp_path / "empty")
+    (tmp_path / "empty" / "adapter_config.json").write_text("{}")
+    assert "LoRA adapter" in refusal(tmp_path / "empty")
+    foreign = refusal(edited(checkpoint, tmp_path / "foreign", model_type="llava"))
+    assert "'llava'" in foreign
+    assert all(word in foreign for word in ("internvl", "qwen2_vl", "qwen2_5_vl"))
+    assert "chiron convert" in refusal(edited(checkpoint, tmp_path / "chat", model_type="internvl_chat"))
+    pickled = edited(checkpoint, tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    assert "only safetensors" in refusal(pickled)
+    (pickled / "pytorch_model.bin").unlink()
+    assert "no model.safetensors" in refusal(pickled)
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (pickled / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00002.safetensors, which is not there" in refusal(pickled)
+    (pickled / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../foreign/model.safetensors"}}))
+    assert "which is not there" in refusal(pickled)
+    (pickled / "config.json").write_text("[")
+    assert "config.json cannot be read" in refusal(pickled)
+    mute = edited(checkpoint, tmp_path / "mute")
+    (mute / "tokenizer.json").unlink()
+    assert "no tokenizer.json" in refusal(mute)
+    blind = edited(checkpoint, tmp_path / "blind", model_type="qwen2_vl")
+    assert "no preprocessor_config.json" in refusal(blind)
+
+
+def test_a_checkpoint_that_does_not_load_stops_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    torn = edited(checkpoint, tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes(b"torn")
+    failures = outcomes(Local("m", config_of(torn), PictureStore()), a_call("A"), a_call("B"))
+    for failure in failures:
+        assert isinstance(failure, CallerFault)
+        assert failure.misconfigured
+        assert "cannot be loaded" in failure.public
+
+
+def test_a_call_that_cannot_be_read_fails_alone(checkpoint: Path, tmp_path: Path) -> None:
+    store, (gone, fine) = write_pictures(tmp_path, 2)
+    store.path(gone.sha256).unlink()
+    good = a_call(fine, "What is it?")
+    calls = [good, a_call(gone, "What is it?"), a_call("x" * 2100), a_call("half \ud83d"), a_call(Picture("0" * 64, 32))]
+    reply, missing, long, half, unknown = outcomes(Local("m", config_of(checkpoint), store), *calls)
+    assert isinstance(reply, Reply)
+    assert isinstance(missing, CallerFault)
+    assert "can no longer be read" in str(missing)
+    assert isinstance(long, CallerFault)
+    assert "2048" in str(long)
+    assert "up to 12" in str(long)
+    assert isinstance(half, CallerFault)
+    assert "half a character" in str(half)
+    assert isinstance(unknown, CallerFault)
+    assert "no image" in str(unknown)
+
+
+def test_without_memory_for_all_there_are_fewer_at_once(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, pictures = write_pictures(tmp_path, 1)
+    calls = [a_call(pictures[0], "What is it?", temperature=0.7, draw=n) for n in range(7)]
+    provider = Local("m", config_of(checkpoint), store)
+    expected = [reply.text for reply in ask(provider, *calls)]
+    run, rows = InternVL.run, []
+
+    def tight(self: InternVL, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
+        rows.append(len(embeddings))
+        if len(embeddings) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, embeddings, *others)
+
+    monkeypatch.setattr(InternVL, "run", tight)
+    room = 2
+    assert [reply.text for reply in ask(provider, *calls)] == expected
+    assert max(rows) == 7
+    assert rows[-1] <= 2
+    room = 0
+    (failure,) = outcomes(provider, calls[0])
+    assert isinstance(failure, Transient)
+    assert "not memory enough for one call alone: lower" in failure.public
+
+
+def test_a_fault_of_the_model_fails_the_calls_under_way_and_no_others(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = InternVL.run
+    broken = [True]
+
+    def faulty(self: InternVL, *given: Any) -> torch.Tensor:
+        if broken:
+            broken.clear()
+            raise RuntimeError("a secret of the case")
+        return run(self, *given)
+
+    monkeypatch.setattr(InternVL, "run", faulty)
+
+    async def main() -> tuple[BaseException | None, Reply]:
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        try:
+            with pytest.raises(CallFailed) as caught:
+                await provider.complete(a_call("A"))
+            return caught.value, await provider.complete(a_call("A"))
+        finally:
+            await provider.close()
+
+    failure, reply = asyncio.run(main())
+    assert isinstance(failure, Transient)
+    assert failure.public == "m: RuntimeError while it generated"
+    assert len(reply.text) > 0
+
+
+def test_closing_ends_what_is_under_way(checkpoint: Path) -> None:
+    async def main() -> None:
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        asked = asyncio.create_task(provider.complete(a_call("A", max_tokens=2000)))
+        await asyncio.sleep(0.5)
+        await provider.close()
+        with pytest.raises(Transient, match="closed"):
+            await asked
+
+    asyncio.run(main())
+
+
+def test_entries_of_one_checkpoint_share_one_model(checkpoint: Path) -> None:
+    models = {
+        "short": config_of(checkpoint, max_tokens=8),
+        "long": config_of(checkpoint / ".." / checkpoint.name),
+        "coarse": config_of(checkpoint, max_tiles=1),
+    }
+    endpoints = build_endpoints(models, pictures=PictureStore(), catalogue=lambda: Catalogue(()))
+    assert endpoints["short"].provider is endpoints["long"].provider
+    assert endpoints["short"].limiter is endpoints["long"].limiter
+    assert endpoints["coarse"].provider is not endpoints["short"].provider
+    assert [max_tokens_of(models[name], 100) for name in models] == [8, 100, 100]
+
+
+def test_the_doctor_says_what_is_there(checkpoint: Path, tmp_path: Path) -> None:
+    async def look(config: LocalModel) -> list[tuple[str, bool | None, str]]:
+        return [(f.what, f.ok, f.detail) async for f in probe("m", config, ask=True, needs_image=True)]
+
+    there, asked = asyncio.run(look(config_of(checkpoint)))
+    assert there[:2] == ("checkpoint", True)
+    assert "InternVL" in there[2]
+    assert "GB" in there[2]
+    assert asked[:2] == ("image", True)
+    ((what, ok, detail),) = asyncio.run(look(config_of(tmp_path / "nowhere")))
+    assert (what, ok) == ("checkpoint", False)
+    assert "nowhere" in detail
+
+
+def team(path: str, **search: Any) -> dict[str, Any]:
+    return {
+        "models": {
+            "findings": {"provider": "offline", "model": "extractive/findings-first"},
+            "history": {"provider": "offline", "model": "extractive/history-first"},
+            "tiny": {"provider": "local", "path": path, "device": "cpu", "max_tokens": 12, "max_tiles": 1},
+            "match": {"provider": "offline", "model": "match/normalised"},
+        },
+        "search": {"mentors": ["findings", "history"], "interns": ["tiny"], "judge": "match", "restarts": 0, "depth": 2, **search},
+    }
+
+
+def test_a_path_is_found_from_the_configuration_file_and_costs_nothing(checkpoint: Path) -> None:
+    config = check_config(team(checkpoint.name, budget_usd=1.0), origin=checkpoint.parent / "search.yaml")
+    model = config.models["tiny"]
+    assert isinstance(model, LocalModel)
+    assert Path(model.path) == checkpoint
+    with pytest.raises(InputError, match=r"unknown key 'models.tiny.max_tile'; did you mean 'max_tiles'"):
+        data = team("x")
+        data["models"]["tiny"]["max_tile"] = 3
+        check_config(data, origin=Path("search.yaml"))
+
+
+def test_a_search_with_interns_in_this_process(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = write_sample(tmp_path / "world", count=3, size=48)
+    config = check_config(team(str(checkpoint), image_side=48), origin=tmp_path / "search.yaml")
+    summary = execute(sample.cases, config, tmp_path / "run")
+    assert summary.total == 3
+    assert summary.pending == summary.bad == 0
+    assert summary.halted is None
+    asked = {s.model: s for s in summary.spending}
+    assert asked["tiny"].calls > 6
+
+    def never(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(InternVL, "run", never)
+    again = execute(sample.cases, config, tmp_path / "run")
+    assert (again.total, again.unsolved, again.rejected, again.retained) == (3, summary.unsolved, summary.rejected, summary.retained)

@@ -13,7 +13,7 @@ from typing import Any
 from chiron.errors import InputError
 from chiron.terminal import printable
 
-FAMILIES = {"internvl": "InternVL (its form for transformers)", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
+FAMILIES = {"internvl": "InternVL", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 """What can be run, by the ``model_type`` of ``config.json``."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
@@ -48,6 +48,11 @@ class Checkpoint:
     def bytes(self) -> int:
         """What the weights take on disk."""
         return sum(path.stat().st_size for path in self.weights)
+
+    @property
+    def described(self) -> str:
+        """Where it is, what it is and how large, on one line."""
+        return f"{printable(str(self.folder))}: {FAMILIES[self.model_type]}, {self.bytes / 1e9:.3g} GB of weights"
 
     def fingerprint(self) -> str:
         """A SHA-256 (hex) over settings, tokenizer and weights. A file is read once a process, until it changes.
@@ -91,6 +96,9 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         )
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{shown} has no tokenizer.json: copy the tokenizer's files beside the weights")
+    if kind != "internvl" and not (folder / "preprocessor_config.json").is_file():
+        # Without it images would be shown at sizes that the model may not have been trained with.
+        raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings beside the weights")
     return Checkpoint(folder, str(kind), _weights(folder, shown))
 
 

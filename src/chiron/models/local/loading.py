@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import Qwen2VLImageProcessorPil
 
 from chiron.errors import InputError
 from chiron.models.config import LocalModel
@@ -11,6 +12,7 @@ from chiron.models.local.checkpoint import Checkpoint
 from chiron.models.local.family import Family
 from chiron.models.local.internvl import InternVL
 from chiron.models.local.prefixes import PrefixCache
+from chiron.models.local.qwen_vl import QwenVL
 
 _CPU_BYTES = 768 * 2**20
 """What encoded images and the beginnings of prompts may take on a CPU."""
@@ -47,7 +49,7 @@ def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[Family, PrefixCa
         model = model.eval().requires_grad_(False).to(device)
         room = _CPU_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 4
         family = _family(checkpoint, model, tokenizer, settings, room // 4)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+    except Exception as error:  # libraries fail at a broken checkpoint in many ways, at one too large in others
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{folder} cannot be loaded: {reason}") from error
     return family, PrefixCache(room - room // 4)
@@ -56,4 +58,5 @@ def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[Family, PrefixCa
 def _family(checkpoint: Checkpoint, model: Any, tokenizer: Any, settings: LocalModel, features_bytes: int) -> Family:
     if checkpoint.model_type == "internvl":
         return InternVL(model, tokenizer, max_tiles=settings.max_tiles, thumbnail=settings.thumbnail, features_bytes=features_bytes)
-    raise InputError(f"{checkpoint.model_type} is not supported")
+    processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint.folder, local_files_only=True)
+    return QwenVL(model, tokenizer, processor, features_bytes=features_bytes)

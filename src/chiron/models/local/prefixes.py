@@ -27,6 +27,11 @@ class PrefixCache:
         """``most_bytes``: of keys and values together."""
         self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
 
+    @property
+    def bytes(self) -> int:
+        """What is kept takes so much."""
+        return self._kept.bytes
+
     def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
         """Keys and values ``(layers, 2, heads, n, channels)`` of the first ``n`` of ``ids``, as many as are known."""
         known = self._kept.get(images)

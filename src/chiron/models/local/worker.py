@@ -125,7 +125,8 @@ class Worker:
         """Calls to begin now, while ``live`` others are under way; ``None`` when it is time to go. Waits only if nothing is under way."""
         with self._news:
             if not live:
-                self._most = self._batch
+                if not self._waiting:  # what was too much together is over
+                    self._most = self._batch
                 while not self._waiting and not self._closing:
                     self._news.wait()
         if not live and not self._closing:

@@ -1,0 +1,76 @@
+"""Qwen2-VL and Qwen2.5-VL: images of any shape, and positions of three axes (M-RoPE)."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from chiron.models.failures import CallerFault
+from chiron.models.local.dialogue import ChatFormat, DialogueTokens
+from chiron.models.local.family import Family, Seen
+from chiron.models.local.tiling import Tiling
+
+_IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+_SYSTEM = "You are a helpful assistant."
+"""What the published chat template says where nobody says otherwise."""
+
+
+class QwenVL(Family):
+    """A ``Qwen2VLForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``."""
+
+    axes: ClassVar[int] = 3
+    beside_image: ClassVar[str] = ""
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, *, features_bytes: int) -> None:
+        """``processor``: the checkpoint's ``Qwen2VLImageProcessorPil``.
+
+        Raises:
+            InputError: the tokenizer lacks a token, or the language model cannot be run.
+        """
+        self._processor = processor
+        dialogue = DialogueTokens(
+            tokenizer, tiling=Tiling(), tokens_per_tile=1, chat=ChatFormat(system=_SYSTEM), image_tokens=_IMAGE_TOKENS
+        )
+        super().__init__(model, tokenizer, dialogue, features_bytes=features_bytes)
+
+    def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:
+        """As :meth:`Family.encode`; the size is the processor's choice."""
+        del n_images
+        try:
+            seen = self._processor(images=[image.convert("RGB")], return_tensors="pt")
+        except ValueError as error:
+            raise CallerFault(f"an image of {image.width} x {image.height} pixels cannot be shown to this model: {error}") from error
+        sizes = seen["image_grid_thw"].to(self.device)
+        found = self.model.model.get_image_features(
+            pixel_values=seen["pixel_values"].to(self.device, self.dtype), image_grid_thw=sizes
+        ).pooler_output
+        merge = self.model.config.vision_config.spatial_merge_size
+        _, rows, columns = sizes[0].tolist()
+        return torch.cat(list(found)), (rows // merge, columns // merge)
+
+    def sharing(self, n_images: int) -> int:
+        """0: images are seen the same in any company."""
+        del n_images
+        return 0
+
+    def _positions(self, length: int, images: Sequence[Seen], spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], int]:
+        """Words count on, all axes alike; an image stands still in time, and its tokens have their row and column.
+
+        After an image, counting goes on one beyond its largest position: it takes as many as its longer side has tokens.
+        """
+        positions = np.empty((3, length), np.int64)
+        done = following = 0
+        for seen, (start, end) in zip(images, spans, strict=True):
+            positions[:, done:start] = np.arange(following, following + start - done)
+            following += start - done
+            rows, columns = seen.grid
+            row, column = np.divmod(np.arange(end - start), columns)
+            positions[:, start:end] = following + np.stack([np.zeros_like(row), row, column])
+            following += max(rows, columns)
+            done = end
+        positions[:, done:] = np.arange(following, following + length - done)
+        return positions, following + length - done
