@@ -27,4 +27,5 @@ class Share:
         n, p = self.of, self.value
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        # None right or all right: the end is there exactly, and rounding is not to move it.
+        return 0.0 if self.right == 0 else max(0.0, middle - half), 1.0 if self.right == n else min(1.0, middle + half)

@@ -1,0 +1,67 @@
+"""What the small model learns from: true to the world, free of what must stay unseen, and in the form in which an intern is asked."""
+
+from collections import Counter
+
+import pytest
+
+from chiron.mics.prompts import load_prompts
+from chiron.mics.reasoning import parse_reasoning
+from chiron.miniature.lessons import alignment_rows, answer_row, chain, steps_of, text_rows
+from chiron.miniature.purity import is_pure
+from chiron.phantom.casting import cast
+from chiron.phantom.split import split
+from chiron.phantom.world import COMBINATIONS, DIAGNOSES, World
+
+WORLD = World(3)
+PROMPTS = load_prompts()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:
+    world = World(seed)
+    parts = split(world)
+    assert sorted(map(repr, (*parts.seen, *parts.held_out))) == sorted(map(repr, COMBINATIONS))
+    assert Counter(world.diagnose(a) for a in parts.held_out) == dict.fromkeys(DIAGNOSES, 2)
+    for name, each in (("side", 6), ("size", 4), ("density", 4), ("margin", 6)):
+        assert set(Counter(getattr(a, name) for a in parts.held_out).values()) == {each}
+    assert split(World(seed)) == parts
+
+
+def test_stage_1_says_every_rule_and_shows_no_image() -> None:
+    rows = list(text_rows(WORLD, PROMPTS, copies=1, seed=0))
+    assert len({row["id"] for row in rows}) == len(rows) == 36 * 5
+    for row in rows:
+        assert row["images"] == []
+        *told, said = (turn["content"] for turn in row["messages"])
+        known = " ".join(told) + said
+        answer = parse_reasoning(said).answer
+        matching = [a for a in COMBINATIONS if all(step in known for step in steps_of(a))]
+        assert answer in {WORLD.diagnose(a) for a in matching}
+
+
+def test_stage_2_names_no_diagnosis() -> None:
+    castings = [cast(WORLD, index, seed=0, size=64) for index in range(72)]
+    for casting, row in zip(castings, alignment_rows(castings, PROMPTS, seed=0), strict=True):
+        text = " ".join(turn["content"] for turn in row["messages"])
+        assert not any(diagnosis in text for diagnosis in DIAGNOSES)
+        assert all(step in text for step in steps_of(casting.attributes))
+        assert row["messages"][-2]["content"].count("<image>") == len(casting.case.images) == len(row["images"])
+
+
+def test_stage_3_asks_as_an_intern_is_asked() -> None:
+    casting = cast(WORLD, 5, seed=0, size=64)
+    said = chain(casting.attributes, casting.case.answer)
+    row = answer_row(casting.case, PROMPTS, said)
+    asked = PROMPTS.intern(casting.case, (), ())
+    assert row["messages"][-2]["content"].removeprefix("<image>\n" * len(casting.case.images)) == asked[-1].text
+    assert row["messages"][-1] == {"role": "assistant", "content": said}
+    assert casting.case.answer not in row["messages"][-2]["content"]
+
+
+def test_a_path_is_pure_if_all_of_it_is_true_and_nothing_is_missing() -> None:
+    casting = cast(WORLD, 5, seed=0, size=64)
+    truth = set(steps_of(casting.attributes))
+    said = chain(casting.attributes, "X")
+    assert is_pure(said, truth)
+    assert not is_pure(said.replace(casting.attributes.side, "up"), truth)
+    assert not is_pure("\n".join(said.splitlines()[1:]), truth)
