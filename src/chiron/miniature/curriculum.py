@@ -17,22 +17,11 @@ REPLAYED = 0.5
 def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     """Stage 1 (the textbook in words) and stage 2 (images in words), all weights, from random ones."""
     batch = Batch(rows=scale.rows)
-    return Recipe(
-        name=f"miniature-{scale.name}",
-        scratch=Scratch(
-            tokenizer=str(data.tokenizer),
-            config=configuration(
-                data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers
-            ),
-        ),
-        adapter=None,
-        images=IMAGES,
-        sequence=SEQUENCE,
-        lines_at_once=scale.rows,
-        precision="fp32",
-        seed=seed,
-        workers=1,
-        checkpoint_every=500,
+    return _from_nothing(
+        data,
+        scale,
+        f"miniature-{scale.name}",
+        seed,
         stages=[
             Stage(
                 name="text",
@@ -53,6 +42,30 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
                 held_out="alignment-held-out.jsonl",
             ),
         ],
+    )
+
+
+def without_curriculum(data: Data, rows: str, scale: Scale, *, seed: int) -> Recipe:
+    """A file of rows from random weights, for as many steps as the three stages together."""
+    steps = scale.text_steps + scale.alignment_steps + scale.final_steps
+    stage = Stage(name="answers", data=rows, train="all", steps=steps, batch=Batch(rows=scale.rows), learning_rate=scale.learning_rate)
+    return _from_nothing(data, scale, f"miniature-{scale.name}-alone", seed, [stage])
+
+
+def _from_nothing(data: Data, scale: Scale, name: str, seed: int, stages: list[Stage]) -> Recipe:
+    config = configuration(data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers)
+    return Recipe(
+        name=name,
+        scratch=Scratch(tokenizer=str(data.tokenizer), config=config),
+        adapter=None,
+        images=IMAGES,
+        sequence=SEQUENCE,
+        lines_at_once=scale.rows,
+        precision="fp32",
+        seed=seed,
+        workers=1,
+        checkpoint_every=500,
+        stages=stages,
     )
 
 

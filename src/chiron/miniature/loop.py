@@ -15,7 +15,7 @@ from chiron.evaluation.intervals import Share
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.public import prepare_run
 from chiron.mics.running import Run, RunSummary
-from chiron.miniature.curriculum import first_stages, last_stage
+from chiron.miniature.curriculum import first_stages, last_stage, without_curriculum
 from chiron.miniature.data import Data, rows_of_paths, write_rows
 from chiron.miniature.scale import Scale
 from chiron.models.config import LocalModel
@@ -75,14 +75,14 @@ def team(intern: Path, data: Data, *, seed: int, policy: Literal["verified", "pa
     return check_config({"models": models, "search": chosen}, origin=Path("miniature.yaml"))
 
 
-def prepare_search(config: RunConfig, data: Data, run: Path) -> Run:
-    """The search over the cases of seen combinations, ready to be executed."""
-    return prepare_run(data.cases, config, run, images=data.images)
+def prepare_search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> Run:
+    """The search over the cases of seen combinations (or the first so many of them), ready to be executed."""
+    return prepare_run(data.cases, config, run, images=data.images, limit=limit)
 
 
-def search(config: RunConfig, data: Data, run: Path) -> RunSummary:
+def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> RunSummary:
     """The same, executed."""
-    return asyncio.run(prepare_search(config, data, run).execute())
+    return asyncio.run(prepare_search(config, data, run, limit=limit).execute())
 
 
 def write_retained(data: Data, run: Path, name: str) -> int:
@@ -93,6 +93,11 @@ def write_retained(data: Data, run: Path, name: str) -> int:
 def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
     """Stage 3 on a file of rows in the data folder; the folder of the model that comes out."""
     return _train(last_stage(base, rows, scale, name=name, seed=seed), data, out, watch)
+
+
+def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
+    """The rows of stage 3 from random weights, for as many steps as all three stages have: no curriculum."""
+    return _train(without_curriculum(data, rows, scale, seed=seed), data, out, watch)
 
 
 def measure(model: Path, data: Data, ledger: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from chiron.errors import DiskError
+from chiron.models.local.quiet import no_bars
 from chiron.training.metrics import read_metrics
 from chiron.training.plan import StagePlan
 from chiron.training.recipe import Recipe
@@ -37,7 +38,8 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
         if recipe.precision == "bf16":
             merged = merged.to(torch.bfloat16)
         shutil.rmtree(draft, ignore_errors=True)
-        merged.save_pretrained(draft, safe_serialization=True)
+        with no_bars():
+            merged.save_pretrained(draft, safe_serialization=True)
         tokenizer.save_pretrained(draft)
         (draft / "preprocessor_config.json").write_text(json.dumps(image_settings(recipe), indent=2) + "\n")
         (draft / "README.md").write_text(card(recipe, plans, hashes, out / "metrics.jsonl"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chiron.errors import InputError
+from chiron.models.local.quiet import no_bars
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 
@@ -52,9 +53,10 @@ def load_base(recipe: Recipe) -> Loaded:
     else:
         source = str(recipe.base)
         try:
-            model = InternVLForConditionalGeneration.from_pretrained(
-                source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
-            )
+            with no_bars():
+                model = InternVLForConditionalGeneration.from_pretrained(
+                    source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
+                )
             tokenizer = AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             hint = "; 'chiron convert' makes one of an original internvl_chat checkpoint" if Path(source).is_dir() else ""
