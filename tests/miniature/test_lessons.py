@@ -6,7 +6,7 @@ import pytest
 
 from chiron.mics.prompts import load_prompts
 from chiron.mics.reasoning import parse_reasoning
-from chiron.miniature.lessons import alignment_rows, answer_row, chain, steps_of, text_rows
+from chiron.miniature.lessons import alignment_rows, answer_row, chain, steps_of, text_rows, worked_rows
 from chiron.miniature.purity import is_pure
 from chiron.phantom.casting import cast
 from chiron.phantom.split import split
@@ -46,6 +46,16 @@ def test_stage_2_names_no_diagnosis() -> None:
         assert not any(diagnosis in text for diagnosis in DIAGNOSES)
         assert all(step in text for step in steps_of(casting.attributes))
         assert row["messages"][-2]["content"].count("<image>") == len(casting.case.images) == len(row["images"])
+
+
+def test_worked_examples_go_on_to_the_diagnosis_from_where_somebody_left_off() -> None:
+    castings = [cast(WORLD, index, seed=0, size=64, among=split(WORLD).seen) for index in range(48)]
+    for casting, row in zip(castings, worked_rows(castings, PROMPTS, seed=0), strict=True):
+        asked, said = (turn["content"] for turn in row["messages"][-2:])
+        assert parse_reasoning(said).answer == casting.case.answer
+        assert casting.case.answer not in asked
+        for step in steps_of(casting.attributes):
+            assert (step in asked) != (step in said)
 
 
 def test_stage_3_asks_as_an_intern_is_asked() -> None:

@@ -68,6 +68,9 @@ def run_seed(folder: Path, scale: Scale, seed: int) -> dict[str, Any]:
     for name, rows in stage_3(data, folder, seed):
         file = f"arm-{name.replace(' ', '-')}.jsonl"
         write_rows(data.folder / file, rows)
+        if not rows:  # a search may retain nothing; that is a result, and there is nothing to train on
+            results["arms"][name] = {"rows": 0, "pure": 0, "seen": None, "held_out": None}
+            continue
         out = folder / file.removesuffix(".jsonl")
         if name == "no curriculum":
             model = loop.train_alone(data, file, scale, out, seed=seed)

@@ -31,7 +31,7 @@ def _arm(result: dict[str, Any], name: str) -> tuple[float | None, ...] | None:
     if name.startswith("("):
         return None, None, result["base"]["seen"], result["base"]["held_out"]
     arm = result["arms"].get(name)
-    return None if arm is None else (arm["rows"], arm["pure"] / arm["rows"], arm["seen"], arm["held_out"])
+    return None if arm is None else (arm["rows"], arm["pure"] / arm["rows"] if arm["rows"] else None, arm["seen"], arm["held_out"])
 
 
 def _search(found: dict[str, Any] | None) -> tuple[float | None, ...] | None:

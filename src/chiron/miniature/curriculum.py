@@ -16,7 +16,6 @@ REPLAYED = 0.5
 
 def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     """Stage 1 (the textbook in words) and stage 2 (images in words), all weights, from random ones."""
-    batch = Batch(rows=scale.rows)
     return _from_nothing(
         data,
         scale,
@@ -28,7 +27,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
                 data="text.jsonl",
                 train="all",
                 steps=scale.text_steps,
-                batch=batch,
+                batch=Batch(rows=scale.text_rows),
                 learning_rate=scale.learning_rate,
             ),
             Stage(
@@ -37,7 +36,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
                 train="all",
                 replay={"text": 0.15},
                 steps=scale.alignment_steps,
-                batch=batch,
+                batch=Batch(rows=scale.rows),
                 learning_rate=scale.learning_rate,
                 held_out="alignment-held-out.jsonl",
             ),

@@ -10,7 +10,7 @@ from typing import Any
 from chiron.cases.case import Case
 from chiron.files import write_atomically
 from chiron.mics.prompts import Prompts, load_prompts
-from chiron.miniature.lessons import alignment_rows, answer_row, chain, text_rows
+from chiron.miniature.lessons import alignment_rows, answer_row, chain, text_rows, worked_rows
 from chiron.miniature.scale import Scale
 from chiron.phantom.apprentice import SIDE, write_tokenizer
 from chiron.phantom.casting import Casting, cast
@@ -80,15 +80,18 @@ def make_data(folder: Path, scale: Scale, *, seed: int) -> Data:
         castings(scale.evaluated, 3, parts.seen, "new-seen"),
         castings(scale.evaluated, 4, parts.held_out, "new-held-out"),
     )
+    worked = castings(scale.worked, 6, parts.seen, "worked")
     unaligned = castings(max(1, scale.evaluated // 2), 5, COMBINATIONS, "unaligned")
     prompts = data.loaded_prompts()
     if (folder / "cases.jsonl").is_file():  # written last: where it stands, all stands
         return data
-    for group in (aligned, unaligned, data.seen, data.seen_evaluated, data.held_out_evaluated):
+    for group in (aligned, worked, unaligned, data.seen, data.seen_evaluated, data.held_out_evaluated):
         write_castings(group, data.images)
     write_textbook(world, folder / "textbook.jsonl")
     text = write_rows(folder / "text.jsonl", text_rows(world, prompts, copies=TEXT_COPIES, seed=seed))
-    described = write_rows(folder / "alignment.jsonl", alignment_rows(aligned, prompts, seed=seed))
+    described = write_rows(
+        folder / "alignment.jsonl", [*alignment_rows(aligned, prompts, seed=seed), *worked_rows(worked, prompts, seed=seed)]
+    )
     write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))

@@ -1,8 +1,8 @@
 """What the small model learns before it sees a diagnosis: the textbook in words (stage 1), and images in words (stage 2).
 
 Rows are written in the very form in which an intern is asked, so that a model of these two stages can be one: question, and reasoning that
-somebody has begun. Stage 1 knows every rule and no image; stage 2 shows every combination and names no diagnosis. That both be put
-together for an image is what stage 3 is for, and what is measured on the combinations that it leaves out.
+somebody has begun. Stage 1 knows every rule and no image; stage 2 shows every combination, and but for a few worked examples of seen ones it names no
+diagnosis. That both be put together for an image is what stage 3 is for, and what is measured on the combinations that it leaves out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,14 +57,24 @@ def text_rows(world: World, prompts: Prompts, *, copies: int, seed: int) -> Iter
 
 
 def alignment_rows(castings: Sequence[Casting], prompts: Prompts, *, seed: int) -> Iterator[dict[str, Any]]:
-    """Stage 2: an image a row, and its attributes from where somebody left off; all combinations, no diagnosis."""
+    """Stage 2: a case a row, and its attributes from where somebody left off; all combinations, no diagnosis."""
     rng = np.random.default_rng([seed, 2])
     for casting in castings:
-        given = int(rng.integers(len(ATTRIBUTES))) if rng.random() < 0.5 else 0
+        given = int(rng.integers(1, len(ATTRIBUTES))) if rng.random() < 0.25 else 0
         steps = steps_of(casting.attributes)
         case = Case(id=casting.case.id, question=DESCRIBE, answer="", images=casting.case.images)
         messages = prompts.intern(case, _places(case), steps[:given])
         yield row(casting.case.id, messages, case.images, render_steps(steps[given:], first=given + 1))
+
+
+def worked_rows(castings: Sequence[Casting], prompts: Prompts, *, seed: int) -> Iterator[dict[str, Any]]:
+    """The few rows of stage 2 that go on to the diagnosis, from where somebody left off; of seen combinations only."""
+    rng = np.random.default_rng([seed, 3])
+    for casting in castings:
+        given = int(rng.integers(len(ATTRIBUTES) + 1))
+        said = chain(casting.attributes, casting.case.answer).split("\n", given)[-1]
+        messages = prompts.intern(casting.case, _places(casting.case), steps_of(casting.attributes)[:given])
+        yield row(casting.case.id, messages, casting.case.images, said)
 
 
 def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:

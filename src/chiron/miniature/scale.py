@@ -9,7 +9,10 @@ class Scale:
 
     name: str
     images: int
-    """Stage 2: images in words."""
+    """Stage 2: cases whose images are put into words."""
+    worked: int
+    """Stage 2: worked examples beside them, of seen combinations, that go on from the words to the diagnosis. Without any, a model that was
+    never shown a diagnosis with an image stops before it, and can be no intern."""
     cases: int
     """Of seen combinations, for the search and stage 3."""
     evaluated: int
@@ -24,15 +27,27 @@ class Scale:
     """Width of the model's two towers."""
     vision_layers: int = 4
     language_layers: int = 2
+    text_rows: int = 32
+    """Rows a step in stage 1."""
     rows: int = 16
-    """Rows a step."""
-    learning_rate: float = 1.5e-3
+    """Rows a step in the other two."""
+    learning_rate: float = 2e-3
     """Of the first two stages; half of it in the third."""
 
 
-FULL = Scale("full", images=8_000, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=400)
-QUICK = Scale("quick", images=2_000, cases=120, evaluated=120, text_steps=150, alignment_steps=500, final_steps=100)
+FULL = Scale("full", images=8_000, worked=240, cases=600, evaluated=240, text_steps=400, alignment_steps=2800, final_steps=300)
+QUICK = Scale("quick", images=2_000, worked=120, cases=120, evaluated=120, text_steps=300, alignment_steps=500, final_steps=80)
 TINY = Scale(
-    "tiny", images=24, cases=6, evaluated=6, text_steps=2, alignment_steps=2, final_steps=2, hidden=32, vision_layers=1, language_layers=1
+    "tiny",
+    images=24,
+    worked=2,
+    cases=6,
+    evaluated=6,
+    text_steps=2,
+    alignment_steps=2,
+    final_steps=2,
+    hidden=32,
+    vision_layers=1,
+    language_layers=1,
 )
 """Sees everything run once; learns nothing."""
