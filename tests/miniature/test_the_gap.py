@@ -1,0 +1,105 @@
+"""The miniature's claim at a size that a test can afford: where a diagnosis was never shown, steps lead to it and bare answers don't.
+
+Looks are words here, each attribute's value a made-up one, since a vision tower takes minutes to learn: all else is the real thing (the
+trainer's stages, the provider ``local``, the comparison of answers).
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chiron.cases.case import Case
+from chiron.evaluation.answering import Question, answer_all
+from chiron.mics.prompts import Prompts, load_prompts
+from chiron.mics.reasoning import render_reasoning, render_steps
+from chiron.miniature.curriculum import IMAGES
+from chiron.miniature.data import write_rows
+from chiron.miniature.lessons import ATTRIBUTES, DESCRIBE, chain, row, steps_of, text_rows
+from chiron.models.config import LocalModel
+from chiron.phantom.apprentice import configuration, write_tokenizer
+from chiron.phantom.split import split
+from chiron.phantom.wording import QUESTIONS
+from chiron.phantom.world import COMBINATIONS, Attributes, World
+from chiron.training.recipe import Batch, Recipe, Scratch, Stage
+from chiron.training.session import prepare, train
+
+pytestmark = pytest.mark.slow
+
+WORLD = World(0)
+LOOKS = {
+    name: {
+        value: f"{start}{end}" for value, end in zip(sorted({getattr(a, name) for a in COMBINATIONS}), ("ama", "olo", "iti"), strict=False)
+    }
+    for name, start in zip(ATTRIBUTES, ("Zb", "Kr", "Vl", "Dw"), strict=True)
+}
+
+
+def looks(attributes: Attributes) -> str:
+    return "Seen: " + " ".join(LOOKS[name][getattr(attributes, name)] for name in ATTRIBUTES) + "."
+
+
+def asked(prompts: Prompts, attributes: Attributes, question: str) -> Case:
+    return Case(id="x", question=f"{looks(attributes)} {question}", answer=WORLD.diagnose(attributes), images=())
+
+
+def described(prompts: Prompts) -> Iterator[dict[str, Any]]:
+    for number in range(10):
+        for index, a in enumerate(COMBINATIONS):
+            yield row(f"d{number}-{index}", prompts.intern(asked(prompts, a, DESCRIBE), (), ()), (), render_steps(steps_of(a)))
+
+
+def diagnosed(prompts: Prompts, among: Sequence[Attributes], *, steps: bool) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        for index, a in enumerate(among):
+            question = QUESTIONS[int(rng.integers(len(QUESTIONS)))]
+            answer = WORLD.diagnose(a)
+            said = chain(a, answer) if steps else render_reasoning((), answer)
+            yield row(f"a{number}-{index}", prompts.intern(asked(prompts, a, question), (), ()), (), said)
+
+
+def stage(name: str, steps: int, rate: float, **replay: float) -> Stage:
+    return Stage(name=name, data=f"{name}.jsonl", train="all", steps=steps, batch=Batch(rows=32), learning_rate=rate, replay=replay)
+
+
+def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: Path) -> None:
+    from importlib.resources import files
+
+    folder = files("chiron.miniature") / "prompts"
+    prompts = load_prompts({name: Path(str(folder / f"{name}.txt")) for name in ("intern_system", "intern", "intern_prefix")})
+    parts = split(WORLD)
+    data = {
+        "text": list(text_rows(WORLD, prompts, copies=8, seed=0)),
+        "looks": list(described(prompts)),
+        "steps": list(diagnosed(prompts, parts.seen, steps=True)),
+        "bare": list(diagnosed(prompts, parts.seen, steps=False)),
+    }
+    for name, rows in data.items():
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    write_tokenizer((turn["content"] for rows in data.values() for r in rows for turn in r["messages"]), tmp_path / "tokenizer")
+    config = configuration(tmp_path / "tokenizer", hidden=96, vision_layers=1, language_layers=2)
+    settings: dict[str, Any] = {
+        "adapter": None, "images": IMAGES, "sequence": 192, "lines_at_once": 32, "precision": "fp32", "checkpoint_every": 10_000,
+    }  # fmt: skip
+    first = Recipe(
+        name="first",
+        scratch=Scratch(tokenizer=str(tmp_path / "tokenizer"), config=config),
+        stages=[stage("text", 350, 3e-3), stage("looks", 120, 2e-3, text=0.3)],
+        **settings,
+    )
+    base = train(prepare(first, tmp_path), tmp_path / "base").model
+    right = {}
+    for arm in ("steps", "bare"):
+        last = Recipe(name=arm, base=str(base), earlier={"looks": "looks.jsonl"}, stages=[stage(arm, 80, 1e-3, looks=0.3)], **settings)
+        model = LocalModel(provider="local", path=str(train(prepare(last, tmp_path), tmp_path / arm).model))
+        for part in ("seen", "held_out"):
+            cases = [asked(prompts, a, QUESTIONS[0]) for a in getattr(parts, part)]
+            answers = asyncio.run(answer_all(cases, model, Question(prompts, tmp_path, 64), tmp_path / f"{arm}-{part}.sqlite"))
+            right[arm, part] = sum(a.correct for a in answers) / len(answers)
+    assert right["steps", "seen"] > 0.8
+    assert right["bare", "seen"] > 0.8
+    assert right["steps", "held_out"] > right["bare", "held_out"] + 0.3
