@@ -1,8 +1,9 @@
 """What the small model learns before it sees a diagnosis: the textbook in words (stage 1), and images in words (stage 2).
 
 Rows are written in the very form in which an intern is asked, so that a model of these two stages can be one: question, and reasoning that
-somebody has begun. Stage 1 knows every rule and no image; stage 2 shows every combination, and but for a few worked examples of seen ones it names no
-diagnosis. That both be put together for an image is what stage 3 is for, and what is measured on the combinations that it leaves out.
+somebody has begun. Stage 1 knows every rule and no image; stage 2 shows every combination, and but for a few worked examples of seen ones
+it names no diagnosis. That both be put together for an image is what stage 3 is for, and what is measured on the combinations that it
+leaves out.
 """
 
 from collections.abc import Iterator, Sequence

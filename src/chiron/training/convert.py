@@ -6,6 +6,7 @@ compute the same function of the same numbers, so going over and back is exact: 
 """
 
 import errno
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def detect(path: Path) -> Layout:
     Raises:
         InputError: there is no such folder, or it holds no InternVL checkpoint.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"{path} is no folder: name one with a checkpoint's files (hf download fetches a published one)")
     if not (path / "config.json").is_file():
         raise InputError(f"{path} has no config.json: it is no checkpoint")
