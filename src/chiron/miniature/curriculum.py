@@ -10,8 +10,8 @@ from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
 IMAGES = Images(tile=SIDE, max_tiles=1, thumbnail=False)
 SEQUENCE = 192
 """Tokens of a packed line: two rows or three. Longer lines cost attention, and on a CPU nothing is won by them."""
-REPLAYED = 0.5
-"""Share of stage 3 that is stage 2 over again: a model that small forgets what it does not do."""
+REPLAYED = {"alignment": 0.4, "text": 0.2}
+"""Shares of stage 3 that are the earlier stages over again: a model that small forgets what it does not do, looks and rules alike."""
 
 
 def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
@@ -69,7 +69,7 @@ def _from_nothing(data: Data, scale: Scale, name: str, seed: int, stages: list[S
 
 
 def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> Recipe:
-    """Stage 3 on a file of rows, from a model of the first two stages; half of it is stage 2 replayed."""
+    """Stage 3 on a file of rows, from a model of the first two stages, which are replayed in it."""
     batch = Batch(rows=scale.rows)
     return Recipe(
         name=f"miniature-{scale.name}-{name}",
@@ -82,13 +82,13 @@ def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> 
         seed=seed,
         workers=1,
         checkpoint_every=500,
-        earlier={"alignment": "alignment.jsonl"},
+        earlier={"alignment": "alignment.jsonl", "text": "text.jsonl"},
         stages=[
             Stage(
                 name="answers",
                 data=rows,
                 train="all",
-                replay={"alignment": REPLAYED},
+                replay=REPLAYED,
                 steps=scale.final_steps,
                 batch=batch,
                 learning_rate=scale.learning_rate / 2,
