@@ -65,6 +65,10 @@ def run_seed(folder: Path, scale: Scale, seed: int) -> dict[str, Any]:
     for name, changes in SEARCHES.items():
         results["searches"][name] = _searched(folder / f"search-{name}", base, data, seed, changes)
         keep()
+    for name, changes in VARIATIONS.items():
+        run = folder / f"search-{name.replace(' ', '-')}"
+        results["searches"][name] = _searched(run, base, data, seed, changes, limit=VARIED_CASES)
+        keep()
     for name, rows in stage_3(data, folder, seed):
         file = f"arm-{name.replace(' ', '-')}.jsonl"
         write_rows(data.folder / file, rows)
@@ -78,10 +82,6 @@ def run_seed(folder: Path, scale: Scale, seed: int) -> dict[str, Any]:
             model = loop.train_last(base, data, file, scale, out, name="arm", seed=seed)
         pure = sum(is_pure(row["messages"][-1]["content"], truth) for row, truth in _with_truth(rows, data))
         results["arms"][name] = {"rows": len(rows), "pure": pure, **_measured(model, data, out)}
-        keep()
-    for name, changes in VARIATIONS.items():
-        run = folder / f"search-{name.replace(' ', '-')}"
-        results["searches"][name] = _searched(run, base, data, seed, changes, limit=VARIED_CASES)
         keep()
     return results
 

@@ -91,7 +91,7 @@ def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> 
                 replay=REPLAYED,
                 steps=scale.final_steps,
                 batch=batch,
-                learning_rate=scale.learning_rate / 2,
+                learning_rate=scale.final_learning_rate,
             )
         ],
     )

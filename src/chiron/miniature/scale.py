@@ -32,10 +32,12 @@ class Scale:
     rows: int = 16
     """Rows a step in the other two."""
     learning_rate: float = 2e-3
-    """Of the first two stages; half of it in the third."""
+    """Of the first two stages."""
+    final_learning_rate: float = 3e-4
+    """Of stage 3. A higher one teaches it which combinations there are, and so not to see the others."""
 
 
-FULL = Scale("full", images=8_000, worked=240, cases=600, evaluated=240, text_steps=400, alignment_steps=2800, final_steps=300)
+FULL = Scale("full", images=8_000, worked=240, cases=600, evaluated=240, text_steps=400, alignment_steps=2800, final_steps=200)
 QUICK = Scale("quick", images=2_000, worked=120, cases=120, evaluated=120, text_steps=300, alignment_steps=500, final_steps=80)
 TINY = Scale(
     "tiny",
