@@ -59,7 +59,8 @@ def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
         raise InputError(f"{kind} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise InputError(f"{kind} {path} is nested too deeply: no {kind} needs more than a few levels") from error
-    except ValueError as error:
-        # Dates and numbers that look like some and are none: 2001-99-99, or an integer of five thousand digits.
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        # Tags that their values do not fit (!!bool foo), at which PyYAML stumbles in many ways; dates and numbers that look like some and
+        # are none: 2001-99-99, or an integer of five thousand digits.
         raise InputError(f"{kind} {path} holds a value that is none: {error}; put text in quotes") from error
     return value

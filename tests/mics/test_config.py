@@ -153,3 +153,11 @@ def test_addresses_of_every_kind_are_taken(tmp_path: Path, url: str) -> None:
     data = changed("models.judge.headers", {"HTTP-Referer": "https://x.example", "X-Title": "chiron"})
     data["models"]["judge"].update(base_url=url, api_key_env="SOME_KEY", api_key_header="api-key")
     load_config(write_config(tmp_path / "c.yaml", data))
+
+
+@pytest.mark.parametrize("value", ["!!bool foo", "!!int ''", "!!float ''", "!!timestamp foo"])
+def test_values_that_are_none_of_their_kind_are_named(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"models: {value}")
+    with pytest.raises(InputError, match="holds a value that is none"):
+        load_config(path)

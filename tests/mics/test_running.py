@@ -348,6 +348,33 @@ def test_another_file_of_cases_is_refused_before_anything_is_lost(tmp_path: Path
         assert endpoint.seen.requests == asked
 
 
+def test_a_part_of_another_file_is_refused_too(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({**line, "id": f"other-{n}"}) + "\n" for n, line in enumerate(lines(cases))))
+    with Endpoint(simulation(cases).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        with pytest.raises(InputError, match="choose another --run"):
+            execute(other, config, tmp_path / "run", limit=1)
+
+
+def test_a_part_of_the_file_leaves_bad_lines_of_the_rest_on_record(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 4)
+    text = cases.read_text().splitlines(keepends=True)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        cases.write_text("".join([*text[:3], "{broken\n", text[3]]))
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "run")
+        before = files(tmp_path / "run")
+        assert "bad_case" in before[1]
+        execute(cases, config, tmp_path / "run", limit=2)
+        assert files(tmp_path / "run") == before
+        cases.write_text("".join(text))
+        execute(cases, config, tmp_path / "run")
+        assert "bad_case" not in files(tmp_path / "run")[1]
+
+
 def test_results_that_leave_with_their_cases_are_counted(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:

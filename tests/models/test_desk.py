@@ -448,6 +448,25 @@ def test_what_is_left_of_many_sums_is_no_call_in_flight() -> None:
     asyncio.run(main())
 
 
+def test_stopping_sends_nothing_that_was_waiting_for_the_budget(tmp_path: Path) -> None:
+    provider = Scripted(lambda call, _: Reply("ok", usage=Usage(1, 1)), seconds=0.2)
+    endpoint = endpoint_of(provider, concurrency=40, price=Price(input=1e6, output=0.0))
+    most = endpoint.most_it_can_cost(a_call("0"))
+    desk = Desk({"m": endpoint}, Ledger.open(tmp_path / "l.sqlite"), Budget(2.5 * most))
+
+    async def main() -> None:
+        calls = [asyncio.create_task(desk.ask(a_call(str(n)))) for n in range(10)]
+        await asyncio.sleep(0.1)
+        assert len(provider.asked) == 2
+        desk.stop()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await desk.drain()
+        await desk.close()
+
+    asyncio.run(main())
+    assert len(provider.asked) == 2
+
+
 def test_a_call_dropped_while_under_way_counts_against_the_budget(tmp_path: Path) -> None:
     desk = Desk({"m": endpoint_of(Scripted(echo, seconds=5.0), price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(100.0))
 

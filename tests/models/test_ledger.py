@@ -220,3 +220,12 @@ def test_reading_goes_on_beside_writing(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "l.sqlite") as writer, Ledger.read(tmp_path / "l.sqlite") as reader:
         writer.put(a_call(), Reply("x"))
         assert reader.get(a_call().key) == Reply("x")
+
+
+def test_a_ledger_from_before_there_were_facts_is_as_good_as_any(tmp_path: Path) -> None:
+    path = filled(tmp_path / "old.sqlite")
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE facts")
+    with Ledger.open(path) as ledger:
+        assert ledger.remember("identity", "x") == "x"
+        assert ledger.remember("identity", "y") == "x"

@@ -32,8 +32,13 @@ def conduct(run: Run) -> RunSummary:
     async def execute() -> RunSummary:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
+        asked = False
+
         def obey() -> None:
-            if run.desk is not None and run.desk.halted is None:
+            nonlocal asked
+            # A run may have halted by itself, and yet wait for what it has paid for: only a person's second word drops that.
+            if run.desk is not None and not asked:
+                asked = True
                 run.stop()
                 console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
             elif task is not None:
@@ -78,7 +83,7 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
         case reason:
             console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
             code = 2 if isinstance(reason, Misconfigured | DiskError) else 3
-    if summary.total == summary.bad:
+    if summary.total == summary.bad and not summary.retained + summary.rejected + summary.unsolved + summary.pending:
         raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
     sys.exit(code)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chiron.cases.case import Case
-from chiron.cases.images import ImageFolder
+from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.mics.panel import together
 from chiron.mics.prompts import Prompts
 from chiron.mics.reasoning import parse_reasoning
 from chiron.models.assembly import build_endpoint
@@ -64,7 +65,7 @@ async def answer_all(
         watch: called with the number of cases answered so far.
 
     Raises:
-        InputError: the model, the ledger or an image cannot be used.
+        InputError: the model or the ledger cannot be used; a case whose image cannot be is answered with a ``problem``.
         Halted: the endpoint is down or refuses every call.
         DiskError: the disk is full.
     """
@@ -74,10 +75,10 @@ async def answer_all(
 
     async def one(case: Case, desk: Desk, rank: int) -> Answered:
         nonlocal done
-        call = await asyncio.to_thread(_call, case, endpoint.provider.identity, model, question, pictures, folder)
         try:
+            call = await asyncio.to_thread(_call, case, endpoint.provider.identity, model, question, pictures, folder)
             reply = await desk.ask(call, rank)
-        except CallFailed as failure:
+        except (CallFailed, ImageProblem) as failure:
             return Answered(case, None, None, correct=False, problem=str(failure))
         finally:
             done += 1
@@ -88,9 +89,12 @@ async def answer_all(
     with Ledger.open(ledger) as kept:
         desk = Desk({"model": endpoint}, kept)
         try:
-            return await asyncio.gather(*(one(case, desk, rank) for rank, case in enumerate(cases)))
+            # All of it is waited for, and what is under way is received: it is being paid for.
+            answered = await together(one(case, desk, rank) for rank, case in enumerate(cases))
+            await desk.drain()
         finally:
             await desk.close()
+    return answered
 
 
 def _call(case: Case, identity: str, model: AnyModel, question: Question, pictures: PictureStore, folder: ImageFolder) -> Call:

@@ -133,7 +133,11 @@ class RunDirectory:
             InputError: the ledger is of a run of another identity; says what differs.
             DiskError: the disk is full.
         """
-        self._need_same(json.loads(ledger.remember("identity", json.dumps(identity))), identity)
+        try:
+            known = json.loads(ledger.remember("identity", json.dumps(identity)))
+        except ValueError as error:
+            raise InputError(f"{self.ledger} is damaged: what it says of its run cannot be read ({error}): choose another --run") from error
+        self._need_same(known, identity)
 
     def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
         if known != identity:

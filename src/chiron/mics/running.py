@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +16,13 @@ from chiron.mics.progress import Progress
 from chiron.mics.result import Outcome, Reason, SearchResult
 from chiron.mics.rundir import RunDirectory
 from chiron.mics.search import search
+from chiron.mics.selection import Selection
 from chiron.mics.setup import Setup
 from chiron.models.budget import Budget
 from chiron.models.call import Picture
 from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault, Halted
-from chiron.models.ledger import Ledger, Spending, StoredResult
+from chiron.models.ledger import Ledger, ResultHead, Spending, StoredResult
 
 _DERIVE_EVERY = 30.0
 """Seconds between rewrites of the derived files, at least; longer where writing them takes long."""
@@ -90,21 +91,27 @@ class Run:
                     await self._search_all(self.desk)
                     await self.desk.drain()
                 finally:
-                    await self.desk.close()
-                    self.directory.write_derived(ledger)
+                    try:
+                        await self.desk.close()
+                    finally:
+                        self.directory.write_derived(ledger)
                 return self._summary(ledger)
 
     async def _search_all(self, desk: Desk) -> None:
         self.progress.total = self.setup.selection.count()
-        desk.ledger.drop_results(Outcome.BAD_CASE)
         known = desk.ledger.result_heads()
+        bad_before = {head.position: label for label, head in known.items() if head.outcome == Outcome.BAD_CASE}
         places = asyncio.Semaphore(self.setup.config.search.cases_in_flight)
         derive = asyncio.create_task(self._derive_now_and_then(desk))
         self.progress.began = time.monotonic()
         try:
             async with asyncio.TaskGroup() as group:
                 for rank, (position, case) in enumerate(self.setup.selection):
+                    if (label := bad_before.get(position)) is not None:  # it may be another now, and is found bad anew if it is not
+                        known.pop(label, None)
+                        desk.ledger.drop_result(label)
                     if isinstance(case, BadCase):
+                        known.pop(case.label, None)
                         self._record_bad(desk, position, case.label, case)
                         continue
                     head = known.pop(case.id, None)
@@ -132,21 +139,22 @@ class Run:
     def _check_cases(self, ledger: Ledger) -> None:
         """A directory whose cases are of another file than this one is more likely a slip of the hand than a change of mind."""
         run, now = self.directory.read_run(), str(self.setup.selection.cases.resolve())
-        if run is None or run.get("cases") in {None, now} or not self.setup.selection.is_whole:
+        if run is None or run.get("cases") in (None, now):
             return
         known = {name for name, head in ledger.result_heads().items() if head.outcome != Outcome.BAD_CASE}
-        gone = len(known - {case.id for _, case in self.setup.selection if isinstance(case, Case)})
+        # The whole file, whatever part of it is searched now: the directory is then one of this file.
+        gone = len(known - {case.id for _, case in Selection(self.setup.selection.cases) if isinstance(case, Case)})
         if 2 * gone > len(known):
             raise InputError(
                 f"{self.directory.path} holds results of {len(known)} cases of {run['cases']}, and {gone} of them are not in {now}:"
                 " choose another --run"
             )
 
-    def _drop(self, desk: Desk, gone: Iterable[str]) -> None:
+    def _drop(self, desk: Desk, gone: Mapping[str, ResultHead]) -> None:
         """Forget the results of cases that left the file, and say so."""
-        for case_id in gone:
+        for case_id, head in gone.items():
             desk.ledger.drop_result(case_id)
-            self._dropped += 1
+            self._dropped += head.outcome != Outcome.BAD_CASE
         if self._dropped:
             desk.note(
                 "\0dropped",

@@ -14,6 +14,7 @@ from chiron.miniature.data import Data, make_data
 from chiron.miniature.loop import Measured
 from chiron.miniature.purity import Purity, purity
 from chiron.miniature.scale import Scale
+from chiron.models.failures import Stopping
 from chiron.training.metrics import HeldOut, StepMetrics
 
 
@@ -75,6 +76,7 @@ def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[R
     Raises:
         InputError: the folder holds something else, or the search ended with nothing to train on.
         DiskError: the disk is full.
+        KeyboardInterrupt: a person stopped the search; what it has is kept.
     """
     clock = _Clock()
     teller.part(f"drawing {scale.images + scale.cases + 2 * scale.evaluated:,} cases, and writing the rows of stages 1 and 2")
@@ -86,8 +88,10 @@ def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[R
     teller.part(f"searching {scale.cases} cases: three specialist mentors that err, the model of stage 2 as intern")
     run = folder / "search"
     summary = conduct(loop.prepare_search(loop.team(base, data, seed=seed), data, run))
-    if summary.halted is not None:
-        raise InputError(f"the search stopped: {summary.halted}; run the same command again to go on")
+    if isinstance(summary.halted, Stopping):
+        raise KeyboardInterrupt
+    if summary.halted is not None or summary.pending:
+        raise InputError(f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to go on")
     clock.lap("search")
     retained = loop.write_retained(data, run, "retained.jsonl")
     if not retained:

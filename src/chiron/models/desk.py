@@ -167,6 +167,17 @@ class Desk:
         for endpoint in self.endpoints.values():
             await endpoint.provider.close()
 
+    async def _reserve(self, call: Call, endpoint: Endpoint) -> Reservation:
+        """Set the most aside that the call can cost; while it waited for that, the run may have halted, or a surprise have raised it."""
+        while True:
+            most = endpoint.most_it_can_cost(call)
+            if self.halted is not None:
+                raise self.halted.with_traceback(None)
+            reservation = await self.budget.reserve(most)
+            if not self._stopped.is_set() and endpoint.most_it_can_cost(call) <= most:
+                return reservation
+            await reservation.settle(0.0)
+
     def _forget(self, key: str, task: asyncio.Task[Reply]) -> None:
         self._pending.pop(key, None)
         if not task.cancelled():
@@ -179,9 +190,7 @@ class Desk:
 
         async def attempt() -> Reply:
             async with endpoint.limiter.slot(rank) as epoch:
-                if self.halted is not None:
-                    raise self.halted.with_traceback(None)
-                reservation = await self.budget.reserve(endpoint.most_it_can_cost(call))
+                reservation = await self._reserve(call, endpoint)
                 sent.attempts += 1
                 count.retries += sent.attempts > 1
                 began = asyncio.get_running_loop().time()

@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS results (
     retained INTEGER NOT NULL, mics_score REAL, record BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 
 
 class Store:
@@ -92,6 +92,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             db.executescript(_SCHEMA)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         _check(db, path)
+        db.execute(_FACTS)  # ledgers begun before there was this table are as good as any
     return db
 
 

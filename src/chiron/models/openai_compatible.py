@@ -133,6 +133,9 @@ class OpenAICompatible:
             # No connection came about, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
             raise Transient(f"{where} cannot be reached: {why}: is it running there?") from error
+        except aiohttp.ClientHttpProxyError as error:
+            # Refused before anything reached the endpoint. Its text names the proxy, and a password with it.
+            raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
         except _TooLongError as error:
             raise Transient(f"{self.name} sent a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:

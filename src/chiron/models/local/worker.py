@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Thread
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from chiron.errors import InputError
@@ -116,7 +117,12 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - whatever it was, it is the failure of these calls, not of the run
                 jobs = [job for job in dict.fromkeys((*live.values(), *fresh)) if not job.over]
                 generation, live = None, {}
-                self._recover(jobs, error, model)
+                try:
+                    self._recover(jobs, error, model)
+                except Exception as worse:  # noqa: BLE001 - nobody may be left waiting
+                    why = f"{self._name}: {type(worse).__name__}"
+                    for job in jobs:
+                        job.tell(Transient(f"{why}: {worse}", public=why))
         for job in (*live.values(), *self._waiting):
             job.tell(Transient(f"{self._name}: closed before it answered"))
         self._waiting.clear()
@@ -165,18 +171,24 @@ class Worker:
             except CallFailed as failure:
                 job.tell(failure)
                 continue
+            except InputError as fault:  # of this text alone: others may go on
+                job.tell(CallerFault(f"{self._name}: {fault}"))
+                continue
             requests[Request(prompt, call.temperature, call.max_tokens, call.key)] = job
         return requests
 
     def _tell(self, ended: "list[tuple[Request, Said]]", live: "dict[Request, _Job]", family: "Family") -> None:
         for request, said in ended:
-            job = live.pop(request)
+            job = live[request]
             usage = Usage(len(request.prompt), len(said.tokens) + (said.finish == "stop"))
             seconds = time.monotonic() - job.began
             job.tell(Reply(family.text(said.tokens), said.finish, usage, self._served_by, seconds))
+            del live[request]  # last, so that whatever fails before finds the job among those to be told
 
     def _recover(self, jobs: list[_Job], error: Exception, model: "tuple[Family, PrefixCache] | None") -> None:
         """Say what became of ``jobs`` when ``error`` broke off the work on them."""
+        # Its frames hold the tensors of the work that broke off, and the failure below lives on while the call is tried again.
+        clear_frames(error.__traceback__)
         if isinstance(error, InputError):
             # The checkpoint cannot be loaded: so it is for every call.
             failure: CallFailed = CallerFault(f"{self._name}: {error}", misconfigured=True)
@@ -196,7 +208,6 @@ class Worker:
             failure = Transient(
                 f"{self._name}: {type(error).__name__}: {error}", public=f"{self._name}: {type(error).__name__} while it generated"
             )
-        failure.__cause__ = error
         for job in jobs:
             job.tell(failure)
 
