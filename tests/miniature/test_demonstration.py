@@ -1,6 +1,7 @@
 """The whole loop at a size that learns nothing: every part runs, goes on where it was left, and is shown."""
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from chiron.errors import InputError
 from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
+from chiron.miniature.ablation import stage_3
 from chiron.miniature.data import make_data, rows_of_paths, write_rows
 from chiron.miniature.demonstration import Demonstration, demonstrate
 from chiron.miniature.page import count_weights, write_page
@@ -91,6 +93,17 @@ def test_retained_paths_become_rows_word_for_word(done: tuple[Demonstration, Lis
 def test_an_unknown_policy_is_refused_by_the_search_itself(done: tuple[Demonstration, Listener]) -> None:
     with pytest.raises(InputError, match="policy"):
         loop.team(Path("x"), done[0].data, seed=0, policy="other")  # type: ignore[arg-type]
+
+
+def test_the_small_model_has_a_word_for_all_that_it_may_be_asked_to_say(done: tuple[Demonstration, Listener]) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    data = done[0].data
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(data.tokenizer)
+    for name, rows in itertools.islice(stage_3(data, done[0].folder, 0), 3):
+        for row in rows:
+            said = row["messages"][-1]["content"]
+            assert tokenizer.decode(tokenizer(said).input_ids) == said, name
 
 
 def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:

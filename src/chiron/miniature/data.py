@@ -95,7 +95,9 @@ def make_data(folder: Path, scale: Scale, *, seed: int) -> Data:
     write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))
-    write_tokenizer((turn["content"] for row in (*text, *described, *chains) for turn in row["messages"]), data.tokenizer)
+    # The marks in every place where they may stand: what the vocabulary lacks, no model can say.
+    marks = [f"{before}### {mark}:" for before in ("", "\n") for mark in (*(f"Step {n}" for n in range(1, 10)), "The final answer is")]
+    write_tokenizer((*marks, *(turn["content"] for row in (*text, *described, *chains) for turn in row["messages"])), data.tokenizer)
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
         write_rows(folder / f"{name}.jsonl", (casting.case.to_record() for casting in group))
     return data
