@@ -63,8 +63,10 @@ def test_the_whole_job_also_where_a_loop_already_runs(tmp_path: Path) -> None:
 
 
 NOTEBOOK = """
-import asyncio, sys
+import asyncio, signal, sys
 import chiron
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it, also where whoever began the tests ignores interrupts
 
 async def cell():
     config = chiron.load_config(sys.argv[2])
