@@ -1,12 +1,13 @@
-"""Conducting a run from the command line: the view, the signals, the report, and how it ended in words and exit code."""
+"""Conducting a run from the command line: the view, the signals, and how it ended in words and exit code."""
 
 import asyncio
 import json
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,17 +20,20 @@ from chiron.cli.streams import ReaderGone
 from chiron.errors import DiskError, InputError
 from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
-from chiron.models.failures import Misconfigured, Stopping
+from chiron.models.failures import Halted, Misconfigured, Stopping
 from chiron.models.ledger import Spending
+from chiron.models.session import Attended
 from chiron.report.page import write_report
 from chiron.terminal import printable
 
+Ended = TypeVar("Ended")
 
-def conduct(run: Run) -> RunSummary:
-    """Execute a run with a view on standard error and with signals obeyed, then write its report."""
+
+def attend(work: Attended, execute: Callable[[], Awaitable[Ended]]) -> Ended:
+    """Execute work with a view on standard error and with signals obeyed: the first stops it in order, the second at once."""
     console = messages()
 
-    async def execute() -> RunSummary:
+    async def attended() -> Ended:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         asked = False
@@ -37,55 +41,82 @@ def conduct(run: Run) -> RunSummary:
         def obey() -> None:
             nonlocal asked
             # A run may have halted by itself, and yet wait for what it has paid for: only a person's second word drops that.
-            if run.desk is not None and not asked:
+            if work.desk is not None and not asked:
                 asked = True
-                run.stop()
+                work.stop()
                 console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
             elif task is not None:
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, obey)
-        async with watching(run, console):
-            return await run.execute()
+        async with watching(work, console):
+            return await execute()
 
     try:
-        summary = asyncio.run(execute())
+        return asyncio.run(attended())
     except asyncio.CancelledError:
         console.print("stopped at once; the calls under way are lost, all else is in the ledger: run the same command again to go on")
         sys.exit(130)
+
+
+def conduct(run: Run) -> RunSummary:
+    """Execute a search with a view, then write its report."""
+    summary = attend(run, run.execute)
     write_report(run.directory.path)
     return summary
 
 
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Say how a run ended, and leave with the exit code that tells it."""
-    console = messages()
     if json_output:
-        # A reader that has gone changes nothing about how the run ended.
-        with suppress(ReaderGone):
-            print(json.dumps(summary_json(summary), ensure_ascii=False))
+        print_json(summary_json(summary))
     else:
-        show_summary(summary, console)
+        show_summary(summary, messages())
+    code = closing_code(summary)
+    if summary.total == summary.bad and not summary.retained + summary.rejected + summary.unsolved + summary.pending:
+        raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
+    sys.exit(code)
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs on standard output."""
+    # A reader that has gone changes nothing about how the work ended.
+    with suppress(ReaderGone):
+        print(json.dumps(value, ensure_ascii=False))
+
+
+class Closing(Protocol):
+    """What the end of a command's words and its exit code depend on."""
+
+    @property
+    def pending(self) -> int: ...
+    @property
+    def pending_because(self) -> str | None: ...
+    @property
+    def halted(self) -> Halted | DiskError | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def closing_code(summary: Closing) -> int:
+    """Say what is left to do and why, and give the exit code that tells it."""
+    console = messages()
     for note in summary.notes:
         console.print(f"[yellow]note:[/yellow] {escape(printable(note))}")
-    code = 0
     match summary.halted:
         case None if summary.pending:
             because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
             console.print(f"{summary.pending} pending{because}; run the same command again to go on with them")
-            code = 3
+            return 3
         case None:
-            pass
+            return 0
         case Stopping():
             console.print(f"{summary.pending} pending; run the same command again to go on with them")
-            code = 130
+            return 130
         case reason:
             console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
-            code = 2 if isinstance(reason, Misconfigured | DiskError) else 3
-    if summary.total == summary.bad and not summary.retained + summary.rejected + summary.unsolved + summary.pending:
-        raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
-    sys.exit(code)
+            return 2 if isinstance(reason, Misconfigured | DiskError) else 3
 
 
 def summary_json(summary: RunSummary) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a live panel on a terminal, a plain line now and then elsewhere."""
+"""What a person sees while a search, a build or an evaluation runs: a live panel on a terminal, a plain line now and then elsewhere."""
 
 import asyncio
 import time
@@ -12,17 +12,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chiron.mics.running import Run
 from chiron.models.desk import Count
+from chiron.models.session import Attended
 from chiron.terminal import printable
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
-_ROLES = {"mentor": 0, "intern": 1, "judge": 2}
+_ROLES = {name: rank for rank, name in enumerate(("mentor", "intern", "author", "reader", "model", "extractor", "judge"))}
+"""Roles in the order in which they work."""
+_STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "magenta", "bad": "red", "unparsed": "magenta"}
 
 
 @asynccontextmanager
-async def watching(run: Run, console: Console) -> AsyncIterator[None]:
+async def watching(run: Attended, console: Console) -> AsyncIterator[None]:
     """Show ``run`` on ``console`` (standard error) while the block lasts."""
     task = asyncio.create_task(_panel(run, console) if console.is_terminal else _lines(run, console))
     try:
@@ -37,53 +39,44 @@ async def watching(run: Run, console: Console) -> AsyncIterator[None]:
             console.print(plain_line(run), soft_wrap=True)
 
 
-async def _panel(run: Run, console: Console) -> None:
+async def _panel(run: Attended, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run)):
         await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
-async def _lines(run: Run, console: Console) -> None:
+async def _lines(run: Attended, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
         console.print(plain_line(run), soft_wrap=True)
 
 
-def plain_line(run: Run) -> str:
+def plain_line(run: Attended) -> str:
     """The state of a run in one line."""
     p = run.progress
-    mean = "" if p.mean_score is None else f", mean MICS-Score {p.mean_score:.2f}"
+    figure = f", {p.figure()}" if p.figure() else ""
     left = "" if p.seconds_left is None or not p.in_flight else f", {duration(p.seconds_left)} left"
+    ended = "".join(f"{count} {name}, " for name, count in p.tally())
     calls = ", ".join(f"{role} {c.asked} (+{c.free} known)" for role, c in by_role(run).items())
     cost = f", ${run.desk.budget.spent:.2f}" if run.desk is not None and run.desk.budget.spent else ""
     return (
-        f"{time.strftime('%H:%M:%S')} cases {p.already + p.done}/{p.total}: {p.retained} retained, {p.rejected} rejected,"
-        f" {p.unsolved} unsolved, {p.pending} pending, {p.bad} bad, {p.in_flight} in flight; calls {calls}{mean}{cost}{left}"
+        f"{time.strftime('%H:%M:%S')} {p.unit} {p.already + p.done}/{p.total}: {ended}{p.in_flight} in flight;"
+        f" calls {calls or 'none yet'}{figure}{cost}{left}"
     )
 
 
-def panel(run: Run) -> Group:
+def panel(run: Attended) -> Group:
     """The state of a run as a table."""
     p = run.progress
     head = Table.grid(padding=(0, 2))
     head.add_row(
-        Text("cases", style="bold"),
+        Text(p.unit, style="bold"),
         ProgressBar(total=max(1, p.total), completed=p.already + p.done, width=32),
         f"{p.already + p.done}/{p.total}",
         f"in flight {p.in_flight}",
         "" if p.seconds_left is None else f"{duration(p.seconds_left)} left",
     )
-    outcomes = Text.assemble(
-        (f"retained {p.retained}", "green"),
-        "   ",
-        (f"rejected {p.rejected}", "yellow"),
-        "   ",
-        (f"unsolved {p.unsolved}", "yellow"),
-        "   ",
-        (f"pending {p.pending}", "magenta"),
-        "   ",
-        (f"bad {p.bad}", "red"),
-        "   ",
-        "mean MICS-Score " + ("-" if p.mean_score is None else f"{p.mean_score:.2f}"),
+    outcomes = Text("   ").join(
+        [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.tally()), *([Text(p.figure())] if p.figure() else [])]
     )
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
@@ -101,11 +94,11 @@ def panel(run: Run) -> Group:
     return Group(head, outcomes)
 
 
-def by_role(run: Run) -> dict[str, Count]:
+def by_role(run: Attended) -> dict[str, Count]:
     """Counts summed over the models of each role."""
-    sums = {role: Count() for role in _ROLES}
+    sums: dict[str, Count] = {}
     if run.desk is not None:
-        for (_, role), c in run.desk.counts.items():
+        for (_, role), c in sorted(run.desk.counts.items(), key=lambda item: _ROLES.get(item[0][1], 9)):
             s = sums.setdefault(role, Count())
             s.asked += c.asked
             s.free += c.free

@@ -4,31 +4,31 @@ The part that stays the same for a case stands first (system, images, instructio
 prefix caches of providers and of vLLM hit.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from chiron.cases.case import Case
-from chiron.errors import InputError
 from chiron.mics.reasoning import render_steps
 from chiron.models.call import Message, Picture, Text
+from chiron.models.prompt_texts import PromptKind, fill, hashes
 from chiron.models.sections import section
 
-_PLACEHOLDERS = {
-    "mentor_system": frozenset[str](),
-    "mentor": frozenset({"question", "history", "findings", "answer"}),
-    "mentor_prefix": frozenset({"reasoning", "next_step"}),
-    "intern_system": frozenset[str](),
-    "intern": frozenset({"question", "history"}),
-    "intern_prefix": frozenset({"reasoning", "next_step"}),
-    "judge_system": frozenset[str](),
-    "judge": frozenset({"question", "known_answer", "given_answer"}),
-}
-_OPTIONAL = {"history", "findings", "next_step"}
-NAMES = tuple(_PLACEHOLDERS)
+_KIND = PromptKind(
+    "chiron.mics",
+    {
+        "mentor_system": frozenset(),
+        "mentor": frozenset({"question", "history", "findings", "answer"}),
+        "mentor_prefix": frozenset({"reasoning", "next_step"}),
+        "intern_system": frozenset(),
+        "intern": frozenset({"question", "history"}),
+        "intern_prefix": frozenset({"reasoning", "next_step"}),
+        "judge_system": frozenset(),
+        "judge": frozenset({"question", "known_answer", "given_answer"}),
+    },
+    optional=frozenset({"history", "findings", "next_step"}),
+)
+NAMES = tuple(_KIND.placeholders)
 """Every prompt that a configuration may replace."""
 MAX_GIVEN_ANSWER = 600
 """Characters of a model's answer that the judge is shown; an answer is a phrase, and a longer one is a speech to the judge."""
@@ -43,7 +43,7 @@ class Prompts:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 (hex) of each text; they stand in ``run.json``."""
-        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(self.texts.items())}
+        return hashes(self.texts)
 
     def mentor(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         """Everything about the case, its answer included, and the prefix to go on from."""
@@ -81,9 +81,7 @@ class Prompts:
         return (*((_say("system", system),) if system else ()), Message("user", parts))
 
     def _fill(self, name: str, **values: str) -> str:
-        # One pass: a "$answer" inside a case's text stays what it is.
-        filled = Template(self.texts[name]).substitute(values)
-        return filled.strip()
+        return fill(self.texts[name], **values)
 
 
 def load_prompts(replacements: Mapping[str, Path] | None = None) -> Prompts:
@@ -92,17 +90,7 @@ def load_prompts(replacements: Mapping[str, Path] | None = None) -> Prompts:
     Raises:
         InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
     """
-    texts = {name: (files("chiron.mics") / "prompts" / f"{name}.txt").read_text("utf-8") for name in NAMES}
-    for name, path in (replacements or {}).items():
-        if name not in texts:
-            raise InputError(f"no prompt is called '{name}': there are {', '.join(NAMES)}")
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise InputError(f"prompt '{name}': {path} cannot be read ({error})") from error
-        _check(name, text, path)
-        texts[name] = text
-    return Prompts(texts)
+    return Prompts(_KIND.load(replacements))
 
 
 def patient(case: Case) -> str:
@@ -110,19 +98,6 @@ def patient(case: Case) -> str:
     who = ", ".join(part for part in (case.age, case.sex.lower() if case.sex else None) if part)
     told = [f"{who}." if who else "", case.history]
     return " ".join(part for part in told if part) or "None given."
-
-
-def _check(name: str, text: str, path: Path) -> None:
-    try:
-        found = set(Template(text).get_identifiers())
-        Template(text).substitute(dict.fromkeys(found, ""))
-    except ValueError as error:
-        raise InputError(f"prompt '{name}': {path}: {error}; write $$ for a dollar sign") from error
-    wanted = _PLACEHOLDERS[name]
-    if missing := wanted - found - _OPTIONAL:
-        raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
-    if unknown := found - wanted:
-        raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
 
 
 def _say(role: str, text: str) -> Message:

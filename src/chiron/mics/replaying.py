@@ -8,13 +8,14 @@ from chiron.cases.case import BadCase
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
 from chiron.mics.config import RunConfig
-from chiron.mics.rundir import RUN, RunDirectory
+from chiron.mics.rundir import RunDirectory
 from chiron.mics.running import Run
 from chiron.mics.search import search
 from chiron.mics.selection import Selection, Shard
 from chiron.mics.setup import Setup
 from chiron.mics.team import Policy, Team
 from chiron.models.call import Call, Reply
+from chiron.models.directory import RUN
 from chiron.models.failures import Halted
 from chiron.models.ledger import Ledger
 

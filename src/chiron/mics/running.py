@@ -12,17 +12,17 @@ from typing import Any
 from chiron.cases.case import BadCase, Case
 from chiron.cases.images import ImageProblem
 from chiron.errors import DiskError, InputError
-from chiron.mics.progress import Progress
+from chiron.mics.progress import SearchProgress
 from chiron.mics.result import Outcome, Reason, SearchResult
 from chiron.mics.rundir import RunDirectory
 from chiron.mics.search import search
 from chiron.mics.selection import Selection
 from chiron.mics.setup import Setup
-from chiron.models.budget import Budget
 from chiron.models.call import Picture
 from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault, Halted
 from chiron.models.ledger import Ledger, ResultHead, Spending, StoredResult
+from chiron.models.session import attended_desk
 
 _DERIVE_EVERY = 30.0
 """Seconds between rewrites of the derived files, at least; longer where writing them takes long."""
@@ -58,7 +58,7 @@ class Run:
 
     setup: Setup
     directory: RunDirectory
-    progress: Progress = field(default_factory=Progress)
+    progress: SearchProgress = field(default_factory=SearchProgress)
     desk: Desk | None = None
     replayed_from: Path | None = None
     _deriving: list[asyncio.Future[None]] = field(default_factory=list)
@@ -76,26 +76,19 @@ class Run:
             InputError: the directory is in use, or holds a run of another configuration.
             DiskError: the derived files cannot be written.
         """
-        with self.directory.locked():
-            identity = self.setup.identity()
-            self.directory.check_identity(identity)
-            with Ledger.open(self.directory.ledger) as ledger:
-                self.directory.check_ledger(identity, ledger)
-                self._check_cases(ledger)
-                self.directory.write_run(identity, self._about())
-                if self.replayed_from is not None:
-                    ledger.copy_calls_from(RunDirectory(self.replayed_from).ledger)
-                budget = Budget(self.setup.config.search.budget_usd, spent=ledger.spent_usd())
-                self.desk = Desk(self.setup.endpoints, ledger, budget)
-                try:
-                    await self._search_all(self.desk)
-                    await self.desk.drain()
-                finally:
-                    try:
-                        await self.desk.close()
-                    finally:
-                        self.directory.write_derived(ledger)
-                return self._summary(ledger)
+        identity = self.setup.identity()
+        with self.directory.opened(identity) as ledger:
+            self._check_cases(ledger)
+            self.directory.write_run(identity, self._about())
+            if self.replayed_from is not None:
+                ledger.copy_calls_from(RunDirectory(self.replayed_from).ledger)
+            try:
+                async with attended_desk(self.setup.endpoints, ledger, self.setup.config.search.budget_usd) as desk:
+                    self.desk = desk
+                    await self._search_all(desk)
+            finally:
+                self.directory.write_derived(ledger)
+            return self._summary(ledger)
 
     async def _search_all(self, desk: Desk) -> None:
         self.progress.total = self.setup.selection.count()

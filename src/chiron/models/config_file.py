@@ -1,0 +1,162 @@
+"""Reading a configuration file: models, and a section for each job; errors name the place and the nearest right word."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError, model_validator
+
+from chiron.errors import InputError
+from chiron.models.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
+from chiron.terminal import printable
+from chiron.yaml_files import read_yaml
+
+SECTIONS: Final = ("search", "build", "evaluation")
+"""One file may serve every command; each reads ``models`` and its own section."""
+_PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
+
+
+class ConfigFile(Strict):
+    """What every configuration file has. A command's own adds its section."""
+
+    models: dict[str, ModelConfig]
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        for name in self.models:
+            if printable(name) != name or not name.strip() or len(name) > 200:
+                raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
+        for place, text in _texts(self.model_dump()):
+            if any("\ud800" <= c <= "\udfff" for c in text):  # not shown: it may be a secret
+                raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
+        return self
+
+    def need_known(self, named: list[tuple[str, str]]) -> None:
+        """That every (place, model name) is under ``models``.
+
+        Raises:
+            ValueError: one is not; for validators.
+        """
+        for place, name in named:
+            if name not in self.models:
+                raise ValueError(f"{place} names '{name}', which is not under models{nearest(name, self.models)}")
+
+    def need_prices(self, models: Mapping[str, AnyModel]) -> None:
+        """That a budget can be kept with these models.
+
+        Raises:
+            ValueError: one has no price; for validators.
+        """
+        for name, model in models.items():
+            if isinstance(model, OpenAIModel) and model.price is None:
+                raise ValueError(
+                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD a million tokens)"
+                )
+
+
+Schema = TypeVar("Schema", bound=ConfigFile)
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """What a configuration file holds, unchecked.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
+    data = read_yaml(Path(path), "configuration", hint="; 'chiron init' writes one")
+    if not isinstance(data, dict):
+        raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
+    return data
+
+
+def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Schema:
+    """Check what a configuration file holds; paths of checkpoints are found from the file, wherever the command is run.
+
+    Raises:
+        InputError: with the place of the fault, and the nearest known key for one misspelt.
+    """
+    others = [name for name in SECTIONS if name not in schema.model_fields]
+    try:
+        config = schema.model_validate({key: value for key, value in data.items() if key not in others})
+    except ValidationError as error:
+        raise InputError(f"configuration {origin}: {_explain(schema, error)}") from None
+    return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
+
+
+def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
+    """Files that a configuration names, found from that configuration's own place.
+
+    Raises:
+        InputError: one is no path.
+    """
+    try:
+        return {name: str(prompt_file(file, origin.parent)) for name, file in files.items()}
+    except InputError as error:
+        raise InputError(f"configuration {origin}: {place}: {error}") from error
+
+
+def nearest(word: str, known: Any) -> str:
+    """``; did you mean 'x'?`` if something known is near."""
+    found = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
+    if not isinstance(model, LocalModel):
+        return model
+    try:
+        return model.model_copy(update={"path": str(prompt_file(model.path, origin.parent))})
+    except InputError as error:
+        raise InputError(f"configuration {origin}: models.{name}.path: {error}") from error
+
+
+def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{place}.{key}" if place else str(key)
+            yield from _texts(inner, where)
+            yield where, str(key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, place)
+
+
+def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
+    """The first fault in words; the count of the others."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
+    # A union's tag stands in the place as if it were a key; a reader of the file does not find it there.
+    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(schema, fault["loc"])
+        hint = nearest(str(fault["loc"][-1]), known) or f"; known here: {', '.join(known)}"
+        message = f"unknown key '{place}'{hint}"
+    else:
+        message = f"{place}: {fault['msg']}" if place else fault["msg"]
+    message = message.replace("Value error, ", "")
+    return message if len(faults) == 1 else f"{message} (and {len(faults) - 1} more)"
+
+
+def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where ``loc`` ends."""
+    if len(loc) > 2 and loc[0] == "models":
+        schema, loc = _PROVIDERS.get(str(loc[2]), OpenAIModel), loc[3:]
+    for part in loc[:-1]:
+        field = schema.model_fields.get(str(part))
+        inner = _schema_in(field.annotation) if field is not None else None
+        if inner is None:
+            break
+        schema = inner
+    return list(schema.model_fields)
+
+
+def _schema_in(annotation: Any) -> type[Strict] | None:
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Strict) else None
+    if get_origin(annotation) is Annotated:
+        return _schema_in(get_args(annotation)[0])
+    return next((found for part in get_args(annotation) if (found := _schema_in(part)) is not None), None)
