@@ -1,0 +1,41 @@
+"""A question of a benchmark, as every loader gives it and every protocol reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Kind = Literal["choice", "yes_no", "open"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question whose answer is known."""
+
+    id: str
+    """Unique within its benchmark."""
+    question: str
+    """Without its options. ``<image>`` marks stand where an image does; without any, all images stand before it."""
+    answer: str
+    """The known answer in words; of a choice the right option's text; of a yes/no question ``yes`` or ``no``."""
+    images: tuple[str, ...] = ()
+    """Relative to the benchmark's image folder, in the order of the marks."""
+    options: tuple[str, ...] = ()
+    """Without letters; empty unless it is a choice."""
+    gold: int | None = None
+    """Index of the right option; ``None`` unless it is a choice."""
+    kind: Kind = "open"
+    group: str = ""
+    """What is not independent of each other: the image, or the set of images (for the clustered bootstrap)."""
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """``modality``, ``body_system``, ``question_type`` and the like, as the source has them."""
+
+
+@dataclass(frozen=True)
+class BadItem:
+    """A record that is no question that can be put. It counts in the benchmark's N, as wrong, and is shown."""
+
+    id: str
+    """The record's, or ``row 17``."""
+    problem: str
+    """What is wrong, and how to mend it, in one line."""

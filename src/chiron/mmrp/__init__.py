@@ -1,0 +1,1 @@
+"""MMRP: from cases to a dataset one can train on and defend."""
