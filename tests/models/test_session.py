@@ -1,0 +1,136 @@
+"""Work on many units: in order, many at once, gone on with where it was left, and never paid for twice."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chiron.errors import InputError
+from chiron.models.call import Ask, Call, Reply
+from chiron.models.directory import WorkDirectory
+from chiron.models.failures import CallerFault, Transient
+from chiron.models.session import Pending, Session, SessionSummary
+from tests.support.calls import Scripted, a_call, endpoint_of
+
+
+def echo(call: Call, _: int) -> Reply:
+    return Reply(call.messages[0].text)
+
+
+def session_of(path: Path, provider: Scripted, **changes: object) -> Session:
+    values: dict[str, object] = {"in_flight": 4, **changes}
+    return Session(WorkDirectory(path / "work"), {"what": "a test"}, {}, {"m": endpoint_of(provider)}, **values)  # type: ignore[arg-type]
+
+
+def execute(session: Session, units: Iterator[str]) -> tuple[SessionSummary, list[tuple[str, str | Pending]]]:
+    found: list[tuple[str, str | Pending]] = []
+
+    async def work(unit: str, ask: Ask) -> str:
+        return (await ask(a_call(unit))).text.upper()
+
+    async def job(session: Session) -> None:
+        async for unit, result in session.over(units, work):
+            found.append((unit, result))
+
+    return asyncio.run(session.execute(job)), found
+
+
+def names(count: int) -> Iterator[str]:
+    return (f"unit {n}" for n in range(count))
+
+
+def test_results_come_in_the_order_of_the_units_and_many_are_under_way(tmp_path: Path) -> None:
+    provider = Scripted(echo, seconds=0.01)
+    summary, found = execute(session_of(tmp_path, provider), names(30))
+    assert found == [(name, name.upper()) for name in names(30)]
+    assert 1 < provider.most_in_flight <= 4
+    assert (summary.pending, summary.halted, sum(s.calls for s in summary.spending)) == (0, None, 30)
+
+
+def test_run_again_it_asks_nothing(tmp_path: Path) -> None:
+    provider = Scripted(echo)
+    first = execute(session_of(tmp_path, provider), names(10))[1]
+    assert execute(session_of(tmp_path, provider), names(10))[1] == first
+    assert len(provider.asked) == 10
+
+
+def test_a_unit_without_a_reply_is_pending_and_goes_on_the_next_time(tmp_path: Path) -> None:
+    def fails(call: Call, number: int) -> Reply:
+        if call.messages[0].text == "unit 3":
+            raise Transient("cut off")
+        return echo(call, number)
+
+    summary, found = execute(session_of(tmp_path, Scripted(fails)), names(6))
+    assert [unit for unit, result in found if isinstance(result, Pending)] == ["unit 3"]
+    assert (summary.pending, summary.pending_because) == (1, "cut off")
+    later = Scripted(echo)
+    assert execute(session_of(tmp_path, later), names(6))[0].pending == 0
+    assert [call.messages[0].text for call in later.asked] == ["unit 3"]
+
+
+def test_a_halt_leaves_the_rest_pending_and_sends_nothing_more(tmp_path: Path) -> None:
+    def refuses(call: Call, number: int) -> Reply:
+        raise CallerFault("no such model", misconfigured=True)
+
+    provider = Scripted(refuses)
+    summary, found = execute(session_of(tmp_path, provider), names(200))
+    assert all(isinstance(result, Pending) for _, result in found)
+    assert (len(found), summary.pending) == (200, 200)
+    assert "no such model" in str(summary.halted)
+    assert len(provider.asked) <= 4
+
+
+def test_units_are_taken_as_places_become_free(tmp_path: Path) -> None:
+    taken = done = 0
+    most = 0
+
+    def units() -> Iterator[str]:
+        nonlocal taken
+        for name in names(400):
+            taken += 1
+            yield name
+
+    session = session_of(tmp_path, Scripted(echo, seconds=0.001))
+
+    async def work(unit: str, ask: Ask) -> None:
+        nonlocal done, most
+        most = max(most, taken - done)
+        await ask(a_call(unit))
+        done += 1
+
+    async def job(session: Session) -> None:
+        async for _ in session.over(units(), work):
+            pass
+
+    asyncio.run(session.execute(job))
+    assert done == 400
+    assert most <= 20  # four places, and a window of four times that
+
+
+def test_a_bug_in_the_work_comes_out_and_drops_nothing_paid_for(tmp_path: Path) -> None:
+    session = session_of(tmp_path, Scripted(echo))
+
+    async def work(unit: str, ask: Ask) -> None:
+        await ask(a_call(unit))
+        if unit == "unit 2":
+            raise ZeroDivisionError("a bug")
+
+    async def job(session: Session) -> None:
+        async for _ in session.over(names(4), work):
+            pass
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(session.execute(job))
+    later = Scripted(echo)
+    execute(session_of(tmp_path, later), names(3))
+    assert later.asked == []
+
+
+def test_a_directory_of_other_work_is_refused(tmp_path: Path) -> None:
+    execute(session_of(tmp_path, Scripted(echo)), names(1))
+    other = Session(WorkDirectory(tmp_path / "work"), {"what": "another"}, {}, {"m": endpoint_of(Scripted(echo))})
+    with pytest.raises(InputError, match='what: "a test" there, "another" here'):
+        execute(other, names(1))
+    assert json.loads((tmp_path / "work" / "run.json").read_text())["identity"] == {"what": "a test"}
