@@ -10,7 +10,9 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _FENCE = re.compile(r"^```[\w-]{0,20}$", re.MULTILINE)
 # A single underscore inside a word (final_answer) is part of it.
 _UNDERSCORE = re.compile(r"(?<![^\W_])_(?=\S)|(?<=\S)_(?![^\W_])")
-_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:bf|rm|it|sf|tt)|operatorname|emph|underline|mbox) ?\{([^{}]{0,300})\}")
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:bf|rm|it|sf|tt)|operatorname|emph|underline|mbox) ?\{((?:[^{}]|\{[^{}]{0,60}\}){0,300})\}"
+)
 _SPACING = re.compile(r"\\(?:q?quad|[,;:! ]|left|right|displaystyle|bf|rm)(?![A-Za-z])")
 _ARROWS = re.compile(r"\\(?:Right|right|Longright|longright|implies|to)(?:arrow)?(?![A-Za-z])")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$")
