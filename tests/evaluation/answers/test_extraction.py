@@ -188,6 +188,8 @@ def test_any_text_is_read_without_failing_and_within_the_options(reply: str, fam
         "*",
         "_",
         "\\boxed{",
+        "\\text{",
+        "\\text{{}",
         "{",
         "<think>",
         "<answer>",

@@ -38,7 +38,7 @@ def test_only_the_words_themselves_count(reply: str, expected: bool | None) -> N
         ("<think>Maybe lung.</think><answer>Liver</answer>", None, "Liver"),
         (r"So \boxed{\text{grade {II}}}", None, "grade {II}"),
         ("## Thinking\n\nHm.\n\n## Final Response\n\nIt is a glioma.", None, "It is a glioma."),
-        ("The MRI is bright. The answer is glioma.", None, "glioma."),
+        ("The MRI is bright. The answer is glioma.", None, "glioma"),
         ("A glioma of the left lobe", None, "A glioma of the left lobe"),
         ("A glioma of the left lobe", Family.CHIRON, None),
         ("<think>never ends", None, None),
