@@ -102,7 +102,10 @@ def _tile_counts(row: Row, sizes: dict[str, tuple[int, int] | str], tiling: Tili
 
 
 def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, tuple[int, int] | str]:
-    """Width and height of every image as it is shown, or why it cannot be used. Each is decoded whole: a header promises pixels that may not be there."""
+    """Width and height of every image as it is shown, or why it cannot be used.
+
+    Each is decoded whole: a header promises pixels that may not be there.
+    """
     if not names:
         return {}
 
