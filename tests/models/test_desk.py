@@ -111,9 +111,9 @@ def test_rate_limits_are_waited_out_and_do_not_count_as_failures(tmp_path: Path)
 
 def test_a_deadline_bounds_a_call_for_good(tmp_path: Path) -> None:
     def busy(*_: object) -> Reply:
-        raise RateLimited("slow down", retry_after=2.0)
+        raise RateLimited("slow down", retry_after=0.2)
 
-    desk = desk_over(tmp_path, m=endpoint_of(Scripted(busy)))
+    desk = desk_over(tmp_path, m=endpoint_of(Scripted(busy), retry=replace(QUICK, attempts=1000, deadline=0.5)))
 
     async def work() -> None:
         began = asyncio.get_running_loop().time()
