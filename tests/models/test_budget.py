@@ -54,19 +54,19 @@ def test_who_waits_for_money_waits_for_as_much_as_a_call_is_now_known_to_cost(tm
     class Uneven(Scripted):
         async def complete(self, call: Call) -> Reply:
             self.asked.append(call)
-            if call.messages[0].text != "dear":
-                await surprised.wait()
+            await (due if call.messages[0].text == "dear" else surprised).wait()
             return Reply("x", usage=Usage(1, 128 if call.messages[0].text in {"dear", "last"} else 1))
 
-    surprised = asyncio.Event()
+    due, surprised = asyncio.Event(), asyncio.Event()
     provider = Uneven(echo)
     desk = Desk({"m": endpoint_of(provider, price=PRICE)}, Ledger.open(tmp_path / "l.sqlite"), Budget(250.0))
 
     async def work() -> None:
-        cheap = [asyncio.create_task(desk.ask(a_call(text))) for text in ("cheap", "cheap too")]
-        await asyncio.sleep(0)
-        dear, last = (asyncio.create_task(desk.ask(a_call(text))) for text in ("dear", "last"))
-        await dear  # 192 of 250 were set aside, so the last waits for 64 more
+        dear, *cheap, last = (asyncio.create_task(desk.ask(a_call(text))) for text in ("dear", "cheap", "cheap too", "last"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        due.set()
+        await dear  # 192 of 250 were set aside, so the last waits for 64
         surprised.set()
         await asyncio.gather(*cheap)
         with pytest.raises(BudgetSpent):  # 130 are spent: 64 would fit, but it may cost 128
