@@ -10,6 +10,7 @@ import pytest
 from chiron.errors import InputError
 from chiron.mics.config import load_config
 from chiron.mics.templates import NAMES, template
+from chiron.models.config import OpenAIModel
 from tests.support.runs import team, write_config
 
 GOOD = team("http://127.0.0.1:9/v1")
@@ -152,7 +153,11 @@ def test_a_mapping_that_takes_over_another_may_change_its_keys(tmp_path: Path) -
 def test_addresses_of_every_kind_are_taken(tmp_path: Path, url: str) -> None:
     data = changed("models.judge.headers", {"HTTP-Referer": "https://x.example", "X-Title": "chiron"})
     data["models"]["judge"].update(base_url=url, api_key_env="SOME_KEY", api_key_header="api-key")
-    load_config(write_config(tmp_path / "c.yaml", data))
+    judge = load_config(write_config(tmp_path / "c.yaml", data)).models["judge"]
+    assert isinstance(judge, OpenAIModel)
+    assert judge.base_url == url
+    assert judge.headers == {"HTTP-Referer": "https://x.example", "X-Title": "chiron"}
+    assert (judge.api_key_env, judge.api_key_header) == ("SOME_KEY", "api-key")
 
 
 @pytest.mark.parametrize("value", ["!!bool foo", "!!int ''", "!!float ''", "!!timestamp foo"])

@@ -329,6 +329,42 @@ def test_a_refused_connection_names_the_address() -> None:
     assert not caught.value.maybe_billed
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_password_is_named_without_the_one_it_got(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        words = b"me:hunter2 is not known here"
+        writer.write(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\nContent-Length: %d\r\n\r\n%s" % (len(words), words))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> BaseException:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://me:hunter2@127.0.0.1:{port}")
+            monkeypatch.setenv("no_proxy", "")
+            client = openai_client(f"{scheme}://far.example/v1")
+            try:
+                with pytest.raises(CallerFault) as caught:
+                    await client.complete(a_call())
+            finally:
+                await client.close()
+        return caught.value
+
+    failure = asyncio.run(main())
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+    assert "the proxy on the way to it wants a name and a password" in failure.public
+    assert f"{scheme}://far.example/v1" in failure.public
+    assert "hunter2" not in f"{failure.public} {failure}"
+    assert "127.0.0.1" not in failure.public
+    assert seen[0].startswith("CONNECT far.example" if scheme == "https" else "POST http://far.example/v1/")
+
+
 def test_a_connection_that_breaks_off_is_transient() -> None:
     class Breaking(web.Response):
         async def prepare(self, request: Any) -> Any:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from chiron.models.call import Picture
 from chiron.models.failures import CallerFault
-from chiron.models.pictures import PictureStore, encode_data_url
+from chiron.models.pictures import PictureStore, encode_data_url, upright_size
 from tests.support.cases import write_png
 
 
@@ -109,6 +110,19 @@ def test_an_image_lying_on_its_side_is_set_upright(tmp_path: Path, kind: str, si
     assert sent.getexif().get(0x0112, 1) == 1
     assert sent.size == upright.size
     assert np.abs(np.asarray(sent.convert("L"), float) - np.asarray(upright, float)).mean() < 6
+
+
+def test_a_png_may_say_in_other_words_how_it_lies(tmp_path: Path) -> None:
+    xmp = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes()
+    profile = f"\nexif\n{len(raw):8}\n{raw.hex()}\n"
+    for name, words in (("XML:com.adobe.xmp", xmp), ("Raw profile type exif", profile)):
+        info = PngInfo()
+        info.add_itxt(name, words)
+        Image.new("L", (30, 20)).save(tmp_path / "a.png", pnginfo=info)
+        assert upright_size(tmp_path / "a.png") == decode(encode_data_url(tmp_path / "a.png", 64)).size == (20, 30)
 
 
 def test_notes_on_an_image_that_cannot_be_read_do_not_turn_it(tmp_path: Path) -> None:

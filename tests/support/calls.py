@@ -1,7 +1,7 @@
 """Calls, and desks to put them to."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from chiron.models.call import Call, Message, Reply, Role, Text
@@ -14,6 +14,8 @@ from chiron.models.pictures import PictureStore
 from chiron.models.retry import RetryPolicy
 
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05, deadline=5.0)
+PRICE = Price(input=0.0, output=1_000_000.0)
+"""A dollar a token that comes out: a call of 64 tokens may cost 64 dollars."""
 
 
 def a_call(text: str = "hello", *, role: Role = "intern", model: str = "m", draw: int = 0, max_tokens: int = 64) -> Call:
@@ -54,3 +56,21 @@ def openai_client(base_url: str, **changes: object) -> OpenAICompatible:
 
 def desk_over(path: Path, **endpoints: Endpoint) -> Desk:
     return Desk(endpoints, Ledger.open(path / "ledger.sqlite"))
+
+
+def echo(call: Call, _: int) -> Reply:
+    """For :class:`Scripted`: says what it is asked."""
+    return Reply(call.messages[0].text)
+
+
+def run(desk: Desk, work: Callable[[], Awaitable[object]]) -> None:
+    """Do ``work``, and close desk and ledger whatever comes of it."""
+
+    async def main() -> None:
+        try:
+            await work()
+        finally:
+            await desk.close()
+            desk.ledger.close()
+
+    asyncio.run(main())

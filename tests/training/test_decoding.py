@@ -1,8 +1,12 @@
 """Images are ready when their batch is due, and no earlier than memory allows."""
 
+import base64
+import io
+import json
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +16,9 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.models.call import Picture
 from chiron.models.local.tiling import Tiles, cut, tile_budget
+from chiron.models.pictures import PictureStore
 from chiron.training import decoding
 from chiron.training.decoding import Decoder
 from chiron.training.encoding import Encoded, encode_all
@@ -55,6 +61,32 @@ def test_batches_come_in_order_with_their_tiles(data: Data, workers: int, prefet
                     tiles[image, count], cut(Image.open(data.images / image), budget=budget, tiling=tiny_tiling())
                 )
     assert not decoders()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_trained_on_as_it_is_sent(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "images" / "a.img"
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 7, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)
+    Image.fromarray(pixels).save(path, kind, exif=exif)
+    say = [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": "A."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "r", "images": ["a.img"], "messages": say}))
+    [row] = encode_all(read_rows(tmp_path / "rows.jsonl"), ImageFolder(path.parent), tiny_encoder(), limit=1000)
+    with Decoder(ImageFolder(path.parent), tiny_tiling(), 1) as decoder:
+        [(_, tiles)] = decoder.ahead([[[row]]])
+    [trained] = tiles.values()
+    store, picture = PictureStore(), Picture(sha256(path.read_bytes()).hexdigest(), 2000)
+    store.add(picture.sha256, path)
+    seen = store.image(picture)
+    assert seen.size == ((140, 60) if orientation < 5 else (60, 140))
+    np.testing.assert_array_equal(trained, cut(seen, budget=6, tiling=tiny_tiling()))
+    with Image.open(io.BytesIO(base64.b64decode(store.data_url(picture).split(b",")[1]))) as sent:
+        assert sent.size == seen.size
+        apart = np.abs(cut(sent, budget=6, tiling=tiny_tiling()).astype(float) - trained).mean()
+    assert apart <= (8 if kind == "JPEG" else 0)  # a JPEG that is turned is written anew
 
 
 def test_no_more_is_read_ahead_than_agreed(data: Data) -> None:

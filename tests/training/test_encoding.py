@@ -79,7 +79,7 @@ def test_labels_are_the_assistants_words_and_their_end(tmp_path: Path) -> None:
 def test_a_prompt_is_what_stands_before_the_answer(texts: list[str]) -> None:
     source = row(*(text.encode("utf-8", "ignore").decode() for text in texts))
     encoded = ENCODER.encode(source, [])
-    prompt = ENCODER.prompt_of(source, [])
+    prompt = ENCODER.prompt(source.turns, [])
     np.testing.assert_array_equal(encoded.input_ids[: len(prompt)], prompt)
     np.testing.assert_array_equal(ENCODER.prompt(source.turns[:-1], []), prompt)
     # All that follows is what generation is to say, its stop included, and the line break that nobody says.

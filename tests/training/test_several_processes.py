@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ STAGES = [
     {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 2}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
 ]
+SHARDS = {"shard": True, "gradient_checkpointing": True}
 Tensors = dict[str, torch.Tensor]
 
 
@@ -42,22 +44,22 @@ def recipe_of(world: Path, **changes: Any) -> Recipe:
     return Recipe.model_validate({**values, **changes})
 
 
-def two(world: Path, out: Path, module: str, **changes: Any) -> "subprocess.CompletedProcess[str]":
+def written(world: Path, name: str, **changes: Any) -> str:
+    """The path of a recipe."""
+    path = world / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe_of(world, **changes).model_dump(mode="json")))
+    return str(path)
+
+
+def two(*module: str) -> "subprocess.CompletedProcess[str]":
     """Run a module on two processes that meet on a free port."""
-    recipe = world / f"{out.name}.yaml"
-    recipe.write_text(yaml.safe_dump(recipe_of(world, **changes).model_dump(mode="json")))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     # accelerate's own launcher starts a single process where there is no GPU, whatever number it is given.
-    arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), "-m", *module.split()]
-    given = (
-        [str(recipe), "--data", str(world / "data"), "--out", str(out)]
-        if module.startswith("chiron")
-        else [str(recipe), str(world / "data"), str(out)]
-    )
+    arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), "-m", *module]
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run([*arguments, *given], capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
 
 
 def losses(out: Path) -> list[float]:
@@ -96,23 +98,48 @@ def one(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@dataclass(frozen=True)
+class Together:
+    """What several trainings on two processes left behind, and said."""
+
+    folder: Path
+    out: str
+    error: str
+
+    def shares(self, name: str) -> set[str]:
+        """What was said of a training, without repetitions."""
+        return set(re.findall(rf"^{name}: (.+)$", self.out, re.MULTILINE))
+
+
 @pytest.fixture(scope="module")
-def sharded(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "sharded"
+def together(world: Path, one: Path, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("together")
+    whole = written(world, "whole")
     # Computing activations again gathers the weights again, on the way back.
-    done = two(world, out, "tests.training.look_inside", shard=True, gradient_checkpointing=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = set(re.findall(r"processes \d share [\d.]+", done.stdout))
-    assert told == {"processes 2 share 0.50"}
-    return out
+    shards = written(world, "shards", **SHARDS)
+    jobs = [
+        {"name": "whole", "recipe": whole},
+        {"name": "sharded", "recipe": shards},
+        {"name": "done-before", "recipe": shards, "earlier": str(folder / "sharded"), "drop": 0},
+        {"name": "refused", "recipe": whole, "earlier": str(one), "drop": 1},  # the last: it ends its process
+    ]
+    (folder / "jobs.yaml").write_text(yaml.safe_dump(jobs))
+    done = two("tests.training.look_inside", str(folder / "jobs.yaml"), str(world / "data"), str(folder))
+    assert (folder / "refused").exists(), done.stderr[-3000:]
+    assert done.returncode != 0
+    return Together(folder, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def sharded(together: Together) -> Path:
+    assert together.shares("sharded") == {"processes 2 share 0.50"}
+    return together.folder / "sharded"
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(world: Path, one: Path, tmp_path: Path) -> None:
-    out = tmp_path / "whole"
-    done = two(world, out, "tests.training.look_inside")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert set(re.findall(r"processes \d share [\d.]+", done.stdout)) == {"processes 2 share 1.00"}
+def test_two_processes_train_as_one(one: Path, together: Together) -> None:
+    out = together.folder / "whole"
+    assert together.shares("whole") == {"processes 2 share 1.00"}
     assert losses(out) == pytest.approx(losses(one), rel=1e-5)
     assert norms(out) == pytest.approx(norms(one), rel=1e-4)
     assert distance(weights(one), weights(out)) < 2e-5
@@ -151,16 +178,21 @@ def test_the_merged_model_of_shards_is_whole(one: Path, sharded: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("back", [1, 2])
-def test_shards_go_on_from_their_checkpoint_to_the_same_bits(world: Path, sharded: Path, tmp_path: Path, back: int) -> None:
-    """Through the command itself; from the last checkpoint there is nothing left to do, from the one before some steps."""
+def test_shards_go_on_from_their_checkpoint_to_the_same_bits(world: Path, sharded: Path, tmp_path: Path) -> None:
+    """Through the command itself, from the checkpoint before the last."""
     out = tmp_path / "resumed"
     shutil.copytree(sharded, out)
-    for later in checkpoints(out / "checkpoints")[len(checkpoints(out / "checkpoints")) - back + 1 :]:
-        shutil.rmtree(later)
+    shutil.rmtree(checkpoints(out / "checkpoints")[-1])
     shutil.rmtree(out / "model")
-    done = two(world, out, "chiron train", shard=True, gradient_checkpointing=True)
+    done = two("chiron", "train", written(world, "resumed", **SHARDS), "--data", str(world / "data"), "--out", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(out) == losses(sharded)
+    assert distance(weights(sharded), weights(out)) == 0
+
+
+@pytest.mark.slow
+def test_shards_that_have_nothing_left_to_do_write_the_same_model(sharded: Path, together: Together) -> None:
+    out = together.folder / "done-before"
     assert losses(out) == losses(sharded)
     assert distance(weights(sharded), weights(out)) == 0
 
@@ -176,13 +208,9 @@ def test_one_process_goes_on_from_a_checkpoint_of_shards(world: Path, one: Path,
 
 
 @pytest.mark.slow
-def test_more_processes_than_wrote_a_checkpoint_is_an_error_that_says_so(world: Path, one: Path, tmp_path: Path) -> None:
-    out = tmp_path / "resumed"
-    shutil.copytree(one, out)
-    shutil.rmtree(checkpoints(out / "checkpoints")[-1])
-    done = two(world, out, "chiron train")
-    assert done.returncode != 0
-    assert "the last checkpoint was written by 1 process" in done.stderr
+def test_more_processes_than_wrote_a_checkpoint_is_an_error_that_says_so(together: Together) -> None:
+    assert "the last checkpoint was written by 1 process: go on with as many (these are 2), or fewer" in together.error
+    assert not (together.folder / "refused" / "model").exists()
 
 
 def test_the_launchers_own_sharding_is_refused(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
-from chiron.training import checkpoint
+from chiron.training import checkpoint, session
 from chiron.training.estimate import estimate
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import StepMetrics, read_metrics
@@ -81,8 +83,8 @@ def test_the_same_seed_gives_the_same_losses_and_weights(world: Path, undisturbe
     train(prepare(recipe_of(world), world / "data"), tmp_path)
     assert losses(tmp_path) == losses(undisturbed)
     assert same(weights(tmp_path), weights(undisturbed))
-    train(prepare(recipe_of(world, seed=1), world / "data"), tmp_path / "other")
-    assert losses(tmp_path / "other") != losses(undisturbed)
+    train(prepare(recipe_of(world, seed=1, stages=STAGES[:1]), world / "data"), tmp_path / "other")
+    assert losses(tmp_path / "other") != losses(undisturbed)[:4]
 
 
 class Killed(Exception):
@@ -90,7 +92,11 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 7, 9, 10, 12])
-def test_a_run_cut_off_anywhere_ends_bit_equal(world: Path, undisturbed: Path, tmp_path: Path, at: int) -> None:
+def test_a_run_cut_off_anywhere_ends_bit_equal(
+    world: Path, undisturbed: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "draw_curves", lambda *_: None)  # drawn from the losses that are compared here
+
     def cut(metrics: Any) -> None:
         if isinstance(metrics, StepMetrics) and metrics.total_steps == at:
             raise Killed
@@ -135,9 +141,9 @@ def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "model") in done.stderr
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path, recipe_of(world))])
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "model") in done.stderr.replace("\n", "")
     assert losses(tmp_path) == losses(undisturbed)
     assert same(weights(tmp_path), weights(undisturbed))
 
@@ -146,7 +152,6 @@ def test_the_merged_model_loads_in_plain_transformers_and_says_what_training_kne
     code = f"""
 import torch
 from transformers import AutoTokenizer, InternVLForConditionalGeneration
-from peft import PeftModel
 model = InternVLForConditionalGeneration.from_pretrained({str(undisturbed / "model")!r}).eval()
 tokenizer = AutoTokenizer.from_pretrained({str(undisturbed / "model")!r})
 ids = tokenizer("What is 3?", return_tensors="pt").input_ids
@@ -229,11 +234,8 @@ def test_the_learning_rate_rises_and_falls(world: Path) -> None:
 
 
 def test_a_dry_run_estimates_and_trains_nothing(world: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "chiron", "train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"])
+    assert done.exit_code == 0, done.output
     assert "estimates" in done.stderr
     assert not (tmp_path / "out").exists()
     found = estimate(prepare(recipe_of(world), world / "data"), gpus=2, tflops=1e-3)

@@ -6,6 +6,7 @@ exit code 0. Messages that cannot be written end nothing: a run that was paid fo
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ class ReaderGone(ChironError):
     """Whoever read standard output reads no more. Not an ``OSError``: typer and rich have exit codes of their own for those."""
 
 
-class _Stream:
+class _Stream(ABC):
     """A text stream whose failing to write is told, or not, by :meth:`_failed`; in all else the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -37,8 +38,9 @@ class _Stream:
         except OSError as error:
             self._failed(error)
 
+    @abstractmethod
     def _failed(self, error: OSError) -> None:
-        raise NotImplementedError
+        """The stream could not be written: tell it, or let it be."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

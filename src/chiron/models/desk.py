@@ -33,7 +33,7 @@ class Endpoint:
     has_answered: bool = False
     failed_in_a_row: int = 0
     surprise: float = 1.0
-    """How many times more than the bound a reply once cost; later bounds are raised by it."""
+    """How many times more than the bound a reply once cost; later bounds are raised by it, also in later processes of the same run."""
 
     def most_it_can_cost(self, call: Call) -> float:
         """USD. A token is at least a byte of UTF-8, so bytes bound the prompt; images are bounded by configuration."""
@@ -44,6 +44,12 @@ class Endpoint:
         pictures = sum(isinstance(p, Picture) for p in parts)
         prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
         return self.surprise * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
+
+    @property
+    def bound(self) -> str:
+        """Names whose calls these are and what bounds their cost: a ``surprise`` holds for it, and not where that was mended."""
+        price = "" if self.price is None else f" at {self.price.input:g}/{self.price.output:g}"
+        return f"{self.provider.identity}{price}, {self.image_tokens} an image"
 
     def cost(self, call: Call, reply: Reply) -> float | None:
         """USD, ``None`` without a price. An endpoint that does not count its tokens is taken at the most it can cost."""
@@ -92,6 +98,10 @@ class Desk:
         self._notes: dict[str, str] = {}
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
+        for name, endpoint in self.endpoints.items():
+            if (times := ledger.surprise(endpoint.bound)) > endpoint.surprise:
+                endpoint.surprise = times
+                self._note_surprise(name, endpoint)
         ledger.take_over_attempts()
         lost, usd = ledger.lost_attempts()
         if lost:
@@ -281,9 +291,15 @@ class Desk:
         """A reply cost more than any was thought to: its image tokens are set too low, or the endpoint counts in a way of its own."""
         # Against the bare bound: others in flight were reserved under the same one, and must not multiply it again.
         bare = endpoint.most_it_can_cost(call) / endpoint.surprise
-        endpoint.surprise = max(endpoint.surprise, cost / bare if bare else 1.0)
-        self._notes[call.model] = (
-            f"model '{call.model}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
+        times = cost / bare if bare else 1.0
+        if times > endpoint.surprise:
+            endpoint.surprise = times
+            self.ledger.keep_surprise(endpoint.bound, times)
+        self._note_surprise(call.model, endpoint)
+
+    def _note_surprise(self, name: str, endpoint: Endpoint) -> None:
+        self._notes[name] = (
+            f"model '{name}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
             " until then more is set aside for its calls"
         )
 

@@ -1,15 +1,18 @@
 """The part of a ledger that knows what was paid, and what may have been: attempts that failed, and attempts under way."""
 
+import math
 import time
 from dataclasses import dataclass
 
 from chiron.models.call import Call
-from chiron.models.ledger_store import Store
+from chiron.models.ledger_store import Store, damaged
 
 _UNDER_WAY = "under_way"
 """The kind of an attempt that was sent and has not come back; kept among the failures until it does."""
 _LOST = "lost"
 """The kind of one whose process died first."""
+_SURPRISE = "surprise: "
+"""Begins the names of such facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,29 @@ class Accounts(Store):
     def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
         """Record an attempt that failed: for the counts, and for what a provider may bill all the same."""
         self._insert(call, kind, message, final=final, cost_at_most=cost_at_most)
+
+    def surprise(self, of: str) -> float:
+        """How many times more than was thought possible a reply of such calls once cost, as :meth:`keep_surprise` was told; at least 1.
+
+        Raises:
+            InputError: the ledger is damaged.
+        """
+        row = self._read_one("SELECT value FROM facts WHERE name = ?", (_SURPRISE + of,))
+        try:
+            times = 1.0 if row is None else float(row[0])
+        except (TypeError, ValueError):
+            times = math.nan
+        if not 1.0 <= times < math.inf:
+            raise damaged(self.path, "its greatest surprise is no number")
+        return times
+
+    def keep_surprise(self, of: str, times: float) -> None:
+        """Keep for later processes what :meth:`surprise` says; ``of`` names whose calls, and by what their cost was bounded.
+
+        Raises:
+            DiskError: the disk took it not.
+        """
+        self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (_SURPRISE + of, repr(times)))
 
     def _insert(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float) -> int:
         row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())

@@ -51,10 +51,6 @@ class Results(Store):
         )  # fmt: skip
         self._write("INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)", row)
 
-    def drop_results(self, outcome: str) -> None:
-        """Forget the results of one outcome, because the run about to begin finds them anew."""
-        self._write("DELETE FROM results WHERE outcome = ?", (outcome,))
-
     def result_heads(self) -> dict[str, ResultHead]:
         """What is known of every case on record, by its id."""
         rows = self._read("SELECT case_id, position, fingerprint, outcome, retained, mics_score FROM results")

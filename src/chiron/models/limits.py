@@ -31,11 +31,6 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._closed: Exception | None = None
 
-    @property
-    def queued(self) -> int:
-        """Calls waiting at the door."""
-        return sum(not future.done() for *_, future in self._waiting)
-
     @asynccontextmanager
     async def slot(self, rank: int = 0) -> AsyncIterator[int]:
         """Wait for a place, and hold it. Yields the epoch, to be handed to :meth:`rate_limited`."""

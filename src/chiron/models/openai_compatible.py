@@ -20,7 +20,7 @@ from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import OpenAIModel
 from chiron.models.failures import CallerFault, Transient
 from chiron.models.pictures import PictureStore
-from chiron.models.reading import Origin, classify_status, read_reply
+from chiron.models.reading import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.models.redaction import redactor
 
 _MAX_REPLY_BYTES = 32 * 2**20
@@ -135,6 +135,8 @@ class OpenAICompatible:
             raise Transient(f"{where} cannot be reached: {why}: is it running there?") from error
         except aiohttp.ClientHttpProxyError as error:
             # Refused before anything reached the endpoint. Its text names the proxy, and a password with it.
+            if error.status == 407:
+                raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
         except _TooLongError as error:
             raise Transient(f"{self.name} sent a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB", maybe_billed=True) from error

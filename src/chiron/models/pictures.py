@@ -35,6 +35,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What sets an image upright, by its EXIF orientation."""
+_SIDEWAYS = (5, 6, 7, 8)
+"""Orientations by which width and height change places."""
+_PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""One of these stands in every PNG that says how it is to be turned."""
 
 
 @dataclass
@@ -177,8 +181,7 @@ def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> 
         with Image.open(io.BytesIO(data)) as image:
             kind = image.format or "PNG"
             fits = kind in _MEDIA and image.mode in _PLAIN_MODES and max(image.size) <= max_side
-            # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
-            if fits and ((kind == "PNG" and b"eXIf" not in data) or _turn(image) is None):
+            if fits and _noted(image, data) not in _UPRIGHT:
                 return _url(data, _MEDIA[kind])
             plain = _shown(image, max_side)
             out = io.BytesIO()
@@ -206,12 +209,33 @@ def _unchanged(path: Path, sha256: str | None) -> bytes:
     return data
 
 
-def _shown(image: Image.Image, max_side: int) -> Image.Image:
-    """A copy as models see it: in eight bits a channel, upright, no side too long."""
+def upright(image: Image.Image) -> Image.Image:
+    """A copy as models see it, in training and in search: in eight bits a channel, turned as its EXIF orientation says.
+
+    Open a file's bytes, not its path: Pillow (13.0) garbles an uncompressed TIFF that lies on its side where it maps the file to memory.
+    """
     plain = eight_bit(image)
-    turn = _turn(image)  # now that it is decoded: Pillow sets a TIFF upright by itself
-    if turn is not None:
-        plain = plain.transpose(turn)
+    turn = _UPRIGHT.get(_orientation(image))  # now that it is decoded: Pillow sets a TIFF upright by itself
+    return plain if turn is None else plain.transpose(turn)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels that :func:`upright` gives an image, from its header where that says it.
+
+    Raises:
+        OSError: the file cannot be read, or is no image.
+    """
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        if image.format != "TIFF" and _noted(image, data) in _SIDEWAYS:  # a TIFF's size is given as shown
+            return height, width
+        return width, height
+
+
+def _shown(image: Image.Image, max_side: int) -> Image.Image:
+    """A copy as models see it, no side too long."""
+    plain = upright(image)
     plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return plain
 
@@ -228,12 +252,19 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("RGBA" if "transparency" in image.info else "RGB")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets the image upright, ``None`` if it stands so."""
+def _orientation(image: Image.Image) -> int:
+    """What the image's notes say of how it lies; 1, and any number that means nothing, for upright."""
     try:
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        noted = image.getexif().get(_ORIENTATION, 1)
     except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
-        return None  # notes on an image that nobody can read do not turn it: every viewer shows it as it lies
+        return 1  # notes on an image that nobody can read do not turn it: every viewer shows it as it lies
+    return noted if isinstance(noted, int) else 1
+
+
+def _noted(image: Image.Image, data: bytes) -> int:
+    """:func:`_orientation` of an image that may not be decoded yet, of which ``data`` is the file."""
+    # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
+    return 1 if image.format == "PNG" and not any(note in data for note in _PNG_NOTES) else _orientation(image)
 
 
 def _url(data: bytes, media: str) -> bytes:

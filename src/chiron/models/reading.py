@@ -13,11 +13,14 @@ from chiron.models.call import Reply, Usage
 from chiron.models.failures import CallerFault, CallFailed, RateLimited, Transient, one_line
 
 _RETRYABLE = frozenset({408, 409, 423, 425, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529})
+PROXY_REFUSES = "the proxy on the way to it wants a name and a password, or others (407): check HTTP_PROXY and HTTPS_PROXY"
+"""What to say of a proxy that lets nothing through; where it is and what was said to it has a password in it."""
 _EVERY_CALL = {
     401: "it refuses the key: check api_key_env and the variable that it names",
     403: "it refuses this key, or this key this model: check api_key_env and model",
     404: "it knows no such address or model: check base_url and model",
     405: "it takes no questions at this address: check base_url",
+    407: PROXY_REFUSES,
 }
 """Statuses that speak of the key, the address or the model's name, not of one call; and how to mend them."""
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -42,7 +45,8 @@ def classify_status(status: int, headers: Mapping[str, str], text: str, origin: 
     """The failure that an HTTP status other than 200 stands for."""
     code, message = _error_of(text, origin.redact)
     public = f"{origin.name}: HTTP {status}{f' ({code})' if code else ''}"
-    full = f"{origin.name}: HTTP {status}: {message}"
+    # A proxy may quote the password that it refuses, which we never read and so cannot take out.
+    full = public if status == 407 else f"{origin.name}: HTTP {status}: {message}"
     if code in _NO_CREDIT or status == 402:
         return CallerFault(full, public=f"{public}: the account has no credit left", misconfigured=True)
     after = _retry_after(headers)

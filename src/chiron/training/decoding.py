@@ -1,5 +1,6 @@
 """Images decoded and cut ahead of time, so that the model never waits for them."""
 
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from PIL import Image
 from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.errors import InputError
 from chiron.models.local.tiling import TileKey, Tiles, Tiling, cut, tile_budget, tile_count
+from chiron.models.pictures import upright
 from chiron.training.encoding import Encoded
 from chiron.training.rows import shown
 
@@ -112,15 +114,17 @@ class Decoder:
         if self._fence is None:
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} has no folder to lie in")
         try:
-            with Image.open(self._fence.find(name), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(self._fence.find(name).read_bytes()), formats=FORMATS) as image:
                 width, height = image.size
-                # The header is enough to see that a file was replaced after its row was encoded.
-                if width * height > MAX_PIXELS or tile_count(width, height, budget=budget, tiling=self._tiling) != expected:
-                    raise InputError(
-                        f"row {shown(sample.id)}: image {shown(name)} is {width} x {height} pixels, which is not {expected} tiles any more:"
-                        " the file was changed since training began, start again"
-                    )
-                return cut(image, budget=budget, tiling=self._tiling)
+                if width * height <= MAX_PIXELS:
+                    plain = upright(image)
+                    width, height = plain.size
+                    if tile_count(width, height, budget=budget, tiling=self._tiling) == expected:
+                        return cut(plain, budget=budget, tiling=self._tiling)
+            raise InputError(
+                f"row {shown(sample.id)}: image {shown(name)} is {width} x {height} pixels, which is not {expected} tiles any more:"
+                " the file was changed since training began, start again"
+            )
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} can no longer be read: {why}") from error

@@ -14,6 +14,7 @@ from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
 from chiron.models.local.dialogue import DialogueTokens
 from chiron.models.local.tiling import TileKey, Tiling, tile_budget, tile_count
+from chiron.models.pictures import upright_size
 from chiron.training.rows import Row, listing, shown
 
 IGNORED: Final = -100
@@ -55,14 +56,6 @@ class Encoder(DialogueTokens):
             input_ids += tokens
             labels += tokens if learned else [IGNORED] * len(tokens)
         return Encoded(row.id, np.array(input_ids, np.int32), np.array(labels, np.int32), row.images, tuple(tile_counts))
-
-    def prompt_of(self, row: Row, tile_counts: Sequence[int]) -> NDArray[np.int32]:
-        """The very tokens that stand before a row's last answer in :meth:`encode`, ``(n,)``.
-
-        Raises:
-            InputError: there are not as many image marks as ``tile_counts``.
-        """
-        return self.prompt(row.turns, tile_counts, where=f"row {shown(row.id)}")
 
 
 def encode_all(rows: Sequence[Row], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
@@ -109,7 +102,10 @@ def _tile_counts(row: Row, sizes: dict[str, tuple[int, int] | str], tiling: Tili
 
 
 def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, tuple[int, int] | str]:
-    """Width and height of every image, or why it cannot be used. Each is decoded whole: a header promises pixels that may not be there."""
+    """Width and height of every image as it is shown, or why it cannot be used.
+
+    Each is decoded whole: a header promises pixels that may not be there.
+    """
     if not names:
         return {}
 
@@ -117,10 +113,11 @@ def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, 
         if folder is None:
             return f"image {shown(name)} has no folder to lie in"
         try:
-            checked = folder.check(name)
+            return upright_size(folder.check(name).path)
         except ImageProblem as problem:
             return " ".join(str(problem).split())
-        return checked.width, checked.height
+        except OSError as error:  # whole a moment ago
+            return f"image {shown(name)} can no longer be read: {' '.join(str(error).split())}"
 
     # Pillow lets other threads run while it decodes. The filters of warnings belong to all threads, and the check changes them back and
     # forth: they are put back here once all threads are done.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chiron.errors import InputError
+from chiron.models.local.internvl import tokens_per_tile
 from chiron.models.local.quiet import no_bars
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
@@ -64,14 +65,6 @@ def load_base(recipe: Recipe) -> Loaded:
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return Loaded(model, tokenizer, tokens_per_tile(model.config))
-
-
-def tokens_per_tile(config: Any) -> int:
-    """Image tokens a tile: patches a side times the downsampling, squared."""
-    size, patch = config.vision_config.image_size, config.vision_config.patch_size
-    height = size[0] if isinstance(size, list | tuple) else size
-    side = patch[0] if isinstance(patch, list | tuple) else patch
-    return int((height // side) * config.downsample_ratio) ** 2
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from chiron.errors import InputError
 from chiron.mics.config import check_config
@@ -24,6 +26,7 @@ from chiron.models.probing import probe
 from chiron.phantom.sample import write_sample
 from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures
 from tests.support.runs import execute
+from tests.training.tiny import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +211,125 @@ def test_a_fault_of_the_model_fails_the_calls_under_way_and_no_others(
     assert isinstance(failure, Transient)
     assert failure.public == "m: RuntimeError while it generated"
     assert len(reply.text) > 0
+
+
+def test_a_call_whose_numbers_go_astray_fails_alone(checkpoint: Path, tmp_path: Path) -> None:
+    astray = shutil.copytree(checkpoint, tmp_path / "astray")
+    weights = load_file(astray / "model.safetensors")
+    (z,) = tiny_tokenizer().encode("Z")
+    (embeddings,) = (name for name in weights if name.endswith("embed_tokens.weight"))
+    weights[embeddings][z] = torch.nan
+    save_file(weights, astray / "model.safetensors", {"format": "pt"})
+    good = [a_call(letter, temperature=t) for letter in "ABC" for t in (0.0, 0.7)]
+    (expected, broken) = (outcomes(Local("m", config_of(folder), PictureStore()), *good, a_call("Z")) for folder in (checkpoint, astray))
+    assert [isinstance(outcome, Reply) for outcome in broken] == [True] * 6 + [False]
+    assert [reply.text for reply in broken[:6]] == [reply.text for reply in expected[:6]]  # type: ignore[union-attr]
+    assert isinstance(broken[6], CallerFault)
+    assert "no finite numbers" in broken[6].public
+
+
+def test_a_reply_that_cannot_be_told_takes_none_back_that_was(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, told = InternVL.text, []
+
+    def once(self: InternVL, ids: Any) -> str:
+        told.append(1)
+        if len(told) == 2:
+            raise UnicodeError("a secret of the case")
+        return text(self, ids)
+
+    monkeypatch.setattr(InternVL, "text", once)
+
+    async def main() -> tuple[list[Reply | BaseException], Reply]:
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        try:
+            first = await asyncio.gather(*(provider.complete(a_call(letter)) for letter in "ABC"), return_exceptions=True)
+            return first, await provider.complete(a_call("B"))
+        finally:
+            await provider.close()
+
+    (a, b, c), again = asyncio.run(main())
+    assert isinstance(a, Reply)
+    for failure in (b, c):
+        assert isinstance(failure, Transient)
+        assert failure.public == "m: UnicodeError while it generated"
+    assert len(again.text) > 0
+
+
+def test_where_even_the_recovery_fails_nobody_is_left_waiting(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("an error of the device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InternVL, "run", full)
+        patched.setattr(InternVL, "forget", broken)
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        failures = outcomes(provider, a_call("A"), a_call("B"))
+    assert [type(failure) for failure in failures] == [Transient] * 2
+    assert all("RuntimeError" in str(failure) for failure in failures)
+    assert isinstance(outcomes(provider, a_call("A"))[0], Reply)
+
+
+def test_what_was_too_much_together_is_tried_in_halves_and_then_together_again(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, rows, room = InternVL.run, list[int](), [3]
+
+    def tight(self: InternVL, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
+        rows.append(len(embeddings))
+        if len(embeddings) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, embeddings, *others)
+
+    monkeypatch.setattr(InternVL, "run", tight)
+
+    async def main() -> tuple[list[Reply], list[Reply]]:
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        try:
+            first = await asyncio.gather(*(provider.complete(a_call(letter, max_tokens=3)) for letter in "ABCDEF"))
+            assert max(rows) == 6
+            assert rows[-1] <= 3
+            rows.clear()
+            room[0] = 6
+            return first, await asyncio.gather(*(provider.complete(a_call(letter, max_tokens=3)) for letter in "ABCDEF"))
+        finally:
+            await provider.close()
+
+    first, second = asyncio.run(main())
+    assert [reply.text for reply in first] == [reply.text for reply in second]
+    assert max(rows) == 6
+
+
+def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, entered, go_on = InternVL.run, threading.Event(), threading.Event()
+
+    def slow(self: InternVL, *given: Any) -> torch.Tensor:
+        entered.set()
+        assert go_on.wait(30)
+        return run(self, *given)
+
+    monkeypatch.setattr(InternVL, "run", slow)
+
+    async def main() -> Reply:
+        provider = Local("m", config_of(checkpoint), PictureStore())
+        asked = asyncio.create_task(provider.complete(a_call("A")))
+        await asyncio.to_thread(entered.wait, 30)
+        closing = asyncio.create_task(provider.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert closing.cancelled()
+        with pytest.raises(Transient, match="is being closed"):
+            await provider.complete(a_call("B"))
+        go_on.set()
+        with pytest.raises(Transient, match="closed before"):
+            await asked
+        try:
+            return await provider.complete(a_call("B"))
+        finally:
+            await provider.close()
+
+    assert len(asyncio.run(main()).text) > 0
 
 
 def test_closing_ends_what_is_under_way(checkpoint: Path) -> None:

@@ -37,7 +37,8 @@ class Said:
 
     tokens: tuple[int, ...]
     """Without the one that ended it."""
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "broken"]
+    """``broken``: what the model computed next is no finite number."""
 
 
 @dataclass(slots=True)
@@ -175,8 +176,8 @@ def _say(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tupl
     tokens = choose(logits, [row.request.temperature for row in rows], [row.chance.random() for row in rows])
     going, ended = [], []
     for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-        if token in stop_ids:
-            ended.append((row.request, Said(tuple(row.said), "stop")))
+        if token is None or token in stop_ids:
+            ended.append((row.request, Said(tuple(row.said), "broken" if token is None else "stop")))
             continue
         row.said.append(token)
         if len(row.said) == row.request.max_tokens:

@@ -45,7 +45,8 @@ class Local:
         """The reply; calls made together are answered together.
 
         Raises:
-            CallerFault: the checkpoint cannot be loaded, an image is gone, or prompt and reply are longer than the model can read.
+            CallerFault: the checkpoint cannot be loaded, an image is gone, prompt and reply are longer than the model can read, or it
+                computes no finite numbers for this call.
             Transient: the model failed, or there is not memory enough for this call alone.
         """
         return await self._worker.ask(call)

@@ -6,19 +6,15 @@ import torch
 from torch import Tensor
 
 
-def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int]:
-    """A token for each row of ``logits`` (``(rows, vocabulary)``).
+def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
+    """A token for each row of ``logits`` (``(rows, vocabulary)``); ``None`` where they hold what is no finite number.
 
     At temperature 0 it is the likeliest (the first of equals). Otherwise it is drawn from softmax(logits / temperature) by the inverse
     of the cumulative sum at the row's chance in [0, 1), in float64: a row's token depends on nothing else in the batch.
-
-    Raises:
-        ArithmeticError: the model computed something that is no number.
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise ArithmeticError("the model's logits hold values that are no finite numbers: its weights, or this precision, are broken")
+    sound: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
     chosen = logits.argmax(dim=-1)
-    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0 and sound[row]]
     if drawn:
         device = logits.device
         scale = torch.tensor([temperatures[row] for row in drawn], dtype=torch.float64, device=device)
@@ -29,4 +25,4 @@ def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[floa
         found = torch.searchsorted(sums, chance[:, None] * sums[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
         chosen[rows] = found
     tokens: list[int] = chosen.tolist()
-    return tokens
+    return [token if whole else None for token, whole in zip(tokens, sound, strict=True)]

@@ -97,13 +97,23 @@ class Worker:
             self._closing = True
             self._news.notify()
         await asyncio.to_thread(thread.join)
-        with self._news:
-            self._thread, self._closing = None, False
 
     def _work(self) -> None:
+        """What the thread does; it clears up after itself, since whoever closes it may be cancelled while it ends."""
+        live: dict[Request, _Job] = {}
+        try:
+            self._answer(live)
+        finally:
+            with self._news:
+                left, self._waiting = self._waiting, []
+                self._thread, self._closing = None, False
+            for job in (*live.values(), *left):
+                job.tell(Transient(f"{self._name}: closed before it answered"))
+
+    def _answer(self, live: "dict[Request, _Job]") -> None:
+        """Answer calls until it is time to go; ``live`` always holds those under way."""
         model: tuple[Family, PrefixCache] | None = None
         generation: Generation | None = None
-        live: dict[Request, _Job] = {}
         while (fresh := self._take(len(live))) is not None:
             try:
                 if model is None:
@@ -116,16 +126,14 @@ class Worker:
                 self._tell(generation.step(), live, model[0])
             except Exception as error:  # noqa: BLE001 - whatever it was, it is the failure of these calls, not of the run
                 jobs = [job for job in dict.fromkeys((*live.values(), *fresh)) if not job.over]
-                generation, live = None, {}
+                generation = None
+                live.clear()
                 try:
                     self._recover(jobs, error, model)
                 except Exception as worse:  # noqa: BLE001 - nobody may be left waiting
                     why = f"{self._name}: {type(worse).__name__}"
                     for job in jobs:
                         job.tell(Transient(f"{why}: {worse}", public=why))
-        for job in (*live.values(), *self._waiting):
-            job.tell(Transient(f"{self._name}: closed before it answered"))
-        self._waiting.clear()
 
     def _take(self, live: int) -> list[_Job] | None:
         """Calls to begin now, while ``live`` others are under way; ``None`` when it is time to go. Waits only if nothing is under way."""
@@ -180,6 +188,11 @@ class Worker:
     def _tell(self, ended: "list[tuple[Request, Said]]", live: "dict[Request, _Job]", family: "Family") -> None:
         for request, said in ended:
             job = live[request]
+            if said.finish == "broken":
+                what = f"{self._name}: the model's logits for this call hold values that are no finite numbers"
+                job.tell(CallerFault(f"{what}: its weights are broken, or precision bf16 is too little for it"))
+                del live[request]
+                continue
             usage = Usage(len(request.prompt), len(said.tokens) + (said.finish == "stop"))
             seconds = time.monotonic() - job.began
             job.tell(Reply(family.text(said.tokens), said.finish, usage, self._served_by, seconds))
