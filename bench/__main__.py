@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import clients, cost_of_a_call, faults, kills, local_generation, search_speed, train_throughput
+from bench import answer_parsing, clients, cost_of_a_call, faults, kills, local_generation, search_speed, train_throughput
 
 ALL = {
     "search_speed": search_speed,
@@ -12,6 +12,7 @@ ALL = {
     "faults": faults,
     "train_throughput": train_throughput,
     "local_generation": local_generation,
+    "answer_parsing": answer_parsing,
 }
 
 for name in sys.argv[1:] or ALL:

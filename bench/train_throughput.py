@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.table import heading, table
+from chiron.models.local.internvl import tokens_per_tile
 from chiron.models.local.tiling import TileKey, Tiles
 from chiron.training.batches import collate
 from chiron.training.encoding import IGNORED, Encoded, trained_tokens
-from chiron.training.model import Loss, add_adapter, tokens_per_tile
+from chiron.training.model import Loss, add_adapter
 from chiron.training.packing import bins, order
 from chiron.training.recipe import Adapter
 
