@@ -34,7 +34,9 @@ def draw_coverage(coverage: Coverage, path: Path) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 # No day in the file: the same map is the same file.
-                figure.savefig(file, format=form, dpi=150, metadata={"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form])
+                figure.savefig(
+                    file, format=form, dpi=150, metadata={"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+                )
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -42,7 +42,11 @@ MODALITIES: tuple[Modality, ...] = (
         "ct",
         ("CT",),
         ("cat scan", "computed tomography", "computerised tomography", "computertomographie"),
-        (r"comput(?:ed|eri[sz]ed) (?:axial )?tomograph(?:y|ic)(?: angiograph?(?:y|ic))?", r"cat scans?", r"ct(?:[ -]angiogra(?:m|ms|phy|phic))?"),
+        (
+            r"comput(?:ed|eri[sz]ed) (?:axial )?tomograph(?:y|ic)(?: angiograph?(?:y|ic))?",
+            r"cat scans?",
+            r"ct(?:[ -]angiogra(?:m|ms|phy|phic))?",
+        ),
         (r"HRCT", r"NCCT", r"CECT", r"CTA", r"CTPA", r"CTKUB", r"CBCT", r"HRCT"),
     ),
     Modality(
@@ -95,7 +99,10 @@ MODALITIES: tuple[Modality, ...] = (
         "angiography",
         ("XA", "DF", "DS", "DSA", "CF"),
         ("dsa", "angio", "digital subtraction angiography", "catheter angiography", "dsa (angiography)", "angiography (dsa)"),
-        (r"(?:digital subtraction |catheter |conventional |coronary |cerebral )*angiogra(?:m|ms|phy)", r"(?:veno|phlebo|aorto)gra(?:m|phy)"),
+        (
+            r"(?:digital subtraction |catheter |conventional |coronary |cerebral )*angiogra(?:m|ms|phy)",
+            r"(?:veno|phlebo|aorto)gra(?:m|phy)",
+        ),
         (r"DSA",),
     ),
     Modality(
@@ -135,7 +142,13 @@ MODALITIES: tuple[Modality, ...] = (
         "microscopy",
         ("SM", "GM"),
         ("pathology", "histology", "cytology", "whole slide image", "wsi", "h&e"),
-        (r"microscop(?:y|ic)", r"histo(?:logy|logic|logical|patholog(?:y|ical))", r"immunohistochemistry", r"cytology", r"photomicrographs?"),
+        (
+            r"microscop(?:y|ic)",
+            r"histo(?:logy|logic|logical|patholog(?:y|ical))",
+            r"immunohistochemistry",
+            r"cytology",
+            r"photomicrographs?",
+        ),
     ),
     Modality(
         "Ophthalmic imaging",
@@ -162,7 +175,9 @@ _ANY_CASE = re.compile(
     r"(?<![\w-])(?:" + "|".join(f"(?P<m{i}>{'|'.join(m.words)})" for i, m in reversed(list(enumerate(MODALITIES)))) + r")(?![\w])",
     re.IGNORECASE,
 )
-_CAPITALS = re.compile(r"(?<![\w-])(?:" + "|".join(f"(?P<m{i}>{'|'.join(m.marks)})" for i, m in enumerate(MODALITIES) if m.marks) + r")(?!\w)")
+_CAPITALS = re.compile(
+    r"(?<![\w-])(?:" + "|".join(f"(?P<m{i}>{'|'.join(m.marks)})" for i, m in enumerate(MODALITIES) if m.marks) + r")(?!\w)"
+)
 _GROUP = re.compile(r"(?P<name>[a-z][a-z _-]*?)[ _-]?group[ _-]?\d*", re.IGNORECASE)
 
 
@@ -208,8 +223,11 @@ _SHOWS = re.compile(
     r"(?:\A|(?<=[.!?\n] )|(?<=\n)|(?:[Oo]n|[Tt]he|[Aa]t|[Aa]ccompanying) )(?P<what>[^.!?\n]{2,60}?)"
     r"(?: (?:images?|scans?|sequences?|of the [a-z]+(?: [a-z]+)?))? (?:shows?|demonstrates?|reveals?|depicts?|confirms?)\b"
 )
+_WITH_IT = {"PET": ("CT", "MRI"), "Nuclear medicine": ("CT",)}
+"""What comes along with a hybrid."""
 _ELSEWHERE = re.compile(
-    r"\b(?:prior|previous(?:ly)?|earlier|old|outside|recommend\w*|suggest\w*|advis\w+|correlat\w+|consider|follow[- ]up|compar\w+|no|may|if)\b",
+    r"\b(?:prior|previous(?:ly)?|earlier|old|outside|recommend\w*|suggest\w*|advis\w+|correlat\w+|consider|follow[- ]up|compar\w+"
+    r"|no|may|if)\b",
     re.IGNORECASE,
 )
 
@@ -229,4 +247,5 @@ def findings_without_images(case: Case) -> tuple[Modality, ...]:
         if not _ELSEWHERE.search(match["what"])
         for modality in modalities_in(match["what"])
     }
-    return tuple(m for m in MODALITIES if m in described and m not in there)
+    covered = {name for m in there for name in (m.name, *_WITH_IT.get(m.name, ()))}
+    return tuple(m for m in MODALITIES if m in described and m.name not in covered)

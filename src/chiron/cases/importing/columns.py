@@ -87,10 +87,11 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
     taken = {i for at in places.values() for i in at}
     for i, name in enumerate(names):
         field_of = "images" if _NUMBERED_IMAGE.fullmatch(name) else _BY_NAME.get(name)
-        if field_of is not None and field_of not in wanted and i not in taken:
-            # Of two columns that both could be a field the first is it; images and findings may be spread over several.
-            if field_of not in places or field_of == "images":
-                places[field_of] = (*places.get(field_of, ()), i)
+        if field_of is None or field_of in wanted or i in taken:
+            continue
+        # Of two columns that both could be a field the first is it; images may be spread over several.
+        if field_of not in places or field_of == "images":
+            places[field_of] = (*places.get(field_of, ()), i)
     return ColumnMap(
         header=tuple(header),
         places={field: places[field] for field in FIELDS if field in places},

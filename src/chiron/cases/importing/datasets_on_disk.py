@@ -35,7 +35,9 @@ def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -
     maps = [map_columns(columns, options.columns, f"{source}, split '{name}'") for name, columns, _, _ in parts]
     for found, (name, columns, _, _) in zip(maps, parts, strict=True):
         if not {"images", "id"} & set(found.places):
-            raise InputError(f"{source}, split '{name}': no column of images (there are {', '.join(columns)}): name one with --map images=...")
+            raise InputError(
+                f"{source}, split '{name}': no column of images (there are {', '.join(columns)}): name one with --map images=..."
+            )
     root = options.images or (source if source.is_dir() else source.parent)
     files = TableImages(root, fallback=options.images is None)
 

@@ -12,7 +12,7 @@ from chiron.cases.importing.dicom_files import Image, Series, Study, scan
 from chiron.cases.importing.dicom_pixels import render
 from chiron.cases.importing.extras import need
 from chiron.cases.importing.pseudonyms import Pseudonyms
-from chiron.cases.importing.questions import Questions, load_questions
+from chiron.cases.importing.questions import StudyText, load_questions
 from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
 from chiron.cases.importing.slices import chosen
 from chiron.cases.modalities import modality_of
@@ -47,7 +47,7 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
 
 
 def _draft(
-    study: Study, case_id: str, folder: str, entry: "Questions.Entry | None", options: ImportOptions, pseudonyms: Pseudonyms
+    study: Study, case_id: str, folder: str, entry: StudyText | None, options: ImportOptions, pseudonyms: Pseudonyms
 ) -> Draft | LeftOut:
     kept = study.kept
     groups, notes = [], [WITHHELD] * study.withheld
@@ -61,7 +61,9 @@ def _draft(
             notes.append(UNFLAGGED)
         if series.face:
             notes.append(FACES)
-    meta: dict[str, Any] = {"patient": study.patient if options.keep_ids else pseudonyms.name("patient", study.patient)} if study.patient else {}
+    meta: dict[str, Any] = (
+        {"patient": study.patient if options.keep_ids else pseudonyms.name("patient", study.patient)} if study.patient else {}
+    )
     if kept.body_part:
         meta["body_part"] = kept.body_part
     system = body_system_of(kept.body_part) if kept.body_part else None
@@ -112,4 +114,6 @@ def _selected(series: Series, study: Study, options: ImportOptions) -> list[Imag
 
 
 def _burned_in() -> bytes:
-    raise LeaveOut(Why.IDENTIFYING, "the header says that text is burned into its pixels: look at it, then mask it or give --allow-burned-in")
+    raise LeaveOut(
+        Why.IDENTIFYING, "the header says that text is burned into its pixels: look at it, then mask it or give --allow-burned-in"
+    )

@@ -49,7 +49,7 @@ def render(path: Path, frame: int) -> bytes:
 
 def missing_decoder(header: "Dataset") -> str | None:
     """What is not installed to decode these pixels, as a reason with the package to add; None if they can be decoded."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     uid = UID(text_of(getattr(header, "file_meta", header), "TransferSyntaxUID") or "1.2.840.10008.1.2")
@@ -62,14 +62,17 @@ def missing_decoder(header: "Dataset") -> str | None:
     if available:
         return None
     wanted = next((packages for name, packages in _DECODERS.items() if name in uid.name), "pylibjpeg")
-    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} (or python-gdcm), as pip install 'chiron-med[import]' does"
+    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} or python-gdcm (pip install 'chiron-med[import]')"
 
 
 def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import UID
 
     if "PixelData" not in header:
-        what = "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+        what = (
+            "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+        )
         raise LeaveOut(Why.NO_IMAGE, f"it holds {what}")
     size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
     if size == 0 or size > MAX_PIXELS:
@@ -80,29 +83,31 @@ def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
         array: NDArray[Any] = pixel_array(header, index=frame)
     except Exception as error:
         words = str(error)
-        if any(word in words for word in ("length of the pixel data", "truncated", "end of the", "EOF", "expected length", "fewer")):
+        if any(part in words for part in ("less than expected", "truncated", "shorter than", "end of file", "is missing frame")):
             raise LeaveOut(Why.IMAGE, "its pixels are truncated: fetch the file again from where it came") from error
-        raise LeaveOut(Why.IMAGE, f"its pixels cannot be decoded ({type(error).__name__}): the file is damaged or incomplete") from error
+        how = UID(text_of(header.file_meta, "TransferSyntaxUID") or "1.2.840.10008.1.2").name
+        reason = f"its pixels ({how}) cannot be decoded: the file is damaged, or of a kind that only the package python-gdcm reads"
+        raise LeaveOut(Why.IMAGE, reason) from error
     return array
 
 
 def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
     photometric = text_of(header, "PhotometricInterpretation") or "MONOCHROME2"
     if photometric == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         return _eight_bits(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
         return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
     grey = _windowed(header, frame, pixels)
-    # A film is black where much light... MONOCHROME1 is its negative: the lowest value is the brightest.
+    # MONOCHROME1: the lowest value is meant to be the brightest.
     inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
     return 255 - grey if inverse else grey
 
 
 def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
     import numpy as np
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     groups = list(frame_groups(header, frame))
     if "ModalityLUTSequence" in header:
@@ -123,7 +128,7 @@ def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray
 
 
 def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
-    """Values through a window to 0 (black) and 1 (white): PS3.3 C.11.2.1.2 and C.11.2.1.3. A window is never narrower than its rule allows."""
+    """Values through a window to 0 (black) and 1 (white): PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     import numpy as np
 
     if function == "SIGMOID":

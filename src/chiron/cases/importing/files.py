@@ -22,7 +22,7 @@ def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
         raise InputError(f"{error.filename} cannot be listed: {error.strerror}")
 
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(os.path.join(place, f)) != skipped)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(Path(place, f)) != skipped)
         for name in sorted(names):
             path = Path(place, name)
             inside = not path.is_symlink() or os.path.realpath(path).startswith(fence + os.sep)

@@ -45,7 +45,8 @@ def find_identifying(text: str, known: Collection[str] = ()) -> tuple[Mark, ...]
     found = [*_by_form(text), *_known(text, known)]
     ends = [i for i, character in enumerate(text) if character == "\n"] if found else []
     return tuple(
-        Mark(kind, start, end, 1 + sum(e < start for e in ends)) for start, end, kind in sorted(set(found), key=lambda f: (f[0], f[1], f[2]))
+        Mark(kind, start, end, 1 + sum(e < start for e in ends))
+        for start, end, kind in sorted(set(found), key=lambda f: (f[0], f[1], f[2]))
     )
 
 
@@ -79,7 +80,7 @@ def _by_form(text: str) -> Iterator[tuple[int, int, Kind]]:
                 yield match.start(), match.end(), kind
 
 
-_UNIT = re.compile(r"\s?(?:mm|cm|ml|cc|mg|kg|mSv|mGy|HU|Hz|ms|s/mm|x\s?\d|×\s?\d|%|fractures?\b)", re.IGNORECASE)
+_UNIT = re.compile(r"\s?(?:mm|cm|ml|cc|mg|kg|mSv|mGy|HU|Hz|ms|s/mm|x\s?\d|\u00d7\s?\d|%|fractures?\b)", re.IGNORECASE)
 _COUNTED = re.compile(
     r"\b(?:ribs?|segments?|levels?|grades?|stages?|scores?|teeth|tooth|zones?|stations?|types?|images?|slices?|figures?|digits?|fingers?"
     r"|toes?|nerves?|power|strength|reflexes|ratio|b[- ]?values?|metatarsals?|metacarpals?|vertebrae|PMID|NCT|doi|rID|dimensions?)"
@@ -121,7 +122,7 @@ _MONTH_OR_MAY = rf"(?:{_MONTH}|May)"
 _CAPITALS = r"(?:JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|\.)?"
 _YEAR = r"(?:19|20)\d\d"
-_WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]+"
+_WORD = r"[A-ZÀ-ÖØ-Þ][\w'\u2019-]+"
 _PERSON = rf"(?:{_WORD}|[A-Z]\.)(?:[ ,]{{1,2}}(?:{_WORD}|[A-Z]\.)){{1,2}}"
 
 _DATES = rf"""
@@ -145,8 +146,10 @@ _PHONES = r"""
     (?:[ ](?:no|number))?\.?[ :#]{1,3}[(+]?\d[\d ()/-]{2,18}\d
 """
 _RECORDS = r"""
-    (?<!\w)(?:MRN|mrn|[Mm]edical[ ]record|[Rr]ecord|[Hh]ospital|[Pp]atient|[Aa]ccession|[Ss]tudy|[Cc]ase|NHS|SSN|[Ii]nsurance|[Pp]olicy|[Ss]pecimen|PID)
-    (?:[ ]?(?:ID|[Ii]d|[Nn]o|[Nn]umber|[Nn]r|\#))?\.?[ :#]{1,3}(?=[\w/-]*\d[\w/-]*\d[\w/-]*\d[\w/-]*\d)(?![12]\d{3}\b)[A-Za-z]{0,4}[\d/-][\w/-]*
+    (?<!\w)(?:MRN|mrn|[Mm]edical[ ]record|[Rr]ecord|[Hh]ospital|[Pp]atient|[Aa]ccession|[Ss]tudy|[Cc]ase|NHS|SSN|PID
+       |[Ii]nsurance|[Pp]olicy|[Ss]pecimen)
+    (?:[ ]?(?:ID|[Ii]d|[Nn]o|[Nn]umber|[Nn]r|\#))?\.?[ :#]{1,3}
+    (?=[\w/-]*\d[\w/-]*\d[\w/-]*\d[\w/-]*\d)(?![12]\d{3}\b)[A-Za-z]{0,4}[\d/-][\w/-]*
   | (?<!\w)NHS(?:[ ](?:no|number))?\.?[ :]{1,2}\d{3}[ ]\d{3}[ ]\d{4}(?!\d)
   | (?<![\w.-])\d{3}-\d{2}-\d{4}(?![\w-])
   | (?<![\w./,+-])\d{7,14}(?![\w/]|[.,]\d)
@@ -158,7 +161,8 @@ _NAMES = rf"""
     (?<!\w)(?:Drs?|Prof|Professor|Doctor|Mr|Mrs|Ms|Miss|Mx|Nurse|Sister|Herr|Frau|Mme|Monsieur|Madame|Señora?|Sig)\.?[ ]{{1,2}}
     (?:(?:von|van|de|del|der|la|le)[ ]){{0,2}}(?:[A-Z]\.[ ]?)*{_WORD}(?:[ ]{_WORD})?
   | (?<!\w)(?:DR|MR|MRS|MS|PROF)\.[ ][A-Z][A-Z'-]{{3,}}(?!\w)
-  | (?<!\w)(?:[Rr]eported|[Dd]ictated|[Ss]igned|[Vv]erified|[Aa]pproved|[Rr]eferred|[Rr]eviewed|[Tt]ranscribed|[Ss]een|[Ee]xamined|[Aa]uthori[sz]ed)
+  | (?<!\w)(?:[Rr]eported|[Dd]ictated|[Ss]igned|[Vv]erified|[Aa]pproved|[Rr]eferred|[Rr]eviewed|[Tt]ranscribed|[Ss]een|[Ee]xamined
+       |[Aa]uthori[sz]ed)
     [ ]by:?[ ]{_PERSON}
   | (?<!\w)(?:[Pp]atient(?:'s)?[ ][Nn]ame|[Nn]ame[ ]of[ ]patient|[Ss]urname|[Ff]irst[ ]name|[Ll]ast[ ]name)\W{{1,3}}{_WORD}
   | (?:^|[\n;|])[ ]*Name:[ ]*{_WORD}
@@ -167,12 +171,14 @@ _NAMES = rf"""
   | (?<![\w^])[A-Za-z][A-Za-z'-]+\^[A-Za-z][A-Za-z'-]*
 """
 _ADDRESSES = r"""
-    (?<![\w.,-])\d{1,5}[A-Za-z]?[ ](?:[A-Z][\w'’-]+[ ]){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Boulevard|Blvd|Crescent|Drive|Terrace|Highway)(?!\w)
+    (?<![\w.,-])\d{1,5}[A-Za-z]?[ ](?:[A-Z][\w'\u2019-]+[ ]){1,3}
+    (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Boulevard|Blvd|Crescent|Drive|Terrace|Highway)(?!\w)
   | (?<!\w)[A-ZÄÖÜ][a-zäöüß]+(?:straße|strasse|gasse|allee)[ ]\d{1,4}(?!\w)
   | (?<!\w)(?:[Rr]ue|[Cc]alle|[Vv]ia)[ ](?:de[ ](?:la[ ])?)?[A-Z]\w+,?[ ]\d{1,4}(?!\w)
   | (?<!\w)P\.?[ ]?O\.?[ ]Box[ ]\d+
   | (?<!\w)[A-PR-UWYZ][A-HK-Y]?\d[\dA-HJKPSTUW]?[ ]\d[ABD-HJLNP-UW-Z]{2}(?!\w)
-  | (?<=,[ ])(?:A[KLRZ]|C[AO]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])[ ]\d{5}(?:-\d{4})?(?!\w)
+  | (?<=,[ ])(?:A[KLRZ]|C[AO]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])
+    [ ]\d{5}(?:-\d{4})?(?!\w)
 """
 _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.EMAIL, re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")),

@@ -52,7 +52,9 @@ class Keeper:
             raise LeaveOut(Why.DUPLICATE, f"its id was already used by {self._ids[case.id]}: give each case its own id")
         name, length = longest_field(case)
         if length > MAX_TEXT:
-            raise LeaveOut(Why.RECORD, f"field '{name}' has {length:,} characters, more than {MAX_TEXT:,}: cut it to what belongs to the case")
+            raise LeaveOut(
+                Why.RECORD, f"field '{name}' has {length:,} characters, more than {MAX_TEXT:,}: cut it to what belongs to the case"
+            )
         said = screen(case, draft.known)
         if said and not self.allow_identifying:
             more = f" and {len(said) - _SAID_AT_MOST} more" if len(said) > _SAID_AT_MOST else ""
@@ -88,8 +90,7 @@ class Keeper:
                 names += [name for name in written if name not in names]
                 if group.about is not None:
                     abouts.append({**group.about, "images": len(written)})
-            if not names:
-                raise missed_all(missed)
+            _need_any(names, missed)
         except LeaveOut:
             for name in fresh:
                 (self.images / name).unlink(missing_ok=True)
@@ -98,14 +99,17 @@ class Keeper:
         self.written.update(fresh)
         return names, abouts
 
+    def _need_free(self, name: str, digest: str, fresh: dict[str, str]) -> None:
+        if self.written.get(name, fresh.get(name, digest)) != digest:
+            raise LeaveOut(Why.DUPLICATE, f"another image is called '{name}' already: give each case images of its own")
+
     def _write_group(self, group: Group, fresh: dict[str, str]) -> list[str]:
         begun: dict[str, str] = {}
         try:
             for picture in group.pictures:
                 data = picture.data()
                 digest = hashlib.sha256(data).hexdigest()
-                if self.written.get(picture.name, fresh.get(picture.name, digest)) != digest:
-                    raise LeaveOut(Why.DUPLICATE, f"another image is called '{picture.name}' already: give cases ids that differ in more than case")
+                self._need_free(picture.name, digest, fresh)
                 if picture.name not in self.written and picture.name not in fresh:
                     begun[picture.name] = digest
                     _write(self.images / picture.name, data, digest)
@@ -119,12 +123,14 @@ class Keeper:
         return [picture.name for picture in group.pictures]
 
 
-def missed_all(missed: list[LeftOut]) -> LeaveOut:
-    """The reason why a case has no image: the only one there was, or the first of several."""
+def _need_any(names: list[str], missed: list[LeftOut]) -> None:
+    """Refuse a case that has no image, for the only reason there is, or the first of several."""
+    if names:
+        return
     if not missed:
-        return LeaveOut(Why.NO_IMAGE, "no image")
+        raise LeaveOut(Why.NO_IMAGE, "no image")
     more = f" ({len(missed)} series, none of which can be used)" if len(missed) > 1 else ""
-    return LeaveOut(missed[0].why, f"{missed[0].reason}{more}")
+    raise LeaveOut(missed[0].why, f"{missed[0].reason}{more}")
 
 
 def _write(path: Path, data: bytes, digest: str) -> None:

@@ -1,5 +1,6 @@
 """NIfTI volumes: axial slices, the patient's right on the left of the image and the front on top, as radiologists look at them."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
 from chiron.cases.importing.questions import load_questions
 from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
 from chiron.cases.importing.slices import chosen
-from chiron.cases.modalities import modality_of
+from chiron.cases.modalities import Modality, modality_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".nii", ".nii.gz")
 _VOLUMES = 4
-"""A file of at most as many volumes gives a group for each: echoes, phases, sequences. More are a time series, whose first stands for all."""
+"""A file of at most as many volumes gives a group for each: echoes, phases. More are a time series, whose first stands for all."""
 
 
 def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> Reading:
@@ -101,7 +102,7 @@ def _stem(path: Path) -> str:
     return re.sub(r"\.nii(?:\.gz)?\Z", "", path.name, flags=re.IGNORECASE)
 
 
-def _modality_of_name(stem: str) -> Any:
+def _modality_of_name(stem: str) -> Modality | None:
     """The modality that a file's name ends in or has as a part (``sub-01_T1w``, ``liver_ct``); None where it has none, or two."""
     if find_identifying(stem):
         return None
@@ -139,12 +140,14 @@ class Volume:
             kind = image.get_data_dtype().kind
         except Exception as error:
             # Damaged headers fail in every way there is.
-            raise LeaveOut(Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind") from error
+            raise LeaveOut(
+                Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind"
+            ) from error
         if len(shape) == 2 or orientation is None or orientation.shape != (3, 2) or min(shape, default=0) < 1:
             raise LeaveOut(Why.NO_IMAGE, f"its shape {'x'.join(map(str, shape))} is no volume in space")
         if kind not in "iuf":
             raise LeaveOut(Why.NO_IMAGE, "its voxels are colours or complex numbers, not grey values: convert it to magnitudes or grey")
-        if any(n != n or axis != axis for axis, n in orientation):
+        if any(math.isnan(n) for pair in orientation for n in pair):
             raise LeaveOut(Why.IMAGE, "its header does not say how it lies in space (no usable affine)")
         axes = [(0, 1)] * 3
         for axis, (world, direction) in enumerate(orientation):
@@ -177,7 +180,7 @@ class _Drawing:
 
     def __init__(self, path: Path, number: int, indices: tuple[int, ...]) -> None:
         self._path, self._number, self._indices = path, number, indices
-        self._planes: "dict[int, NDArray[np.float64]] | None" = None
+        self._planes: dict[int, NDArray[np.float64]] | None = None
 
     def slice(self, index: int) -> bytes:
         """A PNG of a slice.
@@ -195,7 +198,9 @@ class _Drawing:
             except LeaveOut:
                 raise
             except Exception as error:
-                raise LeaveOut(Why.IMAGE, f"its voxels cannot be read ({type(error).__name__}): the file is truncated or damaged") from error
+                raise LeaveOut(
+                    Why.IMAGE, f"its voxels cannot be read ({type(error).__name__}): the file is truncated or damaged"
+                ) from error
             sample = np.concatenate([plane.ravel()[:: max(1, plane.size // 100_000)] for plane in planes.values()])
             self._planes = {i: spread(plane, sample) for i, plane in planes.items()}
             self._aspect = volume.zooms[1] / volume.zooms[0] if min(volume.zooms[:2]) > 0 else 1.0

@@ -67,5 +67,7 @@ def has_metadata(data: bytes) -> bool:
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as image:
             info: dict[Any, Any] = image.info
-            texts = [k for k, v in info.items() if isinstance(v, str | bytes) and k not in {"icc_profile", "jfif", "compression", "version"}]
+            texts = [
+                k for k, v in info.items() if isinstance(v, str | bytes) and k not in {"icc_profile", "jfif", "compression", "version"}
+            ]
             return bool(texts) or (image.format != "TIFF" and bool(image.getexif()))

@@ -44,8 +44,6 @@ class StudyText:
 class Questions:
     """A file of questions, by what it calls the studies."""
 
-    Entry = StudyText
-
     def __init__(self, rows: Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]) -> None:
         """``rows``: texts with the keys they go by; what could not be read is kept for the end."""
         self._by_key: dict[tuple[str, str], list[StudyText]] = {}
@@ -94,7 +92,9 @@ def load_questions(options: ImportOptions) -> Questions:
 def _table_rows(path: Path, options: ImportOptions) -> Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]:
     table = open_table(path, options)
     if not {*KEYS, "patient", "id"} & set(table.columns.places):
-        raise InputError(f"{path} has no column that names a study: give it 'accession', 'study', 'folder' or 'id', or use --map accession=...")
+        raise InputError(
+            f"{path} has no column that names a study: give it 'accession', 'study', 'folder' or 'id', or use --map accession=..."
+        )
     for entry in entries(table):
         if isinstance(entry, LeftOut):
             yield entry

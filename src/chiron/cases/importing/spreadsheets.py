@@ -168,14 +168,15 @@ def _cell(value: Any, name: str, *, formula: bool = False, error: bool = False) 
         return Unreadable(f"cell {name} holds a formula that was never calculated: open the file in a spreadsheet program and save it")
     if error or (formula and isinstance(value, str) and value.startswith("#")):
         return Unreadable(f"cell {name} holds a formula that failed: mend it, or type its value in")
+    text = "" if value is None else str(value).strip()
     match value:
-        case None:
-            return ""
         case bool():
-            return "true" if value else "false"
+            return text.lower()
         case datetime() | date() | time() | timedelta():
-            return Unreadable(f"cell {name} holds a date or time, which is not taken; if it is none (as 1/2), format it as text and type it again")
+            return Unreadable(
+                f"cell {name} holds a date or time, which is not taken; if it is none (as 1/2), format it as text and type it again"
+            )
         case float() if value.is_integer():
             return str(int(value))
         case _:
-            return str(value).strip()
+            return text

@@ -68,11 +68,14 @@ def open_table(path: Path, options: ImportOptions) -> Table:
         rows = list(sheet.rows)
         found = [(recognised(_header(row), options.columns), -i) for i, row in enumerate(islice(rows, _HEADER_WITHIN))]
         best, at = max(found, default=(0, 0))
-        if best >= 2:
+        # One name alone may stand in a title; a person who names columns wants to hear which of them is missing.
+        if best >= 2 or (best == 1 and options.columns):
             return _table(path, sheet, rows, -at, options)
         seen += [h for row in rows[:1] for h in _header(row) if h]
     listed = ", ".join(seen[:12]) or "nothing"
-    raise InputError(f"{path}: no header in the first {_HEADER_WITHIN} rows (seen: {listed}): name the columns, as --map question=...,images=...")
+    raise InputError(
+        f"{path}: no header in the first {_HEADER_WITHIN} rows (seen: {listed}): name the columns, as --map question=...,images=..."
+    )
 
 
 def _table(path: Path, sheet: Sheet, rows: list[Row], at: int, options: ImportOptions) -> Table:
@@ -176,7 +179,9 @@ class TableImages:
             parents = [part for part in PurePosixPath(name).parts[:-1] if _GROUP.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
             number = kept[place] = kept.get(place, -1) + 1
-            pictures.append(Picture("/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p), copied(folder, name)))
+            pictures.append(
+                Picture("/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p), copied(folder, name))
+            )
         return tuple(pictures)
 
     def _of_folder(self, case_id: str) -> list[str]:
