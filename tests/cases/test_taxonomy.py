@@ -33,7 +33,10 @@ def test_every_name_and_code_leads_to_its_modality(modality: object, form: objec
 
 
 def test_no_name_stands_for_two() -> None:
-    for groups in ([(m.name.lower(), m.slug, *map(str.lower, m.codes), *m.names) for m in MODALITIES], [s.names.split("|") for s in BODY_SYSTEMS]):
+    for groups in (
+        [(m.name.lower(), m.slug, *map(str.lower, m.codes), *m.names) for m in MODALITIES],
+        [s.names.split("|") for s in BODY_SYSTEMS],
+    ):
         for i, names in enumerate(groups):
             assert not set(names) & {name for other in groups[i + 1 :] for name in other}
 
@@ -78,7 +81,7 @@ def test_any_text_names_some_or_none(text: str) -> None:
 
 def test_a_case_is_placed_by_metadata_before_folders_and_never_by_a_guess() -> None:
     def names(**changes: object) -> list[str]:
-        return [m.name for m in modalities_of_case(a_case(**changes))]
+        return [m.name for m in modalities_of_case(a_case("c", **changes))]
 
     assert names(modality="PET, CT") == ["CT", "PET"]
     assert names(modality="mri", images=("1/ct_group1/0.png",)) == ["MRI"]
@@ -102,7 +105,7 @@ def test_a_case_is_placed_by_metadata_before_folders_and_never_by_a_guess() -> N
     ],
 )
 def test_body_systems_of_cases(changes: dict[str, object], name: str | None) -> None:
-    system = body_system_of_case(a_case(**changes))
+    system = body_system_of_case(a_case("c", **changes))
     assert (system.name if system else None) == name
 
 

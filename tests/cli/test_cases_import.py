@@ -12,7 +12,12 @@ from tests.support.command import chiron
 def a_table(folder: Path) -> Path:
     for n in range(3):
         write_png(folder / f"{n}.png", seed=n)
-    rows = ["Nr;Frage;Antwort;Bild;Modality;History", "a;Was?;Zyste.;0.png;CT;Pain in the liver.", "b;Wo?;Links.;1.png;MRI;Seen by Dr Oakshott.", "c;Wo?;Rechts.;none.png;;"]
+    rows = [
+        "Nr;Frage;Antwort;Bild;Modality;History",
+        "a;Was?;Zyste.;0.png;CT;Pain in the liver.",
+        "b;Wo?;Links.;1.png;MRI;Seen by Dr Oakshott.",
+        "c;Wo?;Rechts.;none.png;;",
+    ]
     path = folder / "cases.csv"
     path.write_text("\n".join(rows), "utf-8")
     return path
@@ -72,7 +77,7 @@ def test_material_is_said_and_checked_as_such(tmp_path: Path) -> None:
         (("c/empty.jsonl", "--out", "o"), "no case"),
         (("c/words.docx", "--out", "o"), "--from"),
         (("c/cases.jsonl", "--out", "o", "--salt", "c/words.docx"), "holds no salt"),
-        (("c/cases.jsonl", "--out", "o", "--from", "table"), "no header"),
+        (("c/cases.jsonl", "--out", "o", "--from", "table"), "no spreadsheet"),
         (("c/cases.jsonl", "--out", "o", "--from", "dicom"), "no case"),
         (("c/cases.jsonl", "--out", "o", "--from", "nifti", "--questions", "none.csv"), "--questions"),
     ],

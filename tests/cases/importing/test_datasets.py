@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +12,8 @@ from chiron.cases.importing.columns import parse_map
 from chiron.errors import InputError
 from tests.cases.importing.support import imported, pixels
 from tests.support.cases import write_png
+
+datasets = pytest.importorskip("datasets")
 
 
 def picture(seed: int) -> bytes:
@@ -23,7 +24,9 @@ def picture(seed: int) -> bytes:
 
 def dataset(*images: Any, feature: Any = None) -> Any:
     rows = {"rid": [f"r{n}" for n in range(len(images))], "Q": ["What?"] * len(images), "A": ["Cyst."] * len(images), "pics": list(images)}
-    features = datasets.Features({"rid": datasets.Value("string"), "Q": datasets.Value("string"), "A": datasets.Value("string"), "pics": feature})
+    features = datasets.Features(
+        {"rid": datasets.Value("string"), "Q": datasets.Value("string"), "A": datasets.Value("string"), "pics": feature}
+    )
     return datasets.Dataset.from_dict(rows, features=features)
 
 
@@ -64,7 +67,9 @@ def test_splits_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_folder_of_parquet(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    dataset({"bytes": picture(7), "path": "x.png"}, feature=datasets.Image()).to_parquet(str(tmp_path / "d" / "train-00000-of-00001.parquet"))
+    dataset({"bytes": picture(7), "path": "x.png"}, feature=datasets.Image()).to_parquet(
+        str(tmp_path / "d" / "train-00000-of-00001.parquet")
+    )
     cases, left = imported(tmp_path / "d", tmp_path / "out", columns=COLUMNS)
     assert not left
     assert cases[0].question == "What?"

@@ -38,7 +38,14 @@ REFUSED = {
     "waveform_ecg.dcm": "waveform",
     **dict.fromkeys(["UN_sequence", "empty_charset_LEI", "meta_missing_tsyntax", "nested_priv_SQ", "no_meta_group_length", "priv_SQ"], ""),
 }
-NO_PIXELS = {"UN_sequence.dcm", "empty_charset_LEI.dcm", "meta_missing_tsyntax.dcm", "nested_priv_SQ.dcm", "no_meta_group_length.dcm", "priv_SQ.dcm"}
+NO_PIXELS = {
+    "UN_sequence.dcm",
+    "empty_charset_LEI.dcm",
+    "meta_missing_tsyntax.dcm",
+    "nested_priv_SQ.dcm",
+    "no_meta_group_length.dcm",
+    "priv_SQ.dcm",
+}
 
 
 @pytest.mark.parametrize("path", sorted((REAL / "test_files").glob("*.dcm")), ids=lambda p: p.name)
@@ -73,7 +80,10 @@ def test_files_that_a_dicomdir_names_and_are_not_there_are_said(tmp_path: Path) 
 
 def test_nothing_of_the_patient_comes_along(tmp_path: Path) -> None:
     write_dicom(
-        tmp_path / "Featherstone" / "a.dcm", StudyDescription="CT chest for Featherstone", SeriesDescription="Thin 1 mm", BodyPartExamined="CHEST"
+        tmp_path / "Featherstone" / "a.dcm",
+        StudyDescription="CT chest for Featherstone",
+        SeriesDescription="Thin 1 mm",
+        BodyPartExamined="CHEST",
     )
     cases, _ = imported(tmp_path / "Featherstone", tmp_path / "out")
     (case,) = cases
@@ -259,7 +269,9 @@ def test_damaged_files_and_strangers_stop_nothing(tmp_path: Path) -> None:
 
 def test_questions_are_put_to_studies_by_what_names_them(tmp_path: Path) -> None:
     for n, accession in enumerate(("ACC1", "ACC2", "ACC3"), start=1):
-        write_dicom(tmp_path / "s" / f"study{n}" / "a.dcm", StudyInstanceUID=f"1.{n}", SeriesInstanceUID=f"1.{n}.1", AccessionNumber=accession)
+        write_dicom(
+            tmp_path / "s" / f"study{n}" / "a.dcm", StudyInstanceUID=f"1.{n}", SeriesInstanceUID=f"1.{n}.1", AccessionNumber=accession
+        )
     table = tmp_path / "q.csv"
     table.write_text(
         "accession,folder,question,answer,history,findings\n"

@@ -50,7 +50,11 @@ def test_vertebral_levels_are_nobody(region: str, level: int, between: str, repe
     assert not find_identifying(f"Disc protrusion at {region}{level}{between}{second} with stenosis.")
 
 
-@given(st.lists(st.decimals(0, 400, places=1), min_size=1, max_size=3), st.sampled_from(["mm", "cm", "ml", "HU", "%"]), st.sampled_from([" x ", "x", " to "]))
+@given(
+    st.lists(st.decimals(0, 400, places=1), min_size=1, max_size=3),
+    st.sampled_from(["mm", "cm", "ml", "HU", "%"]),
+    st.sampled_from([" x ", "x", " to "]),
+)
 def test_measurements_are_nobody(sizes: list[object], unit: str, between: str) -> None:
     assert not find_identifying(f"The lesion measures {between.join(map(str, sizes))} {unit}.")
 

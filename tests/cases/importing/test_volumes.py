@@ -1,14 +1,15 @@
 """NIfTI volumes are cut into axial slices that lie as radiologists look at them."""
 
 from pathlib import Path
+from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 
 from chiron.cases.importing.records import SourceKind
 from tests.cases.importing.support import everything, imported, pixels
 
+nibabel = pytest.importorskip("nibabel")
 REAL = Path(nibabel.__file__).parent / "tests" / "data"
 
 
@@ -21,13 +22,15 @@ def test_every_volume_that_nibabel_carries_is_read_or_refused_with_its_reason(tm
         assert all(pixels(tmp_path / "out" / "images" / name).std() >= 0 for name in case.images)
 
 
-def planted(axes: str) -> nibabel.Nifti1Image:
+def planted(axes: str) -> Any:
     """One volume, stored in another order of axes: bright at the patient's right, front, and head."""
     data = np.zeros((10, 12, 6), np.float32)  # right-to-left is axis 0 in RAS+, whose index grows to the right
     data[8:, 10:, :] = 100
     data[:, :, 5] += 50
     image = nibabel.Nifti1Image(data, np.diag([1.0, 1.0, 2.0, 1.0]))
-    return image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(axes)))
+    return image.as_reoriented(
+        nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(axes))
+    )
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "ASR", "SLP", "IPR", "PIR", "RPI"])
@@ -45,7 +48,9 @@ def test_right_is_left_and_front_is_top_however_it_is_stored(tmp_path: Path, axe
 
 def test_volumes_of_a_file_are_groups_unless_they_are_a_time_series(tmp_path: Path) -> None:
     for count in (3, 20):
-        nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((5, 5, 4, count)).astype(np.float32), np.eye(4)), tmp_path / f"{count}.nii")
+        nibabel.save(
+            nibabel.Nifti1Image(np.random.default_rng(0).random((5, 5, 4, count)).astype(np.float32), np.eye(4)), tmp_path / f"{count}.nii"
+        )
     (few,), _ = imported(tmp_path / "3.nii", tmp_path / "few")
     assert [s["group"] for s in few.meta["series"]] == ["image_group1", "image_group2", "image_group3"]
     (many,), _ = imported(tmp_path / "20.nii", tmp_path / "many", slices=2, modality="CT")

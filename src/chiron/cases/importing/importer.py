@@ -76,7 +76,7 @@ def import_cases(
     """
     source, out, options = Path(source), Path(out), options or ImportOptions()
     kind = options.kind or kind_of(source, out)
-    if not source.exists():
+    if not os.path.exists(source):  # noqa: PTH110 - Path.exists raises on a name too long
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if os.path.realpath(source) in {os.path.realpath(out), os.path.realpath(out / "cases.jsonl")}:
         raise InputError(f"{out} is the source itself: name another folder with --out")
@@ -86,7 +86,7 @@ def import_cases(
     before = _earlier(out)
     if before is not None and before.get("source", {}).get("path") != str(source):
         raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")
-    if before is None and (out / "cases.jsonl").exists():
+    if before is None and os.path.isfile(out / "cases.jsonl"):
         raise InputError(f"{out} holds cases of another origin (no import.json): name another folder with --out")
     _make(out)
     pseudonyms = load_pseudonyms(options.salt or out / ".salt")
@@ -182,7 +182,7 @@ def _state(source: Path, out: Path, options: ImportOptions) -> State:
     images = options.images or (default_image_root(source) if options.kind is SourceKind.JSONL and source.is_file() else None)
     if images is None and options.kind in {SourceKind.TABLE, SourceKind.JSONL} and source.is_file():
         images = source.parent
-    seen = [p for p in (source, images, options.questions) if p is not None and p.exists()]
+    seen = [p for p in (source, images, options.questions) if p is not None and os.path.exists(p)]  # noqa: PTH110 - as above
     return state_of(seen, out)
 
 
@@ -208,7 +208,7 @@ def _options(options: ImportOptions) -> dict[str, Any]:
 def _earlier(out: Path) -> dict[str, Any] | None:
     try:
         record = json.loads((out / "import.json").read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise InputError(f"{out} cannot be read: {error.strerror}") from error

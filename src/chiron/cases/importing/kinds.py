@@ -1,5 +1,6 @@
 """What kind of source something is, by what it is and not by what it is called alone."""
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +20,11 @@ def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
     Raises:
         InputError: there is none, it is of no known kind, or of several.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         if (kind := _file_kind(source)) is not None:
             return kind
         raise InputError(f"{source} is of no kind that cases are read from: say which with --from {'|'.join(SourceKind)}")
-    if not source.is_dir():
+    if not os.path.isdir(source):
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
         return SourceKind.DATASET

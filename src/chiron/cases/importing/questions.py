@@ -1,6 +1,7 @@
 """Questions, answers and reports for images that bring none: a table or JSONL, matched by study."""
 
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def load_questions(options: ImportOptions) -> Questions:
         InputError: it is not there, or no row of it can name a study.
     """
     path = options.questions
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         raise InputError(f"questions {path} do not exist or cannot be reached: name a table or JSONL file with --questions")
     return Questions(_json_rows(path) if path.suffix.lower() in JSONL else _table_rows(path, options))
 

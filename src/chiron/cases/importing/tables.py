@@ -1,5 +1,6 @@
 """A CSV file or spreadsheet, a row a case, with its images in files."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -141,7 +142,7 @@ def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
     """
     path = the_file(source, TABLES, "table")
     table = open_table(path, options)
-    if options.images is not None and not options.images.is_dir():
+    if options.images is not None and not os.path.isdir(options.images):
         raise InputError(f"image folder {options.images} does not exist or cannot be reached: name the right one with --images DIR")
     images = TableImages(options.images or path.parent, fallback=options.images is None)
 
@@ -188,7 +189,7 @@ class TableImages:
         if case_id in {".", ".."} or "/" in case_id or "\\" in case_id or "\x00" in case_id:
             return []
         for folder in self._folders:
-            if (place := folder.root / case_id).is_dir():
+            if os.path.isdir(place := folder.root / case_id):
                 files = (str(p.relative_to(folder.root).as_posix()) for p in files_under(place))
                 return sorted(files, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
         return []
@@ -196,10 +197,7 @@ class TableImages:
 
 def _exists(folder: ImageFolder, name: str) -> bool:
     """A first look only; whether it lies inside its fence is seen when it is read."""
-    try:
-        return ".." not in PurePosixPath(name).parts and (folder.root / name).is_file()
-    except ValueError:
-        return False
+    return ".." not in PurePosixPath(name).parts and os.path.isfile(folder.root / name)
 
 
 Pictures = Callable[[Sequence[str], str, str, str], tuple[Picture, ...]]
