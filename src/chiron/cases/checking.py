@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiron.cases.case import BadCase
+from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import image_marks
 from chiron.cases.images import ImageProblem, image_folder
+from chiron.cases.modalities import findings_without_images
 from chiron.cases.reading import read_cases
 
 
@@ -22,14 +23,18 @@ class Remark:
     """What is wrong, or worth knowing of a usable case."""
 
 
-def check_cases(cases: Path, images: Path | None = None) -> Iterator[Remark]:
-    """A remark a case, in order, with every image read and decoded.
+LONG_FINDINGS = 8_000
+"""Characters. Longer findings take the place of images in most models' windows."""
+
+
+def check_cases(cases: Path, images: Path | None = None, *, material: bool = False) -> Iterator[Remark]:
+    """A remark a case, in order, with every image read and decoded. ``material``: cases without a question can be used too.
 
     Raises:
         InputError: the file or the image folder is not there.
     """
     folder = image_folder(cases, images)
-    for case in read_cases(cases):
+    for case in read_cases(cases, material=material):
         if isinstance(case, BadCase):
             yield Remark(case.line, case.id, usable=False, problem=case.problem)
             continue
@@ -41,10 +46,17 @@ def check_cases(cases: Path, images: Path | None = None) -> Iterator[Remark]:
                 problems.append(str(problem))
         if problems:
             yield Remark(case.line, case.id, usable=False, problem="; ".join(problems))
-        elif not case.findings:
-            yield Remark(case.line, case.id, usable=True, problem="no findings: mentors see only images and history")
-        elif (spoken_of := image_marks(case.findings)) > len(case.images):
-            note = f"findings speak of image {spoken_of}, but there are {len(case.images)}"
-            yield Remark(case.line, case.id, usable=True, problem=note)
         else:
-            yield Remark(case.line, case.id, usable=True, problem=None)
+            yield Remark(case.line, case.id, usable=True, problem="; ".join(_notes(case)) or None)
+
+
+def _notes(case: Case) -> Iterator[str]:
+    """What is worth knowing of a usable case."""
+    if not case.findings:
+        yield "no findings: mentors see only images and history"
+    if (spoken_of := image_marks(case.findings)) > len(case.images):
+        yield f"findings speak of image {spoken_of}, but there are {len(case.images)}"
+    if missing := findings_without_images(case):
+        yield f"findings describe {', '.join(m.name for m in missing)}, and there is no such image"
+    if (length := sum(len(text) for text in case.findings)) > LONG_FINDINGS:
+        yield f"findings of {length:,} characters: keep those that belong to the images"

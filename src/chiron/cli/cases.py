@@ -1,20 +1,18 @@
-"""``chiron cases``: what is wrong with a file of cases."""
+"""``chiron cases``: bring cases in, look them over, and see what there is of each kind."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from chiron.cli import cases_coverage, cases_import
 from chiron.cli.consoles import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
 
 app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
-
-
-@app.callback()
-def _root() -> None:
-    """Keep ``check`` a command of its own while it is the only one."""
+app.command("import")(cases_import.command)
+app.command("coverage")(cases_coverage.command)
 
 
 @app.command("check")
@@ -23,13 +21,14 @@ def check(
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")
     ] = None,
+    material: Annotated[bool, typer.Option("--material", help="Take cases without a question too: they are for 'chiron build'.")] = False,
 ) -> None:
     """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
     from chiron.cases.checking import check_cases
 
     console = messages()
     good = bad = 0
-    for remark in check_cases(cases, images):
+    for remark in check_cases(cases, images, material=material):
         good += remark.usable
         bad += remark.problem is not None and not remark.usable
         if remark.problem is not None:

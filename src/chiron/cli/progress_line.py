@@ -40,6 +40,10 @@ class ProgressLine:
             self._last = now
             self._console.print(line, markup=False, highlight=False)
 
+    def close(self) -> None:
+        """Leave the line, wherever the work stands."""
+        self._end()
+
     def _end(self) -> None:
         if self._status is not None:
             self._status.stop()

@@ -1,0 +1,140 @@
+"""One import for all sources: what it writes, that it does nothing twice, and that it refuses what it cannot know."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from chiron.cases.images import ImageFolder
+from chiron.cases.importing.importer import import_cases
+from chiron.cases.importing.kinds import kind_of
+from chiron.cases.importing.records import ImportOptions, SourceKind
+from chiron.cases.reading import read_cases
+from chiron.errors import InputError
+from tests.cases.importing.dicoms import write_dicom
+from tests.cases.importing.support import imported, jsonl
+from tests.support.cases import a_case, write_cases, write_png
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_tidy_cases_come_through_as_they_are(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 3)
+    cases, left = imported(source, tmp_path / "out")
+    assert cases == list(read_cases(source))
+    assert not left
+    for case in cases:
+        assert (tmp_path / "out" / "images" / case.images[0]).read_bytes() == (tmp_path / "s" / "images" / case.images[0]).read_bytes()
+
+
+def test_published_cases_come_through_tidy(published: Path, tmp_path: Path) -> None:
+    cases, left = imported(published, tmp_path / "out")
+    assert len(cases) == 10
+    assert not left
+    folder = ImageFolder(tmp_path / "out" / "images")
+    assert all(folder.check(name) for case in cases for name in case.images)
+
+
+def test_again_changes_nothing_and_a_change_changes_what_it_must(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 3)
+    first = import_cases(source, tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+    again = import_cases(source, tmp_path / "out")
+    assert again.unchanged
+    assert not first.unchanged
+    assert snapshot(tmp_path / "out") == before
+    (tmp_path / "out" / "images" / "case-00001" / "0.png").unlink()
+    assert not import_cases(source, tmp_path / "out").unchanged
+    assert {k: v[0] for k, v in snapshot(tmp_path / "out").items()} == {k: v[0] for k, v in before.items()}
+    records = [json.loads(line) for line in source.read_text().splitlines()]
+    jsonl(source, *records[1:])
+    assert import_cases(source, tmp_path / "out").cases == 2
+    assert not (tmp_path / "out" / "images" / "case-00000" / "0.png").exists()
+
+
+def test_what_was_imported_can_be_imported(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "s" / "a.dcm")
+    first, _ = imported(tmp_path / "s", tmp_path / "one")
+    second, _ = imported(tmp_path / "one" / "cases.jsonl", tmp_path / "two")
+    assert first == second
+
+
+def test_identifying_text_of_any_field_is_held_back_by_line(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 2)
+    records = [json.loads(line) for line in source.read_text().splitlines()]
+    records[0]["findings"] = ["A cyst.", "No change\nsince 12/03/2019."]
+    records[1]["comment"] = {"seen": ["by Dr Oakshott"]}
+    cases, left = imported(jsonl(source, *records), tmp_path / "out")
+    assert not cases
+    assert [record.place for record in left] == ["cases.jsonl, line 1", "cases.jsonl, line 2"]
+    assert "date in findings[2], line 2" in left[0].reason
+    assert "name in comment.seen[1], line 1" in left[1].reason
+    assert "2019" not in (tmp_path / "out" / "not-imported.jsonl").read_text()
+    assert not list((tmp_path / "out" / "images").rglob("*.png"))
+
+
+def test_an_id_that_names_somebody_is_not_repeated(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "0.png")
+    source = jsonl(tmp_path / "c.jsonl", a_case("x", images=("0.png",)).to_record() | {"id": "Oakshott^Jane"})
+    _, (left,) = imported(source, tmp_path / "out")
+    assert left.id is None
+    assert "Oakshott" not in (tmp_path / "out" / "not-imported.jsonl").read_text()
+
+
+def test_metadata_in_images_is_told(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 1)
+    exif = Image.Exif()
+    exif[0x9C9D] = "Jane Oakshott"
+    Image.new("L", (8, 8)).save(tmp_path / "s" / "images" / "case-00000" / "0.png", exif=exif)
+    summary = import_cases(source, tmp_path / "out")
+    assert any("EXIF" in note for note in summary.notes)
+
+
+def test_another_source_or_a_strange_folder_is_refused(tmp_path: Path) -> None:
+    one, two = write_cases(tmp_path / "1", 1), write_cases(tmp_path / "2", 1)
+    import_cases(one, tmp_path / "out")
+    with pytest.raises(InputError, match="holds an import of"):
+        import_cases(two, tmp_path / "out")
+    with pytest.raises(InputError, match="source itself"):
+        import_cases(one, tmp_path / "1")
+    with pytest.raises(InputError, match="another origin"):
+        import_cases(one, tmp_path / "2")
+    with pytest.raises(InputError, match="does not exist"):
+        import_cases(tmp_path / "none", tmp_path / "out3")
+
+
+def test_kinds_are_told_by_what_is_there(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "d" / "study" / "no-suffix")
+    assert kind_of(tmp_path / "d") is SourceKind.DICOM
+    assert kind_of(write_cases(tmp_path / "c", 1).parent) is SourceKind.JSONL
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.csv").write_text("x")
+    write_png(tmp_path / "t" / "a.png")
+    assert kind_of(tmp_path / "t") is SourceKind.TABLE
+    (tmp_path / "t" / "b.jsonl").write_text("x")
+    with pytest.raises(InputError, match=r"several kinds .*--from"):
+        kind_of(tmp_path / "t")
+    (tmp_path / "e").mkdir()
+    with pytest.raises(InputError, match="holds no JSONL"):
+        kind_of(tmp_path / "e")
+
+
+def test_a_link_out_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "elsewhere.dcm", PatientAge="070Y")
+    write_dicom(tmp_path / "s" / "a.dcm")
+    (tmp_path / "s" / "b.dcm").symlink_to(tmp_path / "elsewhere.dcm")
+    cases, _ = imported(tmp_path / "s", tmp_path / "out")
+    assert len(cases[0].images) == 1
+    assert cases[0].age == "63 years"
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name, kind in {"pydicom": SourceKind.DICOM, "nibabel": SourceKind.NIFTI}.items():
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(InputError, match=rf"'{name}'.*chiron-med\[import\]"):
+            import_cases(tmp_path, tmp_path / "out", ImportOptions(kind=kind))
