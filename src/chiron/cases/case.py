@@ -16,9 +16,9 @@ class Case:
     id: str
     """Unique within a file; also what seeded random choices are seeded from."""
     question: str
-    """The question, without any mark such as ``**Question:**``."""
+    """The question, without any mark such as ``**Question:**``. Empty in :attr:`material`."""
     answer: str
-    """The known answer, without any mark. Interns never see it."""
+    """The known answer, without any mark. Interns never see it. Empty in :attr:`material`."""
     images: tuple[str, ...]
     """Paths relative to the image folder, in the order in which they are shown. At least one."""
     history: str = ""
@@ -39,6 +39,11 @@ class Case:
     """Where it stood: line of a JSONL file, position in a JSON list, from 1; 0 if it came from nowhere."""
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Whatever else stood in the record, unread."""
+
+    @property
+    def material(self) -> bool:
+        """Whether no question was put yet: images, history and findings to make questions from. Only who asks for it reads such cases."""
+        return not self.question
 
     def to_record(self) -> dict[str, Any]:
         """The case in the tidy format: one JSON object, absent fields left out."""

@@ -25,15 +25,27 @@ class CaseProblem(ValueError):
     """A record is not a case; the message names the field, what is wrong with it and how to mend it."""
 
 
-def parse_case(record: object) -> Case:
+def parse_case(record: object, *, material: bool = False) -> Case:
     """Read one record in either format.
+
+    Args:
+        record: what stood in the file.
+        material: take a record with neither question nor answer too.
 
     Raises:
         CaseProblem: a field is missing, empty or of the wrong kind.
     """
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
-    return _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
+    case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
+    if material and not case.question and not case.answer:
+        return case
+    for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
+        if not text and "messages" in record:
+            raise CaseProblem(f"no {name}: 'messages' needs an entry of role '{role}' with text")
+        if not text:
+            raise CaseProblem(f"no {name}: field '{name}' is missing or empty")
+    return case
 
 
 def case_id(record: object) -> str | None:
@@ -47,8 +59,8 @@ def case_id(record: object) -> str | None:
 def _parse_tidy(record: Mapping[str, Any]) -> Case:
     return Case(
         id=_id(record, "id"),
-        question=_text(record, "question", required=True),
-        answer=_text(record, "answer", required=True),
+        question=_text(record, "question"),
+        answer=_text(record, "answer"),
         images=_images(record),
         history=_text(record, "history"),
         findings=_texts(record, "findings"),
@@ -89,12 +101,7 @@ def _dialogue(record: Mapping[str, Any]) -> tuple[str, str]:
         if isinstance(role, str) and isinstance(content, str):
             said.setdefault(role, content)
     question = _clean(_QUESTION_MARK.sub("", said.get("user", "").strip()))
-    answer = _clean(_ANSWER_MARK.sub("", said.get("assistant", "").strip()))
-    if not question:
-        raise CaseProblem("no question: 'messages' needs an entry of role 'user' with text")
-    if not answer:
-        raise CaseProblem("no answer: 'messages' needs an entry of role 'assistant' with text")
-    return question, answer
+    return question, _clean(_ANSWER_MARK.sub("", said.get("assistant", "").strip()))
 
 
 def _number_images(captions: tuple[str, ...]) -> list[str]:
@@ -129,16 +136,13 @@ def _id(record: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def _text(record: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+def _text(record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if value is None:
         value = ""
     if not isinstance(value, str):
         raise CaseProblem(f"field '{name}' must be text, but is {_kind(value)}")
-    text = _clean(value)
-    if required and not text:
-        raise CaseProblem(f"no {name}: field '{name}' is missing or empty")
-    return text
+    return _clean(value)
 
 
 def _optional(record: Mapping[str, Any], name: str) -> str | None:

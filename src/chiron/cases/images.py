@@ -1,6 +1,7 @@
 """Images of cases: found inside their fence, checked before anything is paid for, and known by their SHA-256."""
 
 import hashlib
+import io
 import os
 import warnings
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class ImageFolder:
         """
         path = self._inside(name)
         data = _read(path, name)
-        width, height = _decode(path, name)
+        width, height, _ = _decode(path, name)
         return ImageFile(name, path, hashlib.sha256(data).hexdigest(), width, height)
 
     def _inside(self, name: str) -> Path:
@@ -67,6 +68,18 @@ class ImageFolder:
         if not path.is_relative_to(self._fence):
             raise ImageProblem(f"image '{name}' is a link out of the image folder {self.root}: copy the file into it")
         return path
+
+
+def check_bytes(data: bytes, name: str) -> str:
+    """Decode an image that stands in memory whole, as :meth:`ImageFolder.check` does one in a file; its format, such as ``PNG``.
+
+    Raises:
+        ImageProblem: empty, truncated, too large, or not an image. ``name`` is what the message calls it.
+    """
+    if not data:
+        raise ImageProblem(f"image '{name}' is empty (0 bytes)")
+    _fits(len(data), name)
+    return _decode(io.BytesIO(data), name)[2]
 
 
 def default_image_root(cases: Path) -> Path:
@@ -94,8 +107,7 @@ def _read(path: Path, name: str) -> bytes:
             raise ImageProblem(f"image '{name}' is not a file")
         if size == 0:
             raise ImageProblem(f"image '{name}' is empty (0 bytes)")
-        if size > MAX_BYTES:
-            raise ImageProblem(f"image '{name}' has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
+        _fits(size, name)
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageProblem(f"image '{name}' is missing: no file {path}") from None
@@ -103,16 +115,21 @@ def _read(path: Path, name: str) -> bytes:
         raise ImageProblem(f"image '{name}' cannot be read: {error.strerror}") from error
 
 
-def _decode(path: Path, name: str) -> tuple[int, int]:
+def _fits(size: int, name: str) -> None:
+    if size > MAX_BYTES:
+        raise ImageProblem(f"image '{name}' has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
+
+
+def _decode(file: Path | io.BytesIO, name: str) -> tuple[int, int, str]:
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and odd metadata; the first is checked below, the second harms nothing.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height <= MAX_PIXELS:
                     image.load()
-                    return width, height
+                    return width, height, str(image.format)
     except Image.DecompressionBombError:
         raise ImageProblem(f"image '{name}' has more than {MAX_PIXELS // 10**6} megapixels: shrink it") from None
     except UnidentifiedImageError:

@@ -1,0 +1,121 @@
+"""Which column of a table is which field of a case."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chiron.errors import InputError
+
+_NAMES: Mapping[str, str] = {
+    "id": "id|case|case id|case no|case number|rid|record|row id|uid|image id|fall|fallnummer|caso",
+    "patient": "patient|patient id|patient no|patient number|pat id|subject|subject id|pid|mrn|patienten id|paciente",
+    "question": "question|questions|prompt|query|frage|pregunta|domanda|vraag",
+    "answer": "answer|answers|correct answer|known answer|ground truth|gold|label|antwort|respuesta|reponse|réponse|antwoord",
+    "images": "image|images|image path|image paths|image file|image files|images paths|path|paths|file|files|filename|filenames|file name"
+    "|file names|figure|figure path|img|img name|img path|img names|bild|bilder|bilddatei|imagen|imagenes|imágenes",
+    "history": "history|clinical history|presentation|indication|clinical information|clinical indication|anamnese|anamnesis|vorgeschichte"
+    "|historia|antecedents|antécédents",
+    "findings": "findings|finding|report|radiology report|caption|captions|description|befund|befunde|hallazgos|resultats|résultats",
+    "age": "age|patient age|age label|age years|alter|edad|âge",
+    "sex": "sex|gender|patient sex|gender label|geschlecht|sexo|sexe",
+    "title": "title|case title|titel|titulo|título|titre",
+    "modality": "modality|modalities|imaging modality|imaging|modalität|modalitaet|modalidad",
+    "body_system": "body system|system|organ system|section|organsystem",
+    "accession": "accession|accession number|accession no|acc no",
+    "study": "study|study uid|study instance uid|studyinstanceuid|study id",
+    "folder": "folder|directory|study folder|ordner",
+}
+FIELDS = tuple(_NAMES)
+"""What a column may be. The last three name a study, for questions that go with DICOM or NIfTI."""
+_BY_NAME = {name: field for field, names in _NAMES.items() for name in names.split("|")}
+_IDENTIFIERS = frozenset(
+    "name|patient name|first name|last name|surname|forename|given name|family name|nachname|vorname|nombre|apellido|nom|prenom|prénom"
+    "|referring physician|physician|doctor|radiologist|hospital number|medical record number|accession|accession number|patient id"
+    "|mrn|patient|pid".split("|")
+)
+_NUMBERED_IMAGE = re.compile(r"(?:image|img|picture|bild|slice)(?: path| file)? ?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """Positions of columns by field. Nothing else of a table is kept."""
+
+    header: tuple[str, ...]
+    places: Mapping[str, tuple[int, ...]]
+    """Several columns of one field are put together in their order."""
+    identifiers: tuple[int, ...]
+    """Columns whose values name the patient or a physician: looked for in the text, and not kept."""
+
+    def words(self) -> str:
+        """The map for a person."""
+        pairs = (f"{field}={' + '.join(self.header[i] for i in at)}" for field, at in self.places.items())
+        unused = len(self.header) - len({i for at in self.places.values() for i in at})
+        return "columns: " + ", ".join(pairs) + (f"; {unused} more left behind" if unused else "")
+
+
+def parse_map(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """``["question=Frage,images=Bild"]`` and the like: columns by field. A comma within a name is no end of it.
+
+    Raises:
+        InputError: no such field, or no column.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        for part in re.split(rf",(?=\s*(?:{'|'.join(FIELDS)})\s*=)", text):
+            field, equals, column = (p.strip() for p in part.partition("="))
+            if field not in FIELDS:
+                near = difflib.get_close_matches(field, FIELDS, n=1)
+                hint = f": did you mean '{near[0]}'?" if near else f" (there are {', '.join(FIELDS)})"
+                raise InputError(f"--map {part.strip()}: a case has no field '{field}'{hint}")
+            if not equals or not column:
+                raise InputError(f"--map {part.strip()}: write {field}=COLUMN, with the column's name in the header")
+            found[field] = (*found.get(field, ()), column)
+    return found
+
+
+def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], where: str) -> ColumnMap:
+    """The columns of a header: those asked for, and for fields nobody asked for those with a usual name.
+
+    Raises:
+        InputError: a column that was asked for is not there. ``where`` names the table.
+    """
+    names = [_plain(h) for h in header]
+    places: dict[str, tuple[int, ...]] = {}
+    for field, columns in wanted.items():
+        places[field] = tuple(_find(column, header, names, where) for column in columns)
+    taken = {i for at in places.values() for i in at}
+    for i, name in enumerate(names):
+        field_of = "images" if _NUMBERED_IMAGE.fullmatch(name) else _BY_NAME.get(name)
+        if field_of is not None and field_of not in wanted and i not in taken:
+            # Of two columns that both could be a field the first is it; images and findings may be spread over several.
+            if field_of not in places or field_of == "images":
+                places[field_of] = (*places.get(field_of, ()), i)
+    return ColumnMap(
+        header=tuple(header),
+        places={field: places[field] for field in FIELDS if field in places},
+        identifiers=tuple(i for i, name in enumerate(names) if name in _IDENTIFIERS),
+    )
+
+
+def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
+    """How many fields a row would name if it were the header."""
+    names = {_plain(h) for h in header}
+    asked = sum(_plain(column) in names for columns in wanted.values() for column in columns)
+    usual = {_BY_NAME[n] for n in names if n in _BY_NAME} | ({"images"} if any(_NUMBERED_IMAGE.fullmatch(n) for n in names) else set())
+    return asked + len(usual - set(wanted))
+
+
+def _find(column: str, header: Sequence[str], names: list[str], where: str) -> int:
+    if column in header:
+        return list(header).index(column)
+    if (plain := _plain(column)) in names:
+        return names.index(plain)
+    near = difflib.get_close_matches(column, [h for h in header if h], n=1)
+    hint = f": did you mean '{near[0]}'?" if near else f" (there are {', '.join(h for h in header if h) or 'none'})"
+    raise InputError(f"{where} has no column '{column}'{hint}")
+
+
+def _plain(name: str) -> str:
+    spaced = re.sub(r"(?<=[a-zà-ÿ])(?=[A-Z])", " ", name.strip())
+    return re.sub(r"[\W_]+", " ", spaced).strip().casefold()

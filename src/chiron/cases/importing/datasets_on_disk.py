@@ -1,0 +1,139 @@
+"""A Hugging Face dataset saved to disk, or a folder of Parquet files: a row a case, its images in the rows or beside them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from chiron.cases.importing.columns import ColumnMap, map_columns
+from chiron.cases.importing.extras import need
+from chiron.cases.importing.files import files_under
+from chiron.cases.importing.identifying import identifiers
+from chiron.cases.importing.pictures import suffix_of
+from chiron.cases.importing.pseudonyms import Pseudonyms
+from chiron.cases.importing.records import Draft, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
+from chiron.cases.importing.tables import Entry, TableImages, draft_of
+from chiron.errors import InputError
+
+_ROWS = 16
+"""Rows read at a time: each may hold many megabytes of images."""
+
+
+def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> Reading:
+    """Drafts of a dataset's rows.
+
+    Raises:
+        InputError: it cannot be read, lacks a column or split that was asked for, or names no fields that are known.
+    """
+    parts = _parquet(source) if source.is_file() or not _saved(source) else _arrow(source)
+    if options.split is not None:
+        names = ", ".join(name for name, *_ in parts)
+        parts = [part for part in parts if part[0] == options.split]
+        if not parts:
+            raise InputError(f"{source} has no split '{options.split}' (there are {names})")
+    maps = [map_columns(columns, options.columns, f"{source}, split '{name}'") for name, columns, _, _ in parts]
+    for found, (name, columns, _, _) in zip(maps, parts, strict=True):
+        if not {"images", "id"} & set(found.places):
+            raise InputError(f"{source}, split '{name}': no column of images (there are {', '.join(columns)}): name one with --map images=...")
+    root = options.images or (source if source.is_dir() else source.parent)
+    files = TableImages(root, fallback=options.images is None)
+
+    def items() -> Iterator[Draft | LeftOut]:
+        for found, (name, _, _, rows) in zip(maps, parts, strict=True):
+            for number, row in enumerate(rows, start=1):
+                place = f"{source.name}, split '{name}', row {number}"
+                try:
+                    entry, images = _entry(found, row, place)
+                    pictures = partial(_pictures, images, files)
+                    yield draft_of(entry, f"{name}-{number:06d}", pictures, options, pseudonyms)
+                except LeaveOut as reason:
+                    yield LeftOut(place, None, reason.why, str(reason))
+
+    return Reading(items(), sum(count for _, _, count, _ in parts), tuple(dict.fromkeys(found.words() for found in maps)))
+
+
+Part = tuple[str, list[str], int, Iterator[dict[str, Any]]]
+"""A split: name, columns, number of rows, and the rows as they are stored, images undecoded."""
+
+
+def _saved(source: Path) -> bool:
+    return (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file()
+
+
+def _arrow(source: Path) -> list[Part]:
+    datasets = need("datasets", "a dataset on disk")
+    try:
+        loaded = datasets.load_from_disk(str(source))
+    except Exception as error:
+        # Damaged datasets fail in every way there is.
+        raise InputError(f"{source} is no dataset that can be read ({type(error).__name__}): save it anew with save_to_disk") from error
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or "train"): loaded}
+
+    def rows(split: Any) -> Iterator[dict[str, Any]]:
+        # In the format "arrow" images stay bytes and paths.
+        for table in split.with_format("arrow").iter(batch_size=_ROWS):
+            yield from table.to_pylist()
+
+    return [(str(name), list(split.column_names), len(split), rows(split)) for name, split in splits.items()]
+
+
+def _parquet(source: Path) -> list[Part]:
+    parquet = need("pyarrow.parquet", "a Parquet file")
+    paths = [source] if source.is_file() else [p for p in files_under(source) if p.suffix.lower() == ".parquet"]
+    splits: dict[str, list[Path]] = {}
+    for path in paths:
+        splits.setdefault(re.split(r"[-.]", path.stem)[0], []).append(path)
+    parts: list[Part] = []
+    for name, files in splits.items():
+        try:
+            opened = [parquet.ParquetFile(path) for path in files]
+            columns = list(opened[0].schema_arrow.names)
+            count = sum(file.metadata.num_rows for file in opened)
+        except Exception as error:
+            raise InputError(f"{files[0]} is no Parquet file that can be read ({type(error).__name__})") from error
+
+        def rows(opened: Sequence[Any] = opened) -> Iterator[dict[str, Any]]:
+            for file in opened:
+                for batch in file.iter_batches(batch_size=_ROWS):
+                    yield from batch.to_pylist()
+
+        parts.append((name, columns, count, rows()))
+    return parts
+
+
+def _entry(columns: ColumnMap, row: dict[str, Any], place: str) -> tuple[Entry, list[Any]]:
+    texts: dict[str, str] = {}
+    images: list[Any] = []
+    for field, at in columns.places.items():
+        values = [row.get(columns.header[i]) for i in at]
+        if field == "images":
+            images = [image for value in values for image in (value if isinstance(value, list) else [value]) if image is not None]
+        else:
+            texts[field] = "\n\n".join(_text(value, field) for value in values if value is not None)
+    names = (row.get(columns.header[i]) for i in columns.identifiers)
+    return Entry(place, texts, (), identifiers(*(n for n in names if isinstance(n, str | int)))), images
+
+
+def _text(value: Any, field: str) -> str:
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return "\n\n".join(value)
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise LeaveOut(Why.RECORD, f"field '{field}' is no text: name another column with --map {field}=...")
+
+
+def _pictures(images: list[Any], files: TableImages, names: Sequence[str], case_id: str, under: str, group: str) -> tuple[Picture, ...]:
+    """Images in the row first; paths, in the row or beside the bytes, as a table's."""
+    del names  # an entry of a dataset names none itself
+    inside = [image["bytes"] for image in images if isinstance(image, dict) and isinstance(image.get("bytes"), bytes)]
+    paths = [path for image in images if isinstance(path := image.get("path") if isinstance(image, dict) else image, str)]
+    if not inside:
+        return files.pictures(paths, case_id, under, group)
+    if len(inside) != len(images):
+        raise LeaveOut(Why.IMAGE, "some of its images are in the row and some are not")
+    pictures = []
+    for number, data in enumerate(inside):
+        name = f"{number}{suffix_of(data, f'image {number + 1} of the row')}"
+        pictures.append(Picture("/".join(p for p in (under, group, name) if p), partial(bytes, data)))
+    return tuple(pictures)

@@ -1,0 +1,115 @@
+"""DICOM studies: a case a study, an image group a series, a PNG a slice."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from chiron.cases.body_systems import body_system_of
+from chiron.cases.case import Case
+from chiron.cases.importing.dicom_files import Image, Series, Study, scan
+from chiron.cases.importing.dicom_pixels import render
+from chiron.cases.importing.extras import need
+from chiron.cases.importing.pseudonyms import Pseudonyms
+from chiron.cases.importing.questions import Questions, load_questions
+from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
+from chiron.cases.importing.slices import chosen
+from chiron.cases.modalities import modality_of
+
+UNFLAGGED = "series of a kind that often shows names in its pixels, with no word on it in the header: look at them"
+WITHHELD = "descriptions of studies or series left behind, since they may say who the patient is"
+FACES = "series of the head, in which a face may be recognised"
+
+
+def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> Reading:
+    """Drafts of the studies in a file, folder or DICOMDIR.
+
+    Raises:
+        InputError: pydicom is missing, or the questions cannot be read.
+    """
+    need("pydicom", "DICOM")
+    questions = load_questions(options) if options.questions is not None else None
+    found = scan(source, skip)
+
+    def items() -> Iterator[Draft | LeftOut]:
+        yield from found.left_out
+        for study in found.studies:
+            case_id = study.uid if options.keep_ids else pseudonyms.name("case", study.uid)
+            asked: list[Any] = [None] if questions is None else (questions.of(study.keys, study.patient) or [None])
+            for number, entry in enumerate(asked, start=1):
+                yield _draft(study, case_id if number == 1 else f"{case_id}-{number}", case_id, entry, options, pseudonyms)
+        if questions is not None:
+            yield from questions.unused()
+
+    notes = [f"{found.others} other files passed over"] if found.others else []
+    return Reading(items(), len(found.studies) + len(found.left_out), tuple(notes))
+
+
+def _draft(
+    study: Study, case_id: str, folder: str, entry: "Questions.Entry | None", options: ImportOptions, pseudonyms: Pseudonyms
+) -> Draft | LeftOut:
+    kept = study.kept
+    groups, notes = [], [WITHHELD] * study.withheld
+    numbers: dict[str, int] = {}
+    for series in study.series:
+        modality = modality_of(series.kept.modality or options.modality or "")
+        slug = modality.slug if modality else "image"
+        numbers[slug] = numbers.get(slug, 0) + 1
+        groups.append(_group(series, study, f"{folder}/{slug}_group{numbers[slug]}", options))
+        if series.often_burned_in and series.burned_in is None:
+            notes.append(UNFLAGGED)
+        if series.face:
+            notes.append(FACES)
+    meta: dict[str, Any] = {"patient": study.patient if options.keep_ids else pseudonyms.name("patient", study.patient)} if study.patient else {}
+    if kept.body_part:
+        meta["body_part"] = kept.body_part
+    system = body_system_of(kept.body_part) if kept.body_part else None
+    case = Case(
+        id=case_id,
+        question="",
+        answer="",
+        images=(),
+        age=kept.age,
+        sex=kept.sex,
+        title=kept.study_description,
+        body_system=system.name if system else None,
+        meta=MappingProxyType(meta),
+    )
+    place = study.place
+    if entry is not None:
+        try:
+            case = entry.onto(case)
+        except LeaveOut as reason:
+            return LeftOut(entry.place, case_id, reason.why, str(reason))
+        place = f"{study.place} with {entry.place}"
+    return Draft(case, tuple(groups), place, study.known, tuple(notes))
+
+
+def _group(series: Series, study: Study, under: str, options: ImportOptions) -> Group:
+    images = _selected(series, study, options)
+    pictures: tuple[Picture, ...]
+    if series.burned_in is True and not options.allow_burned_in:
+        pictures = (Picture(f"{under}/0.png", _burned_in),)
+    else:
+        pictures = tuple(Picture(f"{under}/{n}.png", partial(render, image.path, image.frame)) for n, image in enumerate(images))
+    kept = series.kept
+    about = {
+        "group": under.rpartition("/")[2],
+        "modality": kept.modality or options.modality,
+        "body_part": kept.body_part,
+        "laterality": kept.laterality,
+        "description": kept.series_description,
+        "slices": len(series.images),
+    }
+    return Group(pictures, series.place, needed=False, about={k: v for k, v in about.items() if v is not None})
+
+
+def _selected(series: Series, study: Study, options: ImportOptions) -> list[Image]:
+    if options.slices is None and (key := [image for image in series.images if image.uid in study.key_images]):
+        return key
+    return [series.images[i] for i in chosen(len(series.images), options.slices)]
+
+
+def _burned_in() -> bytes:
+    raise LeaveOut(Why.IDENTIFYING, "the header says that text is burned into its pixels: look at it, then mask it or give --allow-burned-in")

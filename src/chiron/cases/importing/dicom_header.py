@@ -1,0 +1,166 @@
+"""What a DICOM header says, as far as it is needed, and the short list of what of it may be kept.
+
+Everything not named in :class:`Kept` stays behind: names, ids, days, UIDs, institutions, private elements.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.ages import dicom_age, years
+from chiron.cases.importing.identifying import find_identifying, identifiers
+from chiron.cases.modalities import modality_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_IDENTIFYING = (
+    "PatientName PatientID OtherPatientNames OtherPatientIDs PatientBirthName AccessionNumber StudyID ReferringPhysicianName"
+    " PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName RequestingPhysician ResponsiblePerson InstitutionName"
+    " PatientBirthDate StudyDate PatientTelephoneNumbers".split()
+)
+_SEXES = {"M": "Male", "F": "Female", "O": "Other"}
+_LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
+NO_IMAGE = {
+    "SR": "a structured report",
+    "RTSTRUCT": "a radiotherapy structure set",
+    "RTPLAN": "a radiotherapy plan",
+    "RTRECORD": "a radiotherapy record",
+    "RTDOSE": "a grid of radiotherapy doses",
+    "RTIMAGE": "a radiotherapy verification image",
+    "KO": "a selection of key images",
+    "PR": "a presentation state",
+    "SEG": "a segmentation",
+    "REG": "a registration",
+    "ECG": "a waveform",
+    "HD": "a waveform",
+    "EPS": "a waveform",
+    "AU": "sound",
+    "DOC": "a document",
+    "PLAN": "a plan",
+    "FID": "fiducials",
+    "RWV": "a map of real-world values",
+}
+"""Modalities whose objects hold no image to be read, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All that outlives a header. Texts have passed the free-text check."""
+
+    modality: str | None
+    body_part: str | None
+    laterality: str | None
+    age: str | None
+    """In years; ``90+`` from ninety on."""
+    sex: str | None
+    study_description: str | None
+    series_description: str | None
+    withheld: int
+    """Descriptions left behind because they may identify somebody."""
+
+
+def kept_of(header: "Dataset") -> Kept:
+    """What may be kept of a header."""
+    known = known_of(header)
+    study, series = _text(header, "StudyDescription"), _text(header, "SeriesDescription")
+    withheld = [text for text in (study, series) if text and find_identifying(text, known)]
+    part = _text(header, "BodyPartExamined")
+    plain = part is not None and re.fullmatch(r"[A-Za-z][A-Za-z _&/-]{1,31}", part) is not None and not find_identifying(part, known)
+    return Kept(
+        modality=modality_name(_text(header, "Modality")),
+        body_part=part.replace("_", " ").lower() if plain and part else None,
+        laterality=_LATERALITIES.get((_text(header, "ImageLaterality") or _text(header, "Laterality") or "").upper()),
+        age=_age(header),
+        sex=_SEXES.get((_text(header, "PatientSex") or "").upper()),
+        study_description=None if study in withheld else study,
+        series_description=None if series in withheld else series,
+        withheld=len(withheld),
+    )
+
+
+def modality_name(code: str | None) -> str | None:
+    """The name of a modality's code; a code of none of the twelve stays unsaid, as ``OT`` does."""
+    modality = modality_of(code) if code else None
+    return modality.name if modality else None
+
+
+def known_of(header: "Dataset") -> frozenset[str]:
+    """Names and numbers that the header gives, to look for in other text."""
+    return identifiers(*(_text(header, name) for name in _IDENTIFYING))
+
+
+def _age(header: "Dataset") -> str | None:
+    if (age := dicom_age(_text(header, "PatientAge") or "")) is not None:
+        return age
+    born, seen = _text(header, "PatientBirthDate") or "", _text(header, "StudyDate") or ""
+    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen >= born:
+        return years((int(seen) - int(born)) // 10_000)
+    return None
+
+
+def text_of(header: "Dataset", name: str) -> str | None:
+    """An element as text, or None where it is missing, empty or of many values."""
+    return _text(header, name)
+
+
+def _text(header: "Dataset", name: str) -> str | None:
+    try:
+        value = header.get(name)
+        text = str(value).replace("\x00", "").strip() if value is not None else ""
+    except Exception:  # noqa: BLE001 - an element may be damaged in any way; it is then as good as missing
+        return None
+    return text or None
+
+
+def numbers(header: "Dataset", name: str) -> list[float] | None:
+    """An element's numbers, or None where it is missing or holds anything else."""
+    try:
+        value = header.get(name)
+        if value is None or value == "":
+            return None
+        values = [float(v) for v in value] if hasattr(value, "__iter__") and not isinstance(value, str) else [float(value)]
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return values or None
+
+
+def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
+    """Where a frame's own elements may stand, the nearest first: its functional groups, the shared ones, the header itself."""
+    for name, at in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        sequence: Any = header.get(name)
+        if sequence is not None and at < len(sequence):
+            for element in sequence[at]:
+                if element.VR == "SQ" and element.value:
+                    yield element.value[0]
+    yield header
+
+
+def position(header: "Dataset", frame: int = 0) -> float | None:
+    """Millimetres of a slice along its normal; None where the header says nothing of its place."""
+    place = direction = None
+    for group in frame_groups(header, frame):
+        place = place or numbers(group, "ImagePositionPatient")
+        direction = direction or numbers(group, "ImageOrientationPatient")
+    if place is None or direction is None or len(place) != 3 or len(direction) != 6:
+        return None
+    (a, b, c), (d, e, f) = direction[:3], direction[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    return sum(n * p for n, p in zip(normal, place, strict=True))
+
+
+def orientation(header: "Dataset", frame: int = 0) -> tuple[int, ...]:
+    """The direction of rows and columns, rounded: slices of one stack have the same. Empty where the header says nothing of it."""
+    for group in frame_groups(header, frame):
+        if direction := numbers(group, "ImageOrientationPatient"):
+            return tuple(round(10 * d) for d in direction)
+    return ()
+
+
+def read_header(path: Path, *, force: bool = False) -> "Dataset":
+    """A header without its pixels. Raises whatever pydicom does."""
+    from pydicom import dcmread
+
+    return dcmread(path, stop_before_pixels=True, force=force)

@@ -1,0 +1,181 @@
+"""One frame of a DICOM image as it is meant to be seen: DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2, and nothing of our own taste."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.images import MAX_PIXELS
+from chiron.cases.importing.dicom_header import frame_groups, numbers, text_of
+from chiron.cases.importing.pictures import png
+from chiron.cases.importing.records import LeaveOut, Why
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+_DECODERS = {
+    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
+    "High-Throughput": "pylibjpeg and pylibjpeg-openjpeg",
+    "JPEG": "pylibjpeg and pylibjpeg-libjpeg",
+    "RLE": "pylibjpeg and pylibjpeg-rle",
+}
+
+
+def render(path: Path, frame: int) -> bytes:
+    """A PNG of one frame, windowed as the header says.
+
+    Raises:
+        LeaveOut: there are no pixels, they are compressed in a way that nothing here decodes, truncated, or damaged.
+    """
+    import warnings
+
+    from pydicom import dcmread
+
+    with warnings.catch_warnings():
+        # pydicom warns of every departure from the standard; what matters of them shows when the pixels are decoded.
+        warnings.simplefilter("ignore")
+        try:
+            header = dcmread(path, force=True)
+        except Exception as error:
+            # Damaged files fail in every way there is, and what is said may quote the header.
+            raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
+        pixels = _decoded(header, frame)
+        try:
+            shown = _shown(header, frame, pixels)
+        except Exception as error:
+            raise LeaveOut(Why.IMAGE, f"its window or palette is damaged ({type(error).__name__})") from error
+    return png(shown, _aspect(header, frame))
+
+
+def missing_decoder(header: "Dataset") -> str | None:
+    """What is not installed to decode these pixels, as a reason with the package to add; None if they can be decoded."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    uid = UID(text_of(getattr(header, "file_meta", header), "TransferSyntaxUID") or "1.2.840.10008.1.2")
+    if not uid.is_compressed or uid == "1.2.840.10008.1.2.1.99":
+        return None
+    try:
+        available = get_decoder(uid).is_available
+    except NotImplementedError:
+        return f"compressed as {uid.name}, which no decoder here knows: export it uncompressed"
+    if available:
+        return None
+    wanted = next((packages for name, packages in _DECODERS.items() if name in uid.name), "pylibjpeg")
+    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} (or python-gdcm), as pip install 'chiron-med[import]' does"
+
+
+def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
+    from pydicom.pixels import pixel_array
+
+    if "PixelData" not in header:
+        what = "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+        raise LeaveOut(Why.NO_IMAGE, f"it holds {what}")
+    size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
+    if size == 0 or size > MAX_PIXELS:
+        raise LeaveOut(Why.IMAGE, f"it says that it has {size:,} pixels a frame; from 1 to {MAX_PIXELS:,} are read")
+    if (missing := missing_decoder(header)) is not None:
+        raise LeaveOut(Why.COMPRESSION, missing)
+    try:
+        array: NDArray[Any] = pixel_array(header, index=frame)
+    except Exception as error:
+        words = str(error)
+        if any(word in words for word in ("length of the pixel data", "truncated", "end of the", "EOF", "expected length", "fewer")):
+            raise LeaveOut(Why.IMAGE, "its pixels are truncated: fetch the file again from where it came") from error
+        raise LeaveOut(Why.IMAGE, f"its pixels cannot be decoded ({type(error).__name__}): the file is damaged or incomplete") from error
+    return array
+
+
+def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
+    photometric = text_of(header, "PhotometricInterpretation") or "MONOCHROME2"
+    if photometric == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        return _eight_bits(apply_color_lut(pixels, header))
+    if pixels.ndim == 3:
+        return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
+    grey = _windowed(header, frame, pixels)
+    # A film is black where much light... MONOCHROME1 is its negative: the lowest value is the brightest.
+    inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
+    return 255 - grey if inverse else grey
+
+
+def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
+    import numpy as np
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    groups = list(frame_groups(header, frame))
+    if "ModalityLUTSequence" in header:
+        values = np.asarray(apply_modality_lut(pixels, header), dtype=np.float64)
+    else:
+        slope = next((s[0] for g in groups if (s := numbers(g, "RescaleSlope"))), 1.0)
+        intercept = next((i[0] for g in groups if (i := numbers(g, "RescaleIntercept"))), 0.0)
+        values = pixels * (slope or 1.0) + intercept
+    if header.get("VOILUTSequence") and header.VOILUTSequence[0].get("LUTData") is not None:
+        table = header.VOILUTSequence[0]
+        top = 2.0 ** int(table.LUTDescriptor[2]) - 1
+        return _bytes(np.asarray(apply_voi(values.astype(np.int64), header, index=0), dtype=np.float64) / top)
+    for group in groups:
+        center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+        if center and width:
+            return _bytes(window(values, center[0], width[0], text_of(group, "VOILUTFunction") or "LINEAR"))
+    return _bytes(_unwindowed(header, pixels, values))
+
+
+def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
+    """Values through a window to 0 (black) and 1 (white): PS3.3 C.11.2.1.2 and C.11.2.1.3. A window is never narrower than its rule allows."""
+    import numpy as np
+
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / max(width, 1e-6), -700, 700))))
+    if function == "LINEAR_EXACT":
+        return np.asarray(np.clip((values - center) / max(width, 1e-6) + 0.5, 0, 1))
+    if width <= 1:
+        return np.asarray(values > center - 0.5, dtype=np.float64)
+    return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+
+
+def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Without a window: eight bits as they are, more by what is there, the rarest half percent at either end apart."""
+    import numpy as np
+
+    if int((numbers(header, "BitsStored") or [16])[0]) <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
+        return np.asarray(values / (2.0 ** int((numbers(header, "BitsStored") or [8])[0]) - 1))
+    inside = values
+    if (padding := numbers(header, "PixelPaddingValue")) and (left := values[pixels != padding[0]]).size:
+        inside = left
+    return spread(values, inside)
+
+
+def spread(values: "NDArray[Any]", inside: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Values between the 0.5th and the 99.5th percentile of ``inside`` to 0 and 1; grey where all are the same."""
+    import numpy as np
+
+    finite = inside[np.isfinite(inside)]
+    low, high = (float(p) for p in np.percentile(finite, (0.5, 99.5))) if finite.size else (0.0, 0.0)
+    if high <= low:
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if high <= low:
+        return np.full(values.shape, 0.5)
+    return np.asarray(np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1))
+
+
+def _bytes(shares: "NDArray[Any]") -> "NDArray[np.uint8]":
+    import numpy as np
+
+    return np.round(shares * 255).astype(np.uint8)
+
+
+def _eight_bits(pixels: "NDArray[Any]", stored: int | None = None) -> "NDArray[np.uint8]":
+    import numpy as np
+
+    bits = pixels.dtype.itemsize * 8 if stored is None or stored > pixels.dtype.itemsize * 8 else stored
+    return pixels[..., :3].astype(np.uint8) if bits == 8 else _bytes(pixels[..., :3] / (2.0**bits - 1))
+
+
+def _aspect(header: "Dataset", frame: int) -> float:
+    for group in frame_groups(header, frame):
+        for name in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+            if (pair := numbers(group, name)) and len(pair) == 2 and min(pair) > 0:
+                return pair[0] / pair[1]
+    return 1.0

@@ -1,0 +1,20 @@
+"""Packages that only importing needs."""
+
+import importlib
+from types import ModuleType
+
+from chiron.errors import InputError
+
+
+def need(module: str, purpose: str) -> ModuleType:
+    """Import a module of the ``import`` extra.
+
+    Raises:
+        InputError: it is not installed. ``purpose`` is what it was wanted for, such as ``DICOM``.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise InputError(f"{purpose} needs the package '{module}', which is not installed: pip install 'chiron-med[import]'") from None

@@ -1,0 +1,145 @@
+"""From drafts to cases: text looked over, images written, what cannot be kept set aside with its reason."""
+
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from chiron.cases.case import Case
+from chiron.cases.importing.pictures import has_metadata
+from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Why
+from chiron.cases.importing.screening import MAX_TEXT, longest_field, screen
+from chiron.errors import DiskError
+
+_SAID_AT_MOST = 8
+
+
+@dataclass
+class Keeper:
+    """What has been kept so far. One for an import."""
+
+    images: Path
+    """The folder of images."""
+    allow_identifying: bool = False
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    written: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of every image kept, by its name."""
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, items: Iterable[Draft | LeftOut]) -> Iterator[Case | None]:
+        """A case for every draft that can be kept, and None for whatever else went by, so that progress can be told."""
+        for item in items:
+            if isinstance(item, LeftOut):
+                self.left_out.append(item)
+                yield None
+                continue
+            try:
+                yield self._keep(item)
+            except LeaveOut as reason:
+                unsaid = reason.why is Why.IDENTIFYING and " in id, line" in str(reason)
+                self.left_out.append(LeftOut(item.place, None if unsaid else item.case.id, reason.why, str(reason)))
+                yield None
+
+    def _keep(self, draft: Draft) -> Case:
+        case = draft.case
+        if case.id in self._ids:
+            raise LeaveOut(Why.DUPLICATE, f"its id was already used by {self._ids[case.id]}: give each case its own id")
+        name, length = longest_field(case)
+        if length > MAX_TEXT:
+            raise LeaveOut(Why.RECORD, f"field '{name}' has {length:,} characters, more than {MAX_TEXT:,}: cut it to what belongs to the case")
+        said = screen(case, draft.known)
+        if said and not self.allow_identifying:
+            more = f" and {len(said) - _SAID_AT_MOST} more" if len(said) > _SAID_AT_MOST else ""
+            listed = "; ".join(said[:_SAID_AT_MOST])
+            raise LeaveOut(Why.IDENTIFYING, f"may say who the patient is: {listed}{more} (mend the text, or give --allow-identifying)")
+        kept, abouts = self._write_images(draft)
+        if said:
+            self.notes["text may say who the patient is, and was taken all the same"] += 1
+        self.notes.update(draft.notes)
+        self._ids[case.id] = draft.place
+        meta: dict[str, Any] = dict(case.meta)
+        modality = case.modality
+        if abouts:
+            meta["series"] = abouts
+            named = list(dict.fromkeys(about["modality"] for about in abouts if about.get("modality")))
+            modality = modality or ", ".join(named) or None
+        return replace(case, images=tuple(kept), modality=modality, meta=MappingProxyType(meta))
+
+    def _write_images(self, draft: Draft) -> tuple[list[str], list[dict[str, Any]]]:
+        names: list[str] = []
+        abouts: list[dict[str, Any]] = []
+        fresh: dict[str, str] = {}
+        missed: list[LeftOut] = []
+        try:
+            for group in draft.groups:
+                try:
+                    written = self._write_group(group, fresh)
+                except LeaveOut as reason:
+                    if group.needed:
+                        raise
+                    missed.append(LeftOut(group.place, draft.case.id, reason.why, str(reason)))
+                    continue
+                names += [name for name in written if name not in names]
+                if group.about is not None:
+                    abouts.append({**group.about, "images": len(written)})
+            if not names:
+                raise missed_all(missed)
+        except LeaveOut:
+            for name in fresh:
+                (self.images / name).unlink(missing_ok=True)
+            raise
+        self.left_out += missed
+        self.written.update(fresh)
+        return names, abouts
+
+    def _write_group(self, group: Group, fresh: dict[str, str]) -> list[str]:
+        begun: dict[str, str] = {}
+        try:
+            for picture in group.pictures:
+                data = picture.data()
+                digest = hashlib.sha256(data).hexdigest()
+                if self.written.get(picture.name, fresh.get(picture.name, digest)) != digest:
+                    raise LeaveOut(Why.DUPLICATE, f"another image is called '{picture.name}' already: give cases ids that differ in more than case")
+                if picture.name not in self.written and picture.name not in fresh:
+                    begun[picture.name] = digest
+                    _write(self.images / picture.name, data, digest)
+                    if has_metadata(data):
+                        self.notes["images that carry EXIF or other text beside their pixels, copied as they are"] += 1
+        except LeaveOut:
+            for name in begun:
+                (self.images / name).unlink(missing_ok=True)
+            raise
+        fresh.update(begun)
+        return [picture.name for picture in group.pictures]
+
+
+def missed_all(missed: list[LeftOut]) -> LeaveOut:
+    """The reason why a case has no image: the only one there was, or the first of several."""
+    if not missed:
+        return LeaveOut(Why.NO_IMAGE, "no image")
+    more = f" ({len(missed)} series, none of which can be used)" if len(missed) > 1 else ""
+    return LeaveOut(missed[0].why, f"{missed[0].reason}{more}")
+
+
+def _write(path: Path, data: bytes, digest: str) -> None:
+    """Write an image whole or not at all; one that is there already stays as it is."""
+    try:
+        if path.is_file() and path.stat().st_size == len(data) and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".image.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error

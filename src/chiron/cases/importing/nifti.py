@@ -1,0 +1,205 @@
+"""NIfTI volumes: axial slices, the patient's right on the left of the image and the front on top, as radiologists look at them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.case import Case
+from chiron.cases.images import MAX_PIXELS
+from chiron.cases.importing.dicom_pixels import spread
+from chiron.cases.importing.extras import need
+from chiron.cases.importing.files import files_under
+from chiron.cases.importing.identifying import find_identifying, identifiers
+from chiron.cases.importing.pictures import png
+from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
+from chiron.cases.importing.questions import load_questions
+from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
+from chiron.cases.importing.slices import chosen
+from chiron.cases.modalities import modality_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SUFFIXES = (".nii", ".nii.gz")
+_VOLUMES = 4
+"""A file of at most as many volumes gives a group for each: echoes, phases, sequences. More are a time series, whose first stands for all."""
+
+
+def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> Reading:
+    """Drafts of the volumes in a file or folder. A file at the top is a case; a folder at the top is a case with all its files.
+
+    Raises:
+        InputError: nibabel is missing, or the questions cannot be read.
+    """
+    need("nibabel", "NIfTI")
+    questions = load_questions(options) if options.questions is not None else None
+    root = source if source.is_dir() else source.parent
+    cases: dict[str, list[Path]] = {}
+    for path in files_under(source, skip) if source.is_dir() else [source]:
+        if path.name.lower().endswith(_SUFFIXES):
+            first, *rest = path.relative_to(root).parts
+            cases.setdefault(first if rest else _stem(path), []).append(path)
+
+    def items() -> Iterator[Draft | LeftOut]:
+        for name, paths in cases.items():
+            case_id = name if options.keep_ids else pseudonyms.name("case", name)
+            texts = questions.of({("folder", name), *(("folder", p.name) for p in paths)}, None) if questions is not None else []
+            case = Case(id=case_id, question="", answer="", images=(), meta=MappingProxyType({"patient": pseudonyms.name("patient", name)}))
+            groups, notes = _groups(paths, root, folder_name(case_id), options)
+            known = frozenset() if options.keep_ids else identifiers(name)
+            try:
+                for number, text in enumerate(texts or [None], start=1):
+                    asked = case if number == 1 else Case(f"{case_id}-{number}", "", "", (), meta=case.meta)
+                    place = paths[0].relative_to(root).as_posix() + (f" with {text.place}" if text else "")
+                    yield Draft(text.onto(asked) if text else asked, tuple(groups), place, known, tuple(notes))
+            except LeaveOut as reason:
+                yield LeftOut(paths[0].relative_to(root).as_posix(), case_id, reason.why, str(reason))
+        if questions is not None:
+            yield from questions.unused()
+
+    return Reading(items(), len(cases))
+
+
+def _groups(paths: list[Path], root: Path, under: str, options: ImportOptions) -> tuple[list[Group], list[str]]:
+    groups: list[Group] = []
+    notes: list[str] = []
+    numbers: dict[str, int] = {}
+    for path in paths:
+        place = path.relative_to(root).as_posix()
+        modality = modality_of(options.modality) if options.modality else _modality_of_name(_stem(path))
+        slug = modality.slug if modality else "image"
+        about = {"modality": modality.name} if modality else {}
+        try:
+            volume = Volume.open(path)
+        except LeaveOut as reason:
+            groups.append(Group((Picture("-", partial(_refused, reason)),), place, needed=False))
+            continue
+        volumes = volume.count if volume.count <= _VOLUMES else 1
+        if volumes < volume.count:
+            notes.append("time series of which the first volume was taken")
+        for number in range(volumes):
+            numbers[slug] = numbers.get(slug, 0) + 1
+            name = f"{slug}_group{numbers[slug]}"
+            indices = chosen(volume.slices, options.slices)
+            drawing = _Drawing(path, number, tuple(indices))
+            pictures = tuple(Picture(f"{under}/{name}/{n}.png", partial(drawing.slice, i)) for n, i in enumerate(indices))
+            where = place if volume.count == 1 else f"{place}, volume {number + 1}"
+            groups.append(Group(pictures, where, needed=False, about={"group": name, **about, "slices": volume.slices}))
+    return groups, notes
+
+
+def _refused(reason: LeaveOut) -> bytes:
+    raise reason
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.nii(?:\.gz)?\Z", "", path.name, flags=re.IGNORECASE)
+
+
+def _modality_of_name(stem: str) -> Any:
+    """The modality that a file's name ends in or has as a part (``sub-01_T1w``, ``liver_ct``); None where it has none, or two."""
+    if find_identifying(stem):
+        return None
+    found = {m for part in re.split(r"[_\W]+", stem) if part and (m := modality_of(part)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A NIfTI file whose header was read; its voxels are not, until a slice is asked for."""
+
+    data: Any
+    """nibabel's array proxy: what is sliced out of it is read from disk."""
+    axes: tuple[tuple[int, int], ...]
+    """For left-right, back-front and foot-head: which axis of the array it is, and 1 or -1 for its direction."""
+    zooms: tuple[float, ...]
+    """Millimetres along the same."""
+    slices: int
+    count: int
+    """Volumes."""
+
+    @staticmethod
+    def open(path: Path) -> "Volume":
+        """Read a header.
+
+        Raises:
+            LeaveOut: it is damaged, or holds no volume of numbers.
+        """
+        nibabel = need("nibabel", "NIfTI")
+        try:
+            image = nibabel.load(path)
+            shape = tuple(int(n) for n in image.shape)
+            orientation = nibabel.io_orientation(image.affine) if len(shape) >= 3 else None
+            zooms = tuple(float(z) for z in image.header.get_zooms()[:3]) if orientation is not None else ()
+            kind = image.get_data_dtype().kind
+        except Exception as error:
+            # Damaged headers fail in every way there is.
+            raise LeaveOut(Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind") from error
+        if len(shape) == 2 or orientation is None or orientation.shape != (3, 2) or min(shape, default=0) < 1:
+            raise LeaveOut(Why.NO_IMAGE, f"its shape {'x'.join(map(str, shape))} is no volume in space")
+        if kind not in "iuf":
+            raise LeaveOut(Why.NO_IMAGE, "its voxels are colours or complex numbers, not grey values: convert it to magnitudes or grey")
+        if any(n != n or axis != axis for axis, n in orientation):
+            raise LeaveOut(Why.IMAGE, "its header does not say how it lies in space (no usable affine)")
+        axes = [(0, 1)] * 3
+        for axis, (world, direction) in enumerate(orientation):
+            axes[int(world)] = (axis, int(direction))
+        if max(shape[axes[0][0]], shape[axes[1][0]]) ** 2 > MAX_PIXELS:
+            raise LeaveOut(Why.IMAGE, f"its slices are larger than {MAX_PIXELS // 10**6} megapixels: resample it")
+        count = 1
+        for n in shape[3:]:
+            count *= n
+        return Volume(image.dataobj, tuple(axes), tuple(zooms[axis] for axis, _ in axes), shape[axes[2][0]], count)
+
+    def axial(self, index: int, number: int) -> "NDArray[Any]":
+        """Slice ``index`` from the feet of volume ``number``: rows from front to back, columns from the patient's right to the left."""
+        import numpy as np
+
+        (across, rightward), (along, forward), (up, upward) = self.axes
+        at = index if upward > 0 else self.slices - 1 - index
+        picked: list[Any] = [slice(None)] * 3
+        picked[up] = at
+        rest = np.unravel_index(number, self.data.shape[3:]) if len(self.data.shape) > 3 else ()
+        plane = np.asarray(self.data[(*picked, *(int(n) for n in rest))], dtype=np.float64)
+        if across < along:
+            plane = plane.T
+        # Rows now run along back-front and columns along left-right, each in the direction of the file.
+        return plane[:: -1 if forward > 0 else 1, :: -1 if rightward > 0 else 1]
+
+
+class _Drawing:
+    """The slices of one volume under one window, which is found when the first of them is drawn."""
+
+    def __init__(self, path: Path, number: int, indices: tuple[int, ...]) -> None:
+        self._path, self._number, self._indices = path, number, indices
+        self._planes: "dict[int, NDArray[np.float64]] | None" = None
+
+    def slice(self, index: int) -> bytes:
+        """A PNG of a slice.
+
+        Raises:
+            LeaveOut: the voxels cannot be read.
+        """
+        import numpy as np
+
+        if self._planes is None:
+            try:
+                volume = Volume.open(self._path)
+                # Few slices, so that a volume of any size needs no more memory than what is shown of it.
+                planes = {i: volume.axial(i, self._number) for i in self._indices}
+            except LeaveOut:
+                raise
+            except Exception as error:
+                raise LeaveOut(Why.IMAGE, f"its voxels cannot be read ({type(error).__name__}): the file is truncated or damaged") from error
+            sample = np.concatenate([plane.ravel()[:: max(1, plane.size // 100_000)] for plane in planes.values()])
+            self._planes = {i: spread(plane, sample) for i, plane in planes.items()}
+            self._aspect = volume.zooms[1] / volume.zooms[0] if min(volume.zooms[:2]) > 0 else 1.0
+        shares = self._planes.pop(index)
+        if not self._planes:
+            self._planes = None
+        return png(np.round(shares * 255).astype(np.uint8), self._aspect)

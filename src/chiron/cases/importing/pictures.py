@@ -1,0 +1,71 @@
+"""Images on their way into the output folder: files copied as they are, arrays drawn as PNG."""
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
+from chiron.cases.importing.records import LeaveOut, Why
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def copied(folder: ImageFolder, name: str) -> Callable[[], bytes]:
+    """A file of the source, checked inside its fence when it is wanted."""
+
+    def data() -> bytes:
+        try:
+            return folder.check(name).path.read_bytes()
+        except ImageProblem as problem:
+            raise LeaveOut(Why.IMAGE, str(problem)) from problem
+
+    return data
+
+
+def suffix_of(data: bytes, name: str) -> str:
+    """The suffix that fits an image's bytes, which are decoded whole to see that they can be.
+
+    Raises:
+        LeaveOut: they cannot.
+    """
+    try:
+        return _SUFFIXES[check_bytes(data, name)]
+    except ImageProblem as problem:
+        raise LeaveOut(Why.IMAGE, str(problem)) from problem
+
+
+def png(pixels: "NDArray[np.uint8]", aspect: float = 1.0) -> bytes:
+    """A PNG of grey (rows, columns) or colour (rows, columns, 3) pixels.
+
+    ``aspect``: height of a pixel over its width. Where it differs from 1 by more than a hundredth, the shorter side is drawn out, so
+    that a circle in the patient is one in the image.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if not 0.99 <= aspect <= 1.01 and 0.05 <= aspect <= 20:
+        width, height = image.size
+        size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def has_metadata(data: bytes) -> bool:
+    """Whether an image file carries text beside its pixels (EXIF, comments, XMP), where names and days may stand."""
+    import warnings
+
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which is what is asked after here.
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as image:
+            info: dict[Any, Any] = image.info
+            texts = [k for k, v in info.items() if isinstance(v, str | bytes) and k not in {"icc_profile", "jfif", "compression", "version"}]
+            return bool(texts) or (image.format != "TIFF" and bool(image.getexif()))
