@@ -191,24 +191,23 @@ class Chain:
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
             return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
-        rows = []
-        for dialogue in self.form.of_path(case, reasoning):
-            rows.append(
-                MmrpRow(
-                    id=f"cot:{case.id}:{dialogue.suffix}" if dialogue.suffix else f"cot:{case.id}",
-                    part="cot",
-                    images=case.images,
-                    turns=dialogue.turns,
-                    question=case.question,
-                    answer=case.answer,
-                    reasoning=reasoning,
-                    difficulty=difficulty(path, unit.run.deepest),
-                    depth=path.get("depth"),
-                    provenance=Provenance(str(unit.run.path), _calls(known), unit.run.prompts(), unit.run.models()),
-                    **placed(case),
-                )
+        rows = tuple(
+            MmrpRow(
+                id=f"cot:{case.id}:{dialogue.suffix}" if dialogue.suffix else f"cot:{case.id}",
+                part="cot",
+                images=case.images,
+                turns=dialogue.turns,
+                question=case.question,
+                answer=case.answer,
+                reasoning=reasoning,
+                difficulty=difficulty(path, unit.run.deepest),
+                depth=path.get("depth"),
+                provenance=Provenance(str(unit.run.path), _calls(known), unit.run.prompts(), unit.run.models()),
+                **placed(case),
             )
-        return Made(tuple(rows))
+            for dialogue in self.form.of_path(case, reasoning)
+        )
+        return Made(rows)
 
     def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
         return Dropped("cot", unit.id, reason, detail, text, unit.line)

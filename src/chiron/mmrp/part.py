@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -151,13 +151,10 @@ class PartRun(Generic[Unit]):
     budget_usd: float | None = None
     in_flight: int = 256
     progress: BuildProgress = field(default_factory=BuildProgress)
+    desk: Desk | None = None
+    """``None`` before anything can be asked."""
     _session: Session | None = None
     _dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def desk(self) -> Desk | None:
-        """``None`` before it began."""
-        return self._session.desk if self._session is not None else None
 
     def stop(self) -> None:
         """Send nothing more; what is under way is still received and kept."""
@@ -180,6 +177,7 @@ class PartRun(Generic[Unit]):
         return BuildSummary(self.part, ended, self.directory.path / self.kept_file, self.progress.kept, dict(self._dropped.most_common()))
 
     async def _go_over(self, session: Session) -> None:
+        self.desk = session.desk
         self.progress.total = sum(1 for _ in self.units())
         folder = self.directory.path
         with _growing(folder / self.kept_file) as keep, _growing(folder / DROPPED) as drop:
@@ -260,7 +258,9 @@ def _growing(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        file = os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace")
+        file = os.fdopen(
+            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace"
+        )
     except OSError as error:
         raise _unwritten(path, error) from error
 
@@ -284,10 +284,8 @@ def _growing(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
 
 def _let_go(file: Any, unfinished: Path) -> None:
-    try:
+    with suppress(OSError):  # its last lines found no room, which was told when they were written
         file.close()
-    except OSError:
-        pass  # its last lines found no room, which was told when they were written
     unfinished.unlink(missing_ok=True)
 
 

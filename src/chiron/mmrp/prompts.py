@@ -71,7 +71,9 @@ class BuildPrompts:
     def question(self, case: Case, manner: str, pictures: tuple[Picture, ...]) -> tuple[Message, ...]:
         """For a question and its answer, in a manner."""
         how = self.texts[f"manner_{manner}"].strip()
-        return self._messages("author_system", self._fill("question", manner=section("manner", how), **_told(case), **_known(case)), pictures)
+        return self._messages(
+            "author_system", self._fill("question", manner=section("manner", how), **_told(case), **_known(case)), pictures
+        )
 
     def reader(self, case: Case, question: str, options: Sequence[str]) -> tuple[Message, ...]:
         """For the right option, given the case."""

@@ -192,4 +192,3 @@ def check_question(case: Case, asked: Asked, *, seen: bool = False) -> Asked | R
     if not seen and not names_answer(text, answer):
         return Refused("answer not in the case", f"answer: {answer}", question)
     return Asked(question=question, answer=answer)
-

@@ -36,9 +36,7 @@ class Seats:
             InputError: one is missing, or there is no reader where one is needed.
         """
         if need_reader and config.build.reader is None:
-            raise InputError(
-                "'chiron build text' needs build.reader: a model that answers every question with the case and without it"
-            )
+            raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
         prompts = BuildPrompts.load({name: Path(path) for name, path in config.build.prompts.items()})
         pictures = PictureStore()
         models = config.build_models()

@@ -74,10 +74,7 @@ def prepare_text(
     seats = Seats.of(config, cases, need_reader=True)
     wording = form if form is not None else Published()
     build = config.build
-    rules = {
-        name: getattr(build, name)
-        for name in ("questions_per_case", "tries", "tries_threshold", "blind_tries", "blind_threshold")
-    }
+    rules = {name: getattr(build, name) for name in ("questions_per_case", "tries", "tries_threshold", "blind_tries", "blind_threshold")}
 
     return PartRun(
         "text",
@@ -161,23 +158,29 @@ class Examiner:
 
     async def _tried(self, question: _Question, ask: Ask) -> Refused | None:
         """``None`` if it is a good question; the cheap reasons come before the dear ones."""
-        choice, build = question.choice, self.seats.config.build
-        right = choice.right()
-        if names_answer(choice.question, choice.options[right]):
-            return Refused("answer in the question", choice.options[right])
-        told = await self._share(question, ask, blind=False, tries=build.tries)
-        if told is None:
+        choice = question.choice
+        answer = choice.options[choice.right()]
+        if names_answer(choice.question, answer):
+            return Refused("answer in the question", answer)
+        return await self._told(question, ask) or await self._one_right(question, ask) or await self._guessed(question, ask)
+
+    async def _told(self, question: _Question, ask: Ask) -> Refused | None:
+        """Whether it can be answered with the case."""
+        build = self.seats.config.build
+        share = await self._share(question, ask, blind=False, tries=build.tries)
+        if share is None:
             return Refused("reader cannot be understood", "its replies name no option")
-        question.share = told
-        if told <= build.tries_threshold:
-            return Refused("not answered with the case", f"right in {told:.0%} of {build.tries} tries")
-        if (refused := await self._one_right(question, ask)) is not None:
-            return refused
-        if not build.blind_tries:
-            return None
-        guessed = await self._share(question, ask, blind=True, tries=build.blind_tries)
-        if guessed is not None and guessed > build.blind_threshold:
-            return Refused("answered without the case", f"right in {guessed:.0%} of {build.blind_tries} tries")
+        question.share = share
+        if share <= build.tries_threshold:
+            return Refused("not answered with the case", f"right in {share:.0%} of {build.tries} tries")
+        return None
+
+    async def _guessed(self, question: _Question, ask: Ask) -> Refused | None:
+        """Whether it is answered without the case too easily."""
+        build = self.seats.config.build
+        share = await self._share(question, ask, blind=True, tries=build.blind_tries) if build.blind_tries else None
+        if share is not None and share > build.blind_threshold:
+            return Refused("answered without the case", f"right in {share:.0%} of {build.blind_tries} tries")
         return None
 
     async def _share(self, question: _Question, ask: Ask, *, blind: bool, tries: int) -> float | None:

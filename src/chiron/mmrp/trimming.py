@@ -15,35 +15,43 @@ from chiron.cases.modalities import modalities_in
 LONGEST_SENTENCE: Final = 1000
 """Characters; what has no full stop for so long is a table or a dump."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|\s*\n\s*")
-_NAMED = re.compile(r"\bimages? ?(?:no\.? ?|number ?|#)?(\d{1,4})(?:(?: ?(?:,|and|&|or) ?| ?(?P<to>to|-|\u2013) ?)(?:images? ?)?(\d{1,4}))*", re.IGNORECASE)
+_NAMED = re.compile(
+    r"\bimages? ?(?:no\.? ?|number ?|#)?(\d{1,4})(?:(?: ?(?:,|and|&|or) ?| ?(?P<to>to|-|\u2013) ?)(?:images? ?)?(\d{1,4}))*", re.IGNORECASE
+)
 _NUMBERS = re.compile(r"\d{1,4}|\bto\b|[-\u2013]")
 _LEAD = re.compile(r"^According to (?:the )?images? \d+(?:(?:, and |,? and |, )(?:the )?(?:images? )?\d+)*\s*,?\s*", re.IGNORECASE)
 _COUNTED = re.compile(r"[\W_]*\d{0,2}[\W_]*")
 """The number of a list, or signs alone."""
 _HEADING = re.compile(r"^[^.!?]{0,80}:$")
 
-_STUDY = r"(?:stud(?:y|ies)|exam(?:ination)?s?|scans?|imaging|images?|films?|radiographs?|x-rays?|cts?|mris?|ultrasounds?|mammograms?|reports?)"
+_STUDY = (
+    r"(?:stud(?:y|ies)|exam(?:ination)?s?|scans?|imaging|images?|films?|radiographs?|x-rays?|cts?|mris?|ultrasounds?|mammograms?|reports?)"
+)
 _BEFORE = r"(?:prior|previous|earlier|preceding|old(?:er)?|last|remote|outside|baseline)"
+_ARTICLE = r"(?:the\s+|an?\s+|his\s+|her\s+)?"
+_CHANGE = (
+    "increase|decrease|change|growth|enlargement|development|resolution|improvement|progression|worsening|appearance|reduction|removal|"
+    "placement|healing|regression|follow[- ]?up"
+)
+_CHANGED = "grown|enlarged|increased|decreased|progressed|regressed|resolved|shrunk|improved|worsened|changed|reduced"
+_MONTH = "january|february|march|april|may|june|july|august|september|october|november|december"
 _EARLIER = re.compile(
     "|".join(
         (
-            rf"\b(?:compar(?:ed|ison|ing)|contrast|relative|respect)\s+(?:is\s+made\s+)?(?:with|to)\s+(?:the\s+|an?\s+|his\s+|her\s+)?(?:{_BEFORE}\b|{_STUDY}\b|\d)",
+            rf"\b(?:compar(?:ed|ison|ing)|contrast|relative|respect)\s+(?:is\s+made\s+)?(?:with|to)\s+{_ARTICLE}(?:{_BEFORE}\b|{_STUDY}\b|\d)",
             r"\b(?:in|by|for|on|no)\s+comparison\b|^\s*comparisons?\b",
             rf"\b{_BEFORE}\s+(?:\w+\s+)?{_STUDY}\b",
-            r"\binterval\s+(?:increase|decrease|change|growth|enlargement|development|resolution|improvement|progression|worsening|appearance|"
-            r"reduction|removal|placement|healing|regression|follow[- ]?up)\b",
-            r"\b(?:unchanged|redemonstrat\w+|re-?demonstrat\w+)\b",
+            rf"\binterval\s+(?:{_CHANGE})\b",
+            r"\b(?:unchanged|redemonstrat\w+|re-demonstrat\w+)\b",
             r"\bno\s+(?:significant\s+|appreciable\s+|relevant\s+)?(?:interval\s+)?change\b",
             r"\b(?:stable|new|larger|smaller|increased|decreased|improved|worsened|progressed|resolved)\s+(?:in\s+\w+\s+)?since\b",
             r"\b(?:is|are|has|have|remains?|remained|appears?|appeared|grossly|essentially|relatively)\s+(?:been\s+)?stable\b",
             r"\bstable\s+(?:in\s+(?:size|appearance|number|extent)|appearances?|compared)\b|^\s*stable\b(?!\s+(?:fracture|injury))",
-            r"\b(?:has|have|had)\s+(?:now\s+|since\s+|slightly\s+|markedly\s+|significantly\s+|completely\s+|partially\s+|not\s+)?"
-            r"(?:grown|enlarged|increased|decreased|progressed|regressed|resolved|shrunk|improved|worsened|changed|reduced)\b",
+            rf"\b(?:has|have|had)\s+(?:(?:now|since|slightly|markedly|significantly|completely|partially|not)\s+)?(?:{_CHANGED})\b",
             r"\bpreviously\s+(?:seen|noted|described|reported|demonstrated|shown|identified|visuali[sz]ed|known|treated)\b",
             r"\b(?:again|still)\s+(?:seen|noted|demonstrated|identified|visuali[sz]ed|present|evident|shown)\b",
             r"\bno\s+longer\s+(?:seen|present|visible|visuali[sz]ed|evident|identified)\b",
-            r"\bsince\s+(?:the\s+)?(?:prior|previous|last|\d{4}|january|february|march|april|may|june|july|august|september|october|"
-            r"november|december)\b",
+            rf"\bsince\s+(?:the\s+)?(?:prior|previous|last|\d{{4}}|{_MONTH})\b",
         )
     ),
     re.IGNORECASE,
@@ -56,11 +64,12 @@ _NUMBER = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 _OF_MEASURES: Final = frozenset(
     """
-    a about across an and ap anteroposterior approximate approximately are area around at averaging axial by calculated cc cm cms
-    centimeter centimeters centimetre centimetres coronal craniocaudal cranio caudal deep depth diameter diameters dimension dimensions each
-    estimated height hu hounsfield in is it its kg largest least length lesion long maximal maximum mean measure measured measurement measurements
-    measures measuring ml millilitre millimeter millimeters millimetre millimetres mm nearly of or over plane respectively ring roughly sagittal
-    size sized sizes sl smallest tall the thick thickness to trans transverse unit units up value volume was were wide width with x
+    a about across an and anteroposterior ap approximate approximately are area around at averaging axial by calculated caudal cc
+    centimeter centimeters centimetre centimetres cm cms coronal cranio craniocaudal deep depth diameter diameters dimension
+    dimensions each estimated height hounsfield hu in is it its kg largest least length lesion long maximal maximum mean measure
+    measured measurement measurements measures measuring millilitre millimeter millimeters millimetre millimetres ml mm nearly of
+    or over plane respectively ring roughly sagittal size sized sizes sl smallest tall the thick thickness to trans transverse
+    unit units up value volume was were wide width with x
     """.split()
 )
 
