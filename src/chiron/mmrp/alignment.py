@@ -192,7 +192,8 @@ def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
 def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -> str:
     """A sentence with images called by their places in the row; where it speaks of all of them, they need no mention."""
     text = without_lead(sentence) if set(numbers) <= set(named) else sentence
-    return renumbered(text, numbers) + ("" if text[-1] in ".!?" else ".")
+    text = renumbered(text, numbers)
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
 def _dropped(case: Case, item: LeftOut) -> Dropped:

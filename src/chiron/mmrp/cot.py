@@ -13,7 +13,7 @@ from chiron.errors import InputError
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.reasoning import parse_reasoning
 from chiron.mics.rundir import PATHS, RunDirectory
-from chiron.mmrp.forms import AsInterns, Form, Published
+from chiron.mmrp.forms import AsInterns, Form, Published, plain
 from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.models.call import Ask
@@ -187,7 +187,7 @@ class Chain:
         known = _known(path)
         if known.get("case") not in (None, case.fingerprint):
             return Made(dropped=(self._drop(unit, "case has changed", "it was edited since it was searched: search it again"),))
-        reasoning = str(path.get("reasoning") or "")
+        reasoning = plain(str(path.get("reasoning") or ""))
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
             return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))

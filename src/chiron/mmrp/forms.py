@@ -71,8 +71,11 @@ def plain(text: str) -> str:
 def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
     """Turns from what a model is asked and what it is to say.
 
-    ``asked``: messages, whose pictures become marks, a line each; or the user's words, marks in their places.
+    Args:
+        asked: messages, whose pictures become marks, a line each; or the user's words, marks in their places.
+        said: in which a mark is nothing but a word.
     """
+    said = plain(said)
     if isinstance(asked, str):
         return (Turn("user", asked), Turn("assistant", said))
     turns = [Turn(m.role, "\n".join(IMAGE_MARK if isinstance(p, Picture) else plain(p.text) for p in m.parts)) for m in asked]

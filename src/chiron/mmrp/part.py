@@ -173,8 +173,13 @@ class PartRun(Generic[Unit]):
         self._session = Session(self.directory, identity, about, self.endpoints, self.budget_usd, self.in_flight, self.progress)
         ended = await self._session.execute(self._go_over)
         if ended.total == ended.outcomes.get("bad", 0):
-            raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if ended.total else ": the file holds none"))
+            raise InputError(self._nothing_in_it(any_case=ended.total > 0))
         return BuildSummary(self.part, ended, self.directory.path / self.kept_file, self.progress.kept, dict(self._dropped.most_common()))
+
+    def _nothing_in_it(self, *, any_case: bool) -> str:
+        if any_case:
+            return f"no case can be used: {self.directory.path / DROPPED} says why"
+        return "the runs retained no path: their report.html says why" if self.part == "cot" else "the file holds no case"
 
     async def _go_over(self, session: Session) -> None:
         self.desk = session.desk

@@ -9,7 +9,10 @@ from chiron.models.offline.matching import normalise
 _THINKING = re.compile(r"^.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
 _LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
-_MORE = re.compile(r"(?:[\s,;/&*()\[\]\"'.]|\band\b){1,8}(?P<next>[A-D])\b(?![\u2019'])")
+_MORE = re.compile(
+    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
+)
+"""A further letter: "A. fumigatus" behind a letter is none."""
 _NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
 
 

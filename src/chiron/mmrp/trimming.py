@@ -14,7 +14,7 @@ from chiron.cases.modalities import modalities_in
 
 LONGEST_SENTENCE: Final = 1000
 """Characters; what has no full stop for so long is a table or a dump."""
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|\s*\n\s*")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|;\s+|\n")
 _NAMED = re.compile(
     r"\bimages? ?(?:no\.? ?|number ?|#)?(\d{1,4})(?:(?: ?(?:,|and|&|or) ?| ?(?P<to>to|-|\u2013) ?)(?:images? ?)?(\d{1,4}))*", re.IGNORECASE
 )
@@ -98,7 +98,7 @@ class LeftOut:
 
 
 def sentences(finding: str) -> list[str]:
-    """The sentences of a finding, each on one line. A line's end ends a sentence."""
+    """The sentences of a finding, each on one line. A semicolon and a line's end end a sentence too."""
     return [line for part in _SENTENCE.split(finding) if (line := " ".join(part.split())) and not _COUNTED.fullmatch(line)]
 
 
