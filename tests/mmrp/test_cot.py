@@ -42,13 +42,13 @@ def test_a_row_is_in_the_published_form_and_leads_back_to_its_calls(tmp_path: Pa
     assert (summary.kept, summary.pending, summary.dropped) == (3, 0, {})
     row = next(iter(read_rows(tmp_path / "cot" / "rows.jsonl")))
     path = lines(run / "paths.jsonl")[0]
-    assert [turn.text for turn in row.turns] == [
-        "What does the image of case-00000 show? (Supplementary information is as follows:\n"
-        "Gender: Female, Age: 54 years, Chief complaint: Fell from a ladder.)\n"
-        "Please base your response on the keyframes of the relevant medical imaging modality (Modality 1: <image>)"
-        " and reason step-by-step to answer the above question.",
-        path["reasoning"],
-    ]
+    asked, said = (turn.text for turn in row.turns)
+    question, known, marks = asked.splitlines()
+    assert question == "What does the image of case-00000 show? (Supplementary information is as follows:"
+    assert known == "Gender: Female, Age: 54 years, Chief complaint: Fell from a ladder.)"
+    assert marks.startswith("Please base your response on the keyframes of the relevant medical imaging modality (Modality 1: <image>) and")
+    assert marks.endswith("reason step-by-step to answer the above question.")
+    assert said == path["reasoning"]
     assert row.difficulty == path["difficulty"] == 0
     assert row.depth == path["depth"]
     with Ledger.read(run / "ledger.sqlite") as ledger:

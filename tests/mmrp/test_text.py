@@ -314,3 +314,32 @@ def test_what_is_missing_is_said_before_anything_is_asked(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="a budget needs prices"):
         build_config("http://127.0.0.1:9/v1", budget_usd=1.0)
     assert Published().identity()["form"] == "published"
+
+
+def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
+    cases = write_different(tmp_path, 6)
+    dead = {"reader"}
+
+    def override(body: dict[str, Any], _: int) -> web.StreamResponse | None:
+        return web.Response(status=400, text="no") if body["model"] in dead else None
+
+    with Endpoint(Models().answer, override=override, latency=lambda model: 1.0 if model == "reader" else 0.0) as endpoint:
+        common = {"provider": "openai", "base_url": endpoint.base_url}
+        models = {name: {**common, "model": name} for name in ("author", "reader")}
+        config = tmp_path / "b.yaml"
+        config.write_text(yaml.safe_dump({"models": models, "build": {"author": "author", "reader": "reader"}, "search": {"unread": 1}}))
+        command = ["build", "text", str(cases), "--config", str(config), "--out", str(tmp_path / "out"), "--limit", "2"]
+        pending = chiron(*command)
+        assert (pending.returncode, "2 pending" in pending.stderr) == (3, True)
+        dead.clear()
+        process = subprocess.Popen([*CHIRON, *command], env=environment(), stderr=subprocess.PIPE, text=True)
+        wait_for(endpoint, endpoint.seen.requests + 1, process)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130, told
+        done = chiron(*command)
+        assert done.returncode == 0, done.stderr
+        assert "2 rows of 2 cases" in done.stderr
+    config.write_text(yaml.safe_dump({"models": models, "build": {"author": "author", "redaer": "reader"}}))
+    wrong = chiron(*command)
+    assert (wrong.returncode, "did you mean 'reader'" in wrong.stderr) == (2, True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.modalities import modalities_in
 from chiron.cases.reading import need_cases
 from chiron.mics.selection import Shard
 from chiron.mmrp.config import BuildFile
@@ -17,7 +16,7 @@ from chiron.mmrp.groups import Group, groups_of, modalities_shown
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
 from chiron.mmrp.prompts import BuildPrompts
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
-from chiron.mmrp.trimming import LeftOut, Why, images_named, renumbered, sentences, trim, without_lead
+from chiron.mmrp.trimming import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
 from chiron.models.call import Ask
 from chiron.models.directory import WorkDirectory
 from chiron.models.offline.matching import normalise
@@ -182,10 +181,10 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
 
 def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
     """The groups of the one modality that a sentence names, where they are not all groups."""
-    named = modalities_in(sentence)
+    named = modalities_named(sentence)
     if len(named) != 1:
         return None
-    found = tuple(i for i, group in enumerate(groups) if group.modality == named[0].name)
+    found = tuple(i for i, group in enumerate(groups) if group.modality == named[0])
     return found if 0 < len(found) < len(groups) else None
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from chiron.cases.modalities import modalities_in
@@ -39,14 +40,14 @@ _EARLIER = re.compile(
     "|".join(
         (
             rf"\b(?:compar(?:ed|ison|ing)|contrast|relative|respect)\s+(?:is\s+made\s+)?(?:with|to)\s+{_ARTICLE}(?:{_BEFORE}\b|{_STUDY}\b|\d)",
-            r"\b(?:in|by|for|on|no)\s+comparison\b|^\s*comparisons?\b",
+            r"\b(?:in|by|for|on|no)\s+comparison\b|(?:^|[,;(])\s*comparisons?\b",
             rf"\b{_BEFORE}\s+(?:\w+\s+)?{_STUDY}\b",
             rf"\binterval\s+(?:{_CHANGE})\b",
             r"\b(?:unchanged|redemonstrat\w+|re-demonstrat\w+)\b",
             r"\bno\s+(?:significant\s+|appreciable\s+|relevant\s+)?(?:interval\s+)?change\b",
             r"\b(?:stable|new|larger|smaller|increased|decreased|improved|worsened|progressed|resolved)\s+(?:in\s+\w+\s+)?since\b",
             r"\b(?:is|are|has|have|remains?|remained|appears?|appeared|grossly|essentially|relatively)\s+(?:been\s+)?stable\b",
-            r"\bstable\s+(?:in\s+(?:size|appearance|number|extent)|appearances?|compared)\b|^\s*stable\b(?!\s+(?:fracture|injury))",
+            r"\bstable\s+(?:in\s+(?:size|appearance|number|extent)|appearances?|compared)\b|(?:^|[,;(])\s*stable\b(?!\s+(?:fracture|injury))",
             rf"\b(?:has|have|had)\s+(?:(?:now|since|slightly|markedly|significantly|completely|partially|not)\s+)?(?:{_CHANGED})\b",
             r"\bpreviously\s+(?:seen|noted|described|reported|demonstrated|shown|identified|visuali[sz]ed|known|treated)\b",
             r"\b(?:again|still)\s+(?:seen|noted|demonstrated|identified|visuali[sz]ed|present|evident|shown)\b",
@@ -144,7 +145,9 @@ def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[st
     if _HEADING.match(sentence):
         return "", [LeftOut(Why.HEADING, sentence)]
     left_out: list[LeftOut] = []
-    for why, at_fault in _faults(images, modalities):
+    for why, speaks_of, at_fault in _faults(images, modalities):
+        if not speaks_of(sentence):  # most sentences have no fault, and need not be taken apart
+            continue
         rest, gone = _without(sentence, at_fault)
         if not rest:
             return "", [*left_out, LeftOut(why, sentence)]
@@ -153,12 +156,32 @@ def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[st
     return sentence, left_out
 
 
-def _faults(images: int, modalities: Collection[str]) -> Iterator[tuple[Why, Callable[[str], bool]]]:
-    yield Why.IMAGE, lambda text: any(not 1 <= n <= images for n in images_named(text)) or _ELSEWHERE.search(text) is not None
-    yield Why.EARLIER, lambda text: _EARLIER.search(text) is not None
+_Test = Callable[[str], bool]
+
+
+def _faults(images: int, modalities: Collection[str]) -> Iterator[tuple[Why, _Test, _Test]]:
+    """Each fault, whether a sentence may have it anywhere, and whether a clause, or a sentence, has it."""
+
+    def not_there(text: str) -> bool:
+        return any(not 1 <= n <= images for n in images_named(text)) or _ELSEWHERE.search(text) is not None
+
+    def earlier(text: str) -> bool:
+        return _EARLIER.search(text) is not None
+
+    def unseen(text: str) -> bool:
+        return any(name not in modalities for name in modalities_named(text))
+
+    yield Why.IMAGE, not_there, not_there
+    yield Why.EARLIER, earlier, earlier
     if modalities:
-        yield Why.MODALITY, lambda text: any(m.name not in modalities for m in modalities_in(text))
-    yield Why.MEASUREMENT, is_measurement
+        yield Why.MODALITY, unseen, unseen
+    yield Why.MEASUREMENT, lambda text: _NUMBER.search(text) is not None, is_measurement
+
+
+@lru_cache(maxsize=4096)
+def modalities_named(text: str) -> tuple[str, ...]:
+    """The modalities that a text names, by name."""
+    return tuple(modality.name for modality in modalities_in(text))
 
 
 def is_measurement(text: str) -> bool:
@@ -195,6 +218,7 @@ _LEADS = re.compile(
 
 
 _BEGINS = re.compile(r"^(?:and|but|with|which|is|was|are|were)\s+", re.IGNORECASE)
+_SIGN = re.compile(r"[()\[\],;]")
 _SAYS = re.compile(r"[^\W\d_]{3}")
 
 
@@ -211,7 +235,8 @@ def _clauses(sentence: str) -> list[_Clause]:
     outside: list[list[tuple[int, int]]] = [[]]
     brackets: list[_Clause] = []
     start = depth = 0
-    for i, c in enumerate(sentence[:end]):
+    for sign in _SIGN.finditer(sentence, 0, end):
+        i, c = sign.start(), sign.group()
         if c in "([":
             if depth == 0:
                 outside[-1].append((start, i))
