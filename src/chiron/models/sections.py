@@ -1,11 +1,13 @@
-"""Named sections in prompts: ``<question>...</question>``. Written by the search, read by models, the embedded ones included.
+"""Named sections in prompts: ``<question>...</question>``. Written by whoever asks, read by models, the embedded ones included.
 
 Case text and model output are hostile: nothing that they hold can open or close a section.
 """
 
 import re
 
-NAMES = ("question", "history", "findings", "answer", "reasoning", "known_answer", "given_answer")
+NAMES = (
+    "question", "history", "findings", "answer", "reasoning", "known_answer", "given_answer", "title", "manner", "options",
+)  # fmt: skip
 _TAG = re.compile(rf"<(?=\s{{0,8}}/?\s{{0,8}}(?:{'|'.join(NAMES)})\b)", re.IGNORECASE)
 
 

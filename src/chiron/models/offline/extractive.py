@@ -23,8 +23,8 @@ _ARRANGE: MappingProxyType[str, Arrange] = MappingProxyType(
 
 def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
     """A mentor's reply: the sentences that the reasoning so far does not hold, then the answer. A later draw shuffles them."""
-    history = _sentences(read_section(prompt, "history"))
-    findings = _sentences(read_section(prompt, "findings"))
+    history = sentences_of(read_section(prompt, "history"))
+    findings = sentences_of(read_section(prompt, "findings"))
     sentences = _ARRANGE[order](history, findings)
     if draw:
         random.Random(key).shuffle(sentences)  # noqa: S311 - another draw of the same prompt
@@ -38,7 +38,8 @@ def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
     return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
 
 
-def _sentences(text: str | None) -> list[str]:
+def sentences_of(text: str | None) -> list[str]:
+    """The sentences of a section, each on one line."""
     if text is None or text == "None given.":
         return []
     return [" ".join(part.split()) for part in _SENTENCE.split(text) if re.search(r"\w", part)]

@@ -5,13 +5,20 @@ from functools import cache
 
 from chiron.errors import InputError
 from chiron.models.call import Call, Reply
+from chiron.models.offline.author import Rules, author, reader
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.offline.extractive import ORDERS, extractive
 from chiron.models.offline.matching import match
 from chiron.models.offline.retrieval import TOKENS, Retriever
 from chiron.models.offline.specialist import Specialist
 
-MODELS = (*(f"extractive/{order}" for order in ORDERS), *(f"retrieval/{kind}" for kind in TOKENS), "match/normalised")
+MODELS = (
+    *(f"extractive/{order}" for order in ORDERS),
+    *(f"retrieval/{kind}" for kind in TOKENS),
+    "match/normalised",
+    "author/rules",
+    "reader/rules",
+)
 """Every embedded model, but for the specialists, of which a textbook with attributes has as many as one likes: ``specialist/side+size``."""
 VERSION = 2
 """Raised whenever one of them would answer differently."""
@@ -30,15 +37,18 @@ class Offline:
         if model not in MODELS and kind != "specialist":
             known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
             raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
-        suffix = f"@{catalogue.fingerprint}" if kind in {"retrieval", "specialist"} else ""
+        suffix = f"@{catalogue.fingerprint}" if kind in {"retrieval", "specialist", "author", "reader"} else ""
         self._specialist = Specialist.parse(self._variant, catalogue.entries) if kind == "specialist" else None
         self.identity = f"offline:{model}:{VERSION}{suffix}"
         self._reply: Callable[[Call, str], str] = {
             "extractive": self._extract,
             "retrieval": self._retrieve,
             "specialist": self._specialise,
+            "author": self._write,
+            "reader": self._read,
             "match": lambda _, prompt: match(prompt),
         }[kind]
+        self._rules = cache(lambda: Rules(catalogue))
         self._retriever = cache(lambda: Retriever(self._variant, catalogue))
 
     async def complete(self, call: Call) -> Reply:
@@ -47,6 +57,12 @@ class Offline:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _write(self, call: Call, prompt: str) -> str:
+        return author(self._rules(), prompt, key=call.key)
+
+    def _read(self, call: Call, prompt: str) -> str:
+        return reader(self._rules(), prompt, key=call.key)
 
     def _extract(self, call: Call, prompt: str) -> str:
         return extractive(self._variant, prompt, draw=call.draw, key=call.key)

@@ -1,0 +1,200 @@
+"""Part 2: image groups with the findings that belong to them, by rules alone."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from chiron.cases.case import Case
+from chiron.cases.reading import need_cases
+from chiron.mics.selection import Shard
+from chiron.mmrp.config import BuildFile
+from chiron.mmrp.forms import Form, Published
+from chiron.mmrp.groups import Group, groups_of, modalities_shown
+from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
+from chiron.mmrp.prompts import BuildPrompts
+from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
+from chiron.mmrp.trimming import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
+from chiron.models.call import Ask
+from chiron.models.directory import WorkDirectory
+from chiron.models.offline.matching import normalise
+
+RULES: Final = 1
+"""Of what is kept; raised when the same findings would give other rows."""
+LONGEST: Final = 4000
+"""Characters of a row's findings; the sentences after that are dropped."""
+
+Place = tuple[int, ...]
+"""Groups by their places, from 0."""
+
+
+def build_alignment(
+    cases: Path,
+    out: Path,
+    *,
+    config: BuildFile | None = None,
+    images: Path | None = None,
+    limit: int | None = None,
+    shard: str | None = None,
+    form: Form | None = None,
+) -> BuildSummary:
+    """Make rows of image groups and their findings in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
+
+    Args:
+        cases: JSONL or JSON; cases without a question will do.
+        out: a directory of this part's own.
+        config: for ``build.seed`` and the requests (prompt ``describe``).
+        images: where images lie, to be told in ``run.json``; they are not opened here.
+        limit: only the first so many cases.
+        shard: ``I/N``, part I of N.
+        form: how rows are worded; as the published models are asked by default.
+
+    Raises:
+        InputError: there is no such file, or the directory is of another build.
+        DiskError: the files cannot be written.
+    """
+    return execute(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
+
+
+def prepare_alignment(
+    cases: Path,
+    out: Path,
+    *,
+    config: BuildFile | None = None,
+    images: Path | None = None,
+    limit: int | None = None,
+    shard: str | None = None,
+    form: Form | None = None,
+) -> PartRun[Case]:
+    """The same, checked and ready to be executed."""
+    need_cases(cases)
+    part = Shard.parse(shard) if shard is not None else None
+    replaced = config.build.prompts if config is not None else {}
+    prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
+    seed = config.build.seed if config is not None else 0
+    aligner = Aligner(prompts, form if form is not None else Published(), seed, str(out))
+    return PartRun(
+        "alignment",
+        WorkDirectory(out),
+        ROWS,
+        partial(chosen, cases, limit, part),
+        aligner.align,
+        {"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
+        origin(cases, images, limit, shard),
+    )
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """Puts findings to the image groups that they belong to."""
+
+    prompts: BuildPrompts
+    form: Form
+    seed: int
+    run: str
+
+    async def align(self, case: Case, ask: Ask) -> Made:
+        """A case's rows, one an image group (or several groups, where a finding speaks of them together), and what was left out."""
+        del ask
+        if not case.findings:
+            return Made(dropped=(Dropped("alignment", case.id, "no findings", line=case.line),))
+        groups = groups_of(case)
+        kept, left_out = place_findings(case, groups)
+        rows: list[MmrpRow] = []
+        for place, said in kept.items():
+            rows += self._rows(case, groups, place, said)
+        dropped = [_dropped(case, item) for item in left_out]
+        if not kept:
+            dropped.append(Dropped("alignment", case.id, "no finding left", line=case.line))
+        return Made(tuple(rows), tuple(dropped))
+
+    def _rows(self, case: Case, groups: Sequence[Group], place: Place, said: Sequence[str]) -> list[MmrpRow]:
+        name = f"alignment:{case.id}:{'+'.join(str(i + 1) for i in place)}"
+        chance = random.Random(f"{self.seed}:{name}")  # noqa: S311 - to be repeated, not to be secret
+        request = chance.choice(self.prompts.requests)
+        shown = [groups[i] for i in place]
+        fields = placed(case)
+        if modalities := tuple(dict.fromkeys(group.modality for group in shown if group.modality)):
+            fields["modalities"] = modalities
+        base = MmrpRow(
+            id=name,
+            part="alignment",
+            images=tuple(image for group in shown for image in group.images),
+            turns=(),
+            question=request,
+            answer="",
+            provenance=Provenance(self.run, (), self.prompts.hashes("describe")),
+            **fields,
+        )
+        return [
+            replace(base, id=f"{name}:{d.suffix}" if d.suffix else name, turns=d.turns)
+            for d in self.form.of_findings(case, shown, request, said, chance)
+        ]
+
+
+def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, list[str]], list[LeftOut]]:
+    """The sentences that can be seen, by the groups that they belong to; and what was left out.
+
+    A sentence belongs to the groups of the images that it names; else to the group whose modality it names alone; else to where the
+    sentence before it belonged, its paragraph's first where there are as many paragraphs as groups; else to all groups together.
+    """
+    # Every group of its own kind, or no sentence can be told to be of another.
+    known = {group.modality for group in groups}
+    modalities = frozenset(m for m in known if m is not None) if None not in known else frozenset(modalities_shown(case))
+    everywhere = tuple(range(len(groups)))
+    paired = len(groups) > 1 and len(case.findings) == len(groups)
+    kept: dict[Place, list[str]] = {}
+    left_out: list[LeftOut] = []
+    said: set[tuple[Place, str]] = set()
+    lengths: dict[Place, int] = {}
+    here: Place | None = everywhere
+    for paragraph, finding in enumerate(case.findings):
+        here = (paragraph,) if paired else here
+        for sentence in sentences(finding):
+            seen, gone = trim(sentence, images=len(case.images), modalities=modalities)
+            left_out += gone
+            named = images_named(seen or sentence)
+            if named:
+                inside = {n for n in named if 1 <= n <= len(case.images)}
+                here = tuple(i for i, group in enumerate(groups) if inside & set(group.numbers)) or None
+            elif seen:
+                here = _of_modality(seen, groups) or here
+            if not seen:
+                continue
+            if here is None:  # it goes on about an image that is not there
+                left_out.append(LeftOut(Why.IMAGE, sentence))
+                continue
+            text = _as_shown(seen, named, tuple(n for i in here for n in groups[i].numbers))
+            if (here, normalise(text)) in said:
+                left_out.append(LeftOut(Why.TWICE, sentence))
+                continue
+            said.add((here, normalise(text)))
+            lengths[here] = lengths.get(here, 0) + len(text) + 1
+            if lengths[here] > LONGEST:
+                left_out.append(LeftOut(Why.FULL, sentence))
+                continue
+            kept.setdefault(here, []).append(text)
+    return dict(sorted(kept.items())), left_out
+
+
+def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
+    """The groups of the one modality that a sentence names, where they are not all groups."""
+    named = modalities_named(sentence)
+    if len(named) != 1:
+        return None
+    found = tuple(i for i, group in enumerate(groups) if group.modality == named[0])
+    return found if 0 < len(found) < len(groups) else None
+
+
+def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -> str:
+    """A sentence with images called by their places in the row; where it speaks of all of them, they need no mention."""
+    text = without_lead(sentence) if set(numbers) <= set(named) else sentence
+    text = renumbered(text, numbers)
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def _dropped(case: Case, item: LeftOut) -> Dropped:
+    reason = f"trimmed: {item.why}" if item.trimmed else str(item.why)
+    return Dropped("alignment", case.id, reason, "", item.text, case.line)

@@ -1,0 +1,307 @@
+"""Part 3: the retained paths of one or several searches as training dialogues."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from chiron.cases.case import BadCase, Case
+from chiron.cases.reading import need_cases, read_cases
+from chiron.errors import InputError
+from chiron.mics.prompts import NAMES, Prompts
+from chiron.mics.reasoning import parse_reasoning
+from chiron.mics.rundir import PATHS, RunDirectory
+from chiron.mmrp.forms import AsInterns, Form, Published, plain
+from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
+from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
+from chiron.models.call import Ask
+from chiron.models.directory import WorkDirectory
+
+RULES: Final = 1
+"""Of which path is kept and how difficult it is; raised when the same paths would give other rows."""
+
+
+def build_cot(
+    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: Form | None = None
+) -> BuildSummary:
+    """Make rows of retained paths in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
+
+    A case that several runs have a path for gets one row: of the path with the higher MICS-Score; then the one verified, with more
+    answered evaluations, with fewer restarts; then of the run named first.
+
+    Args:
+        runs: run directories of ``chiron search``.
+        out: a directory of this part's own.
+        cases: the file of cases, where it is no longer where the runs say; one for all of them.
+        limit: only the first so many rows' cases.
+        form: how rows are worded; as the published models are asked by default. :func:`intern_form` has the runs' own.
+
+    Raises:
+        InputError: a run is none, its cases are gone, or the directory is of another build.
+        DiskError: the files cannot be written.
+    """
+    return execute(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
+
+
+def prepare_cot(
+    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: Form | None = None
+) -> "PartRun[Retained]":
+    """The same, checked and ready to be executed."""
+    if not runs:
+        raise InputError("name at least one run directory of 'chiron search'")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("a run directory is named twice: name each once")
+    read = [Run.read(run, cases) for run in runs]
+    wording = form if form is not None else Published()
+    return PartRun(
+        "cot",
+        WorkDirectory(out),
+        ROWS,
+        lambda: _units(read, limit),
+        Chain(wording).link,
+        {"rules": RULES, **wording.identity()},
+        {
+            "runs": [str(run.path.resolve()) for run in read],
+            "cases": list(dict.fromkeys(str(run.cases) for run in read)),
+            "images": read[0].about.get("images"),
+            "limit": limit,
+        },
+    )
+
+
+def intern_form(run: Path) -> AsInterns:
+    """The form in which a run asks its interns, by the prompts that it used.
+
+    Raises:
+        InputError: this is no run directory, or it does not tell its prompts.
+    """
+    texts = RunDirectory(run).need_run().get("prompts")
+    if not isinstance(texts, dict) or not all(isinstance(texts.get(name), str) for name in NAMES):
+        raise InputError(f"{run}/run.json does not hold the prompts of its search: search again, or leave --form intern out")
+    return AsInterns(Prompts(texts))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search's run, as a source of paths."""
+
+    path: Path
+    cases: Path
+    about: dict[str, Any]
+    """Its ``run.json``."""
+
+    @classmethod
+    def read(cls, path: Path, cases: Path | None) -> "Run":
+        """Find a run's paths and cases.
+
+        Raises:
+            InputError: there are none.
+        """
+        about = RunDirectory(path).need_run()
+        if not (path / PATHS).is_file():
+            raise InputError(f"{path} has no {PATHS}: run the same search again, which writes it from the ledger")
+        there = cases if cases is not None else Path(str(about.get("cases")))
+        if cases is None and not there.is_file():
+            raise InputError(f"{path} searched {there}, which is not there: say where those cases are with --cases FILE")
+        need_cases(there)
+        return cls(path, there, about)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What its results depend on."""
+        value = self.about.get("identity")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def deepest(self) -> int:
+        """D: how often a prefix was chosen at most."""
+        depth = self.identity.get("depth")
+        return depth if isinstance(depth, int) and depth > 0 else 3
+
+    def models(self) -> dict[str, str]:
+        """What answered, by role and name."""
+        found: dict[str, str] = {}
+        for role in ("mentors", "interns"):
+            seats = self.identity.get(role)
+            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (seats if isinstance(seats, list) else [])}
+        judge = self.identity.get("judge")
+        return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
+
+    def prompts(self) -> dict[str, str]:
+        """SHA-256 of its prompts."""
+        value = self.identity.get("prompts")
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every path, with where its line begins.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            with (self.path / PATHS).open("rb") as file:
+                at = 0
+                for line in file:
+                    yield at, _path(line, self.path)
+                    at += len(line)
+        except OSError as error:
+            raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
+
+    def line(self, at: int) -> dict[str, Any]:
+        """The path whose line begins there."""
+        with (self.path / PATHS).open("rb") as file:
+            file.seek(at)
+            return _path(file.readline(), self.path)
+
+
+@dataclass(frozen=True)
+class Retained:
+    """A path and its case; or the one of these that is missing."""
+
+    id: str
+    line: int
+    run: Run
+    path: dict[str, Any]
+    case: Case | None = None
+    beaten: str = ""
+    """The run that has a better path for the case."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Makes rows of paths."""
+
+    form: Form
+
+    async def link(self, unit: Retained, ask: Ask) -> Made:
+        """The row of a path."""
+        del ask
+        case, path = unit.case, unit.path
+        if unit.beaten:
+            detail = f"of {unit.run.path}; {unit.beaten} has a better path"
+            return Made(dropped=(self._drop(unit, "another run's path is better", detail),), outcome="beaten")
+        if case is None:
+            return Made(dropped=(self._drop(unit, "case not in the file", f"{unit.run.cases} has no such case"),))
+        known = _known(path)
+        if known.get("case") not in (None, case.fingerprint):
+            return Made(dropped=(self._drop(unit, "case has changed", "it was edited since it was searched: search it again"),))
+        reasoning = plain(str(path.get("reasoning") or ""))
+        read = parse_reasoning(reasoning)
+        if not read.steps or read.answer is None:
+            return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
+        rows = tuple(
+            MmrpRow(
+                id=f"cot:{case.id}:{dialogue.suffix}" if dialogue.suffix else f"cot:{case.id}",
+                part="cot",
+                images=case.images,
+                turns=dialogue.turns,
+                question=case.question,
+                answer=case.answer,
+                reasoning=reasoning,
+                difficulty=difficulty(path, unit.run.deepest),
+                depth=path.get("depth"),
+                provenance=Provenance(str(unit.run.path), _calls(known), unit.run.prompts(), unit.run.models()),
+                **placed(case),
+            )
+            for dialogue in self.form.of_path(case, reasoning)
+        )
+        return Made(rows)
+
+    def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
+        return Dropped("cot", unit.id, reason, detail, text, unit.line)
+
+
+def difficulty(path: dict[str, Any], deepest: int) -> float | None:
+    """How difficult a case is, 0 to 1: ``1 - baseline`` where the search measured one.
+
+    Else from how the search went: ``1 - score (1 - (depth - 1) / D) / (1 + restarts)``. A case whose first candidate had a full score is 0;
+    each further depth, each wrong intern and each restart makes it more difficult. ``None`` without a score.
+    """
+    if isinstance(path.get("difficulty"), int | float):
+        return float(path["difficulty"])
+    score, depth, restarts = path.get("mics_score"), path.get("depth"), path.get("restarts") or 0
+    if not isinstance(score, int | float) or not isinstance(depth, int) or depth < 1:
+        return None
+    return 1 - score * max(0.0, 1 - (depth - 1) / deepest) / (1 + restarts)
+
+
+@dataclass
+class _Best:
+    """Of one case id, the best path so far."""
+
+    run: int
+    at: int
+    worth: tuple[float, ...]
+    losers: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _units(runs: Sequence[Run], limit: int | None) -> Iterator[Retained | BadCase]:
+    """Every case with a path, file by file in the order of the runs, each file in its own order; then paths without a case."""
+    best = _best(runs)
+    files = list(dict.fromkeys(run.cases for run in runs))
+    taken = 0
+    for file in files:
+        for case in read_cases(file):
+            found = best.get(case.id) if isinstance(case, Case) else None
+            if not isinstance(case, Case) or found is None or runs[found.run].cases != file:
+                continue
+            if taken == limit:
+                return
+            taken += 1
+            del best[case.id]
+            run = runs[found.run]
+            yield Retained(case.id, case.line, run, run.line(found.at), case)
+            for other, at in found.losers:
+                yield Retained(case.id, case.line, runs[other], runs[other].line(at), case, str(run.path))
+    if limit is None:
+        for name, found in best.items():
+            yield Retained(name, 0, runs[found.run], runs[found.run].line(found.at))
+
+
+def _best(runs: Sequence[Run]) -> dict[str, _Best]:
+    """The best path of each case. Only places in files are held, so that there may be many."""
+    best: dict[str, _Best] = {}
+    for number, run in enumerate(runs):
+        for at, path in run.lines():
+            worth = _worth(path)
+            known = best.get(path["case_id"])
+            if known is None:
+                best[path["case_id"]] = _Best(number, at, worth)
+            elif worth > known.worth:
+                best[path["case_id"]] = _Best(number, at, worth, [*known.losers, (known.run, known.at)])
+            else:
+                known.losers.append((number, at))
+    return best
+
+
+def _worth(path: dict[str, Any]) -> tuple[float, ...]:
+    evaluations = path.get("evaluations") or {}
+    return (
+        float(path.get("mics_score") or 0.0),
+        float(path.get("policy") == "verified"),
+        float(evaluations.get("answered") or 0),
+        -float(path.get("restarts") or 0),
+    )
+
+
+def _path(line: bytes, run: Path) -> dict[str, Any]:
+    try:
+        path = json.loads(line)
+        if isinstance(path["case_id"], str):
+            return dict(path)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
+
+
+def _known(path: dict[str, Any]) -> dict[str, Any]:
+    value = path.get("provenance")
+    return value if isinstance(value, dict) else {}
+
+
+def _calls(known: dict[str, Any]) -> tuple[str, ...]:
+    """Ledger keys of what wrote the path and what tried it, each once."""
+    keys = [known.get("path"), *(known.get("mentors") or ()), *(known.get("evaluations") or ())]
+    return tuple(dict.fromkeys(key for key in keys if isinstance(key, str) and key))

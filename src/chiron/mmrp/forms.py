@@ -1,0 +1,186 @@
+"""The forms in which a row is worded: as the published models are asked, or as interns are asked in a search."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from chiron.cases.case import Case
+from chiron.mics.prompts import Prompts, patient
+from chiron.mics.reasoning import render_reasoning, render_steps
+from chiron.mmrp.groups import Group, groups_of, marks_of
+from chiron.mmrp.prompts import lettered
+from chiron.models.call import Message, Picture
+from chiron.models.local.dialogue import IMAGE_MARK, Turn
+
+Begun = Literal["none", "some", "any", "each"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quiz:
+    """A multiple-choice question on a case's text."""
+
+    question: str
+    options: tuple[str, ...]
+    """In the order in which they are shown, without letters."""
+    right: int
+    """Index of the right one."""
+    steps: tuple[str, ...]
+    """From the case to the right option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A row's conversation."""
+
+    turns: tuple[Turn, ...]
+    """The last one is what is learned."""
+    suffix: str = ""
+    """Tells the dialogues of one thing apart, in their rows' ids."""
+
+
+class Form(Protocol):
+    """How a row of each part is worded. Each method gives at least one dialogue."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the wording depends on, for ``run.json``."""
+        ...
+
+    def of_quiz(self, case: Case, quiz: Quiz, chance: random.Random) -> Sequence[Dialogue]:
+        """Part 1: the case's text and a question; the reasoning and the right option. No images."""
+        ...
+
+    def of_findings(
+        self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
+    ) -> Sequence[Dialogue]:
+        """Part 2: images of these groups and a request; the findings that belong to them, a sentence each."""
+        ...
+
+    def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
+        """Part 3: images, history and question; a path with its final answer."""
+        ...
+
+
+def plain(text: str) -> str:
+    """``text`` without image marks: only a form may place those."""
+    while IMAGE_MARK in text:  # taken away, one may appear out of its halves
+        text = text.replace(IMAGE_MARK, "image")
+    return text
+
+
+def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
+    """Turns from what a model is asked and what it is to say.
+
+    Args:
+        asked: messages, whose pictures become marks, a line each; or the user's words, marks in their places.
+        said: in which a mark is nothing but a word.
+    """
+    said = plain(said)
+    if isinstance(asked, str):
+        return (Turn("user", asked), Turn("assistant", said))
+    turns = [Turn(m.role, "\n".join(IMAGE_MARK if isinstance(p, Picture) else plain(p.text) for p in m.parts)) for m in asked]
+    return (*turns, Turn("assistant", said))
+
+
+@dataclass(frozen=True)
+class Published:
+    """As the published models are asked: supplementary information, ``Modality i: <image>`` marks, the request to reason."""
+
+    def identity(self) -> dict[str, Any]:
+        """Of this wording."""
+        return {"form": "published", "version": 1}
+
+    def of_quiz(self, case: Case, quiz: Quiz, chance: random.Random) -> Sequence[Dialogue]:
+        """The case's text, question and lettered options; steps, then letter and option."""
+        del chance
+        findings = "\n".join(case.findings)
+        told = [patient(case), f"Findings:\n{findings}" if findings else "", f"{quiz.question}\n{lettered(quiz.options)}"]
+        answer = f"{'ABCDEFGHIJ'[quiz.right]}. {quiz.options[quiz.right]}"
+        return [Dialogue(dialogue_of(plain("\n\n".join(part for part in told if part)), render_reasoning(quiz.steps, answer)))]
+
+    def of_findings(
+        self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
+    ) -> Sequence[Dialogue]:
+        """The groups' marks and a request; the findings as a paragraph."""
+        del case, chance
+        return [Dialogue(dialogue_of(f"{marks_of([g.images for g in groups])}\n{plain(request)}", " ".join(findings)))]
+
+    def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
+        """Question, supplementary information, marks; the path as it is."""
+        who = (("Gender", case.sex), ("Age", case.age), ("Chief complaint", case.history))
+        known = ", ".join(f"{name}: {value}" for name, value in who if value)
+        told = f"{case.question} (Supplementary information is as follows:\n{known})" if known else case.question
+        marks = marks_of([group.images for group in groups_of(case)])
+        ask = (
+            f"Please base your response on the keyframes of the relevant medical imaging modality ({marks})"
+            " and reason step-by-step to answer the above question."
+        )
+        return [Dialogue(dialogue_of(f"{plain(told)}\n{ask}", reasoning))]
+
+
+@dataclass(frozen=True)
+class AsInterns:
+    """The very form in which interns are asked in a search, so that a model in training can be one.
+
+    Interns also go on from reasoning that somebody has begun. ``begun`` says how often a row has them do so: never; in a quarter of the
+    rows, from somewhere within the steps (``some``); from anywhere, the end included (``any``); or once from each place (``each``).
+    """
+
+    prompts: Prompts
+    begun: Begun = "none"
+    concludes: bool = False
+    """Whether findings lead to the case's answer: worked examples."""
+
+    def identity(self) -> dict[str, Any]:
+        """Prompts and manner."""
+        names = ("intern_system", "intern", "intern_prefix")
+        hashes = self.prompts.hashes()
+        prompts = {name: hashes[name] for name in names}
+        return {"form": "intern", "version": 1, "begun": self.begun, "concludes": self.concludes, "prompts": prompts}
+
+    def of_quiz(self, case: Case, quiz: Quiz, chance: random.Random) -> Sequence[Dialogue]:
+        """Findings and question as one question, without options; what stands in the steps so far is not told once more."""
+        answer = f"### The final answer is: {quiz.options[quiz.right]}"
+        dialogues = []
+        for given in self._places(len(quiz.steps), chance):
+            told = case.findings if given < len(quiz.steps) else ()
+            asked = replace(case, question=" ".join((*told, quiz.question)), images=())
+            dialogues.append(self._go_on(asked, quiz.steps, given, answer))
+        return dialogues
+
+    def of_findings(
+        self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
+    ) -> Sequence[Dialogue]:
+        """The request as the question; each finding a step."""
+        shown = tuple(image for group in groups for image in group.images)
+        question, answer = (case.question, f"### The final answer is: {case.answer}") if self.concludes else (request, "")
+        asked = replace(case, question=question, images=shown)
+        steps = tuple(findings)
+        # Without a conclusion something must be left to say.
+        last = len(steps) if self.concludes else len(steps) - 1
+        return [self._go_on(asked, steps, min(given, last), answer) for given in self._places(len(steps), chance)]
+
+    def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
+        """The case as an intern is asked it from the beginning; the path as it is."""
+        return [Dialogue(dialogue_of(self.prompts.intern(case, _places_of(case), ()), reasoning))]
+
+    def _go_on(self, asked: Case, steps: tuple[str, ...], given: int, answer: str) -> Dialogue:
+        messages = self.prompts.intern(asked, _places_of(asked), steps[:given])
+        said = "\n".join(part for part in (render_steps(steps[given:], first=given + 1), answer) if part)
+        return Dialogue(dialogue_of(messages, said), f"from-{given}" if self.begun == "each" else "")
+
+    def _places(self, steps: int, chance: random.Random) -> Sequence[int]:
+        match self.begun:
+            case "each":
+                return range(steps + 1)
+            case "any":
+                return [chance.randrange(steps + 1)]
+            case "some" if steps > 1 and chance.random() < 0.25:
+                return [chance.randrange(1, steps)]
+            case _:
+                return [0]
+
+
+def _places_of(case: Case) -> tuple[Picture, ...]:
+    """A picture for each image: in a row it is but a mark."""
+    return tuple(Picture(name, 0) for name in case.images)

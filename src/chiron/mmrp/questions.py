@@ -1,0 +1,194 @@
+"""Questions for the search, from cases or from material that has none: in the published manners, with a short answer, checked."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from chiron.cases.case import Case
+from chiron.cases.images import ImageFolder, ImageProblem, image_folder
+from chiron.cases.reading import need_cases
+from chiron.mics.prompts import patient
+from chiron.mics.selection import Shard
+from chiron.mics.verdict import read_verdict
+from chiron.mics.words import content_words, names_answer
+from chiron.mmrp.config import BuildFile, Manner
+from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, patient_of
+from chiron.mmrp.row import Dropped
+from chiron.mmrp.seats import Seats
+from chiron.mmrp.structured import BrokenReply
+from chiron.mmrp.writing import Asked, Refused, read_asked
+from chiron.models.call import Ask, Call, Picture
+from chiron.models.directory import WorkDirectory
+from chiron.models.failures import CallerFault
+
+RULES: Final = 1
+"""Of how replies are read and questions are kept; raised when the same replies would give other questions."""
+AUTHOR_DRAWS: Final = 2
+"""What cannot be used is asked for once more."""
+CASES: Final = "cases.jsonl"
+"""What ``chiron search`` is then given."""
+LONGEST_QUESTION, LONGEST_ANSWER = 1000, 300
+"""In characters."""
+
+
+def build_questions(
+    cases: Path,
+    config: BuildFile,
+    out: Path,
+    *,
+    images: Path | None = None,
+    limit: int | None = None,
+    shard: str | None = None,
+) -> BuildSummary:
+    """Make cases with questions in ``out``: ``cases.jsonl`` (for ``chiron search``) and ``dropped.jsonl``.
+
+    Each case gives one a manner, of id ``CASE-doctor`` and so on; what it was made of stands in its ``made_from``. Arguments and errors
+    as :func:`chiron.mmrp.text.build_text`.
+    """
+    return execute(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
+
+
+def prepare_questions(
+    cases: Path,
+    config: BuildFile,
+    out: Path,
+    *,
+    images: Path | None = None,
+    limit: int | None = None,
+    shard: str | None = None,
+) -> PartRun[Case]:
+    """The same, checked and ready to be executed."""
+    need_cases(cases)
+    part = Shard.parse(shard) if shard is not None else None
+    seats = Seats.of(config, cases, need_reader=False)
+    build = config.build
+    folder = image_folder(cases, images) if build.show_images else None
+    rules: dict[str, Any] = {"manners": list(build.manners), "read_questions": build.read_questions, "show_images": build.show_images}
+    if build.show_images:
+        rules["image_side"] = build.image_side
+    run = PartRun(
+        "questions",
+        WorkDirectory(out),
+        CASES,
+        partial(chosen, cases, limit, part),
+        Inquirer(seats, folder).inquire,
+        {**seats.identity(), **rules, "rules": RULES},
+        {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
+        seats.endpoints,
+        build.budget_usd,
+        build.cases_in_flight,
+    )
+    run.progress.noun = "questions"
+    return run
+
+
+@dataclass(frozen=True)
+class Inquirer:
+    """Has questions written."""
+
+    seats: Seats
+    folder: ImageFolder | None
+    """Where the images lie that author and reader are shown, if they are."""
+
+    async def inquire(self, case: Case, ask: Ask) -> Made:
+        """A case's questions, as cases.
+
+        Raises:
+            CallFailed: an answer is missing.
+            Halted: nothing more is asked.
+        """
+        if not case.findings and not case.answer and not case.title and self.folder is None:
+            problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
+            return Made(dropped=(self._drop(case, "no text", problem),))
+        try:
+            pictures = await asyncio.to_thread(self._pictures_of, case)
+        except (ImageProblem, CallerFault) as problem:
+            return Made(dropped=(self._drop(case, "bad image", str(problem)),), outcome="bad")
+        try:
+            made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.manners]
+        finally:
+            self.seats.pictures.release(pictures)
+        kept = tuple(item for item in made if isinstance(item, Case))
+        return Made(kept, tuple(item for item in made if isinstance(item, Dropped)))
+
+    def _pictures_of(self, case: Case) -> tuple[Picture, ...]:
+        if self.folder is None:
+            return ()
+        checked = [self.folder.check(name) for name in case.images]
+        for image in checked:
+            self.seats.pictures.add(image.sha256, image.path)
+        pictures = tuple(Picture(image.sha256, self.seats.config.build.image_side) for image in checked)
+        self.seats.pictures.hold(pictures)
+        return pictures
+
+    async def _one(self, case: Case, manner: Manner, pictures: tuple[Picture, ...], ask: Ask) -> Case | Dropped:
+        refused = Refused("broken reply", "")
+        for draw in range(AUTHOR_DRAWS):
+            call = self.seats.call("author", self.seats.prompts.question(case, manner, pictures), draw=draw)
+            reply = await ask(call)
+            try:
+                asked = read_asked(reply.text)
+            except BrokenReply as problem:
+                refused = Refused("broken reply", f"{problem}; the token limit ended it" if reply.cut_off else str(problem))
+                continue
+            found = check_question(case, asked, seen=bool(pictures))
+            if isinstance(found, Refused):
+                refused = found
+                continue
+            keys = [call.key]
+            if self.seats.config.build.read_questions:
+                read = await self._read(case, found, pictures, ask)
+                if isinstance(read, Refused):
+                    refused = read
+                    continue
+                keys.append(read.key)
+            return self._case(case, manner, found, keys)
+        return self._drop(case, refused.reason, f"{manner}: {refused.detail}", refused.text)
+
+    async def _read(self, case: Case, asked: Asked, pictures: tuple[Picture, ...], ask: Ask) -> Call | Refused:
+        call = self.seats.call("reader", self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures))
+        verdict = read_verdict((await ask(call)).text)
+        return call if verdict else Refused("the reader disagrees", f"answer: {asked.answer}", asked.question)
+
+    def _case(self, case: Case, manner: Manner, asked: Asked, keys: list[str]) -> Case:
+        made = {
+            "made_from": case.id,
+            "manner": manner,
+            "made_by": {"calls": keys, "models": dict(self.seats.models())},
+            # All that is asked of one patient stays on one side of a split.
+            "patient": patient_of(case),
+        }
+        if case.question:
+            made["first_question"], made["first_answer"] = case.question, case.answer
+        return replace(
+            case, id=f"{case.id}-{manner}", question=asked.question, answer=asked.answer, meta=MappingProxyType({**case.meta, **made})
+        )
+
+    def _drop(self, case: Case, reason: str, detail: str = "", text: str = "") -> Dropped:
+        return Dropped("questions", case.id, reason, detail, text, case.line)
+
+
+def check_question(case: Case, asked: Asked, *, seen: bool = False) -> Asked | Refused:
+    """The question without blanks around it, or why it cannot be used.
+
+    Args:
+        case: what it is about.
+        asked: as its author wrote it.
+        seen: whether its author saw the images, so that the answer may stand there and not in the text.
+    """
+    question, answer = asked.question.strip(), asked.answer.strip()
+    if not question or not answer:
+        return Refused("empty question" if not question else "empty answer", "", question)
+    if len(question.splitlines()) > 1 or len(answer.splitlines()) > 1:
+        return Refused("several lines", "question and answer are a line each", question)
+    if len(question) > LONGEST_QUESTION or len(answer) > LONGEST_ANSWER:
+        return Refused("too long", f"{len(question)} and {len(answer)} characters", question[:LONGEST_QUESTION])
+    if names_answer(question, answer) or content_words(answer) <= content_words(question):
+        return Refused("answer in the question", f"answer: {answer}", question)
+    text = "\n".join((patient(case), *case.findings, case.title or "", case.answer))
+    if not seen and not names_answer(text, answer):
+        return Refused("answer not in the case", f"answer: {answer}", question)
+    return Asked(question=question, answer=answer)
