@@ -1,4 +1,4 @@
-"""Tables as LaTeX: plain ``tabular`` and ``\\shortstack``, so that no package is needed."""
+r"""Tables as LaTeX: plain ``tabular`` and ``\shortstack``, so that no package is needed."""
 
 import re
 from collections.abc import Sequence
@@ -55,7 +55,10 @@ def _cell(cell: Cell) -> str:
     first = escaped(cell.figure)
     first = f"\\textbf{{{first}}}" if cell.strong else first
     small = [f"\\footnotesize {escaped(line)}" for line in cell.lines[1:]]
-    return f"\\shortstack{{{r' \\ '.join([first, *small])}}}" if small else first
+    if not small:
+        return first
+    lines = " \\\\ ".join([first, *small])
+    return f"\\shortstack{{{lines}}}"
 
 
 def escaped(text: str) -> str:
