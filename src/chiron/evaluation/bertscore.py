@@ -11,6 +11,7 @@ from typing import Any
 
 from chiron.errors import InputError
 from chiron.evaluation.record import ItemResult
+from chiron.models.local.quiet import no_bars
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
@@ -150,22 +151,21 @@ def _loaded(encoder: Encoder) -> _Scorer:
         tokenizer.model_max_length = _longest(config)
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     versions = {name: version(name) for name in ("bert-score", "transformers", "torch")}
-    return _Scorer(model, tokenizer, get_hash(encoder.model, layer, False, False, False, False), versions)  # noqa: FBT003 - bert-score's order
+    return _Scorer(model, tokenizer, get_hash(encoder.model, layer, False, False, False, False), versions)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, and without its report of the layers that were left out on purpose."""
+    """Without transformers' bars, and without its report of the layers that were left out on purpose."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with no_bars():
+            yield
     finally:
         logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
 
 
 def _folder(model: str) -> Path:
@@ -178,7 +178,7 @@ def _folder(model: str) -> Path:
         return Path(snapshot_download(model, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise InputError(
-            f"encoder {printable(model)} is not on this machine: download it ('hf download {printable(model)}'), or name a folder that holds one"
+            f"encoder {printable(model)} is not on this machine: download it ('hf download {printable(model)}'), or name a folder with one"
         ) from error
 
 

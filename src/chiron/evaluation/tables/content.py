@@ -6,6 +6,7 @@ from chiron.errors import InputError
 from chiron.evaluation.comparing import Compared, Comparison, Controlled
 from chiron.evaluation.figures import Accuracy, accuracy, by_label
 from chiron.evaluation.intervals import Share
+from chiron.evaluation.statistics.repeats import Consistency
 from chiron.evaluation.tables import wording
 from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
 
@@ -103,8 +104,8 @@ def _controls(c: Comparison) -> Grid:
             rows.append((model, tuple(_beside(c, model, b) for b in benchmarks)))
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
-        "Second line: control less real run in percentage points, on the same items, with its 95 % interval "
-        "(Newcombe's where every item has an image of its own, else a bootstrap over images).",
+        "Second line: control less real run in percentage points, on the same items, with its 95 % interval.",
+        "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
     ]
     if any(x.consistency for x in c.controls.values()):
         notes.append(
@@ -133,10 +134,12 @@ def _controlled(x: Controlled | None) -> Cell:
         wording.difference_with_interval(x.difference) if x.difference else f"no difference: {x.problem}",
         f"N {x.accuracy.items:,}",
         *wording.doubts(x.accuracy),
-        f"same answer {wording.percent(same.always_same / same.items)} %, right in all orders {wording.percent(same.always_right / same.items)} %"
-        if same is not None and same.items
-        else "",
+        _same_answer(same) if same is not None and same.items else "",
     )
+
+
+def _same_answer(c: Consistency) -> str:
+    return f"same answer {wording.percent(c.always_same / c.items)} %, right in all orders {wording.percent(c.always_right / c.items)} %"
 
 
 def _scores(c: Comparison) -> Grid:
