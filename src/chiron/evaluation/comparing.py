@@ -18,7 +18,7 @@ class Against:
 
     reference: str
     problem: str = ""
-    """Why there is no test: ``other items``, ``pending items``; empty if there is one."""
+    """Why there is no test: ``other items``, ``another judge``, ``pending items``; empty if there is one."""
     difference: Figure | None = None
     """Model less reference."""
     p: float | None = None
@@ -129,6 +129,8 @@ def _column(arms: dict[str, Arm], reference: str | None) -> dict[str, Compared]:
 def _against(cell: Compared, reference: Compared, name: str) -> Against:
     if not cell.arm.asks_the_same(reference.arm):
         return Against(name, problem="other items")
+    if cell.arm.making.judge != reference.arm.making.judge:
+        return Against(name, problem="another judge")
     if cell.accuracy.pending or reference.accuracy.pending:
         return Against(name, problem="pending items")
     theirs = reference.arm.first

@@ -77,7 +77,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
         seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,
-        missing_left_out=Share(right, asked - verdicts[Verdict.UNPARSED] - verdicts[Verdict.PENDING]),
+        missing_left_out=Share(right, right + verdicts[Verdict.WRONG]),
     )
 
 

@@ -1,18 +1,33 @@
 """Evaluations as they lie in their run directories: read, named by model, and put together by model."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from chiron.errors import InputError
-from chiron.evaluation.record import ITEMS, ItemResult, read_results
+from chiron.evaluation.record import ITEMS, RESULTS, ItemResult, read_results
 from chiron.models.directory import RUN, WorkDirectory
 
 REAL = "none"
 """The control of a run that leaves nothing out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How answers were got, as far as ``results.json`` says."""
+
+    judge: str | None = None
+    """Whose verdicts they are; ``None`` where a rule gave them."""
+    limit: int | None = None
+    """Only the first so many items were asked."""
+    whole: int | None = None
+    """How many items the benchmark has under the protocol."""
+    images: Path | None = None
+    """Where the images lie."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,7 @@ class Arm:
     control: str
     results: tuple[ItemResult, ...]
     """In the order of the file."""
+    making: Making = Making()
 
     @cached_property
     def by_seed(self) -> dict[int, dict[str, ItemResult]]:
@@ -63,6 +79,8 @@ class Evaluated:
     """As tables call it: the model's, with the run directory's where two runs of one model asked the same."""
     runs: tuple[Path, ...]
     results: tuple[ItemResult, ...]
+    making: Mapping[tuple[str, str, str], Making] = field(default_factory=dict)
+    """By (protocol, benchmark, control)."""
 
     @cached_property
     def arms(self) -> dict[tuple[str, str, str], Arm]:
@@ -70,7 +88,7 @@ class Evaluated:
         found: dict[tuple[str, str, str], list[ItemResult]] = {}
         for result in self.results:
             found.setdefault((result.protocol, result.benchmark, result.control), []).append(result)
-        return {key: Arm(key[1], key[0], key[2], tuple(results)) for key, results in found.items()}
+        return {key: Arm(key[1], key[0], key[2], tuple(results), self.making.get(key, Making())) for key, results in found.items()}
 
     def arm(self, protocol: str, benchmark: str, control: str = REAL) -> Arm | None:
         """Its answers, or ``None`` if it was not asked."""
@@ -82,6 +100,7 @@ class _Run:
     path: Path
     model: str
     results: tuple[ItemResult, ...]
+    making: Mapping[tuple[str, str, str], Making]
 
     @property
     def asked(self) -> set[tuple[str, str, str]]:
@@ -116,11 +135,11 @@ def _read(path: Path) -> _Run:
     (protocol, benchmark, _, seed, id_), most = seen.most_common(1)[0]
     if most > 1:
         raise InputError(f"{path / ITEMS}: item {id_!r} of {benchmark} ({protocol}, seed {seed}) stands {most} times: run it again")
-    return _Run(path, _model_name(path, about), results)
+    return _Run(path, _model_name(path, about), results, dict(_makings(path / RESULTS)))
 
 
 def _model_name(path: Path, run: dict[str, Any]) -> str:
-    for part in (run.get("about"), run.get("identity")):
+    for part in (run, run.get("about"), run.get("identity")):
         name = part.get("model") if isinstance(part, dict) else None
         if isinstance(name, str) and name.strip():
             return name
@@ -130,10 +149,36 @@ def _model_name(path: Path, run: dict[str, Any]) -> str:
 def _together(model: str, runs: list[_Run]) -> Iterable[Evaluated]:
     asked = [key for run in runs for key in run.asked]
     if len(asked) == len(set(asked)):
-        yield Evaluated(model, tuple(r.path for r in runs), tuple(result for r in runs for result in r.results))
+        making = {key: value for r in runs for key, value in r.making.items()}
+        yield Evaluated(model, tuple(r.path for r in runs), tuple(result for r in runs for result in r.results), making)
         return
     names = [r.path.resolve().name for r in runs]
     for run, name in zip(runs, names, strict=True):
         # Two directories may have the same name in different places.
         told = name if names.count(name) == 1 else str(run.path)
-        yield Evaluated(f"{model} ({told})", (run.path,), run.results)
+        yield Evaluated(f"{model} ({told})", (run.path,), run.results, run.making)
+
+
+def _makings(path: Path) -> Iterator[tuple[tuple[str, str, str], Making]]:
+    """Of every group of a ``results.json``; of none where there is no such file: the items are what counts."""
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        for group in results["groups"]:
+            protocol = group.get("protocol") or results["identity"]["protocol"]
+            folder = group.get("data", {}).get("images")
+            making = Making(group.get("judge"), group.get("limit"), group.get("n_of_benchmark"), Path(folder) if folder else None)
+            yield (protocol, group["benchmark"], group["control"]), making
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): run the evaluation again") from error
+
+
+def image_folders(models: Iterable[Evaluated]) -> dict[str, Path]:
+    """Where each benchmark's images lay when it was asked, as far as the runs say and the folders are still there."""
+    return {
+        benchmark: making.images
+        for model in models
+        for (_, benchmark, _), making in model.making.items()
+        if making.images is not None and making.images.is_dir()
+    }

@@ -4,8 +4,8 @@
   const SIZE = 25;
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const place = (item) => (protocols > 1 ? `${item.benchmark} (${item.protocol})` : item.benchmark);
   const protocols = new Set(data.items.map((item) => item.protocol)).size;
+  const place = (item) => (protocols > 1 ? `${item.benchmark} (${item.protocol})` : item.benchmark);
   const list = at("items");
   const buttons = [...document.querySelectorAll("[data-kind]")];
   let kind = "all";

@@ -87,11 +87,25 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
     if c.protocol == PUBLISHED_PROTOCOL:
         yield "The figure counts an answer that is missing as wrong; below it, as published, with the missing left out of the count."
+    yield from _made(c)
     if c.reference and any((c.reference, b) not in c.cells for b in c.benchmarks):
         yield f"{c.reference} was not asked everything: where it was not, nothing is tested."
     pending = sum(x.accuracy.pending for x in c.cells.values())
     if pending:
         yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
+
+
+def _made(c: Comparison) -> Iterator[str]:
+    """Whose verdicts they are, and what of a benchmark was asked."""
+    judges = {m: name for (m, _), x in c.cells.items() if (name := x.arm.making.judge)}
+    if len(set(judges.values())) == 1:
+        yield f"Judge: {next(iter(judges.values()))}."
+    elif judges:
+        yield f"Judges differ, so figures do too: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
+    for (model, benchmark), x in c.cells.items():
+        made = x.arm.making
+        if made.limit is not None and made.whole is not None and x.accuracy.items < made.whole:
+            yield f"{model}, {benchmark}: a part, the first {x.accuracy.items:,} of {made.whole:,} items."
 
 
 def _controls(c: Comparison) -> Grid:
@@ -152,7 +166,8 @@ def _scores(c: Comparison) -> Grid:
         if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
     )
     notes = (
-        "Mean over the answers that have it (n), with the 95 % interval of a bootstrap over images. judge:NAME is that judge's share of yes.",
+        "Mean over the answers that have it (n), with the 95 % interval of a bootstrap over images.",
+        "judge:NAME is that judge's share of yes.",
     )
     return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, notes)
 
