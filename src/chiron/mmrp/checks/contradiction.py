@@ -67,8 +67,8 @@ _CLAUSE = re.compile(
     r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b", re.IGNORECASE
 )
 _DENIED = re.compile(
-    r"\b(?:no|not|without|absent|absence|negative|denies|denied|excludes?|excluded|normal|unremarkable|intact|preserved|clear|rather than|"
-    r"instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|would|could|typical(?:ly)?|usual(?:ly)?)\b",
+    r"\b(?:no|not|without|absent|absence|negative|denies|denied|excludes?|excluded|normal|unremarkable|intact|preserved|clear|"
+    r"rather than|instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|would|could|typical(?:ly)?|usual(?:ly)?)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]+|\d+", re.UNICODE)
