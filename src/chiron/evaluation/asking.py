@@ -85,6 +85,8 @@ class Asker:
         item = unit.item
         if isinstance(item, BadItem):
             return self.unusable(unit, item.problem)
+        if not item.answer:
+            return self.unusable(unit, "its answer is not known")
         if (most := self.manner.max_images) is not None and len(item.images) > most:
             return self.unusable(unit, f"it has {len(item.images)} images, and the model takes {most} (evaluation.max_images)")
         try:

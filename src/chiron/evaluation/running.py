@@ -116,9 +116,14 @@ class Evaluation:
             session.progress.outcomes[line.verdict] += 1
             yield line
 
+    def _settings(self, loaded: Loaded) -> dict[str, Any]:
+        manner = self.asker.manner
+        prompts = manner.prompts.bare() if loaded.bare else manner.prompts
+        return {**self.settings, "protocol": manner.protocol.name, "prompts": prompts.hashes(manner.protocol.prompts)}
+
     def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
-        new = [group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self.settings, self.limit) for loaded in self.loaded]
+        new = [group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded]
         head = {**self.session.about, "identity": self.session.identity}
         return merge(self.session.directory.path, new, lines, head)
 

@@ -85,7 +85,7 @@ class Benchmark:
     """Questions in the published data, of every kind; other numbers are noted. ``None``: it depends."""
     licence: str
     files: Sequence[str]
-    """Patterns of the files of records, the first that matches counts; from the data folder."""
+    """Patterns of the files of records, the first that matches counts (``A|B``: both); from the data folder."""
     columns: Sequence[str]
     """What every record must have."""
     read: Callable[[Row], Item | None]
@@ -95,7 +95,7 @@ class Benchmark:
     archives: Sequence[str] = ()
     """Patterns of zips of images."""
     beside: Sequence[str] = ()
-    """Patterns of further files whose records ``Row.beside`` gives by id."""
+    """Patterns of further files, one of which must be there; ``Row.beside`` has their records by id."""
     protocol: str = "huatuo_closed"
     """The usual one."""
     how: str = ""

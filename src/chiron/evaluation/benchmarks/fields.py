@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chiron.evaluation.benchmarks.benchmark import BadRecord
+from chiron.evaluation.item import Item
 from chiron.evaluation.rendering import LETTERS, MARK
 from chiron.models.offline.matching import normalise
 
@@ -102,3 +103,29 @@ def _literal(text: str) -> Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
     raise BadRecord(f"its options are a string that is no list: {text[:60]!r}")
+
+
+def choice(
+    name: str, question: str, options: Sequence[str], gold: int, images: tuple[str, ...], labels: Mapping[str, str] | None = None, group: str = ""
+) -> Item:
+    """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
+
+    Raises:
+        BadRecord: there are too few options, more than letters, or two are the same.
+    """
+    if not 2 <= len(options) <= len(LETTERS):
+        raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
+    if len(set(options)) < len(options):
+        raise BadRecord("two of its options are the same")
+    polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
+    return Item(
+        name,
+        question,
+        yes_or_no(options[gold]) or "" if polar else options[gold],
+        images,
+        tuple(options),
+        gold,
+        "yes_no" if polar else "choice",
+        group or " ".join(images),
+        dict(labels or {}),
+    )

@@ -38,7 +38,7 @@ def how_to_get(benchmark: Benchmark) -> str:
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
     # A pattern that a person can act on: the first of the several that are looked for.
     return (
-        f"download {benchmark.files[0]}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
+        f"download {benchmark.files[0].replace('|', ', ')}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
         f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.how}" if benchmark.how else "")
     )
 
@@ -54,7 +54,7 @@ def _from_hub(benchmark: Benchmark) -> Place:
             " pip install 'chiron-med[eval]'"
         ) from error
     hub: Any = huggingface_hub
-    wanted = [*benchmark.files, *benchmark.archives, *benchmark.beside]
+    wanted = [*(part for pattern in benchmark.files for part in pattern.split("|")), *benchmark.archives, *benchmark.beside]
     try:
         folder = Path(hub.snapshot_download(benchmark.hub, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:

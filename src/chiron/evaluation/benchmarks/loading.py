@@ -73,7 +73,7 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
     for pattern in benchmark.files:
-        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
+        if found := sorted(path for part in pattern.split("|") for path in folder.glob(part) if path.is_file()):
             return found
     raise InputError(f"{benchmark.name} is not in {folder}: {how_to_get(benchmark)}")
 
@@ -89,6 +89,8 @@ def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any
             if not isinstance(value, dict):
                 raise InputError(f"{path} holds no object of records by id: download it again")
             found.update({key: entry if isinstance(entry, dict) else {"ground_truth": entry} for key, entry in value.items()})
+    if benchmark.beside and not found:
+        raise InputError(f"{benchmark.name}: {folder} has no {' or '.join(benchmark.beside)}: {how_to_get(benchmark)}")
     return found
 
 
