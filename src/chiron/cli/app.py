@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from chiron import __version__
 from chiron.cli import cases, convert, demo, doctor, init, replay, report, sample, search, status, train
+from chiron.cli import eval as evaluation
 from chiron.cli.consoles import messages
 from chiron.cli.streams import ReaderGone, speaking
 from chiron.errors import ChironError
@@ -34,6 +35,7 @@ app.command("convert")(convert.command)
 app.command("sample")(sample.command)
 app.command("demo")(demo.command)
 app.add_typer(cases.app, name="cases")
+app.add_typer(evaluation.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

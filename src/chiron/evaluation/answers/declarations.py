@@ -1,0 +1,132 @@
+"""Where prose says what the answer is: "the answer is B", "answer: B", "I choose B", "B is correct", "so C"."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+_SCOPE = r"(?:[ ](?:to|for|in|of|here|based on)\b[^\n.:;?!]{0,60}?)?"
+_ADVERB = r"(?:,?[ ](?:therefore|thus|then|hence|clearly|likely|probably|really|still|now|definitely|most likely|also|here),?)?"
+_VERB = (
+    r"[\"']?[ ]?(?:(?P<no>(?:is|was|would be|can|could|should)(?:[ ]not|n't|[ ]never)(?:[ ]be)?|cannot be|is neither)\b"
+    r"|(?:is|are|was|would be|should be|must be|will be|has to be|could be|may be|might be)\b|=|:|->|\u2192|[\u2013\u2014]|-(?=[ ]))"
+)
+_UPPER = r"[(\[]?(?-i:[A-Z])[)\]]?(?![\w'-])"
+_AT_END = r"(?=[ ]?(?:$|[\n.!,;:)]))"
+
+_FORWARD = re.compile(
+    rf"(?<![\w])(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?{_SCOPE}{_ADVERB}{_VERB}"
+    rf"|(?P<cjk>\u7b54\u6848[\u662f\u4e3a\u70ba\u9009\u9078])"
+    rf"|\b(?:correct|best|right|final|chosen|selected|appropriate|likely|accurate|suitable|my|our)[ ]"
+    rf"(?:option|choice|response|selection|pick|letter)\b{_SCOPE}{_ADVERB}{_VERB.replace('P<no>', 'P<no2>')}"
+    rf"|\bof choice{_ADVERB}[ ](?:is|would be|remains)\b"
+    rf"|[\"'](?:choice|option|selected_option|prediction|predicted|letter|label|selection|response)[\"']:",
+    re.IGNORECASE,
+)
+_DIAGNOSIS = re.compile(
+    rf"\b(?:(?:diagnosis|conclusion|impression)|most (?:likely|probable|appropriate|suitable|consistent|fitting)(?:[ ][\w-]{{1,30}}){{1,5}}?){_SCOPE}{_ADVERB}{_VERB}",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(
+    r"\b(?:I|we)(?:'d|'ll)?[ ](?:would |will |have to |must |therefore |thus )*"
+    r"(?:choose|pick|select|go with|opt for|say|chose|vote for|meant|lean towards?)\b|\bgo(?:ing)? with\b",
+    re.IGNORECASE,
+)
+_SHORT = re.compile(
+    rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving)[,:]?[ ](?:it(?:'s| is) |that leaves )?)"
+    rf"(?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
+    rf"|\b(?:corresponds? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
+    rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))",
+    re.IGNORECASE,
+)
+_BACKWARD = re.compile(
+    r"(?P<verb>\b(?:is|are)\b(?P<no>[ ]not|n't)?(?:[ ](?:also|therefore|clearly|thus|indeed|both|all))?[ ]"
+    r"(?:the |our |my )?(?:only |single |most (?:likely|appropriate|suitable|accurate|plausible)[ ]?)?"
+    r"(?P<word>incorrect|wrong|correct|right(?= answer| option| choice| one|[.,;!]|$)|best|answer|choice|appropriate(?! for))?)"
+    r"|\b(?:makes?|making)[ ](?P<made>(?:option |choice )?[(\[]?(?-i:[A-Z])[)\]]?)[ ](?:the )?(?:only |most \w{1,20} |single )?(?:correct|best|right|likely|answer|choice|appropriate)"
+    r"|(?P<fit>\b(?:option|choice|answer) [(\[]?(?-i:[A-Z])[)\]]?) (?:\w{1,20} )?(?:fits|matches|applies)\b"
+    r"|(?P<listed>\b(?-i:[A-Z]))[:)][ ](?:right|correct|true)\b",
+    re.IGNORECASE,
+)
+_SUBJECT = re.compile(
+    r"(?:^|[,;:][ ]|\b(?:so|and|but|that|thus|therefore|hence|option|options|choice|answer|letter)[ ])(?P<letter>[(\[]?(?-i:[A-Z])[)\]]?)(?:[ ]?\([^()]{0,80}\))?,?[ ]?$",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(r"\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
+_IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
+_BACK = 160
+_AHEAD = 400
+_STARTS = re.compile(r"[.!?;](?=\s)|\n")
+
+
+class Role(Enum):
+    """What may be read from a declaration."""
+
+    ANY = auto()
+    LETTER = auto()
+    TEXT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """Words that are said to be the answer, or said not to be."""
+
+    at: int
+    content: str
+    denied: bool = False
+    role: Role = Role.ANY
+
+
+def declarations(text: str) -> list[Declaration]:
+    """All of them, in the order of the text. Linear: every look ahead or back is bounded."""
+    found = [*_forward(text), *_diagnoses(text), *_short(text), *_backward(text)]
+    return sorted(found, key=lambda d: d.at)
+
+
+def _forward(text: str) -> Iterator[Declaration]:
+    for m in _FORWARD.finditer(text):
+        if "would" in m[0] and _IF.search(_before(text, m.start())):
+            continue  # "if it were supine, the answer would be C"
+        yield Declaration(m.start(), _ahead(text, m.end()), denied=bool(m["no"] or m["no2"]))
+
+
+def _diagnoses(text: str) -> Iterator[Declaration]:
+    for m in _DIAGNOSIS.finditer(text):
+        yield Declaration(m.start(), _ahead(text, m.end()), denied=bool(m["no"]))
+    for m in _CHOICE.finditer(text):
+        yield Declaration(m.start(), _ahead(text, m.end()))
+
+
+def _short(text: str) -> Iterator[Declaration]:
+    for m in _SHORT.finditer(text):
+        yield Declaration(m.start(), _ahead(text, m.end()), role=Role.LETTER)
+
+
+def _backward(text: str) -> Iterator[Declaration]:
+    for m in _BACKWARD.finditer(text):
+        if said := m["made"] or m["fit"] or m["listed"]:
+            yield Declaration(m.start(), said, role=Role.LETTER)
+            continue
+        if not (m["word"] or "most" in m["verb"].lower()):
+            continue
+        subject = _before(text, m.start()).rstrip()
+        denied = bool(m["no"]) or (m["word"] or "").lower() in {"incorrect", "wrong"}
+        if joined := _JOINED.search(subject):
+            yield Declaration(m.start(), joined[0], denied=denied, role=Role.LETTER)
+        elif letter := _SUBJECT.search(subject):
+            yield Declaration(m.start(), letter["letter"], denied=denied, role=Role.LETTER)
+        elif m["word"] and not denied:
+            yield Declaration(m.start(), subject, role=Role.TEXT)
+
+
+def _before(text: str, end: int) -> str:
+    """The part of the sentence in front of ``end``."""
+    piece = text[max(0, end - _BACK) : end]
+    starts = [m.end() for m in _STARTS.finditer(piece)]
+    return piece[starts[-1] :].lstrip() if starts else piece
+
+
+def _ahead(text: str, start: int) -> str:
+    """What follows, to the end of its paragraph."""
+    piece = text[start : start + _AHEAD].lstrip(" \n:")
+    return piece.split("\n\n", 1)[0]

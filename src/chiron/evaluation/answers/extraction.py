@@ -1,0 +1,183 @@
+r"""The letter that a reply chooses: first the model's own mark, then the last declaration, a bare letter, an option's text; else none.
+
+The order goes from the most to the least explicit, and within one rule the last word counts, since models correct themselves. Where a
+reply says several things at once it says nothing: "B and C", a letter beyond the options, or a letter with another option's words
+("B. Pneumonia" where that is A) are unparsed. Either could be the slip, so to credit one of them would be a guess.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chiron.evaluation.answers.declarations import Role, declarations
+from chiron.evaluation.answers.family import Family, Rule
+from chiron.evaluation.answers.marks import unwrap
+from chiron.evaluation.answers.options import LETTERS, Options
+from chiron.evaluation.answers.plain import plain
+from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
+from chiron.evaluation.answers.yes_no import explicit
+
+_LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
+_LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])[)\].:]", re.MULTILINE)
+_BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
+_PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[\"']{0,2}(?P<letter>[A-Za-z])[)\]\"']{0,2}[.:,;)!]?", re.IGNORECASE)
+_NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was found in a reply."""
+
+    index: int | None
+    """Of the option, from 0; ``None`` is unparsed, and that is wrong."""
+    text: str | None
+    """The words taken, at most 200 characters; of an unparsed reply those that were meant as its answer, if any."""
+    rule: Rule
+    family: Family
+
+    @property
+    def letter(self) -> str | None:
+        """``A`` to ``Z``."""
+        return None if self.index is None else LETTERS[self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    reading: Reading
+    rule: Rule
+    text: str
+
+
+def extract(reply: str, options: Sequence[str], *, family: Family | None = None) -> Extraction:
+    """Take the chosen option out of ``reply``. Linear in its length; no reply makes it fail.
+
+    Args:
+        reply: what the model wrote, thinking and all.
+        options: the texts of the 2 to 26 options, in the order of their letters, as they were asked.
+        family: whose mark to look for first; told from the reply if ``None``.
+
+    Raises:
+        InputError: fewer than 2 or more than 26 options.
+    """
+    prepared = Options(options)
+    unwrapped = unwrap(plain(reply), family)
+    if unwrapped.rule:
+        found = _second_thought(unwrapped.after, prepared) or _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+    else:
+        found = _in_prose(unwrapped.answer, prepared)
+    chosen = found.reading.kind is Kind.CHOSEN
+    told = unwrapped.family or (Family.BARE if found.rule is Rule.BARE_LETTER else Family.FREE)
+    return Extraction(found.reading.index if chosen else None, found.text[:_SHOWN] or None, found.rule if chosen else Rule.UNPARSED, told)
+
+
+def _second_thought(after: str, options: Options) -> _Found | None:
+    found = _declared(_own_question(after), options)
+    return found if found and found.reading.kind is not Kind.NOTHING else None
+
+
+def _in_mark(content: str, options: Options) -> Reading:
+    """A mark that cannot be read is not made up for by what was said before it."""
+    reading = read_answer(content, options)
+    if reading.kind is not Kind.NOTHING and not reading.by_text:
+        return reading
+    # Words around the answer ("The answer is (C).") say more than an option's text among them.
+    found = _in_prose(content, options)
+    return found.reading if found.reading.kind is not Kind.NOTHING else reading
+
+
+def _in_prose(text: str, options: Options) -> _Found:
+    head = _own_question(text)
+    if head != text and (found := _by_rules(head, options)).reading.kind is not Kind.NOTHING:
+        return found
+    return _by_rules(text, options)
+
+
+def _by_rules(text: str, options: Options) -> _Found:
+    if (index := options.exact(text)) is not None and len(text.strip()) > 1:
+        return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, text)
+    for rule in (_declared, _bare_letter, _labelled, _named):
+        found = rule(text, options)
+        if found and found.reading.kind is not Kind.NOTHING:
+            return found
+    return _Found(NOTHING, Rule.UNPARSED, "")
+
+
+def _own_question(text: str) -> str:
+    """A base model goes on with a question of its own; that one's answer is not this one's."""
+    following = next((m for m in _NEXT_QUESTION.finditer(text) if m.start() > 0), None)
+    return text[: following.start()] if following else text
+
+
+def _declared(text: str, options: Options) -> _Found | None:
+    last: _Found | None = None
+    for said in declarations(text):
+        if said.role is Role.LETTER:
+            reading = read_letter(said.content, options)
+        elif said.role is Role.TEXT:
+            reading = read_text(said.content, options)
+        else:
+            reading = read_answer(said.content, options)
+        if said.denied and reading.kind is Kind.CHOSEN:
+            reading = Reading(Kind.DENIED, reading.index)
+        if reading.kind is Kind.DENIED:
+            if last and last.reading.index == reading.index:
+                last = _Found(REFUSED, Rule.UNPARSED, sentence(said.content))  # taken back
+        elif reading.kind is not Kind.NOTHING and not said.denied:
+            last = _Found(reading, Rule.DECLARATION, sentence(said.content))
+    return last
+
+
+def _bare_letter(text: str, options: Options) -> _Found | None:
+    lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip())]
+    if not lines:
+        return None
+    alone = [(number, m["letter"].upper()) for number, line in enumerate(lines) if len(line) < 20 and (m := _PURE.fullmatch(line))]
+    letters = {letter for _, letter in alone}
+    if alone and (len(letters) == 1 or alone[-1][0] == len(lines) - 1 > alone[-2][0] + 1):
+        number = alone[-1][0]
+        return _Found(read_letter(lines[number], options), Rule.BARE_LETTER, lines[number])
+    if alone:
+        return _Found(REFUSED, Rule.BARE_LETTER, " ".join(lines[number] for number, _ in alone[:26]))
+    return _leading_letter(text, lines, options)
+
+
+def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | None:
+    """A letter with which the reply, or its last line, begins; not one of a list of all options."""
+    labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
+    apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
+    for line in (lines[0], lines[-1]):
+        reading = read_letter(line, options)
+        if reading.kind is Kind.NOTHING:
+            continue
+        inline = {m["letter"] for m in _LABEL.finditer(line)}
+        if len(inline) > 1 or (len(labelled) > 1 and not (apart and line is lines[0])):
+            continue
+        return _Found(reading, Rule.BARE_LETTER, line)
+    return None
+
+
+def _labelled(text: str, options: Options) -> _Found | None:
+    """A letter in mid-sentence that is followed by its own option's words: "CTA shows C. Left MCA"."""
+    named: dict[int, str] = {}
+    for m in _LABEL.finditer(text):
+        index = options.index_of(m["letter"])
+        if index is not None and options.begins(text[m.end() : m.end() + 400], index, enough=2):
+            named.setdefault(index, text[m.start() : m.end() + _SHOWN])
+    if len(named) != 1:
+        return None
+    (index, words), *_ = named.items()
+    return _Found(Reading(Kind.CHOSEN, index), Rule.OPTION_TEXT, sentence(words))
+
+
+def _named(text: str, options: Options) -> _Found | None:
+    if options.yes_no:
+        said = explicit(text)
+        index = None if said is None else options.words.index(("yes",) if said else ("no",))
+        return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if said else "no")
+    last = text.rstrip().rsplit("\n", 1)[-1]
+    if (index := options.exact(last)) is not None and len(last.strip()) > 1:
+        return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, last)
+    reading = read_text(text, options)
+    shown = ", ".join(" ".join(options.words[index]) for index in options.named(text)) if reading.kind is not Kind.NOTHING else ""
+    return _Found(reading, Rule.OPTION_TEXT, shown)

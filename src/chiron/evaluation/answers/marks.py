@@ -1,0 +1,145 @@
+r"""Where a reply says its final answer in a form of its own: a tag, a box, a mark, a section; and what of it is mere thinking."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chiron.evaluation.answers.family import Family, Rule
+
+_THINK = re.compile(r"<(?P<close>/)?(?:think(?:ing)?|thought|reasoning|reflection)>", re.IGNORECASE)
+_TAG = re.compile(r"<(?P<close>/)?(?:final[_ ]?)?answer>", re.IGNORECASE)
+_BRACE = re.compile(r"\\[{}]|\\{1,2}f?(?:boxed|box) ?\{|[{}]")
+_MARK = re.compile(
+    r"^[ #>\-]{0,10}(?:(?:so|therefore|thus|hence),? )?(?:the |my |our )?final answer(?P<is> is)?[ ]?:[ \n]*(?P<content>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SECTION = re.compile(
+    r"^(?:#{1,6} ?(?:\d{1,2}\. ?)?(?P<heading>final (?:response|answer|conclusion|diagnosis)|conclusion|answer|response)|(?P<line>final response|conclusion))"
+    r"[ ]?:?[ ]?(?P<content>[^\n]*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_THINKING_SECTION = re.compile(r"^#{1,6} ?(?:thinking|thought process)[ ]?:?$", re.IGNORECASE | re.MULTILINE)
+_REASONING_SECTION = re.compile(r"^#{0,6} ?(?:finding )?reasoning(?: paths?| process| steps?)?[ ]?:?$", re.IGNORECASE | re.MULTILINE)
+_STEP = re.compile(r"^[ #>\-]{0,10}step ?\d{1,3}", re.IGNORECASE | re.MULTILINE)
+_RULE_OF = {Family.TAGGED: Rule.TAG, Family.BOXED: Rule.BOXED, Family.CHIRON: Rule.FINAL_MARK}
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """A reply without its model's format."""
+
+    answer: str
+    """What stands in the tag, box or mark, or in the section of the final answer; else all that is not thinking."""
+    after: str
+    """What follows a tag, box or mark: a place for second thoughts."""
+    rule: Rule | None
+    """``TAG``, ``BOXED`` or ``FINAL_MARK``; ``None`` if ``answer`` is prose."""
+    family: Family | None
+    """``None``: nothing of the form tells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    rule: Rule
+    start: int
+    end: int
+    content: str
+
+
+def unwrap(text: str, family: Family | None = None) -> Unwrapped:
+    r"""Find the last tag, box or mark that has content; without one, the section of the final answer; without one, all but the thinking.
+
+    Thinking is no answer, so nothing that is merely said in it counts. Only where nothing else is left (the reply was cut while
+    thinking, or forgot to close it) does a tag, a box or a mark inside it.
+
+    Args:
+        text: a reply as :func:`chiron.evaluation.answers.plain.plain` gives it.
+        family: whose mark is looked for first; the others' are where it has none.
+    """
+    spoken, thought = _apart(text)
+    found = list(_found(spoken)) or ([] if spoken.strip() else list(_found(thought)))
+    wanted = _RULE_OF.get(family) if family else None
+    if found:
+        source = spoken if spoken.strip() else thought
+        last = max((f for f in found if f.rule is wanted), key=lambda f: f.start, default=None) or max(found, key=lambda f: f.start)
+        return Unwrapped(last.content, source[last.end :], last.rule, family or _family(last.rule, spoken))
+    sections = [m for m in _SECTION.finditer(spoken) if m["content"].strip() or spoken[m.end() :].strip()]
+    if sections:
+        section = sections[-1]
+        told = Family.HUATUO_O1 if "response" in (section["heading"] or section["line"]).lower() else Family.MEDREASON
+        content = section["content"] + spoken[section.end() :]
+        if not (_REASONING_SECTION.search(spoken) or _THINKING_SECTION.search(spoken)):
+            return Unwrapped(content.strip(), "", None, family)
+        return Unwrapped(content.strip(), "", None, family or told)
+    if thinking := _THINKING_SECTION.search(spoken):
+        return Unwrapped(spoken[: thinking.start()].strip(), "", None, family or Family.HUATUO_O1)
+    return Unwrapped(spoken.strip(), "", None, family)
+
+
+def _family(rule: Rule, text: str) -> Family | None:
+    if rule is Rule.TAG:
+        return Family.TAGGED
+    if rule is Rule.BOXED:
+        return Family.BOXED
+    if _REASONING_SECTION.search(text):
+        return Family.MEDREASON
+    return Family.CHIRON if _STEP.search(text) else None
+
+
+def _found(text: str) -> Iterator[_Found]:
+    for found in (*_tags(text), *_boxes(text), *_marks(text)):
+        if re.search(r"\w", found.content):
+            yield found
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """What is said and what is thought. A closing tag without an opening one ends thinking that began with the reply."""
+    spoken, thought, depth, at = list[str](), list[str](), 0, 0
+    for tag in _THINK.finditer(text):
+        piece = text[at : tag.start()]
+        if tag["close"] and not depth:
+            thought += [*spoken, piece]
+            spoken = []
+        else:
+            (thought if depth else spoken).append(piece)
+        depth = max(0, depth - 1) if tag["close"] else depth + 1
+        at = tag.end()
+    (thought if depth else spoken).append(text[at:])
+    return "\n".join(spoken), "\n".join(thought)
+
+
+def _tags(text: str) -> Iterator[_Found]:
+    opened: re.Match[str] | None = None
+    for tag in _TAG.finditer(text):
+        if opened:
+            yield _Found(Rule.TAG, opened.start(), tag.end() if tag["close"] else tag.start(), text[opened.end() : tag.start()].strip())
+        opened = None if tag["close"] else tag
+    if opened:
+        content = _paragraph(text[opened.end() :])
+        yield _Found(Rule.TAG, opened.start(), len(text), content)
+
+
+def _boxes(text: str) -> Iterator[_Found]:
+    """In one pass over the braces, so that a thousand nested boxes cost no more than one."""
+    open_braces: list[tuple[bool, int, int]] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] in {"\\{", "\\}"}:
+            continue
+        if brace[0] != "}":
+            open_braces.append((brace[0] != "{", brace.start(), brace.end()))
+        elif open_braces:
+            boxed, start, inside = open_braces.pop()
+            if boxed:
+                yield _Found(Rule.BOXED, start, brace.end(), text[inside : brace.start()].strip())
+    if cut := next((b for b in reversed(open_braces) if b[0]), None):  # the reply ended inside its box
+        line = text[cut[2] :].split("\n", 1)[0]
+        yield _Found(Rule.BOXED, cut[1], cut[2] + len(line), line.strip())
+
+
+def _marks(text: str) -> Iterator[_Found]:
+    for mark in _MARK.finditer(text):
+        yield _Found(Rule.FINAL_MARK, mark.start(), mark.end(), mark["content"].strip())
+
+
+def _paragraph(text: str) -> str:
+    return text.strip().split("\n\n", 1)[0]

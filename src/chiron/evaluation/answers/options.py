@@ -1,0 +1,142 @@
+"""The options of an item, and where a text names one of them: whole words, the longest wins, what is denied does not count."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from chiron.errors import InputError
+from chiron.evaluation.answers.plain import plain
+from chiron.evaluation.answers.words import Words, words_of
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_ARTICLES = frozenset({"a", "an", "the"})
+_OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in ("the above", "these", "the others"))
+# A bare number or letter as an option is named only where there is little else.
+_FEW_WORDS = 20
+
+_LISTS = frozenset({"no", "without", "neither", "nor"})
+"""Deny a whole list behind them, commas and all."""
+_SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "versus", "against", "denies"})
+_PAIRS = frozenset({
+    ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("ruled", "out"), ("rules", "out"), ("rule", "out"), ("negative", "for"),
+    ("absence", "of"), ("lack", "of"), ("less", "likely"), ("free", "of"), ("different", "from"),
+})  # fmt: skip
+_TURNS = frozenset({"but", "however", "it", "instead", "so", "therefore"})
+_DENIED_AFTER = frozenset({"unlikely", "excluded", "absent", "incorrect", "wrong", "impossible", "less", "not"})
+_AUXILIARIES = frozenset({"is", "are", "was", "were", "can", "be", "been", "also", "both", "very", "seems", "therefore", "thus", "has", "have"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An option's text within another."""
+
+    index: int
+    start: int
+    end: int
+    """In words."""
+    denied: bool
+
+
+class Options:
+    """Prepared once for an item."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Read the options.
+
+        Raises:
+            InputError: there are fewer than 2 or more than 26.
+        """
+        if not 2 <= len(texts) <= len(LETTERS):
+            raise InputError(f"an item has 2 to {len(LETTERS)} options, and this one {len(texts)}: look at its record")
+        self.words = tuple(_without_article(words_of(plain(text)).words) for text in texts)
+        self.yes_no = set(self.words) == {("yes",), ("no",)}
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.words)
+
+    def index_of(self, letter: str) -> int | None:
+        """Of the option with this letter; ``None`` if there is none."""
+        index = LETTERS.find(letter.upper())
+        return index if 0 <= index < len(self) else None
+
+    def exact(self, text: str) -> int | None:
+        """The one option with these words and no others."""
+        given = _without_article(words_of(text).words)
+        same = [index for index, words in enumerate(self.words) if words and words == given]
+        return same[0] if len(same) == 1 else None
+
+    def begins(self, text: str, index: int, *, enough: int = 0) -> bool:
+        """Whether ``text`` begins with the option's words, or with so many of them as are ``enough``."""
+        own = self.words[index]
+        given = _without_article(words_of(text[:2000]).words)
+        count = min(enough, len(own)) or len(own)
+        return bool(own) and given[:count] == own[:count]
+
+    def named(self, text: str) -> tuple[int, ...]:
+        """The options that ``text`` names without denying them, each once, in order; one that speaks for all (all of the above) alone."""
+        words = words_of(text)
+        found = dict.fromkeys(m.index for m in self.mentions(words) if not m.denied)
+        over_all = [index for index in found if self.words[index] in _OVER_ALL]
+        return tuple(over_all if len(over_all) == 1 else found)
+
+    def mentions(self, text: Words) -> list[Mention]:
+        """Where options' texts stand in ``text``; one that lies within a longer one is not itself meant."""
+        joined = f" {' '.join(text.words)} "
+        starts = list(accumulate((len(word) + 1 for word in text.words), initial=1))
+        spans: list[tuple[int, int, int]] = []
+        for index, words in enumerate(self.words):
+            if not words or (len(text.words) > _FEW_WORDS and len(words) == 1 and (words[0].isdigit() or len(words[0]) == 1)):
+                continue
+            sought, at = f" {' '.join(words)} ", 0
+            while (at := joined.find(sought, at)) >= 0:
+                start = bisect_left(starts, at + 1)
+                spans.append((start, start + len(words), index))
+                at += len(sought) - 1
+        spans.sort(key=lambda span: (span[0], -span[1]))
+        kept, reach, widest = list[Mention](), -1, (-1, -1)
+        for start, end, index in spans:
+            if end > reach or (start, end) == widest:
+                kept.append(Mention(index, start, end, _denied(text, start, end)))
+                widest = (start, end)
+            reach = max(reach, end)
+        return kept
+
+
+def _without_article(words: tuple[str, ...]) -> tuple[str, ...]:
+    return words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
+
+
+def _denied(text: Words, start: int, end: int) -> bool:
+    return _denied_before(text, start) or _denied_after(text, end)
+
+
+def _denied_before(text: Words, start: int) -> bool:
+    paused = text.gaps[start] == 1 if start < len(text.gaps) else False
+    if start < len(text.gaps) and text.gaps[start] == 2:
+        return False
+    for at in range(start - 1, max(-1, start - 10), -1):
+        word = text.words[at]
+        if word in _TURNS:
+            return False
+        if word in _LISTS or (not paused and start - at <= 6 and (word in _SINGLE or (at and (text.words[at - 1], word) in _PAIRS))):
+            return True
+        if text.gaps[at] == 2:
+            return False
+        paused = paused or text.gaps[at] == 1
+    return False
+
+
+def _denied_after(text: Words, end: int) -> bool:
+    for at in range(end, min(len(text.words), end + 4)):
+        if text.gaps[at] == 2:
+            return False
+        word = text.words[at]
+        if word in _DENIED_AFTER or (text.words[at : at + 2] == ("ruled", "out")):
+            return True
+        if word == "would":  # what it would show, it does not
+            return text.words[at + 1 : at + 2] != ("be",)
+        if word not in _AUXILIARIES:
+            return False
+    return False

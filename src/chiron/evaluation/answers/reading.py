@@ -1,0 +1,174 @@
+"""Reading the few words that are said to be the answer: a letter, an option's text, or neither."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from chiron.evaluation.answers.options import Options
+
+
+class Kind(Enum):
+    """What a reading comes to."""
+
+    CHOSEN = auto()
+    REFUSED = auto()
+    """Meant as the answer, and none: several letters, a letter beyond the options, a letter with another option's text."""
+    DENIED = auto()
+    """Said not to be the answer."""
+    NOTHING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reading; ``index`` goes with ``CHOSEN`` and, where it is known, with ``DENIED``."""
+
+    kind: Kind
+    index: int | None = None
+    by_text: bool = False
+
+
+NOTHING = Reading(Kind.NOTHING)
+REFUSED = Reading(Kind.REFUSED)
+
+_FILLERS = re.compile(
+    r"(?:(?:therefore|thus|clearly|most likely|probably|likely|definitely|indeed|simply|just|actually|still|now|then|that|the|"
+    r"(?:most )?consistent with|best described as|answer|final|correct|best|is|as follows)\b[ ,:]*){1,4}(?=\S)",
+    re.IGNORECASE,
+)
+_NAME = r"(?P<name>(?:option|choice|letter|alternative|answer)s?[ :#]{1,3}(?:is |letter )?)?"
+_LETTER = re.compile(
+    rf"{_NAME}(?P<open>[(\[{{\"']{{0,2}})(?P<letter>[A-Za-z])(?P<close>[)\]}}\"']{{0,2}})(?![\w']|-\w)(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_NOT = re.compile(
+    rf"(?:definitely |certainly )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]|$))[)\]]?(?![\w'-])(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_BUT = re.compile(r"(?:\bbut|\brather|\binstead|\bit's|\bit is|[,;:])[ ,]*(?:it(?:'s| is) )?(?P<other>(?:option |choice )?[(\[]?[A-Z][)\]]?(?![\w'-]).*)", re.DOTALL)
+_SEVERAL_WORDS = re.compile(r"(?:both|either|between|neither|any of|all of)\b", re.IGNORECASE)
+_ONLY_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[ \n,;/&+|]{1,4}|(?<=[)\]])|[ ,]{1,3}(?:and|or)[ ])[(\[]?[A-Z][)\]]?){1,26}[.]?")
+_JOINED_LETTERS = re.compile(r"[A-Z]{2,5}[.]?")
+_ANOTHER = re.compile(
+    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])(?P<letter>[A-Z])[)\]\"']{0,2}"
+    r"(?=[ ]?(?:$|[.,;)\]/&+\n\"']|and\b|or\b|are\b|both\b))"
+)
+_LOWER_AFTER = re.compile(r"[.] ?[a-z]")
+_DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])")
+_CONNECTIVE = re.compile(r"[ ](?:because|since|as|due|given|which|rather|instead|not|but|for|if|here|is|was|seems|would)\b", re.IGNORECASE)
+_STRICT_CONNECTIVE = re.compile(r"[ ](?:because|since|due|given|which|rather|instead)\b", re.IGNORECASE)
+_LABEL_END = re.compile(r"[)\]}\"'.:,;|\-\u2013\u2014> \n]{0,6}")
+_CLAUSE_END = re.compile(r"[.;\n(](?!\d)|,[ ]|[ ](?:because|since|as|due|-|given)[ ]", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\"'#>]|\s*$)|\n")
+
+
+def sentence(text: str) -> str:
+    """The first sentence or line of ``text``; ``E. coli`` and ``3.5 cm`` stay whole."""
+    end = _SENTENCE_END.search(text, 3)
+    return text[: end.start()] if end else text
+
+
+def read_answer(content: str, options: Options) -> Reading:
+    """What is said to be the answer; only the first sentence is searched for an option's text."""
+    text = _bare(content)
+    # A letter alone is a label, even where an option's text is a letter too.
+    if len(text) > 1 and (index := options.exact(text)) is not None:
+        return Reading(Kind.CHOSEN, index, by_text=True)
+    reading = read_letter(text, options)
+    if reading.kind is Kind.NOTHING and (filler := _FILLERS.match(text)):
+        rest = text[filler.end() :]
+        if (index := options.exact(rest)) is not None and len(rest) > 1:
+            return Reading(Kind.CHOSEN, index, by_text=True)
+        reading = read_letter(rest, options)
+    return reading if reading.kind is not Kind.NOTHING else read_text(sentence(text), options)
+
+
+def read_text(text: str, options: Options) -> Reading:
+    """The one option that ``text`` names; of several none."""
+    if (index := options.exact(text)) is not None:
+        return Reading(Kind.CHOSEN, index, by_text=True)
+    named = options.named(text)
+    if len(named) == 1:
+        return Reading(Kind.CHOSEN, named[0], by_text=True)
+    return REFUSED if named else NOTHING
+
+
+def read_letter(text: str, options: Options) -> Reading:
+    """A letter at the beginning of ``text`` that stands there as a label: not an article, a pronoun or an initial."""
+    if found := _NOT.match(text):
+        return _after_not(found, options)
+    if (_SEVERAL_WORDS.match(text) and _ONLY_LETTERS.match(text.split(" ", 1)[-1])) or _several(text, options):
+        return REFUSED
+    found = _LETTER.match(text)
+    if not found or not _is_label(found, options):
+        return NOTHING
+    if (another := _ANOTHER.match(found["rest"])) and another["letter"] != found["letter"].upper():
+        return REFUSED
+    index = options.index_of(found["letter"])
+    if index is None or _contradicts(found["rest"], index, options):
+        return REFUSED
+    return Reading(Kind.CHOSEN, index)
+
+
+def _bare(content: str) -> str:
+    text = content.strip(" \n\t`:;,=|>-\u2013\u2014").rstrip(" \n\t\"'`")
+    while text and text[0] in "\"'" and text.count(text[0]) == 1:
+        text = text[1:]
+    return text.lstrip(" ")
+
+
+def _after_not(found: re.Match[str], options: Options) -> Reading:
+    """Of "not A but C" the C; of "not A" that it is not A."""
+    other = _BUT.search(sentence(found["rest"][:200]))
+    if other:
+        reading = read_letter(other["other"], options)
+        if reading.kind is Kind.CHOSEN:
+            return reading
+    return Reading(Kind.DENIED, options.index_of(found["letter"]))
+
+
+def _several(text: str, options: Options) -> bool:
+    line = text.strip()[:200]
+    if _ONLY_LETTERS.fullmatch(line):
+        return len(set(re.findall(r"(?<![a-z])[A-Z](?![a-z])", line))) > 1
+    joined = _JOINED_LETTERS.fullmatch(line)
+    return bool(joined) and all(options.index_of(c) is not None for c in line.rstrip("."))
+
+
+def _is_label(found: re.Match[str], options: Options) -> bool:
+    letter, rest = found["letter"], found["rest"]
+    index = options.index_of(letter)
+    wrapped = bool(found["open"] and found["close"])
+    if not rest.strip(" .:,;)]}\"'!\n-|"):
+        return True  # nothing but the letter
+    own = index is not None and options.begins(rest[_label_end(rest) :], index)
+    if own:
+        return not (letter.islower() and letter in "ai" and rest[:1] == " ")
+    if letter.islower() and not (found["close"].startswith(")") or found["name"]):
+        return bool(_STRICT_CONNECTIVE.match(rest)) or rest.startswith("\n")
+    if wrapped or (found["name"] and letter.isupper()) or found["close"].startswith((")", "]")):
+        return True
+    if _LOWER_AFTER.match(rest):  # E. coli, S. aureus; but not "C. because"
+        return bool(_CONNECTIVE.match(f" {rest[1:].lstrip()}")) or options.exact(_clause(rest[1:])) is not None
+    if letter in "AI":
+        return bool(_DELIMITER.match(rest) or _STRICT_CONNECTIVE.match(rest))
+    return bool(_DELIMITER.match(rest) or _CONNECTIVE.match(rest))
+
+
+def _contradicts(rest: str, index: int, options: Options) -> bool:
+    """Whether the letter is followed by another option's words, and by no more: which of the two is meant cannot be known."""
+    after = rest[_label_end(rest) :]
+    if options.begins(after, index):
+        return False
+    other = options.exact(_clause(after))
+    return other is not None and other != index
+
+
+def _clause(text: str) -> str:
+    text = text.strip()
+    end = _CLAUSE_END.search(text, 1)
+    return text[: end.start()] if end else text
+
+
+def _label_end(rest: str) -> int:
+    found = _LABEL_END.match(rest)
+    return found.end() if found else 0

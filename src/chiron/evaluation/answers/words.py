@@ -1,0 +1,70 @@
+"""Texts as words that can be compared: 3.5 cm is not 5 cm, <5 mm is not >5 mm, an alpha is an alpha in any script."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_WORD = re.compile(r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_]*)|(?P<word>[^\W_]+)|(?P<sign>[%<>≤≥±+\-])")
+_STOP = re.compile(r"[.;!?\n]")
+_PAUSE = re.compile(r"[,:()\[\]]")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "θ": "theta", "κ": "kappa", "λ": "lambda",
+    "μ": "mu", "π": "pi", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
+}  # fmt: skip
+_GREEK_LETTERS = str.maketrans(_GREEK)
+_UNIT_LETTERS = frozenset("mglshdxvy")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text's words, lower case, and how far each stands apart from the one before."""
+
+    words: tuple[str, ...]
+    gaps: tuple[int, ...]
+    """0 nothing, 1 a comma, colon or bracket, 2 the end of a sentence or line; one a word."""
+
+
+def words_of(text: str) -> Words:
+    """The words, numbers and signs of ``text``; British spellings as American ones, accents dropped, articles kept."""
+    text = _folded(text)
+    words, gaps, end = list[str](), list[int](), 0
+    for found in _WORD.finditer(text):
+        if found["sign"] and not _meant(found, text, words):
+            continue
+        between = text[end : found.start()]
+        gap = 2 if _STOP.search(between) else 1 if _PAUSE.search(between) else 0
+        end = found.end()
+        for part in _parts(found):
+            words.append(part)
+            gaps.append(gap)
+            gap = 0
+    return Words(tuple(words), tuple(gaps))
+
+
+def _folded(text: str) -> str:
+    text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    return text.replace("’", "'").replace("n't", " not").replace("cannot", "can not")
+
+
+def _parts(found: re.Match[str]) -> tuple[str, ...]:
+    if number := found["number"]:
+        number = number.replace(",", "") if _THOUSANDS.fullmatch(number) else number
+        unit = found["unit"]
+        # 5mm is 5 mm; but 4C is no 4.
+        return (number + unit,) if len(unit) == 1 and unit not in _UNIT_LETTERS else (number, *([unit] if unit else []))
+    word = found["word"]
+    return (word.replace("oe", "e").replace("ae", "e").replace("tumour", "tumor"),) if word else (found[0],)
+
+
+def _meant(found: re.Match[str], text: str, before: list[str]) -> bool:
+    """Whether a sign says something: a hyphen and a stray plus don't."""
+    sign, behind, ahead = found[0], text[max(0, found.start() - 1) : found.start()], text[found.end() : found.end() + 2]
+    if sign == "-":
+        negative = ahead[:1].isdigit() and not behind.isalnum() and not (before and before[-1][:1].isdigit())
+        return negative or (behind.isalnum() and (not ahead or ahead[0] in ".,;)\n"))
+    if sign == "+":
+        return behind.isalnum() and not ahead[:1].isalnum()
+    return sign not in "<>" or ahead.strip()[:1].isdigit()
