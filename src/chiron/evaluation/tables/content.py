@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from chiron.errors import InputError
-from chiron.evaluation.comparing import Compared, Comparison, Controlled
+from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled
 from chiron.evaluation.figures import Accuracy, accuracy, by_label
 from chiron.evaluation.intervals import Share
 from chiron.evaluation.statistics.repeats import Consistency
@@ -56,9 +56,15 @@ def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
         *wording.doubts(a),
         _seeds(a),
         _left_out(a.missing_left_out) if protocol == PUBLISHED_PROTOCOL else "",
-        f"not tested: {against.problem}" if against and against.problem else "",
+        _to_reference(against) if against else "",
         strong=compared.is_reference,
     )
+
+
+def _to_reference(against: Against) -> str:
+    if against.difference is None or against.adjusted is None:
+        return f"not tested: {against.problem}"
+    return f"to ref {wording.difference_with_interval(against.difference)}, {wording.p_value(against.adjusted)}"
 
 
 def _seeds(a: Accuracy) -> str:
@@ -83,6 +89,10 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
         tests = "1 test" if c.tests == 1 else f"{c.tests} tests"
         yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: McNemar's exact test on the same items {against}, Holm's correction for {tests}."
+        if c.reference is None:
+            yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
+        if "bootstrap" in methods:
+            yield "McNemar's test takes items as independent; the differences' intervals draw images."
     if any(x.accuracy.seeds for x in c.cells.values()):
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
     if c.protocol == PUBLISHED_PROTOCOL:

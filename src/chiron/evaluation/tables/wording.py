@@ -43,6 +43,11 @@ def mark(p: float | None) -> str:
     return next((stars for level, stars in _MARKS if p is not None and p < level), "")
 
 
+def p_value(p: float) -> str:
+    """``p 0.034``; very small ones only as such."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
 def doubts(accuracy: Accuracy) -> tuple[str, ...]:
     """What of the items came to no answer: the unparsed share always, the others where there are any."""
     return tuple(
