@@ -42,7 +42,7 @@ def with_verdict(item: ItemResult, verdict: Verdict) -> ItemResult:
 def answers(
     accuracy: float, count: int = 200, *, per_image: int = 1, seed: int = 0, unparsed: float = 0.0, **changes: object
 ) -> list[ItemResult]:
-    """``count`` items, ``per_image`` on each image; how hard an image is is the same for every model, so models agree more than by chance."""
+    """``count`` items, ``per_image`` on each image. An image is as hard for one model as for another, so they agree more than by chance."""
     hardness, luck = random.Random("images"), random.Random(seed)
     hard = [hardness.gauss(0, 0.15) for _ in range(count)]
     found = []

@@ -61,7 +61,8 @@
   function draw() {
     const pages = Math.max(1, Math.ceil(found.length / SIZE));
     list.replaceChildren(...found.slice(page * SIZE, (page + 1) * SIZE).map(drawn));
-    at("count").textContent = found.length === data.items.length ? `${found.length} items` : `${found.length} of ${data.items.length}`;
+    const all = data.items.length.toLocaleString("en");
+    at("count").textContent = found.length === data.items.length ? `${all} items` : `${found.length.toLocaleString("en")} of ${all}`;
     at("none").hidden = found.length > 0;
     at("pages").hidden = pages === 1;
     at("page").textContent = `page ${page + 1} of ${pages}`;

@@ -128,7 +128,7 @@ def _controls(c: Comparison) -> Grid:
             rows.append((model, tuple(_beside(c, model, b) for b in benchmarks)))
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
-        "Second line: control less real run in percentage points, on the same items, with its 95 % interval.",
+        "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
         "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
     ]
     if any(x.consistency for x in c.controls.values()):
@@ -155,7 +155,7 @@ def _controlled(x: Controlled | None) -> Cell:
     same = x.consistency
     return cell(
         wording.with_interval(x.accuracy.share),
-        wording.difference_with_interval(x.difference) if x.difference else f"no difference: {x.problem}",
+        f"to real run {wording.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
         f"N {x.accuracy.items:,}",
         *wording.doubts(x.accuracy),
         _same_answer(same) if same is not None and same.items else "",
