@@ -90,8 +90,11 @@ def pmc_vqa(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     head = "index,Figure_path,Caption,Question,Choice A,Choice B,Choice C,Choice D,Answer,Answer_label,split"
     lines = [
-        '0,PMC1064097_F1.jpg,"A, caption",What is the uptake pattern in the breast?, A:Diffuse uptake pattern , B:Focal uptake pattern ,'
-        " C:No uptake pattern , D:Cannot determine ,Focal uptake pattern,B,test",
+        (
+            '0,PMC1064097_F1.jpg,"A, caption",What is the uptake pattern in the breast?, A:Diffuse uptake pattern ,'
+            ' B:Focal uptake pattern ,'
+            " C:No uptake pattern , D:Cannot determine ,Focal uptake pattern,B,test"
+        ),
         "1,PMC1064097_F1.jpg,x,What is D?, A:one , B:two , C:three , D:four ,five,E,test",
     ]
     (folder / "test_clean.csv").write_text("\n".join([head, *lines]) + "\n")

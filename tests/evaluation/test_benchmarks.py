@@ -31,7 +31,12 @@ def problems(found: Loaded) -> list[str]:
 def test_vqa_rad_keeps_images_of_its_records_once(tmp_path: Path) -> None:
     found = loaded("vqa_rad", published.vqa_rad(tmp_path / "d"))
     items = good(found)
-    assert [(item.kind, item.answer) for item in items[:4]] == [("open", "left lung"), ("yes_no", "yes"), ("open", "left lung"), ("yes_no", "no")]
+    assert [(item.kind, item.answer) for item in items[:4]] == [
+        ("open", "left lung"),
+        ("yes_no", "yes"),
+        ("open", "left lung"),
+        ("yes_no", "no"),
+    ]
     assert items[0].images == items[1].images != items[2].images
     assert items[0].group == items[1].group
     assert found.check(items[0].images[0]).width == 24
@@ -117,7 +122,10 @@ def test_mmmu_test_needs_its_labels(tmp_path: Path) -> None:
     published.parquet(tmp_path / "d" / "Pharmacy" / "test-00000-of-00001.parquet", rows)
     with pytest.raises(InputError, match=r"answer_dict_test\.json"):
         loaded("mmmu_health_test", tmp_path / "d")
-    labels = {"test_Pharmacy_1": {"question_type": "multiple-choice", "ground_truth": "C"}, "test_Pharmacy_3": {"ground_truth": ["3", "three"]}}
+    labels = {
+        "test_Pharmacy_1": {"question_type": "multiple-choice", "ground_truth": "C"},
+        "test_Pharmacy_3": {"ground_truth": ["3", "three"]},
+    }
     (tmp_path / "d" / "answer_dict_test.json").write_text(json.dumps(labels))
     first, second, third = loaded("mmmu_health_test", tmp_path / "d").items
     assert isinstance(first, Item)
@@ -196,7 +204,7 @@ def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
     assert (first.answer, len(first.images)) == ("A fracture", 33)
     assert isinstance(second, BadItem)
     assert "marks 33 images and it has 2" in second.problem
-    built = {
+    built: dict[str, Any] = {
         "id": "text:c:1", "part": "text", "case_id": "c", "patient": "p7", "images": [], "messages": [], "question": "q", "answer": "b",
         "options": ["a", "b"], "reasoning": "", "findings": [], "modalities": ["CT"], "body_system": "chest", "difficulty": None,
         "depth": None, "licence": None, "provenance": {},
@@ -249,7 +257,7 @@ def test_what_is_not_downloaded_is_told_how_to_get(tmp_path: Path, monkeypatch: 
     (tmp_path / "d" / "imgs.zip").unlink()
     with pytest.raises(InputError, match="no image of it is in"):
         loaded("slake", tmp_path / "d")
-    with pytest.raises(InputError, match="data folder .* does not exist"):
+    with pytest.raises(InputError, match=r"data folder .* does not exist"):
         loaded("slake", tmp_path / "nowhere")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

@@ -34,6 +34,9 @@ def command(
         str | None, typer.Option(metavar="NAMES", help="They go on from the reasoning: its MICS-Score. Needs --judge.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and how to get them.")] = False,
+    export_tsv: Annotated[
+        Path | None, typer.Option("--export-tsv", metavar="DIR", help="Ask nothing: write the benchmarks as TSV for VLMEvalKit.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,
 ) -> None:
     """Measure a model on benchmarks. What the run directory holds is neither asked nor paid for twice.
@@ -42,11 +45,14 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    from chiron.cli.evaluating import finish_evaluation, show_benchmarks
+    from chiron.cli.evaluating import finish_evaluation, show_benchmarks, write_tsv
     from chiron.errors import InputError
 
     if list_all:
         show_benchmarks(json_output=json_output)
+        return
+    if export_tsv is not None:
+        write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol)
         return
     for name, value in (("--model NAME", model), ("--benchmarks LIST", benchmarks), ("--run DIR", run)):
         if value is None:

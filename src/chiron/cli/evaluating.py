@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -12,10 +13,14 @@ from rich.text import Text
 from chiron.cli.conducting import closing_code, print_json, spending_table
 from chiron.cli.consoles import messages
 from chiron.cli.live import duration
+from chiron.errors import InputError
 from chiron.evaluation.benchmarks.hub import how_to_get
-from chiron.evaluation.benchmarks.registry import benchmarks
+from chiron.evaluation.benchmarks.loading import load
+from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.record import ITEMS, RESULTS
 from chiron.evaluation.running import EvaluationSummary
+from chiron.evaluation.tsv import export_tsv
 from chiron.terminal import printable
 
 
@@ -31,6 +36,22 @@ def show_benchmarks(*, json_output: bool) -> None:
         console.print(Text.assemble((b.name, "bold"), f"  {b.title}"))
         for label, value in (("holds", b.size), ("licence", b.licence), ("protocol", b.protocol), ("to get it", how_to_get(b))):
             console.print(Text(f"    {label:10}{value}"), soft_wrap=True)
+
+
+def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None) -> None:
+    """Write each benchmark as ``OUT/NAME.tsv``."""
+    if not names:
+        raise InputError("--benchmarks LIST is missing: 'chiron eval --list' shows them")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {out} cannot be made: {error.strerror}") from error
+    for benchmark in map(benchmark_of, names):
+        path = out / f"{benchmark.name}.tsv"
+        count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol), path)
+        for line in left_out:
+            messages().print(f"[yellow]left out:[/yellow] {escape(printable(line))}")
+        print(f"{count} questions  {printable(path)}")
 
 
 def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:

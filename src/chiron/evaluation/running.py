@@ -1,7 +1,7 @@
 """An evaluation: benchmarks loaded, all checked before a call is paid for, every item asked through one session, two files written."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Evaluation:
     limit: int | None
     settings: dict[str, Any] = field(default_factory=dict)
     """What every group of ``results.json`` says of how it was made."""
+    watch: Callable[[int], None] = lambda _: None
+    """Called with the number of items done so far."""
 
     @property
     def units(self) -> Iterator[Unit]:
@@ -114,6 +116,7 @@ class Evaluation:
         async for unit, result in session.over(self.units, work):
             line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
             session.progress.outcomes[line.verdict] += 1
+            self.watch(session.progress.done)
             yield line
 
     def _settings(self, loaded: Loaded) -> dict[str, Any]:
@@ -123,7 +126,9 @@ class Evaluation:
 
     def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
-        new = [group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded]
+        new = [
+            group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded
+        ]
         head = {**self.session.about, "identity": self.session.identity}
         return merge(self.session.directory.path, new, lines, head)
 
@@ -173,8 +178,9 @@ def evaluation_of(
     *,
     control: Control = Control.NONE,
     textbook: Path | None = None,
+    prompts: EvaluationPrompts | None = None,
 ) -> Evaluation:
-    """The same of benchmarks that are loaded already.
+    """The same of benchmarks that are loaded already, in other ``prompts`` than the configuration's if any are given.
 
     Raises:
         InputError: keys, prompts or a judge are missing.
@@ -183,7 +189,7 @@ def evaluation_of(
     if protocol.judged and chosen.judge is None:
         raise InputError(f"the protocol {protocol.name} needs a judge: name one with --judge NAME (a model under models)")
     taking = {name: config.models[name] for _, name in config.named()} | {model: config.model(model)}
-    prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
+    prompts = prompts or EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
     pictures = PictureStore()
 
     def catalogue() -> Catalogue:

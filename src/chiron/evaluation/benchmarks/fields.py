@@ -106,7 +106,13 @@ def _literal(text: str) -> Any:
 
 
 def choice(
-    name: str, question: str, options: Sequence[str], gold: int, images: tuple[str, ...], labels: Mapping[str, str] | None = None, group: str = ""
+    name: str,
+    question: str,
+    options: Sequence[str],
+    gold: int,
+    images: tuple[str, ...],
+    labels: Mapping[str, str] | None = None,
+    group: str = "",
 ) -> Item:
     """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
 

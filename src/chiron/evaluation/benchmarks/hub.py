@@ -35,10 +35,11 @@ def how_to_get(benchmark: Benchmark) -> str:
     """What to download and where to put it, in one sentence."""
     if benchmark.hub is None:
         return benchmark.how
+    files = benchmark.files[0].replace("|", ", ")
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
     # A pattern that a person can act on: the first of the several that are looked for.
     return (
-        f"download {benchmark.files[0].replace('|', ', ')}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
+        f"download {files}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
         f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.how}" if benchmark.how else "")
     )
 

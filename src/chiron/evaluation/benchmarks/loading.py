@@ -103,7 +103,8 @@ def _items(
             number += 1
             if number == 1 and isinstance(record, dict) and (missing := benchmark.missing_columns(record)):
                 raise InputError(
-                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}"
+                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}:"
+                    f" is it another benchmark's? To get this one, {how_to_get(benchmark)}"
                 )
             item = _item(benchmark, record, number, material, beside)
             if item is not None:

@@ -12,7 +12,9 @@ def _item(row: Row) -> Item | None:
     answer = row.text("answer")
     word = yes_or_no(answer)
     labels = row.label("modality", "location=body_system", "content_type=question_type", "answer_type")
-    return Item(row.text("qid"), row.text("question"), word or answer, images, (), None, "yes_no" if word else "open", " ".join(images), labels)
+    return Item(
+        row.text("qid"), row.text("question"), word or answer, images, (), None, "yes_no" if word else "open", " ".join(images), labels
+    )
 
 
 BENCHMARKS = (
