@@ -98,8 +98,8 @@ def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: P
         model = LocalModel(provider="local", path=str(train(prepare(last, tmp_path), tmp_path / arm).model))
         for part in ("seen", "held_out"):
             cases = [asked(prompts, a, QUESTIONS[0]) for a in getattr(parts, part)]
-            answers = asyncio.run(answer_all(cases, model, Question(prompts, tmp_path, 64), tmp_path / f"{arm}-{part}.sqlite"))
-            right[arm, part] = sum(a.correct for a in answers) / len(answers)
+            answers = asyncio.run(answer_all({part: cases}, model, Question(prompts, tmp_path, 64), tmp_path / f"{arm}-answers"))
+            right[arm, part] = sum(a.correct for a in answers[part]) / len(cases)
     assert right["steps", "seen"] > 0.8
     assert right["bare", "seen"] > 0.8
     assert right["steps", "held_out"] > right["bare", "held_out"] + 0.3

@@ -7,7 +7,25 @@ import typer
 from rich.markup import escape
 
 from chiron import __version__
-from chiron.cli import build, cases, convert, demo, doctor, init, replay, report, sample, search, status, train
+from chiron.cli import (
+    build,
+    build_check,
+    build_release,
+    cases,
+    compare,
+    contamination,
+    convert,
+    demo,
+    doctor,
+    init,
+    replay,
+    report,
+    sample,
+    search,
+    status,
+    train,
+)
+from chiron.cli import eval as evaluation
 from chiron.cli.consoles import messages
 from chiron.cli.streams import ReaderGone, speaking
 from chiron.errors import ChironError
@@ -17,7 +35,7 @@ EXIT_INPUT, EXIT_PENDING, EXIT_INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="chiron",
-    help="Mentor-Intern Collaborative Search on medical image cases. For research; not a medical device.",
+    help="Verifiable reasoning on medical image cases: search it, build a dataset, train, measure. For research; not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,8 +51,13 @@ app.command("train")(train.command)
 app.command("convert")(convert.command)
 app.command("sample")(sample.command)
 app.command("demo")(demo.command)
+app.command("compare")(compare.command)
+build.app.command("check")(build_check.command)
+build.app.command("release")(build_release.command)
+evaluation.app.command("contamination")(contamination.command)
 app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")
+app.add_typer(evaluation.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

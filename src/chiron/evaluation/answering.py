@@ -1,24 +1,20 @@
-"""Asking a model every case's question as an intern is asked it from the beginning, and comparing its answers with the known ones."""
+"""Cases as a benchmark: the same asking, ledger and files as any evaluation, without data on disk and with the caller's prompts."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chiron.cases.case import Case
-from chiron.cases.images import ImageFolder, ImageProblem
-from chiron.mics.panel import together
+from chiron.cases.images import ImageFolder
+from chiron.evaluation.benchmarks.loading import Loaded
+from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationTokens
+from chiron.evaluation.item import Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.exact import Exact
+from chiron.evaluation.record import ITEMS, read_results
+from chiron.evaluation.running import evaluation_of
 from chiron.mics.prompts import Prompts
-from chiron.mics.reasoning import parse_reasoning
-from chiron.models.assembly import build_endpoint
-from chiron.models.call import Call, Picture
-from chiron.models.config import AnyModel, max_tokens_of
-from chiron.models.desk import Desk
-from chiron.models.failures import CallFailed
-from chiron.models.ledger import Ledger
-from chiron.models.offline.catalogue import Catalogue
-from chiron.models.offline.matching import normalise
-from chiron.models.pictures import PictureStore
+from chiron.models.config import AnyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,59 +44,44 @@ class Question:
 
 
 async def answer_all(
-    cases: Sequence[Case],
+    sets: Mapping[str, Sequence[Case]],
     model: AnyModel,
     question: Question,
-    ledger: Path,
+    run: Path,
     *,
     watch: Callable[[int], None] = lambda _: None,
-) -> list[Answered]:
-    """Every case's answer at temperature 0, in the order of the cases; what the ledger holds is not asked again.
+) -> dict[str, list[Answered]]:
+    """Every case's answer at temperature 0 by the protocol ``exact``, in the order of the cases.
 
     Args:
-        cases: what to ask.
+        sets: what to ask, by the name that each set has as a benchmark.
         model: whom; any provider.
-        question: in which words.
-        ledger: kept across runs; made if it is not there.
+        question: in which words. History and findings are not told.
+        run: the run directory of an evaluation, made or gone on with; what its ledger holds is not asked again.
         watch: called with the number of cases answered so far.
 
     Raises:
-        InputError: the model or the ledger cannot be used; a case whose image cannot be is answered with a ``problem``.
+        InputError: the model or the directory cannot be used; a case whose image cannot be is answered with a ``problem``.
         Halted: the endpoint is down or refuses every call.
         DiskError: the disk is full.
     """
-    pictures, folder = PictureStore(), ImageFolder(question.images)
-    endpoint = build_endpoint("model", model, pictures=pictures, catalogue=lambda: Catalogue.of(()))
-    done = 0
-
-    async def one(case: Case, desk: Desk, rank: int) -> Answered:
-        nonlocal done
-        try:
-            call = await asyncio.to_thread(_call, case, endpoint.provider.identity, model, question, pictures, folder)
-            reply = await desk.ask(call, rank)
-        except (CallFailed, ImageProblem) as failure:
-            return Answered(case, None, None, correct=False, problem=str(failure))
-        finally:
-            done += 1
-            watch(done)
-        answer = parse_reasoning(reply.text).answer
-        return Answered(case, reply.text, answer, correct=answer is not None and normalise(answer) == normalise(case.answer))
-
-    with Ledger.open(ledger) as kept:
-        desk = Desk({"model": endpoint}, kept)
-        try:
-            # All of it is waited for, and what is under way is received: it is being paid for.
-            answered = await together(one(case, desk, rank) for rank, case in enumerate(cases))
-            await desk.drain()
-        finally:
-            await desk.close()
+    check = ImageFolder(question.images).check
+    loaded = [Loaded(name, tuple(map(_item, cases)), question.images, check) for name, cases in sets.items()]
+    chosen = EvaluationConfig(image_side=question.image_side, max_tokens=EvaluationTokens(model=question.max_tokens))
+    prompts = replace(EvaluationPrompts.load(), search=question.prompts)
+    config = EvaluationFile(models={"model": model}, evaluation=chosen)
+    evaluation = evaluation_of("model", loaded, Exact(), run, config, prompts=prompts)
+    evaluation.watch = watch
+    summary = await evaluation.execute()
+    if summary.halted is not None:
+        raise summary.halted
+    answered: dict[str, list[Answered]] = {name: [] for name in sets}
+    for line in read_results(run / ITEMS):
+        if line.benchmark in answered and line.control == "none":
+            case = sets[line.benchmark][len(answered[line.benchmark])]
+            answered[line.benchmark].append(Answered(case, line.reply, line.given, line.right, line.problem or None))
     return answered
 
 
-def _call(case: Case, identity: str, model: AnyModel, question: Question, pictures: PictureStore, folder: ImageFolder) -> Call:
-    checked = [folder.check(name) for name in case.images]
-    for image in checked:
-        pictures.add(image.sha256, image.path)
-    shown = tuple(Picture(image.sha256, question.image_side) for image in checked)
-    messages = question.prompts.intern(case, shown, ())
-    return Call("model", "model", identity, messages, 0.0, max_tokens_of(model, question.max_tokens))
+def _item(case: Case) -> Item:
+    return Item(case.id, case.question, case.answer, case.images, group=" ".join(case.images))

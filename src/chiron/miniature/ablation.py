@@ -153,7 +153,7 @@ def _searched(run: Path, base: Path, data: Data, seed: int, changes: dict[str, A
 
 
 def _measured(model: Path, data: Data, out: Path) -> dict[str, Any]:
-    measured = loop.measure(model, data, out / "answers.sqlite")
+    measured = loop.measure(model, data, out / "answers")
     return {"seen": measured.seen_share.value, "held_out": measured.held_out_share.value}
 
 

@@ -104,7 +104,7 @@ def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[R
         clock.lap(f"stage 3, {name}")
         of = 2 * scale.evaluated
         teller.part(f"asking it {of} new cases, half of them of combinations whose diagnosis it never saw with an image")
-        measured = loop.measure(model, data, out / "answers.sqlite", watch=lambda done: teller.answered(done, of))  # noqa: B023 - used at once
+        measured = loop.measure(model, data, out / "answers", watch=lambda done: teller.answered(done, of))  # noqa: B023 - used at once
         clock.lap(f"evaluation, {name}")
         arms.append(Arm(name, count, model, out / "curves.png", measured))
     return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), tuple(arms), clock.laps)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from chiron.cases.case import Case
 from chiron.evaluation.answering import Answered, Question, answer_all
 from chiron.evaluation.intervals import Share
 from chiron.mics.config import RunConfig, check_config
@@ -100,13 +99,14 @@ def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, wa
     return _train(without_curriculum(data, rows, scale, seed=seed), data, out, watch)
 
 
-def measure(model: Path, data: Data, ledger: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
-    """A model's answers to new cases of seen and of held-out combinations."""
+def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
+    """A model's answers to new cases of seen and of held-out combinations, in a run directory as ``chiron eval`` leaves it."""
     config = LocalModel(provider="local", path=str(model), max_tiles=1, thumbnail=False, batch=64)
     question = Question(data.loaded_prompts(), data.images, MAX_TOKENS)
-    groups: Sequence[tuple[Case, ...]] = [tuple(c.case for c in group) for group in (data.seen_evaluated, data.held_out_evaluated)]
-    answered = asyncio.run(answer_all([*groups[0], *groups[1]], config, question, ledger, watch=watch))
-    return Measured(tuple(answered[: len(groups[0])]), tuple(answered[len(groups[0]) :]))
+    sets = {"miniature_seen": data.seen_evaluated, "miniature_held_out": data.held_out_evaluated}
+    cases = {name: [casting.case for casting in group] for name, group in sets.items()}
+    answered = asyncio.run(answer_all(cases, config, question, run, watch=watch))
+    return Measured(*(tuple(answered[name]) for name in sets))
 
 
 def _train(recipe: Recipe, data: Data, out: Path, watch: Watch) -> Path:

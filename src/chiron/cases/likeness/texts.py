@@ -1,0 +1,173 @@
+"""Which of many texts are nearly the same: MinHash bands propose pairs, the exact Jaccard index of their shingles decides.
+
+Signatures and shingles lie in files without a name and are mapped into memory, so what stays resident is a few hundred bytes a text.
+"""
+
+import re
+import tempfile
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiron.cases.likeness.hamming import Pairs
+from chiron.errors import DiskError, InputError
+
+SHINGLE: Final = 3
+"""Words of a shingle."""
+JACCARD: Final = 0.8
+"""Shared shingles over all shingles of two texts that count as nearly the same."""
+_BANDS: Final = 25
+_ROWS: Final = 5
+"""A pair of Jaccard index ``J`` is proposed with probability ``1 - (1 - J**5)**25``: .99995 at .8, .54 at .5, .06 at .3."""
+_MOST: Final = 20
+"""Neighbours within a band's bucket that a text is compared with: a bucket of thousands of variants of one template would be compared
+all with all otherwise. Texts are taken in the order of their bucket, so that a chain of near ones stays a chain."""
+_WORD = re.compile(r"[^\W_]+")
+
+
+def normalised(text: str) -> str:
+    """The words of a text in lower case, one blank between them; no marks, no accents' forms, no layout."""
+    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+class TextIndex:
+    """Texts, each once. A text is known by its number, from 0."""
+
+    def __init__(self, spool: Path | None = None) -> None:
+        """``spool``: the folder in which signatures wait; by default where temporary files go.
+
+        Raises:
+            InputError: datasketch is not installed.
+        """
+        try:
+            from datasketch import MinHash
+        except ModuleNotFoundError as error:
+            raise InputError(f"comparing texts needs the package '{error.name}': pip install 'chiron-med[data]'") from error
+        self._blank: Any = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=_plain)
+        self._numbers: dict[bytes, int] = {}
+        self._words: list[int] = []
+        self._ends: list[int] = [0]
+        self._read: NDArray[np.uint32] | None = None
+        self._bands = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - it lives as long as the index, and has no name to be left behind
+        self._shingles = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - likewise
+
+    def __len__(self) -> int:
+        """How many different texts there are."""
+        return len(self._words)
+
+    def add(self, text: str) -> int:
+        """The text's number; that of an earlier text if both are the same after normalisation.
+
+        Raises:
+            DiskError: the disk is full.
+        """
+        plain = normalised(text)
+        digest = _digest(plain)
+        known = self._numbers.get(digest)
+        if known is not None:
+            return known
+        words = plain.split()
+        shingles = _shingles(words)
+        sketch = self._blank.copy()
+        sketch.update_batch(shingles.tolist())
+        values = np.asarray(sketch.hashvalues, np.uint64).reshape(_BANDS, _ROWS)
+        try:
+            self._bands.write(_mixed(values).tobytes())
+            self._shingles.write(shingles.tobytes())
+        except OSError as error:
+            raise DiskError(f"signatures of texts cannot be kept ({error.strerror}): free space on the disk and run it again") from error
+        number = self._numbers[digest] = len(self._words)
+        self._words.append(len(words))
+        self._ends.append(self._ends[-1] + len(shingles))
+        return number
+
+    def words(self, number: int) -> int:
+        """How many words a text has."""
+        return self._words[number]
+
+    def likeness(self, a: int, b: int) -> float:
+        """The Jaccard index of two texts: shared shingles over all shingles."""
+        if self._read is None or len(self._read) != self._ends[-1]:
+            self._read = self._mapped(self._shingles, np.uint32, (self._ends[-1],))
+        one, other = self._read[self._ends[a] : self._ends[a + 1]], self._read[self._ends[b] : self._ends[b + 1]]
+        shared = len(np.intersect1d(one, other, assume_unique=True))
+        return shared / (len(one) + len(other) - shared)
+
+    def near(self, among: Iterable[int] | None = None, *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
+        """Pairs ``(a, b, index)`` with ``a < b`` of different texts whose Jaccard index is at least ``jaccard``, each once, sorted.
+
+        ``among``: numbers of the texts to compare; all by default.
+        """
+        numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
+        if len(numbers) < 2:
+            return
+        for a, b in self._proposed(numbers).tolist():
+            if (index := self.likeness(a, b)) >= jaccard:
+                yield a, b, index
+
+    def close(self) -> None:
+        """Give the files back."""
+        self._bands.close()
+        self._shingles.close()
+
+    def _proposed(self, numbers: NDArray[np.int64]) -> Pairs:
+        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS))
+        proposed = np.empty(0, np.uint64)
+        for band in range(_BANDS):
+            keys = bands[numbers, band]
+            order = np.argsort(keys, kind="stable")
+            ranked = keys[order]
+            found = [proposed]
+            for step in range(1, min(_MOST, len(ranked) - 1) + 1):
+                same = np.flatnonzero(ranked[step:] == ranked[:-step])
+                if not len(same):
+                    break
+                # The sort is stable and the numbers rise, so the first of two is the smaller.
+                one, other = numbers[order[same]], numbers[order[same + step]]
+                found.append((one.astype(np.uint64) << np.uint64(32)) | other.astype(np.uint64))
+            proposed = np.unique(np.concatenate(found))
+        return np.stack([proposed >> np.uint64(32), proposed & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+
+    @staticmethod
+    def _mapped(file: Any, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        file.flush()
+        return np.memmap(file, dtype=kind, mode="r", shape=shape)
+
+
+def _plain(value: int) -> int:
+    return value
+
+
+def _digest(plain: str) -> bytes:
+    import hashlib
+
+    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _shingles(words: list[str]) -> NDArray[np.uint32]:
+    """32-bit hashes of a text's shingles, sorted, each once; a text shorter than a shingle is one."""
+    return np.unique(np.fromiter(map(_crc, _runs(words)), np.uint32))
+
+
+def _runs(words: list[str]) -> Iterable[str]:
+    if len(words) <= SHINGLE:
+        return [" ".join(words)]
+    return (" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
+
+
+def _crc(run: str) -> int:
+    return zlib.crc32(run.encode("utf-8", "surrogatepass"))
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A key for each band, ``(bands,)`` of ``(bands, rows)``: a polynomial modulo 2**64, which is what unsigned integers compute."""
+    keys = np.zeros(len(values), np.uint64)
+    for column in values.T:
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)
+        keys ^= keys >> np.uint64(29)
+    return keys

@@ -1,0 +1,55 @@
+"""``chiron build check``: what is wrong with the rows of a dataset's parts."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chiron.cli.consoles import messages
+from chiron.errors import InputError
+from chiron.terminal import printable
+
+PartsArgument = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="Directories that 'chiron build text', 'alignment' or 'cot' wrote.")
+]
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: what the parts say, else DIR/images).")
+]
+LimitOption = Annotated[list[str] | None, typer.Option("--limit", metavar="CHECK=SHARE", help="Share of rows that a check may object to.")]
+DistanceOption = Annotated[
+    int, typer.Option("--distance", min=0, max=15, help="Bits of 64 in which the hashes of nearly the same image may differ.")
+]
+
+
+def command(
+    parts: PartsArgument,
+    images: ImagesOption = None,
+    limit: LimitOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the page goes (default: the first DIR).")] = None,
+    distance: DistanceOption = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
+) -> None:
+    """Look the rows over; write check.html, check.json and findings.jsonl. Exit code 2 if a limit is passed."""
+    from chiron.mmrp.checking import check_rows, limits_of
+    from chiron.mmrp.page import write_results
+    from chiron.mmrp.survey import sources_of
+
+    folder = out or parts[0]
+    survey, report = check_rows(sources_of(parts, images), limits=limits_of(limit or ()), distance=distance)
+    with survey:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+        page = write_results(folder, survey, report)
+        report.close()
+    if as_json:
+        print(json.dumps(report.to_record(), ensure_ascii=False))
+    else:
+        for name, tally in report.tallies.items():
+            over = "  over its limit" if name in report.passed else ""
+            print(f"{name:18} {len(tally.rows):>8,} rows {report.share(name):>8.2%}  {len(tally.errors):>7,} errors{over}")
+    messages().print(f"{report.rows:,} rows; page  {printable(page)}", markup=False)
+    if report.passed:
+        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise a limit with --limit CHECK=SHARE")

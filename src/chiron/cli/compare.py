@@ -1,0 +1,153 @@
+"""``chiron compare``: models side by side, with what is needed to believe the figures."""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chiron.errors import InputError
+
+if TYPE_CHECKING:
+    from chiron.evaluation.bertscore import Encoder
+    from chiron.evaluation.runs import Evaluated
+    from chiron.evaluation.tables.grid import Grid
+
+
+class Format(StrEnum):
+    TERMINAL = "terminal"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    HTML = "html"
+    JSON = "json"
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")],
+    form: Annotated[Format, typer.Option("--format", help="How to write the tables.")] = Format.TERMINAL,
+    by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Published figures too, set apart.")] = False,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Whom the others are tested against (default: each column's best).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write (default: standard output).")] = None,
+    items: Annotated[Path | None, typer.Option("--items", metavar="FILE.html", help="Also a page that shows every item.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images lie now, for --items; else where they were."),
+    ] = None,
+    bertscore: Annotated[
+        str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
+    ] = None,
+    bertscore_layer: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of a folder's encoder (default: the last).")] = None,
+    bertscore_baseline: Annotated[
+        float | None, typer.Option(metavar="F", min=0, max=0.999, help="Of a folder's encoder, to rescale by.")
+    ] = None,
+) -> None:
+    """Compare models on the same benchmarks: accuracy with intervals, exact tests, controls, other metrics.
+
+    One table a protocol. A figure counts every item of its benchmark; items that differ between runs are never tested against each other.
+    """
+    from chiron.cli.consoles import messages
+    from chiron.evaluation.comparing import compare, reference_of
+    from chiron.evaluation.item_page.page import write_item_page
+    from chiron.evaluation.published import published as published_rows
+    from chiron.evaluation.published import published_grids
+    from chiron.evaluation.runs import image_folders, read_evaluations
+    from chiron.evaluation.tables.content import grids
+
+    models = read_evaluations(runs)
+    if bertscore is not None:
+        models = _with_bertscore(models, _encoder(bertscore, bertscore_layer, bertscore_baseline))
+    elif bertscore_layer is not None or bertscore_baseline is not None:
+        raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
+    against = reference_of(models, reference) if reference is not None else None
+    comparisons = compare(models, reference=against)
+    tables = [grid for comparison in comparisons for grid in grids(comparison, label=by)]
+    if published:
+        tables += published_grids(published_rows(), [b for comparison in comparisons for b in comparison.benchmarks])
+    if items is not None:
+        messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
+    _write(tables, form, out)
+
+
+def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
+    from chiron.files import write_atomically
+
+    text = _text(tables, form, wide=out is not None)
+    if out is None:
+        print(text, end="")
+    else:
+        write_atomically(out, [text])
+        print(out)
+
+
+def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
+    match form:
+        case Format.MARKDOWN:
+            from chiron.evaluation.tables.markdown import markdown
+
+            return markdown(tables)
+        case Format.LATEX:
+            from chiron.evaluation.tables.latex import latex
+
+            return latex(tables)
+        case Format.HTML:
+            from chiron.evaluation.tables.page import html
+
+            return html(tables)
+        case Format.JSON:
+            from dataclasses import asdict
+
+            return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
+        case Format.TERMINAL:
+            from chiron.cli.consoles import results
+            from chiron.evaluation.tables.terminal import show
+
+            console = results()
+            if wide:
+                console.no_color, console.width = True, 200
+            with console.capture() as caught:
+                show(tables, console)
+            return caught.get()
+
+
+def _encoder(name: str, layer: int | None, baseline: float | None) -> "Encoder":
+    from chiron.evaluation.bertscore import ROBERTA_LARGE, Encoder
+
+    if name == ROBERTA_LARGE.model and layer is None and baseline is None:
+        return ROBERTA_LARGE
+    return Encoder(name, layer, baseline)
+
+
+def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[Evaluated]":
+    from dataclasses import replace
+
+    from rich.markup import escape
+
+    from chiron.cli.consoles import messages
+    from chiron.evaluation.bertscore import scored
+    from chiron.terminal import printable
+
+    done = []
+    for model in models:
+        results, found = scored(model.results, encoder)
+        done.append(replace(model, results=tuple(results)))
+        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        said = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
+        messages().print(f"BERTScore of {escape(printable(said))}")
+    return done
+
+
+def _named(images: Sequence[str]) -> dict[str, Path]:
+    folders = {}
+    for text in images:
+        benchmark, equals, folder = text.partition("=")
+        if not (benchmark and equals and folder):
+            raise InputError(f"--images {text}: write BENCHMARK=DIR")
+        if not Path(folder).is_dir():
+            raise InputError(f"--images {text}: there is no folder {folder}")
+        folders[benchmark] = Path(folder)
+    return folders

@@ -1,0 +1,137 @@
+"""Fields of published records as they are found: options as strings, letters before them, answers by letter, index or text."""
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chiron.evaluation.benchmarks.benchmark import BadRecord
+from chiron.evaluation.item import Item
+from chiron.evaluation.rendering import LETTERS, MARK
+from chiron.models.offline.matching import normalise
+
+UNKNOWN = "?"
+"""What stands for an answer that is not given away."""
+_LEAD = re.compile(r"^\s*\(?([A-Z])\)?\s*[:.)]\s*")
+_NUMBERED_MARK = re.compile(r"<image\s*(\d+)>")
+
+
+def read_options(value: Any) -> tuple[str, ...]:
+    """Options as a list, a mapping by letter, ``[{letter, content}]``, or any of them written as a string (Python or JSON); never run.
+
+    Raises:
+        BadRecord: they are none of these, or one is empty.
+    """
+    if isinstance(value, str):
+        value = _literal(value)
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        value = [text for _, text in sorted(value.items()) if text is not None]
+    if not isinstance(value, list | tuple):
+        raise BadRecord(f"its options are {type(value).__name__}, not a list")
+    options = tuple(str(option["content"] if isinstance(option, Mapping) and "content" in option else option).strip() for option in value)
+    if any(not option for option in options):
+        raise BadRecord("one of its options is empty")
+    return options
+
+
+def without_letters(options: Sequence[str]) -> tuple[str, ...]:
+    """Options without the letters before them, if every option has its own."""
+    leads = [_LEAD.match(option) for option in options]
+    if all(lead is not None and lead[1] == LETTERS[n] for n, lead in enumerate(leads[: len(LETTERS)])):
+        return tuple(_LEAD.sub("", option, count=1).strip() for option in options)
+    return tuple(options)
+
+
+def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
+    """Index of the option that a letter names.
+
+    Raises:
+        BadRecord: no option has it.
+    """
+    if isinstance(letter, list | tuple) and len(letter) == 1:
+        letter = letter[0]
+    index = LETTERS.find(str(letter).strip().upper()) if len(str(letter).strip()) == 1 else -1
+    if not 0 <= index < len(options):
+        raise BadRecord(f"its answer is {str(letter)[:60]!r}, which is none of its {len(options)} options")
+    return index
+
+
+def gold_by_text(answer: str, options: Sequence[str]) -> int:
+    """Index of the option that says the same as the answer, word for word or after normalisation.
+
+    Raises:
+        BadRecord: none does, or two do.
+    """
+    for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalise(a) == normalise(b)):
+        found = [n for n, option in enumerate(options) if same(option, answer)]
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1:
+            raise BadRecord(f"its answer {answer[:60]!r} is two of its options")
+    raise BadRecord(f"its answer {answer[:60]!r} is none of its {len(options)} options")
+
+
+def yes_or_no(answer: str) -> str | None:
+    """``yes`` or ``no`` if the answer is nothing else, else ``None``."""
+    word = answer.strip().strip(".").lower()
+    return word if word in {"yes", "no"} else None
+
+
+def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts whose ``<image n>`` became ``<image>``, and the images in the order of those marks; unmarked images come before all.
+
+    Raises:
+        BadRecord: a mark has no image.
+    """
+    order = [int(n) for text in texts for n in _NUMBERED_MARK.findall(text)]
+    if lost := [n for n in order if n not in numbered]:
+        raise BadRecord(f"its text speaks of image {lost[0]}, which is not there")
+    unmarked = [name for n, name in sorted(numbered.items()) if n not in order]
+    return tuple(_NUMBERED_MARK.sub(MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
+
+
+def _literal(text: str) -> Any:
+    text = text.strip()
+    if not text:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    raise BadRecord(f"its options are a string that is no list: {text[:60]!r}")
+
+
+def choice(
+    name: str,
+    question: str,
+    options: Sequence[str],
+    gold: int,
+    images: tuple[str, ...],
+    labels: Mapping[str, str] | None = None,
+    group: str = "",
+) -> Item:
+    """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
+
+    Raises:
+        BadRecord: there are too few options, more than letters, or two are the same.
+    """
+    if not 2 <= len(options) <= len(LETTERS):
+        raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
+    if len(set(options)) < len(options):
+        raise BadRecord("two of its options are the same")
+    polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
+    return Item(
+        name,
+        question,
+        yes_or_no(options[gold]) or "" if polar else options[gold],
+        images,
+        tuple(options),
+        gold,
+        "yes_no" if polar else "choice",
+        group or " ".join(images),
+        dict(labels or {}),
+    )

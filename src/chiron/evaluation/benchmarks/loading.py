@@ -1,0 +1,162 @@
+"""A benchmark loaded: every record of the published data as an item or as a bad item, none dropped in silence."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from chiron.cases.images import ImageFile
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row
+from chiron.evaluation.benchmarks.hub import how_to_get, place_of
+from chiron.evaluation.benchmarks.material import Material, cache_folder
+from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.rendering import MARK
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The questions of one benchmark, ready to be asked."""
+
+    name: str
+    items: tuple[Item | BadItem, ...]
+    images: Path
+    """The folder that image names are relative to; some come out of a zip only when they are asked for."""
+    check: Callable[[str], ImageFile] = field(repr=False)
+    """Finds and checks an image by its name."""
+    revision: str | None = None
+    """The hub's commit, where it came from there."""
+    notes: tuple[str, ...] = ()
+    bare: bool = False
+    """As :attr:`Benchmark.bare`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the questions as loaded: data that were changed, or read otherwise, are other data."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            digest.update(json.dumps(_plain(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
+    """Read a benchmark's files. Images are looked at when they are asked for.
+
+    Args:
+        benchmark: which one.
+        data: the folder with its files (or with a folder of its name); ``None`` fetches them from the hub.
+        run: the run directory, for what the data folder cannot take.
+
+    Raises:
+        InputError: the data are not there, or have other columns.
+        DiskError: images inside the records cannot be written to the cache.
+    """
+    place = place_of(benchmark, data)
+    files = _files(benchmark, place.folder)
+    archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
+    material = Material(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
+    beside = _beside(benchmark, place.folder)
+    items = tuple(_unique(_items(benchmark, files, material, beside)))
+    if not items:
+        raise InputError(f"{benchmark.name}: {files[0]} holds no question of it: {how_to_get(benchmark)}")
+    _need_images(benchmark, items, material, place.folder)
+    notes: tuple[str, ...] = ()
+    if benchmark.n is not None and len(items) != benchmark.n:
+        notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
+    return Loaded(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare)
+
+
+def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
+    for pattern in benchmark.files:
+        if found := sorted(path for part in pattern.split("|") for path in folder.glob(part) if path.is_file()):
+            return found
+    raise InputError(f"{benchmark.name} is not in {folder}: {how_to_get(benchmark)}")
+
+
+def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for pattern in benchmark.beside:
+        for path in sorted(folder.glob(pattern)):
+            try:
+                value = json.loads(path.read_text("utf-8-sig"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise InputError(f"{path} cannot be read ({error}): download it again") from error
+            if not isinstance(value, dict):
+                raise InputError(f"{path} holds no object of records by id: download it again")
+            found.update({key: entry if isinstance(entry, dict) else {"ground_truth": entry} for key, entry in value.items()})
+    if benchmark.beside and not found:
+        raise InputError(f"{benchmark.name}: {folder} has no {' or '.join(benchmark.beside)}: {how_to_get(benchmark)}")
+    return found
+
+
+def _items(
+    benchmark: Benchmark, files: Sequence[Path], material: Material, beside: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Item | BadItem]:
+    number = 0
+    for file in files:
+        for record in read_records(file):
+            number += 1
+            if number == 1 and isinstance(record, dict) and (missing := benchmark.missing_columns(record)):
+                raise InputError(
+                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}:"
+                    f" is it another benchmark's? To get this one, {how_to_get(benchmark)}"
+                )
+            item = _item(benchmark, record, number, material, beside)
+            if item is not None:
+                yield item
+
+
+def _item(
+    benchmark: Benchmark, record: Record, number: int, material: Material, beside: Mapping[str, Mapping[str, Any]]
+) -> Item | BadItem | None:
+    if isinstance(record, Unreadable):
+        return BadItem(f"row {number}", record.problem)
+    name = next((str(record[column]) for column in ("id", "qid", "index") if record.get(column) not in (None, "")), f"row {number}")
+    if missing := benchmark.missing_columns(record):
+        return BadItem(name, f"row {number} lacks {', '.join(missing)}")
+    try:
+        item = benchmark.read(Row(record, number, benchmark.name, material, beside))
+    except BadRecord as problem:
+        return BadItem(name, f"row {number}: {problem}")
+    if item is None:
+        return None
+    marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
+    if marks > len(item.images):
+        return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}")
+    return item
+
+
+def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
+    """Every item under an id of its own; of two of one id the second is bad, since no table could tell which was answered."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        seen[item.id] += 1
+        if seen[item.id] == 1:
+            yield item
+            continue
+        label = f"{item.id} ({seen[item.id]})"
+        yield BadItem(
+            label, item.problem if isinstance(item, BadItem) else f"the id '{item.id}' stands more than once: give it one of its own"
+        )
+
+
+def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: Material, folder: Path) -> None:
+    """That some image is there: of a few missing ones each item tells by itself.
+
+    Raises:
+        InputError: not one of those named is.
+    """
+    names = [name for item in items if isinstance(item, Item) for name in item.images]
+    if names and not any(material.has(name) for name in names):
+        raise InputError(f"{benchmark.name}: no image of it is in {folder} (the first is '{names[0]}'): {how_to_get(benchmark)}")
+
+
+def _plain(item: Item | BadItem) -> dict[str, Any]:
+    if isinstance(item, BadItem):
+        return asdict(item)
+    return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}

@@ -1,0 +1,30 @@
+"""Every benchmark there is, found by looking into ``sets``."""
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks import sets
+from chiron.evaluation.benchmarks.benchmark import Benchmark
+from chiron.models.config_file import nearest
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """Every benchmark by name, file by file in the order of their names."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(sets.__path__))
+    found = [b for name in modules for b in import_module(f"{sets.__name__}.{name}").BENCHMARKS]
+    return {benchmark.name: benchmark for benchmark in found}
+
+
+def benchmark_of(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = benchmarks()
+    if name not in known:
+        raise InputError(f"no benchmark is called '{name}'{nearest(name, known)}; 'chiron eval --list' shows all")
+    return known[name]

@@ -1,0 +1,36 @@
+"""MedXpertQA-MM: choices of five on one to six images; as on the hub, and as in its repository, whose fields have other shapes."""
+
+from functools import partial
+
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
+from chiron.evaluation.item import Item
+
+_OPTIONS_IN_QUESTION = "\nAnswer Choices:"
+
+
+def _item(kind: str, row: Row) -> Item | None:
+    if row.text("question_type").lower() != kind:
+        return None
+    options = read_options(row.raw["options"])
+    question = row.text("question").partition(_OPTIONS_IN_QUESTION)[0].strip()
+    labels = row.label("medical_task", "body_system", "question_type")
+    return choice(row.text("id"), question, options, gold_by_letter(row.raw["label"], options), row.images("images"), labels)
+
+
+def _kind(kind: str, n: int) -> Benchmark:
+    return Benchmark(
+        name=f"medxpertqa_{kind}",
+        title=f"MedXpertQA-MM, test, {kind}",
+        size=f"{n:,} choices of five, up to six images each",
+        n=n,
+        licence="MIT",
+        hub="TsinghuaC3I/MedXpertQA",
+        files=("MM/test*", "*mm_test*.jsonl", "*mm*.jsonl", "test*.jsonl", "test*.parquet"),
+        archives=("images.zip",),
+        columns=("id", "question", "options", "label", "images", "question_type"),
+        read=partial(_item, kind),
+    )
+
+
+BENCHMARKS = (_kind("reasoning", 1446), _kind("understanding", 554))

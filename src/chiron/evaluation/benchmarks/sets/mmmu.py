@@ -1,0 +1,57 @@
+"""MMMU, Health & Medicine: five subjects. The labels of its test questions are published apart, in MMMU's repository."""
+
+from functools import partial
+
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row
+from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_letter, read_options, with_marks
+from chiron.evaluation.item import Item
+
+SUBJECTS = ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health")
+
+
+def _item(split: str, row: Row) -> Item | None:
+    name = row.text("id")
+    subject = name.removeprefix(f"{split}_").rsplit("_", 1)[0]
+    if not name.startswith(f"{split}_") or subject not in SUBJECTS:
+        return None
+    numbered = {n: image for n in range(1, 8) for image in row.images(f"image_{n}")}
+    options = read_options(row.raw.get("options"))
+    (question, *options_marked), images = with_marks((row.text("question"), *options), numbered)
+    labels = {"subject": subject, **row.label("subfield", "topic_difficulty=difficulty", "question_type", "img_type")}
+    answer = row.raw.get("answer")
+    if answer in (None, "", UNKNOWN):
+        answer = row.beside.get(name, {}).get("ground_truth", UNKNOWN)
+    if row.text("question_type") == "multiple-choice":
+        if answer == UNKNOWN:
+            raise BadRecord("its answer is '?', and answer_dict_test.json has none for it")
+        return choice(name, question, options_marked, gold_by_letter(answer, options), images, labels)
+    # Several answers of an open question are as good as each other.
+    known = read_options(answer) if isinstance(answer, list) or str(answer).startswith("[") else (str(answer),)
+    return Item(name, question, " or ".join(a for a in known if a != UNKNOWN), images, group=" ".join(images), labels=labels)
+
+
+def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
+    return Benchmark(
+        name=f"mmmu_health_{split}",
+        title=f"MMMU Health & Medicine, {split}",
+        size=size,
+        n=n,
+        licence="Apache-2.0",
+        hub="MMMU/MMMU",
+        files=("|".join(f"{subject}/{split}-*.parquet" for subject in SUBJECTS), f"{split}*.parquet", f"{split}*.json*"),
+        columns=("id", "question", "options", "answer", "question_type"),
+        read=partial(_item, split),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+BENCHMARKS = (
+    _split("validation", "150: 145 choices, 5 open", 150),
+    _split(
+        "test",
+        "1,752: 1,712 choices, 40 open",
+        1752,
+        beside=("answer_dict_test.json", "mmmu/answer_dict_test.json"),
+        how="its labels are mmmu/answer_dict_test.json of MMMU's repository on GitHub: put that file beside the others",
+    ),
+)

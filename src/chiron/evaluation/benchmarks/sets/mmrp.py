@@ -1,0 +1,45 @@
+"""MMRP: its questions in words and its questions on images; the published rows, and those of ``chiron build``."""
+
+from functools import partial
+
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.fields import choice, gold_by_text, read_options
+from chiron.evaluation.item import Item
+
+
+def _item(part: str, row: Row) -> Item | None:
+    if row.raw.get("part", part) != part:
+        return None
+    # Published golds are now and then wrapped in emphasis.
+    answer = row.text("answer").strip("* ")
+    listed = row.raw.get("img_name")
+    images = row.images("images") if listed is None else tuple(row.material.locate(name) for name in read_options(listed))
+    modalities = row.raw.get("modalities")
+    labels = row.label("answer_type", "body_system") | ({"modality": " + ".join(map(str, modalities))} if modalities else {})
+    options = read_options(row.raw.get("options"))
+    group = str(row.raw.get("patient") or "") or " ".join(images)
+    if options:
+        return choice(row.text("id"), row.text("question"), options, gold_by_text(answer, options), images, labels, group)
+    return Item(row.text("id"), row.text("question"), answer, images, group=group, labels=labels)
+
+
+def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
+    return Benchmark(
+        name=f"mmrp_{name}",
+        title=title,
+        size="as many rows as the file has",
+        n=None,
+        licence="that of its cases",
+        files=(f"{part}/rows.jsonl", f"*/{part}/rows.jsonl", f"mmrp_{name}*.json*", f"*{name}*.json*", "rows.jsonl"),
+        archives=("images.zip",),
+        columns=("id", "question", "answer"),
+        read=partial(_item, part),
+        protocol=protocol,
+        how="give --data DIR with the test split of 'chiron build', or with the published rows as a JSON or JSONL file beside their images",
+    )
+
+
+BENCHMARKS = (
+    _part("text", "text", "MMRP, questions in words", "huatuo_closed"),
+    _part("reasoning", "cot", "MMRP, reasoning on images", "chiron_judge"),
+)

@@ -1,0 +1,27 @@
+"""PathVQA: questions on figures of pathology."""
+
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.fields import yes_or_no
+from chiron.evaluation.item import Item
+
+
+def _item(row: Row) -> Item:
+    images = row.images("image")
+    answer = row.text("answer")
+    word = yes_or_no(answer)
+    return Item(row.name, row.text("question"), word or answer, images, kind="yes_no" if word else "open", group=" ".join(images))
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="path_vqa",
+        title="PathVQA, test",
+        size="6,719: 3,362 yes/no, 3,357 open",
+        n=6719,
+        licence="MIT on its card; the images are a book's",
+        hub="flaviagiammarino/path-vqa",
+        files=files_of("test"),
+        columns=("image", "question", "answer"),
+        read=_item,
+    ),
+)

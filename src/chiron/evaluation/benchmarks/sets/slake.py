@@ -1,0 +1,33 @@
+"""SLAKE: questions in English and Chinese on radiological images; the English ones. Closed is not only yes or no."""
+
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.fields import yes_or_no
+from chiron.evaluation.item import Item
+
+
+def _item(row: Row) -> Item | None:
+    if row.text("q_lang") != "en":
+        return None
+    images = row.images("img_name")
+    answer = row.text("answer")
+    word = yes_or_no(answer)
+    labels = row.label("modality", "location=body_system", "content_type=question_type", "answer_type")
+    return Item(
+        row.text("qid"), row.text("question"), word or answer, images, (), None, "yes_no" if word else "open", " ".join(images), labels
+    )
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="slake",
+        title="SLAKE, test, English",
+        size="1,061: 416 closed, 645 open; 180 images in both languages",
+        n=1061,
+        licence="CC-BY-4.0",
+        hub="BoKelvin/SLAKE",
+        files=("test.json", *files_of("test")),
+        archives=("imgs.zip",),
+        columns=("img_name", "question", "answer", "q_lang", "answer_type", "qid"),
+        read=_item,
+    ),
+)

@@ -1,0 +1,47 @@
+"""VQA-RAD: questions that clinicians asked on radiological images."""
+
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.fields import yes_or_no
+from chiron.evaluation.item import Item
+
+
+def _published(row: Row) -> Item:
+    return _item(row, row.text("question"), row.text("answer"), row.label("answer_type"))
+
+
+def _closed(row: Row) -> Item | None:
+    """The variant of 272 closed questions; open ones stand in the same files."""
+    labels = row.label("answer_type")
+    return _item(row, row.text("input"), row.text("label"), labels) if labels.get("answer_type", "").upper() == "CLOSED" else None
+
+
+def _item(row: Row, question: str, answer: str, labels: dict[str, str]) -> Item:
+    images = row.images("image")
+    word = yes_or_no(answer)
+    return Item(row.name, question, word or answer, images, kind="yes_no" if word else "open", group=" ".join(images), labels=labels)
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="vqa_rad",
+        title="VQA-RAD, test",
+        size="451: 251 yes/no, 200 open; 203 images",
+        n=451,
+        licence="CC0-1.0",
+        hub="flaviagiammarino/vqa-rad",
+        files=files_of("test"),
+        columns=("image", "question", "answer"),
+        read=_published,
+    ),
+    Benchmark(
+        name="vqa_rad_272",
+        title="VQA-RAD, the closed questions of another split",
+        size="272 closed",
+        n=272,
+        licence="CC0-1.0",
+        hub="AdaptLLM/biomed-VQA-benchmark",
+        files=("VQA_RAD/test*.parquet", "VQA_RAD/test*.json*", *files_of("test")),
+        columns=("image", "input", "label", "answer_type"),
+        read=_closed,
+    ),
+)

@@ -1,0 +1,189 @@
+"""BERTScore of final answers, plain and rescaled, with what is needed to compare it: encoder, layer, versions (extra ``bertscore``)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from chiron.errors import InputError
+from chiron.evaluation.record import ItemResult
+from chiron.models.local.quiet import no_bars
+from chiron.terminal import printable
+
+PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
+"""Names of the scores of an item."""
+_NO_LIMIT = 100_000
+"""Tokenizers that know no limit say so with a number larger than any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Which model reads the answers, and how its similarities are read."""
+
+    model: str = "roberta-large"
+    """A folder in the format of transformers with weights in safetensors, or the name of a model that was downloaded before."""
+    layer: int | None = 17
+    """Whose output is compared, from 1; ``None`` for the last."""
+    baseline: float | None = 0.83122575
+    """F of unrelated sentences (bert-score's own for English and this layer); ``None`` where nobody measured it: nothing is rescaled."""
+
+
+ROBERTA_LARGE = Encoder()
+"""The usual one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BertScores:
+    """Scores of pairs of texts, in their order."""
+
+    encoder: Encoder
+    hash: str
+    """As bert-score writes it: encoder, layer, versions. Scores of different hashes do not compare."""
+    versions: dict[str, str]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    f1: tuple[float, ...]
+    """Plain: 0.83 is chance for roberta-large."""
+    empty: int
+    """Pairs with a side that says nothing: they score 0, plain and rescaled."""
+
+    @property
+    def rescaled(self) -> tuple[float | None, ...]:
+        """F with the baseline at 0 (T. Zhang and others, BERTScore, ICLR 2020): (F - b) / (1 - b); below 0 is less than chance."""
+        b = self.encoder.baseline
+        if b is None:
+            return (None,) * len(self.f1)
+        # An empty answer has no similarity to rescale; below every real one it would be far under chance.
+        return tuple(0.0 if f == 0.0 else (f - b) / (1 - b) for f in self.f1)
+
+
+def bertscores(pairs: Sequence[tuple[str, str]], encoder: Encoder = ROBERTA_LARGE, *, batch: int = 64) -> BertScores:
+    """BERTScore of (given answer, known answer) pairs. The encoder is loaded once a process, and runs on a GPU if there is one.
+
+    Args:
+        pairs: candidates and references; longer ones than the encoder reads are cut.
+        encoder: which, at which layer.
+        batch: texts at a time.
+
+    Raises:
+        InputError: the extra is not installed, or the encoder cannot be used.
+    """
+    scorer = _loaded(encoder)
+    full = [i for i, (given, known) in enumerate(pairs) if given.strip() and known.strip()]
+    precision, recall, f1 = ([0.0] * len(pairs) for _ in range(3))
+    if full:
+        found = scorer.score([pairs[i] for i in full], batch)
+        for i, (p, r, f) in zip(full, found, strict=True):
+            precision[i], recall[i], f1[i] = p, r, f
+    return BertScores(encoder, scorer.hash, scorer.versions, tuple(precision), tuple(recall), tuple(f1), len(pairs) - len(full))
+
+
+def scored(results: Iterable[ItemResult], encoder: Encoder = ROBERTA_LARGE) -> tuple[list[ItemResult], BertScores]:
+    """The results with BERTScore among their ``scores``; closed questions, unusable and pending items stay as they are.
+
+    An answer that could not be read is an empty one: 0.
+
+    Raises:
+        InputError: as :func:`bertscores`.
+    """
+    kept = list(results)
+    open_ones = [i for i, r in enumerate(kept) if r.kind == "open" and r.verdict not in {"unusable", "pending"}]
+    found = bertscores([(kept[i].given or "", kept[i].answer) for i in open_ones], encoder)
+    for i, plain, rescaled in zip(open_ones, found.f1, found.rescaled, strict=True):
+        more = {PLAIN: plain} if rescaled is None else {PLAIN: plain, RESCALED: rescaled}
+        kept[i] = replace(kept[i], scores={**kept[i].scores, **more})
+    return kept, found
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    model: Any
+    tokenizer: Any
+    hash: str
+    versions: dict[str, str]
+
+    def score(self, pairs: Sequence[tuple[str, str]], batch: int) -> list[tuple[float, float, float]]:
+        from bert_score.utils import bert_cos_score_idf
+
+        # Every token counts the same, but for the marks at both ends.
+        weights: defaultdict[int, float] = defaultdict(lambda: 1.0)
+        weights.update({mark: 0.0 for mark in (self.tokenizer.sep_token_id, self.tokenizer.cls_token_id) if mark is not None})
+        given, known = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        device = next(self.model.parameters()).device
+        found = bert_cos_score_idf(self.model, known, given, self.tokenizer, weights, device=device, batch_size=batch)
+        return [(float(p), float(r), float(f)) for p, r, f in found.tolist()]
+
+
+@cache
+def _loaded(encoder: Encoder) -> _Scorer:
+    try:
+        import torch
+        from bert_score.utils import get_hash
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
+    except ModuleNotFoundError as error:
+        raise InputError(f"BERTScore needs the package '{error.name}': pip install 'chiron-med[bertscore]'") from error
+    folder = _folder(encoder.model)
+    # bert-score's own loader takes any path with "t5" in it for a T5, fetches from a hub, and loads pickles: this one does not.
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        layers = int(config.num_hidden_layers)
+        layer = layers if encoder.layer is None else encoder.layer
+        if not 1 <= layer <= layers:
+            raise InputError(f"encoder {printable(encoder.model)} has layers 1 to {layers}, not {layer}: name one of them")
+        config.num_hidden_layers = layer  # those above are not needed, so they are not loaded
+        with _quiet():
+            model, info = AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(f"encoder {printable(encoder.model)} cannot be loaded: {printable(error)}") from error
+    # The pooler plays no part; any other weight that the file lacks would have been made up.
+    if lacking := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
+        raise InputError(
+            f"encoder {printable(encoder.model)} lacks {len(lacking)} weights ({printable(lacking[0])} ...): download it again"
+        )
+    if tokenizer.model_max_length > _NO_LIMIT:
+        tokenizer.model_max_length = _longest(config)
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    versions = {name: version(name) for name in ("bert-score", "transformers", "torch")}
+    return _Scorer(model, tokenizer, get_hash(encoder.model, layer, False, False, False, False), versions)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars, and without its report of the layers that were left out on purpose."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        with no_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _folder(model: str) -> Path:
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"encoder {printable(model)} is not on this machine: download it ('hf download {printable(model)}'), or name a folder with one"
+        ) from error
+
+
+def _longest(config: Any) -> int:
+    """Tokens that an encoder reads; RoBERTa's positions begin behind its padding."""
+    positions = int(config.max_position_embeddings)
+    padding = getattr(config, "pad_token_id", None) or 0
+    return positions - padding - 1 if "roberta" in str(getattr(config, "model_type", "")) else positions

@@ -1,0 +1,128 @@
+"""An evaluation's configuration: the section ``evaluation`` of a configuration file, checked."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from chiron.errors import InputError
+from chiron.evaluation.answers.family import Family
+from chiron.models.config import AnyModel, LocalModel, OfflineModel, Strict
+from chiron.models.config_file import ConfigFile, files_beside, nearest, read_config, validate
+from chiron.terminal import printable
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+
+
+class EvaluationTokens(Strict):
+    """The most tokens a reply may have, by role; a model's own ``max_tokens`` goes before these."""
+
+    model: PositiveInt | None = None
+    """``None``: the protocol's."""
+    intern: PositiveInt = 1024
+    judge: PositiveInt = 16
+    extractor: PositiveInt = 16
+
+
+class EvaluationConfig(Strict):
+    """How models are measured."""
+
+    protocol: str | None = None
+    """``None``: the benchmarks' usual one."""
+    judge: str | None = None
+    """Gives the verdicts of a protocol that wants one; else a column ``judge:NAME``."""
+    extractor: str | None = None
+    """Reads the option out of every reply too: a column ``extractor:NAME``."""
+    interns: list[str] = Field(default_factory=list)
+    """They go on from the model's own reasoning: the column ``mics_score``. Needs a judge."""
+    intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
+    temperature: Temperature | None = None
+    """``None``: 0, or 0.7 where several samples are drawn."""
+    seeds: PositiveInt = 1
+    seed: int = 0
+    """Of what is drawn here: partners of swapped images, orders of options."""
+    family: Family | None = None
+    """In which form the model answers; ``None``: told from every answer."""
+    image_side: Annotated[int, Field(ge=28)] = 1536
+    """Longest side in pixels of the images as models see them."""
+    max_images: PositiveInt | None = None
+    """What the model takes; an item with more is unusable."""
+    max_tokens: EvaluationTokens = EvaluationTokens()
+    prompts: dict[str, str] = Field(default_factory=dict)
+    """Files that replace prompts, by name; relative to the configuration file."""
+    budget_usd: PositiveFloat | None = None
+    in_flight: PositiveInt = 256
+    limit: NonNegativeInt | None = None
+    """Only the first so many items of each benchmark; a table says that it is a part."""
+
+    @model_validator(mode="after")
+    def _interns_need_a_judge(self) -> Self:
+        if self.interns and self.judge is None:
+            raise ValueError("interns need a judge, who says whether they came to the answer: name one with judge")
+        return self
+
+
+class EvaluationFile(ConfigFile):
+    """A whole configuration file, as an evaluation reads it."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _known_and_priced(self) -> Self:
+        named = self.named()
+        self.need_known([(f"evaluation.{role}", name) for role, name in named])
+        return self
+
+    def named(self) -> list[tuple[str, str]]:
+        """Every (role, model name) beside the model that is measured."""
+        chosen = self.evaluation
+        alone = [(role, name) for role, name in (("judge", chosen.judge), ("extractor", chosen.extractor)) if name is not None]
+        return [*alone, *(("interns", name) for name in chosen.interns)]
+
+    def model(self, name: str) -> AnyModel:
+        """The model that is measured.
+
+        Raises:
+            InputError: it is not under ``models``.
+        """
+        if name not in self.models:
+            raise InputError(f"model '{printable(name)}' is not under models{nearest(name, self.models)}")
+        return self.models[name]
+
+
+def load_evaluation(path: Path | str | None, model: str, **overrides: Any) -> EvaluationFile:
+    """Read and check a configuration file; ``overrides`` that are not ``None`` replace keys of ``evaluation``.
+
+    Without a file ``model`` may be ``offline:NAME`` or the folder of a checkpoint.
+
+    Raises:
+        InputError: with the place of the fault, and the nearest known key for one misspelt; or there is no such model.
+    """
+    data: dict[str, Any] = {"models": {model: _alone(model).model_dump()}} if path is None else read_config(path)
+    origin = Path(path) if path is not None else Path.cwd() / "none"
+    section = data.get("evaluation") or {}
+    if isinstance(section, dict):
+        changed = {key: value for key, value in overrides.items() if value is not None}
+        data = {**data, "evaluation": {**section, **changed}}
+    file = validate(EvaluationFile, data, origin=origin)
+    chosen = file.evaluation
+    if chosen.budget_usd is not None:
+        try:
+            file.need_prices({name: file.models[name] for name in (model, *(name for _, name in file.named())) if name in file.models})
+        except ValueError as error:
+            raise InputError(f"configuration {origin}: {error}") from None
+    files = files_beside(chosen.prompts, origin, "evaluation.prompts")
+    return file.model_copy(update={"evaluation": chosen.model_copy(update={"prompts": files})})
+
+
+def _alone(model: str) -> OfflineModel | LocalModel:
+    """A model that needs no configuration."""
+    kind, _, name = model.partition(":")
+    if kind == "offline" and name:
+        return OfflineModel(provider="offline", model=name)
+    if (Path(model) / "config.json").is_file():
+        return LocalModel(provider="local", path=str(Path(model).resolve()))
+    raise InputError(
+        f"model '{printable(model)}' is neither 'offline:NAME' nor the folder of a checkpoint: name a model of a configuration with"
+        " --config FILE ('chiron init' writes one)"
+    )

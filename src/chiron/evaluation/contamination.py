@@ -1,0 +1,263 @@
+"""What of a benchmark was trained on: its images and questions looked up among the rows of the training data."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
+from chiron.cases.likeness.hamming import Hashes, near_matches
+from chiron.cases.likeness.prints import DISTANCE, ImagePrint, print_image, print_images
+from chiron.cases.likeness.texts import TextIndex, normalised
+from chiron.evaluation.item import Item
+
+ROWS_SHOWN = 5
+"""Training rows named for each way in which an item is found; how many there are is counted."""
+NEAR_QUESTION = 0.7
+"""Shared shingles of all, from which on two questions are near: one word changed in twenty comes to this. Of such pairs 99 % are found."""
+_MARK = "<image>"
+_OPTION = re.compile(r"^[ \t]*(?:\(?[A-Ha-h][.):]|options?\b|(?:answer )?choices\b)", re.MULTILINE | re.IGNORECASE)
+
+
+class Likeness(StrEnum):
+    """In what an item is found."""
+
+    SAME_IMAGE = "same image"
+    """The same file, by SHA-256."""
+    NEAR_IMAGE = "near image"
+    """A perceptual hash a few bits away: another size, format or quality of the same picture, most likely."""
+    SAME_TEXT = "same question"
+    """Word for word after normalisation. ``What is seen here?`` means little; a whole vignette means much."""
+    NEAR_TEXT = "near question"
+    """Most shingles (runs of three words) are shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """What of a row of training data can be recognised."""
+
+    id: str
+    images: tuple[str, ...]
+    """Relative to the training data's image folder."""
+    asked: tuple[str, ...]
+    """What users say in it, a text a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """One item found in the training data in one way."""
+
+    item: str
+    likeness: Likeness
+    distance: float
+    """Of the nearest: bits of 64 for images, 1 less the Jaccard index for texts; 0 is the same."""
+    rows: tuple[str, ...]
+    """Ids of the nearest training rows, at most ``ROWS_SHOWN``."""
+    of_rows: int
+    """How many rows there are."""
+    detail: str
+    """The item's image, or its question."""
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """Everything that was found."""
+
+    rows: int
+    items: int
+    overlaps: tuple[Overlap, ...]
+    """In the order of the items."""
+    both: tuple[str, ...]
+    """Items of which one and the same training row has an image and the question: the answer was most likely seen."""
+    unreadable: tuple[str, ...]
+    """Images of either side that could not be looked at, and why: what they show may overlap too."""
+
+    def found(self, likeness: Likeness) -> int:
+        """Items found in this way."""
+        return len({overlap.item for overlap in self.overlaps if overlap.likeness == likeness})
+
+    @property
+    def touched(self) -> int:
+        """Items found in any way."""
+        return len({overlap.item for overlap in self.overlaps})
+
+
+def find_contamination(
+    rows: Iterable[TrainingRow],
+    row_images: ImageFolder,
+    items: Sequence[Item],
+    check: Callable[[str], ImageFile],
+    *,
+    distance: int = DISTANCE,
+    jaccard: float = NEAR_QUESTION,
+) -> Contamination:
+    """Look every item's images and question up among the training rows.
+
+    Args:
+        rows: of the training data.
+        row_images: where their images lie.
+        items: the benchmark's.
+        check: finds an image of the benchmark, unpacking it if need be; raises ``ImageProblem``.
+        distance: bits of 64 in which perceptual hashes may differ.
+        jaccard: shared shingles of all, from which on two questions are near.
+
+    Raises:
+        InputError: a package of the extra ``data`` is missing.
+        DiskError: there is no room for the index of texts.
+    """
+    kept = list(rows)
+    unreadable: list[str] = []
+    by_image = _image_overlaps(kept, row_images, items, check, distance, unreadable)
+    by_text = _text_overlaps(kept, items, jaccard)
+    overlaps: list[Overlap] = []
+    both: list[str] = []
+    for item in items:
+        seen, asked = by_image.get(item.id, []), by_text.get(item.id, [])
+        overlaps += [*_overlaps(item, seen), *_overlaps(item, asked)]
+        if {hit.row for hit in seen} & {hit.row for hit in asked}:
+            both.append(item.id)
+    return Contamination(len(kept), len(items), tuple(overlaps), tuple(both), tuple(unreadable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    row: int
+    name: str
+    """The row's id."""
+    distance: float
+    same: bool
+    is_image: bool
+    detail: str
+
+    @property
+    def likeness(self) -> Likeness:
+        if self.is_image:
+            return Likeness.SAME_IMAGE if self.same else Likeness.NEAR_IMAGE
+        return Likeness.SAME_TEXT if self.same else Likeness.NEAR_TEXT
+
+
+def _overlaps(item: Item, hits: Sequence[_Hit]) -> Iterator[Overlap]:
+    ways: defaultdict[tuple[Likeness, str], dict[str, float]] = defaultdict(dict)
+    counted: set[tuple[str, int]] = set()
+    for hit in sorted(hits, key=lambda h: (h.distance, h.row)):
+        # A row counts once, by what it is nearest in.
+        if (hit.detail, hit.row) not in counted:
+            counted.add((hit.detail, hit.row))
+            ways[hit.likeness, hit.detail][hit.name] = hit.distance
+    for (likeness, detail), found in ways.items():
+        yield Overlap(item.id, likeness, min(found.values()), tuple(found)[:ROWS_SHOWN], len(found), detail)
+
+
+def _image_overlaps(
+    rows: Sequence[TrainingRow],
+    folder: ImageFolder,
+    items: Sequence[Item],
+    check: Callable[[str], ImageFile],
+    distance: int,
+    unreadable: list[str],
+) -> dict[str, list[_Hit]]:
+    names = list(dict.fromkeys(name for row in rows for name in row.images))
+    rows_of: defaultdict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        for name in dict.fromkeys(row.images):
+            rows_of[name].append(number)
+    train: dict[str, ImagePrint] = {}
+    for name, taken in zip(names, print_images(folder, names), strict=True):
+        if isinstance(taken, ImagePrint):
+            train[name] = taken
+        else:
+            unreadable.append(f"training data: {taken}")
+    bench = _bench_prints(items, check, unreadable)
+    near = _near_images(train, bench, distance)
+    return {
+        item.id: [
+            _Hit(number, rows[number].id, bits, same, is_image=True, detail=image)
+            for image in dict.fromkeys(item.images)
+            for name, (bits, same) in near.get(image, {}).items()
+            for number in rows_of[name]
+        ]
+        for item in items
+    }
+
+
+def _bench_prints(items: Sequence[Item], check: Callable[[str], ImageFile], unreadable: list[str]) -> dict[str, ImagePrint]:
+    prints = {}
+    for name in dict.fromkeys(name for item in items for name in item.images):
+        try:
+            path = check(name).path
+            prints[name] = print_image(ImageFolder(path.parent), path.name)
+        except ImageProblem as problem:
+            unreadable.append(f"benchmark: {problem}")
+    return prints
+
+
+def _near_images(
+    train: Mapping[str, ImagePrint], bench: Mapping[str, ImagePrint], distance: int
+) -> dict[str, dict[str, tuple[float, bool]]]:
+    """For each image of the benchmark the training images like it: (bits, whether it is the same file)."""
+    by_file: defaultdict[str, list[str]] = defaultdict(list)
+    by_hash: defaultdict[int, list[str]] = defaultdict(list)
+    for name, taken in train.items():
+        by_file[taken.sha256].append(name)
+        if taken.phash is not None:
+            by_hash[taken.phash].append(name)
+    asked: defaultdict[int, list[str]] = defaultdict(list)
+    found: dict[str, dict[str, tuple[float, bool]]] = {}
+    for name, taken in bench.items():
+        found[name] = dict.fromkeys(by_file.get(taken.sha256, ()), (0.0, True))
+        if taken.phash is not None:
+            asked[taken.phash].append(name)
+    ours: Hashes = np.fromiter(asked, np.uint64, len(asked))
+    theirs: Hashes = np.fromiter(by_hash, np.uint64, len(by_hash))
+    for pairs in near_matches(ours, theirs, distance):
+        for i, j in pairs.tolist():
+            bits = (int(ours[i]) ^ int(theirs[j])).bit_count()
+            for name in asked[int(ours[i])]:
+                for other in by_hash[int(theirs[j])]:
+                    found[name].setdefault(other, (float(bits), False))
+    return found
+
+
+def _text_overlaps(rows: Sequence[TrainingRow], items: Sequence[Item], jaccard: float) -> dict[str, list[_Hit]]:
+    index = TextIndex()
+    try:
+        rows_of: defaultdict[int, dict[int, None]] = defaultdict(dict)
+        items_of: defaultdict[int, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            for text in dict.fromkeys(wording for asked in row.asked for wording in _wordings(asked)):
+                rows_of[index.add(text)][number] = None
+        for place, item in enumerate(items):
+            for text in dict.fromkeys((*_wordings(item.question), *_wordings("\n".join((item.question, *item.options))))):
+                items_of[index.add(text)].append(place)
+        hits: defaultdict[str, list[_Hit]] = defaultdict(list)
+
+        def note(known: int, asked: int, apart: float) -> None:
+            for place in items_of.get(asked, ()):
+                item = items[place]
+                detail = " ".join(item.question.split())
+                hits[item.id] += [
+                    _Hit(number, rows[number].id, apart, apart == 0, is_image=False, detail=detail) for number in rows_of.get(known, ())
+                ]
+
+        for same in [number for number in items_of if number in rows_of]:
+            note(same, same, 0.0)
+        for a, b, likeness in index.near(jaccard=jaccard):
+            # Of texts with the same shingles in another order the index is 1, and yet they are not the same.
+            apart = max(1 - likeness, 1e-6)
+            note(a, b, apart)
+            note(b, a, apart)
+        return hits
+    finally:
+        index.close()
+
+
+def _wordings(text: str) -> Iterator[str]:
+    """A question as it stands, and without what of options follows it; without image marks; none if it has no word."""
+    text = text.replace(_MARK, " ")
+    options = _OPTION.search(text)
+    for wording in (text, text[: options.start()] if options else ""):
+        if normalised(wording):
+            yield wording

@@ -1,0 +1,107 @@
+"""Controls: the same questions with something taken away or moved, to see what a score rests on."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+
+from PIL import Image
+
+from chiron.errors import InputError
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.rendering import MARK
+from chiron.models.config_file import nearest
+
+
+class Control(StrEnum):
+    """What is done to every item."""
+
+    NONE = "none"
+    NO_IMAGE = "no-image"
+    """The question alone."""
+    BLANK = "blank"
+    """A grey image of the same size in place of each."""
+    SWAP = "swap"
+    """The images of another item of the set, never of one of the same images."""
+    SHUFFLE_OPTIONS = "shuffle-options"
+    """The options in another order; with several seeds in as many."""
+
+
+def control_of(name: str) -> Control:
+    """The control of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return Control(name)
+    except ValueError:
+        raise InputError(f"no control is called '{name}'{nearest(name, list(Control))}; there are {', '.join(Control)}") from None
+
+
+def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:
+    """The items under a control, in their order. ``blank`` leaves them alone: it is the pictures that change.
+
+    Args:
+        items: of one benchmark, as they are shown.
+        control: which.
+        seed: of the evaluation.
+        draw: which of its seeds; another one is another order of options, and another partner.
+    """
+    if control == Control.NO_IMAGE:
+        return [replace(item, images=()) if isinstance(item, Item) else item for item in items]
+    if control == Control.SHUFFLE_OPTIONS:
+        return [_shuffled(item, f"{seed}:{draw}:{item.id}") if isinstance(item, Item) else item for item in items]
+    if control == Control.SWAP:
+        return _swapped(items, random.Random(f"{seed}:{draw}"))  # noqa: S311 - nothing secret hangs on it
+    return list(items)
+
+
+def grey(size: tuple[int, int], folder: Path, *, most: int) -> Path:
+    """A grey PNG of this size (width, height; no side longer than ``most`` pixels), written once."""
+    scale = min(1.0, most / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    path = folder / f"{width}x{height}.png"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{width}x{height}.{id(path)}.part"
+        Image.new("L", (width, height), 128).save(part, "PNG")
+        part.replace(path)
+    return path
+
+
+def _shuffled(item: Item, seed: str) -> Item:
+    if len(item.options) < 2 or item.gold is None:
+        return item
+    order = list(range(len(item.options)))
+    while order == sorted(order):
+        random.Random(seed).shuffle(order)  # noqa: S311 - nothing secret hangs on it
+        seed += "'"
+    # Images that options mark go where their options go.
+    before = len(item.images) - sum(option.count(MARK) for option in item.options)
+    own, at = [], before
+    for option in item.options:
+        own.append(item.images[at : at + option.count(MARK)] if before >= 0 else ())
+        at += option.count(MARK)
+    images = (*item.images[:before], *(name for n in order for name in own[n])) if before >= 0 else item.images
+    return replace(item, options=tuple(item.options[n] for n in order), gold=order.index(item.gold), images=images)
+
+
+def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item | BadItem]:
+    """A derangement of the sets of images: a ring through all of them, those of as many images beside each other."""
+    sets = sorted({item.images for item in items if isinstance(item, Item) and item.images})
+    dice.shuffle(sets)
+    ring = sorted(sets, key=len)
+    partner = {images: ring[(n + 1) % len(ring)] for n, images in enumerate(ring)}
+    return [_with_images(item, partner[item.images]) if isinstance(item, Item) and item.images else item for item in items]
+
+
+def _with_images(item: Item, images: tuple[str, ...]) -> Item | BadItem:
+    if images == item.images:
+        return BadItem(item.id, "the set has no other image to swap it with")
+    marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
+    if marks <= len(images):
+        return replace(item, images=images)
+    # Fewer images than marks: each stands where it can, and the last again where there is none left.
+    return replace(item, images=(*images, *[images[-1]] * (marks - len(images))))

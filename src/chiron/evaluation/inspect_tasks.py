@@ -1,0 +1,96 @@
+"""Every benchmark as a task of inspect_ai: ``inspect eval chiron/vqa_rad --model ... -T data=DIR``. Needs the extra ``inspect``.
+
+Found through the entry point ``inspect_ai``. Questions, prompts and the reading of answers are those of :mod:`chiron.evaluation`; asking,
+cache and logs are inspect's own. What needs a judge of ours is not offered: open questions are compared word for word.
+"""
+
+import base64
+import mimetypes
+from pathlib import Path
+from tempfile import mkdtemp
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
+from inspect_ai.solver import TaskState, generate
+
+from chiron.cases.images import ImageProblem
+from chiron.evaluation.benchmarks.benchmark import Benchmark
+from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.registry import benchmarks
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Protocol
+from chiron.evaluation.protocols.registry import protocol_of
+from chiron.models.call import Picture, Text
+
+_SIDE = 1536
+
+
+def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None = None) -> Task:
+    """A benchmark as a task.
+
+    Args:
+        benchmark: which one.
+        data: as ``--data``.
+        protocol: one without a judge; the benchmark's usual one, or ``exact`` where that wants a judge.
+
+    Raises:
+        InputError: the data are not there, or the protocol wants a judge.
+    """
+    usual = protocol_of(benchmark.protocol)
+    way = protocol_of(protocol) if protocol else usual if not usual.judged else protocol_of("exact")
+    loaded = load(benchmark, Path(data) if data else None, Path(mkdtemp(prefix="chiron-")))
+    items = {item.id: way.shown(item) if isinstance(item, Item) else item for item in way.select(loaded.items)}
+    prompts = EvaluationPrompts.load()
+    samples = [_sample(item, loaded, way, prompts.bare() if benchmark.bare else prompts) for item in items.values()]
+    return Task(dataset=MemoryDataset(samples, name=benchmark.name), solver=generate(), scorer=_by_rule(items, way), name=benchmark.name)
+
+
+def _sample(item: Item | BadItem, loaded: Loaded, protocol: Protocol, prompts: EvaluationPrompts) -> Sample:
+    """A bad item is a sample too, so that N stays what it is; nothing can be answered to it."""
+    if isinstance(item, BadItem):
+        return Sample(id=item.id, input=f"(not asked: {item.problem})", target="", metadata={"problem": item.problem})
+    try:
+        paths = {image.sha256: image.path for image in map(loaded.check, item.images)}
+        order = [loaded.check(name).sha256 for name in item.images]
+    except ImageProblem as problem:
+        return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
+    said = protocol.messages(item, tuple(Picture(sha256, _SIDE) for sha256 in order), prompts)
+    content: list[Content] = [
+        ContentText(text=part.text) if isinstance(part, Text) else ContentImage(image=_data_url(paths[part.sha256]))
+        for message in said
+        for part in message.parts
+    ]
+    return Sample(id=item.id, input=[ChatMessageUser(content=content)], target=item.answer, metadata=dict(item.labels))
+
+
+def _data_url(path: Path) -> str:
+    kind = mimetypes.guess_type(path.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+@scorer(metrics=[accuracy(), stderr()], name="chiron")
+def _by_rule(items: dict[str, Item | BadItem], protocol: Protocol) -> Scorer:
+    async def score(state: TaskState, target: Target) -> Score:
+        del target
+        item = items[str(state.sample_id)]
+        if isinstance(item, BadItem) or "problem" in state.metadata:
+            return Score(value=INCORRECT, explanation=str(state.metadata["problem"]))
+        finding = protocol.read(item, state.output.completion, None)
+        return Score(value=CORRECT if finding.right else INCORRECT, answer=finding.given, explanation=finding.rule)
+
+    return score
+
+
+def _task(benchmark: Benchmark) -> object:
+    def made(data: str | None = None, protocol: str | None = None) -> Task:
+        return task_of(benchmark, data, protocol)
+
+    made.__name__ = made.__qualname__ = benchmark.name
+    made.__doc__ = benchmark.title
+    return task(name=benchmark.name)(made)
+
+
+globals().update({name: _task(benchmark) for name, benchmark in benchmarks().items()})

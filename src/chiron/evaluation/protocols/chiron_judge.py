@@ -1,0 +1,48 @@
+"""``chiron_judge``: the published evaluation of Chiron-o1: a chain of thought, then a judge at temperature 0.9 whose any "yes" counts.
+
+Published figures leave a reply without "### The final answer is:" out of the count. Here such a reply is unparsed, and wrong; the figure
+without them stands beside it in ``results.json`` as ``published_accuracy``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from chiron.evaluation.answers.family import Family, Rule
+from chiron.evaluation.answers.open_answers import final_text
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Finding, Protocol, closed
+from chiron.evaluation.rendering import as_modalities, user_message, with_options
+from chiron.models.call import Message, Picture
+
+
+class ChironJudge(Protocol):
+    """Closed questions; of a benchmark that has none, all."""
+
+    name: ClassVar[str] = "chiron_judge"
+    words: ClassVar[str] = "a chain of thought, its final answer judged as published"
+    prompts: ClassVar[tuple[str, ...]] = ("chain", "published_judge")
+    judged: ClassVar[bool] = True
+    any_yes: ClassVar[bool] = True
+    max_tokens: ClassVar[int] = 2048
+
+    def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
+        """What the published tables count."""
+        chosen = tuple(item for item in items if isinstance(item, BadItem) or closed(item))
+        return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
+
+    def shown(self, item: Item) -> Item:
+        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` ..."""
+        item = with_options(item)
+        return replace(item, question=as_modalities(item.question, len(item.images)))
+
+    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """Steps and a final answer are asked for."""
+        return (user_message(prompts.own["chain"], item, pictures),)
+
+    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+        """The last final answer; what it means the judge says."""
+        del item  # the judge reads it
+        given = final_text(reply, family or Family.CHIRON)
+        return Finding(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)

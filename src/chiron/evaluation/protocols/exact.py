@@ -1,0 +1,26 @@
+"""``exact``: every question put as the search puts it to an intern, and the final answer compared word for word after normalisation."""
+
+from typing import ClassVar
+
+from chiron.evaluation.answers.family import Family
+from chiron.evaluation.item import Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, phrase
+from chiron.evaluation.rendering import as_case
+from chiron.models.call import Message, Picture
+
+
+class Exact(Protocol):
+    """For the miniature and for data whose answers are a few fixed words; a choice is read by rule."""
+
+    name: ClassVar[str] = "exact"
+    words: ClassVar[str] = "asked as an intern is, the same words after normalisation"
+    prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
+
+    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """As the search asks an intern from the beginning."""
+        return prompts.search.intern(as_case(item), pictures, ())
+
+    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+        """The final answer's words, or the option."""
+        return chosen(item, reply, family) if item.options else phrase(item, reply, family)

@@ -1,0 +1,34 @@
+"""``huatuo_closed``: closed questions only, zero-shot, a letter asked for, read by rule; HuatuoGPT-Vision's way."""
+
+from typing import ClassVar
+
+from chiron.evaluation.answers.family import Family
+from chiron.evaluation.item import Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, closed, phrase
+from chiron.evaluation.rendering import user_message, with_options
+from chiron.models.call import Message, Picture
+
+
+class HuatuoClosed(Protocol):
+    """A yes/no question is a choice of two; a closed one without options is asked for a phrase, right if it is the known one."""
+
+    name: ClassVar[str] = "huatuo_closed"
+    words: ClassVar[str] = "closed questions, a letter asked for, read by rule"
+    prompts: ClassVar[tuple[str, ...]] = ("choice", "short")
+
+    def takes(self, item: Item) -> bool:
+        """Closed questions."""
+        return closed(item)
+
+    def shown(self, item: Item) -> Item:
+        """A yes/no question as a choice."""
+        return with_options(item)
+
+    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """Question, options, and the demand for a letter."""
+        return (user_message(prompts.own["choice" if item.options else "short"], item, pictures),)
+
+    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+        """By rule."""
+        return chosen(item, reply, family) if item.options else phrase(item, reply, family)

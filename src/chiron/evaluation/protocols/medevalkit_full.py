@@ -1,0 +1,37 @@
+"""``medevalkit_full``: open and closed questions; closed ones read by rule, open ones compared by a judge."""
+
+from typing import ClassVar
+
+from chiron.evaluation.answers.family import Family, Rule
+from chiron.evaluation.answers.open_answers import final_text
+from chiron.evaluation.answers.yes_no import yes_no
+from chiron.evaluation.item import Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen
+from chiron.evaluation.rendering import user_message
+from chiron.models.call import Message, Picture
+
+
+class MedEvalKitFull(Protocol):
+    """All that a benchmark holds."""
+
+    name: ClassVar[str] = "medevalkit_full"
+    words: ClassVar[str] = "open and closed questions, closed ones read by rule, open ones judged"
+    prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
+    judged: ClassVar[bool] = True
+
+    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """A letter, a yes or no, or a phrase is asked for."""
+        name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
+        return (user_message(prompts.own[name], item, pictures),)
+
+    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+        """By rule, but for open questions."""
+        if item.options:
+            return chosen(item, reply, family)
+        if item.kind == "yes_no":
+            said = yes_no(reply, family=family)
+            given = None if said is None else "yes" if said else "no"
+            return Finding(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
+        given = final_text(reply, family)
+        return Finding(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)

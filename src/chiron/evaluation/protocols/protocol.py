@@ -1,0 +1,80 @@
+"""What a protocol decides."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from chiron.evaluation.answers.extraction import extract
+from chiron.evaluation.answers.family import Family, Rule
+from chiron.evaluation.answers.open_answers import exact_match, final_text
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.models.call import Message, Picture
+
+PARSER = 1
+"""Stands in every result file; raised whenever an answer is read otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was read out of a reply."""
+
+    given: str | None
+    """The answer; ``None`` is unparsed."""
+    rule: str
+    right: bool | None
+    """``None``: the judge has to say."""
+
+
+class Protocol(ABC):
+    """One way to ask and to count."""
+
+    name: ClassVar[str]
+    words: ClassVar[str]
+    """What it does, in a line."""
+    prompts: ClassVar[tuple[str, ...]]
+    """The texts that it uses; their hashes are part of a run's identity."""
+    judged: ClassVar[bool] = False
+    """Whether a verdict may need a judge."""
+    any_yes: ClassVar[bool] = False
+    """Whether the judge is asked as published: at temperature 0.9, a reply that contains "yes" anywhere being a yes."""
+    max_tokens: ClassVar[int] = 1024
+
+    def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
+        """The items that count. A bad one does: of what kind it would have been cannot be told."""
+        return tuple(item for item in items if isinstance(item, BadItem) or self.takes(item))
+
+    def takes(self, item: Item) -> bool:
+        """Whether a question of this kind is asked at all."""
+        return item.id != ""
+
+    def shown(self, item: Item) -> Item:
+        """The item as it is asked: for example a yes/no question with two options."""
+        return item
+
+    @abstractmethod
+    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """What the model is asked; ``item`` as :meth:`shown`."""
+
+    @abstractmethod
+    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+        """What it answered; ``item`` as it was asked."""
+
+
+def closed(item: Item) -> bool:
+    """A choice, a yes/no question, or what its source calls closed."""
+    return item.kind != "open" or item.labels.get("answer_type", "").upper() == "CLOSED"
+
+
+def chosen(item: Item, reply: str, family: Family | None) -> Finding:
+    """An option taken out of a reply by rule."""
+    found = extract(reply, item.options, family=family)
+    given = None if found.index is None else item.options[found.index]
+    return Finding(given, str(found.rule), found.index is not None and found.index == item.gold)
+
+
+def phrase(item: Item, reply: str, family: Family | None) -> Finding:
+    """The final answer's words, right if they are the known ones after normalisation."""
+    given = final_text(reply, family)
+    return Finding(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))

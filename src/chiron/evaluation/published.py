@@ -1,0 +1,80 @@
+"""Figures from other people's tables, to be set beside measured ones and never among them."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from chiron.errors import InputError
+from chiron.evaluation.tables.grid import EMPTY, Grid, cell
+from chiron.yaml_files import read_yaml
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Words = Annotated[str, Field(min_length=1)]
+
+
+class Published(BaseModel):
+    """One row of a published table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Words
+    """What was measured, which is not always what the table calls it."""
+    protocol: Words
+    """How it was counted."""
+    source: Words
+    values: Annotated[dict[str, Percent], Field(min_length=1)]
+    """Percent by benchmark."""
+    note: str = ""
+    """What a reader must know, a wrong name above all."""
+
+
+_ROWS = TypeAdapter(list[Published])
+
+
+def read_published(path: Path) -> list[Published]:
+    """The rows of a file such as ``published.yaml``.
+
+    Raises:
+        InputError: it cannot be read, or a row is none.
+    """
+    try:
+        return _ROWS.validate_python(read_yaml(path, "published figures"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"published figures {path}: {where}: {first['msg']}") from error
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """The rows that come with this package: those of the paper's tables whose model, benchmark and protocol are all known."""
+    with resources.as_file(resources.files("chiron.evaluation").joinpath("published.yaml")) as path:
+        return tuple(read_published(path))
+
+
+def published_grids(rows: Sequence[Published], benchmarks: Sequence[str] = ()) -> list[Grid]:
+    """One table a protocol; ``benchmarks`` come first, in their order."""
+    grids = []
+    for protocol in dict.fromkeys(row.protocol for row in rows):
+        of_it = [row for row in rows if row.protocol == protocol]
+        named = dict.fromkeys(name for row in of_it for name in row.values)
+        columns = [*(b for b in benchmarks if b in named), *(name for name in named if name not in benchmarks)]
+        body = tuple(
+            (row.model, tuple(cell(f"{row.values[name]:.1f}") if name in row.values else EMPTY for name in columns)) for row in of_it
+        )
+        notes = tuple(f"{row.model}: {row.source}.{f' {row.note}' if row.note else ''}" for row in of_it)
+        title = f"Published, not measured here: accuracy in percent, protocol {protocol}"
+        grids.append(
+            Grid(
+                title,
+                ("model", *columns),
+                body,
+                ("No interval and no test: the items' answers were not published.", *notes),
+                measured=False,
+            )
+        )
+    return grids

@@ -1,0 +1,146 @@
+"""The two files of an evaluation's directory: a line an item, and for every benchmark and control its figures and how it was made."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.loading import Loaded
+from chiron.evaluation.intervals import Share
+from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.protocols.protocol import PARSER
+from chiron.evaluation.record import ITEMS, RESULTS, ItemResult, Verdict, read_results
+from chiron.files import write_atomically
+
+VERSION = 1
+"""Of the form of ``results.json``."""
+_LIBRARIES = ("chiron-med", "numpy", "pillow", "torch", "transformers")
+_MOST_VALUES = 40
+"""A label with more values than this is a name, not a kind; no table is made of it."""
+
+Group = dict[str, Any]
+"""One benchmark under one control, as in ``results.json``."""
+
+
+def group_of(
+    loaded: Loaded, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
+) -> Group:
+    """The figures of one benchmark, and everything that another would need to make them again."""
+    left_out = Counter(item.kind for item in loaded.items if isinstance(item, Item)) - Counter(
+        i.kind for i in counted if isinstance(i, Item)
+    )
+    draws = sorted({line.seed for line in lines})
+    return {
+        "benchmark": loaded.name,
+        **settings,
+        "parser": PARSER,
+        "n": len(lines) // max(1, len(draws)),
+        "n_of_benchmark": len(counted),
+        "limit": limit,
+        "left_out": dict(left_out),
+        "data": {"fingerprint": loaded.fingerprint, "revision": loaded.revision, "images": str(loaded.images.resolve())},
+        "seeds": len(draws),
+        "by_seed": [share_of([line for line in lines if line.seed == draw]) for draw in draws],
+        **share_of(lines),
+        **_rates(lines),
+        "published_accuracy": _published(lines),
+        "scores": _scores(lines),
+        "by": _by_labels(lines),
+    }
+
+
+def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[Group]:
+    """Put new groups in the place of those of the same benchmark and control, keep the others, and write both files.
+
+    Raises:
+        InputError: what an earlier run wrote there cannot be read.
+        DiskError: the disk is full.
+    """
+    kept = [line for line in _earlier_lines(directory) if not any(_same(line, group) for group in new)]
+    groups = [
+        g for g in _earlier_groups(directory) if not any((g["benchmark"], g["control"]) == (n["benchmark"], n["control"]) for n in new)
+    ]
+    groups = [*groups, *new]
+    write_atomically(directory / ITEMS, (json.dumps(line.to_record(), ensure_ascii=False) + "\n" for line in (*kept, *lines)))
+    value = {"version": VERSION, **head, "libraries": libraries(), "groups": groups}
+    write_atomically(directory / RESULTS, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])
+    return groups
+
+
+def share_of(lines: Sequence[ItemResult]) -> dict[str, Any]:
+    """Right of all, with its interval."""
+    share = Share(sum(line.right for line in lines), len(lines))
+    return {"right": share.right, "of": share.of, "accuracy": share.value, "interval": list(share.interval)}
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what shapes a figure, as far as it is installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _rates(lines: Sequence[ItemResult]) -> dict[str, Any]:
+    counts = Counter(line.verdict for line in lines)
+    tally = {str(verdict): counts[verdict] for verdict in Verdict}
+    return {
+        "verdicts": tally,
+        "unparsed_rate": counts[Verdict.UNPARSED] / len(lines) if lines else 0.0,
+        "cut_off": sum(line.cut_off for line in lines),
+    }
+
+
+def _published(lines: Sequence[ItemResult]) -> float | None:
+    """Under ``chiron_judge`` what the published evaluation would print: replies without a final answer are left out of the count."""
+    if not lines or lines[0].protocol != "chiron_judge":
+        return None
+    counted = [line for line in lines if line.verdict in {Verdict.RIGHT, Verdict.WRONG}]
+    return fmean(line.right for line in counted) if counted else None
+
+
+def _scores(lines: Iterable[ItemResult]) -> dict[str, dict[str, float]]:
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for line in lines:
+        for name, value in line.scores.items():
+            if value is not None:
+                values[name].append(value)
+    return {name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}
+
+
+def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, Any]]:
+    """Figures by the value of each label; items without it stand under ``-``, so that the parts add up to the whole."""
+    names = dict.fromkeys(name for line in lines for name in line.labels)
+    tables = {}
+    for name in names:
+        parts: defaultdict[str, list[ItemResult]] = defaultdict(list)
+        for line in lines:
+            parts[line.labels.get(name, "-")].append(line)
+        if len(parts) <= _MOST_VALUES:
+            tables[name] = {value: share_of(part) for value, part in sorted(parts.items())}
+    return tables
+
+
+def _same(line: ItemResult, group: Group) -> bool:
+    return (line.benchmark, line.control) == (group["benchmark"], group["control"])
+
+
+def _earlier_lines(directory: Path) -> Iterable[ItemResult]:
+    return read_results(directory / ITEMS) if (directory / ITEMS).is_file() else ()
+
+
+def _earlier_groups(directory: Path) -> list[Group]:
+    try:
+        value = json.loads((directory / RESULTS).read_text("utf-8"))
+        return [group for group in value["groups"] if group["benchmark"] and group["control"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{directory / RESULTS} cannot be read ({error}): move it away and run every evaluation of it again") from error

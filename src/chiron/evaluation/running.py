@@ -1,0 +1,279 @@
+"""An evaluation: benchmarks loaded, all checked before a call is paid for, every item asked through one session, two files written."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chiron.cases.textbook import read_textbook
+from chiron.errors import InputError
+from chiron.evaluation.asking import Asker, Column, Manner, Unit
+from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.registry import benchmark_of
+from chiron.evaluation.config import EvaluationFile
+from chiron.evaluation.controls import Control, varied
+from chiron.evaluation.item import Item
+from chiron.evaluation.judging import ExtractorColumn, JudgeColumn, Judging
+from chiron.evaluation.mics_score import MicsColumn
+from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.protocols.protocol import Protocol
+from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.record import ItemResult, Verdict
+from chiron.evaluation.results import Group, group_of, merge
+from chiron.mics.team import Policy, Seat, Team
+from chiron.models.assembly import build_endpoints
+from chiron.models.call import Ask
+from chiron.models.config import OpenAIModel, max_tokens_of
+from chiron.models.desk import Endpoint
+from chiron.models.directory import WorkDirectory
+from chiron.models.offline.catalogue import Catalogue
+from chiron.models.pictures import PictureStore
+from chiron.models.progress import Progress
+from chiron.models.session import Pending, Session, SessionSummary
+
+SAMPLING = 0.7
+"""The temperature of several samples, unless one is named."""
+
+
+@dataclass
+class EvaluationProgress(Progress):
+    """Counters of an evaluation."""
+
+    unit: str = "items"
+
+    def figure(self) -> str:
+        """The share of right answers so far."""
+        asked = self.done - self.outcomes[Verdict.PENDING]
+        return f"right {self.outcomes[Verdict.RIGHT] / asked:.1%}" if asked > 0 else ""
+
+
+@dataclass(frozen=True)
+class EvaluationSummary(SessionSummary):
+    """How an evaluation ended."""
+
+    groups: tuple[Group, ...] = ()
+    """A benchmark under a control each; those of earlier runs in this directory too."""
+
+
+@dataclass
+class Evaluation:
+    """One evaluation, ready to be executed."""
+
+    session: Session
+    asker: Asker
+    loaded: tuple[Loaded, ...]
+    control: Control
+    draws: int
+    seed: int
+    limit: int | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What every group of ``results.json`` says of how it was made."""
+    watch: Callable[[int], None] = lambda _: None
+    """Called with the number of items done so far."""
+
+    @property
+    def units(self) -> Iterator[Unit]:
+        """Every item as often as it is asked, benchmark by benchmark."""
+        protocol = self.asker.manner.protocol
+        for benchmark in self.loaded:
+            items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
+            for draw in range(self.draws):
+                for item in varied(items, self.control, seed=self.seed, draw=draw)[: self.limit]:
+                    yield Unit(benchmark, item, self.control, draw)
+
+    def counted(self, benchmark: Loaded) -> Sequence[Any]:
+        """The items of a benchmark that the protocol counts."""
+        return self.asker.manner.protocol.select(benchmark.items)
+
+    async def execute(self) -> EvaluationSummary:
+        """Ask what the ledger does not know, then write ``items.jsonl`` and ``results.json``.
+
+        Raises:
+            InputError: the directory is in use, or of another model or protocol.
+            DiskError: the files cannot be written.
+        """
+        groups: list[Group] = []
+
+        async def job(session: Session) -> None:
+            lines = [line async for line in self._lines(session)]
+            if session.desk is not None:
+                for loaded in self.loaded:
+                    for note in loaded.notes:
+                        session.desk.note(note, note)
+            groups.extend(await asyncio.to_thread(self._write, lines))
+
+        session = self.session
+        session.progress.total = sum(min(len(self.counted(b)), self.limit or len(b.items)) for b in self.loaded) * self.draws
+        summary = await session.execute(job)
+        return EvaluationSummary(**vars(summary), groups=tuple(groups))
+
+    async def _lines(self, session: Session) -> Any:
+        async def work(unit: Unit, ask: Ask) -> ItemResult:
+            assert session.desk is not None  # noqa: S101 - set before any job begins
+            return await self.asker(unit, ask, session.desk)
+
+        async for unit, result in session.over(self.units, work):
+            line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
+            session.progress.outcomes[line.verdict] += 1
+            self.watch(session.progress.done)
+            yield line
+
+    def _settings(self, loaded: Loaded) -> dict[str, Any]:
+        manner = self.asker.manner
+        prompts = manner.prompts.bare() if loaded.bare else manner.prompts
+        return {**self.settings, "protocol": manner.protocol.name, "prompts": prompts.hashes(manner.protocol.prompts)}
+
+    def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
+        by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
+        new = [
+            group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded
+        ]
+        head = {**self.session.about, "identity": self.session.identity}
+        return merge(self.session.directory.path, new, lines, head)
+
+
+def prepare_evaluation(
+    model: str,
+    benchmarks: Sequence[str],
+    run: Path | str,
+    config: EvaluationFile,
+    *,
+    data: Path | str | None = None,
+    control: Control = Control.NONE,
+) -> Evaluation:
+    """An evaluation, ready to be executed: everything checked that can be checked before a call is paid for.
+
+    Args:
+        model: the name of the model under ``models`` of the configuration.
+        benchmarks: names; ``chiron eval --list`` shows them.
+        run: the run directory of this model and protocol, made or gone on with.
+        config: from :func:`chiron.evaluation.config.load_evaluation`.
+        data: the folder with the files as downloaded; ``None`` fetches them from the hub.
+        control: what is done to every item.
+
+    Raises:
+        InputError: a name is unknown, data, keys or prompts are missing.
+    """
+    if not benchmarks:
+        raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
+    known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
+    usual = {benchmark.protocol for benchmark in known}
+    if config.evaluation.protocol is None and len(usual) > 1:
+        raise InputError(
+            f"these benchmarks are usually asked by different protocols ({', '.join(sorted(usual))}): name one with --protocol"
+        )
+    protocol = protocol_of(config.evaluation.protocol or usual.pop())
+    folder = Path(data) if data is not None else None
+    loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
+    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder)
+
+
+def evaluation_of(
+    model: str,
+    loaded: Sequence[Loaded],
+    protocol: Protocol,
+    run: Path,
+    config: EvaluationFile,
+    *,
+    control: Control = Control.NONE,
+    textbook: Path | None = None,
+    prompts: EvaluationPrompts | None = None,
+) -> Evaluation:
+    """The same of benchmarks that are loaded already, in other ``prompts`` than the configuration's if any are given.
+
+    Raises:
+        InputError: keys, prompts or a judge are missing.
+    """
+    chosen = config.evaluation
+    if protocol.judged and chosen.judge is None:
+        raise InputError(f"the protocol {protocol.name} needs a judge: name one with --judge NAME (a model under models)")
+    taking = {name: config.models[name] for _, name in config.named()} | {model: config.model(model)}
+    prompts = prompts or EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
+    pictures = PictureStore()
+
+    def catalogue() -> Catalogue:
+        entries = read_textbook(textbook / "textbook.jsonl") if textbook is not None else ()
+        return Catalogue.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
+
+    endpoints = build_endpoints(taking, pictures=pictures, catalogue=catalogue)
+    seats = _Seats(config, endpoints, protocol)
+    draws = chosen.seeds
+    temperature = chosen.temperature
+    if temperature is None:
+        temperature = SAMPLING if draws > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
+    if draws > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
+        raise InputError("several seeds at temperature 0 are one answer told several times: set a temperature above 0")
+    manner = Manner(seats.of(model, "model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    judging = Judging(seats.of(chosen.judge, "judge"), prompts, protocol.any_yes) if chosen.judge is not None and protocol.judged else None
+    encode = isinstance(config.model(model), OpenAIModel)
+    asker = Asker(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts), encode)
+    identity = {
+        "model": [manner.model.identity, manner.model.max_tokens],
+        "protocol": protocol.name,
+        "prompts": prompts.hashes(protocol.prompts),
+        "temperature": temperature,
+        "image_side": chosen.image_side,
+        "max_images": chosen.max_images,
+        "seed": chosen.seed,
+        "judge": None if judging is None else [judging.seat.name, judging.seat.identity, judging.seat.max_tokens],
+    }
+    about = {"model": model, "configuration": config.model_dump(mode="json")}
+    session = Session(WorkDirectory(run), identity, about, endpoints, chosen.budget_usd, chosen.in_flight, EvaluationProgress())
+    notes = seats.notes(draws, temperature, chosen.temperature)
+    loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
+    settings = {
+        "judge": None if judging is None else judging.seat.name,
+        "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
+        "family": None if chosen.family is None else str(chosen.family),
+        "seed": chosen.seed,
+        "control": str(control),
+    }
+    return Evaluation(session, asker, loaded, control, draws, chosen.seed, chosen.limit, settings)
+
+
+@dataclass(frozen=True)
+class _Seats:
+    """Who takes part."""
+
+    config: EvaluationFile
+    endpoints: dict[str, Endpoint]
+    protocol: Protocol
+
+    def of(self, name: str, role: str) -> Seat:
+        limit = getattr(self.config.evaluation.max_tokens, role) or self.protocol.max_tokens
+        return Seat(name, self.endpoints[name].provider.identity, max_tokens_of(self.config.models[name], limit))
+
+    def columns(self, prompts: EvaluationPrompts) -> tuple[Column, ...]:
+        chosen = self.config.evaluation
+        columns: list[Column] = []
+        if chosen.extractor is not None:
+            columns.append(ExtractorColumn(self.of(chosen.extractor, "extractor"), prompts))
+        if chosen.judge is not None:
+            judge = self.of(chosen.judge, "judge")
+            if not self.protocol.judged:
+                columns.append(JudgeColumn(Judging(judge, prompts)))
+            if chosen.interns:
+                team = Team((), tuple(self.of(name, "intern") for name in chosen.interns), judge)
+                policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
+                columns.append(MicsColumn(team, policy, prompts))
+        return tuple(columns)
+
+    @staticmethod
+    def notes(draws: int, temperature: float, wanted: float | None) -> tuple[str, ...]:
+        if draws > 1 and temperature > 0 and wanted is None:
+            return (f"{draws} samples are drawn at temperature {temperature:g}: name another with --temperature",)
+        return ()
+
+
+async def evaluate_async(
+    model: str,
+    benchmarks: Sequence[str],
+    run: Path | str,
+    config: EvaluationFile,
+    *,
+    data: Path | str | None = None,
+    control: Control = Control.NONE,
+) -> EvaluationSummary:
+    """As :func:`evaluate`, to be awaited."""
+    return await prepare_evaluation(model, benchmarks, run, config, data=data, control=control).execute()

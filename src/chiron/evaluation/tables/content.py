@@ -1,0 +1,211 @@
+"""What the tables of a comparison say."""
+
+from collections.abc import Iterator, Sequence
+
+from chiron.errors import InputError
+from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled
+from chiron.evaluation.figures import Accuracy, accuracy, by_label
+from chiron.evaluation.intervals import Share
+from chiron.evaluation.statistics.repeats import Consistency
+from chiron.evaluation.tables import wording
+from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
+
+PUBLISHED_PROTOCOL = "chiron_judge"
+"""Whose own script leaves unparsed answers out of the count."""
+
+
+def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
+    """The tables of one protocol: accuracy, then controls, other metrics, and accuracy by label, where there are any.
+
+    Raises:
+        InputError: no item has the label; names those that there are.
+    """
+    found = [_accuracy(comparison)] if comparison.cells else []
+    if comparison.controls:
+        found.append(_controls(comparison))
+    if any(c.scores for c in comparison.cells.values()):
+        found.append(_scores(comparison))
+    if label is not None:
+        found += _labels(comparison, label)
+    return found
+
+
+def _accuracy(c: Comparison) -> Grid:
+    sizes = {b: _sizes([c.cells[m, b].accuracy for m in c.models if (m, b) in c.cells]) for b in c.benchmarks}
+    measured = [b for b in c.benchmarks if sizes[b]]
+    head = ("model", *(f"{b} (N {sizes[b][0]:,})" if len(sizes[b]) == 1 else b for b in measured))
+    rows = tuple(
+        (m, tuple(_real(c.cells[m, b], c.protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
+        for m in c.models
+        if any((m, b) in c.cells for b in measured)
+    )
+    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c)))
+
+
+def _sizes(measured: Sequence[Accuracy]) -> list[int]:
+    return sorted({a.items for a in measured})
+
+
+def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
+    a, against = compared.accuracy, compared.against
+    stars = wording.mark(against.adjusted) if against else ""
+    reference = " (ref)" if compared.is_reference else ""
+    return cell(
+        f"{wording.with_interval(a.share)}{stars}{reference}",
+        "" if alone else f"N {a.items:,}",
+        *wording.doubts(a),
+        _seeds(a),
+        _left_out(a.missing_left_out) if protocol == PUBLISHED_PROTOCOL else "",
+        _to_reference(against) if against else "",
+        strong=compared.is_reference,
+    )
+
+
+def _to_reference(against: Against) -> str:
+    if against.difference is None or against.adjusted is None:
+        return f"not tested: {against.problem}"
+    return f"to ref {wording.difference_with_interval(against.difference)}, {wording.p_value(against.adjusted)}"
+
+
+def _seeds(a: Accuracy) -> str:
+    s = a.seeds
+    if s is None or s.sd is None:
+        return ""
+    return f"{s.seeds} seeds: sd {wording.percent(s.sd)}, {wording.percent(s.low)} to {wording.percent(s.high)}"
+
+
+def _left_out(share: Share) -> str:
+    return f"as published (missing left out): {wording.percent(share.value)} of {share.of:,}"
+
+
+def _accuracy_notes(c: Comparison) -> Iterator[str]:
+    methods = {cell.accuracy.share.method for cell in c.cells.values()}
+    if "Wilson" in methods:
+        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
+    if "bootstrap" in methods:
+        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
+    if c.tests:
+        against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
+        tests = "1 test" if c.tests == 1 else f"{c.tests} tests"
+        yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: McNemar's exact test on the same items {against}, Holm's correction for {tests}."
+        if c.reference is None:
+            yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
+        if "bootstrap" in methods:
+            yield "McNemar's test takes items as independent; the differences' intervals draw images."
+    if any(x.accuracy.seeds for x in c.cells.values()):
+        yield "Where there are seeds, the figure is their mean, and the test is of the first."
+    if c.protocol == PUBLISHED_PROTOCOL:
+        yield "The figure counts an answer that is missing as wrong; below it, as published, with the missing left out of the count."
+    yield from _made(c)
+    if c.reference and any((c.reference, b) not in c.cells for b in c.benchmarks):
+        yield f"{c.reference} was not asked everything: where it was not, nothing is tested."
+    pending = sum(x.accuracy.pending for x in c.cells.values())
+    if pending:
+        yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
+
+
+def _made(c: Comparison) -> Iterator[str]:
+    """Whose verdicts they are, and what of a benchmark was asked."""
+    judges = {m: name for (m, _), x in c.cells.items() if (name := x.arm.making.judge)}
+    if len(set(judges.values())) == 1:
+        yield f"Judge: {next(iter(judges.values()))}."
+    elif judges:
+        yield f"Judges differ, so figures do too: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
+    for (model, benchmark), x in c.cells.items():
+        made = x.arm.making
+        if made.limit is not None and made.whole is not None and x.accuracy.items < made.whole:
+            yield f"{model}, {benchmark}: a part, the first {x.accuracy.items:,} of {made.whole:,} items."
+
+
+def _controls(c: Comparison) -> Grid:
+    benchmarks = [b for b in c.benchmarks if any(key[2] == b for key in c.controls)]
+    names = list(dict.fromkeys((m, control) for m, control, _ in c.controls))
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for model in c.models:
+        of_model = [control for m, control in names if m == model]
+        if of_model:
+            rows.append((model, tuple(_beside(c, model, b) for b in benchmarks)))
+            rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
+    notes = [
+        "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
+        "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
+    ]
+    if any(x.consistency for x in c.controls.values()):
+        notes.append(
+            "Same answer: share of items with one and the same answer in every order of the options, the published order included."
+        )
+    pending = sum(x.accuracy.pending for x in c.controls.values())
+    if pending:
+        notes.append(f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures.")
+    return Grid(f"Controls, accuracy in percent, protocol {c.protocol}", ("model, control", *benchmarks), tuple(rows), tuple(notes))
+
+
+def _beside(c: Comparison, model: str, benchmark: str) -> Cell:
+    real = c.cells.get((model, benchmark))
+    if real is None:
+        return EMPTY
+    a = real.accuracy
+    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a), strong=True)
+
+
+def _controlled(x: Controlled | None) -> Cell:
+    if x is None:
+        return EMPTY
+    same = x.consistency
+    return cell(
+        wording.with_interval(x.accuracy.share),
+        f"to real run {wording.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
+        f"N {x.accuracy.items:,}",
+        *wording.doubts(x.accuracy),
+        _same_answer(same) if same is not None and same.items else "",
+    )
+
+
+def _same_answer(c: Consistency) -> str:
+    return f"same answer {wording.percent(c.always_same / c.items)} %, right in all orders {wording.percent(c.always_right / c.items)} %"
+
+
+def _scores(c: Comparison) -> Grid:
+    benchmarks = [b for b in c.benchmarks if any(x.scores for (_, of), x in c.cells.items() if of == b)]
+    names = list(dict.fromkeys(name for x in c.cells.values() for name in x.scores))
+    rows = tuple(
+        (f"{model}, {name}", tuple(_score(c.cells.get((model, b)), name) for b in benchmarks))
+        for name in names
+        for model in c.models
+        if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
+    )
+    notes = (
+        "Mean over the answers that have it (n), with the 95 % interval of a bootstrap over images.",
+        "judge:NAME is that judge's share of yes.",
+    )
+    return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, notes)
+
+
+def _score(compared: Compared | None, name: str) -> Cell:
+    figure = compared.scores.get(name) if compared else None
+    if figure is None or compared is None:
+        return EMPTY
+    return cell(wording.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}")
+
+
+def _labels(c: Comparison, label: str) -> Iterator[Grid]:
+    known = {name for x in c.cells.values() for r in x.arm.results for name in r.labels}
+    if label not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise InputError(f"--by {label}: no item under protocol {c.protocol} has this label (there are: {there})")
+    for benchmark in c.benchmarks:
+        rows = {m: c.cells[m, benchmark].arm for m in c.models if (m, benchmark) in c.cells}
+        split = {m: by_label(arm.results, label) for m, arm in rows.items()}
+        values = list(dict.fromkeys(value for parts in split.values() for value in parts))
+        if values and values != ["(none)"]:
+            yield Grid(
+                f"Accuracy in percent on {benchmark} by {label}, protocol {c.protocol}",
+                ("model", *values),
+                tuple((m, tuple(_part(accuracy(parts[v])) if v in parts else EMPTY for v in values)) for m, parts in split.items()),
+                ("Brackets: 95 % interval. Nothing is tested here: with so many parts some differ by chance.",),
+            )
+
+
+def _part(a: Accuracy) -> Cell:
+    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a))

@@ -1,0 +1,65 @@
+"""How figures are written in tables: percent with one decimal, true minus signs."""
+
+from chiron.evaluation.figures import Accuracy, Figure
+
+_MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+
+
+def percent(share: float) -> str:
+    """``62.5``."""
+    return f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: ``+3.1``, with a true minus sign."""
+    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def with_interval(figure: Figure) -> str:
+    """``62.5 [55.1, 69.2]``."""
+    if figure.interval is None:
+        return f"{percent(figure.value)} [no interval]"
+    low, high = figure.interval
+    return f"{percent(figure.value)} [{percent(low)}, {percent(high)}]"
+
+
+def difference_with_interval(figure: Figure) -> str:
+    """``-22.4 [-27.0, -17.8]``."""
+    if figure.interval is None:
+        return f"{points(figure.value)} [no interval]"
+    low, high = figure.interval
+    return f"{points(figure.value)} [{points(low)}, {points(high)}]"
+
+
+def score_with_interval(figure: Figure) -> str:
+    """``0.612 [0.580, 0.641]``: scores are no shares of answers, so they are not in percent."""
+    if figure.interval is None:
+        return _minus(f"{figure.value:.3f} [no interval]")
+    return _minus(f"{figure.value:.3f} [{figure.interval[0]:.3f}, {figure.interval[1]:.3f}]")
+
+
+def mark(p: float | None) -> str:
+    """Stars of an adjusted p-value."""
+    return next((stars for level, stars in _MARKS if p is not None and p < level), "")
+
+
+def p_value(p: float) -> str:
+    """``p 0.034``; very small ones only as such."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def doubts(accuracy: Accuracy) -> tuple[str, ...]:
+    """What of the items came to no answer: the unparsed share always, the others where there are any."""
+    return tuple(
+        line
+        for line in (
+            f"unparsed {percent(accuracy.unparsed_share)} %",
+            f"{accuracy.unusable} unusable" if accuracy.unusable else "",
+            f"{accuracy.pending} pending" if accuracy.pending else "",
+        )
+        if line
+    )
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

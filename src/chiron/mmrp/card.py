@@ -1,0 +1,106 @@
+"""The dataset card: what the release holds, where it is from, what was checked, how to load it."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from chiron import __version__
+from chiron.files import write_atomically
+from chiron.mmrp.checking import CheckReport
+from chiron.mmrp.checks.registry import CHECKS
+from chiron.mmrp.coverage_map import axes
+from chiron.mmrp.row import PARTS
+from chiron.mmrp.splits import SPLITS
+
+if TYPE_CHECKING:
+    from chiron.mmrp.release import Released
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+
+
+def write_card(
+    folder: Path,
+    released: "Released",
+    report: CheckReport,
+    *,
+    licence: str | None = None,
+    modalities: Sequence[str] = (),
+    body_systems: Sequence[str] = (),
+) -> None:
+    """Write ``README.md`` and ``recipe.yaml`` into a release.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    # Markdown is no HTML: what others wrote is escaped by ``cell``, which knows what Markdown obeys.
+    env = Environment(  # noqa: S701 - likewise
+        loader=PackageLoader("chiron.mmrp", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    env.filters["cell"] = cell
+    counts = Counter(released.cells)
+    rows, columns = axes(counts, modalities, body_systems)
+    page = env.get_template("card.md.jinja").render(
+        front=yaml.safe_dump(_front(released, licence), sort_keys=False, allow_unicode=True),
+        released=released,
+        total=sum(released.rows.values()),
+        parts=[part for part in PARTS if any((part, split) in released.rows for split in SPLITS)],
+        splits=SPLITS,
+        map_rows=rows,
+        map_columns=columns,
+        counts=counts,
+        report=report,
+        checks=CHECKS,
+        version=__version__,
+    )
+    write_atomically(folder / "README.md", [page])
+    stages = [part for part in PARTS if (part, "train") in released.rows]
+    write_atomically(folder / "recipe.yaml", [recipe(stages)])
+
+
+def recipe(stages: Sequence[str]) -> str:
+    """A recipe for ``chiron train`` with a stage for each part that has training rows; settings as the paper's 2B model had them."""
+    head = resources.files("chiron.mmrp").joinpath("recipe_head.yaml").read_text("utf-8")
+    lines = [
+        f"  - {{name: {part}, data: train/{part}.jsonl, epochs: 1, batch: {{rows: 64}}, learning_rate: 4.0e-5, warmup: 0.03}}\n"
+        for part in stages
+    ]
+    return head + "".join(lines)
+
+
+def cell(text: object) -> str:
+    """Text of others within a line of Markdown: no markup, no link, no second line, not endless."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    short = plain if len(plain) <= 120 else plain[:117] + "..."
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", short)
+
+
+def _front(released: "Released", licence: str | None) -> dict[str, Any]:
+    total = sum(released.rows.values())
+    stated = licence or (next(iter(released.licences)) if len(released.licences) == 1 else None)
+    front: dict[str, Any] = {
+        "pretty_name": "MMRP",
+        "license": stated if stated and re.fullmatch(r"[a-z0-9.\-]{2,40}", stated) else "other",
+        "language": ["en"],
+        "task_categories": ["visual-question-answering", "image-text-to-text", "question-answering"],
+        "tags": ["medical", "reasoning", "chain-of-thought"],
+        "size_categories": [next((name for most, name in _SIZES if total < most), "n>10M")],
+    }
+    if front["license"] == "other" and stated and stated != "not stated":
+        front["license_name"] = cell(stated)
+    everything = [
+        {"split": split, "path": [f"data/{part}/{split}-*.parquet" for part in PARTS if (part, split) in released.rows]}
+        for split in SPLITS
+        if any((part, split) in released.rows for part in PARTS)
+    ]
+    front["configs"] = [{"config_name": "all", "default": True, "data_files": everything}]
+    for part in PARTS:
+        files = [{"split": s, "path": f"data/{part}/{s}-*.parquet"} for s in SPLITS if (part, s) in released.rows]
+        if files:
+            front["configs"].append({"config_name": part, "data_files": files})
+    return front

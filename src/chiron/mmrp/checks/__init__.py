@@ -1,0 +1,1 @@
+"""What is looked for before a dataset leaves the house; a file a check."""

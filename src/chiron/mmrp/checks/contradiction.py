@@ -1,0 +1,196 @@
+"""Reasoning against the findings: the other side, another size, another number, of the same thing.
+
+Made to be believed when it speaks: it does so only if the findings say one thing of a noun, the reasoning says another of the same noun,
+and neither says both. What is denied, normal, compared ("larger than 3 cm") or of the other side for contrast is passed over.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.row import MmrpRow
+
+_Said = TypeVar("_Said")
+
+_PAIRED: Final = frozenset(
+    """
+    lung lobe kidney breast ovary testis adrenal orbit eye ear hemisphere hemithorax femur tibia fibula humerus radius ulna clavicle scapula
+    shoulder elbow wrist hand hip knee ankle foot leg arm forearm thigh calf temporal frontal parietal occipital ventricle atrium cerebellum
+    thalamus ureter tonsil carotid hilum pleura iliac renal maxillary parotid axilla groin buttock flank cheek mandible acetabulum sinus
+    """.split()
+)
+_LESIONS: Final = frozenset(
+    """
+    mass nodule lesion cyst tumor stone calculus fracture aneurysm abscess polyp collection effusion hematoma node metastasis opacity
+    calcification fibroid thrombus hernia diverticulum ulcer plaque lipoma meningioma hemangioma adenoma carcinoma pseudocyst defect
+    infarct hemorrhage pneumothorax consolidation foreign_body
+    """.split()
+)
+_ONE_FORM: Final = {
+    "tumour": "tumor",
+    "haematoma": "hematoma",
+    "haemorrhage": "hemorrhage",
+    "haemangioma": "hemangioma",
+    "hemispheres": "hemisphere",
+    "masses": "mass",
+    "opacities": "opacity",
+    "calculi": "calculus",
+    "metastases": "metastasis",
+    "diverticula": "diverticulum",
+    "thrombi": "thrombus",
+    "ovaries": "ovary",
+    "testes": "testis",
+    "testicle": "testis",
+    "abscesses": "abscess",
+    "biopsies": "biopsy",
+    "feet": "foot",
+    "lymphadenopathy": "node",
+}
+_NUMBERS: Final = {
+    "single": 1,
+    "solitary": 1,
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+}
+_MILLIMETRES: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
+
+_CLAUSE = re.compile(
+    r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b", re.IGNORECASE
+)
+_DENIED = re.compile(
+    r"\b(?:no|not|without|absent|absence|negative|denies|denied|excludes?|excluded|normal|unremarkable|intact|preserved|clear|"
+    r"rather than|instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|would|could|typical(?:ly)?|usual(?:ly)?)\b",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]+|\d+", re.UNICODE)
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_UNIT = r"(?:mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b"
+_SIZE = re.compile(
+    rf"(?P<numbers>{_NUMBER}(?:\s*(?:mm|cm)?\s*(?:x|\N{{MULTIPLICATION SIGN}}|by)\s*{_NUMBER}){{0,2}})\s*-?\s*(?P<unit>{_UNIT})",
+    re.IGNORECASE,
+)
+_COMPARED = re.compile(
+    r"(?:\b(?:than|over|under|above|below|least|most|exceed\w*|threshold|cut-?off|up\s+to|within|from|every|per)|[<>\u2264\u2265~])[^\d]{0,12}$",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(rf"{_NUMBER}\s*(?:-|\u2013|to)\s*$")
+
+
+def look(row: MmrpRow) -> Iterator[Finding]:
+    """Contradictions between a row's reasoning and its case's findings."""
+    if not row.findings or not row.reasoning:
+        return
+    found, reasoned = "\n".join(row.findings), row.reasoning
+    for noun, (theirs, ours) in _both(_sides(found), _sides(reasoned)):
+        if len(theirs) == len(ours) == 1 and theirs != ours:
+            yield Finding("contradiction", row.id, f"side: the findings have the {_one(theirs)} {noun}, the reasoning the {_one(ours)}")
+    for noun, (seen, said) in _both(_sizes(found), _sizes(reasoned)):
+        if not any(_near(a, b) for a in seen for b in said):
+            yield Finding(
+                "contradiction", row.id, f"size: the findings measure the {noun} at {_listed(seen)} mm, the reasoning {_listed(said)}"
+            )
+    for noun, (counted, told) in _both(_counts(found), _counts(reasoned)):
+        if len(counted) == len(told) == 1 and counted != told:
+            yield Finding("contradiction", row.id, f"number: {_one(counted)} {noun} in the findings, {_one(told)} in the reasoning")
+
+
+def _both(a: dict[str, set[_Said]], b: dict[str, set[_Said]]) -> Iterator[tuple[str, tuple[set[_Said], set[_Said]]]]:
+    return ((noun, (a[noun], b[noun])) for noun in sorted(a.keys() & b.keys()))
+
+
+def _sides(text: str) -> dict[str, set[str]]:
+    """Noun to the sides it is said to be on: a side, at most two words, and the noun ("left upper lobe", "right-sided pleura")."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for clause in _clauses(text):
+        words = _words(clause)
+        for at, word in enumerate(words):
+            if word in {"bilateral", "both"}:
+                for noun in words[at + 1 : at + 4]:
+                    if noun in _PAIRED:
+                        sides[noun] |= {"left", "right"}
+            if word not in {"left", "right"}:
+                continue
+            rest = [w for w in words[at + 1 : at + 5] if w != "sided"]
+            if rest[:2] and rest[0] in {"and", "or"} and rest[1] in {"left", "right"}:
+                rest = words[at + 3 : at + 6]
+            reached = next((w for w in rest[:3] if w in _PAIRED or w in {"left", "right"}), None)
+            if reached in _PAIRED:
+                sides[str(reached)].add(word)
+    return sides
+
+
+def _sizes(text: str) -> dict[str, set[float]]:
+    """Noun to its sizes in millimetres: the nearest lesion before or after a measure in the same clause."""
+    sizes: dict[str, set[float]] = defaultdict(set)
+    for clause in _clauses(text):
+        nouns = [(m.start(), _one_form(m.group())) for m in _WORD.finditer(clause) if _one_form(m.group()) in _LESIONS]
+        if not nouns:
+            continue
+        for size in _SIZE.finditer(clause):
+            before = clause[: size.start()]
+            if _COMPARED.search(before) or _RANGE.search(before):
+                continue
+            noun = min((abs(start - size.start()), noun) for start, noun in nouns)[1]
+            scale = _MILLIMETRES[size["unit"].lower().removesuffix("s")]
+            sizes[noun] |= {round(float(n.replace(",", ".")) * scale, 2) for n in re.findall(_NUMBER, size["numbers"])}
+    return sizes
+
+
+def _counts(text: str) -> dict[str, set[int]]:
+    """Noun to how many there are: a number in words or one digit, at most two words, and the noun ("two small nodules")."""
+    counts: dict[str, set[int]] = defaultdict(set)
+    for clause in _clauses(text):
+        words = _words(_SIZE.sub(" ", clause))
+        for at, word in enumerate(words):
+            number = _NUMBERS.get(word) or (int(word) if re.fullmatch("[2-9]", word) else None)
+            if number is None or (at + 1 < len(words) and words[at + 1] in {"of", "or", "to"}) or (at and words[at - 1] in {"or", "to"}):
+                continue
+            for noun in words[at + 1 : at + 4]:
+                if noun in _NUMBERS or noun.isdigit():
+                    break
+                if noun in _LESIONS:
+                    counts[noun].add(number)
+                    break
+    return counts
+
+
+def _clauses(text: str) -> Iterator[str]:
+    for clause in _CLAUSE.split(text):
+        if clause and clause.strip() and not _DENIED.search(clause):
+            yield clause
+
+
+def _words(clause: str) -> list[str]:
+    return [_one_form(word) for word in _WORD.findall(clause)]
+
+
+def _one_form(word: str) -> str:
+    word = word.casefold()
+    if word in _ONE_FORM:
+        return _ONE_FORM[word]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "is", "us")):
+        short = word[:-1]
+        return _ONE_FORM.get(short, short)
+    return word
+
+
+def _near(a: float, b: float) -> bool:
+    """The same size as people round it: within a fifth, or two millimetres."""
+    return abs(a - b) <= max(2.0, 0.2 * max(a, b))
+
+
+def _one(values: set[_Said]) -> object:
+    return next(iter(values))
+
+
+def _listed(values: set[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))

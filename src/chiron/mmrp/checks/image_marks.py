@@ -1,0 +1,18 @@
+"""As many image marks as images, and none in what the assistant says: every trainer counts them."""
+
+from collections.abc import Iterator
+
+from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.row import MmrpRow
+from chiron.models.local.dialogue import IMAGE_MARK
+
+
+def look(row: MmrpRow) -> Iterator[Finding]:
+    """Marks that do not fit the row's images."""
+    marks = sum(turn.text.count(IMAGE_MARK) for turn in row.turns if turn.role == "user")
+    if marks != len(row.images):
+        yield Finding("image_marks", row.id, f"{marks} {IMAGE_MARK} marks for {len(row.images)} images")
+    for turn in row.turns:
+        if turn.role != "user" and IMAGE_MARK in turn.text:
+            yield Finding("image_marks", row.id, f"an {IMAGE_MARK} mark in a turn of the {turn.role}")
+            return

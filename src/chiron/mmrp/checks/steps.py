@@ -1,0 +1,47 @@
+"""Reasoning that has no steps, empty ones, or goes round in circles."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Final
+
+from chiron.cases.likeness.texts import normalised
+from chiron.mics.reasoning import Defect, parse_reasoning
+from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.row import MmrpRow
+
+_RUN: Final = 8
+"""Words: a run of as many that comes again and again is a loop. Shorter ones are how people write."""
+_TIMES: Final = 3
+_SAME: Final = 0.9
+"""Share of words that two steps of at least ``_RUN`` words have in common (Jaccard index) if one says the other over again."""
+
+
+def look(row: MmrpRow) -> Iterator[Finding]:
+    """Faults of a row's reasoning; a row without any has none, unless it is a chain of thought."""
+    if not row.reasoning.strip():
+        if row.part == "cot":
+            yield Finding("steps", row.id, "a chain of thought without reasoning")
+        return
+    reasoning = parse_reasoning(row.reasoning)
+    if Defect.NO_STEPS in reasoning.defects and row.part == "cot":
+        yield Finding("steps", row.id, "no step can be told from another")
+    if Defect.EMPTY_STEP in reasoning.defects:
+        yield Finding("steps", row.id, "a step is empty")
+    if told := _circle(reasoning.steps or (row.reasoning,)):
+        yield Finding("steps", row.id, told)
+
+
+def _circle(steps: tuple[str, ...]) -> str | None:
+    words = [normalised(step).split() for step in steps]
+    held = [frozenset(step) for step in words]
+    for (i, a), (j, b) in combinations(enumerate(held, start=1), 2):
+        long = min(len(words[i - 1]), len(words[j - 1])) >= _RUN
+        if words[i - 1] == words[j - 1] or (long and len(a & b) >= _SAME * len(a | b)):
+            return f"step {j} says step {i} over again"
+    runs = Counter(" ".join(step[at : at + _RUN]) for step in words for at in range(len(step) - _RUN + 1))
+    if runs:
+        run, times = runs.most_common(1)[0]
+        if times >= _TIMES:
+            return f"'{run}' comes {times} times"
+    return None

@@ -1,0 +1,1 @@
+"""Rows as other trainers take them; a file a format."""

@@ -1,0 +1,49 @@
+"""Rows and the meta file of InternVL's own trainer (``internvl_chat``)."""
+
+from typing import Any, Final
+
+from chiron.mmrp.exports.released import IMAGES, ReleasedRow
+from chiron.models.local.tiling import Tiling, tile_budget, tile_count
+
+_SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
+_TOKENS_PER_TILE: Final = 256
+_LETTERS_PER_TOKEN: Final = 4
+MAX_TILES: Final = 6
+"""``max_dynamic_patch``, as the paper trained."""
+
+
+def internvl_row(row: ReleasedRow) -> dict[str, Any]:
+    """A row: ``image`` a path or several, its size or sizes, ``length``, ``conversations``; a row of words has no ``image``."""
+    record: dict[str, Any] = {"id": row.id}
+    if len(row.images) == 1:
+        (image,) = row.images
+        record |= {"image": image.name, "width": image.width, "height": image.height}
+    elif row.images:
+        record |= {
+            "image": [image.name for image in row.images],
+            "width_list": [image.width for image in row.images],
+            "height_list": [image.height for image in row.images],
+        }
+    record["length"] = length(row)
+    record["conversations"] = [{"from": _SPEAKERS[turn.role], "value": turn.text} for turn in row.turns]
+    return record
+
+
+def length(row: ReleasedRow) -> int:
+    """About how many tokens it has, for grouping by length: four letters a token, 256 tokens a tile."""
+    tiling = Tiling(max_tiles=MAX_TILES)
+    budget = tile_budget(len(row.images), tiling) if row.images else 0
+    tiles = sum(tile_count(image.width, image.height, budget=budget, tiling=tiling) for image in row.images)
+    return _TOKENS_PER_TILE * tiles + sum(len(turn.text) for turn in row.turns) // _LETTERS_PER_TOKEN + 1
+
+
+def internvl_meta(annotation: str, rows: int) -> dict[str, Any]:
+    """A file's entry in ``meta.json``; paths are relative to the release, where the trainer is to be started."""
+    return {
+        "root": f"{IMAGES}/",
+        "annotation": annotation,
+        "data_augment": False,
+        "repeat_time": 1,
+        "length": rows,
+        "max_dynamic_patch": MAX_TILES,
+    }

@@ -1,0 +1,25 @@
+"""Rows as TRL takes them: content in blocks, so that every image stays where it stands in the text."""
+
+from typing import Any
+
+from chiron.mmrp.exports.released import IMAGES, ReleasedRow
+from chiron.models.local.dialogue import IMAGE_MARK
+
+
+def trl_row(row: ReleasedRow) -> dict[str, Any]:
+    """``{"images": [relative to the release], "messages": [{"role", "content": [blocks]}]}``."""
+    return {
+        "images": [f"{IMAGES}/{image.name}" for image in row.images],
+        "messages": [{"role": turn.role, "content": _blocks(turn.role, turn.text)} for turn in row.turns],
+    }
+
+
+def _blocks(role: str, text: str) -> list[dict[str, str]]:
+    pieces = text.split(IMAGE_MARK) if role == "user" else [text]
+    blocks: list[dict[str, str]] = []
+    for number, piece in enumerate(pieces):
+        if number:
+            blocks.append({"type": "image"})
+        if piece.strip():
+            blocks.append({"type": "text", "text": piece})
+    return blocks

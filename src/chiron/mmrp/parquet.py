@@ -1,0 +1,131 @@
+"""Parquet files that ``datasets`` reads with images and types, written a few rows at a time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from chiron.errors import InputError
+from chiron.mmrp.exports.released import ReleasedRow
+
+GROUP_BYTES: Final = 16 * 2**20
+"""Of images in a row group: what is held in memory, some times over, and what a reader has to take at once."""
+SHARD_BYTES: Final = 256 * 2**20
+"""Of images in a file, about."""
+GROUP_ROWS: Final = 1000
+
+
+def features() -> Any:
+    """The columns, as :class:`datasets.Features`.
+
+    Raises:
+        InputError: ``datasets`` is not installed.
+    """
+    try:
+        from datasets import Features, Image, List, Value
+    except ModuleNotFoundError as error:
+        raise InputError(f"a release needs the package '{error.name}': pip install 'chiron-med[data]'") from error
+    text = Value("string")
+    return Features(
+        {
+            "id": text,
+            "part": text,
+            "case_id": text,
+            "group": text,
+            "images": List(Image()),
+            "messages": List({"role": text, "content": text}),
+            "question": text,
+            "answer": text,
+            "options": List(text),
+            "reasoning": text,
+            "findings": List(text),
+            "modalities": List(text),
+            "body_system": text,
+            "difficulty": Value("float64"),
+            "depth": Value("int32"),
+            "order": Value("int64"),
+            "weight": Value("float64"),
+            "licence": text,
+            "provenance": {
+                "run": text,
+                "calls": List(text),
+                "prompts": List({"name": text, "sha256": text}),
+                "models": List({"role": text, "model": text}),
+            },
+        }
+    )
+
+
+def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
+    """A row as :func:`features` has it; ``images`` are its files' bytes."""
+    record: Mapping[str, Any] = row.record
+    by = record["provenance"]
+    same = ("question", "answer", "options", "reasoning", "findings", "modalities", "body_system", "difficulty", "depth", "licence")
+    return {
+        **{key: record[key] for key in same},
+        "id": row.id,
+        "part": row.part,
+        "case_id": str(record["case_id"]),
+        "group": row.group,
+        "images": [{"bytes": data, "path": image.name} for image, data in zip(row.images, images, strict=True)],
+        "messages": [{"role": turn.role, "content": turn.text} for turn in row.turns],
+        "order": row.order,
+        "weight": row.weight,
+        "provenance": {
+            "run": by["run"],
+            "calls": by["calls"],
+            "prompts": [{"name": name, "sha256": sha} for name, sha in sorted(by["prompts"].items())],
+            "models": [{"role": role, "model": model} for role, model in sorted(by["models"].items())],
+        },
+    }
+
+
+class ParquetShards:
+    """``FOLDER/SPLIT-00000.parquet`` and so on: rows of one part and split, as they come."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """Nothing is written before the first row."""
+        import pyarrow as pa
+
+        self._folder, self._split = folder, split
+        # The schema carries the features as metadata, by which "datasets" knows that a struct of bytes is an image.
+        self._schema: pa.Schema = features().arrow_schema
+        self._writer: Any = None
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = self._shard_bytes = self._shards = 0
+        self.count = 0
+        """Rows written."""
+
+    def add(self, row: ReleasedRow, images: list[bytes]) -> None:
+        """Write a row, soon."""
+        self._rows.append(parquet_row(row, images))
+        self._bytes += sum(map(len, images))
+        self.count += 1
+        if self._bytes >= GROUP_BYTES or len(self._rows) >= GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits, and end the file."""
+        if self._rows:
+            self._flush()
+        self._end()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{self._split}-{self._shards:05d}.parquet"
+            # Images are compressed already; zstd finds that out fast, and halves the words.
+            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+            self._shards += 1
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._shard_bytes += self._bytes
+        self._rows, self._bytes = [], 0
+        if self._shard_bytes >= SHARD_BYTES:
+            self._end()
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer, self._shard_bytes = None, 0

@@ -1,0 +1,287 @@
+"""A release: one folder that `datasets`, four trainers and `chiron train` read, with its card and where every row comes from."""
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from chiron import __version__
+from chiron.cases.likeness.prints import DISTANCE, ImagePrint
+from chiron.errors import InputError
+from chiron.files import write_atomically
+from chiron.mmrp.card import write_card
+from chiron.mmrp.checking import CheckReport, check_rows, limits_of
+from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.coverage_map import Cell, count_cells
+from chiron.mmrp.difficulty import curriculum_key
+from chiron.mmrp.exports.released import IMAGES, ReleasedImage, ReleasedRow
+from chiron.mmrp.exports.writing import Exports
+from chiron.mmrp.folder import new_folder
+from chiron.mmrp.parquet import ParquetShards, features
+from chiron.mmrp.row import PARTS, Part
+from chiron.mmrp.sampling import capped, weights
+from chiron.mmrp.splits import RATIOS, SPLITS, Division, SplitName, divide
+from chiron.mmrp.survey import Survey, sources_of
+from chiron.models.directory import WorkDirectory
+from chiron.models.local.dialogue import Turn
+
+PROVENANCE, LEFT_OUT, CHECK = "provenance.json", "left_out.jsonl", "check.json"
+_SUFFIXES: Final[Mapping[str, str]] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a release is to be made."""
+
+    ratios: tuple[float, float, float] = RATIOS
+    """Shares of train, validation and test."""
+    seed: int = 0
+    balance: int | None = None
+    """The most training rows of a part in a cell of the map; ``None`` for all."""
+    limits: Mapping[str, float] = field(default_factory=limits_of)
+    """By check; a dataset that passes one is refused."""
+    licence: str | None = None
+    """Of the whole, for the card; by default what the rows say."""
+    distance: int = DISTANCE
+    """Bits in which perceptual hashes of nearly the same image may differ."""
+    replace: bool = False
+    """Whether an earlier release may be replaced."""
+    modalities: tuple[str, ...] = ()
+    """Rows of the card's map, even if empty."""
+    body_systems: tuple[str, ...] = ()
+    """Its columns, likewise."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a release holds."""
+
+    path: Path
+    rows: Mapping[tuple[Part, SplitName], int]
+    """By part and split."""
+    images: int
+    """Files."""
+    left_out: Mapping[str, int]
+    """Rows that are not in it, by reason."""
+    groups: int
+    """Groups of rows that hang together."""
+    largest_group: int
+    """Rows of the largest."""
+    cells: Mapping[Cell, int]
+    """Rows by modality and body system."""
+    licences: Mapping[str, int]
+    """Rows by the licence of their source."""
+    models: Mapping[str, int]
+    """Rows by what answered, ``role: model``."""
+
+
+def release(
+    directories: Sequence[Path],
+    out: Path,
+    *,
+    images: Path | None = None,
+    wishes: Wishes | None = None,
+    foreign: Iterable[Foreign] = (),
+    watch: Callable[[str], None] = lambda _: None,
+) -> Released:
+    """Check the rows of some parts, divide and order them, and write a release, whole or not at all.
+
+    Args:
+        directories: of parts, as ``chiron build`` writes them.
+        out: the folder to be made.
+        images: where images lie; by default what the parts say, else ``images/`` in them.
+        wishes: how it is to be made.
+        foreign: items of benchmarks, which must not be in it.
+        watch: told what begins: ``checking``, ``dividing``, ``writing``, ``done``.
+
+    Raises:
+        InputError: a part cannot be read, a limit is passed, or ``out`` is there.
+        DiskError: the disk is full; what was there before is still there.
+    """
+    wishes = wishes or Wishes()
+    features()  # says at once if "datasets" is missing
+    sources = sources_of(directories, images)
+    with new_folder(out, mark=PROVENANCE, replace=wishes.replace) as folder, ExitStack() as stack:
+        watch("checking")
+        survey, report = check_rows(sources, limits=wishes.limits, foreign=foreign, distance=wishes.distance, spool=folder)
+        stack.enter_context(survey)
+        stack.callback(report.close)
+        _need_passed(report)
+        left_out = {position: f"check: {name}" for position, name in report.faulty.items()}
+        usable = [position for position in range(len(survey.entries)) if position not in left_out]
+        if not usable:
+            raise InputError("no row is left to release: 'chiron build check' shows what is wrong with them")
+        watch("dividing")
+        division = divide(survey, usable, ratios=wishes.ratios, seed=wishes.seed, alike=report.close_pairs)
+        left_out |= dict.fromkeys(division.left_out, "like a row of another split")
+        chosen = _balanced(survey, division, wishes, left_out)
+        watch("writing")
+        tally = _write_rows(survey, division, chosen, folder)
+        released = Released(
+            path=out,
+            rows=tally.rows,
+            images=tally.images,
+            left_out=Counter(left_out.values()),
+            groups=len({division.group[position] for positions in chosen.values() for position in positions}),
+            largest_group=division.largest,
+            cells=count_cells(survey.entries[position] for positions in chosen.values() for position in positions),
+            licences=tally.licences,
+            models=tally.models,
+        )
+        _write_left_out(folder / LEFT_OUT, survey, left_out, division)
+        write_atomically(folder / CHECK, [json.dumps(_counts(report), indent=2) + "\n"])
+        write_atomically(folder / PROVENANCE, [json.dumps(_provenance(survey, wishes), indent=2, ensure_ascii=False) + "\n"])
+        write_card(folder, released, report, licence=wishes.licence, modalities=wishes.modalities, body_systems=wishes.body_systems)
+    watch("done")
+    return released
+
+
+@dataclass
+class _Tally:
+    rows: dict[tuple[Part, SplitName], int] = field(default_factory=dict)
+    images: int = 0
+    licences: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+
+
+def _need_passed(report: CheckReport) -> None:
+    if report.passed:
+        told = ", ".join(
+            f"{name} ({len(report.tallies[name].rows):,} of {report.rows:,} rows, {report.share(name):.2%}, limit {report.limits[name]:.2%})"
+            for name in report.passed
+        )
+        raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise a limit with --limit NAME=SHARE")
+
+
+def _balanced(survey: Survey, division: Division, wishes: Wishes, left_out: dict[int, str]) -> dict[tuple[Part, SplitName], list[int]]:
+    """Positions by part and split, each in the order of the curriculum; what a cap leaves out is noted."""
+    chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in PARTS for split in SPLITS}
+    for position in sorted(division.split, key=lambda position: curriculum_key(survey.entries[position])):
+        chosen[survey.entries[position].part, division.split[position]].append(position)
+    if wishes.balance is not None:
+        for part in PARTS:
+            positions = chosen[part, "train"]
+            stay = {positions[i] for i in capped([survey.entries[p] for p in positions], wishes.balance, seed=wishes.seed)}
+            left_out |= dict.fromkeys((p for p in positions if p not in stay), "over the cap of its cell")
+            chosen[part, "train"] = [p for p in positions if p in stay]
+    return chosen
+
+
+def _write_rows(survey: Survey, division: Division, chosen: Mapping[tuple[Part, SplitName], list[int]], folder: Path) -> _Tally:
+    tally = _Tally()
+    store = _ImageStore(survey, folder / IMAGES)
+    with Exports(folder) as exports:
+        for (part, split), positions in chosen.items():
+            if not positions:
+                continue
+            shards = ParquetShards(folder / "data" / part, split)
+            balance = weights([survey.entries[position] for position in positions])
+            for order, (position, record) in enumerate(survey.records(positions)):
+                kept = [store.keep(image) for image in survey.entries[position].images]
+                row = ReleasedRow(
+                    id=survey.entries[position].id,
+                    part=part,
+                    split=split,
+                    images=tuple(image for image, _ in kept),
+                    turns=tuple(Turn(turn["role"], turn["content"]) for turn in record["messages"]),
+                    record=record,
+                    group=division.group[position],
+                    order=order,
+                    weight=balance[order],
+                )
+                shards.add(row, [data for _, data in kept])
+                exports.add(row)
+                tally.licences[record["licence"] or "not stated"] += 1
+                tally.models.update({f"{role}: {model}" for role, model in record["provenance"]["models"].items()})
+            shards.close()
+            tally.rows[part, split] = shards.count
+    tally.images = store.count
+    return tally
+
+
+class _ImageStore:
+    """The release's images: each once, named by its content, since names of others may hold names of people."""
+
+    def __init__(self, survey: Survey, folder: Path) -> None:
+        self._survey, self._folder = survey, folder
+        self._there: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Files."""
+        return len(self._there)
+
+    def keep(self, image: int) -> tuple[ReleasedImage, bytes]:
+        """An image by its position in the survey: its place in the release, and its file's bytes."""
+        taken = self._survey.prints[image]
+        if taken is None:
+            raise AssertionError("rows with such images were left out")
+        number, name = self._survey.names[image]
+        try:
+            # Checked when its print was taken; that it is the same file still, its hash says.
+            data = (self._survey.sources[number].folder.root / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"image '{name}' cannot be read any more ({error.strerror}): run this again") from error
+        if hashlib.sha256(data).hexdigest() != taken.sha256:
+            raise InputError(f"image '{name}' changed while the release was made: run this again")
+        released = ReleasedImage(_released_name(taken), taken.width, taken.height)
+        if released.name not in self._there:
+            target = self._folder / released.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            self._there.add(released.name)
+        return released, data
+
+
+def _released_name(taken: ImagePrint) -> str:
+    return f"{taken.sha256[:2]}/{taken.sha256}.{_SUFFIXES.get(taken.format, 'img')}"
+
+
+def _write_left_out(path: Path, survey: Survey, left_out: Mapping[int, str], division: Division) -> None:
+    def lines() -> Iterator[str]:
+        for position in sorted(left_out):
+            record = {"id": survey.entries[position].id, "reason": left_out[position], "detail": division.left_out.get(position, "")}
+            yield json.dumps(record, ensure_ascii=False) + "\n"
+
+    write_atomically(path, lines())
+
+
+def _counts(report: CheckReport) -> dict[str, Any]:
+    """The checks' figures without examples: these are of rows that nobody is to see."""
+    record = report.to_record()
+    for check in record["checks"].values():
+        del check["examples"]
+    return record
+
+
+def _provenance(survey: Survey, wishes: Wishes) -> dict[str, Any]:
+    return {
+        "chiron": __version__,
+        "python": platform.python_version(),
+        "datasets": version("datasets"),
+        "seed": wishes.seed,
+        "ratios": list(wishes.ratios),
+        "balance": wishes.balance,
+        "image_distance": wishes.distance,
+        "limits": dict(wishes.limits),
+        "parts": [
+            {
+                "directory": source.directory.name,
+                "rows_sha256": _file_sha256(source.rows),
+                "began": (run := WorkDirectory(source.directory).read_run() or {}).get("began"),
+                "identity_sha256": hashlib.sha256(json.dumps(run.get("identity"), sort_keys=True).encode()).hexdigest(),
+            }
+            for source in survey.sources
+        ],
+    }
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,107 @@
+"""Train, validation and test: nothing that hangs together is ever divided.
+
+Rows hang together by patient, by case, and by images that are nearly the same. Such a group goes whole to one side, chosen by a hash of
+the seed and the group's smallest patient, so that groups stay where they are when rows are added, unless an added row ties two together.
+Words tie no rows: templates would tie everything to everything. A row of words alone that is nearly one of another side's leaves the
+smaller side instead.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from chiron.cases.likeness.groups import Groups
+from chiron.errors import InputError
+from chiron.mmrp.survey import Survey
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
+RATIOS: Final = (0.9, 0.05, 0.05)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which row goes where."""
+
+    split: Mapping[int, SplitName]
+    """By the row's position; rows that are in none are not there."""
+    group: Mapping[int, str]
+    """What a row hangs together with: the first twelve hex digits of a hash, by position."""
+    left_out: Mapping[int, str]
+    """Rows that had to leave, with the reason."""
+    largest: int
+    """Rows of the largest group."""
+
+
+def read_ratios(text: str) -> tuple[float, float, float]:
+    """Three shares that make 1: ``0.9,0.05,0.05``.
+
+    Raises:
+        InputError: they are not three, or do not make 1.
+    """
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(f"--ratios {text}: write three shares that make 1, for train, validation and test, such as 0.9,0.05,0.05")
+    return shares[0], shares[1], shares[2]
+
+
+def divide(
+    survey: Survey,
+    positions: Sequence[int],
+    *,
+    ratios: tuple[float, float, float] = RATIOS,
+    seed: int = 0,
+    alike: Iterable[tuple[int, int]] = (),
+) -> Division:
+    """Divide the rows at ``positions``. ``alike``: pairs of positions of rows that say nearly the same.
+
+    Shares are met on average, over groups: a few large groups, or few of them in all, may miss them widely.
+    """
+    groups = _groups(survey, positions)
+    smallest: dict[int, str] = {}
+    sizes: dict[int, int] = {}
+    for position in positions:
+        group = groups(position)
+        sizes[group] = sizes.get(group, 0) + 1
+        patient = survey.entries[position].patient
+        smallest[group] = min(smallest.get(group, patient), patient)
+    drawn = {group: _draw(seed, patient) for group, patient in smallest.items()}
+    split = {position: _side(drawn[groups(position)][0], ratios) for position in positions}
+    names = {position: drawn[groups(position)][1] for position in positions}
+    left_out: dict[int, str] = {}
+    for a, b in alike:
+        if a in split and b in split and split[a] != split[b]:
+            # The one further down the list is of the smaller side: what is measured on loses, what is learned from stays.
+            loser, stays = (a, b) if SPLITS.index(split[a]) > SPLITS.index(split[b]) else (b, a)
+            left_out[loser] = f"says nearly what {survey.entries[stays].id} of {split[stays]} says"
+    for position in left_out:
+        del split[position]
+    return Division(split, names, left_out, max(sizes.values(), default=0))
+
+
+def _groups(survey: Survey, positions: Sequence[int]) -> Callable[[int], int]:
+    groups = Groups(len(survey.entries))
+    first: dict[tuple[str, str | int], int] = {}
+    for position in positions:
+        entry = survey.entries[position]
+        ties: list[tuple[str, str | int]] = [("patient", entry.patient), ("case", entry.case_id)]
+        ties += [("image", int(survey.image_groups[image])) for image in entry.images]
+        for tie in ties:
+            groups.unite(first.setdefault(tie, position), position)
+    return groups.find
+
+
+def _draw(seed: int, patient: str) -> tuple[float, str]:
+    """A number from 0 up to 1, and a name that does not give the patient's away at a glance."""
+    digest = hashlib.blake2b(f"{seed}\x00{patient}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64, digest[8:14].hex()
+
+
+def _side(number: float, ratios: tuple[float, float, float]) -> SplitName:
+    if number < ratios[0]:
+        return "train"
+    return "validation" if number < ratios[0] + ratios[1] or ratios[2] == 0 else "test"

@@ -1,0 +1,315 @@
+"""Every loader on made-up records of the published schema, and on records that are not what they should be."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chiron.cases.images import ImageProblem
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+from chiron.evaluation.item import BadItem, Item
+from tests.evaluation import published
+
+
+def loaded(name: str, data: Path) -> Loaded:
+    return load(benchmark_of(name), data, data.parent / "run")
+
+
+def good(found: Loaded) -> list[Item]:
+    assert all(isinstance(item, Item) for item in found.items), found.items
+    return [item for item in found.items if isinstance(item, Item)]
+
+
+def problems(found: Loaded) -> list[str]:
+    return [item.problem for item in found.items if isinstance(item, BadItem)]
+
+
+def test_vqa_rad_keeps_images_of_its_records_once(tmp_path: Path) -> None:
+    found = loaded("vqa_rad", published.vqa_rad(tmp_path / "d"))
+    items = good(found)
+    assert [(item.kind, item.answer) for item in items[:4]] == [
+        ("open", "left lung"),
+        ("yes_no", "yes"),
+        ("open", "left lung"),
+        ("yes_no", "no"),
+    ]
+    assert items[0].images == items[1].images != items[2].images
+    assert items[0].group == items[1].group
+    assert found.check(items[0].images[0]).width == 24
+    assert len(list(found.images.iterdir())) == 4
+    assert "8 questions, the published ones 451" in found.notes[0]
+
+
+def test_vqa_rad_272_takes_the_closed_ones(tmp_path: Path) -> None:
+    rows = [
+        {"image": published.image(), "input": "q1", "label": "No", "answer_type": "CLOSED"},
+        {"image": published.image(), "input": "q2", "label": "axial", "answer_type": "CLOSED"},
+        {"image": published.image(), "input": "q3", "label": "liver", "answer_type": "OPEN"},
+    ]
+    published.parquet(tmp_path / "d" / "VQA_RAD" / "test-00000.parquet", rows)
+    assert [(i.question, i.kind, i.answer) for i in good(loaded("vqa_rad_272", tmp_path / "d"))] == [
+        ("q1", "yes_no", "no"),
+        ("q2", "open", "axial"),
+    ]
+
+
+def test_slake_is_english_and_its_images_come_out_of_the_zip(tmp_path: Path) -> None:
+    found = loaded("slake", published.slake(tmp_path / "d"))
+    items = good(found)
+    assert [(i.id, i.kind, i.answer, i.labels["answer_type"]) for i in items] == [
+        ("11934", "open", "CT", "OPEN"),
+        ("11935", "yes_no", "yes", "CLOSED"),
+        ("11936", "open", "Left", "CLOSED"),
+    ]
+    assert items[0].labels["body_system"] == "Lung"
+    assert items[0].images == ("imgs/xmlab102/source.jpg",)
+    assert found.check(items[0].images[0]).path.is_relative_to(found.images)
+    assert [p.name for p in found.images.rglob("*") if p.is_file()] == ["source.jpg"]
+
+
+def test_path_vqa_reads_what_datasets_saved_as_arrow(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"image": published.image(n), "question": f"q{n}", "answer": a} for n, a in enumerate(["yes", "in the canals"])]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "d" / "test")
+    (tmp_path / "d" / "test" / "data-00000-of-00001.arrow").rename(tmp_path / "d" / "test-00000.arrow")
+    assert [(i.kind, i.answer) for i in good(loaded("path_vqa", tmp_path / "d"))] == [("yes_no", "yes"), ("open", "in the canals")]
+
+
+def test_pmc_vqa_strips_letters_and_names_a_gold_outside_the_options(tmp_path: Path) -> None:
+    found = loaded("pmc_vqa", published.pmc_vqa(tmp_path / "d"))
+    first, second = found.items
+    assert isinstance(first, Item)
+    assert first.options == ("Diffuse uptake pattern", "Focal uptake pattern", "No uptake pattern", "Cannot determine")
+    assert (first.gold, first.answer) == (1, "Focal uptake pattern")
+    assert isinstance(second, BadItem)
+    assert "'E', which is none of its 4 options" in second.problem
+
+
+def test_mmmu_orders_images_by_their_marks_and_never_runs_options(tmp_path: Path) -> None:
+    rows = [
+        published.mmmu_row("validation_Pharmacy_3"),
+        published.mmmu_row("validation_Pharmacy_4", options="[]", answer="12", question_type="open", question="How much?"),
+        published.mmmu_row("validation_Pharmacy_5", options="__import__('os').system('touch /tmp/ran')"),
+        published.mmmu_row("validation_Pharmacy_6", question="Where is <image 5>?"),
+        published.mmmu_row("validation_Art_1"),
+    ]
+    published.parquet(tmp_path / "d" / "Pharmacy" / "validation-00000-of-00001.parquet", rows)
+    first, second, third, fourth = loaded("mmmu_health_validation", tmp_path / "d").items
+    assert isinstance(first, Item)
+    assert first.question == "Which of these follows <image>?"
+    assert first.options == ("<image>", "b, c", "it's d")
+    assert len(set(first.images)) == 2
+    assert (first.answer, first.labels["subject"]) == ("b, c", "Pharmacy")
+    assert isinstance(second, Item)
+    assert (second.kind, second.answer, len(second.images)) == ("open", "12", 2)
+    assert isinstance(third, BadItem)
+    assert "no list" in third.problem
+    assert isinstance(fourth, BadItem)
+    assert "image 5" in fourth.problem
+
+
+def test_mmmu_test_needs_its_labels(tmp_path: Path) -> None:
+    rows = [
+        published.mmmu_row("test_Pharmacy_1", answer="?"),
+        published.mmmu_row("test_Pharmacy_2", answer="?"),
+        published.mmmu_row("test_Pharmacy_3", answer="?", options="[]", question_type="short-answer"),
+    ]
+    published.parquet(tmp_path / "d" / "Pharmacy" / "test-00000-of-00001.parquet", rows)
+    with pytest.raises(InputError, match=r"answer_dict_test\.json"):
+        loaded("mmmu_health_test", tmp_path / "d")
+    labels = {
+        "test_Pharmacy_1": {"question_type": "multiple-choice", "ground_truth": "C"},
+        "test_Pharmacy_3": {"ground_truth": ["3", "three"]},
+    }
+    (tmp_path / "d" / "answer_dict_test.json").write_text(json.dumps(labels))
+    first, second, third = loaded("mmmu_health_test", tmp_path / "d").items
+    assert isinstance(first, Item)
+    assert first.answer == "it's d"
+    assert isinstance(second, BadItem)
+    assert "'?'" in second.problem
+    assert isinstance(third, Item)
+    assert third.answer == "3 or three"
+
+
+@pytest.mark.parametrize("record", [published.MEDXPERT, published.MEDXPERT_GITHUB], ids=["hub", "github"])
+def test_medxpertqa_in_both_shapes(tmp_path: Path, record: dict[str, Any]) -> None:
+    other = {**record, "id": "MM-1", "question_type": "Understanding"}
+    published.jsonl(tmp_path / "d" / "MM" / "test.jsonl", [record, other])
+    published.zipped(tmp_path / "d" / "images.zip", "images/MM-0-a.jpeg", "images/MM-0-b.jpeg")
+    found = loaded("medxpertqa_reasoning", tmp_path / "d")
+    (item,) = good(found)
+    assert item.question == "What is next?"
+    assert (item.options, item.gold) == (("one", "two", "three", "four", "five"), 4)
+    assert item.images == ("images/MM-0-a.jpeg", "images/MM-0-b.jpeg")
+    assert found.check(item.images[1]).width == 24
+    assert [i.id for i in good(loaded("medxpertqa_understanding", tmp_path / "d"))] == ["MM-1"]
+
+
+def test_the_bundle_by_its_parts_and_with_its_special_rows(tmp_path: Path) -> None:
+    mmmu = {"dataset": "MMMU_Medical_Validation"}
+    data = published.huatuo(
+        tmp_path / "d",
+        {"options": "['Yes', 'No']", "answer": "No", "dataset": "VQA-RAD_test"},
+        {**mmmu, "options": [], "answer": "?"},
+        {**mmmu, "options": ["a", "b"], "answer": "?"},
+        {**mmmu, "options": ["a", "b"], "answer": "c"},
+    )
+    (omni,) = good(loaded("huatuo_omnimed", data))
+    assert (omni.gold, omni.labels["modality"]) == (3, "MR (Mag-netic Resonance Imaging)")
+    (rad,) = good(loaded("huatuo_vqa_rad", data))
+    assert (rad.kind, rad.options, rad.gold, rad.answer) == ("yes_no", ("Yes", "No"), 1, "no")
+    found = loaded("huatuo_mmmu", data)
+    assert isinstance(found.items[0], Item)
+    assert (found.items[0].kind, found.items[0].answer) == ("open", "")
+    assert problems(found) == ["row 4: its answer is '?'", "row 5: its answer 'c' is none of its 2 options"]
+
+
+def test_medvlthinker(tmp_path: Path) -> None:
+    row = {
+        "images": [published.image()],
+        "question": "q",
+        "options": '{"A": "left", "B": "right"}',
+        "answer_label": "B",
+        "answer": "right",
+        "reasoning": "",
+        "hash": "h",
+        "misc": '{"question_type": "Reasoning"}',
+        "dataset_name": "vqa_rad_closed",
+        "dataset_index": 7,
+    }
+    published.parquet(tmp_path / "d" / "data" / "test-00000.parquet", [row, {**row, "dataset_name": "pmc_vqa"}])
+    (item,) = good(loaded("medvlthinker_vqa_rad", tmp_path / "d"))
+    assert (item.id, item.answer, item.labels) == ("vqa_rad_closed-7", "right", {"question_type": "Reasoning"})
+
+
+def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
+    names = [f"c/{n}.png" for n in range(33)]
+    row = {
+        "id": "1",
+        "img_name": names,
+        "question": " ".join(["Modality 1:", *["<image>"] * 33, "What is it?"]),
+        "reasoning": "### Step 1: x",
+        "answer": "**A fracture**",
+        "answer_type": "OPEN",
+    }
+    published.jsonl(tmp_path / "p" / "mmrp_reasoning.jsonl", [row, {**row, "id": "2", "img_name": str(names[:2])}])
+    published.zipped(tmp_path / "p" / "images.zip", *names)
+    first, second = loaded("mmrp_reasoning", tmp_path / "p").items
+    assert isinstance(first, Item)
+    assert (first.answer, len(first.images)) == ("A fracture", 33)
+    assert isinstance(second, BadItem)
+    assert "marks 33 images and it has 2" in second.problem
+    built: dict[str, Any] = {
+        "id": "text:c:1", "part": "text", "case_id": "c", "patient": "p7", "images": [], "messages": [], "question": "q", "answer": "b",
+        "options": ["a", "b"], "reasoning": "", "findings": [], "modalities": ["CT"], "body_system": "chest", "difficulty": None,
+        "depth": None, "licence": None, "provenance": {},
+    }  # fmt: skip
+    published.jsonl(tmp_path / "b" / "rows.jsonl", [built, {**built, "id": "cot:c", "part": "cot"}])
+    (item,) = good(loaded("mmrp_text", tmp_path / "b"))
+    assert (item.options, item.gold, item.group, item.labels["modality"]) == (("a", "b"), 1, "p7", "CT")
+
+
+def test_wrong_columns_name_the_nearest(tmp_path: Path) -> None:
+    published.jsonl(tmp_path / "d" / "test.jsonl", [{"img": "a.png", "questions": "q", "answer": "a"}])
+    with pytest.raises(InputError, match=r"lacks the columns 'image'.*'question' \(did you mean 'questions'\?\)"):
+        loaded("vqa_rad", tmp_path / "d")
+
+
+def test_what_is_wrong_with_single_records_is_said_of_each(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"image": "a.png", "question": "q", "answer": "yes"},
+        {"image": "a.png", "question": " ", "answer": "yes"},
+        {"image": 7, "question": "q", "answer": "yes"},
+        {"image": "a.png", "answer": "yes"},
+        "not an object",
+    ]
+    path = published.jsonl(tmp_path / "d" / "test.jsonl", rows)
+    path.write_text(path.read_text() + "{broken\n")
+    (tmp_path / "d" / "a.png").write_bytes(published.png())
+    found = loaded("vqa_rad", tmp_path / "d")
+    assert len(found.items) == 6
+    assert [p.split(":")[-1].strip().split(" (")[0] for p in problems(found)][:3] == [
+        "'question' is ' ', but must be words",
+        "'image' holds 7, which is no image",
+        "row 4 lacks 'question'",
+    ]
+
+
+def test_a_second_item_of_one_id_is_bad(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "test.json").write_text(json.dumps([published.SLAKE, published.SLAKE, published.SLAKE]))
+    published.zipped(folder / "imgs.zip", "imgs/xmlab102/source.jpg")
+    found = loaded("slake", folder)
+    assert [item.id for item in found.items] == ["11934", "11934 (2)", "11934 (3)"]
+    assert "more than once" in problems(found)[0]
+
+
+def test_what_is_not_downloaded_is_told_how_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"download test\.json with its imgs\.zip of the data set BoKelvin/SLAKE .* give --data DIR"):
+        loaded("slake", tmp_path)
+    published.slake(tmp_path / "d")
+    (tmp_path / "d" / "imgs.zip").unlink()
+    with pytest.raises(InputError, match="no image of it is in"):
+        loaded("slake", tmp_path / "d")
+    with pytest.raises(InputError, match=r"data folder .* does not exist"):
+        loaded("slake", tmp_path / "nowhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with pytest.raises(InputError, match=r"could not be fetched from the hub .*: download"):
+        load(benchmark_of("slake"), None, tmp_path / "run")
+
+
+def test_the_hub_gives_only_the_files_that_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def snapshot(repo: str, **options: Any) -> str:
+        asked.update(repo=repo, **options)
+        return str(published.slake(tmp_path / "snapshots" / "abc123"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    found = load(benchmark_of("slake"), None, tmp_path / "run")
+    assert (found.revision, len(found.items)) == ("abc123", 3)
+    assert asked["repo"] == "BoKelvin/SLAKE"
+    assert {"test.json", "imgs.zip"} <= set(asked["allow_patterns"])
+
+
+def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    bad = {**published.SLAKE, "img_name": "../../evil.png"}
+    (folder / "test.json").write_text(json.dumps([bad, {**published.SLAKE, "qid": 2}]))
+    with zipfile.ZipFile(folder / "imgs.zip", "w") as archive:
+        archive.writestr("../../evil.png", published.png())
+        archive.writestr("imgs/xmlab102/source.jpg", published.png())
+    found = loaded("slake", folder)
+    item = found.items[0]
+    assert isinstance(item, Item)
+    with pytest.raises(ImageProblem, match="leave"):
+        found.check(item.images[0])
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:
+    one, two = published.huatuo(tmp_path / "a"), published.huatuo(tmp_path / "b")
+    assert loaded("huatuo_omnimed", one).fingerprint == loaded("huatuo_omnimed", two).fingerprint
+    record = {**published.HUATUO, "question": "other"}
+    (two / "medical_multimodel_evaluation_data.json").write_text(json.dumps([record]))
+    assert loaded("huatuo_omnimed", one).fingerprint != loaded("huatuo_omnimed", two).fingerprint
+
+
+def test_every_loader_is_a_small_file_with_what_a_person_needs() -> None:
+    from chiron.evaluation.benchmarks import sets
+    from chiron.evaluation.protocols.registry import PROTOCOLS
+
+    for path in Path(next(iter(sets.__path__))).glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 60, path
+    for benchmark in benchmarks().values():
+        assert benchmark.protocol in PROTOCOLS
+        assert benchmark.licence
+        assert benchmark.hub or benchmark.how

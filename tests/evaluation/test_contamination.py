@@ -1,0 +1,134 @@
+"""What of a benchmark was trained on is found, however it was disguised; what was not is left alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chiron.cases.images import ImageFile, ImageFolder
+from chiron.evaluation.contamination import Contamination, Likeness, TrainingRow, find_contamination
+from chiron.evaluation.item import Item
+
+VIGNETTE = "A 54 year old man fell from a ladder and now has pain over the left seventh rib when he breathes in. What does the film show?"
+
+
+def picture(seed: int, side: int = 96) -> Image.Image:
+    """Smooth, and unlike any other seed's."""
+    small = np.random.default_rng(seed).integers(0, 255, (6, 6), dtype=np.uint8)
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    train, bench = tmp_path / "train", tmp_path / "bench"
+    train.mkdir()
+    bench.mkdir()
+    return train, bench
+
+
+def look(
+    tmp_path: Path, rows: list[TrainingRow], items: list[Item], check: Callable[[str], ImageFile] | None = None, **options: int
+) -> Contamination:
+    return find_contamination(rows, ImageFolder(tmp_path / "train"), items, check or ImageFolder(tmp_path / "bench").check, **options)
+
+
+def test_images_are_found_whatever_they_are_called(tmp_path: Path) -> None:
+    train, bench = folders(tmp_path)
+    picture(1).save(train / "a.png")
+    (bench / "same.png").write_bytes((train / "a.png").read_bytes())
+    picture(1).resize((64, 64)).save(bench / "smaller.jpg", quality=70)
+    picture(2).save(bench / "other.png")
+    rows = [TrainingRow("r1", ("a.png",), ("Describe <image>.",))]
+    items = [Item(name, f"Question {name} about nothing else", "yes", images=(name,)) for name in ("same.png", "smaller.jpg", "other.png")]
+    found = look(tmp_path, rows, items)
+    assert {(o.item, o.likeness) for o in found.overlaps} == {
+        ("same.png", Likeness.SAME_IMAGE),
+        ("smaller.jpg", Likeness.NEAR_IMAGE),
+    }
+    near = next(o for o in found.overlaps if o.likeness == Likeness.NEAR_IMAGE)
+    assert 0 <= near.distance <= 4
+    assert near.rows == ("r1",)
+    assert found.touched == 2
+    assert found.both == ()
+
+
+def test_questions_are_found_in_other_layouts(tmp_path: Path) -> None:
+    folders(tmp_path)
+    rows = [
+        TrainingRow("same", (), (f"<image>\n{VIGNETTE.upper()}\nA. Fracture\nB. Cyst",)),
+        TrainingRow("near", (), (VIGNETTE.replace("ladder", "roof"),)),
+        TrainingRow("other", (), ("Which of these enzymes is missing in the disease that the vignette describes here?",)),
+    ]
+    items = [Item("q1", VIGNETTE, "Fracture", options=("Fracture", "Cyst")), Item("q2", "Is there air under the right diaphragm?", "no")]
+    found = look(tmp_path, rows, items)
+    assert {(o.item, o.likeness, o.rows) for o in found.overlaps} == {
+        ("q1", Likeness.SAME_TEXT, ("same",)),
+        ("q1", Likeness.NEAR_TEXT, ("near",)),
+    }
+    near = next(o for o in found.overlaps if o.likeness == Likeness.NEAR_TEXT)
+    assert 0 < near.distance <= 0.3
+
+
+def test_image_and_question_of_one_row_are_the_worst(tmp_path: Path) -> None:
+    train, bench = folders(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture(ord(name[0])).save(train / name)
+        picture(ord(name[0])).save(bench / name)
+    rows = [TrainingRow("r1", ("a.png",), ("Is it a cyst?",)), TrainingRow("r2", ("b.png",), ("Which organ is it?",))]
+    items = [Item("both", "Is it a cyst?", "yes", images=("a.png",)), Item("apart", "Is it a cyst?", "yes", images=("b.png",))]
+    found = look(tmp_path, rows, items)
+    assert found.both == ("both",)
+    assert found.found(Likeness.SAME_TEXT) == 2
+
+
+def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
+    folders(tmp_path)
+    rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(300)]
+    [overlap] = look(tmp_path, rows, [Item("q", "What is the modality of this image?", "CT")]).overlaps
+    assert overlap.of_rows == 300
+    assert overlap.rows == ("r0", "r1", "r2", "r3", "r4")
+
+
+def test_images_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:
+    train, bench = folders(tmp_path)
+    (train / "broken.png").write_bytes(b"\x89PNG nonsense")
+    Image.new("L", (64, 64), 7).save(train / "black.png")
+    Image.new("L", (80, 80), 9).save(bench / "black.png")
+    rows = [TrainingRow("r", ("broken.png", "black.png"), ("x",))]
+    found = look(tmp_path, rows, [Item("q", "Is it?", "yes", images=("gone.png", "black.png"))])
+    assert len(found.unreadable) == 2
+    assert any("broken.png" in problem for problem in found.unreadable)
+    assert any("gone.png" in problem for problem in found.unreadable)
+    assert found.overlaps == ()  # two blank images are not the same picture
+
+
+def test_nothing_given_is_nothing_found(tmp_path: Path) -> None:
+    folders(tmp_path)
+    assert look(tmp_path, [], []).overlaps == ()
+    assert look(tmp_path, [TrainingRow("r", (), ("",))], [Item("q", "<image>", "yes")]).overlaps == ()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from chiron.cli.contamination import command
+
+    train, bench = tmp_path / "train", tmp_path / "bench"
+    (train / "images").mkdir(parents=True)
+    (bench / "images").mkdir(parents=True)
+    picture(1).save(train / "images" / "a.png")
+    picture(1).save(bench / "images" / "b.png")
+    hostile = "r\x1b[31m1"
+    turns = [{"role": "user", "content": f"<image>\n{VIGNETTE}"}, {"role": "assistant", "content": "A fracture."}]
+    (train / "rows.jsonl").write_text(json.dumps({"id": hostile, "images": ["a.png"], "messages": turns}) + "\n")
+    record = {"image": ["images/b.png"], "question": VIGNETTE, "options": ["Fracture", "Cyst"], "answer": "Fracture"}
+    record |= {"dataset": "VQA-RAD_test", "subset": "", "question_type": ""}
+    (bench / "medical_multimodel_evaluation_data.json").write_text(json.dumps([record]))
+    command(train / "rows.jsonl", "huatuo_vqa_rad", images=None, data=bench, distance=4, json_output=True)
+    found = json.loads(capsys.readouterr().out)
+    assert {o["likeness"] for o in found["overlaps"]} == {"same image", "same question"}
+    assert len(found["both"]) == 1
+    command(train / "rows.jsonl", "huatuo_vqa_rad", images=None, data=bench, distance=4, json_output=False)
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out
+    assert "1 of 1 items are found in 1 training rows" in shown.err

@@ -1,0 +1,225 @@
+"""The page of items in a real browser: nothing hostile runs, filters filter, thousands are no burden."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
+
+from chiron.evaluation.item_page import gathering
+from chiron.evaluation.item_page.page import write_item_page
+from chiron.evaluation.record import ItemResult, Verdict
+from chiron.evaluation.runs import read_evaluations
+from tests.support.cases import write_png
+from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+browsing = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
+
+ATTACKS = (
+    "<script>window.pwned = 1</script>",
+    "</script><script>window.pwned = 1</script>",
+    "<!--<script>",
+    "<img src=x onerror='window.pwned = 1'>",
+    "<a href='javascript:window.pwned=1'>x</a><style>*{display:none}</style>",
+    "]]></pre>&lt;b&gt; \u202e turned \u2028 \ud800 half",
+)
+
+
+@dataclass
+class Opened:
+    """A page, and everything it did that it should not."""
+
+    page: Page
+    trouble: list[str] = field(default_factory=list)
+
+    def dismiss(self, dialog: Dialog) -> None:
+        self.trouble.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def notice(self, request: Request) -> None:
+        if not request.url.startswith(("file:", "data:")):
+            self.trouble.append(f"request: {request.url}")
+
+    @property
+    def shown(self) -> list[str]:
+        return self.page.locator("article.case h3").all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, path: Path, *, width: int = 1200) -> Opened:
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    it = Opened(page)
+    page.on("console", lambda m: it.trouble.append(f"console: {m.text}"))
+    page.on("pageerror", lambda e: it.trouble.append(f"error: {e}"))
+    page.on("dialog", it.dismiss)
+    page.on("request", it.notice)
+    page.goto(path.as_uri())
+    return it
+
+
+def page_of(folder: Path, *models: tuple[str, list[ItemResult]], images: Path | None = None) -> Path:
+    runs = [write_evaluation(folder / name, name, items) for name, items in models]
+    return write_item_page(read_evaluations(runs), folder / "items.html", {"vqa_rad": images} if images else {})
+
+
+def some(*verdicts: Verdict, **changes: object) -> list[ItemResult]:
+    return [with_verdict(an_item(number, **changes), verdict) for number, verdict in enumerate(verdicts)]
+
+
+R, W, U, X, P = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSED, Verdict.UNUSABLE, Verdict.PENDING
+
+
+class TestInTheBrowser:
+    pytestmark = browsing
+
+    def test_filters(self, browser: Browser, tmp_path: Path) -> None:
+        first = [*some(R, W, U, R, X), an_item(9, benchmark="slake", question="Which lung?")]
+        it = opened(browser, page_of(tmp_path, ("A", first), ("B", some(R, R, W, W, X))))
+        page, everything = it.page, ["q0", "q1", "q2", "q3", "q4", "q9"]
+        assert it.shown == everything
+        assert page.locator("#count").inner_text() == "6 items"
+        for button, expected in (
+            ("wrong", ["q1", "q2", "q3"]),
+            ("unparsed", ["q2"]),
+            ("unusable or pending", ["q4"]),
+            ("models disagree", ["q1", "q3"]),
+            ("all", everything),
+        ):
+            page.get_by_role("button", name=button, exact=True).click()
+            assert it.shown == expected
+        page.locator("#by").select_option(label="A")
+        page.get_by_role("button", name="wrong", exact=True).click()
+        assert it.shown == ["q1"]
+        page.locator("#by").select_option(label="any model")
+        page.get_by_role("button", name="all", exact=True).click()
+        page.locator("#benchmark").select_option(label="slake")
+        assert it.shown == ["q9"]
+        page.locator("#benchmark").select_option(label="all benchmarks")
+        page.locator("#find").fill("WHICH lung")
+        assert it.shown == ["q9"]
+        page.locator("#find").fill("no such word")
+        assert page.locator("#none").is_visible()
+        assert it.trouble == []
+        page.context.close()
+
+    def test_what_an_item_shows(self, browser: Browser, tmp_path: Path) -> None:
+        write_png(tmp_path / "images" / "0.png", size=(200, 200))
+        first = [replace(an_item(0), scores={"judge:gpt": 1.0}, labels={"modality": "CT"}), with_verdict(an_item(1), P)]
+        it = opened(browser, page_of(tmp_path, ("A", first), images=tmp_path / "images"))
+        item = it.page.locator("article.case").first
+        it.page.wait_for_function("document.querySelector('article.case img').naturalWidth === 200")
+        text = item.inner_text()
+        for words in (
+            "What does image 0 show?",
+            "known answer: Fracture",
+            "right",
+            "by rule: final answer",
+            "judge:gpt 1.00",
+            "modality: CT",
+        ):
+            assert words in text
+        assert item.locator(".options .gold").inner_text() == "Fracture"
+        assert not item.locator("pre").is_visible()
+        it.page.locator("#open").click()
+        assert "### Step 1" in item.locator("pre").inner_text()
+        assert "is missing" in it.page.locator("article.case").nth(1).inner_text()
+        it.page.context.close()
+
+    def test_hostile_text_does_nothing(self, browser: Browser, tmp_path: Path) -> None:
+        items = [
+            an_item(
+                number,
+                id=f"{attack}{number}",
+                question=attack,
+                options=(attack, "b"),
+                answer=attack,
+                given=attack,
+                reply=attack,
+                rule=attack,
+                problem=attack,
+                images=(f"{attack}.png",),
+                labels={attack: attack},
+                scores={attack: 0.5},
+            )
+            for number, attack in enumerate(ATTACKS)
+        ]
+        it = opened(browser, page_of(tmp_path, ("<script>window.pwned=1</script>", items), images=tmp_path))
+        it.page.locator("#open").click()
+        assert it.page.locator("article.case").count() == len(ATTACKS)
+        assert it.page.locator("script").count() == 2
+        assert it.page.locator("style").count() == 1
+        assert it.page.locator("main img, main a").count() == 0
+        assert it.page.evaluate("typeof window.pwned") == "undefined"
+        assert "<script>window.pwned = 1</script>" in it.page.locator("article.case pre").first.inner_text()
+        assert it.trouble == []
+        it.page.context.close()
+
+    def test_thousands_are_drawn_a_few_at_a_time(self, browser: Browser, tmp_path: Path) -> None:
+        it = opened(browser, page_of(tmp_path, ("A", answers(0.8, 5000)), ("B", answers(0.5, 5000, seed=9))))
+        page = it.page
+        assert len(it.shown) == 25
+        assert page.locator("#page").inner_text() == "page 1 of 200"
+        assert page.locator("#before").is_disabled()
+        page.locator("#after").click()
+        assert it.shown[0] == "q25"
+        page.locator("#find").fill("image 4999 ")
+        assert it.shown == ["q4999"]
+        assert not page.locator("#pages").is_visible()
+        assert it.trouble == []
+        page.context.close()
+
+    def test_a_telephone_needs_no_sideways_scrolling(self, browser: Browser, tmp_path: Path) -> None:
+        it = opened(browser, page_of(tmp_path, ("A", some(R, W)), ("B" * 60, some(W, W))), width=400)
+        assert it.page.evaluate("document.documentElement.scrollWidth") == 400
+        it.page.context.close()
+
+
+def test_images_are_bounded_and_each_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "MAX_IMAGES", 3)
+    for number in range(5):
+        write_png(tmp_path / "images" / f"{number}.png", seed=number)
+    items = [replace(an_item(n), images=(f"{n // 2}.png",)) for n in range(10)]
+    runs = [write_evaluation(tmp_path / name, name, items) for name in ("A", "B")]
+    found = gathering.gather(read_evaluations(runs), {"vqa_rad": tmp_path / "images"})
+    assert len(found.images) == 5
+    assert [bool(image["url"]) for image in found.images] == [True] * 3 + [False] * 2
+    assert "first 3 images" in found.images[4]["problem"]
+
+
+def test_images_outside_their_folder_are_not_read(tmp_path: Path) -> None:
+    write_png(tmp_path / "secret.png")
+    (tmp_path / "images").mkdir()
+    items = [replace(an_item(0), images=("../secret.png", "/etc/passwd"))]
+    found = gathering.gather(read_evaluations([write_evaluation(tmp_path / "A", "A", items)]), {"vqa_rad": tmp_path / "images"})
+    assert [image["url"] for image in found.images] == ["", ""]
+
+
+def test_controls_stay_out_and_seeds_stand_side_by_side(tmp_path: Path) -> None:
+    items = [an_item(0), replace(an_item(0), seed=1, verdict=Verdict.WRONG), replace(an_item(0), control="blank")]
+    found = gathering.gather(read_evaluations([write_evaluation(tmp_path / "A", "A", items)]), {})
+    assert found.answerers == ["A", "A, seed 1"]
+    assert [s["verdict"] for s in found.items[0]["said"]] == ["right", "wrong"]
+
+
+def test_long_replies_are_cut(tmp_path: Path) -> None:
+    items = [replace(an_item(0), reply="x" * 50_000)]
+    found = gathering.gather(read_evaluations([write_evaluation(tmp_path / "A", "A", items)]), {})
+    reply = found.items[0]["said"][0]["reply"]
+    assert len(reply) < 21_000
+    assert reply.endswith("and 30,000 more characters")
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    page = page_of(tmp_path, ("A", some(R)))
+    assert page.stat().st_mode & 0o077 == 0

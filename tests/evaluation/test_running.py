@@ -1,0 +1,331 @@
+"""An evaluation over real HTTP: N is kept, nothing is paid for twice, controls change what they say they change."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from chiron.errors import InputError
+from chiron.evaluation.config import load_evaluation
+from chiron.evaluation.controls import Control
+from chiron.evaluation.record import ItemResult, Verdict, read_results
+from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
+from chiron.models.failures import EndpointDown
+from chiron.models.offline.matching import match
+from tests.evaluation import published
+from tests.support.command import CHIRON, chiron, environment, wait_for
+from tests.support.endpoint import Endpoint, Faults, completion
+from tests.support.simulation import prompt_of
+
+
+def answers(body: dict[str, Any]) -> str:
+    """Knows of vqa_rad that odd numbers are yes/no; chooses A of all of them."""
+    prompt = prompt_of(body)
+    if body["model"] == "judge":
+        return match(prompt)
+    if body["model"] == "intern":
+        return f"### The final answer is: {'left lung' if 'dark' in prompt.partition('<reasoning>')[2] else 'heart'}"
+    if "A. yes" in prompt or "A. no" in prompt:
+        return "A"
+    return "### Step 1: The image is dark.\n### Step 2: It is the left lung.\n### The final answer is: left lung"
+
+
+def write(folder: Path, url: str, *, models: dict[str, Any] | None = None, **evaluation: Any) -> Path:
+    common = {"provider": "openai", "base_url": url, "timeout": 10.0, **(models or {})}
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump({"models": {n: {**common, "model": n} for n in ("m", "judge", "intern")}, "evaluation": evaluation}))
+    return path
+
+
+def run(
+    folder: Path,
+    config: Path,
+    *,
+    benchmarks: tuple[str, ...] = ("vqa_rad",),
+    control: Control = Control.NONE,
+    into: str = "run",
+    **more: Any,
+) -> EvaluationSummary:
+    chosen = load_evaluation(config, "m", **more)
+    return asyncio.run(prepare_evaluation("m", benchmarks, folder / into, chosen, data=folder / "d", control=control).execute())
+
+
+def lines(folder: Path, into: str = "run") -> list[ItemResult]:
+    return list(read_results(folder / into / "items.jsonl"))
+
+
+def images_of(body: dict[str, Any]) -> list[str]:
+    content = body["messages"][-1]["content"]
+    return [] if isinstance(content, str) else [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+
+
+def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url))
+    (group,) = summary.groups
+    assert (group["n"], group["right"], group["left_out"]) == (4, 2, {"open": 4})
+    assert group["interval"][0] < group["accuracy"] == 0.5 < group["interval"][1]
+    assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.WRONG] * 2
+    assert all(len(images_of(body)) == 1 for body in endpoint.seen.bodies)
+    assert all(body["temperature"] == 0 for body in endpoint.seen.bodies)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"fingerprint", "revision", "images"} <= set(results["groups"][0]["data"])
+    for name in ("protocol", "prompts", "parser", "judge", "unparsed_rate", "seed", "n_of_benchmark"):
+        assert name in group
+    assert "chiron-med" in results["libraries"]
+
+
+def test_run_again_it_asks_nothing_and_writes_the_same(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url, protocol="exact")
+        run(tmp_path, config)
+        before, asked = (tmp_path / "run" / "items.jsonl").read_text(), endpoint.seen.requests
+        (tmp_path / "run" / "items.jsonl").unlink()
+        (tmp_path / "run" / "results.json").unlink()
+        run(tmp_path, config)
+        assert endpoint.seen.requests == asked == 8
+    assert (tmp_path / "run" / "items.jsonl").read_text() == before
+
+
+def test_kill_nine_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d", 80)
+    with Endpoint(answers, latency=lambda _: 0.1) as endpoint:
+        config = write(tmp_path, endpoint.base_url, models={"concurrency": 4})
+        command = ["eval", "--model", "m", "--benchmarks", "vqa_rad", "--data", str(tmp_path / "d"), "--config", str(config)]
+        full = [*command, "--protocol", "exact", "--run", str(tmp_path / "run")]
+        process = subprocess.Popen([*CHIRON, *full], env=environment(), stderr=subprocess.DEVNULL, text=True)
+        wait_for(endpoint, 24, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "run" / "items.jsonl").exists()
+        ended = chiron(*full, "--json")
+        assert ended.returncode == 0, ended.stderr
+        paid_twice = sum(endpoint.seen.answered.values()) - len(endpoint.seen.answered)
+        assert len(endpoint.seen.answered) == 80
+        assert paid_twice <= 4
+    assert json.loads(ended.stdout)["groups"][0]["n"] == 80
+    assert len(lines(tmp_path)) == 80
+
+
+def test_faults_leave_items_pending_and_a_second_run_mends_them(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d", 20)
+    with Endpoint(answers, faults=Faults(http_500=0.5)) as endpoint:
+        config = write(tmp_path, endpoint.base_url, models={"attempts": 1}, protocol="exact")
+        first = run(tmp_path, config)
+        assert first.pending > 0
+        counted = Counter(line.verdict for line in lines(tmp_path))
+        assert counted[Verdict.PENDING] == first.pending
+        assert sum(counted.values()) == first.groups[0]["n"] == 20
+        endpoint.faults = Faults()
+        assert run(tmp_path, config).pending == 0
+        assert len(lines(tmp_path)) == 20
+        assert max(endpoint.seen.answered.values()) == 1
+
+
+def test_an_endpoint_that_takes_no_images_is_told_of(tmp_path: Path) -> None:
+    def refuse(body: dict[str, Any], _: int) -> web.Response | None:
+        return web.json_response({"error": {"message": "no images", "code": "no_images"}}, status=400) if images_of(body) else None
+
+    published.vqa_rad(tmp_path / "d", 40)
+    with Endpoint(answers, override=refuse) as endpoint:
+        config = write(tmp_path, endpoint.base_url, models={"concurrency": 1}, protocol="exact")
+        summary = run(tmp_path, config)
+        assert isinstance(summary.halted, EndpointDown)
+        assert any("does it take images?" in note for note in summary.notes)
+        assert endpoint.seen.requests < 20
+        assert len(lines(tmp_path)) == 40
+        run(tmp_path, config, control=Control.NO_IMAGE)
+    assert Counter((line.control, line.verdict == Verdict.PENDING) for line in lines(tmp_path)) == {
+        ("none", True): 40,
+        ("no-image", False): 40,
+    }
+
+
+def test_what_the_endpoint_refuses_of_one_item_is_that_items_fault(tmp_path: Path) -> None:
+    def refuse(body: dict[str, Any], _: int) -> web.Response | None:
+        if "number 3" not in prompt_of(body):
+            return None
+        return web.json_response({"error": {"message": "too long", "code": "context_length"}}, status=400)
+
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers, override=refuse) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url, models={"concurrency": 1}))
+    assert summary.pending == 0
+    (bad,) = [line for line in lines(tmp_path) if line.verdict == Verdict.UNUSABLE]
+    assert "context_length" in bad.problem
+    assert summary.groups[0]["n"] == 4
+
+
+def test_missing_images_and_too_many_are_unusable_and_stay_in_n(tmp_path: Path) -> None:
+    rows = [{"image": name, "question": "is it?", "answer": "yes"} for name in (["a.png"], ["lost.png"], ["a.png"] * 33)]
+    published.jsonl(tmp_path / "d" / "test.jsonl", rows)
+    (tmp_path / "d" / "a.png").write_bytes(published.png())
+    with Endpoint(answers) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url, max_images=6))
+    assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.UNUSABLE, Verdict.UNUSABLE]
+    assert "lost.png' is missing" in lines(tmp_path)[1].problem
+    assert "33 images, and the model takes 6" in lines(tmp_path)[2].problem
+    assert (summary.groups[0]["n"], summary.groups[0]["accuracy"]) == (3, 1 / 3)
+
+
+def test_controls_add_up_in_one_directory(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        *_, summary = (run(tmp_path, config, control=control) for control in Control)
+    assert [group["control"] for group in summary.groups] == [str(c) for c in Control]
+    real, none, blank, swap, shuffled = ([line for line in lines(tmp_path) if line.control == c] for c in Control)
+    assert all(line.images == () for line in none)
+    assert all(a.images != b.images and b.images for a, b in zip(real, swap, strict=True))
+    assert {line.images for line in swap} == {line.images for line in real}
+    assert all(line.options == ("no", "yes") for line in shuffled)
+    assert [line.verdict for line in shuffled] == [Verdict.WRONG, Verdict.RIGHT] * 2  # "A" is now "no"
+    assert len({tuple(images_of(b)) for b in endpoint.seen.bodies}) == 4 + 1 + 1  # those there are, one grey, none
+    assert [line.images for line in blank] == [line.images for line in real]
+
+
+def test_the_same_control_twice_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        run(tmp_path, config)
+        summary = run(tmp_path, config, limit=2)
+    assert (summary.groups[0]["n"], summary.groups[0]["n_of_benchmark"]) == (2, 4)
+    assert len(lines(tmp_path)) == 2
+
+
+def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        summary = run(tmp_path, config, seeds=3)
+        assert endpoint.seen.requests == 12
+        assert {body["temperature"] for body in endpoint.seen.bodies} == {0.7}
+        assert any("temperature 0.7" in note for note in summary.notes)
+        assert [s["of"] for s in summary.groups[0]["by_seed"]] == [4, 4, 4]
+        assert (summary.groups[0]["n"], summary.groups[0]["seeds"]) == (4, 3)
+        with pytest.raises(InputError, match=r"temperature: 0\.7 there, 0\.0 here"):
+            run(tmp_path, config)
+        with pytest.raises(InputError, match="one answer told several times"):
+            run(tmp_path, config, seeds=3, temperature=0.0, into="other")
+
+
+def test_a_directory_is_of_one_protocol(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        run(tmp_path, config)
+        with pytest.raises(InputError, match=r"protocol: .*huatuo_closed.* there"):
+            run(tmp_path, config, protocol="exact")
+
+
+def test_the_full_protocol_judges_open_questions_and_wants_a_judge(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url, protocol="medevalkit_full")
+        with pytest.raises(InputError, match="needs a judge"):
+            run(tmp_path, config)
+        summary = run(tmp_path, config, judge="judge")
+    assert summary.groups[0]["n"] == 8
+    assert summary.groups[0]["judge"] == "judge"
+    opened = [line for line in lines(tmp_path) if line.kind == "open"]
+    assert all(line.verdict == Verdict.RIGHT and line.rule == "judge" and line.scores["token_recall"] == 1 for line in opened)
+    assert endpoint.seen.most_in_flight["judge"] > 0
+
+
+def test_the_published_protocol_shows_both_counts(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+
+    def reply(body: dict[str, Any]) -> str:
+        prompt = prompt_of(body)
+        if body["model"] == "judge":
+            return "Well, yes." if "\nyes\n" in prompt.partition("<known_answer>")[2].partition("</known_answer>")[0] else "They differ."
+        return "I am not sure." if "number 1" in prompt else "### Step 1: x\n### The final answer is: yes"
+
+    with Endpoint(reply) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url, protocol="chiron_judge", judge="judge"))
+    (group,) = summary.groups
+    assert (group["verdicts"]["right"], group["verdicts"]["wrong"], group["verdicts"]["unparsed"]) == (1, 2, 1)
+    assert group["accuracy"] == 1 / 4
+    assert group["published_accuracy"] == 1 / 3
+    assert {body["temperature"] for body in endpoint.seen.bodies if body["model"] == "judge"} == {0.9}
+
+
+def test_a_judge_beside_a_protocol_is_a_column_and_no_verdict(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        summary = run(tmp_path, config, judge="judge", extractor="judge")
+    assert {name for line in lines(tmp_path) for name in line.scores} == {"judge:judge", "extractor:judge"}
+    assert summary.groups[0]["scores"]["judge:judge"]["mean"] == summary.groups[0]["accuracy"] == 0.5
+
+
+def test_the_mics_score_of_reasoning_stops_before_the_answer_is_named(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d", 4)
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url, protocol="exact", judge="judge", interns=["intern"])
+        run(tmp_path, config)
+        asked = [prompt_of(b) for b in endpoint.seen.bodies if b["model"] == "intern"]
+    opened = [line.scores for line in lines(tmp_path) if line.kind == "open"]
+    # Step 2 names the answer: it is never shown. Without a step the intern says heart, after the first one it knows.
+    assert {tuple((n, v) for n, v in s.items() if n.startswith("mics")) for s in opened} == {
+        (("mics_score", 1.0), ("mics_score@0", 0.0), ("mics_score@1", 1.0))
+    }
+    assert all("It is the left lung" not in prompt for prompt in asked if "what is number" in prompt)
+    assert all("known_answer" not in prompt for prompt in asked)
+
+
+def test_a_missing_evaluation_leaves_the_item_pending(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d", 2)
+
+    def broken(body: dict[str, Any], _: int) -> web.Response | None:
+        return web.json_response({}, status=500) if body["model"] == "intern" else web.json_response(completion(answers(body)))
+
+    with Endpoint(answers, override=broken) as endpoint:
+        config = write(tmp_path, endpoint.base_url, models={"attempts": 1}, protocol="exact", judge="judge", interns=["intern"])
+        assert run(tmp_path, config).pending == 2
+        endpoint.override = None
+        assert run(tmp_path, config).pending == 0
+
+
+def test_the_budget_is_never_overshot(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d", 40)
+    with Endpoint(answers) as endpoint:
+        priced = {"price": {"input": 10.0, "output": 10.0}, "image_tokens": 100, "max_tokens": 50, "concurrency": 2}
+        config = write(tmp_path, endpoint.base_url, models=priced, protocol="exact", budget_usd=0.03)
+        summary = run(tmp_path, config)
+        assert summary.halted is not None
+        assert 0 < summary.spent_usd <= 0.03
+        assert len(lines(tmp_path)) == 40
+        with pytest.raises(InputError, match="a budget needs prices"):
+            run(tmp_path, write(tmp_path, endpoint.base_url, budget_usd=1.0))
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    base = ("eval", "--model", "offline:match/normalised", "--run", tmp_path / "run", "--data", tmp_path / "d")
+    for more, words in (
+        (("--benchmarks", "vqa_rda"), "did you mean 'vqa_rad'?"),
+        (("--benchmarks", "vqa_rad", "--control", "blanc"), "did you mean 'blank'?"),
+        (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "no protocol is called"),
+        (("--benchmarks", "slake"), "download test.json"),
+        ((), "--benchmarks LIST is missing"),
+    ):
+        ended = chiron(*base, *more)
+        assert ended.returncode == 2, ended.stderr
+        assert words in " ".join(ended.stderr.split())
+    ended = chiron(*base, "--benchmarks", "vqa_rad", "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["groups"][0]["n"] == 4
+    listed = json.loads(chiron("eval", "--list", "--json").stdout)
+    assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
