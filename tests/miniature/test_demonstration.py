@@ -12,7 +12,7 @@ from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
 from chiron.miniature.ablation import stage_3
 from chiron.miniature.data import make_data, rows_of_paths, write_rows
-from chiron.miniature.demonstration import Demonstration, demonstrate
+from chiron.miniature.demonstration import Demonstration, Progress, demonstrate
 from chiron.miniature.page import count_weights, write_page
 from chiron.miniature.scale import TINY
 from chiron.training.metrics import HeldOut, StepMetrics
@@ -31,8 +31,11 @@ class Listener:
     def step(self, metrics: StepMetrics | HeldOut) -> None:
         self.steps.append(metrics.stage)
 
-    def answered(self, count: int, of: int) -> None:
-        assert 0 < count <= of
+    def arm(self, name: str, news: StepMetrics | HeldOut | Progress) -> None:
+        if isinstance(news, Progress):
+            assert 0 < news.answered <= news.of
+        else:
+            self.steps.append(news.stage)
 
 
 def conduct(run: Run) -> RunSummary:
