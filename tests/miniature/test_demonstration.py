@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,12 @@ def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     make_data(folder, TINY, seed=0)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_was_moved_is_gone_on_with(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
+    before, _ = done
+    shutil.copytree(before.folder, tmp_path / "moved")
+    listener = Listener()
+    after = demonstrate(tmp_path / "moved", TINY, listener, conduct)
+    assert listener.steps == []
+    assert [a.measured for a in after.arms] == [a.measured for a in before.arms]

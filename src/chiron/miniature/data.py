@@ -21,6 +21,9 @@ from chiron.phantom.world import COMBINATIONS, World
 
 TEXT_COPIES = 8
 """Rows of stage 1 a rule and length of the reasoning so far."""
+PARTS = ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out")
+"""Of the cases: the first three are stage 2's (the third is kept out of training), ``seen`` is for the search and stage 3, the last two are
+for the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,8 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     return data
 
 
-def castings(part: str, scale: Scale, *, seed: int) -> tuple[Casting, ...]:
-    """The cases of a part of the data: ``aligned``, ``worked`` and ``unaligned`` are stage 2's, the last kept out of training; ``seen`` is
-    for the search and stage 3, ``new-seen`` and ``new-held-out`` are for the evaluation.
-    """
+def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1) -> tuple[Casting, ...]:
+    """The cases of one of :data:`PARTS`, or every ``of``-th of them from number ``share`` on."""
     world = World(seed)
     parts = split(world)
     number, count, among = {
@@ -103,13 +104,13 @@ def castings(part: str, scale: Scale, *, seed: int) -> tuple[Casting, ...]:
         "unaligned": (5, max(1, scale.evaluated // 2), COMBINATIONS),
         "worked": (6, scale.worked, parts.seen),
     }[part]
-    return tuple(cast(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(count))
+    return tuple(cast(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of))
 
 
 def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:
     """Draw one of so many equal shares of all cases."""
-    for part in ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out"):
-        write_castings(castings(part, scale, seed=seed)[share::of], images)
+    for part in PARTS:
+        write_castings(castings(part, scale, seed=seed, share=share, of=of), images)
 
 
 def true_chains(data: Data) -> list[dict[str, Any]]:

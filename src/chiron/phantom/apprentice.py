@@ -4,16 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-SIDE: Final = 64
+SIDE: Final = 48
 """Pixels a side of what it looks at."""
-PATCH: Final = 16
+PATCH: Final = 8
 TOKENS_PER_IMAGE: Final = (SIDE // PATCH // 2) ** 2
-"""4: patches of 16 pixels, four to a token."""
+"""9: patches of 8 pixels, four to a token."""
 
 _PIECES: Final = r"\n?### Step \d+:|\n?### The final answer is:|\n*</?[a-z_]+>\n*| ?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d]+|\s"
 """The marks of a reasoning, the marks of a prompt's sections, a word, a digit or a run of signs, each with the white space before it, so
 that pieces put together are the text again. A mark is one piece because there is nothing in it to learn, and every token costs time."""
-_CHAT: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>", "<|pad|>")
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
