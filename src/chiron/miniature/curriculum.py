@@ -51,7 +51,7 @@ def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> 
         batch=Batch(rows=scale.rows),
         learning_rate=scale.final_learning_rate,
     )
-    earlier = {"alignment": "alignment.jsonl", "text": "text.jsonl"}
+    earlier = {"alignment": "alignment-again.jsonl", "text": "text.jsonl"}
     return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), earlier=earlier)
 
 

@@ -78,9 +78,10 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     prompts = data.loaded_prompts()
     aligned, worked, unaligned = (castings(part, scale, seed=seed) for part in ("aligned", "worked", "unaligned"))
     text = write_rows(folder / "text.jsonl", text_rows(data.world, prompts, copies=TEXT_COPIES, seed=seed))
-    described = write_rows(
-        folder / "alignment.jsonl", [*alignment_rows(aligned, prompts, seed=seed), *worked_rows(worked, prompts, seed=seed)]
-    )
+    looks, examples = list(alignment_rows(aligned, prompts, seed=seed)), list(worked_rows(worked, prompts, seed=seed))
+    described = write_rows(folder / "alignment.jsonl", [*looks, *examples])
+    # To be replayed in stage 3, which is too short for all of them: reading them costs time.
+    write_rows(folder / "alignment-again.jsonl", [*looks[: scale.replayed], *examples])
     write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))

@@ -28,6 +28,8 @@ class Job:
 
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
+    after: tuple[int, ...] = ()
+    """Numbers of the jobs that must be done before; they stand before it."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,17 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
     if at_once < 2:
         return [job.work(lambda said, number=number: hear(number, said), *job.arguments) for number, job in enumerate(jobs)]
     results: list[Any] = [None] * len(jobs)
-    waiting = list(enumerate(jobs))[::-1]
-    running: dict[Connection[Any, Any], tuple[int, BaseProcess]] = {}
+    waiting, done = dict(enumerate(jobs)), set[int]()
+    running: dict[Connection, tuple[int, BaseProcess]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                number, job = waiting.pop()
-                pipe, process = _started(job)
+            ready = [number for number, job in waiting.items() if done.issuperset(job.after)]
+            for number in ready[: at_once - len(running)]:
+                pipe, process = _started(waiting.pop(number))
                 running[pipe] = (number, process)
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)  # noqa: S101 - nothing else was waited for
-                number, process = running[ready]
-                message = _received(ready, process)
+            for pipe in [pipe for pipe in wait(list(running)) if isinstance(pipe, Connection)]:
+                number, process = running[pipe]
+                message = _received(pipe, process)
                 if message.kind == "said":
                     hear(number, message.content)
                     continue
@@ -78,7 +79,8 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
                 if message.kind == "crashed":
                     raise RuntimeError(message.content)
                 results[number] = message.content
-                del running[ready]
+                done.add(number)
+                del running[pipe]
                 process.join()
     finally:
         for _, process in running.values():
