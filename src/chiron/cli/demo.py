@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="The same path in three minutes, with less accuracy.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
     search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases, for --search-only.")] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides.")] = 0,

@@ -11,8 +11,8 @@ class Scale:
     images: int
     """Stage 2: cases whose images are put into words."""
     worked: int
-    """Stage 2: worked examples beside them, of seen combinations, that go on from the words to the diagnosis. Without any, a model that was
-    never shown a diagnosis with an image stops before it, and can be no intern."""
+    """Stage 2: worked examples beside them, of seen combinations, that go on from the words to the diagnosis. In a trial without any,
+    which had learned its rules badly too, nine replies in ten had no final answer; such a model can be no intern."""
     cases: int
     """Of seen combinations, for the search and stage 3."""
     evaluated: int
