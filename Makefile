@@ -10,10 +10,10 @@ export OMP_WAIT_POLICY := PASSIVE
 
 help:
 	@echo "make demo    the whole loop in miniature, offline: a curriculum, the search, the last stage, what came of it"
-	@echo "make demo-quick   the same in three minutes, with less accuracy; make demo-search   the search alone, without torch"
+	@echo "make demo-quick   the same in two minutes, with less accuracy; make demo-search   the search alone, without torch"
 	@echo "make test    all tests, after lint"
 	@echo "make lint    ruff, mypy, import-linter"
-	@echo "make ablation   what each part of the loop does to the answers, over three seeds (an hour)"
+	@echo "make ablation   what each part of the loop does to the answers, over three seeds (an hour or less)"
 	@echo "make bench   the benchmarks of bench/README.md"
 	@echo "make setup   the .venv with everything"
 

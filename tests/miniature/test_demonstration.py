@@ -1,8 +1,8 @@
 """The whole loop at a size that learns nothing: every part runs, goes on where it was left, and is shown."""
 
 import asyncio
-import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,9 @@ import pytest
 from chiron.errors import InputError
 from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
-from chiron.miniature.ablation import stage_3
+from chiron.miniature.arms import ARMS
 from chiron.miniature.data import make_data, rows_of_paths, write_rows
-from chiron.miniature.demonstration import Demonstration, demonstrate
+from chiron.miniature.demonstration import Demonstration, Progress, demonstrate
 from chiron.miniature.page import count_weights, write_page
 from chiron.miniature.scale import TINY
 from chiron.training.metrics import HeldOut, StepMetrics
@@ -31,8 +31,11 @@ class Listener:
     def step(self, metrics: StepMetrics | HeldOut) -> None:
         self.steps.append(metrics.stage)
 
-    def answered(self, count: int, of: int) -> None:
-        assert 0 < count <= of
+    def arm(self, name: str, news: StepMetrics | HeldOut | Progress) -> None:
+        if isinstance(news, Progress):
+            assert 0 < news.answered <= news.of
+        else:
+            self.steps.append(news.stage)
 
 
 def conduct(run: Run) -> RunSummary:
@@ -100,8 +103,8 @@ def test_the_small_model_has_a_word_for_all_that_it_may_be_asked_to_say(done: tu
 
     data = done[0].data
     tokenizer = PreTrainedTokenizerFast.from_pretrained(data.tokenizer)
-    for name, rows in itertools.islice(stage_3(data, done[0].folder, 0), 3):
-        for row in rows:
+    for name in ("true chains", "direct answers", "answer, then rationale"):
+        for row in ARMS[name](data, done[0].folder, 0):
             said = row["messages"][-1]["content"]
             assert tokenizer.decode(tokenizer(said).input_ids) == said, name
 
@@ -111,3 +114,12 @@ def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     make_data(folder, TINY, seed=0)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_was_moved_is_gone_on_with(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
+    before, _ = done
+    shutil.copytree(before.folder, tmp_path / "moved")
+    listener = Listener()
+    after = demonstrate(tmp_path / "moved", TINY, listener, conduct)
+    assert listener.steps == []
+    assert [a.measured for a in after.arms] == [a.measured for a in before.arms]

@@ -81,20 +81,20 @@ def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: P
     for name, rows in data.items():
         write_rows(tmp_path / f"{name}.jsonl", rows)
     write_tokenizer((turn["content"] for rows in data.values() for r in rows for turn in r["messages"]), tmp_path / "tokenizer")
-    config = configuration(tmp_path / "tokenizer", hidden=96, vision_layers=1, language_layers=2)
+    config = configuration(tmp_path / "tokenizer", hidden=64, vision_layers=1, language_layers=2)
     settings: dict[str, Any] = {
         "adapter": None, "images": IMAGES, "sequence": 192, "lines_at_once": 32, "precision": "fp32", "checkpoint_every": 10_000,
     }  # fmt: skip
     first = Recipe(
         name="first",
         scratch=Scratch(tokenizer=str(tmp_path / "tokenizer"), config=config),
-        stages=[stage("text", 350, 3e-3), stage("looks", 120, 2e-3, text=0.3)],
+        stages=[stage("text", 350, 4e-3), stage("looks", 60, 2.7e-3, text=0.3)],
         **settings,
     )
     base = train(prepare(first, tmp_path), tmp_path / "base").model
     right = {}
     for arm in ("steps", "bare"):
-        last = Recipe(name=arm, base=str(base), earlier={"looks": "looks.jsonl"}, stages=[stage(arm, 80, 1e-3, looks=0.3)], **settings)
+        last = Recipe(name=arm, base=str(base), earlier={"looks": "looks.jsonl"}, stages=[stage(arm, 50, 1.3e-3, looks=0.3)], **settings)
         model = LocalModel(provider="local", path=str(train(prepare(last, tmp_path), tmp_path / arm).model))
         for part in ("seen", "held_out"):
             cases = [asked(prompts, a, QUESTIONS[0]) for a in getattr(parts, part)]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from chiron.models.local.tiling import Tiling
+from chiron.phantom.apprentice import SPECIAL_TOKENS
 from chiron.training.encoding import Encoder
 
 TILE = 32
@@ -32,13 +33,7 @@ def tiny_tokenizer() -> Any:
         tokenizer_object=backend,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-            "turn_start_token": "<|im_start|>",
-        },
+        extra_special_tokens=dict(SPECIAL_TOKENS),
     )
 
 

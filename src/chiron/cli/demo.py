@@ -14,13 +14,13 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.miniature.demonstration import Demonstration
+    from chiron.miniature.demonstration import Demonstration, Progress
     from chiron.training.metrics import HeldOut, StepMetrics
 
 
 def command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="The same path in three minutes, with less accuracy.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
     search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases, for --search-only.")] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides.")] = 0,
@@ -38,13 +38,15 @@ def command(
         ) from error
     from chiron.cli.conducting import conduct
     from chiron.miniature.page import write_page
+    from chiron.miniature.processes import cores
     from chiron.miniature.scale import FULL, QUICK
 
-    # Models that small lose more by waiting for each other's threads than they win by them.
+    # Models that small lose more by waiting for each other's threads than they win by them; processes share the work.
     torch.set_num_threads(1)
+    processes = 1 if torch.cuda.is_available() else min(2, cores())
     console = messages()
     scale = QUICK if quick else FULL
-    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _Teller(console), conduct, seed=seed)
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _Teller(console), conduct, seed=seed, processes=processes)
     page = write_page(done)
     Console(file=sys.stdout).print(_table(done))
     _say_where(done, page, console)
@@ -100,6 +102,7 @@ class _Teller:
         from chiron.cli.progress_line import ProgressLine
 
         self._line = ProgressLine(console)
+        self._arms: dict[str, str] = {}
 
     def part(self, text: str) -> None:
         self._line.headline(text)
@@ -112,5 +115,12 @@ class _Teller:
                 f"  {metrics.stage}: step {metrics.step}/{metrics.steps}, loss {metrics.loss:.3f}", metrics.step, metrics.steps
             )
 
-    def answered(self, count: int, of: int) -> None:
-        self._line.update(f"  answered {count}/{of}", count, of)
+    def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
+        from chiron.miniature.demonstration import Progress
+        from chiron.training.metrics import StepMetrics
+
+        if isinstance(news, Progress):
+            self._arms[name] = f"answered {news.answered}/{news.of}"
+        elif isinstance(news, StepMetrics):
+            self._arms[name] = f"step {news.step}/{news.steps}, loss {news.loss:.3f}"
+        self._line.say("  " + "; ".join(f"{arm}: {state}" for arm, state in self._arms.items()))

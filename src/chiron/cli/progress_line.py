@@ -28,15 +28,19 @@ class ProgressLine:
         """Say how far it is."""
         now = time.monotonic()
         left = (now - self._began) / done * (of - done) if done else 0.0
-        line = f"{text}, {left:.0f} s left" if done < of else text
+        self.say(f"{text}, {left:.0f} s left" if done < of else text, last=done == of)
+
+    def say(self, line: str, *, last: bool = False) -> None:
+        """Say something of which nobody can tell how long it will take; the ``last`` word is always said."""
+        now = time.monotonic()
         if self._console.is_terminal:
             if self._status is None:
                 self._status = self._console.status(line)
                 self._status.start()
             self._status.update(line)
-            if done == of:
+            if last:
                 self._end()
-        elif now - self._last >= PLAIN_EVERY or done == of:
+        elif now - self._last >= PLAIN_EVERY or last:
             self._last = now
             self._console.print(line, markup=False, highlight=False)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from chiron.miniature.lessons import ATTRIBUTES
+
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
     """Markdown, from the figures of each seed."""
@@ -20,11 +22,24 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         results,
         lambda r, name: _search(r["searches"].get(name)),
     )
-    return f"{head}\n{arms}\n{searches}"
+    seen = _table(
+        ("stage 3 on", *(f"{name} right" for name in ATTRIBUTES), "no final answer"),
+        ["(none: the model of stage 2)", *_names(results, "arms")],
+        results,
+        _perception,
+    )
+    return f"{head}\n{arms}\n{searches}\n{seen}"
 
 
 def _names(results: Sequence[dict[str, Any]], part: str) -> list[str]:
     return list(dict.fromkeys(name for r in results for name in r[part]))
+
+
+def _perception(result: dict[str, Any], name: str) -> tuple[float | None, ...] | None:
+    arm = result["base"] if name.startswith("(") else result["arms"].get(name)
+    if arm is None or "perception" not in arm:
+        return None
+    return *(arm["perception"][attribute] for attribute in ATTRIBUTES), arm["without_answer"]
 
 
 def _arm(result: dict[str, Any], name: str) -> tuple[float | None, ...] | None:
@@ -59,6 +74,6 @@ def _cell(values: Sequence[float | None]) -> str:
     there = [v for v in values if v is not None]
     if not there:
         return "-"
-    form: Callable[[float], str] = (lambda v: f"{v:.3f}") if max(there) <= 1 else (lambda v: f"{v:.0f}")
+    form: Callable[[float], str] = (lambda v: f"{v:.0f}") if any(isinstance(v, int) or v > 1 for v in there) else (lambda v: f"{v:.3f}")
     mean = form(sum(there) / len(there))
     return mean if len(there) == 1 or min(there) == max(there) else f"{mean} ({form(min(there))} to {form(max(there))})"

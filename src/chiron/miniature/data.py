@@ -1,7 +1,7 @@
 """What the miniature is made of, on disk: cases in the ordinary format, their images, the textbook, and the rows of the stages."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +11,7 @@ from chiron.cases.case import Case
 from chiron.files import write_atomically
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.miniature.lessons import alignment_rows, answer_row, chain, text_rows, worked_rows
+from chiron.miniature.processes import Job, Say, run_jobs
 from chiron.miniature.scale import Scale
 from chiron.phantom.apprentice import SIDE, write_tokenizer
 from chiron.phantom.casting import Casting, cast
@@ -20,6 +21,9 @@ from chiron.phantom.world import COMBINATIONS, World
 
 TEXT_COPIES = 8
 """Rows of stage 1 a rule and length of the reasoning so far."""
+PARTS = ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out")
+"""Of the cases: the first three are stage 2's (the third is kept out of training), ``seen`` is for the search and stage 3, the last two are
+for the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +63,25 @@ class Data:
         return load_prompts({name: Path(path) for name, path in self.prompts.items()})
 
 
-def make_data(folder: Path, scale: Scale, *, seed: int) -> Data:
+def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> Data:
     """Draw and write everything that does not depend on a search. Run again it changes nothing.
 
     Raises:
         InputError: the folder cannot be written to.
         DiskError: the disk is full.
     """
-    world = World(seed)
-    parts = split(world)
-
-    def castings(count: int, part: int, among: Sequence[Any], name: str) -> tuple[Casting, ...]:
-        return tuple(cast(world, index, seed=8 * seed + part, size=SIDE, among=among, name=name) for index in range(count))
-
-    aligned = castings(scale.images, 1, COMBINATIONS, "aligned")
-    data = Data(
-        folder,
-        world,
-        castings(scale.cases, 2, parts.seen, "seen"),
-        castings(scale.evaluated, 3, parts.seen, "new-seen"),
-        castings(scale.evaluated, 4, parts.held_out, "new-held-out"),
-    )
-    worked = castings(scale.worked, 6, parts.seen, "worked")
-    unaligned = castings(max(1, scale.evaluated // 2), 5, COMBINATIONS, "unaligned")
-    prompts = data.loaded_prompts()
-    if (folder / "cases.jsonl").is_file():  # written last: where it stands, all stands
+    data = Data(folder, World(seed), *(castings(part, scale, seed=seed) for part in ("seen", "new-seen", "new-held-out")))
+    if data.cases.is_file():  # written last: where it stands, all stands
         return data
-    for group in (aligned, worked, unaligned, data.seen, data.seen_evaluated, data.held_out_evaluated):
-        write_castings(group, data.images)
-    write_textbook(world, folder / "textbook.jsonl")
-    text = write_rows(folder / "text.jsonl", text_rows(world, prompts, copies=TEXT_COPIES, seed=seed))
-    described = write_rows(
-        folder / "alignment.jsonl", [*alignment_rows(aligned, prompts, seed=seed), *worked_rows(worked, prompts, seed=seed)]
-    )
+    run_jobs([Job(_draw, (data.images, scale, seed, k, processes)) for k in range(processes)], at_once=processes)
+    write_textbook(data.world, folder / "textbook.jsonl")
+    prompts = data.loaded_prompts()
+    aligned, worked, unaligned = (castings(part, scale, seed=seed) for part in ("aligned", "worked", "unaligned"))
+    text = write_rows(folder / "text.jsonl", text_rows(data.world, prompts, copies=TEXT_COPIES, seed=seed))
+    looks, examples = list(alignment_rows(aligned, prompts, seed=seed)), list(worked_rows(worked, prompts, seed=seed))
+    described = write_rows(folder / "alignment.jsonl", [*looks, *examples])
+    # To be replayed in stage 3, which is too short for all of them: reading them costs time.
+    write_rows(folder / "alignment-again.jsonl", [*looks[: scale.replayed], *examples])
     write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))
@@ -101,6 +91,27 @@ def make_data(folder: Path, scale: Scale, *, seed: int) -> Data:
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
         write_rows(folder / f"{name}.jsonl", (casting.case.to_record() for casting in group))
     return data
+
+
+def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1) -> tuple[Casting, ...]:
+    """The cases of one of :data:`PARTS`, or every ``of``-th of them from number ``share`` on."""
+    world = World(seed)
+    parts = split(world)
+    number, count, among = {
+        "aligned": (1, scale.images, COMBINATIONS),
+        "seen": (2, scale.cases, parts.seen),
+        "new-seen": (3, scale.evaluated, parts.seen),
+        "new-held-out": (4, scale.evaluated, parts.held_out),
+        "unaligned": (5, max(1, scale.evaluated // 2), COMBINATIONS),
+        "worked": (6, scale.worked, parts.seen),
+    }[part]
+    return tuple(cast(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of))
+
+
+def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:
+    """Draw one of so many equal shares of all cases."""
+    for part in PARTS:
+        write_castings(castings(part, scale, seed=seed, share=share, of=of), images)
 
 
 def true_chains(data: Data) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The demonstration: the loop once, with stage 3 on what the search retained, and on bare answers to compare it with."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
 from chiron.miniature.data import Data, make_data
 from chiron.miniature.loop import Measured
+from chiron.miniature.processes import Job, Say, run_jobs
 from chiron.miniature.purity import Purity, purity
 from chiron.miniature.scale import Scale
 from chiron.models.failures import Stopping
@@ -29,9 +29,17 @@ class Teller(Protocol):
         """An optimizer step, or a stage's end."""
         ...
 
-    def answered(self, count: int, of: int) -> None:
-        """So many questions of the evaluation are answered."""
+    def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
+        """One of the ways of stage 3, which go on side by side, got on."""
         ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the questions that a model is asked."""
+
+    answered: int
+    of: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,9 @@ class Demonstration:
     """By part of the loop; nearly nothing for what had been done before."""
 
 
-def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[Run], RunSummary], *, seed: int = 0) -> Demonstration:
+def demonstrate(
+    folder: Path, scale: Scale, teller: Teller, conduct: Callable[[Run], RunSummary], *, seed: int = 0, processes: int = 1
+) -> Demonstration:
     """The whole loop in a folder, gone on with if it was begun there.
 
     Args:
@@ -72,18 +82,19 @@ def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[R
         teller: told of everything.
         conduct: executes the search, with a view if there is one.
         seed: of world, cases, models and search.
+        processes: at one time, where the work can be shared: drawing, stages 1 and 2, the ways of stage 3.
 
     Raises:
         InputError: the folder holds something else, or the search ended with nothing to train on.
         DiskError: the disk is full.
-        KeyboardInterrupt: a person stopped the search; what it has is kept.
+        KeyboardInterrupt: a person stopped it; what was done is kept, but for the steps since the last checkpoint.
     """
     clock = _Clock()
     teller.part(f"drawing {scale.images + scale.cases + 2 * scale.evaluated:,} cases, and writing the rows of stages 1 and 2")
-    data = make_data(folder / "data", scale, seed=seed)
+    data = make_data(folder / "data", scale, seed=seed, processes=processes)
     clock.lap("data")
     teller.part("stage 1 (the textbook in words) and stage 2 (images in words), from random weights")
-    base = loop.train_first(data, scale, folder / "base", seed=seed, watch=teller.step)
+    base = loop.train_first(data, scale, folder / "base", seed=seed, processes=processes, watch=teller.step)
     clock.lap("stages 1 and 2")
     teller.part(f"searching {scale.cases} cases: three specialist mentors that err, the model of stage 2 as intern")
     run = folder / "search"
@@ -96,30 +107,30 @@ def demonstrate(folder: Path, scale: Scale, teller: Teller, conduct: Callable[[R
     retained = loop.write_retained(data, run, "retained.jsonl")
     if not retained:
         raise InputError(f"the search retained no path, so there is nothing for stage 3 to be trained on: {run}/report.html says why")
-    arms = []
-    for name, rows, count in (("MICS paths", "retained.jsonl", retained), ("direct answers", "direct.jsonl", len(data.seen))):
-        teller.part(f"stage 3 on {count} rows: {name}")
-        out = folder / name.lower().replace(" ", "-")
-        model = loop.train_last(base, data, rows, scale, out, name=out.name, seed=seed, watch=teller.step)
-        clock.lap(f"stage 3, {name}")
-        of = 2 * scale.evaluated
-        teller.part(f"asking it {of} new cases, half of them of combinations whose diagnosis it never saw with an image")
-        measured = loop.measure(model, data, out / "answers", watch=lambda done: teller.answered(done, of))  # noqa: B023 - used at once
-        clock.lap(f"evaluation, {name}")
-        arms.append(Arm(name, count, model, out / "curves.png", measured))
+    ways = {"MICS paths": ("retained.jsonl", retained), "direct answers": ("direct.jsonl", len(data.seen))}
+    sizes = " and on ".join(f"{count} {name}" for name, (_, count) in ways.items())
+    teller.part(
+        f"stage 3 on {sizes}, and {2 * scale.evaluated} new cases to answer for each of the two models, half of them of combinations whose"
+        " diagnosis was never shown with an image"
+    )
+    outs = [folder / name.lower().replace(" ", "-") for name in ways]
+    jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for (rows, _), out in zip(ways.values(), outs, strict=True)]
+    models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(list(ways)[number], said))
+    arms = [
+        # Every answer stands in the ledger: nothing is asked again.
+        Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
+        for (name, (_, count)), out, model in zip(ways.items(), outs, models, strict=True)
+    ]
+    clock.lap("stage 3 and evaluation")
     return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), tuple(arms), clock.laps)
 
 
-def forget(folder: Path) -> None:
-    """Remove a demonstration, and nothing that is none.
-
-    Raises:
-        InputError: the folder holds no demonstration.
-    """
-    if folder.exists():
-        if not (folder / "data" / "textbook.jsonl").is_file():
-            raise InputError(f"{folder} holds no demonstration, so it is left alone: name another --dir")
-        shutil.rmtree(folder)
+def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
+    """Train stage 3 on a file of rows and ask the model; its folder. What it answered stands in ``out/answers``."""
+    drawn = make_data(data, scale, seed=seed)
+    model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
+    loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
+    return model
 
 
 class _Clock:

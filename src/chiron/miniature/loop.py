@@ -17,9 +17,8 @@ from chiron.mics.running import Run, RunSummary
 from chiron.miniature.curriculum import first_stages, last_stage, without_curriculum
 from chiron.miniature.data import Data, rows_of_paths, write_rows
 from chiron.miniature.scale import Scale
+from chiron.miniature.trainer import Watch, train_recipe
 from chiron.models.config import LocalModel
-from chiron.training.metrics import HeldOut, StepMetrics
-from chiron.training.recipe import Recipe
 
 SPECIALISTS = ("side+size", "density+margin", "side+margin")
 """What each mentor knows; of the other two attributes it is wrong half of the time."""
@@ -27,8 +26,6 @@ TEMPERATURES = (0.2, 0.7, 1.2)
 """The intern's."""
 MAX_TOKENS = 64
 """A whole chain has some thirty of the small model's tokens."""
-
-Watch = Callable[[StepMetrics | HeldOut], None]
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,10 @@ class Measured:
         return _share(self.held_out)
 
 
-def train_first(data: Data, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
+def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: int = 1, watch: Watch = lambda _: None) -> Path:
     """Stages 1 and 2 from nothing; the folder of the model that knows the rules in words, and images in words."""
-    return _train(first_stages(data, scale, seed=seed), data, out, watch)
+    recipe = first_stages(data, scale, seed=seed)
+    return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
 
 
 def team(intern: Path, data: Data, *, seed: int, policy: Literal["verified", "paper"] = "verified", **search: Any) -> RunConfig:
@@ -91,12 +89,12 @@ def write_retained(data: Data, run: Path, name: str) -> int:
 
 def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
     """Stage 3 on a file of rows in the data folder; the folder of the model that comes out."""
-    return _train(last_stage(base, rows, scale, name=name, seed=seed), data, out, watch)
+    return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
     """The rows of stage 3 from random weights, for as many steps as all three stages have: no curriculum."""
-    return _train(without_curriculum(data, rows, scale, seed=seed), data, out, watch)
+    return train_recipe(without_curriculum(data, rows, scale, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
@@ -107,12 +105,6 @@ def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] 
     cases = {name: [casting.case for casting in group] for name, group in sets.items()}
     answered = asyncio.run(answer_all(cases, config, question, run, watch=watch))
     return Measured(*(tuple(answered[name]) for name in sets))
-
-
-def _train(recipe: Recipe, data: Data, out: Path, watch: Watch) -> Path:
-    from chiron.training.session import prepare, train
-
-    return train(prepare(recipe, data.folder, data.images), out, watch=watch).model
 
 
 def _share(answered: Sequence[Answered]) -> Share:

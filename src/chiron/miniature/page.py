@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ def write_page(demonstration: Demonstration) -> Path:
     page = env.get_template("page.html").render(
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - a file of this package
-        written=time.strftime("%Y-%m-%d %H:%M %z"),
         parameters=count_weights(d.arms[0].model),
         arms=[
             {"name": a.name, "rows": a.rows, "seen": _said(a.measured.seen_share), "held_out": _said(a.measured.held_out_share)}

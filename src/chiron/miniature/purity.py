@@ -1,9 +1,11 @@
 """Whether a path is true, which only a drawn world can say: a path is pure if every step of it says what is drawn."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chiron.evaluation.answering import Answered
 from chiron.mics.reasoning import parse_reasoning
 from chiron.miniature.data import Data
 from chiron.miniature.lessons import ATTRIBUTES, steps_of
@@ -25,18 +27,21 @@ class Purity:
         """Pure of the retained."""
         return self.pure / self.retained if self.retained else 0.0
 
-    @property
-    def evaluations_a_pure_path(self) -> float | None:
-        """What a pure path costs; ``None`` if there is none."""
-        return self.evaluations / self.pure if self.pure else None
 
-
-def purity(run: Path, data: Data) -> Purity:
-    """Of a finished run's retained paths."""
-    truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen}
+def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
+    """Of a finished run's retained paths, of all cases or of the ``first`` so many (``evaluations`` are of all of them even so)."""
+    truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen[:first]}
     lines = [json.loads(line) for line in (run / "paths.jsonl").read_text("utf-8").splitlines()]
-    pure = sum(is_pure(line["reasoning"], truth[line["case_id"]]) for line in lines)
-    return Purity(len(data.seen), len(lines), pure, _evaluations(run))
+    counted = [line for line in lines if line["case_id"] in truth]
+    pure = sum(is_pure(line["reasoning"], truth[line["case_id"]]) for line in counted)
+    return Purity(len(truth), len(counted), pure, _evaluations(run))
+
+
+def perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
+    """By attribute, the share of evaluated cases in whose answer it is said right; one that is not said counts as wrong."""
+    attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
+    said = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
+    return {name: sum(steps_of(true)[k] in steps for true, steps in said) / len(said) for k, name in enumerate(ATTRIBUTES)}
 
 
 def is_pure(reasoning: str, truth: set[str]) -> bool:

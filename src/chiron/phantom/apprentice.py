@@ -1,19 +1,30 @@
 """The miniature model: an InternVL small enough to be trained from nothing on two CPU cores, and a tokenizer of whole words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-SIDE: Final = 64
+SIDE: Final = 48
 """Pixels a side of what it looks at."""
-PATCH: Final = 16
+PATCH: Final = 8
 TOKENS_PER_IMAGE: Final = (SIDE // PATCH // 2) ** 2
-"""4: patches of 16 pixels, four to a token."""
+"""9: patches of 8 pixels, four to a token."""
 
 _PIECES: Final = r"\n?### Step \d+:|\n?### The final answer is:|\n*</?[a-z_]+>\n*| ?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d]+|\s"
 """The marks of a reasoning, the marks of a prompt's sections, a word, a digit or a run of signs, each with the white space before it, so
 that pieces put together are the text again. A mark is one piece because there is nothing in it to learn, and every token costs time."""
-_CHAT: Final = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>", "<|pad|>")
+
+SPECIAL_TOKENS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+        "turn_start_token": "<|im_start|>",
+    }
+)
+"""Of an InternVL tokenizer, by the names under which transformers asks for them."""
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
@@ -33,20 +44,14 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
         unk_token="<unk>",  # noqa: S106 - no password
         pad_token="<|pad|>",  # noqa: S106 - no password
         eos_token="<|im_end|>",  # noqa: S106 - no password
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-            "turn_start_token": "<|im_start|>",
-        },
+        extra_special_tokens=dict(SPECIAL_TOKENS),
         clean_up_tokenization_spaces=False,
     )
     tokenizer.save_pretrained(folder)
 
 
-def configuration(folder: Path, *, hidden: int = 128, vision_layers: int = 4, language_layers: int = 4) -> dict[str, Any]:
-    """Of an ``InternVLForConditionalGeneration``, as its ``config.json`` says it; about 1.8 million weights.
+def configuration(folder: Path, *, hidden: int = 128, vision_layers: int = 2, language_layers: int = 2) -> dict[str, Any]:
+    """Of an ``InternVLForConditionalGeneration``, as its ``config.json`` says it; about one million weights.
 
     Args:
         folder: where :func:`write_tokenizer` wrote.

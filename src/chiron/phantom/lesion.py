@@ -10,18 +10,19 @@ import numpy as np
 from chiron.phantom.canvas import Grid, Plane, edge, mix
 from chiron.phantom.world import Attributes, Density, Margin, Size
 
-RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.062, "medium": 0.1, "large": 0.155})
-"""Of the drawn lesion, as a fraction of the image's width. At 64 pixels the smallest one is 8 pixels across."""
+RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.05, "medium": 0.1, "large": 0.175})
+"""Of the drawn lesion, as a fraction of the image's width: far enough apart that a spiculated lesion, from tip to tip, is smaller than a
+smooth one of the next size. At 48 pixels the smallest one is 5 pixels across."""
 
-CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.3, "grey": 0.0, "bright": 0.38})
+CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.33, "grey": 0.0, "bright": 0.42})
 """Tone of the lesion's inside, against the tissue around it."""
 
-_RIM: Final[Mapping[Margin, float]] = MappingProxyType({"smooth": 0.3, "spiculated": -0.3})
+_RIM: Final[Mapping[Margin, float]] = MappingProxyType({"smooth": 0.4, "spiculated": -0.4})
 # A thin rim shows where a grey lesion ends: bright as of a capsule, or dark as a halo. It goes with the margin, which a very small picture
 # would otherwise hardly show.
 _CORE: Final = 0.75  # of a spiculated lesion, against its radius
 _SPIKES: Final = 7
-_LONGEST: Final = 0.12  # of a spike, about; those of a large lesion would leave the organ if they grew with it
+_LONGEST: Final = 0.6  # of a spike, against the radius
 _REACH: Final = 1.9  # nothing of a lesion is farther from its centre than so many radii, rim and chance included
 
 
@@ -96,7 +97,7 @@ class _Outline:
         sway = 0.25 * np.sin(2 * theta + 6 * self.phases[0]) + 0.2 * np.sin(3 * theta + 6 * self.phases[1])
         phase = ((theta / np.float32(2 * np.pi) + self.turn) * _SPIKES + sway) % _SPIKES
         heights = np.array(self.heights, dtype=np.float32)[phase.astype(np.intp) % _SPIKES]
-        star: Plane = _CORE * radius + min(radius, _LONGEST) * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 1.5
+        star: Plane = _CORE * radius + _LONGEST * radius * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 1.5
         return star
 
 

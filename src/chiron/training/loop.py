@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> to
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=recipe.betas)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=recipe.betas, fused=True)
 
 
 def learning_rate(plan: StagePlan, step: int) -> float:
@@ -168,10 +169,12 @@ def held_out_loss(trainee: Trainee, recipe: Recipe, lines: Sequence[Line], folde
 
 def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> list[list[Line]]:
     """This process's share of a step. All processes get as many batches, since each batch is a meeting; a spare one trains nothing."""
-    groups = [list(step[i : i + at_once]) for i in range(0, len(step), at_once)]
-    while len(groups) % world:
-        groups.append([tuple(_silent(row) for row in groups[0][0][:1])])
-    return groups[rank::world]
+    rounds = -(-len(step) // (at_once * world))
+    groups = rounds * world
+    # Lines are dealt out evenly: a process with one line less waits for nobody long.
+    edges = [len(step) * i // groups for i in range(groups + 1)]
+    batches = [list(step[begin:end]) or [tuple(_silent(row) for row in step[0][:1])] for begin, end in pairwise(edges)]
+    return batches[rank::world]
 
 
 def count_trained(line: Line) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,16 @@ class Prepared:
     """SHA-256 of every data file, by its name."""
     folder: ImageFolder
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the weights that come out depend on."""
+        """What the weights that come out depend on: the content of the folders that the recipe names, and not where they lie."""
         ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
-        text = json.dumps([self.recipe.model_dump(mode="json", exclude=ignored), self.hashes], sort_keys=True)
+        recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        if self.recipe.scratch is not None:
+            recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
+        elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
+            recipe["base"] = _digest(Path(self.recipe.base))
+        text = json.dumps([recipe, self.hashes], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -244,6 +250,15 @@ def _records(out: Path, recipe: Recipe, place: Place, files: contextlib.ExitStac
     if not recipe.tensorboard:
         return [metrics.add]
     return [metrics.add, files.enter_context(EventFiles(out / FOLDER, list(read_metrics(metrics.path)))).add]
+
+
+def _digest(folder: Path) -> str:
+    """Of a checkpoint's weights, settings and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"}):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
