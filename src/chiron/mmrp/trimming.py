@@ -153,7 +153,10 @@ def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[st
             return "", [*left_out, LeftOut(why, sentence)]
         left_out += [LeftOut(why, clause, trimmed=True) for clause in gone]
         sentence = rest
-    return sentence, left_out
+    if left_out:  # what is left may be a heading now, or at fault in another way
+        rest, more = trim(sentence, images=images, modalities=modalities)
+        return rest, left_out + more
+    return sentence, []
 
 
 _Test = Callable[[str], bool]
