@@ -1,7 +1,7 @@
 """The dataset's build at full size: rows a second by phase, peak memory; and how well planted faults are found.
 
-``python -m bench.build [CASES]``: 60,000 cases by default, a third of them with a chain of thought and a third with a question, and one in fifty
-of them a copy of another under another name and in another format.
+``python -m bench.build [CASES]``: 60,000 cases by default, a third of them with a chain of thought and a third with a question, and one
+in fifty of them a copy of another under another name and in another format.
 """
 
 import multiprocessing
@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -29,6 +31,8 @@ _SYSTEMS = ("chest", "abdomen", "musculoskeletal", "neurological", "breast")
 _WORDS = tuple(
     f"{a}{b}{c}" for a in ("ba", "co", "du", "fe", "gi", "ho", "ju", "ke", "li", "mo") for b in "aeiou" for c in ("n", "r", "s", "x")
 )
+
+_Result = TypeVar("_Result")
 
 Align = Callable[[int, Path], Iterator[MmrpRow]]
 """Rows of image and findings for so many cases, whose images it writes into the folder."""
@@ -89,7 +93,7 @@ def _derived(alignment: Path, part: str) -> Iterator[MmrpRow]:
 
     from chiron.mmrp.row import read_rows
 
-    for number, row in enumerate(read_rows(alignment / "rows.jsonl")):
+    for number, aligned in enumerate(read_rows(alignment / "rows.jsonl")):
         random = np.random.default_rng([1 if part == "cot" else 2, number])
         if number % 3 != (0 if part == "cot" else 1):
             continue
@@ -97,7 +101,7 @@ def _derived(alignment: Path, part: str) -> Iterator[MmrpRow]:
         answer = " ".join(random.choice(_WORDS, 3)) + f" q{number}"
         steps = "".join(f"### Step {i}: " + " ".join(random.choice(_WORDS, 30)) + "\n" for i in (1, 2, 3))
         reasoning = f"{steps}### The final answer is: {answer}"
-        row = replace(row, id=f"{part}:{row.case_id}", question=question, answer=answer, reasoning=reasoning)
+        row = replace(aligned, id=f"{part}:{aligned.case_id}", question=question, answer=answer, reasoning=reasoning)
         if part == "cot":
             yield replace(
                 row, part="cot", turns=(Turn("user", f"<image>\n{question}"), Turn("assistant", reasoning)), difficulty=random.random()
@@ -117,12 +121,12 @@ def _build(work: Path) -> tuple[dict[str, float], int, int]:
         wishes=Wishes(limits=limits),
         watch=lambda name: marks.append((name, time.perf_counter())),
     )
-    phases = {name: end - begin for (name, begin), (_, end) in zip(marks, marks[1:], strict=False)}
+    phases = {name: end - begin for (name, begin), (_, end) in pairwise(marks)}
     rows = sum(made.rows.values()) + sum(made.left_out.values())
     return phases, rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _apart(task: Callable, *args: object) -> object:
+def _apart(task: Callable[..., _Result], *args: object) -> _Result:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(task, args)
 

@@ -83,8 +83,10 @@ def measure(count: int = COUNT) -> list[tuple[object, ...]]:
     return lines
 
 
-def plant(work: Path, count: int) -> tuple[list[MmrpRow], dict[str, set[str]], list[Foreign]]:
-    """Rows, the ids of those with each fault, and a benchmark's items. A third of the rows have a fault, a third nearly have one."""
+def plant(  # noqa: C901, PLR0912, PLR0915 - a table of twenty kinds, read from top to bottom
+    work: Path, count: int
+) -> tuple[list[MmrpRow], dict[str, set[str]], list[Foreign]]:
+    """Rows, the ids of those with each fault, and a benchmark's items. Of twenty rows nine have a fault, and five nearly have one."""
     world, rows, foreign = World(0), list[MmrpRow](), list[Foreign]()
     faults: dict[str, set[str]] = defaultdict(set)
     for number in range(count):

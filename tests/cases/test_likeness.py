@@ -85,7 +85,7 @@ def test_equal_hashes_of_different_looks_are_not_alike(tmp_path: Path) -> None:
     from chiron.phantom.world import World
 
     drawn: dict[int, str] = {}
-    for index in range(0, 400):
+    for index in range(400):
         name, tones = next(cast(World(0), index, seed=0, size=64).pictures())
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tones).save(tmp_path / name)

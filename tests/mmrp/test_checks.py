@@ -212,7 +212,9 @@ def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> N
 
 
 def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> None:
-    part = write_part(tmp_path, [a_row("1", question="Is a fracture seen?"), a_row("2", question="Is there evidence of a pleural effusion?")])
+    part = write_part(
+        tmp_path, [a_row("1", question="Is a fracture seen?"), a_row("2", question="Is there evidence of a pleural effusion?")]
+    )
     report = checked(part, [Foreign("VQA", "1", "Is a fracture seen?"), Foreign("VQA", "2", "Is there evidence of a pleural effusion?")])
     assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
 
