@@ -27,7 +27,7 @@ def command(
     images: ImagesOption = None,
     limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the page goes (default: the first DIR).")] = None,
-    distance: DistanceOption = 4,
+    distance: DistanceOption = 6,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
 ) -> None:
     """Look the rows over; write check.html, check.json and findings.jsonl. Exit code 2 if a limit is passed."""
@@ -36,14 +36,12 @@ def command(
     from chiron.mmrp.survey import sources_of
 
     folder = out or parts[0]
-    survey, report = check_rows(sources_of(parts, images), limits=limits_of(limit or ()), distance=distance)
-    with survey:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+    with check_rows(sources_of(parts, images), limits=limits_of(limit or ()), distance=distance) as (survey, report):
         page = write_results(folder, survey, report)
-        report.close()
     if as_json:
         print(json.dumps(report.to_record(), ensure_ascii=False))
     else:

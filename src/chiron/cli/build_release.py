@@ -22,7 +22,7 @@ def command(
     limit: LimitOption = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Of the whole, for the card (default: what the sources say).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits.")] = 0,
-    distance: DistanceOption = 4,
+    distance: DistanceOption = 6,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier release of that name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
 ) -> None:

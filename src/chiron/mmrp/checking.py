@@ -4,7 +4,9 @@ import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,6 +126,7 @@ def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
     return limits
 
 
+@contextmanager
 def check_rows(
     sources: list[Source],
     *,
@@ -131,7 +134,7 @@ def check_rows(
     foreign: Iterable[Foreign] = (),
     distance: int = DISTANCE,
     spool: Path | None = None,
-) -> tuple[Survey, CheckReport]:
+) -> Iterator[tuple[Survey, CheckReport]]:
     """Look at every row by itself and at all of them together.
 
     Args:
@@ -141,8 +144,8 @@ def check_rows(
         distance: bits in which perceptual hashes of nearly the same image may differ.
         spool: folder for temporary files.
 
-    Returns:
-        The survey, which splits and exports go on with, and what was found. Close both.
+    Yields:
+        The survey, which splits and exports go on with, and what was found; both end with the block.
 
     Raises:
         InputError: a source cannot be read.
@@ -155,19 +158,15 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    survey = Survey(sources, watch=watch, distance=distance, spool=spool)
-    for position, finding in _unreadable(survey):
-        report.add(position, finding)
-    for position, finding in duplicates.repeated(survey):
-        report.add(position, finding)
-    for later, earlier, finding in duplicates.nearly_repeated(survey):
-        report.close_pairs.append((earlier, later))
-        report.add(later, finding)
-    for position, finding in duplicates.shared(survey):
-        report.add(position, finding)
-    for position, finding in overlap(survey, foreign):
-        report.add(position, finding)
-    return survey, report
+    with closing(report), Survey(sources, watch=watch, distance=distance, spool=spool) as survey:
+        for position, finding in chain(_unreadable(survey), duplicates.repeated(survey)):
+            report.add(position, finding)
+        for later, earlier, finding in duplicates.nearly_repeated(survey):
+            report.close_pairs.append((earlier, later))
+            report.add(later, finding)
+        for position, finding in chain(duplicates.shared(survey), overlap(survey, foreign)):
+            report.add(position, finding)
+        yield survey, report
 
 
 def counts_by_part(survey: Survey) -> Counter[str]:

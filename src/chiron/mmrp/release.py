@@ -107,11 +107,12 @@ def release(
     wishes = wishes or Wishes()
     features()  # says at once if "datasets" is missing
     sources = sources_of(directories, images)
-    with new_folder(out, mark=PROVENANCE, replace=wishes.replace) as folder, ExitStack() as stack:
+    with ExitStack() as stack:
+        folder = stack.enter_context(new_folder(out, mark=PROVENANCE, replace=wishes.replace))
         watch("checking")
-        survey, report = check_rows(sources, limits=wishes.limits, foreign=foreign, distance=wishes.distance, spool=folder)
-        stack.enter_context(survey)
-        stack.callback(report.close)
+        survey, report = stack.enter_context(
+            check_rows(sources, limits=wishes.limits, foreign=foreign, distance=wishes.distance, spool=folder)
+        )
         _need_passed(report)
         left_out = {position: f"check: {name}" for position, name in report.faulty.items()}
         usable = [position for position in range(len(survey.entries)) if position not in left_out]
@@ -153,7 +154,8 @@ class _Tally:
 def _need_passed(report: CheckReport) -> None:
     if report.passed:
         told = ", ".join(
-            f"{name} ({len(report.tallies[name].rows):,} of {report.rows:,} rows, {report.share(name):.2%}, limit {report.limits[name]:.2%})"
+            f"{name} ({len(report.tallies[name].rows):,} of {report.rows:,} rows, {report.share(name):.2%};"
+            f" limit {report.limits[name]:.2%})"
             for name in report.passed
         )
         raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise a limit with --limit NAME=SHARE")

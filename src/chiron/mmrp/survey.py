@@ -95,15 +95,26 @@ class Survey(AbstractContextManager["Survey"]):
         self.questions = TextIndex(spool)
         self.distance = distance
         self._known: dict[tuple[Path, str], int] = {}
-        for number, source in enumerate(self.sources):
-            rows = _with_offsets(source.rows)
-            while batch := list(islice(rows, _AT_ONCE)):
-                self._look_at_images(number, [row for row, _ in batch])
-                for row, offset in batch:
-                    watch(row)
-                    self.entries.append(self._entry(row, number, offset))
+        try:
+            for number, source in enumerate(self.sources):
+                self._read(number, source, watch)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, number: int, source: Source, watch: Callable[[MmrpRow], None]) -> None:
+        rows = _with_offsets(source.rows)
+        while batch := list(islice(rows, _AT_ONCE)):
+            self._look_at_images(number, [row for row, _ in batch])
+            for row, offset in batch:
+                watch(row)
+                self.entries.append(self._entry(row, number, offset))
 
     def __exit__(self, *_: object) -> None:
+        """Give the temporary files back."""
+        self.close()
+
+    def close(self) -> None:
         """Give the temporary files back."""
         self.texts.close()
         self.questions.close()

@@ -7,6 +7,7 @@ and neither says both. What is denied, normal, compared ("larger than 3 cm") or 
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from chiron.mmrp.checks.finding import Finding
@@ -68,7 +69,8 @@ _CLAUSE = re.compile(
 )
 _DENIED = re.compile(
     r"\b(?:no|not|without|absent|absence|negative|denies|denied|excludes?|excluded|normal|unremarkable|intact|preserved|clear|"
-    r"rather than|instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|would|could|typical(?:ly)?|usual(?:ly)?)\b",
+    r"rather than|instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|"
+    r"would|could|typical(?:ly)?|usual(?:ly)?)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]+|\d+", re.UNICODE)
@@ -173,6 +175,7 @@ def _words(clause: str) -> list[str]:
     return [_one_form(word) for word in _WORD.findall(clause)]
 
 
+@lru_cache(maxsize=1 << 14)
 def _one_form(word: str) -> str:
     word = word.casefold()
     if word in _ONE_FORM:

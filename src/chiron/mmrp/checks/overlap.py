@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from chiron.cases.images import ImageFolder
 from chiron.cases.likeness.hamming import near_matches
-from chiron.cases.likeness.prints import print_images
+from chiron.cases.likeness.prints import ImagePrint, hashes_and_looks, look_alike, print_images
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.survey import Survey
 
@@ -39,7 +37,7 @@ def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, F
     Items are taken some at a time. An image that cannot be opened is compared by nothing, and so passed over: the benchmark's own
     loader speaks of it.
     """
-    by_file, by_look = _known(survey)
+    known = _Known(survey)
     by_question: dict[int, list[int]] = defaultdict(list)
     rows_of: dict[int, list[int]] = defaultdict(list)
     for position, entry in enumerate(survey.entries):
@@ -48,9 +46,8 @@ def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, F
             rows_of[image].append(position)
     hit: set[int] = set()
     sayings: dict[int, Foreign] = {}
-    looks = np.fromiter(by_look, np.uint64, len(by_look))
     for items in _batches(foreign):
-        for image, item, how in _pictured(items, by_file, by_look, looks, survey.distance):
+        for image, item, how in known.shown_by(items):
             for position in rows_of[image]:
                 if position not in hit:
                     hit.add(position)
@@ -61,39 +58,37 @@ def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, F
     yield from _asked(survey, sayings, by_question)
 
 
-def _known(survey: Survey) -> tuple[dict[str, list[int]], dict[int, list[int]]]:
-    """Positions of the survey's images by SHA-256 and by perceptual hash."""
-    by_file: dict[str, list[int]] = defaultdict(list)
-    by_look: dict[int, list[int]] = defaultdict(list)
-    for image, taken in enumerate(survey.prints):
-        if taken is not None:
-            by_file[taken.sha256].append(image)
+class _Known:
+    """The survey's images, to be found by file and by looks."""
+
+    def __init__(self, survey: Survey) -> None:
+        self._distance = survey.distance
+        self._by_file: dict[str, list[int]] = defaultdict(list)
+        seen: list[tuple[int, ImagePrint]] = []
+        for image, taken in enumerate(survey.prints):
+            if taken is not None:
+                self._by_file[taken.sha256].append(image)
+                if taken.phash is not None:
+                    seen.append((image, taken))
+        self._images = [image for image, _ in seen]
+        self._hashes, self._looks = hashes_and_looks([taken for _, taken in seen])
+
+    def shown_by(self, items: list[Foreign]) -> Iterator[tuple[int, Foreign, str]]:
+        """Images that an item shows too, the item, and how alike they are."""
+        seen: list[tuple[Foreign, ImagePrint]] = []
+        # The benchmark's folders are the user's own, named by its loader: each file is fenced by the folder it lies in.
+        for path, item in {path: each for each in items for path in each.images}.items():
+            taken = next(iter(print_images(ImageFolder(path.parent), [path.name], threads=1)))
+            if isinstance(taken, str):
+                continue
+            for image in self._by_file.get(taken.sha256, ()):
+                yield image, item, "is"
             if taken.phash is not None:
-                by_look[taken.phash].append(image)
-    return by_file, by_look
-
-
-def _pictured(
-    items: list[Foreign], by_file: dict[str, list[int]], by_look: dict[int, list[int]], looks: np.ndarray, distance: int
-) -> Iterator[tuple[int, Foreign, str]]:
-    paths = {path: item for item in items for path in item.images}
-    seen: list[Foreign] = []
-    hashes: list[int] = []
-    # The benchmark's folders are the user's own, named by its loader: each file is fenced by the folder it lies in.
-    for path, item in paths.items():
-        taken = next(iter(print_images(ImageFolder(path.parent), [path.name], threads=1)))
-        if isinstance(taken, str):
-            continue
-        for image in by_file.get(taken.sha256, ()):
-            yield image, item, "is"
-        if taken.phash is not None:
-            seen.append(item)
-            hashes.append(taken.phash)
-    ours = list(by_look.values())
-    for pairs in near_matches(looks, np.array(hashes, np.uint64), distance):
-        for i, j in pairs.tolist():
-            for image in ours[i]:
-                yield image, seen[j], "looks like"
+                seen.append((item, taken))
+        hashes, looks = hashes_and_looks([taken for _, taken in seen])
+        for pairs in near_matches(self._hashes, hashes, self._distance):
+            for i, j in look_alike(self._looks, looks, pairs).tolist():
+                yield self._images[i], seen[j][0], "looks like"
 
 
 def _asked(survey: Survey, sayings: dict[int, Foreign], by_question: dict[int, list[int]]) -> Iterator[tuple[int, Finding]]:

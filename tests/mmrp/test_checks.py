@@ -1,0 +1,252 @@
+"""Checks find what they are for, and pass over what only looks like it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from chiron.errors import InputError
+from chiron.mmrp.checking import CheckReport, check_rows, limits_of
+from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.checks.registry import look_at
+from chiron.mmrp.page import write_results
+from chiron.mmrp.row import MmrpRow
+from chiron.mmrp.survey import sources_of
+from chiron.models.local.dialogue import Turn
+from tests.mmrp.making import REASONING, a_row, a_text_row, draw_image, picture, write_part
+
+
+def names(row: MmrpRow) -> set[str]:
+    return {finding.check for finding in look_at(row)}
+
+
+def checked(directory: Path, foreign: list[Foreign] | None = None, **limits: float) -> CheckReport:
+    with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, foreign=foreign or []) as (_, report):
+        return report
+
+
+def found(report: CheckReport, check: str) -> list[int]:
+    return sorted(report.tallies[check].rows)
+
+
+def test_a_row_without_fault_has_none() -> None:
+    assert names(a_row()) == names(a_text_row("1")) == set()
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (Turn("user", "Look."), Turn("assistant", REASONING)),
+        (Turn("user", "<image><image>Look."), Turn("assistant", REASONING)),
+        (Turn("user", "<image>Look."), Turn("assistant", f"<image>{REASONING}")),
+        (Turn("system", "<image>"), Turn("user", "<image>Look."), Turn("assistant", REASONING)),
+    ],
+)
+def test_marks_that_do_not_fit(turns: tuple[Turn, ...]) -> None:
+    assert "image_marks" in names(a_row(turns=turns))
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (),
+        (Turn("user", "<image>Look."),),
+        (Turn("assistant", REASONING), Turn("user", "<image>Look.")),
+        (Turn("user", "<image>Look."), Turn("assistant", " ")),
+        (Turn("user", "<image>Look \ud800."), Turn("assistant", REASONING)),
+    ],
+)
+def test_conversations_that_no_trainer_reads(turns: tuple[Turn, ...]) -> None:
+    assert "conversation" in names(a_row(turns=turns))
+
+
+@pytest.mark.parametrize(
+    "reasoning",
+    [
+        "",
+        "It is a fracture.\n### The final answer is: Rib fracture",
+        "### Step 1:\n### Step 2: A line crosses the rib.\n### The final answer is: Rib fracture",
+        "### Step 1: A line crosses the rib.\n### Step 2: A line crosses the rib.\n### The final answer is: Rib fracture",
+        "### Step 1: " + "the line that crosses the rib is sharp and " * 4 + "\n### The final answer is: Rib fracture",
+    ],
+)
+def test_steps_that_are_none_or_go_round(reasoning: str) -> None:
+    assert "steps" in names(a_row(reasoning=reasoning))
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "options", "fault"),
+    [
+        ("Rib fracture", "Rib fracture", (), False),
+        ("A fracture of the rib", "Rib fracture", (), False),
+        ("Osteoma", "Rib fracture", (), True),
+        ("B", "Halo sign", ("Comet tail", "Halo sign"), False),
+        ("B. Halo sign", "Halo sign", ("Comet tail", "Halo sign"), False),
+        ("(A) Comet tail", "Halo sign", ("Comet tail", "Halo sign"), True),
+        ("A", "Halo sign", ("Comet tail", "Halo sign"), True),
+        ("A fracture", "Fracture", ("Fracture", "Luxation"), False),
+        ("Acute appendicitis", "Appendicitis", ("Appendicitis", "Acute appendicitis"), True),
+    ],
+)
+def test_final_answers(said: str, answer: str, options: tuple[str, ...], fault: bool) -> None:
+    row = a_row(reasoning=f"### Step 1: A line crosses the bone.\n### The final answer is: {said}", answer=answer, options=options)
+    assert ("final_answer" in names(row)) == fault
+
+
+def test_a_chain_without_an_end_is_an_error() -> None:
+    (finding,) = [f for f in look_at(a_row(reasoning="### Step 1: A line crosses the rib.")) if f.check == "final_answer"]
+    assert finding.severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "given"),
+    [
+        ("What sign of pulmonary embolism is seen?", "Pulmonary embolism", True),
+        ("Which bone does the osteosarcoma of the femur lie in?", "Femur", True),
+        ("Is it a pulmonary embolism or an infarct?", "Pulmonary embolism", False),
+        ("Is the lesion left or right?", "Right", False),
+        ("Is a fracture seen?", "Yes", False),
+        ("What is the most likely diagnosis?", "Pulmonary embolism", False),
+        ("Which vessel of the pulmonary circulation is closed?", "Pulmonary embolism", False),
+    ],
+)
+def test_answers_given_away(question: str, answer: str, given: bool) -> None:
+    row = a_row(question=question, answer=answer, reasoning=f"### Step 1: A look.\n### The final answer is: {answer}")
+    assert ("given_away" in names(row)) == given
+
+
+def test_an_answer_in_the_history_is_a_warning_and_options_are_none() -> None:
+    row = a_text_row("1")
+    told = replace(row, turns=(Turn("user", f"History: the halo sign was seen.\n{row.turns[1].text}"), row.turns[2]))
+    assert [(f.check, f.severity) for f in look_at(told)] == [("given_away", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("findings", "reasoning", "kind"),
+    [
+        ("A mass in the left upper lobe of the lung.", "The right upper lobe holds a mass.", "side"),
+        ("The nodule measures 8 mm.", "This nodule of 8 cm is large.", "size"),
+        ("The nodule measures 1,2 cm.", "This nodule measures 3 cm.", "size"),
+        ("Two masses are seen.", "There are four large masses.", "number"),
+        ("A mass in the left lung.", "The left lung holds a mass, the right lung is normal.", None),
+        ("A mass in the left lung.", "No mass in the right lung.", None),
+        ("Masses in the left lung and in the right lung.", "The right lung holds a mass.", None),
+        ("Bilateral renal cysts, left kidney and right kidney.", "The left kidney has a cyst.", None),
+        ("The nodule measures 8 mm.", "The nodule measures 0.8 cm.", None),
+        ("The mass measures 31 x 28 mm.", "The mass measures about 3 cm.", None),
+        ("The nodule measures 8 mm.", "A nodule larger than 3 cm would be a mass.", None),
+        ("The mass measures 4 cm.", "The node measures 1 cm.", None),
+        ("Two masses are seen.", "One of two masses is necrotic.", None),
+        ("Several masses.", "Two masses stand out.", None),
+    ],
+)
+def test_reasoning_against_the_findings(findings: str, reasoning: str, kind: str | None) -> None:
+    row = a_row(findings=(findings,), reasoning=f"### Step 1: {reasoning}\n### The final answer is: Rib fracture")
+    told = [finding.detail.split(":")[0] for finding in look_at(row) if finding.check == "contradiction"]
+    assert told == ([kind] if kind else [])
+
+
+def test_duplicates_near_duplicates_and_near_misses(tmp_path: Path) -> None:
+    first = a_row("1")
+    longer = REASONING.replace("fresh", "recent") + " of the chest"
+    rows = [
+        first,
+        replace(first, id="cot:again", images=("again.png",)),  # the same file under another name
+        replace(a_row("near"), images=("near.jpg",), turns=(first.turns[0], Turn("assistant", longer))),  # nearly the same of both
+        replace(a_row("words"), turns=first.turns),  # the same words, another image
+        replace(a_row("picture"), images=first.images),  # the same image, other words
+        a_row("unlike"),
+        replace(a_row("id"), id="cot:1"),
+    ]
+    write_part(tmp_path, rows, draw=True)
+    images = tmp_path / "images"
+    (images / "again.png").write_bytes((images / "1/0.png").read_bytes())
+    Image.open(images / "1/0.png").resize((128, 144)).save(images / "near.jpg")
+    report = checked(tmp_path)
+    assert found(report, "duplicates") == [1, 6]
+    assert found(report, "near_duplicates") == [2]
+    assert {2, 4} <= set(found(report, "shared_images"))
+    assert set(report.faulty) == {1, 6}
+
+
+def test_words_alone_that_are_nearly_the_same(tmp_path: Path) -> None:
+    row = a_text_row("1")
+    near = replace(row, id="text:near", turns=(*row.turns[:2], Turn("assistant", row.turns[2].text + " so")))
+    report = checked(write_part(tmp_path, [row, near, a_text_row("2")]))
+    assert found(report, "near_duplicates") == [1]
+    assert report.close_pairs == [(0, 1)]
+
+
+def test_images_that_nobody_can_open(tmp_path: Path) -> None:
+    part = write_part(tmp_path, [a_row("1"), a_row("2"), a_row("3", images=("../../etc/passwd",))], draw=False)
+    draw_image(tmp_path / "images/1/0.png", "1")
+    (tmp_path / "images/2").mkdir(parents=True)
+    (tmp_path / "images/2/0.png").write_bytes(b"\x89PNG broken")
+    report = checked(part)
+    assert found(report, "unreadable_images") == [1, 2]
+    assert report.passed == ["unreadable_images"]
+    assert "leaves the image folder" in report.tallies["unreadable_images"].examples[1][1].detail
+
+
+def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> None:
+    rows = [a_row(str(n)) for n in range(6)]
+    part = write_part(tmp_path / "part", rows)
+    theirs = tmp_path / "bench"
+    theirs.mkdir()
+    (theirs / "same.png").write_bytes((part / "images/0/0.png").read_bytes())
+    picture("1/0.png", side=128).save(theirs / "looks.jpg")
+    draw_image(theirs / "other.png", "nobody's")
+    (theirs / "broken.png").write_bytes(b"?")
+    foreign = [
+        Foreign("VQA", "1", "What?", (theirs / "same.png",)),
+        Foreign("VQA", "2", "What?", (theirs / "looks.jpg", theirs / "broken.png", theirs / "missing.png")),
+        Foreign("VQA", "3", "What is it?", (theirs / "other.png",)),
+        Foreign("VQA", "4", rows[2].question.upper()),
+        Foreign("VQA", "5", rows[3].question.rsplit(" ", 1)[0] + " display?"),
+    ]
+    report = checked(part, foreign)
+    assert found(report, "overlap") == [0, 1, 2, 3]
+    assert report.passed == ["overlap"]
+
+
+def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> None:
+    part = write_part(
+        tmp_path, [a_row("1", question="Is a fracture seen?"), a_row("2", question="Is there evidence of a pleural effusion?")]
+    )
+    report = checked(part, [Foreign("VQA", "1", "Is a fracture seen?"), Foreign("VQA", "2", "Is there evidence of a pleural effusion?")])
+    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
+
+
+def test_limits_are_shares_by_name(tmp_path: Path) -> None:
+    part = write_part(tmp_path, [a_row(str(n), reasoning=REASONING if n else "nothing") for n in range(10)])
+    assert "steps" in checked(part).passed
+    assert "steps" not in checked(part, steps=0.1).passed
+    for wrong in ("stairs=0.1", "steps", "steps=2", "steps=x", "steps=nan"):
+        with pytest.raises(InputError, match="--limit"):
+            limits_of([wrong])
+
+
+def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>\u202e"
+    row = a_row("1", id=f"cot:{hostile}", question=hostile, reasoning=hostile, answer=hostile, images=("<b>.png",))
+    with check_rows(sources_of([write_part(tmp_path, [row])])) as (survey, report):
+        page = write_results(tmp_path, survey, report).read_text()
+    assert "<script>" not in page
+    assert "\u202e" not in page
+    assert "data:image/jpeg;base64," in page
+    summary = json.loads((tmp_path / "check.json").read_text())
+    assert summary["rows"] == 1
+    assert summary["rows_with_errors"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
+    assert {line["check"] for line in lines} >= {"steps", "final_answer"}
+
+
+def test_directories_that_hold_nothing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no rows"):
+        sources_of([tmp_path])
+    with pytest.raises(InputError, match="at least one"):
+        sources_of([])
+    with pytest.raises(InputError, match="--images"):
+        sources_of([write_part(tmp_path, [])], tmp_path / "nowhere")

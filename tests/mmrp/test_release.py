@@ -1,0 +1,280 @@
+"""A release loads where it is said to, keeps patients apart, can be traced, and appears whole or not at all."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from chiron.errors import DiskError, InputError
+from chiron.mmrp.card import cell
+from chiron.mmrp.checking import limits_of
+from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
+from chiron.mmrp.folder import new_folder
+from chiron.mmrp.release import Released, Wishes, release
+from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, write_part
+
+RATIOS = (0.6, 0.2, 0.2)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    cot = [a_row(str(n), patient=f"p{n // 2}", difficulty=(n % 5) / 5) for n in range(40)]
+    cot += [a_row("several", images=("several/0.png", "several/1.png"))]
+    alignment = [a_row(f"a{n}", id=f"alignment:{n}", part="alignment", reasoning="A rib.", answer="") for n in range(20)]
+    return [
+        write_part(folder / "text", [a_text_row(f"t{n}") for n in range(30)]),
+        write_part(folder / "alignment", alignment),
+        write_part(folder / "cot", cot),
+    ]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return parts_of(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="module")
+def made(parts: list[Path]) -> Released:
+    return release(parts, parts[0].parent / "release", wishes=Wishes(ratios=RATIOS))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def loaded(path: Path, cache: Path, *names: str, **options: Any) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(str(path), *names, cache_dir=str(cache), **options)
+
+
+def test_datasets_loads_the_folder_with_images_and_splits(made: Released, tmp_path: Path) -> None:
+    everything = loaded(made.path, tmp_path)
+    assert {split: len(rows) for split, rows in everything.items()} == {
+        split: sum(count for (_, s), count in made.rows.items() if s == split) for split in ("train", "validation", "test")
+    }
+    cot = loaded(made.path, tmp_path, "cot", split="train")
+    assert len(cot) == made.rows["cot", "train"]
+    row = next(row for row in cot if row["case_id"] != "several")
+    assert isinstance(row["images"][0], Image.Image)
+    assert row["images"][0].size == (64, 72)
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
+
+
+def test_every_row_can_be_traced(made: Released, tmp_path: Path) -> None:
+    row = loaded(made.path, tmp_path, "cot", split="train")[0]
+    assert row["provenance"]["run"] == PROVENANCE.run
+    assert row["provenance"]["calls"] == list(PROVENANCE.calls)
+    assert row["provenance"]["prompts"] == [{"name": "author", "sha256": "cd" * 32}]
+    assert row["provenance"]["models"] == [{"role": "author", "model": "rules"}, {"role": "reader", "model": "other"}]
+    told = json.loads((made.path / "provenance.json").read_text())
+    assert [part["directory"] for part in told["parts"]] == ["text", "alignment", "cot"]
+    assert told["seed"] == 0
+
+
+def test_groups_stay_on_one_side_and_rows_stand_from_easy_to_hard(made: Released, tmp_path: Path) -> None:
+    sides: dict[str, set[str]] = {}
+    count = 0
+    for split, rows in loaded(made.path, tmp_path, "cot").items():
+        kept = rows.remove_columns("images")
+        count += len(kept)
+        for row in kept:
+            sides.setdefault(row["group"], set()).add(split)
+        assert kept["difficulty"] == sorted(kept["difficulty"])
+        assert kept["order"] == list(range(len(kept)))
+    assert all(len(side) == 1 for side in sides.values())
+    assert len(sides) == 21  # of 40 rows of 20 patients, and one more
+    assert count == 41
+
+
+def test_names_of_patients_and_files_do_not_leave(made: Released) -> None:
+    names = {path.name for path in (made.path / "images").rglob("*.png")}
+    assert len(names) == made.images == 62
+    assert all(len(name) == 64 + 4 for name in names)
+    told = json.loads((made.path / "check.json").read_text())
+    assert "examples" not in told["checks"]["steps"]
+
+
+def test_exports_are_what_their_trainers_read(made: Released) -> None:
+    exports = made.path / "exports"
+    for name, faults in (
+        ("internvl", internvl_faults),
+        ("llamafactory", message_faults),
+        ("ms-swift", message_faults),
+        ("trl", trl_faults),
+    ):
+        for part in ("text", "alignment", "cot"):
+            rows = lines(exports / name / f"{part}-train.jsonl")
+            assert len(rows) == made.rows[part, "train"]
+            assert [fault for row in rows for fault in faults(row)] == []
+        assert not list((exports / name).glob("*test*"))
+    meta = json.loads((exports / "internvl" / "meta.json").read_text())
+    assert list(meta_faults(meta)) == []
+    for entry in meta.values():
+        rows = lines(made.path / entry["annotation"])
+        assert entry["length"] == len(rows)
+        for row in rows:
+            for image in [row.get("image", [])] if isinstance(row.get("image"), str) else row.get("image", []):
+                assert (made.path / entry["root"] / image).is_file()
+    info = json.loads((exports / "llamafactory" / "dataset_info.json").read_text())
+    assert list(dataset_info_faults(info)) == []
+    for entry in info.values():
+        for row in lines(exports / "llamafactory" / entry["file_name"]):
+            assert all((exports / "llamafactory" / image).is_file() for image in row["images"])
+
+
+@pytest.mark.parametrize(
+    ("faults", "row"),
+    [
+        (internvl_faults, {"id": "1", "image": "a.png", "length": 3, "conversations": [{"from": "human", "value": "<image>"}]}),
+        (internvl_faults, {"id": "1", "length": 3, "conversations": [{"from": "human", "value": "?"}, {"from": "user", "value": "!"}]}),
+        (message_faults, {"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": "!"}], "images": []}),
+        (message_faults, {"messages": [], "images": "a.png"}),
+        (trl_faults, {"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": []}),
+    ],
+)
+def test_rows_that_no_trainer_reads_are_told(faults: Any, row: dict[str, Any]) -> None:
+    assert list(faults(row))
+
+
+def test_trl_takes_its_rows_with_every_image_in_its_place(made: Released, tmp_path: Path) -> None:
+    from trl.data_utils import is_conversational, prepare_multimodal_messages
+
+    for name in ("cot", "text"):
+        rows = loaded(Path("json"), tmp_path, data_files=str(made.path / "exports" / "trl" / f"{name}-train.jsonl"), split="train")
+        for row in rows:
+            assert is_conversational(row)
+            messages = prepare_multimodal_messages(row["messages"], [opened(made.path / image) for image in row["images"]])
+            shown = [block for turn in messages for block in turn["content"] if block["type"] == "image"]
+            assert all(isinstance(block["image"], Image.Image) for block in shown)
+            assert len(shown) == len(row["images"])
+
+
+def test_chiron_train_reads_the_rows_and_takes_two_steps(made: Released, tmp_path: Path) -> None:
+    from chiron.training.recipe import Recipe, load_recipe
+    from chiron.training.session import prepare, train
+    from tests.training.tiny import tiny_model, tiny_tokenizer
+
+    told = load_recipe(made.path / "recipe.yaml")
+    assert [stage.data for stage in told.stages] == ["train/text.jsonl", "train/alignment.jsonl", "train/cot.jsonl"]
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    values = told.model_dump()
+    stages = [{**stage, "epochs": None, "steps": 1, "batch": {"rows": 2}} for stage in values["stages"][1:]]
+    tiny = {"tile": 32, "max_tiles": 6, "thumbnail": True}
+    changes = {"base": str(tmp_path / "base"), "images": tiny, "sequence": 1024, "precision": "fp32", "gradient_checkpointing": False}
+    trained = train(prepare(Recipe.model_validate({**values, **changes, "stages": stages}), made.path), tmp_path / "out")
+    assert trained.model is not None
+    assert (trained.model / "model.safetensors").is_file()
+
+
+def test_the_same_rows_give_the_same_release(parts: list[Path], made: Released, tmp_path: Path) -> None:
+    again = release(parts, tmp_path / "again", wishes=Wishes(ratios=RATIOS))
+    files = sorted(path.relative_to(made.path) for path in made.path.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(again.path) for path in again.path.rglob("*") if path.is_file())
+    assert all((made.path / file).read_bytes() == (again.path / file).read_bytes() for file in files)
+
+
+def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
+    rows = [a_row(str(n), reasoning=REASONING if n else "nothing") for n in range(10)]
+    part = write_part(tmp_path / "cot", rows)
+    with pytest.raises(InputError, match="steps"):
+        release([part], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    limits = limits_of(["steps=0.2", "final_answer=0.2"])
+    made = release([part], tmp_path / "out", wishes=Wishes(limits=limits, ratios=(1.0, 0.0, 0.0)))
+    assert sum(made.rows.values()) == 9
+    assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
+
+
+def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
+    with pytest.raises(InputError, match="overlap"):
+        release([part], tmp_path / "out", foreign=[Foreign("VQA", "1", "?", (part / "images/1/0.png",))])
+
+
+def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "text", [a_text_row(str(n), modalities=("CT",) if n < 20 else ("MRI",)) for n in range(25)])
+    made = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0), balance=6))
+    assert made.rows == {("text", "train"): 11}
+    assert made.left_out == {"over the cap of its cell": 14}
+
+
+def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for replace in (False, True):
+        with pytest.raises(InputError, match=r"out exists|no folder that this command wrote"):
+            release(parts, out, wishes=Wishes(replace=replace))
+    assert (out / "thesis.tex").read_text() == "years of work"
+    release(parts[:1], tmp_path / "mine")
+    release(parts[:1], tmp_path / "mine", wishes=Wishes(replace=True, seed=4))
+    assert json.loads((tmp_path / "mine" / "provenance.json").read_text())["seed"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "mine", ".out.lock", ".mine.lock"}
+
+
+def test_a_full_disk_leaves_what_was_there(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(parts[:1], tmp_path / "out")
+    before = (tmp_path / "out" / "provenance.json").read_bytes()
+    from chiron.mmrp.parquet import ParquetShards
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ParquetShards, "_flush", full)
+    with pytest.raises(DiskError, match="No space left"):
+        release(parts, tmp_path / "out", wishes=Wishes(replace=True, seed=9))
+    assert (tmp_path / "out" / "provenance.json").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
+
+
+def test_two_processes_do_not_make_one_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", mark="m") as one:
+        (one / "m").touch()
+        with pytest.raises(InputError, match="another process"), new_folder(tmp_path / "out", mark="m"):
+            pass
+    assert (tmp_path / "out" / "m").is_file()
+
+
+def test_what_a_killed_process_left_is_put_right(tmp_path: Path) -> None:
+    old = tmp_path / ".out.old"
+    old.mkdir()
+    (old / "m").write_text("old")
+    (tmp_path / ".out.partial-dead").mkdir()
+    with pytest.raises(InputError, match="exists"), new_folder(tmp_path / "out", mark="m"):
+        pass
+    assert (tmp_path / "out" / "m").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
+
+
+def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "cot", [a_row("1")])
+
+    def change(phase: str) -> None:
+        if phase == "writing":
+            draw_image(part / "images/1/0.png", "something else")
+
+    with pytest.raises(InputError, match="changed while"):
+        release([part], tmp_path / "out", watch=change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:
+    hostile = "evil | x |\n# Heading <script> [link](http://x)"
+    part = write_part(tmp_path / "text", [a_text_row(str(n), licence=hostile, body_system="a|b") for n in range(8)])
+    release([part], tmp_path / "out", wishes=Wishes(modalities=("CT", "MRI"), body_systems=("chest",)))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\n# Heading" not in card
+    assert "<script>" not in card
+    assert "| MRI |  |  |" in card
+    assert cell("a|b") == "a\\|b"
+    assert card.startswith("---\npretty_name: MMRP\nlicense: other\n")
