@@ -92,7 +92,7 @@ def pmc_vqa(folder: Path) -> Path:
     lines = [
         (
             '0,PMC1064097_F1.jpg,"A, caption",What is the uptake pattern in the breast?, A:Diffuse uptake pattern ,'
-            ' B:Focal uptake pattern ,'
+            " B:Focal uptake pattern ,"
             " C:No uptake pattern , D:Cannot determine ,Focal uptake pattern,B,test"
         ),
         "1,PMC1064097_F1.jpg,x,What is D?, A:one , B:two , C:three , D:four ,five,E,test",

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from chiron import __version__
-from chiron.cli import cases, convert, demo, doctor, init, replay, report, sample, search, status, train
+from chiron.cli import ask, cases, convert, demo, doctor, init, replay, report, sample, search, status, train
 from chiron.cli import eval as evaluation
 from chiron.cli.consoles import messages
 from chiron.cli.streams import ReaderGone, speaking
@@ -33,6 +33,7 @@ app.command("doctor")(doctor.command)
 app.command("train")(train.command)
 app.command("convert")(convert.command)
 app.command("sample")(sample.command)
+app.command("ask")(ask.command)
 app.command("demo")(demo.command)
 app.add_typer(cases.app, name="cases")
 app.add_typer(evaluation.app, name="eval")
