@@ -8,14 +8,17 @@ from enum import Enum, auto
 _SCOPE = r"(?:[ ](?:to|for|in|of|here|based on)\b[^\n.:;?!]{0,60}?)?"
 _ADVERB = r"(?:,?[ ](?:therefore|thus|then|hence|clearly|likely|probably|really|still|now|definitely|most likely|also|here),?)?"
 _VERB = (
-    r"[\"']?[ ]?(?:(?P<no>(?:is|was|would be|can|could|should)(?:[ ]not|n't|[ ]never)(?:[ ]be)?|cannot be|is neither)\b"
-    r"|(?:is|are|was|would be|should be|must be|will be|has to be|could be|may be|might be)\b|=|:|->|\u2192|[\u2013\u2014]|-(?=[ ]))"
+    r"[\"']?[ ]?"
+    r"(?:(?<![a-z])(?P<no>(?:is|was|would be|can|could|should)(?:[ ]not|n't|[ ]never)(?:[ ]be)?|cannot be|is neither)\b"
+    r"|(?<![a-z])(?:is|are|was|would be|should be|must be|will be|has to be|could be|may be|might be)\b"
+    r"|=|:|->|\u2192|[\u2013\u2014]|-(?=[ ]))"
 )
 _UPPER = r"[(\[]?(?-i:[A-Z])[)\]]?(?![\w'-])"
 _AT_END = r"(?=[ ]?(?:$|[\n.!,;:)]))"
 
 _FORWARD = re.compile(
-    rf"(?<![\w])(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?{_SCOPE}{_ADVERB}{_VERB}"
+    rf"(?<![^\W_])(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?"
+    rf"{_SCOPE}{_ADVERB}{_VERB}"
     rf"|(?P<cjk>\u7b54\u6848[\u662f\u4e3a\u70ba\u9009\u9078])"
     rf"|\b(?:correct|best|right|final|chosen|selected|appropriate|likely|accurate|suitable|my|our)[ ]"
     rf"(?:option|choice|response|selection|pick|letter)\b{_SCOPE}{_ADVERB}{_VERB.replace('P<no>', 'P<no2>')}"
@@ -24,7 +27,9 @@ _FORWARD = re.compile(
     re.IGNORECASE,
 )
 _DIAGNOSIS = re.compile(
-    rf"\b(?:(?:diagnosis|conclusion|impression)|most (?:likely|probable|appropriate|suitable|consistent|fitting)(?:[ ][\w-]{{1,30}}){{1,5}}?){_SCOPE}{_ADVERB}{_VERB}",
+    rf"\b(?:(?:diagnosis|conclusion|impression)"
+    rf"|most (?:likely|probable|appropriate|suitable|consistent|fitting)(?:[ ][\w-]{{1,30}}){{1,5}}?)"
+    rf"{_SCOPE}{_ADVERB}{_VERB}",
     re.IGNORECASE,
 )
 _CHOICE = re.compile(
@@ -33,9 +38,12 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 _SHORT = re.compile(
-    rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving)[,:]?[ ](?:it(?:'s| is) |that leaves )?)"
+    rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving)"
+    rf"[,:]?[ ](?:it(?:'s| is) |that leaves )?)"
     rf"(?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
-    rf"|\b(?:corresponds? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
+    rf"|\b(?:it|this|that)(?: is|'s| must be| has to be)[ ](?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
+    rf"|\b(?:corresponds? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?"
+    rf"|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
     rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))",
     re.IGNORECASE,
 )
@@ -43,13 +51,15 @@ _BACKWARD = re.compile(
     r"(?P<verb>\b(?:is|are)\b(?P<no>[ ]not|n't)?(?:[ ](?:also|therefore|clearly|thus|indeed|both|all))?[ ]"
     r"(?:the |our |my )?(?:only |single |most (?:likely|appropriate|suitable|accurate|plausible)[ ]?)?"
     r"(?P<word>incorrect|wrong|correct|right(?= answer| option| choice| one|[.,;!]|$)|best|answer|choice|appropriate(?! for))?)"
-    r"|\b(?:makes?|making)[ ](?P<made>(?:option |choice )?[(\[]?(?-i:[A-Z])[)\]]?)[ ](?:the )?(?:only |most \w{1,20} |single )?(?:correct|best|right|likely|answer|choice|appropriate)"
+    r"|\b(?:makes?|making)[ ](?P<made>(?:option |choice )?[(\[]?(?-i:[A-Z])[)\]]?)[ ](?:the )?(?:only |most \w{1,20} |single )?"
+    r"(?:correct|best|right|likely|answer|choice|appropriate)"
     r"|(?P<fit>\b(?:option|choice|answer) [(\[]?(?-i:[A-Z])[)\]]?) (?:\w{1,20} )?(?:fits|matches|applies)\b"
     r"|(?P<listed>\b(?-i:[A-Z]))[:)][ ](?:right|correct|true)\b",
     re.IGNORECASE,
 )
 _SUBJECT = re.compile(
-    r"(?:^|[,;:][ ]|\b(?:so|and|but|that|thus|therefore|hence|option|options|choice|answer|letter)[ ])(?P<letter>[(\[]?(?-i:[A-Z])[)\]]?)(?:[ ]?\([^()]{0,80}\))?,?[ ]?$",
+    r"(?:^|[,;:][ ]|\b(?:so|and|but|that|thus|therefore|hence|option|options|choice|answer|letter)[ ])"
+    r"(?P<letter>[(\[]?(?-i:[A-Z])[)\]]?)(?:[ ]?\([^()]{0,80}\))?,?[ ]?$",
     re.IGNORECASE,
 )
 _JOINED = re.compile(r"\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
@@ -69,11 +79,10 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """Words that are said to be the answer, or said not to be."""
+    """Words that are said to be the answer; of those said not to be, with a "not" in front."""
 
     at: int
     content: str
-    denied: bool = False
     role: Role = Role.ANY
 
 
@@ -87,12 +96,12 @@ def _forward(text: str) -> Iterator[Declaration]:
     for m in _FORWARD.finditer(text):
         if "would" in m[0] and _IF.search(_before(text, m.start())):
             continue  # "if it were supine, the answer would be C"
-        yield Declaration(m.start(), _ahead(text, m.end()), denied=bool(m["no"] or m["no2"]))
+        yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + _ahead(text, m.end()))
 
 
 def _diagnoses(text: str) -> Iterator[Declaration]:
     for m in _DIAGNOSIS.finditer(text):
-        yield Declaration(m.start(), _ahead(text, m.end()), denied=bool(m["no"]))
+        yield Declaration(m.start(), ("not " if m["no"] else "") + _ahead(text, m.end()))
     for m in _CHOICE.finditer(text):
         yield Declaration(m.start(), _ahead(text, m.end()))
 
@@ -110,11 +119,11 @@ def _backward(text: str) -> Iterator[Declaration]:
         if not (m["word"] or "most" in m["verb"].lower()):
             continue
         subject = _before(text, m.start()).rstrip()
-        denied = bool(m["no"]) or (m["word"] or "").lower() in {"incorrect", "wrong"}
+        denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in {"incorrect", "wrong"}) else ""
         if joined := _JOINED.search(subject):
-            yield Declaration(m.start(), joined[0], denied=denied, role=Role.LETTER)
+            yield Declaration(m.start(), denied + joined[0], role=Role.LETTER)
         elif letter := _SUBJECT.search(subject):
-            yield Declaration(m.start(), letter["letter"], denied=denied, role=Role.LETTER)
+            yield Declaration(m.start(), denied + letter["letter"], role=Role.LETTER)
         elif m["word"] and not denied:
             yield Declaration(m.start(), subject, role=Role.TEXT)
 

@@ -23,6 +23,9 @@ _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[\"']{0,2}(?P<letter>[A-Za-z])[)\]\"']{0,2}[.:,;)!]?", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _SHOWN = 200
+# A reply that declares more often goes round in circles, and each reading costs time.
+_MOST = 64
+_READERS = {Role.ANY: read_answer, Role.LETTER: read_letter, Role.TEXT: read_text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +113,17 @@ def _own_question(text: str) -> str:
 
 
 def _declared(text: str, options: Options) -> _Found | None:
-    last: _Found | None = None
-    for said in declarations(text):
-        if said.role is Role.LETTER:
-            reading = read_letter(said.content, options)
-        elif said.role is Role.TEXT:
-            reading = read_text(said.content, options)
-        else:
-            reading = read_answer(said.content, options)
-        if said.denied and reading.kind is Kind.CHOSEN:
-            reading = Reading(Kind.DENIED, reading.index)
+    """The last declaration that says something; one that a later one takes back says nothing, and neither does any before it."""
+    denied: set[int | None] = set()
+    for said in reversed(declarations(text)[-_MOST:]):
+        reading = _READERS[said.role](said.content, options)
         if reading.kind is Kind.DENIED:
-            if last and last.reading.index == reading.index:
-                last = _Found(REFUSED, Rule.UNPARSED, sentence(said.content))  # taken back
-        elif reading.kind is not Kind.NOTHING and not said.denied:
-            last = _Found(reading, Rule.DECLARATION, sentence(said.content))
-    return last
+            denied.add(reading.index)
+        elif reading.kind is Kind.CHOSEN and reading.index in denied:
+            return _Found(REFUSED, Rule.DECLARATION, sentence(said.content))
+        elif reading.kind is not Kind.NOTHING:
+            return _Found(reading, Rule.DECLARATION, sentence(said.content))
+    return None
 
 
 def _bare_letter(text: str, options: Options) -> _Found | None:
@@ -178,6 +176,7 @@ def _named(text: str, options: Options) -> _Found | None:
     last = text.rstrip().rsplit("\n", 1)[-1]
     if (index := options.exact(last)) is not None and len(last.strip()) > 1:
         return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, last)
-    reading = read_text(text, options)
-    shown = ", ".join(" ".join(options.words[index]) for index in options.named(text)) if reading.kind is not Kind.NOTHING else ""
+    named = options.named(text)
+    shown = ", ".join(" ".join(options.words[index]) for index in named)
+    reading = Reading(Kind.CHOSEN, named[0], by_text=True) if len(named) == 1 else REFUSED if named else NOTHING
     return _Found(reading, Rule.OPTION_TEXT, shown)

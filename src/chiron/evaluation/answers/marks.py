@@ -14,7 +14,8 @@ _MARK = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SECTION = re.compile(
-    r"^(?:#{1,6} ?(?:\d{1,2}\. ?)?(?P<heading>final (?:response|answer|conclusion|diagnosis)|conclusion|answer|response)|(?P<line>final response|conclusion))"
+    r"^(?:#{1,6} ?(?:\d{1,2}\. ?)?(?P<heading>final (?:response|answer|conclusion|diagnosis)|conclusion|answer|response)"
+    r"|(?P<line>final response|conclusion))"
     r"[ ]?:?[ ]?(?P<content>[^\n]*)$",
     re.IGNORECASE | re.MULTILINE,
 )

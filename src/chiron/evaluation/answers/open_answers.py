@@ -27,7 +27,7 @@ def final_text(reply: str, family: Family | None = None) -> str | None:
         return None
     text = unwrapped.answer
     if unwrapped.rule is None and unwrapped.family not in _SECTIONED:
-        declared = [said for said in declarations(text) if not said.denied and said.content.strip()]
+        declared = [said for said in declarations(text) if said.content.strip() and not said.content.startswith("not ")]
         answer = [said for said in declared if text[said.at : said.at + 3].lower() == "ans"]
         text = sentence(answer[-1].content) if answer else text
     return text.strip(" \n\"'") or None

@@ -24,7 +24,9 @@ _PAIRS = frozenset({
 })  # fmt: skip
 _TURNS = frozenset({"but", "however", "it", "instead", "so", "therefore"})
 _DENIED_AFTER = frozenset({"unlikely", "excluded", "absent", "incorrect", "wrong", "impossible", "less", "not"})
-_AUXILIARIES = frozenset({"is", "are", "was", "were", "can", "be", "been", "also", "both", "very", "seems", "therefore", "thus", "has", "have"})
+_AUXILIARIES = frozenset(
+    {"is", "are", "was", "were", "can", "be", "been", "also", "both", "very", "seems", "therefore", "thus", "has", "have"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Options:
         """
         if not 2 <= len(texts) <= len(LETTERS):
             raise InputError(f"an item has 2 to {len(LETTERS)} options, and this one {len(texts)}: look at its record")
-        self.words = tuple(_without_article(words_of(plain(text)).words) for text in texts)
+        self.words = tuple(_without_article(words_of(plain(text))) for text in texts)
+        self._longest = max(len(text) for text in texts)
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
     def __len__(self) -> int:
@@ -63,14 +66,16 @@ class Options:
 
     def exact(self, text: str) -> int | None:
         """The one option with these words and no others."""
-        given = _without_article(words_of(text).words)
+        if len(text) > 4 * self._longest + 100:  # too long for any, whatever blanks and marks are in it
+            return None
+        given = _without_article(words_of(text))
         same = [index for index, words in enumerate(self.words) if words and words == given]
         return same[0] if len(same) == 1 else None
 
     def begins(self, text: str, index: int, *, enough: int = 0) -> bool:
         """Whether ``text`` begins with the option's words, or with so many of them as are ``enough``."""
         own = self.words[index]
-        given = _without_article(words_of(text[:2000]).words)
+        given = _without_article(words_of(text[:2000]))
         count = min(enough, len(own)) or len(own)
         return bool(own) and given[:count] == own[:count]
 
@@ -104,8 +109,10 @@ class Options:
         return kept
 
 
-def _without_article(words: tuple[str, ...]) -> tuple[str, ...]:
-    return words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
+def _without_article(text: Words) -> tuple[str, ...]:
+    """In "A. Edema" the letter is a label, so what stands apart is no article."""
+    article = len(text.words) > 1 and text.words[0] in _ARTICLES and not text.gaps[1]
+    return text.words[1:] if article else text.words
 
 
 def _denied(text: Words, start: int, end: int) -> bool:
@@ -113,26 +120,25 @@ def _denied(text: Words, start: int, end: int) -> bool:
 
 
 def _denied_before(text: Words, start: int) -> bool:
-    paused = text.gaps[start] == 1 if start < len(text.gaps) else False
-    if start < len(text.gaps) and text.gaps[start] == 2:
-        return False
+    paused, stated = False, False
     for at in range(start - 1, max(-1, start - 10), -1):
-        word = text.words[at]
-        if word in _TURNS:
+        gap, word = text.gaps[at + 1], text.words[at]
+        if gap > 1 or word in _TURNS:
             return False
-        if word in _LISTS or (not paused and start - at <= 6 and (word in _SINGLE or (at and (text.words[at - 1], word) in _PAIRS))):
+        paused = paused or gap == 1
+        if word in _LISTS:
             return True
-        if text.gaps[at] == 2:
-            return False
-        paused = paused or text.gaps[at] == 1
+        if not paused and start - at <= 6 and (word in _SINGLE or (not stated and at and (text.words[at - 1], word) in _PAIRS)):
+            return True
+        stated = stated or word in {"is", "was", "are"}  # rather than A this is B
     return False
 
 
 def _denied_after(text: Words, end: int) -> bool:
     for at in range(end, min(len(text.words), end + 4)):
-        if text.gaps[at] == 2:
-            return False
         word = text.words[at]
+        if text.gaps[at] == 3 or (text.gaps[at] == 1 and word == "not"):  # B, not A
+            return False
         if word in _DENIED_AFTER or (text.words[at : at + 2] == ("ruled", "out")):
             return True
         if word == "would":  # what it would show, it does not

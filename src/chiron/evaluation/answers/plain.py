@@ -10,11 +10,16 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _FENCE = re.compile(r"^```[\w-]{0,20}$", re.MULTILINE)
 # A single underscore inside a word (final_answer) is part of it.
 _UNDERSCORE = re.compile(r"(?<![^\W_])_(?=\S)|(?<=\S)_(?![^\W_])")
-_STYLE = re.compile(r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:bf|rm|it|sf|tt)|operatorname|emph|underline|mbox) ?\{([^{}]{0,300})\}")
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:bf|rm|it|sf|tt)|operatorname|emph|underline|mbox) ?\{((?:[^{}]|\{[^{}]{0,60}\}){0,300})\}"
+)
 _SPACING = re.compile(r"\\(?:q?quad|[,;:! ]|left|right|displaystyle|bf|rm)(?![A-Za-z])")
 _ARROWS = re.compile(r"\\(?:Right|right|Longright|longright|implies|to)(?:arrow)?(?![A-Za-z])")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$")
-_SHAPES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "【": "[", "】": "]", "「": '"', "」": '"', "。": ".", "、": ",", "\u00ad": None})
+_SHAPES = str.maketrans({
+    "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"',
+    "\u3002": ".", "\u3001": ",", "\u00ad": None,
+})  # fmt: skip
 
 
 def plain(reply: str) -> str:

@@ -44,12 +44,17 @@ _NOT = re.compile(
     rf"(?:definitely |certainly )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]|$))[)\]]?(?![\w'-])(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
-_BUT = re.compile(r"(?:\bbut|\brather|\binstead|\bit's|\bit is|[,;:])[ ,]*(?:it(?:'s| is) )?(?P<other>(?:option |choice )?[(\[]?[A-Z][)\]]?(?![\w'-]).*)", re.DOTALL)
+_BUT = re.compile(
+    r"(?:\bbut|\brather|\binstead|\bit's|\bit is|[,;:])[ ,]{0,3}(?:it(?:'s| is) )?"
+    r"(?P<other>(?:option |choice )?[(\[]?[A-Z][)\]]?(?![\w'-]).*)",
+    re.DOTALL,
+)
 _SEVERAL_WORDS = re.compile(r"(?:both|either|between|neither|any of|all of)\b", re.IGNORECASE)
 _ONLY_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[ \n,;/&+|]{1,4}|(?<=[)\]])|[ ,]{1,3}(?:and|or)[ ])[(\[]?[A-Z][)\]]?){1,26}[.]?")
 _JOINED_LETTERS = re.compile(r"[A-Z]{2,5}[.]?")
 _ANOTHER = re.compile(
-    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])(?P<letter>[A-Z])[)\]\"']{0,2}"
+    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])"
+    r"(?P<letter>[A-Z])[)\]\"']{0,2}"
     r"(?=[ ]?(?:$|[.,;)\]/&+\n\"']|and\b|or\b|are\b|both\b))"
 )
 _LOWER_AFTER = re.compile(r"[.] ?[a-z]")
@@ -135,23 +140,20 @@ def _several(text: str, options: Options) -> bool:
 
 
 def _is_label(found: re.Match[str], options: Options) -> bool:
-    letter, rest = found["letter"], found["rest"]
-    index = options.index_of(letter)
-    wrapped = bool(found["open"] and found["close"])
+    letter, rest, index = found["letter"], found["rest"], options.index_of(found["letter"])
     if not rest.strip(" .:,;)]}\"'!\n-|"):
         return True  # nothing but the letter
-    own = index is not None and options.begins(rest[_label_end(rest) :], index)
-    if own:
-        return not (letter.islower() and letter in "ai" and rest[:1] == " ")
-    if letter.islower() and not (found["close"].startswith(")") or found["name"]):
+    if index is not None and options.begins(rest[_label_end(rest) :], index):
+        return letter not in {"a", "i"} or rest[0] != " "
+    closed = found["close"].startswith((")", "]"))
+    if letter.islower() and not closed and not found["name"]:
         return bool(_STRICT_CONNECTIVE.match(rest)) or rest.startswith("\n")
-    if wrapped or (found["name"] and letter.isupper()) or found["close"].startswith((")", "]")):
+    if closed or found["name"] or (found["open"] and found["close"]):
         return True
     if _LOWER_AFTER.match(rest):  # E. coli, S. aureus; but not "C. because"
         return bool(_CONNECTIVE.match(f" {rest[1:].lstrip()}")) or options.exact(_clause(rest[1:])) is not None
-    if letter in "AI":
-        return bool(_DELIMITER.match(rest) or _STRICT_CONNECTIVE.match(rest))
-    return bool(_DELIMITER.match(rest) or _CONNECTIVE.match(rest))
+    connective = _STRICT_CONNECTIVE if letter in {"A", "I"} else _CONNECTIVE
+    return bool(_DELIMITER.match(rest) or connective.match(rest))
 
 
 def _contradicts(rest: str, index: int, options: Options) -> bool:

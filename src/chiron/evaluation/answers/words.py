@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 _WORD = re.compile(r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_]*)|(?P<word>[^\W_]+)|(?P<sign>[%<>≤≥±+\-])")
 _STOP = re.compile(r"[.;!?\n]")
-_PAUSE = re.compile(r"[,:()\[\]]")
+_PAUSE = re.compile(r"[,()\[\]]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
-_GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "θ": "theta", "κ": "kappa", "λ": "lambda",
-    "μ": "mu", "π": "pi", "σ": "sigma", "τ": "tau", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega",
-}  # fmt: skip
-_GREEK_LETTERS = str.maketrans(_GREEK)
+_ALPHABET = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi chi psi omega"
+)
+_GREEK_LETTERS = str.maketrans({0x3B1 + place: name for place, name in enumerate(_ALPHABET.split())})
 _UNIT_LETTERS = frozenset("mglshdxvy")
 
 
@@ -23,7 +22,7 @@ class Words:
 
     words: tuple[str, ...]
     gaps: tuple[int, ...]
-    """0 nothing, 1 a comma, colon or bracket, 2 the end of a sentence or line; one a word."""
+    """0 nothing, 1 a comma or bracket, 2 a colon, 3 the end of a sentence or line; one a word."""
 
 
 def words_of(text: str) -> Words:
@@ -34,7 +33,7 @@ def words_of(text: str) -> Words:
         if found["sign"] and not _meant(found, text, words):
             continue
         between = text[end : found.start()]
-        gap = 2 if _STOP.search(between) else 1 if _PAUSE.search(between) else 0
+        gap = 3 if _STOP.search(between) else 2 if ":" in between else 1 if _PAUSE.search(between) else 0
         end = found.end()
         for part in _parts(found):
             words.append(part)
@@ -46,7 +45,7 @@ def words_of(text: str) -> Words:
 def _folded(text: str) -> str:
     text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
     text = "".join(c for c in text if not unicodedata.combining(c))
-    return text.replace("’", "'").replace("n't", " not").replace("cannot", "can not")
+    return text.replace("n't", " not").replace("cannot", "can not")
 
 
 def _parts(found: re.Match[str]) -> tuple[str, ...]:

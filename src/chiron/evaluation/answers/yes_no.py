@@ -15,9 +15,13 @@ _PRONOUN = r"(?:there|it|this|that|these|those|they|he|she|i|we|you)\b"
 # "No" before a noun is an article, not an answer; before a pause or a new clause it is one.
 _NO = rf"no\b(?=[ ]?(?:$|[.,;:!?\n)\]}}\"'\u2013\u2014-]|(?:{_PRONOUN})))"
 _EITHER = re.compile(r"\byes[ ]?(?:and|or|/|&)[ ]?no\b|\bno[ ]?(?:and|or|/|&)[ ]?yes\b", re.IGNORECASE)
-_LEADING = re.compile(rf"[\W_]{{0,8}}(?:(?:so|therefore|thus|hence|well|simply|clearly|probably|likely)[, ]{{1,2}})?(?P<word>yes\b|{_NO})", re.IGNORECASE)
+_LEADING = re.compile(
+    rf"[\W_]{{0,8}}(?:(?:so|therefore|thus|hence|well|simply|clearly|probably|likely)[, ]{{1,2}})?(?P<word>yes\b|{_NO})", re.IGNORECASE
+)
 _ANYWHERE = re.compile(
-    rf"(?:(?P<not>\bnot )|\b(?:say|is|be|so|answer|with|therefore|thus|hence)[ ,:]{{1,2}}[\"']?|(?:^|(?<=[.,;:!?\n(\"'])|(?<=[.,;:!?] ))[\"']?)(?P<word>yes\b|{_NO})",
+    rf"(?:(?P<not>\bnot )|\b(?:say|is|be|so|answer|with|therefore|thus|hence)[ ,:]{{1,2}}[\"']?"
+    rf"|(?:^|(?<=[.,;:!?\n(\"'])|(?<=[.,;:!?] ))[\"']?)"
+    rf"(?P<word>yes\b|{_NO})",
     re.IGNORECASE,
 )
 
@@ -34,7 +38,7 @@ def explicit(text: str) -> bool | None:
         return None
     declared: bool | None = None
     for said in declarations(text):
-        if (leading := _LEADING.match(said.content)) and not said.denied:
+        if leading := _LEADING.match(said.content):
             declared = _is_yes(leading)
     if declared is not None:
         return declared

@@ -1,0 +1,213 @@
+"""The letter that a reply chooses: known traps of other harnesses, every family's form, and what holds for any text."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chiron.errors import InputError
+from chiron.evaluation.answers.extraction import extract
+from chiron.evaluation.answers.family import Family, Rule
+
+CHEST = ["Pneumonia", "Pneumothorax", "Pleural effusion", "Pulmonary edema"]
+STROKE = ["Right MCA", "Basilar artery", "Left MCA", "Left PCA", "Right PCA"]
+TEN = [f"Finding {name}" for name in "one two three four five six seven eight nine ten".split()]
+
+
+def letter(reply: str, options: list[str] = CHEST, family: Family | None = None) -> str | None:
+    return extract(reply, options, family=family).letter
+
+
+class TestTrapsOfOtherHarnesses:
+    def test_mmmu_last_of_several_letters(self) -> None:
+        assert letter("B and C") is None
+
+    def test_mmmu_random_choice_where_there_is_none(self) -> None:
+        assert {letter("I cannot tell from this image.") for _ in range(20)} == {None}
+
+    def test_lmms_eval_cta_is_no_letter_a(self) -> None:
+        found = extract("CTA shows C. Left MCA", STROKE)
+        assert (found.letter, found.rule) == ("C", Rule.OPTION_TEXT)
+
+    def test_vlmevalkit_letters_beyond_d(self) -> None:
+        assert letter("The answer is E.", STROKE) == "E"
+        assert letter("The answer is I.", TEN) == "I"
+
+    def test_vlmevalkit_a_miss_is_not_z(self) -> None:
+        found = extract("No idea.", [str(number) for number in range(26)])
+        assert (found.index, found.letter, found.rule) == (None, None, Rule.UNPARSED)
+
+    @pytest.mark.parametrize("options", [CHEST, TEN])
+    def test_huatuo_vision_i_think(self, options: list[str]) -> None:
+        assert letter("I think the answer is B.", options) == "B"
+
+    def test_huatuo_vision_vitamin_d(self) -> None:
+        assert letter("Gums bleed though vitamin D is normal, so it is not D. Answer: C") == "C"
+        assert letter("The diet lacks vitamin D ... Answer: C") == "C"
+
+    def test_huatuo_vision_lower_case(self) -> None:
+        assert letter("Answer: b") == "B"
+
+    def test_medevalkit_no_in_abnormal(self) -> None:
+        assert letter("Yes, abnormal", ["Yes", "No"]) == "A"
+
+    def test_medevalkit_no_in_nodule(self) -> None:
+        assert letter("nodule present", ["Yes", "No"]) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected", "rule", "family"),
+    [
+        (
+            "### Step 1: Look.\n### The final answer is: A\n### Step 2: Again.\n### The final answer is: C",
+            "C",
+            Rule.FINAL_MARK,
+            Family.CHIRON,
+        ),
+        ("<think>The answer is A.</think><answer>B</answer>", "B", Rule.TAG, Family.TAGGED),
+        (r"First \boxed{A}, then \boxed{\text{D. Pulmonary edema}}", "D", Rule.BOXED, Family.BOXED),
+        ("## Thinking\n\nThe answer is A.\n\n## Final Response\n\nThe answer is B.", "B", Rule.DECLARATION, Family.HUATUO_O1),
+        ("### Reasoning Process:\nA or B.\n\n### Conclusion:\nC. Pleural effusion", "C", Rule.BARE_LETTER, Family.MEDREASON),
+        ("Air beyond a line.\n\n**B**", "B", Rule.BARE_LETTER, Family.BARE),
+        ("A pleural effusion on the left", "C", Rule.OPTION_TEXT, Family.FREE),
+        ('{"answer": "B"}', "B", Rule.DECLARATION, Family.FREE),
+        ("", None, Rule.UNPARSED, Family.FREE),
+    ],
+)
+def test_each_form_is_told_from_the_reply(reply: str, expected: str | None, rule: Rule, family: Family) -> None:
+    found = extract(reply, CHEST)
+    assert (found.letter, found.rule, found.family) == (expected, rule, family)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("A mass is seen", None),
+        ("The answer is not B.", None),
+        ("The answer is not A but C.", "C"),
+        ("Answer: B. Wait, answer: C", "C"),
+        ("The answer is B. No: the answer is not B.", None),
+        ("\uff08\uff22\uff09", "B"),
+        ("B. Pneumonia", None),
+        ("Answer: B. Pneumonia would show bronchograms.", "B"),
+        ("Answer: E", None),
+        ("<think>The answer is C, because", None),
+        ("<think>It must be.\n<answer>C</answer>", "C"),
+        ("Answer: B\n\nQuestion: And the organ?\nAnswer: D", "B"),
+        ("A. Pneumonia\nB. Pneumothorax\nC. Pleural effusion\nD. Pulmonary edema", None),
+        ("There is no pneumothorax. There is a pleural effusion.", "C"),
+        ("<answer>A or D</answer>", None),
+    ],
+)
+def test_traps(reply: str, expected: str | None) -> None:
+    assert letter(reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "expected"),
+    [
+        ("A CT angiography", ["CT", "MRI", "CT angiography"], "C"),
+        ("E. coli", ["S. aureus", "E. coli", "C. difficile", "Proteus", "None"], "B"),
+        ("It measures 3.5 cm", ["5 cm", "3.5 cm"], "B"),
+        ("15 cm", ["5 cm", "3.5 cm"], None),
+        (">20 mm", ["<20 mm", "> 20 mm"], "B"),
+        ("a beta-blocker", ["\u03b1-blocker", "\u03b2-blocker"], "B"),
+        ("5-10 mm", ["<5 mm", "5\u201310 mm"], "B"),
+        ("All of the above", ["Fever", "Cough", "All of the above"], "C"),
+        ("Answer: both A and B", ["Iron", "Lead", "Both A and B"], "C"),
+    ],
+)
+def test_option_texts(reply: str, options: list[str], expected: str | None) -> None:
+    assert letter(reply, options) == expected
+
+
+def test_a_family_that_is_set_comes_first() -> None:
+    reply = r"<answer>A</answer> \boxed{B}"
+    assert (letter(reply), letter(reply, family=Family.TAGGED), letter(reply, family=Family.BOXED)) == ("B", "A", "B")
+
+
+def test_an_unparsed_reply_shows_what_was_meant() -> None:
+    assert extract("<answer>A or D</answer>", CHEST).text == "A or D"
+
+
+@pytest.mark.parametrize("count", [0, 1, 27])
+def test_so_many_options_have_no_letters(count: int) -> None:
+    with pytest.raises(InputError, match="2 to 26"):
+        extract("A", ["x"] * count)
+
+
+FORMS = [
+    "{}", "({})", "Answer: {}", "The answer is {}.", "**Answer:** {}", "<think>So A? Or B?</think><answer>{}</answer>",
+    r"Answer: \boxed{{{}}}", "### Step 1: Option A is out, option B too.\n### The final answer is: {}",
+    "## Thinking\n\nA? B?\n\n## Final Response\n\nThe answer is **{}**.",
+    "### Reasoning Process:\nNot A.\n\n### Conclusion:\nThe correct option is {}.",
+    "Option {}", "Long prose.\n\n{}", '{{"answer": "{}"}}', "I choose {}.",
+]  # fmt: skip
+
+
+@given(st.sampled_from(FORMS), st.integers(2, 26), st.data())
+def test_any_letter_in_any_form_is_that_letter(form: str, count: int, data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, count - 1))
+    options = [f"Lesion {number}" for number in range(100, 100 + count)]
+    assert extract(form.format("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index]), options).index == index
+
+
+@given(st.permutations(CHEST), st.sampled_from(["{}", "The film shows a {}.", "<answer>{}</answer>", r"\boxed{{{}}}", "The answer is {}."]))
+def test_a_text_is_followed_through_every_shuffle(options: list[str], form: str) -> None:
+    found = extract(form.format("Pleural effusion"), options)
+    assert found.index == options.index("Pleural effusion")
+
+
+SHARDS = [
+    "A", "B", "C", "(B)", "answer is ", "Answer: ", "not ", "<answer>", "</answer>", "<think>", "</think>", "\\boxed{", "}", "\n", "\n\n",
+    "### ", "Final answer: ", "Pneumonia", "is correct", " and ", "Question:", ". ", "{", '"', "*", "\uff15", "no ", "wait, ",
+]  # fmt: skip
+
+
+@given(
+    st.one_of(st.text(), st.lists(st.sampled_from(SHARDS), max_size=30).map("".join)), st.sampled_from([None, *Family]), st.integers(2, 4)
+)
+def test_any_text_is_read_without_failing_and_within_the_options(reply: str, family: Family | None, count: int) -> None:
+    found = extract(reply, CHEST[:count], family=family)
+    assert found.index is None or 0 <= found.index < count
+    assert (found.index is None) == (found.rule is Rule.UNPARSED)
+    assert found == extract(reply, CHEST[:count], family=family)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a ",
+        "A ",
+        "answer is ",
+        "answer to ",
+        "\n",
+        " ",
+        "*",
+        "_",
+        "\\boxed{",
+        "\\text{",
+        "\\text{{}",
+        "{",
+        "<think>",
+        "<answer>",
+        "CT ",
+        "is correct ",
+        "no ",
+        "5.5.",
+        "B and ",
+        "most likely ",
+    ],
+)
+def test_hostile_lengths_come_to_an_end(piece: str) -> None:
+    """Quadratic time over 100 kB would be minutes; whether it ends is what is tested, not how fast."""
+    reply = piece * (100_000 // len(piece))
+    assert extract(f"{reply}\n\nAnswer: B", ["CT", "MRI", "a a a a"]).index in {1, None}
+
+
+def test_the_labelled_set_that_was_open_is_read_as_labelled() -> None:
+    lines = (Path(__file__).parents[3] / "bench" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [r for r in map(json.loads, lines) if r["split"] == "open" and r["kind"] == "choice"]
+    assert [r["id"] for r in records if letter(r["reply"], r["options"]) != r["gold"]] == []

@@ -1,0 +1,71 @@
+"""Yes and no, and answers to open questions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chiron.errors import InputError
+from chiron.evaluation.answers.family import Family
+from chiron.evaluation.answers.open_answers import exact_match, final_text, token_recall
+from chiron.evaluation.answers.yes_no import yes_no
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Yes, abnormal", True),
+        ("nodule present", None),
+        ("No, there is no effusion.", False),
+        ("Yes, there is no effusion.", True),
+        ("There is no evidence of a mass.", None),
+        ("No abnormality.", None),
+        ("<think>No.</think><answer>Yes</answer>", True),
+        ("### The final answer is: No", False),
+        ("Yes or no", None),
+        ("The answer is not yes.", None),
+        ("The answer is no. Wait, the answer is yes.", True),
+        ("", None),
+    ],
+)
+def test_only_the_words_themselves_count(reply: str, expected: bool | None) -> None:
+    assert yes_no(reply) is expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "family", "expected"),
+    [
+        ("### Step 1: x\n### The final answer is: **Acute infarct**", None, "Acute infarct"),
+        ("<think>Maybe lung.</think><answer>Liver</answer>", None, "Liver"),
+        (r"So \boxed{\text{grade {II}}}", None, "grade {II}"),
+        ("## Thinking\n\nHm.\n\n## Final Response\n\nIt is a glioma.", None, "It is a glioma."),
+        ("The MRI is bright. The answer is glioma.", None, "glioma"),
+        ("A glioma of the left lobe", None, "A glioma of the left lobe"),
+        ("A glioma of the left lobe", Family.CHIRON, None),
+        ("<think>never ends", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_final_text(reply: str, family: Family | None, expected: str | None) -> None:
+    assert final_text(reply, family) == expected
+
+
+def test_recall_counts_the_known_words() -> None:
+    assert token_recall("There is an acute infarct", "Acute left infarct") == pytest.approx(2 / 3)
+    assert token_recall("infarct infarct infarct", "acute infarct") == pytest.approx(1 / 2)
+    assert token_recall(None, "infarct") == 0.0
+    with pytest.raises(InputError, match="empty"):
+        token_recall("infarct", " ")
+
+
+def test_exact_match_is_after_normalisation() -> None:
+    assert exact_match("The Liver.", "liver")
+    assert not exact_match(None, "liver")
+    assert not exact_match("left liver", "liver")
+
+
+@given(st.text(), st.sampled_from([None, *Family]))
+def test_any_text_is_read_without_failing(reply: str, family: Family | None) -> None:
+    assert yes_no(reply, family=family) in {True, False, None}
+    text = final_text(reply, family)
+    assert text is None or text
+    assert token_recall(text, "left infarct") <= 1.0
