@@ -2,13 +2,26 @@
 
 import sys
 
-from bench import answer_parsing, clients, cost_of_a_call, faults, kills, local_generation, search_speed, train_throughput
+from bench import (
+    answer_parsing,
+    build,
+    clients,
+    cost_of_a_call,
+    evaluation,
+    faults,
+    kills,
+    local_generation,
+    search_speed,
+    train_throughput,
+)
 
 ALL = {
     "search_speed": search_speed,
     "clients": clients,
     "cost_of_a_call": cost_of_a_call,
     "kills": kills,
+    "evaluation": evaluation,
+    "build": build,
     "faults": faults,
     "train_throughput": train_throughput,
     "local_generation": local_generation,

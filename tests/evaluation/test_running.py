@@ -16,6 +16,7 @@ from aiohttp import web
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
+from chiron.evaluation.public import evaluate
 from chiron.evaluation.record import ItemResult, Verdict, read_results
 from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
 from chiron.models.failures import EndpointDown
@@ -141,7 +142,7 @@ def test_an_endpoint_that_takes_no_images_is_told_of(tmp_path: Path) -> None:
         config = write(tmp_path, endpoint.base_url, models={"concurrency": 1}, protocol="exact")
         summary = run(tmp_path, config)
         assert isinstance(summary.halted, EndpointDown)
-        assert any("does it take images?" in note for note in summary.notes)
+        assert any("does the model take images?" in note for note in summary.notes)
         assert endpoint.seen.requests < 20
         assert len(lines(tmp_path)) == 40
         run(tmp_path, config, control=Control.NO_IMAGE)
@@ -164,6 +165,15 @@ def test_what_the_endpoint_refuses_of_one_item_is_that_items_fault(tmp_path: Pat
     (bad,) = [line for line in lines(tmp_path) if line.verdict == Verdict.UNUSABLE]
     assert "context_length" in bad.problem
     assert summary.groups[0]["n"] == 4
+
+
+def test_what_the_endpoint_refuses_of_all_items_is_not_theirs(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers, override=lambda _, __: web.json_response({"error": {"message": "no images"}}, status=400)) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url))
+        assert (summary.pending, summary.groups[0]["verdicts"]["pending"]) == (4, 4)
+        endpoint.override = None
+        assert run(tmp_path, write(tmp_path, endpoint.base_url)).pending == 0
 
 
 def test_missing_images_and_too_many_are_unusable_and_stay_in_n(tmp_path: Path) -> None:
@@ -309,6 +319,16 @@ def test_the_budget_is_never_overshot(tmp_path: Path) -> None:
         assert len(lines(tmp_path)) == 40
         with pytest.raises(InputError, match="a budget needs prices"):
             run(tmp_path, write(tmp_path, endpoint.base_url, budget_usd=1.0))
+
+
+def test_from_python_also_where_a_loop_runs(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    model = "offline:match/normalised"
+
+    async def notebook() -> EvaluationSummary:
+        return evaluate(model, ["vqa_rad"], tmp_path / "run", load_evaluation(None, model), data=tmp_path / "d", control="blank")
+
+    assert asyncio.run(notebook()).groups[0]["verdicts"]["unparsed"] == 4
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from chiron import __version__
 from chiron.cli import (
+    ask,
     build,
     build_check,
     build_release,
@@ -50,6 +51,7 @@ app.command("doctor")(doctor.command)
 app.command("train")(train.command)
 app.command("convert")(convert.command)
 app.command("sample")(sample.command)
+app.command("ask")(ask.command)
 app.command("demo")(demo.command)
 app.command("compare")(compare.command)
 build.app.command("check")(build_check.command)

@@ -22,6 +22,9 @@ from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault
 from chiron.models.pictures import PictureStore
 
+REFUSED = "the endpoint refuses it"
+"""How the problem of an item begins that its endpoint would refuse again."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -97,18 +100,13 @@ class Asker:
         known = desk.ledger.get(call.key)
         held = () if known is not None or not self.encode else pictures
         try:
-            await asyncio.to_thread(self.pictures.hold, held)
+            if held:
+                await asyncio.to_thread(self.pictures.hold, held)
             reply = known if known is not None else await ask(call)
         except CallerFault as fault:
-            # What the endpoint refuses of this item alone it would refuse again; what it refuses of all stops the run.
-            if fault.misconfigured or not desk.endpoints[call.model].has_answered:
-                if pictures and not desk.endpoints[call.model].has_answered:
-                    desk.note(
-                        "images",
-                        f"no call with images got an answer from '{call.model}': does it take images? --control no-image sends none",
-                    )
+            if fault.misconfigured:
                 raise
-            return self.unusable(unit, f"the endpoint refuses it: {fault.public}")
+            return self.unusable(unit, f"{REFUSED}: {fault.public}")
         finally:
             self.pictures.release(held)
         return await self._result(unit, item, pictures, call, reply, ask)

@@ -8,7 +8,7 @@ from typing import Any
 
 from chiron.cases.textbook import read_textbook
 from chiron.errors import InputError
-from chiron.evaluation.asking import Asker, Column, Manner, Unit
+from chiron.evaluation.asking import REFUSED, Asker, Column, Manner, Unit
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
@@ -96,7 +96,7 @@ class Evaluation:
         groups: list[Group] = []
 
         async def job(session: Session) -> None:
-            lines = [line async for line in self._lines(session)]
+            lines = self._doubted([line async for line in self._lines(session)], session)
             if session.desk is not None:
                 for loaded in self.loaded:
                     for note in loaded.notes:
@@ -106,7 +106,25 @@ class Evaluation:
         session = self.session
         session.progress.total = sum(min(len(self.counted(b)), self.limit or len(b.items)) for b in self.loaded) * self.draws
         summary = await session.execute(job)
+        summary = replace(summary, pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]))
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
+
+    @staticmethod
+    def _doubted(lines: list[ItemResult], session: Session) -> list[ItemResult]:
+        """What an endpoint refuses of one item it would refuse again; where it answered nothing at all, it is not the items' fault."""
+        refused = [line for line in lines if line.problem.startswith(REFUSED)]
+        if not refused or any(line.reply is not None for line in lines) or session.desk is None:
+            return lines
+        images = any(line.images for line in refused)
+        session.desk.note(
+            "refused",
+            f"'{refused[0].problem}' of every item that was asked"
+            + (": does the model take images? --control no-image sends none" if images else ""),
+        )
+        outcomes = session.progress.outcomes
+        outcomes[Verdict.UNUSABLE] -= len(refused)
+        outcomes[Verdict.PENDING] += len(refused)
+        return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
 
     async def _lines(self, session: Session) -> Any:
         async def work(unit: Unit, ask: Ask) -> ItemResult:
@@ -264,16 +282,3 @@ class _Seats:
         if draws > 1 and temperature > 0 and wanted is None:
             return (f"{draws} samples are drawn at temperature {temperature:g}: name another with --temperature",)
         return ()
-
-
-async def evaluate_async(
-    model: str,
-    benchmarks: Sequence[str],
-    run: Path | str,
-    config: EvaluationFile,
-    *,
-    data: Path | str | None = None,
-    control: Control = Control.NONE,
-) -> EvaluationSummary:
-    """As :func:`evaluate`, to be awaited."""
-    return await prepare_evaluation(model, benchmarks, run, config, data=data, control=control).execute()

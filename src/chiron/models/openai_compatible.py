@@ -67,9 +67,13 @@ class OpenAICompatible:
             Transient: the endpoint cannot be reached.
         """
         # No redirect is followed, here or below: another host must not get a header that carries the key.
-        with self._sorting_errors():
+        with self.sorting_errors():
             async with self._connection().get(self.config.base_url.rstrip("/") + path, allow_redirects=False) as response:
                 return response.status, self._origin.redact(await _read_bounded(response))
+
+    def streaming(self, call: Call) -> tuple[str, bytes, aiohttp.ClientSession, Origin]:
+        """Address, body, connections and origin of a request whose reply is to be streamed (:mod:`chiron.models.streaming`)."""
+        return self._url, self._body(call, stream=True), self._connection(), self._origin
 
     async def close(self) -> None:
         """Close the connections."""
@@ -77,7 +81,7 @@ class OpenAICompatible:
             await self._session.close()
             self._session = None
 
-    def _body(self, call: Call) -> bytes:
+    def _body(self, call: Call, *, stream: bool = False) -> bytes:
         payload: dict[str, Any] = {
             "model": self.config.model,
             "messages": [self._message(m) for m in call.messages],
@@ -86,6 +90,8 @@ class OpenAICompatible:
         }
         if self.config.temperature:
             payload["temperature"] = call.temperature
+        if stream:
+            payload["stream"] = True
         # Images are put in as bytes afterwards: going through a megabyte of base64 once more a call would be most of its cost.
         pictures = [p for m in call.messages for p in m.parts if isinstance(p, Picture)]
         body = json.dumps(payload, separators=(",", ":")).encode()
@@ -112,12 +118,12 @@ class OpenAICompatible:
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
         headers = {"Content-Type": "application/json"}
-        with self._sorting_errors():
+        with self.sorting_errors():
             async with self._connection().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 return response.status, response.headers, await _read_bounded(response)
 
     @contextmanager
-    def _sorting_errors(self) -> Iterator[None]:
+    def sorting_errors(self) -> Iterator[None]:
         """Whatever breaks between here and the endpoint, as a failure of its class."""
         where = f"{self.name} at {self.config.base_url}"
         try:

@@ -1,0 +1,108 @@
+"""Items a second of an evaluation against a simulated endpoint, and what it takes to load, read and score 10,000 items."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from bench.simulated import simulated, stats
+from bench.table import heading, table
+from tests.support.cases import write_cases
+
+SECONDS, PLACES = 0.2, 64
+MANY = 10_000
+
+
+def write_bundle(folder: Path, count: int, *, images: int) -> Path:
+    """A bundle of choices, several to an image."""
+    (folder / "images").mkdir(parents=True)
+    for number in range(images):
+        Image.effect_noise((216, 216), 80).save(folder / "images" / f"{number}.png")
+    options = ["Hemorrhage", "Acute infarct", "Abscess formation", "Chronic infarct"]
+    rows = [
+        {
+            "image": [f"images/{n % images}.png"],
+            "question": f"What is apparent in image {n}?",
+            "options": options,
+            "answer": options[n % 4],
+            "dataset": "OmniMedVQA",
+            "subset": "CT",
+        }
+        for n in range(count)
+    ]
+    (folder / "medical_multimodel_evaluation_data.json").write_text(json.dumps(rows))
+    return folder
+
+
+def evaluate(data: Path, run: Path, *more: str) -> tuple[float, float]:
+    """Seconds of a whole command, and of CPU in it."""
+    command = [sys.executable, "-m", "chiron", "eval", "--benchmarks", "huatuo_omnimed", "--data", str(data), "--run", str(run), *more]
+    began, before = time.perf_counter(), _cpu()
+    subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began, _cpu() - before
+
+
+def _cpu() -> float:
+    """Seconds of CPU of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def pace(folder: Path) -> None:
+    """How near it comes to places / latency."""
+    count = 6000
+    data = write_bundle(folder / "pace", count, images=500)
+    with simulated(write_cases(folder / "c", 1), seconds={"intern": SECONDS}) as url:
+        model = {"provider": "openai", "base_url": url, "model": "intern", "concurrency": PLACES}
+        config = folder / "c.yaml"
+        config.write_text(yaml.safe_dump({"models": {"m": model}}))
+        took, cpu = evaluate(data, folder / "run", "--model", "m", "--config", str(config))
+        seen = stats(url)
+        again, _ = evaluate(data, folder / "run", "--model", "m", "--config", str(config))
+        more = stats(url)["requests"] - seen["requests"]
+    most = PLACES / SECONDS
+    row = [count, took, count / took, most, seen["busy_seconds"]["intern"] / took / PLACES, 1000 * cpu / count, again, more]
+    table(
+        [
+            "items",
+            "seconds",
+            "items/s",
+            "most possible",
+            "share of allowed places in use",
+            "CPU ms an item",
+            "again, seconds",
+            "asked again",
+        ],
+        [row],
+    )
+
+
+def many(folder: Path) -> None:
+    """Load, ask an embedded model, read and score; then the same from the ledger."""
+    data = write_bundle(folder / "many", MANY, images=2000)
+    first, _ = evaluate(data, folder / "many-run", "--model", "offline:match/normalised")
+    second, cpu = evaluate(data, folder / "many-run", "--model", "offline:match/normalised")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print()
+    table(
+        ["items", "first run, seconds", "from the ledger, seconds (aim: 60)", "of CPU", "peak memory of any process here, MiB (aim: 1024)"],
+        [[MANY, first, second, cpu, peak]],
+    )
+
+
+def main() -> None:
+    """Print both tables."""
+    heading("Evaluation")
+    with tempfile.TemporaryDirectory() as name:
+        pace(Path(name))
+        many(Path(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""``chiron ask``: a question on images put to a model, its answer shown as it is written."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question in quotes.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Under models of the configuration; without one, a checkpoint's folder.")],
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML with models.")] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2)] = 0.0,
+) -> None:
+    """Put a question to a model and read its reasoning as it comes. For research; not a medical device."""
+    import asyncio
+
+    from chiron.errors import InputError
+    from chiron.evaluation.ask import Asked, answer
+    from chiron.evaluation.config import load_evaluation
+    from chiron.models.failures import CallFailed
+    from chiron.terminal import printable
+
+    *images, question = words
+    chosen = load_evaluation(config, model)
+
+    async def show() -> None:
+        async for piece in answer(Asked([Path(name) for name in images], question, temperature), model, chosen):
+            # Line ends are the answer's own; nothing else of it may move the cursor.
+            print("\n".join(printable(line) for line in piece.replace("\r", "").expandtabs(4).split("\n")), end="", flush=True)
+        print()
+
+    try:
+        asyncio.run(show())
+    except CallFailed as failure:
+        # Whoever asked may read what the endpoint said of it, beside how to mend it.
+        raise InputError(failure.public if str(failure) == failure.public else f"{failure.public} ({failure})") from failure

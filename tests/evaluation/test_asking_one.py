@@ -1,0 +1,77 @@
+"""``chiron ask``: the answer as it streams, from endpoints that stream and from those that do not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from chiron.evaluation.rendering import as_modalities
+from tests.support.cases import write_png
+from tests.support.command import chiron
+from tests.support.endpoint import Endpoint
+
+
+def events(*pieces: str, end: str = "data: [DONE]\n\n") -> str:
+    lines = [f"data: {json.dumps({'choices': [{'delta': {'content': piece}}]})}\n\n" for piece in pieces]
+    return "".join(
+        [": keep-alive\n\n", 'data: {"choices": [{"delta": {"role": "assistant"}}]}\n\n', *lines, 'data: {"choices": []}\n\n', end]
+    )
+
+
+def config(folder: Path, url: str) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump({"models": {"m": {"provider": "openai", "base_url": url, "model": "m", "timeout": 5.0}}}))
+    return path
+
+
+def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
+    def streamed(body: dict[str, Any], _: int) -> web.Response:
+        assert body["stream"] is True
+        return web.Response(
+            text=events("### Step 1: Da", "rk.\n", "### The final answer is: \x1b[31mlung\u2019s"), content_type="text/event-stream"
+        )
+
+    images = [write_png(tmp_path / f"{n}.png", seed=n) for n in range(2)]
+    with Endpoint(lambda _: "", override=streamed) as endpoint:
+        ended = chiron("ask", *images, "What is it?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
+        (body,) = endpoint.seen.bodies
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "### Step 1: Dark.\n### The final answer is: \\x1b[31mlung\u2019s\n"
+    assert [part.get("text") for part in body["messages"][0]["content"]][:4] == ["Modality 1:", None, "Modality 2:", None]
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (web.json_response({"error": {"message": "no"}}, status=401), "check api_key_env"),
+        (web.Response(text=events("half", end="data: {broken\n\n"), content_type="text/event-stream"), "no JSON"),
+        (web.Response(text=events(), content_type="text/event-stream"), "empty reply"),
+    ],
+    ids=["refused", "broken", "empty"],
+)
+def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: web.Response, words: str) -> None:
+    with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
+        ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
+    assert ended.returncode == 2
+    assert words in ended.stderr
+
+
+def test_an_endpoint_that_does_not_stream_answers_whole(tmp_path: Path) -> None:
+    with Endpoint(lambda _: "It is a lung.") as endpoint:
+        ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
+    assert ended.stdout == "It is a lung.\n"
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    ended = chiron("ask", tmp_path / "lost.png", "Why?", "--model", "offline:match/normalised")
+    assert ended.returncode == 2
+    assert "lost.png' is missing" in ended.stderr
+
+
+def test_modalities_are_announced_where_the_marks_stand() -> None:
+    assert as_modalities("q", 1) == "q"
+    assert as_modalities("q", 2) == "Modality 1: <image>\nModality 2: <image>\nq"
+    assert as_modalities("a <image> b <image>", 2) == "a Modality 1: <image> b Modality 2: <image>"
