@@ -11,8 +11,9 @@ from chiron.errors import InputError
 from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
 from chiron.miniature.arms import ARMS
-from chiron.miniature.data import make_data, rows_of_paths, write_rows
+from chiron.miniature.data import make_data
 from chiron.miniature.demonstration import Demonstration, Progress, demonstrate
+from chiron.miniature.material import build_stage_3, write_rows
 from chiron.miniature.page import count_weights, write_page
 from chiron.miniature.scale import TINY
 from chiron.training.metrics import HeldOut, StepMetrics
@@ -87,7 +88,7 @@ def test_its_page_shows_answers_with_their_images_and_runs_nothing(done: tuple[D
 
 def test_retained_paths_become_rows_word_for_word(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
     data = done[0].data
-    rows = rows_of_paths(done[0].run / "paths.jsonl", data)
+    rows = build_stage_3(done[0].run, tmp_path / "chains")
     assert rows[0]["messages"][-1]["content"] == "### Step 1: The side is left.\n### The final answer is: X"
     assert rows[0]["images"] == list(data.seen[0].case.images)
     assert write_rows(tmp_path / "rows.jsonl", rows) == rows

@@ -17,10 +17,11 @@ from chiron.evaluation.answering import Question, answer_all
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.reasoning import render_reasoning, render_steps
 from chiron.miniature.curriculum import IMAGES
-from chiron.miniature.data import write_rows
-from chiron.miniature.lessons import ATTRIBUTES, DESCRIBE, chain, row, steps_of, text_rows
+from chiron.miniature.lessons import ATTRIBUTES, DESCRIBE, answer_row, chain, rule_cases, steps_of
+from chiron.miniature.material import build_stage_1, write_rows
 from chiron.models.config import LocalModel
 from chiron.phantom.apprentice import configuration, write_tokenizer
+from chiron.phantom.sample import write_textbook
 from chiron.phantom.split import split
 from chiron.phantom.wording import QUESTIONS
 from chiron.phantom.world import COMBINATIONS, Attributes, World
@@ -46,10 +47,14 @@ def asked(prompts: Prompts, attributes: Attributes, question: str) -> Case:
     return Case(id="x", question=f"{looks(attributes)} {question}", answer=WORLD.diagnose(attributes), images=())
 
 
+def a_row(name: str, case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
+    return {**answer_row(case, prompts, said), "id": name}
+
+
 def described(prompts: Prompts) -> Iterator[dict[str, Any]]:
     for number in range(10):
         for index, a in enumerate(COMBINATIONS):
-            yield row(f"d{number}-{index}", prompts.intern(asked(prompts, a, DESCRIBE), (), ()), (), render_steps(steps_of(a)))
+            yield a_row(f"d{number}-{index}", asked(prompts, a, DESCRIBE), prompts, render_steps(steps_of(a)))
 
 
 def diagnosed(prompts: Prompts, among: Sequence[Attributes], *, steps: bool) -> Iterator[dict[str, Any]]:
@@ -59,7 +64,7 @@ def diagnosed(prompts: Prompts, among: Sequence[Attributes], *, steps: bool) -> 
             question = QUESTIONS[int(rng.integers(len(QUESTIONS)))]
             answer = WORLD.diagnose(a)
             said = chain(a, answer) if steps else render_reasoning((), answer)
-            yield row(f"a{number}-{index}", prompts.intern(asked(prompts, a, question), (), ()), (), said)
+            yield a_row(f"a{number}-{index}", asked(prompts, a, question), prompts, said)
 
 
 def stage(name: str, steps: int, rate: float, **replay: float) -> Stage:
@@ -72,14 +77,15 @@ def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: P
     folder = files("chiron.miniature") / "prompts"
     prompts = load_prompts({name: Path(str(folder / f"{name}.txt")) for name in ("intern_system", "intern", "intern_prefix")})
     parts = split(WORLD)
+    write_textbook(WORLD, tmp_path / "textbook.jsonl")
     data = {
-        "text": list(text_rows(WORLD, prompts, copies=8, seed=0)),
+        "text": build_stage_1(rule_cases(WORLD, copies=8, seed=0), tmp_path, prompts, seed=0),
         "looks": list(described(prompts)),
         "steps": list(diagnosed(prompts, parts.seen, steps=True)),
         "bare": list(diagnosed(prompts, parts.seen, steps=False)),
     }
     for name, rows in data.items():
-        write_rows(tmp_path / f"{name}.jsonl", rows)
+        write_rows(tmp_path / f"{name}.jsonl", rows)  # text.jsonl lies beside the part that it was built in
     write_tokenizer((turn["content"] for rows in data.values() for r in rows for turn in r["messages"]), tmp_path / "tokenizer")
     config = configuration(tmp_path / "tokenizer", hidden=64, vision_layers=1, language_layers=2)
     settings: dict[str, Any] = {

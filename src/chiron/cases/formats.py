@@ -17,6 +17,7 @@ _QUESTION_MARK = re.compile(r"\A\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECAS
 _ANSWER_MARK = re.compile(r"\A\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
+_NO_IMAGES = "no images: field 'images' must be a list of at least one path"
 _TIDY = ("id", "question", "answer", "images", "history", "findings", "age", "sex", "title", "modality", "body_system")
 _PUBLISHED = ("rid", "messages", "images", "title", "presentation", "age_label", "gender_label", "caption")
 
@@ -30,7 +31,7 @@ def parse_case(record: object, *, material: bool = False) -> Case:
 
     Args:
         record: what stood in the file.
-        material: take a record with neither question nor answer too.
+        material: take a record with neither question nor answer, or without images, too.
 
     Raises:
         CaseProblem: a field is missing, empty or of the wrong kind.
@@ -38,6 +39,8 @@ def parse_case(record: object, *, material: bool = False) -> Case:
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
     case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
+    if not case.images and not material:
+        raise CaseProblem(_NO_IMAGES)
     if material and not case.question and not case.answer:
         return case
     for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
@@ -167,8 +170,10 @@ def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
     value = record.get("images")
     if isinstance(value, str):
         value = [value]
-    if not isinstance(value, list) or not value:
-        raise CaseProblem("no images: field 'images' must be a list of at least one path")
+    if not isinstance(value, list | None):
+        raise CaseProblem(_NO_IMAGES)
+    if not value:
+        return ()
     if not all(isinstance(v, str) and v.strip() for v in value):
         raise CaseProblem("field 'images' must hold paths only, none of them empty")
     return tuple(_sound(name) for name in value)

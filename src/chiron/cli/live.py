@@ -60,7 +60,7 @@ def plain_line(run: Attended) -> str:
     cost = f", ${run.desk.budget.spent:.2f}" if run.desk is not None and run.desk.budget.spent else ""
     return (
         f"{time.strftime('%H:%M:%S')} {p.unit} {p.already + p.done}/{p.total}: {ended}{p.in_flight} in flight;"
-        f" calls {calls or 'none yet'}{figure}{cost}{left}"
+        f" calls {calls or 'none'}{figure}{cost}{left}"
     )
 
 

@@ -19,8 +19,9 @@ from chiron.files import write_atomically
 from chiron.miniature import loop
 from chiron.miniature.ablation_tables import tables
 from chiron.miniature.arms import ALONE, ARMS, NEEDS
-from chiron.miniature.data import Data, make_data, write_rows
+from chiron.miniature.data import Data, make_data
 from chiron.miniature.lessons import steps_of
+from chiron.miniature.material import write_rows
 from chiron.miniature.processes import Job, Say, cores, run_jobs
 from chiron.miniature.purity import is_pure, perception, purity
 from chiron.miniature.scale import FULL, QUICK, TINY, Scale
@@ -142,7 +143,7 @@ def _trained(own: Path, base: Path, data: Data, scale: Scale, seed: int, name: s
     else:
         model = loop.train_last(base, data, file, scale, out, name="arm", seed=seed)
     truth = {c.case.id: set(steps_of(c.attributes)) for c in data.seen}
-    pure = sum(is_pure(row["messages"][-1]["content"], truth[row["id"]]) for row in rows)
+    pure = sum(is_pure(row["messages"][-1]["content"], truth[row["case_id"]]) for row in rows)
     return {"rows": len(rows), "pure": pure, **_measured(model, data, out)}
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from chiron.mics.reasoning import render_reasoning, render_steps
-from chiron.miniature.data import Data, direct_answers, rows_of_paths, true_chains
+from chiron.miniature.data import Data, direct_answers, true_chains
 from chiron.miniature.lessons import answer_row, steps_of
+from chiron.miniature.material import build_stage_3
 from chiron.miniature.purity import is_pure
 from chiron.phantom.casting import Casting
 
@@ -80,8 +81,8 @@ ARMS: dict[str, Way] = {
     "direct answers": lambda data, _folder, _seed: direct_answers(data),
     "answer, then rationale": lambda data, _folder, _seed: answers_then_rationales(data),
     ALONE: lambda data, _folder, _seed: direct_answers(data),
-    "MICS verified": lambda data, folder, _seed: rows_of_paths(folder / VERIFIED / "paths.jsonl", data),
-    "MICS paper": lambda data, folder, _seed: rows_of_paths(folder / PAPER / "paths.jsonl", data),
+    "MICS verified": lambda data, folder, _seed: build_stage_3(folder / VERIFIED, data.folder / "chains-verified"),
+    "MICS paper": lambda data, folder, _seed: build_stage_3(folder / PAPER, data.folder / "chains-paper"),
     "MICS verified, unfiltered": lambda data, folder, _seed: unfiltered(folder / VERIFIED, data),
     "a random mentor": lambda data, folder, seed: random_mentor(folder / VERIFIED, data, seed),
     "best single mentor": lambda data, folder, _seed: best_mentor(folder / VERIFIED, data),

@@ -1,16 +1,13 @@
 """What the miniature is made of, on disk: cases in the ordinary format, their images, the textbook, and the rows of the stages."""
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chiron.cases.case import Case
-from chiron.files import write_atomically
 from chiron.mics.prompts import Prompts, load_prompts
-from chiron.miniature.lessons import alignment_rows, answer_row, chain, text_rows, worked_rows
+from chiron.miniature.lessons import answer_row, chain, described, rule_cases
+from chiron.miniature.material import build_looks, build_stage_1, build_stage_2, words_of, write_cases, write_rows
 from chiron.miniature.processes import Job, Say, run_jobs
 from chiron.miniature.scale import Scale
 from chiron.phantom.apprentice import SIDE, write_tokenizer
@@ -20,7 +17,7 @@ from chiron.phantom.split import split
 from chiron.phantom.world import COMBINATIONS, World
 
 TEXT_COPIES = 8
-"""Rows of stage 1 a rule and length of the reasoning so far."""
+"""Cases of stage 1 a rule; each gives a row a length of the reasoning so far."""
 PARTS = ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out")
 """Of the cases: the first three are stage 2's (the third is kept out of training), ``seen`` is for the search and stage 3, the last two are
 for the evaluation."""
@@ -76,20 +73,21 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     run_jobs([Job(_draw, (data.images, scale, seed, k, processes)) for k in range(processes)], at_once=processes)
     write_textbook(data.world, folder / "textbook.jsonl")
     prompts = data.loaded_prompts()
-    aligned, worked, unaligned = (castings(part, scale, seed=seed) for part in ("aligned", "worked", "unaligned"))
-    text = write_rows(folder / "text.jsonl", text_rows(data.world, prompts, copies=TEXT_COPIES, seed=seed))
-    looks, examples = list(alignment_rows(aligned, prompts, seed=seed)), list(worked_rows(worked, prompts, seed=seed))
-    described = write_rows(folder / "alignment.jsonl", [*looks, *examples])
+    aligned, worked, unaligned = ([*map(described, castings(part, scale, seed=seed))] for part in ("aligned", "worked", "unaligned"))
+    text = build_stage_1(rule_cases(data.world, copies=TEXT_COPIES, seed=seed), folder, prompts, seed=seed)
+    alignment, again = build_stage_2(aligned, worked, folder, prompts, seed=seed, again=scale.replayed)
+    write_rows(folder / "text.jsonl", text)
+    write_rows(folder / "alignment.jsonl", alignment)
     # To be replayed in stage 3, which is too short for all of them: reading them costs time.
-    write_rows(folder / "alignment-again.jsonl", [*looks[: scale.replayed], *examples])
-    write_rows(folder / "alignment-held-out.jsonl", alignment_rows(unaligned, prompts, seed=seed + 1))
+    write_rows(folder / "alignment-again.jsonl", again)
+    write_rows(folder / "alignment-held-out.jsonl", build_looks(unaligned, folder, "unaligned", prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))
     # The marks in every place where they may stand: what the vocabulary lacks, no model can say.
     marks = [f"{before}### {mark}:" for before in ("", "\n") for mark in (*(f"Step {n}" for n in range(1, 10)), "The final answer is")]
-    write_tokenizer((*marks, *(turn["content"] for row in (*text, *described, *chains) for turn in row["messages"])), data.tokenizer)
+    write_tokenizer((*marks, *words_of(text, alignment, chains)), data.tokenizer)
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
-        write_rows(folder / f"{name}.jsonl", (casting.case.to_record() for casting in group))
+        write_cases(folder / f"{name}.jsonl", (casting.case for casting in group))
     return data
 
 
@@ -124,23 +122,3 @@ def direct_answers(data: Data) -> list[dict[str, Any]]:
     """Stage 3 without reasoning."""
     prompts = data.loaded_prompts()
     return [answer_row(c.case, prompts, f"### The final answer is: {c.case.answer}") for c in data.seen]
-
-
-def rows_of_paths(paths: Path, data: Data) -> list[dict[str, Any]]:
-    """Stage 3 from the retained paths of a run, in the order of ``paths.jsonl``."""
-    prompts = data.loaded_prompts()
-    cases: dict[str, Case] = {c.case.id: c.case for c in data.seen}
-    lines = [json.loads(line) for line in paths.read_text("utf-8").splitlines()]
-    return [answer_row(cases[line["case_id"]], prompts, line["reasoning"]) for line in lines]
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write rows as JSONL, whole or not at all, and give them back.
-
-    Raises:
-        DiskError: the disk is full.
-    """
-    kept = list(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    return kept

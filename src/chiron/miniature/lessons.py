@@ -1,20 +1,21 @@
 """What the small model learns before it sees a diagnosis: the textbook in words (stage 1), and images in words (stage 2).
 
-Rows are written in the very form in which an intern is asked, so that a model of these two stages can be one: question, and reasoning that
-somebody has begun. Stage 1 knows every rule and no image; stage 2 shows every combination, and but for a few worked examples of seen ones
+All of it is cases in the ordinary format, of which ``chiron build`` makes rows, worded as an intern is asked, so that a model of these two
+stages can be one. Stage 1 knows every rule and no image; stage 2 shows every combination, and but for a few worked examples of seen ones
 it names no diagnosis. That both be put together for an image is what stage 3 is for, and what is measured on the combinations that it
 leaves out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from chiron.cases.case import Case
 from chiron.mics.prompts import Prompts
-from chiron.mics.reasoning import render_reasoning, render_steps
-from chiron.models.call import Message, Picture
+from chiron.mics.reasoning import render_reasoning
+from chiron.mmrp.forms import AsInterns
 from chiron.phantom.casting import Casting
 from chiron.phantom.wording import QUESTIONS
 from chiron.phantom.world import COMBINATIONS, Attributes, World
@@ -35,64 +36,34 @@ def chain(attributes: Attributes, answer: str) -> str:
     return render_reasoning(steps_of(attributes), answer)
 
 
-def text_rows(world: World, prompts: Prompts, *, copies: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Stage 1: a rule a row. What is seen is told in words, or stands in the steps so far; the rest of the steps, then the diagnosis.
+def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
+    """For stage 1: a case without images for each rule, what is seen told in words, in any order.
 
     Args:
         world: whose rules.
-        prompts: of the interns.
-        copies: rows a rule and length of the reasoning so far (none to all four steps).
+        copies: cases a rule.
         seed: of wording and order.
     """
     rng = np.random.default_rng([seed, 1])
     for number in range(copies):
         for index, attributes in enumerate(COMBINATIONS):
-            for given in range(len(ATTRIBUTES) + 1):
-                steps, question = steps_of(attributes), _one(QUESTIONS, rng)
-                told = [steps[k] for k in rng.permutation(len(steps))] if given < len(steps) else []
-                case = Case(id="text", question=" ".join((*told, question)), answer="", images=())
-                rest = render_steps(steps[given:], first=given + 1)
-                answer = f"### The final answer is: {world.diagnose(attributes)}"
-                said = f"{rest}\n{answer}" if rest else answer
-                yield row(f"text-{number}-{index}-{given}", prompts.intern(case, (), steps[:given]), (), said)
+            steps = steps_of(attributes)
+            yield Case(
+                id=f"rule-{number}-{index}",
+                question=QUESTIONS[int(rng.integers(len(QUESTIONS)))],
+                answer=world.diagnose(attributes),
+                images=(),
+                findings=tuple(steps[k] for k in rng.permutation(len(steps))),
+            )
 
 
-def alignment_rows(castings: Sequence[Casting], prompts: Prompts, *, seed: int) -> Iterator[dict[str, Any]]:
-    """Stage 2: a case a row, and its attributes from where somebody left off; all combinations, no diagnosis."""
-    rng = np.random.default_rng([seed, 2])
-    for casting in castings:
-        given = int(rng.integers(1, len(ATTRIBUTES))) if rng.random() < 0.25 else 0
-        steps = steps_of(casting.attributes)
-        case = Case(id=casting.case.id, question=DESCRIBE, answer="", images=casting.case.images)
-        messages = prompts.intern(case, _places(case), steps[:given])
-        yield row(casting.case.id, messages, case.images, render_steps(steps[given:], first=given + 1))
-
-
-def worked_rows(castings: Sequence[Casting], prompts: Prompts, *, seed: int) -> Iterator[dict[str, Any]]:
-    """The few rows of stage 2 that go on to the diagnosis, from where somebody left off; of seen combinations only."""
-    rng = np.random.default_rng([seed, 3])
-    for casting in castings:
-        given = int(rng.integers(len(ATTRIBUTES) + 1))
-        said = chain(casting.attributes, casting.case.answer).split("\n", given)[-1]
-        messages = prompts.intern(casting.case, _places(casting.case), steps_of(casting.attributes)[:given])
-        yield row(casting.case.id, messages, casting.case.images, said)
+def described(casting: Casting) -> Case:
+    """For stage 2: a case whose findings are its attributes, one after the other."""
+    return replace(casting.case, findings=steps_of(casting.attributes))
 
 
 def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
-    """Stage 3: a case as an intern is asked it from the beginning, and what is to be said."""
-    return row(case.id, prompts.intern(case, _places(case), ()), case.images, said)
-
-
-def row(name: str, messages: Sequence[Message], images: Sequence[str], said: str) -> dict[str, Any]:
-    """A row to train on from what a model is asked and what it is to say."""
-    turns = [{"role": m.role, "content": "\n".join("<image>" if isinstance(p, Picture) else p.text for p in m.parts)} for m in messages]
-    return {"id": name, "images": list(images), "messages": [*turns, {"role": "assistant", "content": said}]}
-
-
-def _places(case: Case) -> tuple[Picture, ...]:
-    """A picture for each image: in a row it is but a mark."""
-    return tuple(Picture(name, 0) for name in case.images)
-
-
-def _one(choices: Sequence[str], rng: np.random.Generator) -> str:
-    return choices[int(rng.integers(len(choices)))]
+    """For what no search found: a case as an intern is asked it from the beginning, and what is to be said."""
+    (dialogue,) = AsInterns(prompts).of_path(case, said)
+    turns = [{"role": turn.role, "content": turn.text} for turn in dialogue.turns]
+    return {"id": case.id, "case_id": case.id, "images": list(case.images), "messages": turns}

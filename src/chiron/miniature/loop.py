@@ -15,7 +15,8 @@ from chiron.mics.config import RunConfig, check_config
 from chiron.mics.public import prepare_run
 from chiron.mics.running import Run, RunSummary
 from chiron.miniature.curriculum import first_stages, last_stage, without_curriculum
-from chiron.miniature.data import Data, rows_of_paths, write_rows
+from chiron.miniature.data import Data
+from chiron.miniature.material import build_stage_3, write_rows
 from chiron.miniature.scale import Scale
 from chiron.miniature.trainer import Watch, train_recipe
 from chiron.models.config import LocalModel
@@ -83,8 +84,8 @@ def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None
 
 
 def write_retained(data: Data, run: Path, name: str) -> int:
-    """Turn a run's retained paths into rows of stage 3, in the data folder; how many there are."""
-    return len(write_rows(data.folder / name, rows_of_paths(run / "paths.jsonl", data)))
+    """Make a run's retained paths the chains of thought of stage 3, a file of rows in the data folder; how many there are."""
+    return len(write_rows(data.folder / name, build_stage_3(run, data.folder / "chains")))
 
 
 def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:

@@ -100,6 +100,8 @@ class Aligner:
         del ask
         if not case.findings:
             return Made(dropped=(Dropped("alignment", case.id, "no findings", line=case.line),))
+        if not case.images:
+            return Made(dropped=(Dropped("alignment", case.id, "no images", line=case.line),))
         groups = groups_of(case)
         kept, left_out = place_findings(case, groups)
         rows: list[MmrpRow] = []

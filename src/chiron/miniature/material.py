@@ -1,0 +1,98 @@
+"""The rows of the stages: cases put through ``chiron build``, with the embedded author and reader, worded as interns are asked."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from chiron.cases.case import Case
+from chiron.errors import InputError
+from chiron.files import write_atomically
+from chiron.mics.prompts import Prompts
+from chiron.miniature.lessons import DESCRIBE
+from chiron.mmrp.alignment import build_alignment
+from chiron.mmrp.config import BuildFile, check_build
+from chiron.mmrp.cot import build_cot, intern_form
+from chiron.mmrp.forms import AsInterns
+from chiron.mmrp.part import BuildSummary
+from chiron.mmrp.row import ROWS
+from chiron.mmrp.text import build_text
+
+Rows = list[dict[str, Any]]
+_TRAINED = ("id", "case_id", "images", "messages")
+
+
+def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int) -> Rows:
+    """Text: questions on cases in words. ``folder`` holds the textbook, and gets ``text/``; the rows."""
+    file = write_cases(folder / "rules.jsonl", cases)
+    form = AsInterns(prompts, begun="each")
+    return _rows(build_text(file, _config(folder, seed), folder / "text", form=form))
+
+
+def build_stage_2(
+    described: Iterable[Case], worked: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int, again: int
+) -> tuple[Rows, Rows]:
+    """Alignment: images and their attributes, and worked examples, which go on to the diagnosis.
+
+    Gives all rows, and those that come again in stage 3: ``again`` of the first, and every worked example.
+    """
+    looks = build_looks(described, folder, "looks", prompts, seed=seed)
+    file = write_cases(folder / "worked.jsonl", worked)
+    form = AsInterns(prompts, begun="any", concludes=True)
+    examples = _rows(build_alignment(file, folder / "worked", config=_config(folder, seed), form=form))
+    return [*looks, *examples], [*islice(looks, again), *examples]
+
+
+def build_looks(cases: Iterable[Case], folder: Path, name: str, prompts: Prompts, *, seed: int) -> Rows:
+    """Images and their attributes, in a quarter of the rows from where somebody left off."""
+    file = write_cases(folder / f"{name}.jsonl", cases)
+    return _rows(build_alignment(file, folder / name, config=_config(folder, seed), form=AsInterns(prompts, begun="some")))
+
+
+def build_stage_3(run: Path, out: Path) -> Rows:
+    """Chains of thought: a run's retained paths, in the very words in which it asked its interns. None if it retained none."""
+    if not (run / "paths.jsonl").stat().st_size:
+        return []
+    return _rows(build_cot([run], out, form=intern_form(run)))
+
+
+def write_cases(path: Path, cases: Iterable[Case]) -> Path:
+    """Cases in the tidy format; the same path."""
+    write_rows(path, (case.to_record() for case in cases))
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
+    """Write rows as JSONL, whole or not at all, and give them back.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    kept = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return kept
+
+
+def words_of(*rows: Rows) -> Iterator[str]:
+    """All that is said in them."""
+    return (turn["content"] for row in chain(*rows) for turn in row["messages"])
+
+
+def _config(folder: Path, seed: int) -> BuildFile:
+    """Rules write and rules read; the one request of stage 2."""
+    request = folder / "describe.txt"
+    if not request.is_file():
+        write_atomically(request, [f"{DESCRIBE}\n"])
+    models = {"author": {"provider": "offline", "model": "author/rules"}, "reader": {"provider": "offline", "model": "reader/rules"}}
+    build = {"author": "author", "reader": "reader", "seed": seed, "prompts": {"describe": str(request.resolve())}}
+    return check_build({"models": models, "build": build}, origin=folder / "build.yaml")
+
+
+def _rows(built: BuildSummary) -> Rows:
+    if built.halted is not None or built.pending:
+        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
+    lines = (built.file.parent / ROWS).read_text("utf-8").splitlines()
+    # How each came to be stands in the part itself, with paths of this machine: a folder that was moved is the same training.
+    return [{name: row[name] for name in _TRAINED} for row in map(json.loads, lines)]
