@@ -1,13 +1,12 @@
 """An evaluation as one call, for scripts, notebooks and other pipelines."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.controls import Control, control_of
 from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
+from chiron.models.running import run_to_end
 
 
 def evaluate(
@@ -27,9 +26,4 @@ def evaluate(
         DiskError: the files cannot be written.
     """
     prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control))
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(prepared.execute())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(prepared.execute())).result()
+    return run_to_end(prepared.session, prepared.execute)

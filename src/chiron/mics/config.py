@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from chiron.mics.team import Policy, PolicyName
 from chiron.models.config import AnyModel, Strict
-from chiron.models.config_file import ConfigFile, files_beside, read_config, validate
+from chiron.models.config_file import ConfigFile, check_section, read_config
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
@@ -103,9 +103,4 @@ def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> Run
     Raises:
         InputError: as :func:`load_config`.
     """
-    changed = {key: value for key, value in overrides.items() if value is not None}
-    if changed and isinstance(data.get("search"), dict):
-        data = {**data, "search": {**data["search"], **changed}}
-    config = validate(RunConfig, data, origin=origin)
-    files = files_beside(config.search.prompts, origin, "search.prompts")
-    return config.model_copy(update={"search": config.search.model_copy(update={"prompts": files})})
+    return check_section(RunConfig, data, "search", origin=origin, **overrides)

@@ -1,9 +1,5 @@
 """The search over many cases as one call, for scripts, notebooks and other pipelines."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 
 from chiron.mics.config import RunConfig
@@ -11,6 +7,7 @@ from chiron.mics.rundir import RunDirectory
 from chiron.mics.running import Run, RunSummary
 from chiron.mics.selection import Selection, Shard
 from chiron.mics.setup import Setup
+from chiron.models.running import run_to_end
 
 
 def prepare_run(
@@ -72,45 +69,4 @@ def run_search(
         DiskError: the derived files cannot be written.
     """
     prepared = prepare_run(cases, config, run, images=images, limit=limit, shard=shard)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(prepared.execute())
-    return _in_a_thread(prepared)
-
-
-def _in_a_thread(run: Run) -> RunSummary:
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[RunSummary]]] = Future()
-
-    async def execute() -> RunSummary:
-        task = asyncio.create_task(run.execute())
-        begun.set_result((asyncio.get_running_loop(), task))
-        return await task
-
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(lambda: asyncio.run(execute()))
-        try:
-            return ended.result()
-        except KeyboardInterrupt:
-            # As on the command line: the first one waits for the calls under way, which are paid for; the second one drops them.
-            loop, task = begun.result()
-            _tell(loop, lambda: _stop(loop, run, task))
-            try:
-                wait([ended])
-            except KeyboardInterrupt:
-                _tell(loop, task.cancel)
-                wait([ended])
-            raise
-
-
-def _stop(loop: asyncio.AbstractEventLoop, run: Run, task: "asyncio.Task[RunSummary]") -> None:
-    """Stop a run, also one that has not come to its first call: there is nothing to be told yet."""
-    if run.desk is not None:
-        run.stop()
-    elif not task.done():
-        loop.call_later(0.05, _stop, loop, run, task)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the run ended meanwhile
-        loop.call_soon_threadsafe(what)
+    return run_to_end(prepared, prepared.execute)

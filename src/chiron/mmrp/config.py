@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from chiron.models.config import AnyModel, Strict
-from chiron.models.config_file import ConfigFile, files_beside, read_config, validate
+from chiron.models.config_file import ConfigFile, check_section, read_config
 
 Manner = Literal["doctor", "student", "patient"]
 """Who asks whom: doctor to doctor, student to teacher, patient to doctor."""
@@ -103,9 +103,4 @@ def check_build(data: dict[str, Any], *, origin: Path, **overrides: Any) -> Buil
     Raises:
         InputError: as :func:`load_build`.
     """
-    changed = {key: value for key, value in overrides.items() if value is not None}
-    if changed and isinstance(data.get("build"), dict):
-        data = {**data, "build": {**data["build"], **changed}}
-    config = validate(BuildFile, data, origin=origin)
-    files = files_beside(config.build.prompts, origin, "build.prompts")
-    return config.model_copy(update={"build": config.build.model_copy(update={"prompts": files})})
+    return check_section(BuildFile, data, "build", origin=origin, **overrides)

@@ -1,11 +1,9 @@
 """Building one part: units in, rows and what was dropped out, in order, one at a time; resumed by running it again."""
 
-import asyncio
 import json
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from chiron.models.directory import WorkDirectory
 from chiron.models.failures import Halted
 from chiron.models.ledger import Spending
 from chiron.models.progress import Progress
+from chiron.models.running import run_to_end
 from chiron.models.session import Pending, Session, SessionSummary
 
 PartName = Part | Literal["questions"]
@@ -206,13 +205,8 @@ class PartRun(Generic[Unit]):
 
 
 def execute(run: PartRun[Any]) -> BuildSummary:
-    """Execute a part, also where an event loop already runs (a notebook): it then gets a thread and a loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(run.execute())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(run.execute())).result()
+    """Execute a part, also where an event loop already runs (a notebook)."""
+    return run_to_end(run, run.execute)
 
 
 def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case | BadCase]:
