@@ -120,7 +120,9 @@ def test_answers_given_away(question: str, answer: str, given: bool) -> None:
 def test_an_answer_in_the_history_is_a_warning_and_options_are_none() -> None:
     row = a_text_row("1")
     told = replace(row, turns=(Turn("user", f"History: the halo sign was seen.\n{row.turns[1].text}"), row.turns[2]))
-    assert [(f.check, f.severity) for f in look_at(told)] == [("given_away", "warning")]
+    seen = replace(told, part="cot", reasoning="### Step 1: It shines.\n### The final answer is: Halo sign")
+    assert [(f.check, f.severity) for f in look_at(seen)] == [("given_away", "warning")]
+    assert list(look_at(told)) == []  # a question on a text is answered from it
 
 
 @pytest.mark.parametrize(
