@@ -56,4 +56,4 @@ def command(
             print(f"{name:18} {len(tally.rows):>8,} rows {report.share(name):>8.2%}  {len(tally.errors):>7,} errors{over}")
     messages().print(f"{report.rows:,} rows, {report.compared_with}; page  {printable(page)}", markup=False)
     if report.passed:
-        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise a limit with --limit CHECK=SHARE")
+        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise the limit: {report.higher_limits}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,11 @@ class CheckReport:
         if not self.compared:
             return "compared with no benchmark"
         return "compared with " + ", ".join(f"{name} ({number:,} questions)" for name, number in sorted(self.compared.items()))
+
+    @property
+    def higher_limits(self) -> str:
+        """The options that would let these rows pass, as they are typed."""
+        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
 
     def to_record(self) -> dict[str, Any]:
         """As ``check.json``."""

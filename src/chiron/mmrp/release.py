@@ -164,7 +164,7 @@ def _need_passed(report: CheckReport) -> None:
             f" limit {report.limits[name]:.2%})"
             for name in report.passed
         )
-        raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise a limit with --limit NAME=SHARE")
+        raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise the limit: {report.higher_limits}")
 
 
 def _balanced(survey: Survey, division: Division, wishes: Wishes, left_out: dict[int, str]) -> dict[tuple[Part, SplitName], list[int]]:
