@@ -2,9 +2,11 @@
 
 Images are phantoms of 96 pixels: many of different cases look much alike. Faults and their near misses were written by the people who wrote
 the rules, so the figures say how the rules do what they are meant to do, not how often models make other mistakes.
+``python -m bench.planted FOLDER [COUNT]`` writes them, to be looked at with ``chiron build check FOLDER``.
 """
 
 import io
+import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
@@ -214,3 +216,13 @@ def _taken(work: Path, number: int, picture: Image.Image, question: str) -> Fore
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
+
+
+def write(folder: Path, count: int) -> None:
+    """The same rows as a part's directory, to look at them: ``chiron build check FOLDER``."""
+    folder.mkdir(parents=True)
+    write_lines(folder / "rows.jsonl", (row.to_record() for row in plant(folder, count)[0]))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else COUNT)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from chiron.errors import InputError
+from chiron.evaluation.config import load_evaluation
 from chiron.mics.config import load_config
 from chiron.mics.templates import NAMES, template
+from chiron.mmrp.config import load_build
 from chiron.models.config import OpenAIModel
 from tests.support.runs import team, write_config
 
@@ -34,6 +36,8 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
     (tmp_path / "c.yaml").write_text(template(name))
     config = load_config(tmp_path / "c.yaml")
     assert config.search.mentors
+    assert load_build(tmp_path / "c.yaml").build.reader
+    assert load_evaluation(tmp_path / "c.yaml", config.search.judge).evaluation.judge == config.search.judge
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class WorkDirectory:
         try:
             lock.acquire(timeout=1.0)  # "chiron status" looks at it for a moment
         except Timeout:
-            raise InputError(f"{self.path} is in use by another process: wait for it, or choose another --run") from None
+            raise InputError(f"{self.path} is in use by another process: wait for it, or choose another directory") from None
         except OSError as error:
             raise InputError(f"run directory {self.path} cannot be written: {error.strerror}") from error
         try:
@@ -90,7 +90,7 @@ class WorkDirectory:
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path / RUN} cannot be read ({error}): move it away, the ledger beside it has all replies") from error
         if not isinstance(value, dict):
-            raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another --run")
+            raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another directory")
         return value
 
     def need_run(self) -> dict[str, Any]:
@@ -114,7 +114,9 @@ class WorkDirectory:
         if known is not None:
             self._need_same(known.get("identity", {}), identity)
             if not self.ledger.is_file():
-                raise InputError(f"{self.path} has a {RUN} and no {LEDGER}: put it back, or choose another --run; every reply was in it")
+                raise InputError(
+                    f"{self.path} has a {RUN} and no {LEDGER}: put it back, or choose another directory; every reply was in it"
+                )
 
     def _check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
         """The same of the ledger, which outlives a lost ``run.json``; it keeps the identity of the first run.
@@ -126,14 +128,16 @@ class WorkDirectory:
         try:
             known = json.loads(ledger.remember("identity", json.dumps(identity)))
         except ValueError as error:
-            raise InputError(f"{self.ledger} is damaged: what it says of its run cannot be read ({error}): choose another --run") from error
+            raise InputError(
+                f"{self.ledger} is damaged: what it says of its run cannot be read ({error}): choose another directory"
+            ) from error
         self._need_same(known, identity)
 
     def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
         if known != identity:
             difference = "; ".join(_differences(known, identity))
             raise InputError(
-                f"{self.path} holds a run of another configuration ({difference}): choose another --run, "
+                f"{self.path} holds a run of another configuration ({difference}): choose another directory, "
                 "or 'chiron replay' to use its replies again"
             )
 
