@@ -40,6 +40,35 @@ def control_of(name: str) -> Control:
         raise InputError(f"no control is called '{name}'{nearest(name, list(Control))}; there are {', '.join(Control)}") from None
 
 
+_NEEDS = {
+    Control.NO_IMAGE: ("images", lambda item: bool(item.images)),
+    Control.BLANK: ("images", lambda item: bool(item.images)),
+    Control.SWAP: ("images", lambda item: bool(item.images)),
+    Control.SHUFFLE_OPTIONS: ("options", lambda item: len(item.options) > 1),
+}
+
+
+def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
+    """What a reader must know of a control that leaves some items as they are; empty if it leaves none.
+
+    Args:
+        name: the benchmark's.
+        items: of it, as they are shown.
+        control: which.
+
+    Raises:
+        InputError: it would leave all of them as they are, so that it would be no control but the real run once more.
+    """
+    if control not in _NEEDS:
+        return ""
+    what, has = _NEEDS[control]
+    put = [item for item in items if isinstance(item, Item)]
+    left = sum(not has(item) for item in put)
+    if put and left == len(put):
+        raise InputError(f"control {control} does nothing to {name}: no item of it has {what}")
+    return f"{name}: {left} of {len(put)} items have no {what}, so {control} leaves them as they are" if left else ""
+
+
 def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:
     """The items under a control, in their order. ``blank`` leaves them alone: it is the pictures that change.
 

@@ -12,7 +12,7 @@ from chiron.evaluation.asking import REFUSED, Asker, Column, Manner, Unit
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
-from chiron.evaluation.controls import Control, varied
+from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.item import Item
 from chiron.evaluation.judging import ExtractorColumn, JudgeColumn, Judging
 from chiron.evaluation.mics_score import MicsColumn
@@ -240,6 +240,7 @@ def evaluation_of(
     session = Session(WorkDirectory(run), identity, about, endpoints, chosen.budget_usd, chosen.in_flight, EvaluationProgress())
     notes = seats.notes(draws, temperature, chosen.temperature)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
+    loaded = tuple(_noted(b, protocol, control) for b in loaded)
     settings = {
         "judge": None if judging is None else judging.seat.name,
         "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
@@ -248,6 +249,12 @@ def evaluation_of(
         "control": str(control),
     }
     return Evaluation(session, asker, loaded, control, draws, chosen.seed, chosen.limit, settings)
+
+
+def _noted(loaded: Loaded, protocol: Protocol, control: Control) -> Loaded:
+    shown = [protocol.shown(item) if isinstance(item, Item) else item for item in protocol.select(loaded.items)]
+    note = concerned(loaded.name, shown, control)
+    return replace(loaded, notes=(*loaded.notes, note)) if note else loaded
 
 
 @dataclass(frozen=True)
