@@ -360,3 +360,25 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["groups"][0]["n"] == 4
     listed = json.loads(chiron("eval", "--list", "--json").stdout)
     assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
+
+
+def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> None:
+    published.huatuo(tmp_path / "d", {"answer": "?"}, {"image": ["images/lost.png"]}, *({"answer": "Lymphoma"} for _ in range(2)))
+    ended = chiron(
+        "eval", "--model", "offline:reader/rules", "--benchmarks", "huatuo_omnimed", "--data", tmp_path / "d", "--run", tmp_path / "run"
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "4 of 5 items are unusable and count as wrong (items.jsonl says why of each)" in said
+    assert "row 2: its answer is '?'" in said
+    assert "is missing: it is not in" in said.replace("missing:it", "missing: it")
+    assert "; and 1 more" in said
+
+
+def test_a_control_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    more = ("--protocol", "exact", "--data", tmp_path / "d", "--run", tmp_path / "run", "--control", "shuffle-options")
+    ended = chiron("eval", "--model", "offline:reader/rules", "--benchmarks", "vqa_rad", *more)
+    assert ended.returncode == 2
+    assert "does nothing to vqa_rad" in " ".join(ended.stderr.split())
+    assert not (tmp_path / "run").exists()

@@ -1,7 +1,7 @@
 """Controls: the same questions with something taken away or moved, to see what a score rests on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -40,12 +40,21 @@ def control_of(name: str) -> Control:
         raise InputError(f"no control is called '{name}'{nearest(name, list(Control))}; there are {', '.join(Control)}") from None
 
 
-_NEEDS = {
-    Control.NO_IMAGE: ("images", lambda item: bool(item.images)),
-    Control.BLANK: ("images", lambda item: bool(item.images)),
-    Control.SWAP: ("images", lambda item: bool(item.images)),
-    Control.SHUFFLE_OPTIONS: ("options", lambda item: len(item.options) > 1),
+def _has_images(item: Item) -> bool:
+    return bool(item.images)
+
+
+def _has_options(item: Item) -> bool:
+    return len(item.options) > 1
+
+
+_NEEDS: Mapping[Control, tuple[str, Callable[[Item], bool]]] = {
+    Control.NO_IMAGE: ("images", _has_images),
+    Control.BLANK: ("images", _has_images),
+    Control.SWAP: ("images", _has_images),
+    Control.SHUFFLE_OPTIONS: ("options", _has_options),
 }
+"""What an item must have for a control to change it."""
 
 
 def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
