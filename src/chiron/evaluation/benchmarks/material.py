@@ -87,7 +87,7 @@ class Material:
                 self._extract(name)
             elif self._zips:
                 zips = ", ".join(sorted({str(zip_.filename) for zip_ in self._zips}))
-                raise ImageProblem(f"image '{name}' is missing: it is not in {zips}")
+                return ImageProblem(f"image '{name}' is missing: it is not in {zips}")
             return ImageFolder(self.root).check(name)
         except ImageProblem as problem:
             return problem
