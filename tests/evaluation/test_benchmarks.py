@@ -214,6 +214,29 @@ def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
     assert (item.options, item.gold, item.group, item.labels["modality"]) == (("a", "b"), 1, "p7", "CT")
 
 
+def test_the_miniature_in_words_and_as_a_choice_of_the_worlds_diagnoses(tmp_path: Path) -> None:
+    for part in ("seen", "held-out"):
+        case = {"id": f"new-{part}-0", "question": "What is it?", "answer": "Ostwen granuloma", "images": ["0.png"], "modality": "CT"}
+        other = {**case, "id": f"new-{part}-1", "answer": "Influenza"}
+        (tmp_path / f"new-{part}.jsonl").write_text(f"{json.dumps(case)}\n{json.dumps(other)}\n")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(published.png())
+    spoken = loaded("miniature_held_out", tmp_path).items[0]
+    assert isinstance(spoken, Item)
+    assert (spoken.id, spoken.answer, spoken.options) == ("new-held-out-0", "Ostwen granuloma", ())
+    found = loaded("miniature_choice", tmp_path)
+    first, third = (item for item in found.items if isinstance(item, Item))
+    assert (first.id, third.id) == ("new-held-out-0", "new-seen-0")
+    assert first.options == third.options == tuple(sorted(first.options))
+    assert len(first.options) == 6
+    assert first.gold is not None
+    assert first.options[first.gold] == "Ostwen granuloma"
+    assert problems(found) == [
+        "row 2: its answer 'Influenza' is none of its 6 options",
+        "row 4: its answer 'Influenza' is none of its 6 options",
+    ]
+
+
 def test_wrong_columns_name_the_nearest(tmp_path: Path) -> None:
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"img": "a.png", "questions": "q", "answer": "a"}])
     with pytest.raises(InputError, match=r"lacks the columns 'image'.*'question' \(did you mean 'questions'\?\)"):

@@ -1,9 +1,11 @@
 """Controls and what goes into a message, on any set of items."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.evaluation.controls import Control, varied
+from chiron.errors import InputError
+from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.rendering import user_message
 from chiron.models.call import Picture, Text
@@ -63,3 +65,17 @@ def test_pictures_stand_where_the_marks_do_and_a_template_cannot_be_broken_out_o
     assert user_message("$question", item, ()).parts == (Text("see  and $options"),)
     plain = Item("i", "q", "b", ("1", "2"))
     assert user_message("$question", plain, (one, two)).parts == (one, two, Text("q"))
+
+
+def test_a_control_that_would_change_nothing_is_refused() -> None:
+    """Its figure would be the real run's, and look as if nothing hung on the options."""
+    asked, bad = Item("i", "q", "a", ("1",)), BadItem("b", "lost")
+    with pytest.raises(InputError, match="shuffle-options does nothing to mini: no item of it has options"):
+        concerned("mini", [asked, bad], Control.SHUFFLE_OPTIONS)
+    for control in (Control.NO_IMAGE, Control.BLANK, Control.SWAP):
+        with pytest.raises(InputError, match="no item of it has images"):
+            concerned("text", [Item("i", "q", "a", (), ("a", "b"), 0, "choice")], control)
+        assert concerned("mini", [asked, bad], control) == ""
+    some = [asked, Item("j", "q", "a", ("1",), ("a", "b"), 0, "choice")]
+    assert concerned("mini", some, Control.SHUFFLE_OPTIONS).startswith("mini: 1 of 2 items have no options")
+    assert concerned("mini", [bad], Control.SWAP) == concerned("mini", [asked], Control.NONE) == ""

@@ -55,6 +55,34 @@ def test_inspect_asks_and_scores_as_the_protocol_does(tmp_path: Path) -> None:
     assert parts == ["image", "text"]
 
 
+COMMAND = """
+import runpy, sys
+import tiktoken
+
+class Vocabulary:
+    def encode(self, text, **_):
+        return text.split()
+
+tiktoken.get_encoding = lambda _: Vocabulary()  # the mock counts tokens by one that it would download
+sys.argv[0] = "inspect"
+runpy.run_module("inspect_ai", run_name="__main__")
+"""
+
+
+def test_inspects_own_command_finds_the_tasks(tmp_path: Path) -> None:
+    """Through the entry point, by the name that the documentation gives."""
+    pytest.importorskip("inspect_ai")
+    published.vqa_rad(tmp_path / "d")
+    more = ["--model", "mockllm/model", "-T", f"data={tmp_path / 'd'}", "--display", "plain", "--log-dir", str(tmp_path / "logs")]
+    command = [sys.executable, "-c", COMMAND, "eval", "chiron/vqa_rad", *more, "--log-format", "json"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment(), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (written,) = (tmp_path / "logs").glob("*.json")
+    log = json.loads(written.read_text())
+    assert (log["status"], log["eval"]["task"], log["eval"]["dataset"]["samples"]) == ("success", "vqa_rad", 4)
+    assert {sample["scores"]["chiron"]["value"] for sample in log["samples"]} == {"I"}  # the mock answers no question
+
+
 def test_a_tsv_holds_the_bytes_of_its_images(tmp_path: Path) -> None:
     data = published.huatuo(tmp_path / "d", {"image": ["images/lost.png"]}, {"image": ["images/brain002206.png"] * 2})
     found = load(benchmark_of("huatuo_omnimed"), data, tmp_path)

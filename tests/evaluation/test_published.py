@@ -6,7 +6,9 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.registry import benchmarks
-from chiron.evaluation.published import published, published_grids, read_published
+from chiron.evaluation.published import few, published, published_grids, read_published
+from tests.support.command import chiron
+from tests.support.evaluations import answers, write_evaluation
 
 
 def test_every_row_says_where_it_is_from() -> None:
@@ -32,6 +34,17 @@ def test_protocols_have_tables_of_their_own() -> None:
         assert grid.title.startswith("Published, not measured here")
         assert grid.head[1] == "huatuo_slake"
         assert all(any(note.startswith(f"{name}: ") for note in grid.notes) for name, _ in grid.rows)
+
+
+def test_the_command_shows_rows_of_ones_own_and_says_how_few_there_are(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path / "run", "ours", answers(0.6, 20))
+    (tmp_path / "p.yaml").write_text("- {model: Somebody's, protocol: theirs, source: a letter, values: {vqa_rad: 71}}")
+    ended = chiron("compare", run, "--published-from", tmp_path / "p.yaml", "--format", "markdown")
+    assert ended.returncode == 0, ended.stderr
+    assert "protocol theirs" in ended.stdout
+    assert "| 71.0 |" in ended.stdout
+    assert "6 rows with 18 figures" in " ".join(ended.stderr.split())
+    assert "--published-from FILE" in few(published())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from aiohttp import web
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
-from chiron.evaluation.public import evaluate
+from chiron.evaluation.public import compare_runs, evaluate
 from chiron.evaluation.record import ItemResult, Verdict, read_results
 from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
 from chiron.models.failures import EndpointDown
@@ -328,7 +328,18 @@ def test_from_python_also_where_a_loop_runs(tmp_path: Path) -> None:
     async def notebook() -> EvaluationSummary:
         return evaluate(model, ["vqa_rad"], tmp_path / "run", load_evaluation(None, model), data=tmp_path / "d", control="blank")
 
-    assert asyncio.run(notebook()).groups[0]["verdicts"]["unparsed"] == 4
+    (group,) = asyncio.run(notebook()).groups
+    assert (group["control"], group["n"], group["verdicts"]["pending"]) == ("blank", 4, 0)
+
+
+def test_two_runs_are_compared_from_python(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    for model in ("match/normalised", "reader/rules"):
+        evaluate(f"offline:{model}", ["vqa_rad"], tmp_path / model[:5], data=tmp_path / "d")
+    (comparison,) = compare_runs([tmp_path / "match", str(tmp_path / "reade")], reference=tmp_path / "match")
+    assert comparison.reference == "offline:match/normalised"
+    assert comparison.tests == 1
+    assert {cell.accuracy.asked for cell in comparison.cells.values()} == {4}
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
@@ -349,3 +360,25 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["groups"][0]["n"] == 4
     listed = json.loads(chiron("eval", "--list", "--json").stdout)
     assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
+
+
+def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> None:
+    published.huatuo(tmp_path / "d", {"answer": "?"}, {"image": ["images/lost.png"]}, *({"answer": "Lymphoma"} for _ in range(2)))
+    ended = chiron(
+        "eval", "--model", "offline:reader/rules", "--benchmarks", "huatuo_omnimed", "--data", tmp_path / "d", "--run", tmp_path / "run"
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "4 of 5 items are unusable and count as wrong (items.jsonl says why of each)" in said
+    assert "row 2: its answer is '?'" in said
+    assert "is missing: it is not in" in said.replace("missing:it", "missing: it")
+    assert "; and 1 more" in said
+
+
+def test_a_control_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    more = ("--protocol", "exact", "--data", tmp_path / "d", "--run", tmp_path / "run", "--control", "shuffle-options")
+    ended = chiron("eval", "--model", "offline:reader/rules", "--benchmarks", "vqa_rad", *more)
+    assert ended.returncode == 2
+    assert "does nothing to vqa_rad" in " ".join(ended.stderr.split())
+    assert not (tmp_path / "run").exists()

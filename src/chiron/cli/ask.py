@@ -11,6 +11,9 @@ def command(
     model: Annotated[str, typer.Option(metavar="NAME", help="Under models of the configuration; without one, a checkpoint's folder.")],
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML with models.")] = None,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2)] = 0.0,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", metavar="N", min=1, help="The longest answer (default: the configuration's, else 1024).")
+    ] = None,
 ) -> None:
     """Put a question to a model and read its reasoning as it comes. For research; not a medical device."""
     import asyncio
@@ -25,7 +28,7 @@ def command(
     chosen = load_evaluation(config, model)
 
     async def show() -> None:
-        async for piece in answer(Asked([Path(name) for name in images], question, temperature), model, chosen):
+        async for piece in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
             # Line ends are the answer's own; nothing else of it may move the cursor.
             print("\n".join(printable(line) for line in piece.replace("\r", "").expandtabs(4).split("\n")), end="", flush=True)
         print()

@@ -29,6 +29,9 @@ def command(
     form: Annotated[Format, typer.Option("--format", help="How to write the tables.")] = Format.TERMINAL,
     by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
     published: Annotated[bool, typer.Option("--published", help="Published figures too, set apart.")] = False,
+    published_from: Annotated[
+        Path | None, typer.Option("--published-from", metavar="FILE", help="Further published rows (YAML, as published.yaml).")
+    ] = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Whom the others are tested against (default: each column's best).")
     ] = None,
@@ -53,8 +56,8 @@ def command(
     from chiron.cli.consoles import messages
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page.page import write_item_page
+    from chiron.evaluation.published import few, published_grids, read_published
     from chiron.evaluation.published import published as published_rows
-    from chiron.evaluation.published import published_grids
     from chiron.evaluation.runs import image_folders, read_evaluations
     from chiron.evaluation.tables.content import grids
 
@@ -66,8 +69,10 @@ def command(
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by)]
-    if published:
-        tables += published_grids(published_rows(), [b for comparison in comparisons for b in comparison.benchmarks])
+    if published or published_from is not None:
+        rows = [*published_rows(), *(read_published(published_from) if published_from is not None else ())]
+        tables += published_grids(rows, [b for comparison in comparisons for b in comparison.benchmarks])
+        messages().print(few(rows), markup=False)
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
     _write(tables, form, out)

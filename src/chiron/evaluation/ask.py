@@ -18,7 +18,7 @@ from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
 from chiron.models.streaming import stream
 
-MAX_TOKENS = 2048
+MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Asked:
     images: Sequence[Path]
     question: str
     temperature: float = 0.0
+    max_tokens: int | None = None
+    """The most tokens of the answer; ``None``: the configuration's, else 1,024."""
 
 
 async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncIterator[str]:
@@ -45,7 +47,7 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
     item = Item("asked", as_modalities(asked.question, len(shown)), "", tuple(map(str, asked.images)))
     endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: Catalogue.of(()))
-    limit = max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)
+    limit = asked.max_tokens or max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)
     message = user_message(prompts.own["chain"], item, shown)
     call = Call("model", model, endpoint.provider.identity, (message,), asked.temperature, limit)
     try:

@@ -1,7 +1,7 @@
 """Controls: the same questions with something taken away or moved, to see what a score rests on."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +38,44 @@ def control_of(name: str) -> Control:
         return Control(name)
     except ValueError:
         raise InputError(f"no control is called '{name}'{nearest(name, list(Control))}; there are {', '.join(Control)}") from None
+
+
+def _has_images(item: Item) -> bool:
+    return bool(item.images)
+
+
+def _has_options(item: Item) -> bool:
+    return len(item.options) > 1
+
+
+_NEEDS: Mapping[Control, tuple[str, Callable[[Item], bool]]] = {
+    Control.NO_IMAGE: ("images", _has_images),
+    Control.BLANK: ("images", _has_images),
+    Control.SWAP: ("images", _has_images),
+    Control.SHUFFLE_OPTIONS: ("options", _has_options),
+}
+"""What an item must have for a control to change it."""
+
+
+def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
+    """What a reader must know of a control that leaves some items as they are; empty if it leaves none.
+
+    Args:
+        name: the benchmark's.
+        items: of it, as they are shown.
+        control: which.
+
+    Raises:
+        InputError: it would leave all of them as they are, so that it would be no control but the real run once more.
+    """
+    if control not in _NEEDS:
+        return ""
+    what, has = _NEEDS[control]
+    put = [item for item in items if isinstance(item, Item)]
+    left = sum(not has(item) for item in put)
+    if put and left == len(put):
+        raise InputError(f"control {control} does nothing to {name}: no item of it has {what}")
+    return f"{name}: {left} of {len(put)} items have no {what}, so {control} leaves them as they are" if left else ""
 
 
 def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:

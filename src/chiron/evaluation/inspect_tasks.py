@@ -14,6 +14,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
+from inspect_ai.util import registry_info
 
 from chiron.cases.images import ImageProblem
 from chiron.evaluation.benchmarks.benchmark import Benchmark
@@ -90,7 +91,11 @@ def _task(benchmark: Benchmark) -> object:
 
     made.__name__ = made.__qualname__ = benchmark.name
     made.__doc__ = benchmark.title
-    return task(name=benchmark.name)(made)
+    found = task(name=benchmark.name)(made)
+    # inspect puts the package before the name where it finds a distribution of that name, which an editable install of ours is not.
+    if registry_info(found).name == benchmark.name:
+        return task(name=f"chiron/{benchmark.name}")(made)
+    return found
 
 
 globals().update({name: _task(benchmark) for name, benchmark in benchmarks().items()})

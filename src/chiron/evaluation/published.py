@@ -56,6 +56,16 @@ def published() -> tuple[Published, ...]:
         return tuple(read_published(path))
 
 
+def few(rows: Sequence[Published]) -> str:
+    """How much is known, and where more would go."""
+    figures = sum(len(row.values) for row in rows)
+    return (
+        f"published: {len(rows)} rows with {figures} figures whose model, benchmark, protocol and source are all known; the other cells of"
+        " the papers' tables are left out. Further rows go into a YAML file of the same form: --published-from FILE"
+        " (docs/comparing.md)"
+    )
+
+
 def published_grids(rows: Sequence[Published], benchmarks: Sequence[str] = ()) -> list[Grid]:
     """One table a protocol; ``benchmarks`` come first, in their order."""
     grids = []

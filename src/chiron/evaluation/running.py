@@ -12,14 +12,14 @@ from chiron.evaluation.asking import REFUSED, Asker, Column, Manner, Unit
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
-from chiron.evaluation.controls import Control, varied
+from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.item import Item
 from chiron.evaluation.judging import ExtractorColumn, JudgeColumn, Judging
 from chiron.evaluation.mics_score import MicsColumn
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.protocols.registry import protocol_of
-from chiron.evaluation.record import ItemResult, Verdict
+from chiron.evaluation.record import ITEMS, ItemResult, Verdict
 from chiron.evaluation.results import Group, group_of, merge
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
@@ -32,6 +32,7 @@ from chiron.models.pictures import PictureStore
 from chiron.models.progress import Progress
 from chiron.models.session import Pending, Session, SessionSummary
 
+_TOLD = 3
 SAMPLING = 0.7
 """The temperature of several samples, unless one is named."""
 
@@ -101,6 +102,8 @@ class Evaluation:
                 for loaded in self.loaded:
                     for note in loaded.notes:
                         session.desk.note(note, note)
+                if note := _unusable(lines):
+                    session.desk.note("unusable", note)
             groups.extend(await asyncio.to_thread(self._write, lines))
 
         session = self.session
@@ -240,6 +243,7 @@ def evaluation_of(
     session = Session(WorkDirectory(run), identity, about, endpoints, chosen.budget_usd, chosen.in_flight, EvaluationProgress())
     notes = seats.notes(draws, temperature, chosen.temperature)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
+    loaded = tuple(_noted(b, protocol, control) for b in loaded)
     settings = {
         "judge": None if judging is None else judging.seat.name,
         "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
@@ -248,6 +252,22 @@ def evaluation_of(
         "control": str(control),
     }
     return Evaluation(session, asker, loaded, control, draws, chosen.seed, chosen.limit, settings)
+
+
+def _unusable(lines: Sequence[ItemResult]) -> str:
+    """Of which items nothing could be asked, and why."""
+    bad = [line for line in lines if line.verdict == Verdict.UNUSABLE]
+    if not bad:
+        return ""
+    told = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_TOLD])
+    more = f"; and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong ({ITEMS} says why of each): {told}{more}"
+
+
+def _noted(loaded: Loaded, protocol: Protocol, control: Control) -> Loaded:
+    shown = [protocol.shown(item) if isinstance(item, Item) else item for item in protocol.select(loaded.items)]
+    note = concerned(loaded.name, shown, control)
+    return replace(loaded, notes=(*loaded.notes, note)) if note else loaded
 
 
 @dataclass(frozen=True)

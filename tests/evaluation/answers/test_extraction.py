@@ -123,6 +123,28 @@ def test_option_texts(reply: str, options: list[str], expected: str | None) -> N
     assert letter(reply, options) == expected
 
 
+@pytest.mark.parametrize(
+    ("behind", "wanted"),
+    [
+        ("Consider A. Pneumonia would show", None),
+        ("It is no pneumonia but a pneumothorax", None),
+        ("Air outside the lung.\nTherefore the answer is B.", "B"),
+        ("Air outside the lung.\n\nB. Pneumothorax", "B"),
+        ("Air outside the lung.\n\nB", "B"),
+        ("Both lists:\nA. Pneumonia\nB. Pneumothorax", None),
+    ],
+)
+def test_steps_without_an_end_weigh_options_and_choose_none(behind: str, wanted: str | None) -> None:
+    reply = f"### Step 1: The answer is C unless there is air.\n### Step 2: {behind}"
+    found = extract(reply, CHEST)
+    assert (found.letter, found.family) == (wanted, Family.CHIRON)
+
+
+@pytest.mark.parametrize("reply", ["B is not correct. C is not correct either.", "A is wrong, and so is B.", "B is not right, nor is C."])
+def test_a_letter_that_is_denied_is_not_chosen(reply: str) -> None:
+    assert letter(reply) is None
+
+
 def test_a_family_that_is_set_comes_first() -> None:
     reply = r"<answer>A</answer> \boxed{B}"
     assert (letter(reply), letter(reply, family=Family.TAGGED), letter(reply, family=Family.BOXED)) == ("B", "A", "B")

@@ -69,3 +69,13 @@ def test_any_text_is_read_without_failing(reply: str, family: Family | None) -> 
     text = final_text(reply, family)
     assert text is None or text
     assert token_recall(text, "left infarct") <= 1.0
+
+
+def test_steps_without_an_end_say_neither_yes_nor_no() -> None:
+    step = "### Step 1: No shift is seen.\n### Step 2: The ventricle is narrow"
+    assert yes_no(step) is None
+    assert final_text(step) is None
+    assert yes_no(f"{step}, so the answer is yes") is True
+    assert yes_no(f"{step}.\n\nNo") is False
+    assert yes_no(f"{step}: the answer is yes or no") is None
+    assert final_text(f"{step}.\n\nA large haematoma") == "A large haematoma"

@@ -67,6 +67,8 @@ def extract(reply: str, options: Sequence[str], *, family: Family | None = None)
     unwrapped = unwrap(plain(reply), family)
     if unwrapped.rule:
         found = _second_thought(unwrapped.after, prepared) or _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+    elif unwrapped.unfinished:
+        found = _after_steps(unwrapped.answer, prepared)
     else:
         found = _in_prose(unwrapped.answer, prepared)
     chosen = found.reading.kind is Kind.CHOSEN
@@ -89,6 +91,19 @@ def _in_mark(content: str, options: Options) -> Reading:
     return found.reading if found.reading.kind is not Kind.NOTHING else reading
 
 
+def _after_steps(text: str, options: Options) -> _Found:
+    """Of the last step and what follows it: what is declared, or a last line that is nothing but an answer."""
+    declared = _declared(text, options)
+    if declared and declared.reading.kind is not Kind.NOTHING:
+        return declared
+    own, _, behind = text.rpartition("\n")
+    label = _LINE_LABEL.match(behind)
+    exact = options.exact(behind[label.end() :] if label else behind)
+    if "\n" in text and (_PURE.fullmatch(behind.strip()) or exact is not None) and not _LINE_LABEL.search(own):
+        return _Found(read_answer(behind, options), Rule.BARE_LETTER, behind)
+    return _Found(NOTHING, Rule.UNPARSED, "")
+
+
 def _in_prose(text: str, options: Options) -> _Found:
     head = _own_question(text)
     if head != text and (found := _by_rules(head, options)).reading.kind is not Kind.NOTHING:
@@ -102,7 +117,8 @@ def _by_rules(text: str, options: Options) -> _Found:
     for rule in (_declared, _bare_letter, _labelled, _named):
         found = rule(text, options)
         if found and found.reading.kind is not Kind.NOTHING:
-            return found
+            # "B is not correct" begins with a letter too, and means it not.
+            return _Found(REFUSED, found.rule, found.text) if found.reading.index in _denied(text, options) else found
     return _Found(NOTHING, Rule.UNPARSED, "")
 
 
@@ -124,6 +140,13 @@ def _declared(text: str, options: Options) -> _Found | None:
         elif reading.kind is not Kind.NOTHING:
             return _Found(reading, Rule.DECLARATION, sentence(said.content))
     return None
+
+
+def _denied(text: str, options: Options) -> set[int]:
+    """The options of which the reply says that they are not the answer, and does not say it otherwise."""
+    readings = [_READERS[said.role](said.content, options) for said in declarations(text)[-_MOST:]]
+    last = {reading.index: reading.kind for reading in readings if reading.index is not None}
+    return {index for index, kind in last.items() if kind is Kind.DENIED}
 
 
 def _bare_letter(text: str, options: Options) -> _Found | None:

@@ -22,6 +22,7 @@ _SECTION = re.compile(
 _THINKING_SECTION = re.compile(r"^#{1,6} ?(?:thinking|thought process)[ ]?:?$", re.IGNORECASE | re.MULTILINE)
 _REASONING_SECTION = re.compile(r"^#{0,6} ?(?:finding )?reasoning(?: paths?| process| steps?)?[ ]?:?$", re.IGNORECASE | re.MULTILINE)
 _STEP = re.compile(r"^[ #>\-]{0,10}step ?\d{1,3}", re.IGNORECASE | re.MULTILINE)
+_HEADED_STEP = re.compile(r"^[ >\-]{0,6}#{1,6} ?step ?\d{1,3}[ ]?[:.)\-]?", re.IGNORECASE | re.MULTILINE)
 _RULE_OF = {Family.TAGGED: Rule.TAG, Family.BOXED: Rule.BOXED, Family.CHIRON: Rule.FINAL_MARK}
 
 
@@ -37,6 +38,9 @@ class Unwrapped:
     """``TAG``, ``BOXED`` or ``FINAL_MARK``; ``None`` if ``answer`` is prose."""
     family: Family | None
     """``None``: nothing of the form tells it."""
+    unfinished: bool = False
+    """Steps under headings, and no mark of the final answer behind them: ``answer`` is what follows the last heading. In a step options are
+    weighed, so that only what is declared there, or stands on a last line of its own, is an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def unwrap(text: str, family: Family | None = None) -> Unwrapped:
         return Unwrapped(content.strip(), "", None, family or told)
     if thinking := _THINKING_SECTION.search(spoken):
         return Unwrapped(spoken[: thinking.start()].strip(), "", None, family or Family.HUATUO_O1)
+    if steps := [*_HEADED_STEP.finditer(spoken)]:
+        return Unwrapped(spoken[steps[-1].end() :].rstrip(), "", None, family or Family.CHIRON, unfinished=True)
     return Unwrapped(spoken.strip(), "", None, family)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 _WORD = re.compile(r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_]*)|(?P<word>[^\W_]+)|(?P<sign>[%<>≤≥±+\-])")
 _STOP = re.compile(r"[.;!?\n]")
 _PAUSE = re.compile(r"[,()\[\]]")
+_NONE = ("", " ")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
 _ALPHABET = (
@@ -33,7 +34,7 @@ def words_of(text: str) -> Words:
         if found["sign"] and not _meant(found, text, words):
             continue
         between = text[end : found.start()]
-        gap = 3 if _STOP.search(between) else 2 if ":" in between else 1 if _PAUSE.search(between) else 0
+        gap = 0 if between in _NONE else 3 if _STOP.search(between) else 2 if ":" in between else 1 if _PAUSE.search(between) else 0
         end = found.end()
         for part in _parts(found):
             words.append(part)
@@ -43,8 +44,11 @@ def words_of(text: str) -> Words:
 
 
 def _folded(text: str) -> str:
-    text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    if text.isascii():
+        text = text.lower()  # nothing in it has accents, dashes or Greek letters to lose, and most texts are so
+    else:
+        text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
+        text = "".join(c for c in text if not unicodedata.combining(c))
     return text.replace("n't", " not").replace("cannot", "can not")
 
 

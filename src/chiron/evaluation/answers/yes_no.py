@@ -29,6 +29,8 @@ _ANYWHERE = re.compile(
 def yes_no(reply: str, *, family: Family | None = None) -> bool | None:
     """``True`` for an explicit yes, ``False`` for an explicit no, ``None`` for neither and for both."""
     unwrapped = unwrap(plain(reply), family)
+    if unwrapped.unfinished:
+        return _last_said(unwrapped.answer)
     return explicit(unwrapped.answer)
 
 
@@ -36,14 +38,25 @@ def explicit(text: str) -> bool | None:
     """The yes or no of a text without its model's format: the last that is declared, else the only one said."""
     if _EITHER.search(text):
         return None
-    declared: bool | None = None
-    for said in declarations(text):
-        if leading := _LEADING.match(said.content):
-            declared = _is_yes(leading)
+    declared = _declared(text)
     if declared is not None:
         return declared
     said_words = {None if found["not"] else _is_yes(found) for found in _ANYWHERE.finditer(text)}
     return said_words.pop() if len(said_words) == 1 else None
+
+
+def _last_said(text: str) -> bool | None:
+    """Of a last step and what follows it: what is declared, or a last line that is nothing but yes or no."""
+    if _EITHER.search(text):
+        return None
+    declared = _declared(text)
+    last = text.rpartition("\n")[2].strip(" .!").lower() if "\n" in text else ""
+    return declared if declared is not None or last not in {"yes", "no"} else last == "yes"
+
+
+def _declared(text: str) -> bool | None:
+    leading = [found for said in declarations(text) if (found := _LEADING.match(said.content))]
+    return _is_yes(leading[-1]) if leading else None
 
 
 def _is_yes(found: re.Match[str]) -> bool:

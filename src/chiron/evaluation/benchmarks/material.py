@@ -85,6 +85,9 @@ class Material:
         try:
             if name in self._members:
                 self._extract(name)
+            elif self._zips:
+                zips = ", ".join(sorted({str(zip_.filename) for zip_ in self._zips}))
+                return ImageProblem(f"image '{name}' is missing: it is not in {zips}")
             return ImageFolder(self.root).check(name)
         except ImageProblem as problem:
             return problem

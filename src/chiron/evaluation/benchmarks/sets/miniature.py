@@ -1,38 +1,46 @@
 """The miniature's cases that nothing was trained on, from the folder that ``chiron demo`` leaves (``DIR/data``)."""
 
+from collections.abc import Callable
+
 from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.fields import choice, gold_by_text
 from chiron.evaluation.item import Item
+from chiron.phantom.world import DIAGNOSES
+
+_OPTIONS = tuple(sorted(DIAGNOSES))
+"""In one order for every case: what ``shuffle-options`` moves must not have been moved before."""
 
 
 def _case(row: Row) -> Item:
     images = row.images("images")
-    return Item(
-        row.text("id"),
-        row.text("question"),
-        row.text("answer"),
-        images,
-        group=" ".join(images),
-        labels=row.label("modality", "body_system"),
-    )
+    labels = row.label("modality", "body_system")
+    return Item(row.text("id"), row.text("question"), row.text("answer"), images, group=" ".join(images), labels=labels)
 
 
-def _part(name: str, file: str, words: str) -> Benchmark:
+def _choice(row: Row) -> Item:
+    gold = gold_by_text(row.text("answer"), _OPTIONS)
+    return choice(row.text("id"), row.text("question"), _OPTIONS, gold, row.images("images"), row.label("modality", "body_system"))
+
+
+def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[Row], Item] = _case) -> Benchmark:
     return Benchmark(
         name=name,
         title=f"the miniature: new cases of {words}",
         size="as many as the demonstration drew",
         n=None,
         licence="made by this program",
-        files=(f"{file}.jsonl", f"data/{file}.jsonl"),
+        files=("|".join(files), "|".join(f"data/{file}" for file in files)),
         columns=("id", "question", "answer", "images"),
-        read=_case,
+        read=read,
         protocol="exact",
-        how="run 'chiron demo --dir DIR' and give its data with --data DIR/data",
+        how="run 'chiron demo --dir DIR' (or --quick) and give the folder data that it makes with --data",
         bare=True,
     )
 
 
+_SEEN, _HELD_OUT = "new-seen.jsonl", "new-held-out.jsonl"
 BENCHMARKS = (
-    _part("miniature_seen", "new-seen", "combinations whose diagnosis was shown with images"),
-    _part("miniature_held_out", "new-held-out", "combinations whose diagnosis never was"),
+    _part("miniature_seen", (_SEEN,), "combinations whose diagnosis was shown with images"),
+    _part("miniature_held_out", (_HELD_OUT,), "combinations whose diagnosis never was"),
+    _part("miniature_choice", (_SEEN, _HELD_OUT), "both kinds, with the world's six diagnoses as options", _choice),
 )
