@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.cases.importing.importer import import_cases
@@ -82,15 +81,6 @@ def test_an_id_that_names_somebody_is_not_repeated(tmp_path: Path) -> None:
     _, (left,) = imported(source, tmp_path / "out")
     assert left.id is None
     assert "Oakshott" not in (tmp_path / "out" / "not-imported.jsonl").read_text()
-
-
-def test_metadata_in_images_is_told(tmp_path: Path) -> None:
-    source = write_cases(tmp_path / "s", 1)
-    exif = Image.Exif()
-    exif[0x9C9D] = "Jane Oakshott"
-    Image.new("L", (8, 8)).save(tmp_path / "s" / "images" / "case-00000" / "0.png", exif=exif)
-    summary = import_cases(source, tmp_path / "out")
-    assert any("EXIF" in note for note in summary.notes)
 
 
 def test_another_source_or_a_strange_folder_is_refused(tmp_path: Path) -> None:
