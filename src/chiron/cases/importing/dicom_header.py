@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chiron.cases.ages import dicom_age, years
-from chiron.cases.importing.identifying import find_identifying, identifiers
+from chiron.cases.importing.identifying import find_identifying, identifiers, names
 from chiron.cases.modalities import modality_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _IDENTIFYING = (
     " PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName RequestingPhysician ResponsiblePerson InstitutionName"
     " PatientBirthDate StudyDate PatientTelephoneNumbers".split()
 )
+_PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _SEXES = {"M": "Male", "F": "Female", "O": "Other"}
 _LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
 NO_IMAGE = {
@@ -89,7 +90,7 @@ def modality_name(code: str | None) -> str | None:
 
 def known_of(header: "Dataset") -> frozenset[str]:
     """Names and numbers that the header gives, to look for in other text."""
-    return identifiers(*(_text(header, name) for name in _IDENTIFYING))
+    return identifiers(*(_text(header, name) for name in _IDENTIFYING)) | names(*(_text(header, name) for name in _PATIENT_NAMES))
 
 
 def _age(header: "Dataset") -> str | None:

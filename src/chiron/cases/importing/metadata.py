@@ -110,9 +110,9 @@ def _jpeg_segment(marker: int, segment: bytes) -> Iterator[bytes]:
     if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
         # Its last two bytes are the size of a thumbnail, which may show what was cut away later.
         yield b"\xff\xe0\x00\x10" + body[:12] + b"\0\0"
-    elif (marker == 0xE2 and body.startswith(b"ICC_PROFILE\0")) or (marker == 0xEE and body.startswith(b"Adobe")):
-        yield segment
-    elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+        return
+    colours = (marker == 0xE2 and body.startswith(b"ICC_PROFILE\0")) or (marker == 0xEE and body.startswith(b"Adobe"))
+    if colours or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
         yield segment
 
 
@@ -120,7 +120,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
     """Where the pixels of a scan end: at the next marker that is neither a stuffed byte nor a restart."""
     while (at := data.find(b"\xff", at)) != -1 and at + 1 < len(data):
         following = data[at + 1]
-        if following != 0 and following != 0xFF and not 0xD0 <= following <= 0xD7:
+        if following not in {0, 0xFF} and not 0xD0 <= following <= 0xD7:
             return at
         at += 1 if following == 0xFF else 2
     return len(data)

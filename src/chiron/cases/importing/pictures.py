@@ -1,6 +1,7 @@
 """Images on their way into the output folder: files as they are, arrays drawn as PNG."""
 
 import io
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,21 @@ if TYPE_CHECKING:
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
-def copied(folder: ImageFolder, name: str) -> Callable[[], bytes]:
-    """A file of the source, checked inside its fence when it is wanted."""
+def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callable[[], bytes]:
+    """A file of the source, checked inside its fence when it is wanted.
+
+    ``called``: what a reason calls it where its own name, which may hold the patient's, is not to be told.
+    """
 
     def data() -> bytes:
         try:
             return folder.check(name).path.read_bytes()
         except ImageProblem as problem:
-            raise LeaveOut(Why.IMAGE, str(problem)) from problem
+            said = str(problem)
+            if called is not None:
+                for path in (os.path.realpath(folder.root / name) if "\0" not in name else name, name):
+                    said = said.replace(path, called)
+            raise LeaveOut(Why.IMAGE, said) from (None if called is not None else problem)
 
     return data
 
