@@ -139,6 +139,22 @@ def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
     yield header
 
 
+def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | None:
+    """The first window of a frame: centre, width and function. None where there is none, or one of no width (PS3.3 C.11.2.1.2.1)."""
+    for group in frame_groups(header, frame):
+        center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+        function = _text(group, "VOILUTFunction") or "LINEAR"
+        if center and width:
+            return (center[0], width[0], function) if width[0] >= 1 or (width[0] > 0 and function != "LINEAR") else None
+    return None
+
+
+def unusable_window(header: "Dataset") -> bool:
+    """Whether a window is given and cannot be meant."""
+    given = any(numbers(group, "WindowCenter") and numbers(group, "WindowWidth") for group in frame_groups(header, 0))
+    return given and window_of(header) is None
+
+
 def position(header: "Dataset", frame: int = 0) -> float | None:
     """Millimetres of a slice along its normal; None where the header says nothing of its place."""
     place = direction = None

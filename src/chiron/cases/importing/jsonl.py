@@ -93,7 +93,7 @@ def _patient(meta: Mapping[str, Any]) -> str | None:
 
 
 def _without_names(meta: Mapping[str, Any], known: set[str], left: list[str], depth: int = 0) -> dict[str, Any]:
-    """``meta`` without the fields that name somebody, at any depth; what they say goes into ``known``, what they are called into ``left``."""
+    """``meta`` without the fields that name somebody, at any depth; what they say goes into ``known``, their names into ``left``."""
     kept = {}
     for key, value in meta.items():
         if names_somebody(key):

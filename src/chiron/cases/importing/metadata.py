@@ -22,15 +22,17 @@ _PNG_CHUNKS = frozenset(b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB bKGD
 _WEBP_CHUNKS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 _GIF_APPLICATIONS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _TIFF_TAGS = frozenset(
-    (254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 286, 287, 290, 291, 292, 293, 296)
-    + (301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 332, 334, 336, 338, 339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520)
-    + (521, 529, 530, 531, 532, 34675)
+    int(tag)
+    for tag in (
+        "254 255 256 257 258 259 262 263 266 273 274 277 278 279 280 281 282 283 284 286 287 290 291 292 293 296 301 317 318 319 320 321"
+        " 322 323 324 325 332 334 336 338 339 340 341 347 512 513 514 515 517 518 519 520 521 529 530 531 532 34675"
+    ).split()
 )
 """Tags that say how the pixels are stored and shown."""
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The file of an image with its pixels, its colours and its orientation, and nothing else; ``data`` itself where nothing else was there.
+    """The file of an image with its pixels, its colours and its orientation, and nothing else; ``data`` itself where nothing was.
 
     ``data``: an image that can be decoded, of any of the formats of :mod:`chiron.cases.images`.
 
