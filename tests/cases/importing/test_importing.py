@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chiron.cases.images import ImageFolder
@@ -52,6 +53,46 @@ def test_again_changes_nothing_and_a_change_changes_what_it_must(tmp_path: Path)
     jsonl(source, *records[1:])
     assert import_cases(source, tmp_path / "out").cases == 2
     assert not (tmp_path / "out" / "images" / "case-00000" / "0.png").exists()
+
+
+def test_an_import_that_was_broken_off_is_not_taken_for_whole(tmp_path: Path) -> None:
+    class Broken(Exception):
+        pass
+
+    def break_off(number: int, total: int | None) -> None:
+        raise Broken
+
+    for n in range(2):
+        frames = np.random.default_rng(n).integers(0, 255, (40, 4, 4), np.uint8)
+        write_dicom(tmp_path / "s" / f"{n}.dcm", frames, StudyInstanceUID=f"1.{n}")
+    first = import_cases(tmp_path / "s", tmp_path / "out")
+    images = {k: v[0] for k, v in snapshot(tmp_path / "out" / "images").items()}
+    with pytest.raises(Broken):
+        import_cases(tmp_path / "s", tmp_path / "out", ImportOptions(slices=10), break_off)
+    again = import_cases(tmp_path / "s", tmp_path / "out")
+    assert not again.unchanged
+    assert again.images == first.images
+    assert {k: v[0] for k, v in snapshot(tmp_path / "out" / "images").items()} == images
+
+
+def test_an_image_that_was_altered_is_written_again(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 1)
+    import_cases(source, tmp_path / "out")
+    image = tmp_path / "out" / "images" / "case-00000" / "0.png"
+    before = image.read_bytes()
+    write_png(image, seed=99)
+    assert not import_cases(source, tmp_path / "out").unchanged
+    assert image.read_bytes() == before
+
+
+def test_two_imports_do_not_write_one_folder(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 1)
+
+    def second(number: int, total: int | None) -> None:
+        with pytest.raises(InputError, match="another import"):
+            import_cases(source, tmp_path / "out")
+
+    assert import_cases(source, tmp_path / "out", progress=second).cases == 1
 
 
 def test_what_was_imported_can_be_imported(tmp_path: Path) -> None:
