@@ -6,12 +6,21 @@ from chiron.errors import InputError
 from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled
 from chiron.evaluation.figures import Accuracy, accuracy, by_label
 from chiron.evaluation.intervals import Share
+from chiron.evaluation.runs import SETTINGS
 from chiron.evaluation.statistics.repeats import Consistency
 from chiron.evaluation.tables import wording
 from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
 
 PUBLISHED_PROTOCOL = "chiron_judge"
 """Whose own script leaves unparsed answers out of the count."""
+_SPOKEN = {
+    "model": "the model itself",
+    "temperature": "temperatures",
+    "image_side": "longest sides of images",
+    "max_images": "most images of an item",
+    "max_tokens": "most tokens of a reply",
+    "prompts": "prompts",
+}
 
 
 def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
@@ -112,10 +121,24 @@ def _made(c: Comparison) -> Iterator[str]:
         yield f"Judge: {next(iter(judges.values()))}."
     elif judges:
         yield f"Judges differ, so figures do too: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
+    yield from _settings(c)
     for (model, benchmark), x in c.cells.items():
         made = x.arm.making
         if made.limit is not None and made.whole is not None and x.accuracy.items < made.whole:
             yield f"{model}, {benchmark}: a part, the first {x.accuracy.items:,} of {made.whole:,} items."
+
+
+def _settings(c: Comparison) -> Iterator[str]:
+    """Where models were not asked in the same manner."""
+    for names in dict.fromkeys(c.apart.values()):
+        together = [m for m in c.models if c.apart.get(m) == names]
+        differ = " and ".join(_SPOKEN[name] for name in names)
+        yield f"{', '.join(together)}: runs under one name, kept apart because they differ in {differ}."
+    for name in SETTINGS:
+        values = {m: x.arm.making.settings[name] for (m, _), x in c.cells.items() if name in x.arm.making.settings}
+        if any(value != other for value in values.values() for other in values.values()):
+            told = "" if name == "prompts" else f": {', '.join(f'{value} ({m})' for m, value in values.items())}"
+            yield f"{_SPOKEN[name][0].upper()}{_SPOKEN[name][1:]} differ{told}."
 
 
 def _controls(c: Comparison) -> Grid:
