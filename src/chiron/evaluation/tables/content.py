@@ -88,11 +88,7 @@ def _left_out(share: Share) -> str:
 
 
 def _accuracy_notes(c: Comparison) -> Iterator[str]:
-    methods = {cell.accuracy.share.method for cell in c.cells.values()}
-    if "Wilson" in methods:
-        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
-    if "bootstrap" in methods:
-        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    yield from _interval_notes(c)
     yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
     if c.tests:
         against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
@@ -100,7 +96,7 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: McNemar's exact test on the same items {against}, Holm's correction for {tests}."
         if c.reference is None:
             yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
-        if "bootstrap" in methods:
+        if any(x.accuracy.share.method == "bootstrap" for x in c.cells.values()):
             yield "McNemar's test takes items as independent; the differences' intervals draw images."
     if any(x.accuracy.seeds for x in c.cells.values()):
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
@@ -112,6 +108,16 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
     pending = sum(x.accuracy.pending for x in c.cells.values())
     if pending:
         yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
+
+
+def _interval_notes(c: Comparison) -> Iterator[str]:
+    methods = {cell.accuracy.share.method for cell in c.cells.values()}
+    if "Wilson" in methods:
+        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
+    if "bootstrap" in methods:
+        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
+        yield "Where all images come out alike the bootstrap has no width: Wilson's interval, of as many items as there are images."
 
 
 def _made(c: Comparison) -> Iterator[str]:
@@ -153,6 +159,7 @@ def _controls(c: Comparison) -> Grid:
     notes = [
         "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
         "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
+        "Where all images come out alike it is Newcombe's, of as many items as there are images.",
     ]
     if any(x.consistency for x in c.controls.values()):
         notes.append(
