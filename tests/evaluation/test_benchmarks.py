@@ -1,15 +1,20 @@
 """Every loader on made-up records of the published schema, and on records that are not what they should be."""
 
 import json
+import random
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.material import Material
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.item import BadItem, Item
 from tests.evaluation import published
@@ -293,6 +298,25 @@ def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
     with pytest.raises(ImageProblem, match="leave"):
         found.check(item.images[0])
     assert not list(tmp_path.rglob("evil.png"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_damaged_member_of_a_zip_is_a_bad_image(method: int, data: st.DataObject) -> None:
+    content = random.Random(0).randbytes(200) * 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with zipfile.ZipFile(folder / "images.zip", "w", method) as archive:
+            archive.writestr("images/a.png", content)
+            info = archive.infolist()[0]
+        raw = bytearray((folder / "images.zip").read_bytes())
+        start = info.header_offset + 30 + len(info.filename)
+        place = data.draw(st.integers(start, start + min(info.compress_size, 24) - 1))
+        raw[place] ^= data.draw(st.integers(1, 255))
+        (folder / "images.zip").write_bytes(raw)
+        with pytest.raises(ImageProblem, match=r"download the zip again|no image|image 'images/a\.png'"):
+            Material(folder, [folder / "images.zip"], folder / "cache").check("images/a.png")
 
 
 def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:
