@@ -17,6 +17,7 @@ from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.material import Material
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.protocols.registry import protocol_of
 from tests.evaluation import published
 
 
@@ -243,6 +244,29 @@ def test_what_is_wrong_with_single_records_is_said_of_each(tmp_path: Path) -> No
         "'image' holds 7, which is no image",
         "row 4 lacks 'question'",
     ]
+
+
+def test_bad_records_of_other_benchmarks_are_not_in_n(tmp_path: Path) -> None:
+    broken = {"image": ["images/a.png"], "question": "x", "options": ["a", "b"]}
+    rows = [published.HUATUO, {**broken, "dataset": "PMC-VQA_test"}, {**broken, "dataset": "OmniMedVQA"}, {**broken, "answer": "a"}]
+    data = published.huatuo(tmp_path / "d")
+    (data / "medical_multimodel_evaluation_data.json").write_text(json.dumps(rows))
+    found = loaded("huatuo_omnimed", data)
+    assert len(found.items) == 2
+    assert problems(found) == ["row 3 lacks 'answer'"]
+    assert any("1 records do not say whose they are (the first is row 4)" in note for note in found.notes)
+
+
+def test_bad_records_count_where_their_kind_does(tmp_path: Path) -> None:
+    rows = [{"image": "a.png", "question": "q", "answer": answer} for answer in ("yes", "a tumour", "")]
+    rows += [{"image": "a.png", "question": "", "answer": answer} for answer in ("no", "a tumour")]
+    rows += [{"image": "a.png", "question": "q", "answer": "", "answer_type": "CLOSED"}]
+    published.jsonl(tmp_path / "d" / "test.jsonl", rows)
+    (tmp_path / "d" / "a.png").write_bytes(published.png())
+    items = loaded("vqa_rad", tmp_path / "d").items
+    counted = protocol_of("huatuo_closed").select(items)
+    assert [items.index(item) for item in counted] == [0, 3, 5]
+    assert len(protocol_of("exact").select(items)) == 6
 
 
 def test_a_second_item_of_one_id_is_bad(tmp_path: Path) -> None:

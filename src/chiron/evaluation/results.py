@@ -30,9 +30,7 @@ def group_of(
     loaded: Loaded, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
 ) -> Group:
     """The figures of one benchmark, and everything that another would need to make them again."""
-    left_out = Counter(item.kind for item in loaded.items if isinstance(item, Item)) - Counter(
-        i.kind for i in counted if isinstance(i, Item)
-    )
+    left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
     draws = sorted({line.seed for line in lines})
     return {
         "benchmark": loaded.name,

@@ -13,7 +13,7 @@ from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.controls import Control, varied
-from chiron.evaluation.item import Item
+from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.judging import ExtractorColumn, JudgeColumn, Judging
 from chiron.evaluation.mics_score import MicsColumn
 from chiron.evaluation.prompts import EvaluationPrompts
@@ -99,7 +99,7 @@ class Evaluation:
             lines = self._doubted([line async for line in self._lines(session)], session)
             if session.desk is not None:
                 for loaded in self.loaded:
-                    for note in loaded.notes:
+                    for note in (*loaded.notes, *self._unknown(loaded)):
                         session.desk.note(note, note)
             groups.extend(await asyncio.to_thread(self._write, lines))
 
@@ -108,6 +108,16 @@ class Evaluation:
         summary = await session.execute(job)
         summary = replace(summary, pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]))
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
+
+    def _unknown(self, loaded: Loaded) -> Iterator[str]:
+        """That records are not in N because nobody can tell whether the protocol would count them."""
+        counted = {item.id for item in self.counted(loaded)}
+        left = [item for item in loaded.items if isinstance(item, BadItem) and item.kind is None and item.id not in counted]
+        if left:
+            yield (
+                f"{loaded.name}: {len(left)} bad records do not say of what kind they are (the first is {left[0].id}: {left[0].problem}):"
+                " they are not in N"
+            )
 
     @staticmethod
     def _doubted(lines: list[ItemResult], session: Session) -> list[ItemResult]:

@@ -1,15 +1,19 @@
 """MMRP: its questions in words and its questions on images; the published rows, and those of ``chiron build``."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
 from chiron.evaluation.benchmarks.fields import choice, gold_by_text, read_options
 from chiron.evaluation.item import Item
 
 
-def _item(part: str, row: Row) -> Item | None:
-    if row.raw.get("part", part) != part:
-        return None
+def _belongs(part: str, raw: Mapping[str, Any]) -> bool:
+    return bool(raw.get("part", part) == part)
+
+
+def _item(row: Row) -> Item:
     # Published golds are now and then wrapped in emphasis.
     answer = row.text("answer").strip("* ")
     listed = row.raw.get("img_name")
@@ -33,7 +37,8 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         files=(f"{part}/rows.jsonl", f"*/{part}/rows.jsonl", f"mmrp_{name}*.json*", f"*{name}*.json*", "rows.jsonl"),
         archives=("images.zip",),
         columns=("id", "question", "answer"),
-        read=partial(_item, part),
+        read=_item,
+        belongs=partial(_belongs, part),
         protocol=protocol,
         how="give --data DIR with the test split of 'chiron build', or with the published rows as a JSON or JSONL file beside their images",
     )
