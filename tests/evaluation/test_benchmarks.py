@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.protocols.registry import protocol_of
 from tests.evaluation import published
+from tests.mmrp.making import a_row, a_text_row, write_part
+from tests.support.command import chiron
 
 
 def loaded(name: str, data: Path) -> Loaded:
@@ -193,7 +196,7 @@ def test_medvlthinker(tmp_path: Path) -> None:
     assert (item.id, item.answer, item.labels) == ("vqa_rad_closed-7", "right", {"question_type": "Reasoning"})
 
 
-def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
+def test_mmrp_as_published(tmp_path: Path) -> None:
     names = [f"c/{n}.png" for n in range(33)]
     row = {
         "id": "1",
@@ -210,14 +213,30 @@ def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
     assert (first.answer, len(first.images)) == ("A fracture", 33)
     assert isinstance(second, BadItem)
     assert "marks 33 images and it has 2" in second.problem
-    built: dict[str, Any] = {
-        "id": "text:c:1", "part": "text", "case_id": "c", "patient": "p7", "images": [], "messages": [], "question": "q", "answer": "b",
-        "options": ["a", "b"], "reasoning": "", "findings": [], "modalities": ["CT"], "body_system": "chest", "difficulty": None,
-        "depth": None, "licence": None, "provenance": {},
-    }  # fmt: skip
-    published.jsonl(tmp_path / "b" / "rows.jsonl", [built, {**built, "id": "cot:c", "part": "cot"}])
-    (item,) = good(loaded("mmrp_text", tmp_path / "b"))
-    assert (item.options, item.gold, item.group, item.labels["modality"]) == (("a", "b"), 1, "p7", "CT")
+
+
+@pytest.mark.parametrize(("name", "part"), [("mmrp_text", "text"), ("mmrp_reasoning", "cot")])
+def test_mmrp_as_built_is_the_test_split_of_the_release(tmp_path: Path, name: str, part: str) -> None:
+    rows = [a_text_row(f"t{n}") if part == "text" else a_row(str(n)) for n in range(30)]
+    build = write_part(tmp_path / "build" / part, rows)
+    for folder in (build, build.parent):
+        with pytest.raises(InputError, match=r"is not in .*'chiron build release'.*rows\.jsonl of a build are not taken"):
+            loaded(name, folder)
+    made = chiron("build", "release", str(build), "--out", str(tmp_path / "release"), "--ratios", "0.6,0.2,0.2")
+    assert made.returncode == 0, made.stderr
+    command = ["eval", "--model", "offline:match/normalised", "--benchmarks", name, "--protocol", "exact", "--json"]
+    asked = chiron(*command, "--data", str(tmp_path / "release"), "--run", str(tmp_path / "run"))
+    assert asked.returncode == 0, asked.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "items.jsonl").read_text().splitlines()]
+    trained = "".join(path.read_text() for path in (tmp_path / "release").rglob("*.jsonl") if "test" not in path.parts)
+    assert (
+        json.loads(asked.stdout)["groups"][0]["n"]
+        == len(lines)
+        == pq.read_metadata(*(tmp_path / "release").rglob("test-*.parquet")).num_rows
+    )
+    assert not [line["id"] for line in lines if f'"{line["id"]}"' in trained]
+    assert {line["verdict"] for line in lines} <= {"right", "wrong", "unparsed"}
+    assert all(line["group"] and len(line["images"]) == (part == "cot") for line in lines)
 
 
 def test_wrong_columns_name_the_nearest(tmp_path: Path) -> None:
