@@ -4,6 +4,7 @@ import json
 import random
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
+from chiron.evaluation.benchmarks.benchmark import Row
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.material import Material
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
@@ -286,6 +288,33 @@ def test_bad_records_count_where_their_kind_does(tmp_path: Path) -> None:
     counted = protocol_of("huatuo_closed").select(items)
     assert [items.index(item) for item in counted] == [0, 3, 5]
     assert len(protocol_of("exact").select(items)) == 6
+
+
+def test_hostile_options_and_marks_are_bad_items(tmp_path: Path) -> None:
+    rows = [
+        published.mmmu_row("validation_Pharmacy_1"),
+        published.mmmu_row("validation_Pharmacy_2", options="{1: 'a', 'b': 'c', None: 'd'}", question="Which?", answer="B"),
+        published.mmmu_row("validation_Pharmacy_3", question=f"Where is <image {'9' * 5000}>?"),
+        published.mmmu_row("validation_Pharmacy_4", options="{('x', 1): [2], 3: {4}}", question="Which?"),
+    ]
+    published.parquet(tmp_path / "d" / "Pharmacy" / "validation-00000-of-00001.parquet", rows)
+    items = loaded("mmmu_health_validation", tmp_path / "d").items
+    assert [item.id for item in items] == [f"validation_Pharmacy_{n}" for n in range(1, 5)]
+    assert isinstance(items[1], Item)
+    assert items[1].options == ("a", "d", "c")
+
+
+def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -> None:
+    def read(row: Row) -> Item:
+        if row.number == 2:
+            raise TypeError("'<' not supported")
+        return Item(row.name, "q", "a")
+
+    odd = replace(benchmark_of("vqa_rad"), read=read)
+    published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
+    found = load(odd, tmp_path / "d", tmp_path / "run")
+    assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]
+    assert "cannot be read as a question (TypeError" in problems(found)[0]
 
 
 def test_a_second_item_of_one_id_is_bad(tmp_path: Path) -> None:

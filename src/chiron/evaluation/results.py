@@ -51,6 +51,27 @@ def group_of(
     }
 
 
+def need_no_smaller(directory: Path, loaded: Loaded, control: str, answers: int) -> None:
+    """Keep a smaller run (fewer items, fewer seeds) from taking the place of what an earlier one has of the same data.
+
+    Args:
+        directory: the run's.
+        loaded: the benchmark.
+        control: under which it is to be asked.
+        answers: how many there will be: items times seeds.
+
+    Raises:
+        InputError: there are more, or what an earlier run wrote there cannot be read.
+    """
+    for group in _earlier_groups(directory):
+        same = (group["benchmark"], group["control"]) == (loaded.name, control)
+        if same and group.get("data", {}).get("fingerprint") == loaded.fingerprint and group.get("of", 0) > answers:
+            raise InputError(
+                f"{directory / RESULTS} has {group['of']:,} answers of {loaded.name} (control {control}), and this run would put"
+                f" {answers:,} in their place: leave --limit away and ask for as many seeds, or name another directory with --run"
+            )
+
+
 def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[Group]:
     """Put new groups in the place of those of the same benchmark and control, keep the others, and write both files.
 

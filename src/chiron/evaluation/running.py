@@ -20,7 +20,7 @@ from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.record import ItemResult, Verdict
-from chiron.evaluation.results import Group, group_of, merge
+from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
 from chiron.models.call import Ask
@@ -86,16 +86,21 @@ class Evaluation:
         """The items of a benchmark that the protocol counts."""
         return self.asker.manner.protocol.select(benchmark.items)
 
+    def _asked_of(self, benchmark: Loaded) -> int:
+        return len(self.counted(benchmark)[: self.limit]) * self.draws
+
     async def execute(self) -> EvaluationSummary:
         """Ask what the ledger does not know, then write ``items.jsonl`` and ``results.json``.
 
         Raises:
-            InputError: the directory is in use, or of another model or protocol.
+            InputError: the directory is in use, of another model or protocol, or holds more answers of the same than this run will give.
             DiskError: the files cannot be written.
         """
         groups: list[Group] = []
 
         async def job(session: Session) -> None:
+            for loaded in self.loaded:
+                need_no_smaller(session.directory.path, loaded, str(self.control), self._asked_of(loaded))
             lines = self._doubted([line async for line in self._lines(session)], session)
             if session.desk is not None:
                 for loaded in self.loaded:
@@ -104,7 +109,7 @@ class Evaluation:
             groups.extend(await asyncio.to_thread(self._write, lines))
 
         session = self.session
-        session.progress.total = sum(min(len(self.counted(b)), self.limit or len(b.items)) for b in self.loaded) * self.draws
+        session.progress.total = sum(map(self._asked_of, self.loaded))
         summary = await session.execute(job)
         summary = replace(summary, pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]))
         return EvaluationSummary(**vars(summary), groups=tuple(groups))

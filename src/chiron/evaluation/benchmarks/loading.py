@@ -134,6 +134,9 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
         item = benchmark.read(Row(record, number, benchmark.name, material, beside))
     except BadRecord as problem:
         return BadItem(name, f"row {number}: {problem}", kind)
+    except (ValueError, TypeError) as error:
+        # Values of other types than were ever published: that record's fault, and no reason to load none.
+        return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
     marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
     if marks > len(item.images):
         return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}", _kind_of(item))
