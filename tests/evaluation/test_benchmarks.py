@@ -1,18 +1,29 @@
 """Every loader on made-up records of the published schema, and on records that are not what they should be."""
 
 import json
+import random
+import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
+from chiron.evaluation.benchmarks.benchmark import Row
 from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.material import Material
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.protocols.registry import protocol_of
 from tests.evaluation import published
+from tests.mmrp.making import a_row, a_text_row, write_part
+from tests.support.command import chiron
 
 
 def loaded(name: str, data: Path) -> Loaded:
@@ -187,7 +198,7 @@ def test_medvlthinker(tmp_path: Path) -> None:
     assert (item.id, item.answer, item.labels) == ("vqa_rad_closed-7", "right", {"question_type": "Reasoning"})
 
 
-def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
+def test_mmrp_as_published(tmp_path: Path) -> None:
     names = [f"c/{n}.png" for n in range(33)]
     row = {
         "id": "1",
@@ -204,14 +215,30 @@ def test_mmrp_as_published_and_as_built(tmp_path: Path) -> None:
     assert (first.answer, len(first.images)) == ("A fracture", 33)
     assert isinstance(second, BadItem)
     assert "marks 33 images and it has 2" in second.problem
-    built: dict[str, Any] = {
-        "id": "text:c:1", "part": "text", "case_id": "c", "patient": "p7", "images": [], "messages": [], "question": "q", "answer": "b",
-        "options": ["a", "b"], "reasoning": "", "findings": [], "modalities": ["CT"], "body_system": "chest", "difficulty": None,
-        "depth": None, "licence": None, "provenance": {},
-    }  # fmt: skip
-    published.jsonl(tmp_path / "b" / "rows.jsonl", [built, {**built, "id": "cot:c", "part": "cot"}])
-    (item,) = good(loaded("mmrp_text", tmp_path / "b"))
-    assert (item.options, item.gold, item.group, item.labels["modality"]) == (("a", "b"), 1, "p7", "CT")
+
+
+@pytest.mark.parametrize(("name", "part"), [("mmrp_text", "text"), ("mmrp_reasoning", "cot")])
+def test_mmrp_as_built_is_the_test_split_of_the_release(tmp_path: Path, name: str, part: str) -> None:
+    rows = [a_text_row(f"t{n}") if part == "text" else a_row(str(n)) for n in range(30)]
+    build = write_part(tmp_path / "build" / part, rows)
+    for folder in (build, build.parent):
+        with pytest.raises(InputError, match=r"is not in .*'chiron build release'.*rows\.jsonl of a build are not taken"):
+            loaded(name, folder)
+    made = chiron("build", "release", str(build), "--out", str(tmp_path / "release"), "--ratios", "0.6,0.2,0.2")
+    assert made.returncode == 0, made.stderr
+    command = ["eval", "--model", "offline:match/normalised", "--benchmarks", name, "--protocol", "exact", "--json"]
+    asked = chiron(*command, "--data", str(tmp_path / "release"), "--run", str(tmp_path / "run"))
+    assert asked.returncode == 0, asked.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "items.jsonl").read_text().splitlines()]
+    trained = "".join(path.read_text() for path in (tmp_path / "release").rglob("*.jsonl") if "test" not in path.parts)
+    assert (
+        json.loads(asked.stdout)["groups"][0]["n"]
+        == len(lines)
+        == pq.read_metadata(*(tmp_path / "release").rglob("test-*.parquet")).num_rows
+    )
+    assert not [line["id"] for line in lines if f'"{line["id"]}"' in trained]
+    assert {line["verdict"] for line in lines} <= {"right", "wrong", "unparsed"}
+    assert all(line["group"] and len(line["images"]) == (part == "cot") for line in lines)
 
 
 def test_the_miniature_in_words_and_as_a_choice_of_the_worlds_diagnoses(tmp_path: Path) -> None:
@@ -261,6 +288,56 @@ def test_what_is_wrong_with_single_records_is_said_of_each(tmp_path: Path) -> No
         "'image' holds 7, which is no image",
         "row 4 lacks 'question'",
     ]
+
+
+def test_bad_records_of_other_benchmarks_are_not_in_n(tmp_path: Path) -> None:
+    broken = {"image": ["images/a.png"], "question": "x", "options": ["a", "b"]}
+    rows = [published.HUATUO, {**broken, "dataset": "PMC-VQA_test"}, {**broken, "dataset": "OmniMedVQA"}, {**broken, "answer": "a"}]
+    data = published.huatuo(tmp_path / "d")
+    (data / "medical_multimodel_evaluation_data.json").write_text(json.dumps(rows))
+    found = loaded("huatuo_omnimed", data)
+    assert len(found.items) == 2
+    assert problems(found) == ["row 3 lacks 'answer'"]
+    assert any("1 records do not say whose they are (the first is row 4)" in note for note in found.notes)
+
+
+def test_bad_records_count_where_their_kind_does(tmp_path: Path) -> None:
+    rows = [{"image": "a.png", "question": "q", "answer": answer} for answer in ("yes", "a tumour", "")]
+    rows += [{"image": "a.png", "question": "", "answer": answer} for answer in ("no", "a tumour")]
+    rows += [{"image": "a.png", "question": "q", "answer": "", "answer_type": "CLOSED"}]
+    published.jsonl(tmp_path / "d" / "test.jsonl", rows)
+    (tmp_path / "d" / "a.png").write_bytes(published.png())
+    items = loaded("vqa_rad", tmp_path / "d").items
+    counted = protocol_of("huatuo_closed").select(items)
+    assert [items.index(item) for item in counted] == [0, 3, 5]
+    assert len(protocol_of("exact").select(items)) == 6
+
+
+def test_hostile_options_and_marks_are_bad_items(tmp_path: Path) -> None:
+    rows = [
+        published.mmmu_row("validation_Pharmacy_1"),
+        published.mmmu_row("validation_Pharmacy_2", options="{1: 'a', 'b': 'c', None: 'd'}", question="Which?", answer="B"),
+        published.mmmu_row("validation_Pharmacy_3", question=f"Where is <image {'9' * 5000}>?"),
+        published.mmmu_row("validation_Pharmacy_4", options="{('x', 1): [2], 3: {4}}", question="Which?"),
+    ]
+    published.parquet(tmp_path / "d" / "Pharmacy" / "validation-00000-of-00001.parquet", rows)
+    items = loaded("mmmu_health_validation", tmp_path / "d").items
+    assert [item.id for item in items] == [f"validation_Pharmacy_{n}" for n in range(1, 5)]
+    assert isinstance(items[1], Item)
+    assert items[1].options == ("a", "d", "c")
+
+
+def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -> None:
+    def read(row: Row) -> Item:
+        if row.number == 2:
+            raise TypeError("'<' not supported")
+        return Item(row.name, "q", "a")
+
+    odd = replace(benchmark_of("vqa_rad"), read=read)
+    published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
+    found = load(odd, tmp_path / "d", tmp_path / "run")
+    assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]
+    assert "cannot be read as a question (TypeError" in problems(found)[0]
 
 
 def test_a_second_item_of_one_id_is_bad(tmp_path: Path) -> None:
@@ -316,6 +393,25 @@ def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
     with pytest.raises(ImageProblem, match="leave"):
         found.check(item.images[0])
     assert not list(tmp_path.rglob("evil.png"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_damaged_member_of_a_zip_is_a_bad_image(method: int, data: st.DataObject) -> None:
+    content = random.Random(0).randbytes(200) * 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with zipfile.ZipFile(folder / "images.zip", "w", method) as archive:
+            archive.writestr("images/a.png", content)
+            info = archive.infolist()[0]
+        raw = bytearray((folder / "images.zip").read_bytes())
+        start = info.header_offset + 30 + len(info.filename)
+        place = data.draw(st.integers(start, start + min(info.compress_size, 24) - 1))
+        raw[place] ^= data.draw(st.integers(1, 255))
+        (folder / "images.zip").write_bytes(raw)
+        with pytest.raises(ImageProblem, match=r"download the zip again|no image|image 'images/a\.png'"):
+            Material(folder, [folder / "images.zip"], folder / "cache").check("images/a.png")
 
 
 def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:

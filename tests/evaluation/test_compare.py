@@ -118,6 +118,54 @@ def test_runs_of_one_model_become_one_unless_they_asked_the_same(tmp_path: Path)
     assert "to real run \N{MINUS SIGN}50.0 [" in said(found, "M, blank", number=1)
 
 
+def configured(folder: Path, items: list[ItemResult], **identity: object) -> Path:
+    run = write_evaluation(folder, "local", items)
+    (run / "run.json").write_text(json.dumps({"model": "local", "identity": {"model": ["one", 64], "temperature": 0.0, **identity}}))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"model": ["another", 64]}, "the model itself"),
+        ({"temperature": 0.9}, "temperatures"),
+        ({"image_side": 448}, "longest sides"),
+        ({"prompts": {"choice": "abc"}}, "prompts"),
+        ({"model": ["one", 8]}, "most tokens"),
+    ],
+)
+def test_one_name_for_two_models_or_manners_makes_two_rows(tmp_path: Path, other: dict[str, object], told: str) -> None:
+    real = configured(tmp_path / "real", verdicts(30, 10))
+    blank = configured(tmp_path / "blank", verdicts(10, 30, control="blank"), **other)
+    more = configured(tmp_path / "more", verdicts(10, 30, benchmark="slake"))
+    assert [m.name for m in read_evaluations([real, blank, more])] == ["local (real + more)", "local (blank)"]
+    [found] = compared(real, blank, more)
+    assert found.controls["local (blank)", "blank", "vqa_rad"].problem == "no real run"
+    assert any(told in note for note in grids(found)[0].notes)
+
+
+def test_settings_that_differ_between_models_are_noted(tmp_path: Path) -> None:
+    first, second = write_evaluation(tmp_path / "a", "A", verdicts(6, 4)), write_evaluation(tmp_path / "b", "B", verdicts(6, 4))
+    for run, temperature in ((first, 0.0), (second, 0.7)):
+        (run / "run.json").write_text(json.dumps({"model": run.name, "identity": {"temperature": temperature}}))
+    [found] = compared(first, second)
+    assert "Temperatures differ: 0.0 (a), 0.7 (b)." in grids(found)[0].notes
+
+
+def test_options_and_data_that_differ_are_other_items(tmp_path: Path) -> None:
+    def of(name: str, items: list[ItemResult], fingerprint: str) -> Path:
+        group = {"benchmark": "vqa_rad", "control": "none", "protocol": "huatuo_closed", "data": {"fingerprint": fingerprint}}
+        return write_evaluation(tmp_path / name, name, items, [group])
+
+    first = of("A", verdicts(20, 0), "one")
+    same = of("B", verdicts(10, 10), "one")
+    options = of("C", verdicts(10, 10, options=("Fracture", "Tumour")), "one")
+    data = of("D", verdicts(10, 10), "two")
+    [found] = compared(first, same, options, data)
+    problems = {name: against.problem for (name, _), cell in found.cells.items() if (against := cell.against) is not None}
+    assert problems == {"B": "", "C": "other items", "D": "other items"}
+
+
 def test_a_control_on_other_items_has_no_difference(tmp_path: Path) -> None:
     items = [*verdicts(30, 10), *verdicts(10, 20, control="blank")]
     [found] = compared(write_evaluation(tmp_path / "a", "A", items))

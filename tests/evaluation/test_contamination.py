@@ -54,6 +54,28 @@ def test_images_are_found_whatever_they_are_called(tmp_path: Path) -> None:
     assert found.both == ()
 
 
+def chest(seed: int) -> Image.Image:
+    """A bright field with two dark lungs and a nodule; much alike from seed to seed, as films are."""
+    random, (y, x) = np.random.default_rng(seed), np.mgrid[0:256, 0:256]
+    grey = np.full((256, 256), 200.0)
+    for middle in (85, 171):
+        dx, dy, a, b = random.integers(-3, 4, 4)
+        grey[((x - middle - dx) / (40 + a)) ** 2 + ((y - 128 - dy) / (80 + b)) ** 2 < 1] = 40
+    grey[np.hypot(x - random.integers(60, 110), y - random.integers(80, 170)) < random.integers(6, 10)] = 180
+    return Image.fromarray(np.clip(grey + random.normal(0, 6, grey.shape), 0, 255).astype(np.uint8))
+
+
+def test_films_of_different_people_are_not_the_same(tmp_path: Path) -> None:
+    train, bench = folders(tmp_path)
+    for number in range(30):
+        chest(number).save(train / f"{number}.png")
+        chest(100 + number).save(bench / f"{number}.png")
+    chest(7).resize((200, 200)).save(bench / "copy.jpg", quality=80)
+    rows = [TrainingRow(f"r{n}", (f"{n}.png",), ("Seen?",)) for n in range(30)]
+    items = [Item(name, f"zz {name}", "a", (name,)) for name in ("copy.jpg", *(f"{n}.png" for n in range(30)))]
+    assert [(o.item, o.rows) for o in look(tmp_path, rows, items).overlaps] == [("copy.jpg", ("r7",))]
+
+
 def test_questions_are_found_in_other_layouts(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [

@@ -204,14 +204,19 @@ def test_controls_add_up_in_one_directory(tmp_path: Path) -> None:
     assert [line.images for line in blank] == [line.images for line in real]
 
 
-def test_the_same_control_twice_takes_the_place_of_the_first(tmp_path: Path) -> None:
+def test_the_same_control_twice_takes_the_place_of_the_first_unless_it_is_smaller(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
-        run(tmp_path, config)
         summary = run(tmp_path, config, limit=2)
-    assert (summary.groups[0]["n"], summary.groups[0]["n_of_benchmark"]) == (2, 4)
-    assert len(lines(tmp_path)) == 2
+        assert (summary.groups[0]["n"], summary.groups[0]["n_of_benchmark"]) == (2, 4)
+        (full,) = run(tmp_path, config).groups
+        assert (full["n"], len(lines(tmp_path)), endpoint.seen.requests) == (4, 4, 4)
+        with pytest.raises(InputError, match=r"has 4 answers of vqa_rad .*this run would put 3 in their place"):
+            run(tmp_path, config, limit=3)
+        assert len(lines(tmp_path)) == 4
+        published.vqa_rad(tmp_path / "d", 4)  # other data: what was measured on is gone
+        assert run(tmp_path, config).groups[0]["n"] == len(lines(tmp_path)) == 2
 
 
 def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chiron.evaluation.figures import accuracy, difference
+from chiron.evaluation.record import Verdict
+from chiron.evaluation.runs import Arm
 from chiron.evaluation.statistics.bootstrap import clustered_difference, clustered_mean
 from chiron.evaluation.statistics.paired import Pairs, holm, mcnemar, newcombe
 from chiron.evaluation.statistics.repeats import Consistency, Spread
+from tests.support.evaluations import an_item, with_verdict
 
 counts = st.integers(0, 60)
 tables = st.builds(Pairs, counts, counts, counts, counts)
@@ -160,3 +164,40 @@ def test_consistency() -> None:
     assert (found.items, found.always_same, found.always_right) == (3, 1, 1)
     assert found.agreement == pytest.approx((1 + 1 / 3 + 0) / 3)
     assert Consistency.of([]).agreement == 0.0
+
+
+def arm(right: int, wrong: int, images: tuple[str, ...], *, control: str = "none") -> Arm:
+    """``right`` and ``wrong`` questions about each of the images."""
+    rights = ([True] * right + [False] * wrong) * len(images)
+    results = (
+        with_verdict(an_item(n, group=images[n // (right + wrong)]), Verdict.RIGHT if good else Verdict.WRONG)
+        for n, good in enumerate(rights)
+    )
+    return Arm("vqa_rad", "huatuo_closed", control, tuple(results))
+
+
+def test_of_one_image_nothing_follows() -> None:
+    better, worse = arm(60, 40, ("one",)), arm(40, 60, ("one",))
+    assert difference(better, worse).interval is None
+    assert difference(better, better).interval is None
+    assert accuracy(arm(10, 0, ("one",)).results).share.interval is None
+
+
+def test_images_that_come_out_alike_are_as_many_items_as_they_are() -> None:
+    better, worse = arm(30, 20, ("one", "two")), arm(20, 30, ("one", "two"))
+    found = difference(better, worse)
+    assert found.method == "Newcombe"
+    assert found.value == pytest.approx(0.2)
+    assert found.interval == pytest.approx(newcombe(Pairs(0.8, 0.4, 0.0, 0.8)))
+    low, high = found.interval or (0, 0)
+    assert high - low > 0.5  # of 2 images, not of 100 questions
+    low, high = accuracy(better.results).share.interval or (0, 0)
+    assert low < 0.2
+    assert high > 0.9
+    independent = arm(1, 0, tuple(f"image {n}" for n in range(30)))
+    assert difference(independent, independent).method == "Newcombe"
+
+
+def test_an_exact_test_is_of_whole_numbers() -> None:
+    with pytest.raises(ValueError, match="whole"):
+        mcnemar(Pairs(1, 0.5, 2, 3))

@@ -1,7 +1,7 @@
 """Models side by side: one comparison a protocol, each figure with what is needed to believe it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chiron.errors import InputError
@@ -66,6 +66,8 @@ class Comparison:
     """By (model, control, benchmark)."""
     reference: str | None
     """The model asked for; ``None`` if each column's best is the reference."""
+    apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """In what runs under one name differ, by the names under which they therefore stand apart."""
 
     @property
     def tests(self) -> int:
@@ -109,7 +111,8 @@ def _comparison(protocol: str, models: Sequence[Evaluated], reference: str | Non
         for (p, b, control), arm in m.arms.items()
         if p == protocol and control != REAL
     }
-    return Comparison(protocol, tuple(m.name for m in asked), benchmarks, _corrected(cells), controls, reference)
+    apart = {m.name: m.apart for m in asked if m.apart}
+    return Comparison(protocol, tuple(m.name for m in asked), benchmarks, _corrected(cells), controls, reference, apart)
 
 
 def _column(arms: dict[str, Arm], reference: str | None) -> dict[str, Compared]:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
-from chiron.cases.likeness.hamming import Hashes, near_matches
-from chiron.cases.likeness.prints import DISTANCE, ImagePrint, print_image, print_images
+from chiron.cases.likeness.hamming import near_matches
+from chiron.cases.likeness.prints import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
 from chiron.cases.likeness.texts import TextIndex, normalised
 from chiron.evaluation.item import Item
 
@@ -28,7 +26,7 @@ class Likeness(StrEnum):
     SAME_IMAGE = "same image"
     """The same file, by SHA-256."""
     NEAR_IMAGE = "near image"
-    """A perceptual hash a few bits away: another size, format or quality of the same picture, most likely."""
+    """A perceptual hash a few bits away and nearly the same look: another size, format or quality of the same picture, most likely."""
     SAME_TEXT = "same question"
     """Word for word after normalisation. ``What is seen here?`` means little; a whole vignette means much."""
     NEAR_TEXT = "near question"
@@ -199,24 +197,22 @@ def _near_images(
 ) -> dict[str, dict[str, tuple[float, bool]]]:
     """For each image of the benchmark the training images like it: (bits, whether it is the same file)."""
     by_file: defaultdict[str, list[str]] = defaultdict(list)
-    by_hash: defaultdict[int, list[str]] = defaultdict(list)
     for name, taken in train.items():
         by_file[taken.sha256].append(name)
-        if taken.phash is not None:
-            by_hash[taken.phash].append(name)
-    asked: defaultdict[int, list[str]] = defaultdict(list)
+    asked: dict[str, list[str]] = {}
     found: dict[str, dict[str, tuple[float, bool]]] = {}
     for name, taken in bench.items():
         found[name] = dict.fromkeys(by_file.get(taken.sha256, ()), (0.0, True))
-        if taken.phash is not None:
-            asked[taken.phash].append(name)
-    ours: Hashes = np.fromiter(asked, np.uint64, len(asked))
-    theirs: Hashes = np.fromiter(by_hash, np.uint64, len(by_hash))
+        asked.setdefault(taken.sha256, []).append(name)
+    # Each file once. The hash proposes and the look decides: by the hash alone many chests of different people are the same.
+    mine = [bench[names[0]] for names in asked.values() if bench[names[0]].phash is not None]
+    known = [train[names[0]] for names in by_file.values() if train[names[0]].phash is not None]
+    (ours, looks), (theirs, their_looks) = hashes_and_looks(mine), hashes_and_looks(known)
     for pairs in near_matches(ours, theirs, distance):
-        for i, j in pairs.tolist():
+        for i, j in look_alike(looks, their_looks, pairs).tolist():
             bits = (int(ours[i]) ^ int(theirs[j])).bit_count()
-            for name in asked[int(ours[i])]:
-                for other in by_hash[int(theirs[j])]:
+            for name in asked[mine[i].sha256]:
+                for other in by_file[known[j].sha256]:
                     found[name].setdefault(other, (float(bits), False))
     return found
 

@@ -25,7 +25,7 @@ class Figure:
     of: int
     """Answers that went into it."""
     method: Method
-    """``bootstrap`` draws groups (images); the others take every item as independent of the rest, which here they are."""
+    """``bootstrap`` draws groups (images); the others take observations as independent: items that are, or as many as there are groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +104,22 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
 def difference(first: Arm, second: Arm) -> Figure:
     """Accuracy of ``first`` less that of ``second`` on the items that both were asked, over the means of their seeds.
 
-    Newcombe's interval where every item is a group of its own and was asked once, else that of a bootstrap over groups.
+    Newcombe's interval where every item is a group of its own and was asked once, else that of a bootstrap over groups. Where no group
+    differs from another that has no width, and Newcombe's takes its place, of no more items than there are groups.
 
     Raises:
         ValueError: they have no item in common.
     """
     ids = [id_ for id_ in first.by_id if id_ in second.by_id]
-    pairs = Pairs.of((first.first[id_].right, second.first[id_].right) for id_ in ids if id_ in first.first and id_ in second.first)
     groups = [group_of(first.by_id[id_][0]) for id_ in ids]
-    once = len(first.by_seed) == len(second.by_seed) == 1
-    mean = clustered_difference([_mean(first.by_id[i]) for i in ids], [_mean(second.by_id[i]) for i in ids], groups)
-    # No width: no image differs from another. Newcombe's still has one.
-    if once and (len(set(groups)) == len(ids) or mean.low == mean.high):
+    shares = [(_mean(first.by_id[id_]), _mean(second.by_id[id_])) for id_ in ids]
+    # Shares are 0 or 1 of an item that was asked once; of several seeds, how often both would be right.
+    pairs = Pairs(*(sum(part) for part in zip(*((a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b)) for a, b in shares), strict=True)))
+    if len(first.by_seed) == len(second.by_seed) == 1 and len(set(groups)) == len(ids):
         return Figure(pairs.difference, newcombe(pairs), len(ids), "Newcombe")
+    mean = clustered_difference([a for a, _ in shares], [b for _, b in shares], groups)
+    if mean.interval is not None and _no_width(*mean.interval):
+        return Figure(mean.value, newcombe(pairs.scaled_to(mean.groups)), len(ids), "Newcombe")
     return Figure(mean.value, mean.interval, mean.of, "bootstrap")
 
 
@@ -140,10 +143,15 @@ def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
         share = Share(right, asked)
         return Figure(share.value, share.interval, asked, "Wilson")
     mean = clustered_mean([float(r.right) for r in results], [group_of(r) for r in results])
-    if right in {0, asked}:
-        # No resample differs, so the bootstrap knows no width: Wilson's, of no more observations than there are groups.
-        return Figure(mean.value, Share(groups if right else 0, groups).interval, asked, "Wilson")
+    if mean.interval is not None and _no_width(*mean.interval):
+        # All groups are as good as each other, so the bootstrap knows no width: Wilson's, of no more observations than there are groups.
+        return Figure(mean.value, Share(right * groups / asked, groups).interval, asked, "Wilson")
     return Figure(mean.value, mean.interval, asked, "bootstrap")
+
+
+def _no_width(low: float, high: float) -> bool:
+    # Means of resamples of the same values differ in their last bits.
+    return high - low < 1e-9
 
 
 def _mean(results: Sequence[ItemResult]) -> float:

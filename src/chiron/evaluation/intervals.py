@@ -9,8 +9,9 @@ from statistics import NormalDist
 class Share:
     """Right of all, with Wilson's interval (E. B. Wilson, 1927), which stays within [0, 1] and is right for small counts too."""
 
-    right: int
-    of: int
+    right: float
+    """Whole, but where the observations are scaled to how many of them are independent."""
+    of: float
     confidence: float = 0.95
 
     @property

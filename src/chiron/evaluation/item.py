@@ -33,9 +33,11 @@ class Item:
 
 @dataclass(frozen=True)
 class BadItem:
-    """A record that is no question that can be put. It counts in the benchmark's N, as wrong, and is shown."""
+    """A record that is no question that can be put. It counts in N, as wrong, wherever a question of its kind does, and is shown."""
 
     id: str
     """The record's, or ``row 17``."""
     problem: str
     """What is wrong, and how to mend it, in one line."""
+    kind: Kind | None = None
+    """Of what kind it would have been (``choice`` of whatever its source calls closed); ``None`` if that cannot be told."""

@@ -30,9 +30,7 @@ def group_of(
     loaded: Loaded, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
 ) -> Group:
     """The figures of one benchmark, and everything that another would need to make them again."""
-    left_out = Counter(item.kind for item in loaded.items if isinstance(item, Item)) - Counter(
-        i.kind for i in counted if isinstance(i, Item)
-    )
+    left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
     draws = sorted({line.seed for line in lines})
     return {
         "benchmark": loaded.name,
@@ -51,6 +49,27 @@ def group_of(
         "scores": _scores(lines),
         "by": _by_labels(lines),
     }
+
+
+def need_no_smaller(directory: Path, loaded: Loaded, control: str, answers: int) -> None:
+    """Keep a smaller run (fewer items, fewer seeds) from taking the place of what an earlier one has of the same data.
+
+    Args:
+        directory: the run's.
+        loaded: the benchmark.
+        control: under which it is to be asked.
+        answers: how many there will be: items times seeds.
+
+    Raises:
+        InputError: there are more, or what an earlier run wrote there cannot be read.
+    """
+    for group in _earlier_groups(directory):
+        same = (group["benchmark"], group["control"]) == (loaded.name, control)
+        if same and group.get("data", {}).get("fingerprint") == loaded.fingerprint and group.get("of", 0) > answers:
+            raise InputError(
+                f"{directory / RESULTS} has {group['of']:,} answers of {loaded.name} (control {control}), and this run would put"
+                f" {answers:,} in their place: leave --limit away and ask for as many seeds, or name another directory with --run"
+            )
 
 
 def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[Group]:

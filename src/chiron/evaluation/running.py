@@ -13,14 +13,14 @@ from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.controls import Control, concerned, varied
-from chiron.evaluation.item import Item
+from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.judging import ExtractorColumn, JudgeColumn, Judging
 from chiron.evaluation.mics_score import MicsColumn
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.record import ITEMS, ItemResult, Verdict
-from chiron.evaluation.results import Group, group_of, merge
+from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
 from chiron.models.call import Ask
@@ -87,30 +87,45 @@ class Evaluation:
         """The items of a benchmark that the protocol counts."""
         return self.asker.manner.protocol.select(benchmark.items)
 
+    def _asked_of(self, benchmark: Loaded) -> int:
+        return len(self.counted(benchmark)[: self.limit]) * self.draws
+
     async def execute(self) -> EvaluationSummary:
         """Ask what the ledger does not know, then write ``items.jsonl`` and ``results.json``.
 
         Raises:
-            InputError: the directory is in use, or of another model or protocol.
+            InputError: the directory is in use, of another model or protocol, or holds more answers of the same than this run will give.
             DiskError: the files cannot be written.
         """
         groups: list[Group] = []
 
         async def job(session: Session) -> None:
+            for loaded in self.loaded:
+                need_no_smaller(session.directory.path, loaded, str(self.control), self._asked_of(loaded))
             lines = self._doubted([line async for line in self._lines(session)], session)
             if session.desk is not None:
                 for loaded in self.loaded:
-                    for note in loaded.notes:
+                    for note in (*loaded.notes, *self._unknown(loaded)):
                         session.desk.note(note, note)
                 if note := _unusable(lines):
                     session.desk.note("unusable", note)
             groups.extend(await asyncio.to_thread(self._write, lines))
 
         session = self.session
-        session.progress.total = sum(min(len(self.counted(b)), self.limit or len(b.items)) for b in self.loaded) * self.draws
+        session.progress.total = sum(map(self._asked_of, self.loaded))
         summary = await session.execute(job)
         summary = replace(summary, pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]))
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
+
+    def _unknown(self, loaded: Loaded) -> Iterator[str]:
+        """That records are not in N because nobody can tell whether the protocol would count them."""
+        counted = {item.id for item in self.counted(loaded)}
+        left = [item for item in loaded.items if isinstance(item, BadItem) and item.kind is None and item.id not in counted]
+        if left:
+            yield (
+                f"{loaded.name}: {len(left)} bad records do not say of what kind they are (the first is {left[0].id}: {left[0].problem}):"
+                " they are not in N"
+            )
 
     @staticmethod
     def _doubted(lines: list[ItemResult], session: Session) -> list[ItemResult]:

@@ -88,8 +88,8 @@ class Benchmark:
     """Patterns of the files of records, the first that matches counts (``A|B``: both); from the data folder."""
     columns: Sequence[str]
     """What every record must have."""
-    read: Callable[[Row], Item | None]
-    """One record as a question; ``None`` if it belongs to another benchmark. May raise :class:`BadRecord`."""
+    read: Callable[[Row], Item]
+    """One record that belongs to it as a question. May raise :class:`BadRecord`."""
     hub: str | None = None
     """The data set's id on the Hugging Face hub."""
     archives: Sequence[str] = ()
@@ -100,6 +100,11 @@ class Benchmark:
     """The usual one."""
     how: str = ""
     """What else a person must know to get the data."""
+    belongs: Callable[[Mapping[str, Any]], bool | None] | None = None
+    """Whether a record of files that several benchmarks share is this one's; asked before anything else, so that another's bad record is
+    not counted here. ``None`` from it: the record does not say. No such function: all records are."""
+    closed: bool = False
+    """Whether every question of it is closed, so that a bad record would have been, too."""
     bare: bool = False
     """Whether the question is asked without any instruction, as the small models of the miniature are."""
 
@@ -111,6 +116,26 @@ class Benchmark:
             for column in self.columns
             if column not in found
         ]
+
+
+def having(column: str, *wanted: str, at_start: bool = False) -> Callable[[Mapping[str, Any]], bool | None]:
+    """For :attr:`Benchmark.belongs`: the column says one of these, in whatever case; a record without it does not say whose it is.
+
+    Args:
+        column: of text.
+        wanted: what it may say.
+        at_start: whether only its beginning counts.
+    """
+    known = tuple(text.casefold() for text in wanted)
+
+    def belongs(raw: Mapping[str, Any]) -> bool | None:
+        value = raw.get(column)
+        if not isinstance(value, str) or not value.strip():
+            return None
+        said = value.strip().casefold()
+        return said.startswith(known) if at_start else said in known
+
+    return belongs
 
 
 def files_of(split: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from chiron.models.offline.matching import normalise
 UNKNOWN = "?"
 """What stands for an answer that is not given away."""
 _LEAD = re.compile(r"^\s*\(?([A-Z])\)?\s*[:.)]\s*")
-_NUMBERED_MARK = re.compile(r"<image\s*(\d+)>")
+_NUMBERED_MARK = re.compile(r"<image\s{0,9}([0-9]{1,4})>")
+"""More digits are no number of an image."""
 
 
 def read_options(value: Any) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def read_options(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, Mapping):
-        value = [text for _, text in sorted(value.items()) if text is not None]
+        value = [text for _, text in sorted(value.items(), key=lambda pair: str(pair[0])) if text is not None]
     if not isinstance(value, list | tuple):
         raise BadRecord(f"its options are {type(value).__name__}, not a list")
     options = tuple(str(option["content"] if isinstance(option, Mapping) and "content" in option else option).strip() for option in value)

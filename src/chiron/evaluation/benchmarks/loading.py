@@ -12,10 +12,11 @@ from typing import Any
 from chiron.cases.images import ImageFile
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row
+from chiron.evaluation.benchmarks.fields import UNKNOWN, yes_or_no
 from chiron.evaluation.benchmarks.hub import how_to_get, place_of
 from chiron.evaluation.benchmarks.material import Material, cache_folder
 from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
-from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.item import BadItem, Item, Kind
 from chiron.evaluation.rendering import MARK
 
 
@@ -61,13 +62,16 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
     archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
     material = Material(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
     beside = _beside(benchmark, place.folder)
-    items = tuple(_unique(_items(benchmark, files, material, beside)))
+    nobodys: list[int] = []
+    items = tuple(_unique(_items(benchmark, files, material, beside, nobodys)))
     if not items:
         raise InputError(f"{benchmark.name}: {files[0]} holds no question of it: {how_to_get(benchmark)}")
     _need_images(benchmark, items, material, place.folder)
     notes: tuple[str, ...] = ()
     if benchmark.n is not None and len(items) != benchmark.n:
         notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
+    if nobodys:
+        notes += (f"{benchmark.name}: {len(nobodys)} records do not say whose they are (the first is row {nobodys[0]}): they are not in N",)
     return Loaded(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare)
 
 
@@ -95,7 +99,7 @@ def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any
 
 
 def _items(
-    benchmark: Benchmark, files: Sequence[Path], material: Material, beside: Mapping[str, Mapping[str, Any]]
+    benchmark: Benchmark, files: Sequence[Path], material: Material, beside: Mapping[str, Mapping[str, Any]], nobodys: list[int]
 ) -> Iterator[Item | BadItem]:
     number = 0
     for file in files:
@@ -106,29 +110,55 @@ def _items(
                     f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}:"
                     f" is it another benchmark's? To get this one, {how_to_get(benchmark)}"
                 )
-            item = _item(benchmark, record, number, material, beside)
-            if item is not None:
-                yield item
+            belongs = _belongs(benchmark, record)
+            if belongs is None:
+                nobodys.append(number)
+            elif belongs:
+                yield _item(benchmark, record, number, material, beside)
 
 
-def _item(
-    benchmark: Benchmark, record: Record, number: int, material: Material, beside: Mapping[str, Mapping[str, Any]]
-) -> Item | BadItem | None:
+def _belongs(benchmark: Benchmark, record: Record) -> bool | None:
+    if benchmark.belongs is None:
+        return True
+    return None if isinstance(record, Unreadable) else benchmark.belongs(record)
+
+
+def _item(benchmark: Benchmark, record: Record, number: int, material: Material, beside: Mapping[str, Mapping[str, Any]]) -> Item | BadItem:
     if isinstance(record, Unreadable):
-        return BadItem(f"row {number}", record.problem)
+        return BadItem(f"row {number}", record.problem, "choice" if benchmark.closed else None)
+    kind = _kind(benchmark, record)
     name = next((str(record[column]) for column in ("id", "qid", "index") if record.get(column) not in (None, "")), f"row {number}")
     if missing := benchmark.missing_columns(record):
-        return BadItem(name, f"row {number} lacks {', '.join(missing)}")
+        return BadItem(name, f"row {number} lacks {', '.join(missing)}", kind)
     try:
         item = benchmark.read(Row(record, number, benchmark.name, material, beside))
     except BadRecord as problem:
-        return BadItem(name, f"row {number}: {problem}")
-    if item is None:
-        return None
+        return BadItem(name, f"row {number}: {problem}", kind)
+    except (ValueError, TypeError) as error:
+        # Values of other types than were ever published: that record's fault, and no reason to load none.
+        return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
     marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
     if marks > len(item.images):
-        return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}")
+        return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}", _kind_of(item))
     return item
+
+
+def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:
+    """What kind of question a bad record would have been, as far as it says."""
+    called = str(raw.get("answer_type") or "").strip().upper()
+    if called in {"CLOSED", "OPEN"}:
+        return "choice" if called == "CLOSED" else "open"
+    if benchmark.closed or raw.get("question_type") == "multiple-choice" or raw.get("options") not in (None, "", "[]", [], {}):
+        return "choice"
+    answer = raw.get("answer")
+    if not isinstance(answer, str) or answer.strip() in {"", UNKNOWN}:
+        return None
+    return "yes_no" if yes_or_no(answer) else "open"
+
+
+def _kind_of(item: Item | BadItem) -> Kind | None:
+    labelled = isinstance(item, Item) and item.labels.get("answer_type", "").upper() == "CLOSED"
+    return "choice" if labelled else item.kind
 
 
 def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
@@ -140,9 +170,8 @@ def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
             yield item
             continue
         label = f"{item.id} ({seen[item.id]})"
-        yield BadItem(
-            label, item.problem if isinstance(item, BadItem) else f"the id '{item.id}' stands more than once: give it one of its own"
-        )
+        problem = item.problem if isinstance(item, BadItem) else f"the id '{item.id}' stands more than once: give it one of its own"
+        yield BadItem(label, problem, _kind_of(item))
 
 
 def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: Material, folder: Path) -> None:

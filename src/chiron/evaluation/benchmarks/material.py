@@ -1,9 +1,11 @@
 """The images of a benchmark, wherever they came from: a folder, a zip read in place, or bytes inside the records."""
 
 import hashlib
+import lzma
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -22,6 +24,9 @@ _ENDINGS = {
     b"II*\x00": ".tif",
     b"MM\x00*": ".tif",
 }
+
+_DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
+"""What a damaged archive raises: :mod:`zipfile` hands on what the decompressors of its members do."""
 
 
 class Material:
@@ -104,7 +109,7 @@ class Material:
         try:
             with self._lock, self._zips[number].open(info) as member:
                 data = member.read(MAX_BYTES + 1)
-        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
             raise ImageProblem(f"image '{name}' cannot be taken out of its zip ({error}): download the zip again") from error
         if len(data) > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has more than {MAX_BYTES // 2**20} MiB: shrink it")
@@ -120,7 +125,7 @@ def cache_folder(data: Path, run: Path, benchmark: str) -> Path:
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (*_DAMAGED, NotImplementedError) as error:
         raise InputError(f"{path} cannot be read as a zip ({error}): download it again") from error
 
 

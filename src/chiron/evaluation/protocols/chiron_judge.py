@@ -29,7 +29,7 @@ class ChironJudge(Protocol):
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
         """What the published tables count."""
-        chosen = tuple(item for item in items if isinstance(item, BadItem) or closed(item))
+        chosen = tuple(item for item in items if closed(item))
         return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
 
     def shown(self, item: Item) -> Item:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from chiron.evaluation.answers.family import Family
-from chiron.evaluation.item import Item
+from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, closed, phrase
 from chiron.evaluation.rendering import user_message, with_options
@@ -17,7 +17,7 @@ class HuatuoClosed(Protocol):
     words: ClassVar[str] = "closed questions, a letter asked for, read by rule"
     prompts: ClassVar[tuple[str, ...]] = ("choice", "short")
 
-    def takes(self, item: Item) -> bool:
+    def takes(self, item: Item | BadItem) -> bool:
         """Closed questions."""
         return closed(item)
 

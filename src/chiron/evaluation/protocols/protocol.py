@@ -42,10 +42,10 @@ class Protocol(ABC):
     max_tokens: ClassVar[int] = 1024
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
-        """The items that count. A bad one does: of what kind it would have been cannot be told."""
-        return tuple(item for item in items if isinstance(item, BadItem) or self.takes(item))
+        """The items that count, bad ones of the same kinds too."""
+        return tuple(item for item in items if self.takes(item))
 
-    def takes(self, item: Item) -> bool:
+    def takes(self, item: Item | BadItem) -> bool:
         """Whether a question of this kind is asked at all."""
         return item.id != ""
 
@@ -62,8 +62,10 @@ class Protocol(ABC):
         """What it answered; ``item`` as it was asked."""
 
 
-def closed(item: Item) -> bool:
-    """A choice, a yes/no question, or what its source calls closed."""
+def closed(item: Item | BadItem) -> bool:
+    """A choice, a yes/no question, or what its source calls closed; a bad one only if it is known to be."""
+    if isinstance(item, BadItem):
+        return item.kind in {"choice", "yes_no"}
     return item.kind != "open" or item.labels.get("answer_type", "").upper() == "CLOSED"
 
 

@@ -9,12 +9,12 @@ from chiron.evaluation.intervals import Share
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """How often two answerers were right on the same items."""
+    """How often two answerers were right on the same items: whole numbers, but of scaled counts or of means over seeds."""
 
-    both: int = 0
-    only_first: int = 0
-    only_second: int = 0
-    neither: int = 0
+    both: float = 0
+    only_first: float = 0
+    only_second: float = 0
+    neither: float = 0
 
     @classmethod
     def of(cls, outcomes: Iterable[tuple[bool, bool]]) -> "Pairs":
@@ -25,7 +25,7 @@ class Pairs:
         return cls(*counts.values())
 
     @property
-    def of_items(self) -> int:
+    def of_items(self) -> float:
         """All of them."""
         return self.both + self.only_first + self.only_second + self.neither
 
@@ -33,6 +33,11 @@ class Pairs:
     def difference(self) -> float:
         """Share of the first less share of the second, in [-1, 1]; 0 of nothing."""
         return (self.only_first - self.only_second) / self.of_items if self.of_items else 0.0
+
+    def scaled_to(self, number: int) -> "Pairs":
+        """The same shares of ``number`` items: of no more than are independent of each other, say."""
+        scale = number / self.of_items if self.of_items else 0.0
+        return Pairs(self.both * scale, self.only_first * scale, self.only_second * scale, self.neither * scale)
 
 
 def mcnemar(pairs: Pairs) -> float:
@@ -42,8 +47,14 @@ def mcnemar(pairs: Pairs) -> float:
     twice the smaller tail of the binomial distribution, at most 1 (Q. McNemar, Psychometrika 12, 1947; the exact conditional form as in
     A. Agresti, Categorical Data Analysis, 2013, section 11.1). Items are taken as independent: where many share an image, look at the
     difference's interval too.
+
+    Raises:
+        ValueError: the counts are no whole numbers.
     """
-    n, fewer = pairs.only_first + pairs.only_second, min(pairs.only_first, pairs.only_second)
+    first, second = int(pairs.only_first), int(pairs.only_second)
+    if (first, second) != (pairs.only_first, pairs.only_second):
+        raise ValueError("an exact test is of whole numbers of items")
+    n, fewer = first + second, min(first, second)
     # Whole numbers, so that no tail is too small to be added up: C(n, k) from C(n, k - 1).
     tail, ways = 0, 1
     for k in range(fewer + 1):

@@ -6,12 +6,21 @@ from chiron.errors import InputError
 from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled
 from chiron.evaluation.figures import Accuracy, accuracy, by_label
 from chiron.evaluation.intervals import Share
+from chiron.evaluation.runs import SETTINGS
 from chiron.evaluation.statistics.repeats import Consistency
 from chiron.evaluation.tables import wording
 from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
 
 PUBLISHED_PROTOCOL = "chiron_judge"
 """Whose own script leaves unparsed answers out of the count."""
+_SPOKEN = {
+    "model": "the model itself",
+    "temperature": "temperatures",
+    "image_side": "longest sides of images",
+    "max_images": "most images of an item",
+    "max_tokens": "most tokens of a reply",
+    "prompts": "prompts",
+}
 
 
 def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
@@ -79,11 +88,7 @@ def _left_out(share: Share) -> str:
 
 
 def _accuracy_notes(c: Comparison) -> Iterator[str]:
-    methods = {cell.accuracy.share.method for cell in c.cells.values()}
-    if "Wilson" in methods:
-        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
-    if "bootstrap" in methods:
-        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    yield from _interval_notes(c)
     yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
     if c.tests:
         against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
@@ -91,7 +96,7 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: McNemar's exact test on the same items {against}, Holm's correction for {tests}."
         if c.reference is None:
             yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
-        if "bootstrap" in methods:
+        if any(x.accuracy.share.method == "bootstrap" for x in c.cells.values()):
             yield "McNemar's test takes items as independent; the differences' intervals draw images."
     if any(x.accuracy.seeds for x in c.cells.values()):
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
@@ -105,6 +110,16 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
 
 
+def _interval_notes(c: Comparison) -> Iterator[str]:
+    methods = {cell.accuracy.share.method for cell in c.cells.values()}
+    if "Wilson" in methods:
+        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
+    if "bootstrap" in methods:
+        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
+        yield "Where all images come out alike the bootstrap has no width: Wilson's interval, of as many items as there are images."
+
+
 def _made(c: Comparison) -> Iterator[str]:
     """Whose verdicts they are, and what of a benchmark was asked."""
     judges = {m: name for (m, _), x in c.cells.items() if (name := x.arm.making.judge)}
@@ -112,10 +127,24 @@ def _made(c: Comparison) -> Iterator[str]:
         yield f"Judge: {next(iter(judges.values()))}."
     elif judges:
         yield f"Judges differ, so figures do too: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
+    yield from _settings(c)
     for (model, benchmark), x in c.cells.items():
         made = x.arm.making
         if made.limit is not None and made.whole is not None and x.accuracy.items < made.whole:
             yield f"{model}, {benchmark}: a part, the first {x.accuracy.items:,} of {made.whole:,} items."
+
+
+def _settings(c: Comparison) -> Iterator[str]:
+    """Where models were not asked in the same manner."""
+    for names in dict.fromkeys(c.apart.values()):
+        together = [m for m in c.models if c.apart.get(m) == names]
+        differ = " and ".join(_SPOKEN[name] for name in names)
+        yield f"{', '.join(together)}: runs under one name, kept apart because they differ in {differ}."
+    for name in SETTINGS:
+        values = {m: x.arm.making.settings[name] for (m, _), x in c.cells.items() if name in x.arm.making.settings}
+        if any(value != other for value in values.values() for other in values.values()):
+            told = "" if name == "prompts" else f": {', '.join(f'{value} ({m})' for m, value in values.items())}"
+            yield f"{_SPOKEN[name][0].upper()}{_SPOKEN[name][1:]} differ{told}."
 
 
 def _controls(c: Comparison) -> Grid:
@@ -130,6 +159,7 @@ def _controls(c: Comparison) -> Grid:
     notes = [
         "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
         "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
+        "Where all images come out alike it is Newcombe's, of as many items as there are images.",
     ]
     if any(x.consistency for x in c.controls.values()):
         notes.append(

@@ -1,15 +1,11 @@
 """HuatuoGPT-Vision's bundle: closed questions of six benchmarks in one file, each a benchmark here. Most published rows come from it."""
 
-from functools import partial
-
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row, files_of, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_text, read_options
 from chiron.evaluation.item import Item
 
 
-def _item(source: str, row: Row) -> Item | None:
-    if row.text("dataset") != source:
-        return None
+def _item(row: Row) -> Item:
     question, images, options = row.text("question"), row.images("image"), read_options(row.raw["options"])
     labels = row.label("subset=modality", "question_type")
     answer = row.text("answer")
@@ -31,7 +27,9 @@ def _part(name: str, source: str, n: int, size: str = "") -> Benchmark:
         files=("medical_multimodel_evaluation_data.json", *files_of("test")),
         archives=("images.zip",),
         columns=("image", "question", "options", "answer", "dataset"),
-        read=partial(_item, source),
+        read=_item,
+        belongs=having("dataset", source),
+        closed=True,
     )
 
 

@@ -3,16 +3,14 @@
 import json
 from functools import partial
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
 from chiron.evaluation.item import Item
 
 _LABELS = ("modality", "body_system", "question_type", "medical_task", "subset")
 
 
-def _item(source: str, row: Row) -> Item | None:
-    if row.text("dataset_name") != source:
-        return None
+def _item(source: str, row: Row) -> Item:
     options = read_options(row.raw["options"])
     name = f"{source}-{row.text('dataset_index')}"
     return choice(name, row.text("question"), options, gold_by_letter(row.raw["answer_label"], options), row.images("images"), _labels(row))
@@ -38,6 +36,8 @@ def _part(name: str, source: str, n: int | None = None) -> Benchmark:
         files=files_of("test"),
         columns=("images", "question", "options", "answer_label", "dataset_name", "dataset_index"),
         read=partial(_item, source),
+        belongs=having("dataset_name", source),
+        closed=True,
     )
 
 

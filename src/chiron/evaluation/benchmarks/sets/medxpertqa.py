@@ -1,17 +1,13 @@
 """MedXpertQA-MM: choices of five on one to six images; as on the hub, and as in its repository, whose fields have other shapes."""
 
-from functools import partial
-
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
 from chiron.evaluation.item import Item
 
 _OPTIONS_IN_QUESTION = "\nAnswer Choices:"
 
 
-def _item(kind: str, row: Row) -> Item | None:
-    if row.text("question_type").lower() != kind:
-        return None
+def _item(row: Row) -> Item:
     options = read_options(row.raw["options"])
     question = row.text("question").partition(_OPTIONS_IN_QUESTION)[0].strip()
     labels = row.label("medical_task", "body_system", "question_type")
@@ -29,7 +25,9 @@ def _kind(kind: str, n: int) -> Benchmark:
         files=("MM/test*", "*mm_test*.jsonl", "*mm*.jsonl", "test*.jsonl", "test*.parquet"),
         archives=("images.zip",),
         columns=("id", "question", "options", "label", "images", "question_type"),
-        read=partial(_item, kind),
+        read=_item,
+        belongs=having("question_type", kind),
+        closed=True,
     )
 
 

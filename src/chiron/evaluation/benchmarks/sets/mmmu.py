@@ -2,21 +2,19 @@
 
 from functools import partial
 
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_letter, read_options, with_marks
 from chiron.evaluation.item import Item
 
 SUBJECTS = ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health")
 
 
-def _item(split: str, row: Row) -> Item | None:
+def _item(split: str, row: Row) -> Item:
     name = row.text("id")
-    subject = name.removeprefix(f"{split}_").rsplit("_", 1)[0]
-    if not name.startswith(f"{split}_") or subject not in SUBJECTS:
-        return None
     numbered = {n: image for n in range(1, 8) for image in row.images(f"image_{n}")}
     options = read_options(row.raw.get("options"))
     (question, *options_marked), images = with_marks((row.text("question"), *options), numbered)
+    subject = name.removeprefix(f"{split}_").rsplit("_", 1)[0]
     labels = {"subject": subject, **row.label("subfield", "topic_difficulty=difficulty", "question_type", "img_type")}
     answer = row.raw.get("answer")
     if answer in (None, "", UNKNOWN):
@@ -41,6 +39,7 @@ def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
         files=("|".join(f"{subject}/{split}-*.parquet" for subject in SUBJECTS), f"{split}*.parquet", f"{split}*.json*"),
         columns=("id", "question", "options", "answer", "question_type"),
         read=partial(_item, split),
+        belongs=having("id", *(f"{split}_{subject}_" for subject in SUBJECTS), at_start=True),
         **more,  # type: ignore[arg-type]
     )
 

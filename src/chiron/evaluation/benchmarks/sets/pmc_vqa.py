@@ -28,5 +28,6 @@ BENCHMARKS = (
         archives=("images.zip",),
         columns=("Figure_path", "Question", *_CHOICES, "Answer_label"),
         read=_item,
+        closed=True,
     ),
 )

@@ -1,13 +1,11 @@
 """SLAKE: questions in English and Chinese on radiological images; the English ones. Closed is not only yes or no."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no
 from chiron.evaluation.item import Item
 
 
-def _item(row: Row) -> Item | None:
-    if row.text("q_lang") != "en":
-        return None
+def _item(row: Row) -> Item:
     images = row.images("img_name")
     answer = row.text("answer")
     word = yes_or_no(answer)
@@ -29,5 +27,6 @@ BENCHMARKS = (
         archives=("imgs.zip",),
         columns=("img_name", "question", "answer", "q_lang", "answer_type", "qid"),
         read=_item,
+        belongs=having("q_lang", "en"),
     ),
 )

@@ -1,6 +1,6 @@
 """VQA-RAD: questions that clinicians asked on radiological images."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no
 from chiron.evaluation.item import Item
 
@@ -9,10 +9,9 @@ def _published(row: Row) -> Item:
     return _item(row, row.text("question"), row.text("answer"), row.label("answer_type"))
 
 
-def _closed(row: Row) -> Item | None:
+def _closed(row: Row) -> Item:
     """The variant of 272 closed questions; open ones stand in the same files."""
-    labels = row.label("answer_type")
-    return _item(row, row.text("input"), row.text("label"), labels) if labels.get("answer_type", "").upper() == "CLOSED" else None
+    return _item(row, row.text("input"), row.text("label"), row.label("answer_type"))
 
 
 def _item(row: Row, question: str, answer: str, labels: dict[str, str]) -> Item:
@@ -43,5 +42,7 @@ BENCHMARKS = (
         files=("VQA_RAD/test*.parquet", "VQA_RAD/test*.json*", *files_of("test")),
         columns=("image", "input", "label", "answer_type"),
         read=_closed,
+        belongs=having("answer_type", "closed"),
+        closed=True,
     ),
 )
