@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.errors import InputError
@@ -252,3 +254,15 @@ def test_directories_that_hold_nothing_are_named(tmp_path: Path) -> None:
         sources_of([])
     with pytest.raises(InputError, match="--images"):
         sources_of([write_part(tmp_path, [])], tmp_path / "nowhere")
+
+
+@given(
+    st.lists(
+        st.sampled_from("left right both and or lung masses two 8 mm 3,2 x 2 cm . , but no in of - \N{SUPERSCRIPT TWO}".split()), max_size=9
+    ),
+    st.lists(st.sampled_from("left right both and or lung mass three 9 mm 3 by 2 cm . ; than 1 to".split()), max_size=9),
+)
+def test_no_words_break_the_look_for_contradictions(findings: list[str], reasoning: list[str]) -> None:
+    row = a_row(findings=(" ".join(findings),), reasoning=" ".join(reasoning))
+    assert all(finding.row == row.id for finding in look_at(row))
+    assert not [f for f in look_at(replace(row, findings=(row.reasoning,))) if f.check == "contradiction"]  # nothing contradicts itself
