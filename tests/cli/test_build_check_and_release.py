@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from chiron.cli import build_check, build_release
 from chiron.errors import InputError
+from tests.evaluation.published import parquet
 from tests.mmrp.making import a_row, a_text_row, write_part
 
 app = typer.Typer()
@@ -51,3 +52,69 @@ def test_options_that_cannot_be_meant_are_named(options: list[str], tmp_path: Pa
     assert isinstance(ended.exception, InputError)
     assert options[0] in str(ended.exception)
     assert not (tmp_path / "out").exists()
+
+
+QUESTION = "Which of the many lines in this picture of the left chest is the edge of the scapula?"
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Path, Path]:
+    """A part of eight rows, and a folder with VQA-RAD of which one item has the image of row 2 and another the question of row 5."""
+    rows = [a_row(str(n), **({"question": QUESTION} if n == 5 else {})) for n in range(8)]
+    part = write_part(tmp_path / "cot", rows)
+    shared = {"bytes": (part / "images/2/0.png").read_bytes(), "path": "0.png"}
+    other = {"bytes": write_part(tmp_path / "else", [a_row("z")]).joinpath("images/z/0.png").read_bytes(), "path": "1.png"}
+    records = [
+        {"image": shared, "question": "is the heart enlarged?", "answer": "no"},
+        {"image": other, "question": QUESTION, "answer": "the third"},
+        {"image": other, "question": "is there a mass?", "answer": ""},
+    ]
+    parquet(tmp_path / "benchmarks" / "vqa_rad" / "data" / "test-00000-of-00001.parquet", records)
+    return part, tmp_path / "benchmarks"
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_what_a_benchmark_on_disk_asks_and_shows_is_found(published: tuple[Path, Path], below: bool) -> None:
+    part, benchmarks = published
+    options = ["--benchmarks", str(benchmarks)] if below else ["--benchmark", f"vqa_rad={benchmarks / 'vqa_rad'}"]
+    ended = CliRunner().invoke(app, ["check", str(part), "--json", *options])
+    assert isinstance(ended.exception, InputError)
+    told = json.loads(ended.stdout)
+    assert told["compared_with"] == {"vqa_rad": 2}
+    assert {finding["row"] for finding in told["checks"]["overlap"]["examples"]} == {"cot:2", "cot:5"}
+    assert told["checks"]["overlap"]["errors"] == 2
+    assert "1 records" in ended.stderr  # the one without an answer
+    assert "vqa_rad (2 questions)" in (part / "check.html").read_text()
+
+
+def test_a_release_leaves_out_what_a_benchmark_asks(published: tuple[Path, Path], tmp_path: Path) -> None:
+    part, benchmarks = published
+    arguments = ["release", str(part), "--out", str(tmp_path / "out"), "--benchmarks", str(benchmarks)]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert "overlap" in str(refused.exception)
+    made = CliRunner().invoke(app, [*arguments, "--limit", "overlap=1", "--json"], catch_exceptions=False)
+    assert json.loads(made.stdout)["left_out"] == {"check: overlap": 2}
+    assert "compared with vqa\\_rad (2 questions)" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--benchmark", "vqa_rad"], "NAME=DIR"),
+        (["--benchmark", "vqarad=."], "did you mean 'vqa_rad'"),
+        (["--benchmark", "vqa_rad=nowhere"], "no folder"),
+        (["--benchmark", "vqa_rad=."], "vqa_rad is not in"),
+        (["--benchmarks", "nowhere"], "no such folder"),
+        (["--benchmarks", "."], "no folder in it is called as a benchmark"),
+    ],
+)
+def test_a_benchmark_that_is_not_there_is_said_before_anything_is_looked_at(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = write_part(tmp_path / "cot", [a_row("1")])
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, ["check", str(part), *options])
+    assert isinstance(ended.exception, InputError)
+    assert said in str(ended.exception)
+    assert not (part / "check.html").exists()

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.errors import InputError
@@ -120,7 +122,9 @@ def test_answers_given_away(question: str, answer: str, given: bool) -> None:
 def test_an_answer_in_the_history_is_a_warning_and_options_are_none() -> None:
     row = a_text_row("1")
     told = replace(row, turns=(Turn("user", f"History: the halo sign was seen.\n{row.turns[1].text}"), row.turns[2]))
-    assert [(f.check, f.severity) for f in look_at(told)] == [("given_away", "warning")]
+    seen = replace(told, part="cot", reasoning="### Step 1: It shines.\n### The final answer is: Halo sign")
+    assert [(f.check, f.severity) for f in look_at(seen)] == [("given_away", "warning")]
+    assert list(look_at(told)) == []  # a question on a text is answered from it
 
 
 @pytest.mark.parametrize(
@@ -250,3 +254,15 @@ def test_directories_that_hold_nothing_are_named(tmp_path: Path) -> None:
         sources_of([])
     with pytest.raises(InputError, match="--images"):
         sources_of([write_part(tmp_path, [])], tmp_path / "nowhere")
+
+
+@given(
+    st.lists(
+        st.sampled_from("left right both and or lung masses two 8 mm 3,2 x 2 cm . , but no in of - \N{SUPERSCRIPT TWO}".split()), max_size=9
+    ),
+    st.lists(st.sampled_from("left right both and or lung mass three 9 mm 3 by 2 cm . ; than 1 to".split()), max_size=9),
+)
+def test_no_words_break_the_look_for_contradictions(findings: list[str], reasoning: list[str]) -> None:
+    row = a_row(findings=(" ".join(findings),), reasoning=" ".join(reasoning))
+    assert all(finding.row == row.id for finding in look_at(row))
+    assert not [f for f in look_at(replace(row, findings=(row.reasoning,))) if f.check == "contradiction"]  # nothing contradicts itself

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from chiron.cases.body_systems import BODY_SYSTEMS
+from chiron.cases.modalities import MODALITIES
 from chiron.errors import DiskError, InputError
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
@@ -266,6 +268,20 @@ def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="changed while"):
         release([part], tmp_path / "out", watch=change)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
+    placed = {"modalities": (MODALITIES[0].name,), "body_system": BODY_SYSTEMS[3].name}
+    part = write_part(tmp_path / "text", [a_text_row(str(n), **(placed if n else {"body_system": None})) for n in range(8)])
+    made = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0)))
+    card = (made.path / "README.md").read_text()
+    heads = [line for line in card.splitlines() if all(f" {cell(system.name)} " in line for system in BODY_SYSTEMS)]
+    assert len(heads) == 1
+    assert all(f"\n| {cell(modality.name)} |" in card for modality in MODALITIES)
+    assert "![The map](map.png)" in card
+    with Image.open(made.path / "map.png") as figure:
+        assert figure.width > 1000
+    assert made.cells[MODALITIES[0].name, BODY_SYSTEMS[3].name] == 7
 
 
 def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:

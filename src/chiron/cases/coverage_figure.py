@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _FORMATS = ("svg", "png", "pdf")
 
 
-def draw_coverage(coverage: Coverage, path: Path) -> None:
+def draw_coverage(coverage: Coverage, path: Path, *, noun: str = "cases") -> None:
     """Write the map as a figure; shades are counts on a logarithmic scale, and every count is written in its cell.
+
+    ``noun``: what is counted.
 
     Raises:
         InputError: the file's name says no format that can be drawn, or matplotlib is not installed.
@@ -35,7 +37,7 @@ def draw_coverage(coverage: Coverage, path: Path) -> None:
         try:
             # A fixed salt, because the ids within an SVG are drawn by chance otherwise.
             with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage", "font.size": 9}):
-                figure = _figure(coverage)
+                figure = _figure(coverage, noun)
                 # No day in the file: the same map is the same file.
                 figure.savefig(
                     file, format=form, dpi=150, metadata={"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
@@ -48,7 +50,7 @@ def draw_coverage(coverage: Coverage, path: Path) -> None:
         raise DiskError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _figure(coverage: Coverage) -> "Figure":
+def _figure(coverage: Coverage, noun: str) -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -68,5 +70,5 @@ def _figure(coverage: Coverage) -> "Figure":
         if count:
             axes.text(column, row, f"{count:,}", ha="center", va="center", color="white" if count > 1 and count > dark else "black")
     placed = coverage.cases - coverage.unplaced
-    axes.set_title(f"{placed:,} of {coverage.cases:,} cases placed by modality and body system", loc="left")
+    axes.set_title(f"{placed:,} of {coverage.cases:,} {noun} placed by modality and body system", loc="left")
     return figure

@@ -4,8 +4,10 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -17,6 +19,8 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 1024 * 1024
 """Larger files are refused unread."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+Seen = TypeVar("Seen")
 
 
 class ImageProblem(ValueError):
@@ -53,10 +57,20 @@ class ImageFolder:
         Raises:
             ImageProblem: outside the folder, missing, empty, truncated, too large, or not an image.
         """
+        return self.look_at(name, lambda _: None)[0]
+
+    def look_at(self, name: str, look: Callable[[Image.Image], Seen]) -> tuple[ImageFile, Seen]:
+        """The same, and what ``look`` makes of the decoded image, so that nobody decodes it twice.
+
+        What ``look`` raises is the image's fault, unless it is an :class:`~chiron.errors.InputError`.
+
+        Raises:
+            ImageProblem: as :meth:`check`.
+        """
         path = self._inside(name)
         data = _read(path, name)
-        width, height, _ = _decode(path, name)
-        return ImageFile(name, path, hashlib.sha256(data).hexdigest(), width, height)
+        width, height, seen = _decode(io.BytesIO(data), name, look)
+        return ImageFile(name, path, hashlib.sha256(data).hexdigest(), width, height), seen
 
     def _inside(self, name: str) -> Path:
         if "\x00" in name:
@@ -79,7 +93,7 @@ def check_bytes(data: bytes, name: str) -> str:
     if not data:
         raise ImageProblem(f"image '{name}' is empty (0 bytes)")
     _fits(len(data), name)
-    return _decode(io.BytesIO(data), name)[2]
+    return _decode(io.BytesIO(data), name, lambda image: str(image.format))[2]
 
 
 def default_image_root(cases: Path) -> Path:
@@ -120,7 +134,7 @@ def _fits(size: int, name: str) -> None:
         raise ImageProblem(f"image '{name}' has {size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
 
 
-def _decode(file: Path | io.BytesIO, name: str) -> tuple[int, int, str]:
+def _decode(file: io.BytesIO, name: str, look: Callable[[Image.Image], Seen]) -> tuple[int, int, Seen]:
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images and odd metadata; the first is checked below, the second harms nothing.
@@ -129,12 +143,12 @@ def _decode(file: Path | io.BytesIO, name: str) -> tuple[int, int, str]:
                 width, height = image.size
                 if width * height <= MAX_PIXELS:
                     image.load()
-                    return width, height, str(image.format)
+                    return width, height, look(image)
     except Image.DecompressionBombError:
         raise ImageProblem(f"image '{name}' has more than {MAX_PIXELS // 10**6} megapixels: shrink it") from None
     except UnidentifiedImageError:
         raise ImageProblem(f"image '{name}' is not an image of a known kind ({', '.join(FORMATS)})") from None
-    except ImageProblem:
+    except (ImageProblem, InputError):
         raise
     except Exception as error:
         # Readers of image formats fail in every way there is, on files made to that end and on others.

@@ -124,4 +124,7 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
             console.print(f"spent ${session.spent_usd:.4f}")
         for name, file in ((noun, summary.file), ("dropped", session.directory / DROPPED)):
             console.print(f"{name:10}{escape(printable(file))}", soft_wrap=True)
+        if summary.part == "questions" and summary.kept:
+            images = printable(str(run.about["images"]))
+            console.print(f"search them with 'chiron search {summary.file} --images {images} ...'", markup=False, soft_wrap=True)
     sys.exit(closing_code(summary))

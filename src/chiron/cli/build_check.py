@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from chiron.cli.benchmark_options import BenchmarkOption, BenchmarksOption, benchmark_items
 from chiron.cli.consoles import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -28,6 +29,8 @@ def command(
     limit: LimitOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the page goes (default: the first DIR).")] = None,
     distance: DistanceOption = 6,
+    benchmark: BenchmarkOption = None,
+    benchmarks: BenchmarksOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
 ) -> None:
     """Look the rows over; write check.html, check.json and findings.jsonl. Exit code 2 if a limit is passed."""
@@ -40,7 +43,10 @@ def command(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
-    with check_rows(sources_of(parts, images), limits=limits_of(limit or ()), distance=distance) as (survey, report):
+    with (
+        benchmark_items(benchmark, benchmarks) as foreign,
+        check_rows(sources_of(parts, images), limits=limits_of(limit or ()), foreign=foreign, distance=distance) as (survey, report),
+    ):
         page = write_results(folder, survey, report)
     if as_json:
         print(json.dumps(report.to_record(), ensure_ascii=False))
@@ -48,6 +54,6 @@ def command(
         for name, tally in report.tallies.items():
             over = "  over its limit" if name in report.passed else ""
             print(f"{name:18} {len(tally.rows):>8,} rows {report.share(name):>8.2%}  {len(tally.errors):>7,} errors{over}")
-    messages().print(f"{report.rows:,} rows; page  {printable(page)}", markup=False)
+    messages().print(f"{report.rows:,} rows, {report.compared_with}; page  {printable(page)}", markup=False)
     if report.passed:
-        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise a limit with --limit CHECK=SHARE")
+        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise the limit: {report.higher_limits}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from chiron.cli.benchmark_options import BenchmarkOption, BenchmarksOption, benchmark_items
 from chiron.cli.build_check import DistanceOption, ImagesOption, LimitOption, PartsArgument
 from chiron.cli.consoles import messages
 from chiron.terminal import printable
@@ -23,6 +24,8 @@ def command(
     licence: Annotated[str | None, typer.Option("--licence", help="Of the whole, for the card (default: what the sources say).")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits.")] = 0,
     distance: DistanceOption = 6,
+    benchmark: BenchmarkOption = None,
+    benchmarks: BenchmarksOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier release of that name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
 ) -> None:
@@ -41,7 +44,15 @@ def command(
         replace=replace,
     )
     console = messages()
-    made = release(parts, out, images=images, wishes=wishes, watch=lambda begun: console.print(begun) if begun != "done" else None)
+    with benchmark_items(benchmark, benchmarks) as foreign:
+        made = release(
+            parts,
+            out,
+            images=images,
+            wishes=wishes,
+            foreign=foreign,
+            watch=lambda begun: console.print(begun) if begun != "done" else None,
+        )
     rows = {f"{part}/{split}": number for (part, split), number in made.rows.items()}
     if as_json:
         print(json.dumps({"out": str(made.path), "rows": rows, "images": made.images, "left_out": dict(made.left_out)}))

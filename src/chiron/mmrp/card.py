@@ -21,6 +21,7 @@ from chiron.mmrp.splits import SPLITS
 if TYPE_CHECKING:
     from chiron.mmrp.release import Released
 
+MAP_FIGURE = "map.png"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 
 
@@ -54,6 +55,7 @@ def write_card(
         map_rows=rows,
         map_columns=columns,
         counts=counts,
+        map_figure=MAP_FIGURE,
         report=report,
         checks=CHECKS,
         version=__version__,

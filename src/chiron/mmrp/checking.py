@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ class CheckReport:
         """Rows with an error by their positions, with the first check that found one."""
         self.close_pairs: list[tuple[int, int]] = []
         """Positions of rows that are nearly the same."""
+        self.compared: Counter[str] = Counter()
+        """Questions of benchmarks that the rows were compared with, by benchmark."""
         self._file = tempfile.TemporaryFile("w+", dir=spool, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
 
     def add(self, position: int, finding: Finding) -> None:
@@ -86,10 +89,23 @@ class CheckReport:
         """Checks whose limit is passed."""
         return [name for name in CHECKS if self.share(name) > self.limits[name]]
 
+    @property
+    def compared_with(self) -> str:
+        """The benchmarks that the rows were compared with, in words: nothing found there means little where it is none."""
+        if not self.compared:
+            return "compared with no benchmark"
+        return "compared with " + ", ".join(f"{name} ({number:,} questions)" for name, number in sorted(self.compared.items()))
+
+    @property
+    def higher_limits(self) -> str:
+        """The options that would let these rows pass, as they are typed."""
+        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
+
     def to_record(self) -> dict[str, Any]:
         """As ``check.json``."""
         return {
             "rows": self.rows,
+            "compared_with": dict(sorted(self.compared.items())),
             "rows_with_errors": len(self.faulty),
             "limits_passed": self.passed,
             "checks": {
@@ -158,13 +174,18 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
+    def counted() -> Iterator[Foreign]:
+        for item in foreign:
+            report.compared[item.benchmark] += 1
+            yield item
+
     with closing(report), Survey(sources, watch=watch, distance=distance, spool=spool) as survey:
         for position, finding in chain(_unreadable(survey), duplicates.repeated(survey)):
             report.add(position, finding)
         for later, earlier, finding in duplicates.nearly_repeated(survey):
             report.close_pairs.append((earlier, later))
             report.add(later, finding)
-        for position, finding in chain(duplicates.shared(survey), overlap(survey, foreign)):
+        for position, finding in chain(duplicates.shared(survey), overlap(survey, counted())):
             report.add(position, finding)
         yield survey, report
 

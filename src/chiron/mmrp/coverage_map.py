@@ -3,9 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from chiron.cases.body_systems import BODY_SYSTEMS
+from chiron.cases.coverage import Coverage
+from chiron.cases.modalities import MODALITIES
 from chiron.mmrp.survey import Entry
 
 UNKNOWN = "unknown"
+MODALITY_NAMES = tuple(modality.name for modality in MODALITIES)
+BODY_SYSTEM_NAMES = tuple(system.name for system in BODY_SYSTEMS)
 Cell = tuple[str, str]
 """Modality and body system."""
 
@@ -19,6 +24,18 @@ def cells(entry: Entry) -> tuple[Cell, ...]:
 def count_cells(entries: Iterable[Entry]) -> Counter[Cell]:
     """Rows in each cell. A row of two modalities stands in two."""
     return Counter(cell for entry in entries for cell in cells(entry))
+
+
+def coverage_of_rows(entries: Iterable[Entry]) -> Coverage:
+    """The same for :func:`chiron.cases.coverage_figure.draw_coverage`, which shows the taxonomy's cells and counts what has none."""
+    rows, unplaced = 0, 0
+    found: Counter[Cell] = Counter()
+    for entry in entries:
+        placed = [(m, s) for m, s in cells(entry) if m in MODALITY_NAMES and s in BODY_SYSTEM_NAMES]
+        found.update(placed)
+        rows += 1
+        unplaced += not placed
+    return Coverage(cases=rows, unplaced=unplaced, cells=dict(found))
 
 
 def axes(counts: Counter[Cell], modalities: Sequence[str] = (), systems: Sequence[str] = ()) -> tuple[list[str], list[str]]:

@@ -100,7 +100,9 @@ class Inquirer:
             CallFailed: an answer is missing.
             Halted: nothing more is asked.
         """
-        if not case.findings and not case.answer and not case.title and self.folder is None:
+        # A title alone may be no more than what a scanner calls the study.
+        told = case.findings or case.answer or (case.title and case.history)
+        if not told and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
             return Made(dropped=(self._drop(case, "no text", problem),))
         try:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from chiron import __version__
+from chiron.cases.coverage_figure import draw_coverage
+from chiron.cases.importing.extras import need
 from chiron.cases.likeness.prints import DISTANCE, ImagePrint
 from chiron.errors import InputError
 from chiron.files import write_atomically
-from chiron.mmrp.card import write_card
+from chiron.mmrp.card import MAP_FIGURE, write_card
 from chiron.mmrp.checking import CheckReport, check_rows, limits_of
 from chiron.mmrp.checks.overlap import Foreign
-from chiron.mmrp.coverage_map import Cell, count_cells
+from chiron.mmrp.coverage_map import BODY_SYSTEM_NAMES, MODALITY_NAMES, Cell, count_cells, coverage_of_rows
 from chiron.mmrp.difficulty import curriculum_key
 from chiron.mmrp.exports.released import IMAGES, ReleasedImage, ReleasedRow
 from chiron.mmrp.exports.writing import Exports
@@ -52,9 +54,9 @@ class Wishes:
     """Bits in which perceptual hashes of nearly the same image may differ."""
     replace: bool = False
     """Whether an earlier release may be replaced."""
-    modalities: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = MODALITY_NAMES
     """Rows of the card's map, even if empty."""
-    body_systems: tuple[str, ...] = ()
+    body_systems: tuple[str, ...] = BODY_SYSTEM_NAMES
     """Its columns, likewise."""
 
 
@@ -106,6 +108,7 @@ def release(
     """
     wishes = wishes or Wishes()
     features()  # says at once if "datasets" is missing
+    need("matplotlib", "the card's map")  # likewise
     sources = sources_of(directories, images)
     with ExitStack() as stack:
         folder = stack.enter_context(new_folder(out, mark=PROVENANCE, replace=wishes.replace))
@@ -124,20 +127,23 @@ def release(
         chosen = _balanced(survey, division, wishes, left_out)
         watch("writing")
         tally = _write_rows(survey, division, chosen, folder)
+        kept = [position for positions in chosen.values() for position in positions]
+        entries = [survey.entries[position] for position in kept]
         released = Released(
             path=out,
             rows=tally.rows,
             images=tally.images,
             left_out=Counter(left_out.values()),
-            groups=len({division.group[position] for positions in chosen.values() for position in positions}),
+            groups=len({division.group[position] for position in kept}),
             largest_group=division.largest,
-            cells=count_cells(survey.entries[position] for positions in chosen.values() for position in positions),
+            cells=count_cells(entries),
             licences=tally.licences,
             models=tally.models,
         )
         _write_left_out(folder / LEFT_OUT, survey, left_out, division)
         write_atomically(folder / CHECK, [json.dumps(_counts(report), indent=2) + "\n"])
         write_atomically(folder / PROVENANCE, [json.dumps(_provenance(survey, wishes), indent=2, ensure_ascii=False) + "\n"])
+        draw_coverage(coverage_of_rows(entries), folder / MAP_FIGURE, noun="rows")
         write_card(folder, released, report, licence=wishes.licence, modalities=wishes.modalities, body_systems=wishes.body_systems)
     watch("done")
     return released
@@ -158,7 +164,7 @@ def _need_passed(report: CheckReport) -> None:
             f" limit {report.limits[name]:.2%})"
             for name in report.passed
         )
-        raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise a limit with --limit NAME=SHARE")
+        raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise the limit: {report.higher_limits}")
 
 
 def _balanced(survey: Survey, division: Division, wishes: Wishes, left_out: dict[int, str]) -> dict[tuple[Part, SplitName], list[int]]:

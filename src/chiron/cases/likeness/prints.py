@@ -5,7 +5,6 @@ cases one pair in a hundred lay within four bits of 64, while no two such looks 
 than .998. A copy that is cropped, even by two pixels in a hundred, or mirrored, is not found.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from chiron.cases.images import FORMATS, ImageFolder, ImageProblem
+from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.cases.likeness.groups import Groups
 from chiron.cases.likeness.hamming import Hashes, Pairs, near_pairs
 from chiron.errors import InputError
@@ -59,21 +58,17 @@ def print_image(folder: ImageFolder, name: str) -> ImagePrint:
         ImageProblem: it cannot be used; says why.
         InputError: ImageHash is not installed.
     """
-    image = folder.check(name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, which plays no part here
-            with Image.open(image.path, formats=FORMATS) as opened:
-                kind = opened.format or ""
-                opened.draft("L", (2 * _SIDE, 2 * _SIDE))  # lets a large JPEG be decoded at a fraction of its size
-                grey = _grey(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # It was whole a moment ago, so it changed, or its metadata lie.
-        raise ImageProblem(f"image '{name}' cannot be decoded: {error}") from error
+    image, (phash, look, kind) = folder.look_at(name, _seen)
+    return ImagePrint(image.sha256, phash, look, image.width, image.height, kind)
+
+
+def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
+    """Hash, look and format of a decoded image."""
+    kind = image.format or ""
+    grey = _grey(ImageOps.exif_transpose(image))
     if float(np.asarray(grey).std()) < _FLAT:
-        return ImagePrint(image.sha256, None, b"", image.width, image.height, kind)
-    look = grey.resize((_LOOK, _LOOK), Image.Resampling.LANCZOS).tobytes()
-    return ImagePrint(image.sha256, _phash(grey), look, image.width, image.height, kind)
+        return None, b"", kind
+    return _phash(grey), grey.resize((_LOOK, _LOOK), Image.Resampling.LANCZOS).tobytes(), kind
 
 
 def print_images(folder: ImageFolder, names: Sequence[str], *, threads: int = 2) -> Iterator[ImagePrint | str]:

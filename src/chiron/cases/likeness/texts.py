@@ -8,6 +8,7 @@ import tempfile
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,17 +152,20 @@ def _digest(plain: str) -> bytes:
 
 def _shingles(words: list[str]) -> NDArray[np.uint32]:
     """32-bit hashes of a text's shingles, sorted, each once; a text shorter than a shingle is one."""
-    return np.unique(np.fromiter(map(_crc, _runs(words)), np.uint32))
+    hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
+    count = max(1, len(words) - SHINGLE + 1)
+    mixed = np.full(count, min(len(words), SHINGLE), np.uint64)
+    for at in range(min(len(words), SHINGLE)):
+        # As in ``_mixed``; the order of words counts.
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[at : at + count]
+        mixed ^= mixed >> np.uint64(29)
+    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
 
 
-def _runs(words: list[str]) -> Iterable[str]:
-    if len(words) <= SHINGLE:
-        return [" ".join(words)]
-    return (" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
-
-
-def _crc(run: str) -> int:
-    return zlib.crc32(run.encode("utf-8", "surrogatepass"))
+@lru_cache(maxsize=1 << 16)
+def _word_hash(word: str) -> int:
+    data = word.encode("utf-8", "surrogatepass")
+    return zlib.crc32(data) << 32 | zlib.adler32(data)
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

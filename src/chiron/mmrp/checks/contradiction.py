@@ -6,7 +6,8 @@ and neither says both. What is denied, normal, compared ("larger than 3 cm") or 
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -64,96 +65,132 @@ _NUMBERS: Final = {
 }
 _MILLIMETRES: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
 
-_CLAUSE = re.compile(
-    r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b", re.IGNORECASE
+_CLAUSE = re.compile(r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b")
+_DENIED: Final = frozenset(
+    """
+    no not without absent absence negative denies denied exclude excludes excluded normal unremarkable intact preserved clear contralateral
+    opposite previous previously prior formerly if would could typical typically usual usually
+    """.split()
 )
-_DENIED = re.compile(
-    r"\b(?:no|not|without|absent|absence|negative|denies|denied|excludes?|excluded|normal|unremarkable|intact|preserved|clear|"
-    r"rather than|instead of|contralateral|opposite|previous(?:ly)?|prior|formerly|history of|status post|if|"
-    r"would|could|typical(?:ly)?|usual(?:ly)?)\b",
-    re.IGNORECASE,
-)
+_DENIED_BY_TWO = re.compile(r"\b(?:rather than|instead of|history of|status post)\b")
 _WORD = re.compile(r"[^\W\d_]+|\d+", re.UNICODE)
 _NUMBER = r"\d+(?:[.,]\d+)?"
 _UNIT = r"(?:mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b"
 _SIZE = re.compile(
-    rf"(?P<numbers>{_NUMBER}(?:\s*(?:mm|cm)?\s*(?:x|\N{{MULTIPLICATION SIGN}}|by)\s*{_NUMBER}){{0,2}})\s*-?\s*(?P<unit>{_UNIT})",
-    re.IGNORECASE,
+    rf"(?P<numbers>{_NUMBER}(?:\s*(?:mm|cm)?\s*(?:x|\N{{MULTIPLICATION SIGN}}|by)\s*{_NUMBER}){{0,2}})\s*-?\s*(?P<unit>{_UNIT})"
 )
 _COMPARED = re.compile(
-    r"(?:\b(?:than|over|under|above|below|least|most|exceed\w*|threshold|cut-?off|up\s+to|within|from|every|per)|[<>\u2264\u2265~])[^\d]{0,12}$",
-    re.IGNORECASE,
+    r"(?:\b(?:than|over|under|above|below|least|most|exceed\w*|threshold|cut-?off|up\s+to|within|from|every|per)|[<>\u2264\u2265~])[^\d]{0,12}$"
 )
 _RANGE = re.compile(rf"{_NUMBER}\s*(?:-|\u2013|to)\s*$")
+_DIGITS: Final = frozenset("23456789")
+_TELLS_SIDE: Final = frozenset({"left", "right"})
+_TELLS_SIZE: Final = frozenset({*_MILLIMETRES, *(f"{unit}s" for unit in _MILLIMETRES)})
+_TELLS_NUMBER: Final = frozenset(_NUMBERS) | _DIGITS
+
+
+@dataclass(frozen=True, slots=True)
+class _Clause:
+    """A part of a sentence that says something of what is there."""
+
+    text: str
+    """In small letters."""
+    words: tuple[str, ...]
+    """In one form each."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
     """Contradictions between a row's reasoning and its case's findings."""
     if not row.findings or not row.reasoning:
         return
-    found, reasoned = "\n".join(row.findings), row.reasoning
-    for noun, (theirs, ours) in _both(_sides(found), _sides(reasoned)):
+    found, reasoned = "\n".join(row.findings).lower(), row.reasoning.lower()
+    # Most rows have nothing of the kind on one of the sides, and their words say so sooner than their clauses.
+    common = _tells(found) & _tells(reasoned)
+    if not common:
+        return
+    theirs, ours = _clauses(found), _clauses(reasoned)
+    for kind, compare in (("side", _compare_sides), ("size", _compare_sizes), ("number", _compare_numbers)):
+        if kind in common:
+            for told in compare(theirs, ours):
+                yield Finding("contradiction", row.id, f"{kind}: {told}")
+
+
+def _compare_sides(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
+    for noun, (theirs, ours) in _both(_sides(findings), _sides(reasoning)):
         if len(theirs) == len(ours) == 1 and theirs != ours:
-            yield Finding("contradiction", row.id, f"side: the findings have the {_one(theirs)} {noun}, the reasoning the {_one(ours)}")
-    for noun, (seen, said) in _both(_sizes(found), _sizes(reasoned)):
+            yield f"the findings have the {_one(theirs)} {noun}, the reasoning the {_one(ours)}"
+
+
+def _compare_sizes(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
+    for noun, (seen, said) in _both(_sizes(findings), _sizes(reasoning)):
         if not any(_near(a, b) for a in seen for b in said):
-            yield Finding(
-                "contradiction", row.id, f"size: the findings measure the {noun} at {_listed(seen)} mm, the reasoning {_listed(said)}"
-            )
-    for noun, (counted, told) in _both(_counts(found), _counts(reasoned)):
+            yield f"the findings measure the {noun} at {_listed(seen)} mm, the reasoning {_listed(said)}"
+
+
+def _compare_numbers(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
+    for noun, (counted, told) in _both(_counts(findings), _counts(reasoning)):
         if len(counted) == len(told) == 1 and counted != told:
-            yield Finding("contradiction", row.id, f"number: {_one(counted)} {noun} in the findings, {_one(told)} in the reasoning")
+            yield f"{_one(counted)} {noun} in the findings, {_one(told)} in the reasoning"
+
+
+def _tells(text: str) -> frozenset[str]:
+    """Of what a text may say something: side, size, number."""
+    words = set(_WORD.findall(text))
+    kinds = {"side": _TELLS_SIDE | {"both", "bilateral"}, "size": _TELLS_SIZE, "number": _TELLS_NUMBER}
+    return frozenset(kind for kind, tell in kinds.items() if not tell.isdisjoint(words))
 
 
 def _both(a: dict[str, set[_Said]], b: dict[str, set[_Said]]) -> Iterator[tuple[str, tuple[set[_Said], set[_Said]]]]:
     return ((noun, (a[noun], b[noun])) for noun in sorted(a.keys() & b.keys()))
 
 
-def _sides(text: str) -> dict[str, set[str]]:
+def _sides(clauses: Sequence[_Clause]) -> dict[str, set[str]]:
     """Noun to the sides it is said to be on: a side, at most two words, and the noun ("left upper lobe", "right-sided pleura")."""
     sides: dict[str, set[str]] = defaultdict(set)
-    for clause in _clauses(text):
-        words = _words(clause)
+    for clause in clauses:
+        words = clause.words
         for at, word in enumerate(words):
             if word in {"bilateral", "both"}:
                 for noun in words[at + 1 : at + 4]:
                     if noun in _PAIRED:
-                        sides[noun] |= {"left", "right"}
-            if word not in {"left", "right"}:
+                        sides[noun] |= _TELLS_SIDE
+            if word not in _TELLS_SIDE:
                 continue
             rest = [w for w in words[at + 1 : at + 5] if w != "sided"]
-            if rest[:2] and rest[0] in {"and", "or"} and rest[1] in {"left", "right"}:
-                rest = words[at + 3 : at + 6]
-            reached = next((w for w in rest[:3] if w in _PAIRED or w in {"left", "right"}), None)
+            if len(rest) > 1 and rest[0] in {"and", "or"} and rest[1] in _TELLS_SIDE:
+                rest = list(words[at + 3 : at + 6])
+            reached = next((w for w in rest[:3] if w in _PAIRED or w in _TELLS_SIDE), None)
             if reached in _PAIRED:
                 sides[str(reached)].add(word)
     return sides
 
 
-def _sizes(text: str) -> dict[str, set[float]]:
+def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
     """Noun to its sizes in millimetres: the nearest lesion before or after a measure in the same clause."""
     sizes: dict[str, set[float]] = defaultdict(set)
-    for clause in _clauses(text):
-        nouns = [(m.start(), _one_form(m.group())) for m in _WORD.finditer(clause) if _one_form(m.group()) in _LESIONS]
-        if not nouns:
+    for clause in clauses:
+        if _LESIONS.isdisjoint(clause.words):
             continue
-        for size in _SIZE.finditer(clause):
-            before = clause[: size.start()]
+        nouns = [(m.start(), _one_form(m.group())) for m in _WORD.finditer(clause.text) if _one_form(m.group()) in _LESIONS]
+        for size in _SIZE.finditer(clause.text):
+            before = clause.text[: size.start()]
             if _COMPARED.search(before) or _RANGE.search(before):
                 continue
             noun = min((abs(start - size.start()), noun) for start, noun in nouns)[1]
-            scale = _MILLIMETRES[size["unit"].lower().removesuffix("s")]
+            scale = _MILLIMETRES[size["unit"].removesuffix("s")]
             sizes[noun] |= {round(float(n.replace(",", ".")) * scale, 2) for n in re.findall(_NUMBER, size["numbers"])}
     return sizes
 
 
-def _counts(text: str) -> dict[str, set[int]]:
+def _counts(clauses: Sequence[_Clause]) -> dict[str, set[int]]:
     """Noun to how many there are: a number in words or one digit, at most two words, and the noun ("two small nodules")."""
     counts: dict[str, set[int]] = defaultdict(set)
-    for clause in _clauses(text):
-        words = _words(_SIZE.sub(" ", clause))
+    for clause in clauses:
+        if _LESIONS.isdisjoint(clause.words) or _TELLS_NUMBER.isdisjoint(clause.words):
+            continue
+        words = _words(_SIZE.sub(" ", clause.text))
         for at, word in enumerate(words):
-            number = _NUMBERS.get(word) or (int(word) if re.fullmatch("[2-9]", word) else None)
+            number = _NUMBERS.get(word) or (int(word) if word in _DIGITS else None)
             if number is None or (at + 1 < len(words) and words[at + 1] in {"of", "or", "to"}) or (at and words[at - 1] in {"or", "to"}):
                 continue
             for noun in words[at + 1 : at + 4]:
@@ -165,10 +202,14 @@ def _counts(text: str) -> dict[str, set[int]]:
     return counts
 
 
-def _clauses(text: str) -> Iterator[str]:
-    for clause in _CLAUSE.split(text):
-        if clause and clause.strip() and not _DENIED.search(clause):
-            yield clause
+def _clauses(text: str) -> list[_Clause]:
+    """What a text, in small letters, says is there; what it denies, or says of other times and cases, is left away."""
+    clauses = []
+    for part in _CLAUSE.split(text):
+        words = _WORD.findall(part)
+        if words and _DENIED.isdisjoint(words) and not _DENIED_BY_TWO.search(part):
+            clauses.append(_Clause(part, tuple(map(_one_form, words))))
+    return clauses
 
 
 def _words(clause: str) -> list[str]:

@@ -15,7 +15,8 @@ _CHOICE = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 def look(row: MmrpRow) -> Iterator[Finding]:
     """The answer named in the question (an error), or elsewhere in what is put to the model (a warning).
 
-    The options of a multiple-choice question are no giveaway, nor is a question that offers the answer as one of two ("left or right").
+    A question on a text is answered from that text, so only the question itself counts there. The options of a multiple-choice
+    question are no giveaway, nor is a question that offers the answer as one of two ("left or right").
     Yes, no and single letters are in every text and are not looked for.
     """
     if not row.answer.strip() or row.part == "alignment" or not row.question.strip():
@@ -24,6 +25,8 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         if not _offers(row.question, row.answer):
             yield Finding("given_away", row.id, f"the question names the answer '{row.answer}'")
         return
+    if row.part == "text":
+        return  # the case's text is what it is about, and there is nothing else to look at
     shown = " ".join(turn.text for turn in row.turns if turn.role == "user").replace(IMAGE_MARK, " ")
     for taken in (row.question, *sorted(row.options, key=len, reverse=True)):
         shown = shown.replace(taken, " ")
