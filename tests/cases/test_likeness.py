@@ -1,5 +1,6 @@
 """Likeness without comparing all pairs finds what comparing all pairs would find."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -169,4 +170,31 @@ def test_only_those_asked_for_are_compared() -> None:
         index.add(f"{text} {end}")
     assert [(a, b) for a, b, _ in index.near([0, 2])] == [(0, 2)]
     assert len(list(index.near())) == 3
+    index.close()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 8, 40]))
+def test_links_make_the_families_that_comparing_all_pairs_makes(seed: int, size: int) -> None:
+    random = np.random.default_rng(seed)
+    index = TextIndex()
+    for family in range(4):
+        words = [f"{word}{family}" for word in random.choice(WORDS, 60)]
+        for number in range(size):
+            other = list(words)
+            for at in random.choice(60, random.integers(1, 4), replace=False):
+                other[at] = f"altered{number}"
+            index.add(" ".join(other))
+    everything = range(len(index))
+    wanted, got = Groups(len(index)), Groups(len(index))
+    for a, b in combinations(everything, 2):
+        if index.likeness(a, b) >= 0.8:
+            wanted.unite(a, b)
+    links = list(index.links())
+    for a, b, like in links:
+        assert a < b
+        assert like == pytest.approx(index.likeness(a, b))
+        got.unite(a, b)
+    assert got.labels().tolist() == wanted.labels().tolist()
+    assert len(links) == len(index) - len(set(got.labels().tolist()))  # none to spare
+    assert list(index.links([0])) == []
     index.close()

@@ -180,7 +180,15 @@ def test_words_alone_that_are_nearly_the_same(tmp_path: Path) -> None:
     near = replace(row, id="text:near", turns=(*row.turns[:2], Turn("assistant", row.turns[2].text + " so")))
     report = checked(write_part(tmp_path, [row, near, a_text_row("2")]))
     assert found(report, "near_duplicates") == [1]
-    assert report.close_pairs == [(0, 1)]
+
+
+def test_of_a_family_all_but_the_first_are_near_duplicates(tmp_path: Path) -> None:
+    row = a_text_row("1")
+    family = [
+        replace(row, id=f"text:{n}", turns=(*row.turns[:2], Turn("assistant", f"{row.turns[2].text} so {n} or {n}"))) for n in range(30)
+    ]
+    report = checked(write_part(tmp_path, [a_text_row("2"), *family]))
+    assert found(report, "near_duplicates") == list(range(2, 31))
 
 
 def test_images_that_nobody_can_open(tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
 """What hangs together is never divided, and stays where it is."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chiron.cases.likeness.texts import JACCARD
 from chiron.errors import InputError
 from chiron.mmrp.coverage_map import cells
 from chiron.mmrp.difficulty import curriculum_key
 from chiron.mmrp.row import MmrpRow
 from chiron.mmrp.sampling import capped, weights
-from chiron.mmrp.splits import SPLITS, divide, read_ratios
+from chiron.mmrp.splits import SPLITS, Division, divide, read_ratios
 from chiron.mmrp.survey import Survey, sources_of
+from chiron.models.local.dialogue import Turn
 from tests.mmrp.making import a_row, a_text_row, draw_image, write_part
 
 
@@ -84,15 +88,67 @@ def test_shares_are_met_about_and_the_seed_matters(tmp_path: Path) -> None:
     assert set(alone.values()) == {"train"}
 
 
+def variants(family: int, count: int, random: np.random.Generator) -> list[MmrpRow]:
+    """Rows of as many patients that differ in a word or two of eighty, or in more than makes them near."""
+    words = [f"f{family}w{n}" for n in range(80)]
+    made = []
+    for number in range(count):
+        said = list(words)
+        for at in random.choice(80, random.choice([1, 2, 3, 6]), replace=False):
+            said[at] = f"other{random.integers(10**9)}"
+        name = f"{family}-{number}"
+        made.append(a_text_row(name, turns=(Turn("user", " ".join(said)), Turn("assistant", "B"))))
+    return made
+
+
+def crossing(survey: Survey, division: Division) -> list[tuple[int, int]]:
+    """By comparing all with all: rows on different sides that say nearly the same."""
+    return [
+        (a, b)
+        for a, b in combinations(division.split, 2)
+        if division.split[a] != division.split[b] and survey.texts.likeness(survey.entries[a].text, survey.entries[b].text) >= JACCARD
+    ]
+
+
+@settings(max_examples=40)
+@given(sizes=st.lists(st.integers(3, 8), min_size=1, max_size=6), seed=st.integers(0, 10**6))
+def test_no_two_rows_that_say_nearly_the_same_are_on_two_sides(
+    sizes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = [row for family, size in enumerate(sizes) for row in variants(family, size, random)]
+    rows += [replace(rows[0], id="text:again", case_id="again", patient="again"), a_text_row("alone")]
+    with survey_of(tmp_path_factory.mktemp("part"), [rows[at] for at in random.permutation(len(rows))]) as survey:
+        everything = range(len(rows))
+        some = [position for position in everything if random.random() < 0.8]  # others have errors, say
+        for positions in (everything, some):
+            division = divide(survey, positions, ratios=(0.4, 0.3, 0.3), seed=seed)
+            assert crossing(survey, division) == []
+            assert set(division.split) | set(division.left_out) == set(positions)
+            for position in division.left_out:
+                # Whoever leaves was near something: the row that is like no other stays.
+                assert survey.entries[position].id != "text:alone"
+
+
+def test_a_family_of_two_hundred_is_on_one_side(tmp_path: Path) -> None:
+    rows = variants(0, 200, np.random.default_rng(1))
+    with survey_of(tmp_path, rows) as survey:
+        division = divide(survey, range(200), ratios=(0.4, 0.3, 0.3))
+        assert crossing(survey, division) == []
+    assert len(division.split) >= 40
+
+
 def test_words_that_two_sides_share_leave_the_smaller_one(tmp_path: Path) -> None:
-    with survey_of(tmp_path, [a_text_row(str(n)) for n in range(60)]) as survey:
+    rows = [a_text_row(str(n)) for n in range(60)]
+    with survey_of(tmp_path / "a", rows) as survey:
         plain = divide(survey, range(60), ratios=(0.5, 0.25, 0.25)).split
-        a = next(n for n in plain if plain[n] == "test")
-        b = next(n for n in plain if plain[n] == "train")
-        division = divide(survey, range(60), ratios=(0.5, 0.25, 0.25), alike=[(min(a, b), max(a, b))])
-    assert list(division.left_out) == [a]
-    assert a not in division.split
-    assert division.split[b] == "train"
+    a = next(n for n in plain if plain[n] == "test")
+    b = next(n for n in plain if plain[n] == "train")
+    rows[a] = replace(rows[a], turns=rows[b].turns)
+    with survey_of(tmp_path / "b", rows) as survey:
+        division = divide(survey, range(60), ratios=(0.5, 0.25, 0.25))
+    assert division.left_out == {a: f"says nearly what {rows[b].id} of train says"}
+    assert division.split == {n: side for n, side in plain.items() if n != a}
 
 
 @pytest.mark.parametrize("text", ["", "0.9,0.1", "0.9,0.2,0.1", "a,b,c", "1.5,-0.5,0", "nan,0,1"])

@@ -46,8 +46,6 @@ class CheckReport:
         self.tallies: dict[str, Tally] = {name: Tally() for name in CHECKS}
         self.faulty: dict[int, str] = {}
         """Rows with an error by their positions, with the first check that found one."""
-        self.close_pairs: list[tuple[int, int]] = []
-        """Positions of rows that are nearly the same."""
         self.compared: Counter[str] = Counter()
         """Questions of benchmarks that the rows were compared with, by benchmark."""
         self._file = tempfile.TemporaryFile("w+", dir=spool, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
@@ -180,12 +178,8 @@ def check_rows(
             yield item
 
     with closing(report), Survey(sources, watch=watch, distance=distance, spool=spool) as survey:
-        for position, finding in chain(_unreadable(survey), duplicates.repeated(survey)):
-            report.add(position, finding)
-        for later, earlier, finding in duplicates.nearly_repeated(survey):
-            report.close_pairs.append((earlier, later))
-            report.add(later, finding)
-        for position, finding in chain(duplicates.shared(survey), overlap(survey, counted())):
+        repeated = chain(duplicates.repeated(survey), duplicates.nearly_repeated(survey))
+        for position, finding in chain(_unreadable(survey), repeated, duplicates.shared(survey), overlap(survey, counted())):
             report.add(position, finding)
         yield survey, report
 

@@ -122,7 +122,7 @@ def release(
         if not usable:
             raise InputError("no row is left to release: 'chiron build check' shows what is wrong with them")
         watch("dividing")
-        division = divide(survey, usable, ratios=wishes.ratios, seed=wishes.seed, alike=report.close_pairs)
+        division = divide(survey, usable, ratios=wishes.ratios, seed=wishes.seed)
         left_out |= dict.fromkeys(division.left_out, "like a row of another split")
         chosen = _balanced(survey, division, wishes, left_out)
         watch("writing")

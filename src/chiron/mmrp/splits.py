@@ -2,12 +2,12 @@
 
 Rows hang together by patient, by case, and by images that are nearly the same. Such a group goes whole to one side, chosen by a hash of
 the seed and the group's smallest patient, so that groups stay where they are when rows are added, unless an added row ties two together.
-Words tie no rows: templates would tie everything to everything. A row of words alone that is nearly one of another side's leaves the
-smaller side instead.
+Words tie no rows: templates would tie everything to everything. Rows of words alone that say nearly the same, be it by way of others,
+are a family; those of them that are not on its largest side leave.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -55,9 +55,8 @@ def divide(
     *,
     ratios: tuple[float, float, float] = RATIOS,
     seed: int = 0,
-    alike: Iterable[tuple[int, int]] = (),
 ) -> Division:
-    """Divide the rows at ``positions``. ``alike``: pairs of positions of rows that say nearly the same.
+    """Divide the rows at ``positions``.
 
     Shares are met on average, over groups: a few large groups, or few of them in all, may miss them widely.
     """
@@ -72,12 +71,7 @@ def divide(
     drawn = {group: _draw(seed, patient) for group, patient in smallest.items()}
     split = {position: _side(drawn[groups(position)][0], ratios) for position in positions}
     names = {position: drawn[groups(position)][1] for position in positions}
-    left_out: dict[int, str] = {}
-    for a, b in alike:
-        if a in split and b in split and split[a] != split[b]:
-            # The one further down the list is of the smaller side: what is measured on loses, what is learned from stays.
-            loser, stays = (a, b) if SPLITS.index(split[a]) > SPLITS.index(split[b]) else (b, a)
-            left_out[loser] = f"says nearly what {survey.entries[stays].id} of {split[stays]} says"
+    left_out = _repeated_elsewhere(survey, split)
     for position in left_out:
         del split[position]
     return Division(split, names, left_out, max(sizes.values(), default=0))
@@ -93,6 +87,27 @@ def _groups(survey: Survey, positions: Sequence[int]) -> Callable[[int], int]:
         for tie in ties:
             groups.unite(first.setdefault(tie, position), position)
     return groups.find
+
+
+def _repeated_elsewhere(survey: Survey, split: Mapping[int, SplitName]) -> dict[int, str]:
+    """Rows whose family is on a larger side too, with why they leave: what is measured on loses, what is learned from stays.
+
+    Families are of texts, not of rows: rows that are not divided, and several that say the same, tie them together like any other.
+    """
+    families = Groups(len(survey.texts))
+    for a, b, _ in survey.text_links:
+        families.unite(a, b)
+    worded = {position: families.find(survey.entries[position].text) for position in split if not survey.entries[position].images}
+    stays: dict[int, int] = {}
+    for position, family in worded.items():
+        known = stays.setdefault(family, position)
+        if SPLITS.index(split[position]) < SPLITS.index(split[known]):
+            stays[family] = position
+    return {
+        position: f"says nearly what {survey.entries[stays[family]].id} of {split[stays[family]]} says"
+        for position, family in worded.items()
+        if split[position] != split[stays[family]]
+    }
 
 
 def _draw(seed: int, patient: str) -> tuple[float, str]:

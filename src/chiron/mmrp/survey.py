@@ -124,6 +124,14 @@ class Survey(AbstractContextManager["Survey"]):
         """For each image the first one that is nearly the same, ``(images,)``."""
         return alike(self.prints, distance=self.distance)
 
+    @cached_property
+    def text_links(self) -> list[tuple[int, int, float]]:
+        """What ties together the texts of rows without images that say nearly the same: see :meth:`TextIndex.links`.
+
+        Words alone tie no rows with images: a hundred normal chests may be described alike.
+        """
+        return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
+
     def records(self, positions: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows as JSON, in the order asked for, with their positions.
 

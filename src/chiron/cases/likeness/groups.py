@@ -27,3 +27,26 @@ class Groups:
     def labels(self) -> NDArray[np.int64]:
         """For each member the smallest of its group, ``(n,)``."""
         return np.array([self.find(member) for member in range(len(self._parent))], np.int64)
+
+
+class Families:
+    """The same, for those who ask of many members at once whether they hang together."""
+
+    def __init__(self, count: int) -> None:
+        """``count``: how many members there are."""
+        self.of: NDArray[np.int64] = np.arange(count)
+        """For each member a number that its family has in common, ``(n,)``; to be read only."""
+        self._members: dict[int, list[int]] = {}
+
+    def unite(self, a: int, b: int) -> bool:
+        """Put the families of two members together; false where they were one. A family is known by its largest part's number."""
+        one, other = int(self.of[a]), int(self.of[b])
+        if one == other:
+            return False
+        larger, smaller = self._members.pop(one, [one]), self._members.pop(other, [other])
+        if len(larger) < len(smaller):
+            one, larger, smaller = other, smaller, larger
+        self.of[smaller] = one
+        larger += smaller
+        self._members[one] = larger
+        return True

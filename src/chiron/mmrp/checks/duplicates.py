@@ -1,7 +1,7 @@
 """Rows that come again, and images that several patients share."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from chiron.cases.likeness.texts import JACCARD
@@ -26,11 +26,12 @@ def repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
             yield position, Finding("duplicates", entry.id, f"says what '{survey.entries[first].id}' says, with the same images")
 
 
-def nearly_repeated(survey: Survey) -> Iterator[tuple[int, int, Finding]]:
-    """Nearly the same words with nearly the same images, or without any: position, position of an earlier row like it, finding.
+def nearly_repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
+    """Nearly the same words with nearly the same images, or without any.
 
     Words alone are no duplicate where images differ: a hundred normal chests may be described alike. So rows with images are compared
-    where their images are alike, rows without where their words may be. A row is found once.
+    where their images are alike, rows without where their words may be. A row is found once. Of a family of rows without images all
+    but the first are found, each like another one of the family.
     """
     by_images: dict[tuple[int, ...], list[int]] = defaultdict(list)
     by_text: dict[int, int] = {}
@@ -39,18 +40,14 @@ def nearly_repeated(survey: Survey) -> Iterator[tuple[int, int, Finding]]:
             by_images[tuple(sorted({int(survey.image_groups[i]) for i in entry.images}))].append(position)
         else:
             by_text.setdefault(entry.text, position)
-    found: set[int] = set()
     for group in by_images.values():
         for at, later in enumerate(group):
-            like = ((earlier, _likeness(survey, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
-            near = next(((earlier, index) for earlier, index in like if index >= JACCARD), None)
+            likened = ((earlier, _likeness(survey, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
+            near = next(((earlier, index) for earlier, index in likened if index >= JACCARD), None)
             if near is not None and not _same(survey, near[0], later):
-                yield later, near[0], _near(survey, later, *near)
-    for a, b, index in survey.texts.near(by_text):
-        earlier, later = sorted((by_text[a], by_text[b]))
-        if later not in found:
-            found.add(later)
-            yield later, earlier, _near(survey, later, earlier, index)
+                yield later, _near(survey, later, *near)
+    for position, like, index in _from_the_first((by_text[a], by_text[b], index) for a, b, index in survey.text_links):
+        yield position, _near(survey, position, like, index)
 
 
 def shared(survey: Survey) -> Iterator[tuple[int, Finding]]:
@@ -65,8 +62,28 @@ def shared(survey: Survey) -> Iterator[tuple[int, Finding]]:
                 break
 
 
-def _near(survey: Survey, later: int, earlier: int, index: float) -> Finding:
-    return Finding("near_duplicates", survey.entries[later].id, f"like '{survey.entries[earlier].id}' ({index:.2f})", "warning")
+def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
+    """Links of trees, each turned so that it leads to one nearer the tree's smallest member; by members, in order."""
+    linked: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for a, b, index in links:
+        linked[a].append((b, index))
+        linked[b].append((a, index))
+    seen: set[int] = set()
+    found: list[tuple[int, int, float]] = []
+    for first in sorted(linked):
+        reached = [] if first in seen else [first]
+        seen.add(first)
+        for one in reached:
+            for other, index in linked[one]:
+                if other not in seen:
+                    seen.add(other)
+                    reached.append(other)  # and is gone on from in its turn
+                    found.append((other, one, index))
+    yield from sorted(found)
+
+
+def _near(survey: Survey, position: int, like: int, index: float) -> Finding:
+    return Finding("near_duplicates", survey.entries[position].id, f"like '{survey.entries[like].id}' ({index:.2f})", "warning")
 
 
 def _likeness(survey: Survey, a: int, b: int) -> float:
