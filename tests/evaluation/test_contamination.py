@@ -1,6 +1,7 @@
 """What of a benchmark was trained on is found, however it was disguised; what was not is left alone."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
     [overlap] = look(tmp_path, rows, [Item("q", "What is the modality of this image?", "CT")]).overlaps
     assert overlap.of_rows == 300
     assert overlap.rows == ("r0", "r1", "r2", "r3", "r4")
+
+
+def test_a_common_question_is_not_kept_for_every_item_and_row(tmp_path: Path) -> None:
+    folders(tmp_path)
+    rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(3000)]
+    items = [Item(f"q{n}", "What is the modality of this image?", "CT") for n in range(300)]
+    tracemalloc.start()
+    found = look(tmp_path, rows, items)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {(o.of_rows, o.rows) for o in found.overlaps} == {(3000, ("r0", "r1", "r2", "r3", "r4"))}
+    assert len(found.overlaps) == 300
+    assert peak < 20e6  # 900,000 pairs of an item and a row take a hundred
 
 
 def test_images_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:

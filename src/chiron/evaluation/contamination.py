@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
 from chiron.cases.likeness.hamming import near_matches
@@ -113,9 +114,10 @@ def find_contamination(
     overlaps: list[Overlap] = []
     both: list[str] = []
     for item in items:
-        seen, asked = by_image.get(item.id, []), by_text.get(item.id, [])
-        overlaps += [*_overlaps(item, seen), *_overlaps(item, asked)]
-        if {hit.row for hit in seen} & {hit.row for hit in asked}:
+        seen, asked = by_image.get(item.id, []), by_text[item.id]
+        detail = " ".join(item.question.split())
+        overlaps += [*_overlaps(item, seen), *(Overlap(item.id, *way, detail) for way in asked.ways)]
+        if not asked.rows.isdisjoint(hit.row for hit in seen):
             both.append(item.id)
     return Contamination(len(kept), len(items), tuple(overlaps), tuple(both), tuple(unreadable))
 
@@ -127,14 +129,20 @@ class _Hit:
     """The row's id."""
     distance: float
     same: bool
-    is_image: bool
     detail: str
 
     @property
     def likeness(self) -> Likeness:
-        if self.is_image:
-            return Likeness.SAME_IMAGE if self.same else Likeness.NEAR_IMAGE
-        return Likeness.SAME_TEXT if self.same else Likeness.NEAR_TEXT
+        return Likeness.SAME_IMAGE if self.same else Likeness.NEAR_IMAGE
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What rows ask the same as some wordings. Items of the same wordings share it: a common question is asked by thousands of both."""
+
+    ways: tuple[tuple[Likeness, float, tuple[str, ...], int], ...]
+    """As in :class:`Overlap`: likeness, distance of the nearest, some rows' ids, how many there are."""
+    rows: frozenset[int]
 
 
 def _overlaps(item: Item, hits: Sequence[_Hit]) -> Iterator[Overlap]:
@@ -172,7 +180,7 @@ def _image_overlaps(
     near = _near_images(train, bench, distance)
     return {
         item.id: [
-            _Hit(number, rows[number].id, bits, same, is_image=True, detail=image)
+            _Hit(number, rows[number].id, bits, same, image)
             for image in dict.fromkeys(item.images)
             for name, (bits, same) in near.get(image, {}).items()
             for number in rows_of[name]
@@ -217,37 +225,44 @@ def _near_images(
     return found
 
 
-def _text_overlaps(rows: Sequence[TrainingRow], items: Sequence[Item], jaccard: float) -> dict[str, list[_Hit]]:
+def _text_overlaps(rows: Sequence[TrainingRow], items: Sequence[Item], jaccard: float) -> dict[str, _Asked]:
     index = TextIndex()
     try:
         rows_of: defaultdict[int, dict[int, None]] = defaultdict(dict)
-        items_of: defaultdict[int, list[int]] = defaultdict(list)
         for number, row in enumerate(rows):
             for text in dict.fromkeys(wording for asked in row.asked for wording in _wordings(asked)):
                 rows_of[index.add(text)][number] = None
-        for place, item in enumerate(items):
-            for text in dict.fromkeys((*_wordings(item.question), *_wordings("\n".join((item.question, *item.options))))):
-                items_of[index.add(text)].append(place)
-        hits: defaultdict[str, list[_Hit]] = defaultdict(list)
-
-        def note(known: int, asked: int, apart: float) -> None:
-            for place in items_of.get(asked, ()):
-                item = items[place]
-                detail = " ".join(item.question.split())
-                hits[item.id] += [
-                    _Hit(number, rows[number].id, apart, apart == 0, is_image=False, detail=detail) for number in rows_of.get(known, ())
-                ]
-
-        for same in [number for number in items_of if number in rows_of]:
-            note(same, same, 0.0)
+        texts_of: dict[str, frozenset[int]] = {}
+        for item in items:
+            wordings = (*_wordings(item.question), *_wordings("\n".join((item.question, *item.options))))
+            texts_of[item.id] = frozenset(index.add(text) for text in dict.fromkeys(wordings))
+        asked_texts = frozenset[int]().union(*texts_of.values())
+        known: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
+        for number in asked_texts & rows_of.keys():
+            known[number].append((0.0, number))
         for a, b, likeness in index.near(jaccard=jaccard):
             # Of texts with the same shingles in another order the index is 1, and yet they are not the same.
             apart = max(1 - likeness, 1e-6)
-            note(a, b, apart)
-            note(b, a, apart)
-        return hits
+            for asked_text, row_text in ((a, b), (b, a)):
+                if asked_text in asked_texts and row_text in rows_of:
+                    known[asked_text].append((apart, row_text))
+        summed = {texts: _asked(rows, rows_of, [found for text in texts for found in known[text]]) for texts in set(texts_of.values())}
+        return {item.id: summed[texts_of[item.id]] for item in items}
     finally:
         index.close()
+
+
+def _asked(rows: Sequence[TrainingRow], rows_of: Mapping[int, Mapping[int, None]], known: Sequence[tuple[float, int]]) -> _Asked:
+    nearest: dict[int, float] = {}
+    for apart, text in sorted(known):
+        for number in rows_of[text]:
+            # A row counts once, by what it is nearest in.
+            nearest.setdefault(number, apart)
+    ways: defaultdict[Likeness, dict[str, float]] = defaultdict(dict)
+    for number, apart in sorted(nearest.items(), key=lambda pair: (pair[1], pair[0])):
+        ways[Likeness.NEAR_TEXT if apart else Likeness.SAME_TEXT].setdefault(rows[number].id, apart)
+    told = ((likeness, min(found.values()), tuple(islice(found, ROWS_SHOWN)), len(found)) for likeness, found in ways.items())
+    return _Asked(tuple(told), frozenset(nearest))
 
 
 def _wordings(text: str) -> Iterator[str]:
