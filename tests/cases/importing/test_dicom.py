@@ -97,6 +97,31 @@ def test_nothing_of_the_patient_comes_along(tmp_path: Path) -> None:
     assert case.material
 
 
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("Li^Wu", "Wu Li thin"),
+        ("O'Brien^Sean", "O'Brien axial"),
+        ("O'Brien^Sean", "OBRIEN axial"),
+        ("Mueller-Schmidt^Anne", "Schmidt CT"),
+        ("KIM^Sam", "KIM_SAM_thin"),
+        ("Smith^John", "smith's chest"),
+    ],
+)
+def test_a_name_is_known_however_it_is_written_in_a_description(tmp_path: Path, name: str, description: str) -> None:
+    write_dicom(tmp_path / "a.dcm", PatientName=name, SeriesDescription=description, StudyDescription="CT of the chest, do not thin")
+    (case,), _ = imported(tmp_path / "a.dcm", tmp_path / "out")
+    assert "description" not in case.meta["series"][0]
+    assert case.title == "CT of the chest, do not thin"
+
+
+def test_a_body_part_that_is_a_name_is_left_behind(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", PatientName="Li^Wu", BodyPartExamined="LI WU")
+    (case,), _ = imported(tmp_path / "a.dcm", tmp_path / "out")
+    assert "body_part" not in case.meta
+    assert "body_part" not in case.meta["series"][0]
+
+
 def test_pseudonyms_hold_over_imports_with_one_salt_and_no_other(tmp_path: Path) -> None:
     write_dicom(tmp_path / "s" / "a.dcm")
     first, _ = imported(tmp_path / "s", tmp_path / "1")
@@ -309,3 +334,55 @@ def test_a_case_without_a_question_is_material_and_no_case_for_a_search(tmp_path
     assert (summary.cases, summary.material) == (1, 1)
     (bad,) = read_cases(tmp_path / "out" / "cases.jsonl")
     assert "no question" in getattr(bad, "problem", "")
+
+
+def test_a_question_whose_key_fits_several_studies_is_left_out(tmp_path: Path) -> None:
+    for n, patient in enumerate(("P0001", "P0002", "P0002")):
+        write_dicom(tmp_path / "s" / f"{n}" / "CT" / "a.dcm", StudyInstanceUID=f"1.{n}", SeriesInstanceUID=f"1.{n}.1", PatientID=patient)
+    rows = [
+        {"folder": "CT", "question": "Whose?", "answer": "Nobody's."},
+        {"id": "CT", "question": "Whose?", "answer": "Nobody's."},
+        {"folder": "0/CT", "question": "First?", "answer": "Yes."},
+        {"patient": "P0002", "question": "Both?", "answer": "Yes."},
+    ]
+    cases, left = imported(tmp_path / "s", tmp_path / "out", questions=jsonl(tmp_path / "q.jsonl", *rows))
+    assert sorted(case.question for case in cases) == ["Both?", "Both?", "First?"]
+    assert [(record.place, "ambiguous: 3 studies" in record.reason) for record in left] == [
+        ("q.jsonl, line 1", True),
+        ("q.jsonl, line 2", True),
+    ]
+
+
+def test_two_patients_under_one_study_uid_are_two_cases(tmp_path: Path) -> None:
+    for n, (patient, age) in enumerate([("P0001", "030Y"), ("P0002", "080Y"), (None, "050Y")]):
+        write_dicom(tmp_path / "s" / f"{n}.dcm", PatientID=patient, PatientAge=age)
+    summary = import_cases(tmp_path / "s", tmp_path / "out")
+    assert summary.notes["studies of several patients under one study UID: a case for each patient"] == 3
+    for keep in (None, True):
+        cases, _ = imported(tmp_path / "s", tmp_path / f"out{keep}", keep_ids=keep)
+        assert sorted(case.age or "" for case in cases) == ["30 years", "50 years", "80 years"]
+        assert [len(case.images) for case in cases] == [1, 1, 1]
+        assert len({case.meta.get("patient") for case in cases}) == 3
+
+
+def test_a_window_of_no_width_is_passed_over_and_said(tmp_path: Path) -> None:
+    stored = np.arange(400, dtype=np.int16).reshape(20, 20)
+    assert len(np.unique(drawn(tmp_path, stored, WindowCenter=0, WindowWidth=0))) > 100
+    summary = import_cases(tmp_path / "a.dcm", tmp_path / "again")
+    assert summary.notes["series whose window has no width: shown by the range of their values instead"] == 1
+
+
+def test_a_file_of_many_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dicom(tmp_path / "a.dcm", np.zeros((30, 4, 4), np.uint8), Modality="MR", SOPClassUID=MR)
+    whole: list[Any] = []
+    read = pydicom.dcmread
+
+    def counted(path: Any, *args: Any, **options: Any) -> Any:
+        if not options.get("stop_before_pixels"):
+            whole.append(path)
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", counted)
+    cases, _ = imported(tmp_path / "a.dcm", tmp_path / "out", slices=1)
+    assert len(cases[0].images) == 30
+    assert len(whole) == 1

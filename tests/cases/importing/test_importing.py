@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.cases.importing.importer import import_cases
@@ -13,7 +13,7 @@ from chiron.cases.importing.records import ImportOptions, SourceKind
 from chiron.cases.reading import read_cases
 from chiron.errors import InputError
 from tests.cases.importing.dicoms import write_dicom
-from tests.cases.importing.support import imported, jsonl
+from tests.cases.importing.support import everything, imported, jsonl
 from tests.support.cases import a_case, write_cases, write_png
 
 
@@ -55,6 +55,46 @@ def test_again_changes_nothing_and_a_change_changes_what_it_must(tmp_path: Path)
     assert not (tmp_path / "out" / "images" / "case-00000" / "0.png").exists()
 
 
+def test_an_import_that_was_broken_off_is_not_taken_for_whole(tmp_path: Path) -> None:
+    class Broken(Exception):
+        pass
+
+    def break_off(number: int, total: int | None) -> None:
+        raise Broken
+
+    for n in range(2):
+        frames = np.random.default_rng(n).integers(0, 255, (40, 4, 4), np.uint8)
+        write_dicom(tmp_path / "s" / f"{n}.dcm", frames, StudyInstanceUID=f"1.{n}")
+    first = import_cases(tmp_path / "s", tmp_path / "out")
+    images = {k: v[0] for k, v in snapshot(tmp_path / "out" / "images").items()}
+    with pytest.raises(Broken):
+        import_cases(tmp_path / "s", tmp_path / "out", ImportOptions(slices=10), break_off)
+    again = import_cases(tmp_path / "s", tmp_path / "out")
+    assert not again.unchanged
+    assert again.images == first.images
+    assert {k: v[0] for k, v in snapshot(tmp_path / "out" / "images").items()} == images
+
+
+def test_an_image_that_was_altered_is_written_again(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 1)
+    import_cases(source, tmp_path / "out")
+    image = tmp_path / "out" / "images" / "case-00000" / "0.png"
+    before = image.read_bytes()
+    write_png(image, seed=99)
+    assert not import_cases(source, tmp_path / "out").unchanged
+    assert image.read_bytes() == before
+
+
+def test_two_imports_do_not_write_one_folder(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 1)
+
+    def second(number: int, total: int | None) -> None:
+        with pytest.raises(InputError, match="another import"):
+            import_cases(source, tmp_path / "out")
+
+    assert import_cases(source, tmp_path / "out", progress=second).cases == 1
+
+
 def test_what_was_imported_can_be_imported(tmp_path: Path) -> None:
     write_dicom(tmp_path / "s" / "a.dcm")
     first, _ = imported(tmp_path / "s", tmp_path / "one")
@@ -84,13 +124,48 @@ def test_an_id_that_names_somebody_is_not_repeated(tmp_path: Path) -> None:
     assert "Oakshott" not in (tmp_path / "out" / "not-imported.jsonl").read_text()
 
 
-def test_metadata_in_images_is_told(tmp_path: Path) -> None:
+def test_fields_that_name_a_patient_stay_behind_and_are_looked_for(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "s", 3)
+    records = [json.loads(line) for line in source.read_text().splitlines()]
+    records[0] |= {"patient": "KH-4711", "age": "93 years", "patient_name": "Erika Mustermann", "date of birth": 1950.5}
+    records[1] |= {"MRN": 471199, "origin": {"ward": "7", "Referring Physician": "Oakshott"}, "history": "Pain."}
+    records[2] |= {"patient": {"name": "Mustermann"}, "history": "Sent as Mustermann asked."}
+    cases, (held,) = imported(jsonl(source, *records), tmp_path / "out")
+    assert cases[0].age == "90+"
+    assert all(case.meta["patient"].startswith("patient-") for case in cases)
+    assert cases[1].meta["origin"] == {"ward": "7"}
+    assert "name in history, line 1" in held.reason
+    said = everything(tmp_path / "out").casefold()
+    assert not any(word in said for word in ("4711", "93 years", "erika", "mustermann", "1950", "oakshott"))
+    kept, _ = imported(source, tmp_path / "kept", keep_ids=True)
+    assert kept[0].meta["patient"] == "KH-4711"
+    again, _ = imported(tmp_path / "out" / "cases.jsonl", tmp_path / "again")
+    assert [case.meta["patient"] for case in again] == [case.meta["patient"] for case in cases]
+
+
+def test_what_lies_too_deep_to_be_looked_over_is_left_out(tmp_path: Path) -> None:
     source = write_cases(tmp_path / "s", 1)
-    exif = Image.Exif()
-    exif[0x9C9D] = "Jane Oakshott"
-    Image.new("L", (8, 8)).save(tmp_path / "s" / "images" / "case-00000" / "0.png", exif=exif)
-    summary = import_cases(source, tmp_path / "out")
-    assert any("EXIF" in note for note in summary.notes)
+    record = json.loads(source.read_text())
+    for _ in range(30):
+        record["more"] = {"in": record.get("more", "by Dr Oakshott")}
+    cases, (left,) = imported(jsonl(source, record), tmp_path / "out")
+    assert not cases
+    assert "deep" in left.reason
+
+
+def test_hashed_ids_are_not_told_by_what_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "s" / "images").mkdir(parents=True)
+    good = {"id": "MRN00123456", "question": "What?", "answer": "Cyst.", "images": ["Oakshott_Jane/1.png"]}
+    records = [good, good, {**good, "id": "MRN7777777", "answer": 5}]
+    _, left = imported(jsonl(tmp_path / "s" / "c.jsonl", *records), tmp_path / "out", keep_ids=False)
+    assert [(record.id or "").partition("-")[0] for record in left] == ["case"] * 3
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "c.csv").write_text("id,question,answer,image\nMRN00123456,What?,,1.png\nMRN7777777,What?,Cyst.,Oakshott_Jane.png\n")
+    _, left = imported(tmp_path / "t", tmp_path / "out2", keep_ids=False)
+    assert [(record.id or "").partition("-")[0] for record in left] == ["case"] * 2
+    for out in ("out", "out2"):
+        said = everything(tmp_path / out)
+        assert not any(word in said for word in ("MRN", "Oakshott", "Jane"))
 
 
 def test_another_source_or_a_strange_folder_is_refused(tmp_path: Path) -> None:

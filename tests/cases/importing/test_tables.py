@@ -1,5 +1,6 @@
 """Tables become cases, whatever their dialect, encoding or kind; a bad row is named and stops nothing."""
 
+import zipfile
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.cases.importing import spreadsheets
 from chiron.cases.importing.columns import FIELDS, map_columns, parse_map
 from chiron.cases.importing.encodings import decode
 from chiron.cases.importing.importer import import_cases
 from chiron.cases.importing.records import ImportOptions, Why
+from chiron.cases.importing.spreadsheets import sheets_of
 from chiron.errors import InputError
 from tests.cases.importing.support import everything, imported
 from tests.cases.test_images import png_header
@@ -215,6 +218,78 @@ def test_spreadsheets_with_merged_cells_formulas_and_dates(tmp_path: Path) -> No
     assert "cell C8 holds a date" in left[1].reason
     assert "2019" not in everything(tmp_path / "out")
     assert "row 8" in left[1].place
+
+
+def test_a_stray_cell_far_away_costs_nothing(tmp_path: Path) -> None:
+    rows = [["id", "question", "answer", "images"], ["a", "What?", "Cyst.", "0.png"]]
+    path = workbook(tmp_path / "s" / "t.xlsx", rows)
+    book = openpyxl.load_workbook(path)
+    sheet = book.active
+    assert sheet is not None
+    sheet["XFD20000"] = "x"
+    book.save(path)
+    book.close()
+    found, *rest = list(sheets_of(path))
+    assert not rest
+    read = list(found.rows)
+    assert [len(row.cells) for row in read if row.cells] == [4, 4, 16_384]
+
+
+def test_a_large_sheet_is_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openpyxl.worksheet.worksheet import Worksheet
+
+    path = workbook(tmp_path / "s" / "t.xlsx", [["id", "question", "answer", "images"], *[[f"{n}", "q", "a", "0.png"] for n in range(200)]])
+    asked: list[int] = []
+
+    def width(sheet: Any) -> int:
+        asked.append(1)
+        return 4
+
+    monkeypatch.setattr(Worksheet, "max_column", property(width))
+    assert sum(1 for sheet in sheets_of(path) for _ in sheet.rows) == 201
+    assert len(asked) <= 2
+
+
+@pytest.mark.parametrize("area", ["A1:XFD1048576", "F1:F5000009"])
+def test_giant_merged_areas_are_refused_before_they_are_unpacked(tmp_path: Path, area: str) -> None:
+    path = workbook(tmp_path / "s" / "t.xlsx", [["id", "question", "answer", "images"]], "A3:B4")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data.replace(b'ref="A3:B4"', f'ref="{area}"'.encode()))
+    with pytest.raises(InputError, match="merges more than"):
+        imported(path, tmp_path / "out")
+
+
+def test_giant_workbooks_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workbook(tmp_path / "s" / "t.xlsx", [["id", "question", "answer", "images"], ["a", "What?", "Cyst.", "0.png"]])
+    monkeypatch.setattr(spreadsheets, "_MAX_CELLS", 7)
+    with pytest.raises(InputError, match="more than 7 cells"):
+        imported(path, tmp_path / "out")
+    monkeypatch.setattr(spreadsheets, "_MAX_XML", 100)
+    with pytest.raises(InputError, match="MiB of cells"):
+        imported(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("closed_at", [None, 7, 25])
+def test_an_open_quotation_mark_costs_its_own_row_only(tmp_path: Path, closed_at: int | None) -> None:
+    rows = [f"{n},What is it?,Cyst.,0.png" for n in range(30)]
+    rows[5] = '5,"What is it?,Cyst.,0.png'
+    if closed_at is not None:
+        rows[closed_at] = f'{closed_at},What is it?",Cyst.,0.png'
+    cases, left = imported(table(tmp_path / "s", *rows, header="id,question,answer,images"), tmp_path / "out")
+    assert [case.id for case in cases] == [str(n) for n in range(30) if n != 5]
+    (open_row,) = left
+    assert open_row.place == "cases.csv, line 7"
+    assert "quotation mark" in open_row.reason
+
+
+def test_prose_of_many_lines_with_commas_is_one_cell(tmp_path: Path) -> None:
+    rows = ['a,What?,"A cyst,\nno stone, no mass, no node.\nAs before.",0.png', "b,What?,Cyst.,1.png"]
+    cases, left = imported(table(tmp_path / "s", *rows, header="id,question,answer,images"), tmp_path / "out")
+    assert not left
+    assert cases[0].answer.count("\n") == 2
 
 
 def test_the_sheet_can_be_named(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ _IDENTIFIERS = frozenset(
     "|referring physician|physician|doctor|radiologist|hospital number|medical record number|accession|accession number|patient id"
     "|mrn|patient|pid".split("|")
 )
+_BIRTHS = frozenset("birth|birthday|birth date|birthdate|date of birth|dob|patient birth date|geburtsdatum|fecha de nacimiento".split("|"))
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|picture|bild|slice)(?: path| file)? ?\d+")
 
 
@@ -52,6 +53,16 @@ class ColumnMap:
         pairs = (f"{field}={' + '.join(self.header[i] for i in at)}" for field, at in self.places.items())
         unused = len(self.header) - len({i for at in self.places.values() for i in at})
         return "columns: " + ", ".join(pairs) + (f"; {unused} more left behind" if unused else "")
+
+
+def names_a_patient(field: str) -> bool:
+    """Whether a field is called as fields are that tell patients apart."""
+    return _BY_NAME.get(_plain(field)) == "patient"
+
+
+def names_somebody(field: str) -> bool:
+    """Whether a field is called as fields are that name a patient or a physician, or say when somebody was born."""
+    return names_a_patient(field) or _plain(field) in _IDENTIFIERS | _BIRTHS
 
 
 def parse_map(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 from chiron.cases.importing.columns import ColumnMap, map_columns
 from chiron.cases.importing.extras import need
 from chiron.cases.importing.files import files_under
-from chiron.cases.importing.identifying import identifiers
+from chiron.cases.importing.identifying import named
 from chiron.cases.importing.pictures import suffix_of
 from chiron.cases.importing.pseudonyms import Pseudonyms
 from chiron.cases.importing.records import Draft, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
@@ -39,7 +39,7 @@ def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -
                 f"{source}, split '{name}': no column of images (there are {', '.join(columns)}): name one with --map images=..."
             )
     root = options.images or (source if source.is_dir() else source.parent)
-    files = TableImages(root, fallback=options.images is None)
+    files = TableImages(root, fallback=options.images is None, hidden=options.keep_ids is False)
 
     def items() -> Iterator[Draft | LeftOut]:
         for found, (name, _, _, rows) in zip(maps, parts, strict=True):
@@ -113,8 +113,8 @@ def _entry(columns: ColumnMap, row: dict[str, Any], place: str) -> tuple[Entry, 
             images = [image for value in values for image in (value if isinstance(value, list) else [value]) if image is not None]
         else:
             texts[field] = "\n\n".join(_text(value, field) for value in values if value is not None)
-    names = (row.get(columns.header[i]) for i in columns.identifiers)
-    return Entry(place, texts, (), identifiers(*(n for n in names if isinstance(n, str | int)))), images
+    values = [row.get(columns.header[i]) for i in columns.identifiers]
+    return Entry(place, texts, (), named(values)), images
 
 
 def _text(value: Any, field: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from chiron.cases.body_systems import body_system_of
 from chiron.cases.case import Case
 from chiron.cases.importing.dicom_files import Image, Series, Study, scan
-from chiron.cases.importing.dicom_pixels import render
+from chiron.cases.importing.dicom_pixels import Frames
 from chiron.cases.importing.extras import need
 from chiron.cases.importing.pseudonyms import Pseudonyms
 from chiron.cases.importing.questions import StudyText, load_questions
@@ -19,6 +19,8 @@ from chiron.cases.modalities import modality_of
 
 UNFLAGGED = "series of a kind that often shows names in its pixels, with no word on it in the header: look at them"
 WITHHELD = "descriptions of studies or series left behind, since they may say who the patient is"
+SHARED = "studies of several patients under one study UID: a case for each patient"
+NO_WINDOW = "series whose window has no width: shown by the range of their values instead"
 FACES = "series of the head, in which a face may be recognised"
 
 
@@ -31,14 +33,17 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     need("pydicom", "DICOM")
     questions = load_questions(options) if options.questions is not None else None
     found = scan(source, skip)
+    frames = Frames()
+    if questions is not None:
+        questions.set_aside_ambiguous([(study.keys, study.patient) for study in found.studies])
 
     def items() -> Iterator[Draft | LeftOut]:
         yield from found.left_out
         for study in found.studies:
-            case_id = study.uid if options.keep_ids else pseudonyms.name("case", study.uid)
+            case_id = _case_id(study, options, pseudonyms)
             asked: list[Any] = [None] if questions is None else (questions.of(study.keys, study.patient) or [None])
             for number, entry in enumerate(asked, start=1):
-                yield _draft(study, case_id if number == 1 else f"{case_id}-{number}", case_id, entry, options, pseudonyms)
+                yield _draft(study, case_id if number == 1 else f"{case_id}-{number}", case_id, entry, options, pseudonyms, frames)
         if questions is not None:
             yield from questions.unused()
 
@@ -46,19 +51,28 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     return Reading(items(), len(found.studies) + len(found.left_out), tuple(notes))
 
 
+def _case_id(study: Study, options: ImportOptions, pseudonyms: Pseudonyms) -> str:
+    if not study.shared:
+        return study.uid if options.keep_ids else pseudonyms.name("case", study.uid)
+    whose = pseudonyms.name("case", f"{study.uid} of {study.whose}")
+    return f"{study.uid}-{whose}" if options.keep_ids else whose
+
+
 def _draft(
-    study: Study, case_id: str, folder: str, entry: StudyText | None, options: ImportOptions, pseudonyms: Pseudonyms
+    study: Study, case_id: str, folder: str, entry: StudyText | None, options: ImportOptions, pseudonyms: Pseudonyms, frames: Frames
 ) -> Draft | LeftOut:
     kept = study.kept
-    groups, notes = [], [WITHHELD] * study.withheld
+    groups, notes = [], [WITHHELD] * study.withheld + [SHARED] * study.shared
     numbers: dict[str, int] = {}
     for series in study.series:
         modality = modality_of(series.kept.modality or options.modality or "")
         slug = modality.slug if modality else "image"
         numbers[slug] = numbers.get(slug, 0) + 1
-        groups.append(_group(series, study, f"{folder}/{slug}_group{numbers[slug]}", options))
+        groups.append(_group(series, study, f"{folder}/{slug}_group{numbers[slug]}", options, frames))
         if series.often_burned_in and series.burned_in is None:
             notes.append(UNFLAGGED)
+        if series.no_window:
+            notes.append(NO_WINDOW)
         if series.face:
             notes.append(FACES)
     meta: dict[str, Any] = (
@@ -88,13 +102,13 @@ def _draft(
     return Draft(case, tuple(groups), place, study.known, tuple(notes))
 
 
-def _group(series: Series, study: Study, under: str, options: ImportOptions) -> Group:
+def _group(series: Series, study: Study, under: str, options: ImportOptions, frames: Frames) -> Group:
     images = _selected(series, study, options)
     pictures: tuple[Picture, ...]
     if series.burned_in is True and not options.allow_burned_in:
         pictures = (Picture(f"{under}/0.png", _burned_in),)
     else:
-        pictures = tuple(Picture(f"{under}/{n}.png", partial(render, image.path, image.frame)) for n, image in enumerate(images))
+        pictures = tuple(Picture(f"{under}/{n}.png", partial(frames.render, image.path, image.frame)) for n, image in enumerate(images))
     kept = series.kept
     about = {
         "group": under.rpartition("/")[2],

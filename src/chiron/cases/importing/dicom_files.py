@@ -1,12 +1,24 @@
 """DICOM files put into studies and series by their headers, in the order of space rather than of file names."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from chiron.cases.importing.dicom_header import NO_IMAGE, Kept, kept_of, known_of, numbers, orientation, position, read_header, text_of
+from chiron.cases.importing.dicom_header import (
+    NO_IMAGE,
+    Kept,
+    kept_of,
+    known_of,
+    numbers,
+    orientation,
+    position,
+    read_header,
+    text_of,
+    unusable_window,
+)
 from chiron.cases.importing.files import files_under
 from chiron.cases.importing.records import LeftOut, Why
 from chiron.errors import InputError
@@ -44,6 +56,8 @@ class Series:
     often_burned_in: bool = False
     """Ultrasound and secondary captures."""
     face: bool = False
+    no_window: bool = False
+    """Whether a header gives a window of no width."""
 
 
 @dataclass(slots=True)
@@ -54,6 +68,10 @@ class Study:
     place: str
     kept: Kept
     patient: str | None
+    whose: str = ""
+    """The patient's number, else the name: what tells studies of one UID apart."""
+    shared: bool = False
+    """Whether studies of several patients have this UID."""
     series: list[Series] = field(default_factory=list)
     keys: set[tuple[str, str]] = field(default_factory=set)
     """What questions may call it: (field, value) with the field ``accession``, ``study`` or ``folder``."""
@@ -91,8 +109,9 @@ class _Scan:
     def __init__(self, source: Path, skip: Path | None) -> None:
         self._source, self._skip = source, skip
         self._root = source if source.is_dir() else source.parent
-        self._studies: dict[str, Study] = {}
-        self._series: dict[tuple[str, str], Series] = {}
+        # Exports that went wrong give studies of several patients one UID; a case of two patients would be neither's.
+        self._studies: dict[tuple[str, str], Study] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
         self._key_images: dict[str, set[str]] = {}
         self._selections: list[tuple[str, str]] = []
         self._left_out: list[LeftOut] = []
@@ -103,10 +122,14 @@ class _Scan:
         for path in self._paths():
             self._file(path)
         for uid, images in self._key_images.items():
-            if uid in self._studies:
-                self._studies[uid].key_images = images
+            for study in self._studies.values():
+                if study.uid == uid:
+                    study.key_images = images
+        counts = Counter(uid for uid, _ in self._studies)
+        for study in self._studies.values():
+            study.shared = counts[study.uid] > 1
         for uid, place in self._selections:
-            if uid not in self._studies:
+            if uid not in counts:
                 self._leave(place, Why.NO_IMAGE, f"it is {NO_IMAGE['KO']} (KO) of a study that is not here")
         for study in self._studies.values():
             study.series.sort(key=lambda s: s.number)
@@ -191,13 +214,15 @@ class _Scan:
 
     def _add(self, path: Path, place: str, header: "Dataset", uid: str, instance: str, modality: str, sop_class: str) -> None:
         kept = kept_of(header)
-        study = self._studies.get(uid)
+        patient = text_of(header, "PatientID")
+        whose = patient or (text_of(header, "PatientName") or "").casefold()
+        study = self._studies.get((uid, whose))
         if study is None:
-            study = self._studies[uid] = Study(uid, place, kept, text_of(header, "PatientID"))
+            study = self._studies[uid, whose] = Study(uid, place, kept, patient, whose)
         series_uid = text_of(header, "SeriesInstanceUID") or "no series"
-        series = self._series.get((uid, series_uid))
+        series = self._series.get((uid, whose, series_uid))
         if series is None:
-            series = self._series[uid, series_uid] = Series(kept, place, (numbers(header, "SeriesNumber") or [0.0])[0])
+            series = self._series[uid, whose, series_uid] = Series(kept, place, (numbers(header, "SeriesNumber") or [0.0])[0])
             study.series.append(series)
             study.withheld += kept.withheld
         study.known |= known_of(header)
@@ -209,6 +234,7 @@ class _Scan:
         captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
         series.often_burned_in |= modality in {"US", "OT", "SC"} or captured
         series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS
+        series.no_window |= unusable_window(header)
         frames = int((numbers(header, "NumberOfFrames") or [1.0])[0] or 1)
         number = (numbers(header, "InstanceNumber") or [0.0])[0]
         for frame in range(min(frames, _MAX_FRAMES)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chiron.cases.ages import dicom_age, years
-from chiron.cases.importing.identifying import find_identifying, identifiers
+from chiron.cases.importing.identifying import find_identifying, identifiers, names
 from chiron.cases.modalities import modality_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _IDENTIFYING = (
     " PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName RequestingPhysician ResponsiblePerson InstitutionName"
     " PatientBirthDate StudyDate PatientTelephoneNumbers".split()
 )
+_PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _SEXES = {"M": "Male", "F": "Female", "O": "Other"}
 _LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
 NO_IMAGE = {
@@ -89,7 +90,7 @@ def modality_name(code: str | None) -> str | None:
 
 def known_of(header: "Dataset") -> frozenset[str]:
     """Names and numbers that the header gives, to look for in other text."""
-    return identifiers(*(_text(header, name) for name in _IDENTIFYING))
+    return identifiers(*(_text(header, name) for name in _IDENTIFYING)) | names(*(_text(header, name) for name in _PATIENT_NAMES))
 
 
 def _age(header: "Dataset") -> str | None:
@@ -136,6 +137,22 @@ def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
                 if element.VR == "SQ" and element.value:
                     yield element.value[0]
     yield header
+
+
+def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | None:
+    """The first window of a frame: centre, width and function. None where there is none, or one of no width (PS3.3 C.11.2.1.2.1)."""
+    for group in frame_groups(header, frame):
+        center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
+        function = _text(group, "VOILUTFunction") or "LINEAR"
+        if center and width:
+            return (center[0], width[0], function) if width[0] >= 1 or (width[0] > 0 and function != "LINEAR") else None
+    return None
+
+
+def unusable_window(header: "Dataset") -> bool:
+    """Whether a window is given and cannot be meant."""
+    given = any(numbers(group, "WindowCenter") and numbers(group, "WindowWidth") for group in frame_groups(header, 0))
+    return given and window_of(header) is None
 
 
 def position(header: "Dataset", frame: int = 0) -> float | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chiron.cases.images import MAX_PIXELS
-from chiron.cases.importing.dicom_header import frame_groups, numbers, text_of
+from chiron.cases.importing.dicom_header import frame_groups, numbers, text_of, window_of
 from chiron.cases.importing.pictures import png
 from chiron.cases.importing.records import LeaveOut, Why
 
@@ -21,30 +21,45 @@ _DECODERS = {
 }
 
 
-def render(path: Path, frame: int) -> bytes:
-    """A PNG of one frame, windowed as the header says.
+class Frames:
+    """Frames of DICOM files. The file last read is held, since a file of many frames would else be read again for each of them."""
 
-    Raises:
-        LeaveOut: there are no pixels, they are compressed in a way that nothing here decodes, truncated, or damaged.
-    """
-    import warnings
+    def __init__(self) -> None:
+        """Nothing is read before a frame is asked for."""
+        self._path: Path | None = None
+        self._header: Any = None
 
-    from pydicom import dcmread
+    def render(self, path: Path, frame: int) -> bytes:
+        """A PNG of one frame, windowed as the header says.
 
-    with warnings.catch_warnings():
-        # pydicom warns of every departure from the standard; what matters of them shows when the pixels are decoded.
-        warnings.simplefilter("ignore")
-        try:
-            header = dcmread(path, force=True)
-        except Exception as error:
-            # Damaged files fail in every way there is, and what is said may quote the header.
-            raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
-        pixels = _decoded(header, frame)
-        try:
-            shown = _shown(header, frame, pixels)
-        except Exception as error:
-            raise LeaveOut(Why.IMAGE, f"its window or palette is damaged ({type(error).__name__})") from error
-    return png(shown, _aspect(header, frame))
+        Raises:
+            LeaveOut: there are no pixels, they are compressed in a way that nothing here decodes, truncated, or damaged.
+        """
+        import warnings
+
+        with warnings.catch_warnings():
+            # pydicom warns of every departure from the standard; what matters of them shows when the pixels are decoded.
+            warnings.simplefilter("ignore")
+            header = self._read(path)
+            pixels = _decoded(header, frame)
+            try:
+                shown = _shown(header, frame, pixels)
+            except Exception as error:
+                raise LeaveOut(Why.IMAGE, f"its window or palette is damaged ({type(error).__name__})") from error
+        return png(shown, _aspect(header, frame))
+
+    def _read(self, path: Path) -> Any:
+        from pydicom import dcmread
+
+        if path != self._path:
+            self._path = self._header = None
+            try:
+                self._header = dcmread(path, force=True)
+            except Exception as error:
+                # Damaged files fail in every way there is, and what is said may quote the header.
+                raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
+            self._path = path
+        return self._header
 
 
 def missing_decoder(header: "Dataset") -> str | None:
@@ -120,10 +135,8 @@ def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray
         table = header.VOILUTSequence[0]
         top = 2.0 ** int(table.LUTDescriptor[2]) - 1
         return _bytes(np.asarray(apply_voi(values.astype(np.int64), header, index=0), dtype=np.float64) / top)
-    for group in groups:
-        center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
-        if center and width:
-            return _bytes(window(values, center[0], width[0], text_of(group, "VOILUTFunction") or "LINEAR"))
+    if (given := window_of(header, frame)) is not None:
+        return _bytes(window(values, *given))
     return _bytes(_unwindowed(header, pixels, values))
 
 

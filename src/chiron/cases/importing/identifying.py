@@ -6,7 +6,7 @@ vertebral levels, sequences, fractions, measurements, ages and durations are no 
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,26 +51,57 @@ def find_identifying(text: str, known: Collection[str] = ()) -> tuple[Mark, ...]
 
 
 def identifiers(*values: object) -> frozenset[str]:
-    """Names and numbers of somebody as words to look for: ``Smith^John`` gives ``smith`` and ``john``.
+    """Names and numbers of somebody as words to look for: ``Smith^John`` gives ``smith`` and ``john``, ``O'Brien`` also ``obrien``.
 
-    Words of fewer than three letters and numbers of fewer than four digits are too common to mean anybody.
+    Words of fewer than three letters and numbers of fewer than four digits are too common to mean anybody. Of a word with digits in it
+    its letters alone mean nobody either: ``MRI-0012`` is looked for whole, and as ``0012``.
     """
-    words = (word for value in values if value is not None for word in re.split(r"[\s^=,;.]+", str(value).casefold()))
-    return frozenset(w for w in words if (len(w) >= 4 if any(c.isdigit() for c in w) else len(w) >= 3) and w not in _NO_NAMES)
+    return frozenset(
+        word
+        for token in _tokens(values)
+        for word in {token, *(_PARTS.findall(token)), _BETWEEN.sub("", token)}
+        if (len(word) >= 4 if any(c.isdigit() for c in word) else len(word) >= 3 and not any(c.isdigit() for c in token))
+        and word not in _NO_NAMES
+    )
 
 
+def names(*values: object) -> frozenset[str]:
+    """As :func:`identifiers`, of what is nothing but names: two letters are enough, as in ``Li^Wu``, and digits spoil no name."""
+    parts = {part for token in _tokens(values) for part in _PARTS.findall(token) if part.isalpha() and len(part) >= 2}
+    return identifiers(*values) | frozenset(parts - _NO_NAMES)
+
+
+def named(values: Iterable[object]) -> frozenset[str]:
+    """What columns or fields say of somebody, names and numbers together: text without a digit is taken to be a name."""
+    said = [str(value) for value in values if isinstance(value, str | int)]
+    return identifiers(*said) | names(*(value for value in said if not any(c.isdigit() for c in value)))
+
+
+def _tokens(values: Collection[object]) -> Iterator[str]:
+    for value in values:
+        if value is not None:
+            yield from (token for token in re.split(r"[\s^=,;.]+", str(value).casefold()) if token)
+
+
+_PARTS = re.compile(r"[^\W_]+")
+_BETWEEN = re.compile(r"[\W_]+")
 _NO_NAMES = frozenset(
     "anon anonymous anonymized anonymised unknown none null patient test phantom name male female the and for with without left right"
-    " chest head neck brain spine knee".split()
+    " chest head neck brain spine knee dr mr ms md st ct us pt xa cr dx mg nm ap pa lt rt iv".split()
 )
 """What stands where a name should, and words that any report has."""
 
 
 def _known(text: str, known: Collection[str]) -> Iterator[tuple[int, int, Kind]]:
-    if known:
-        for word in re.finditer(r"[\w-]+", text):
-            if word.group().casefold() in known:
-                yield word.start(), word.end(), Kind.RECORD if any(c.isdigit() for c in word.group()) else Kind.NAME
+    for word in _WHOLE.finditer(text) if known else ():
+        parts = [(part.group(), part.start() + word.start()) for part in _PARTS.finditer(word.group())]
+        for said, start in [(word.group(), word.start())] if word.group().casefold() in known else parts:
+            # Two letters are a name only where they are written as one: "Li" and "LI", but not the "do" of "do not".
+            if said.casefold() in known and (len(said) > 2 or said[0].isupper()):
+                yield start, start + len(said), Kind.RECORD if any(c.isdigit() for c in said) else Kind.NAME
+
+
+_WHOLE = re.compile(r"[\w-]+")
 
 
 def _by_form(text: str) -> Iterator[tuple[int, int, Kind]]:

@@ -5,10 +5,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from chiron import __version__
 from chiron.cases.case import BadCase, Case
@@ -71,7 +74,8 @@ def import_cases(
         progress: called after every record.
 
     Raises:
-        InputError: the source is not there or of no known kind, an option does not fit it, or a package is missing.
+        InputError: the source is not there or of no known kind, an option does not fit it, a package is missing, or another import
+            writes to ``out``.
         DiskError: the disk took nothing more.
     """
     source, out, options = Path(source), Path(out), options or ImportOptions()
@@ -83,24 +87,52 @@ def import_cases(
     if options.slices is not None and options.slices < 1:
         raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
     options = replace(options, kind=kind)
+    _refuse_strange(out, source)
+    with _alone(out):
+        before = _refuse_strange(out, source)
+        _make(out)
+        pseudonyms = load_pseudonyms(options.salt or out / ".salt")
+        state = _state(source, out, options)
+        plan = {**_origin(source, kind, state), "options": _options(options), "salt": pseudonyms.name("salt", "")}
+        if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
+            return _summary_of(before, out, kind)
+        return _import(source, out, options, pseudonyms, plan, progress)
+
+
+def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
+    """The record of an earlier import of this source, if there is one; a folder that holds anything else is not written to."""
     before = _earlier(out)
     if before is not None and before.get("source", {}).get("path") != str(source):
         raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")
     if before is None and os.path.isfile(out / "cases.jsonl"):
         raise InputError(f"{out} holds cases of another origin (no import.json): name another folder with --out")
-    _make(out)
-    pseudonyms = load_pseudonyms(options.salt or out / ".salt")
-    state = _state(source, out, options)
-    plan = {**_origin(source, kind, state), "options": _options(options), "salt": pseudonyms.name("salt", "")}
-    if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
-        return _summary_of(before, out, kind)
-    return _import(source, out, options, pseudonyms, plan, progress)
+    return before
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second import of the same folder out, by a lock beside it."""
+    place = Path(os.path.realpath(out))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.parent / f".{place.name}.lock", mode=0o600)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{out} is being written by another import: wait for it, or name another folder with --out") from None
+    except OSError as error:
+        raise DiskError(f"folder {out} cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _import(
     source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonyms, plan: Mapping[str, Any], progress: Progress | None
 ) -> ImportSummary:
     reading = _read(source, out, options, pseudonyms)
+    # From here on the folder is no whole import, whatever happens: what was written before goes with other images.
+    write_atomically(out / "import.json", [json.dumps({"source": {"path": str(source)}, "under_way": True}) + "\n"])
     keeper = Keeper(out / "images", allow_identifying=options.allow_identifying)
     keeper.notes.update(reading.notes)
     earlier = set(_images_of(out / "cases.jsonl"))
@@ -129,8 +161,7 @@ def _import(
         notes=dict(sorted(keeper.notes.items())),
     )
     hashes = {name: file_sha256(out / name) for name in ("cases.jsonl", "not-imported.jsonl")}
-    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(keeper.written.items()))
-    hashes["images"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    hashes["images"] = _digest(keeper.written)
     record = {**plan, "result": {k: v for k, v in summary.to_record().items() if k not in {"out", "unchanged"}}, "sha256": hashes}
     write_atomically(out / "import.json", [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
     return summary
@@ -220,12 +251,23 @@ def _earlier(out: Path) -> dict[str, Any] | None:
 
 
 def _whole(out: Path, before: Mapping[str, Any]) -> bool:
-    """Whether an earlier import still lies there as it was written, as far as can be seen without reading every image."""
-    hashes = before.get("sha256", {})
+    """Whether an earlier import came to its end and lies there as it was written, every image included."""
+    hashes = before.get("sha256")
+    if not isinstance(hashes, dict) or "result" not in before:
+        return False
     names = ("cases.jsonl", "not-imported.jsonl")
     if not all((out / name).is_file() and file_sha256(out / name) == hashes.get(name) for name in names):
         return False
-    return all((out / "images" / name).is_file() for name in _images_of(out / "cases.jsonl"))
+    images = set(_images_of(out / "cases.jsonl"))
+    if not all((out / "images" / name).is_file() for name in images):
+        return False
+    return _digest({name: file_sha256(out / "images" / name) for name in images}) == hashes.get("images")
+
+
+def _digest(images: Mapping[str, str]) -> str:
+    """One SHA-256 (hex) for images by their names and hashes."""
+    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(images.items()))
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _images_of(cases: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.case import Case
-from chiron.cases.importing.pictures import has_metadata
+from chiron.cases.importing.metadata import without_metadata
 from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Why
 from chiron.cases.importing.screening import MAX_TEXT, longest_field, screen
 from chiron.errors import DiskError
@@ -107,14 +107,15 @@ class Keeper:
         begun: dict[str, str] = {}
         try:
             for picture in group.pictures:
-                data = picture.data()
+                source = picture.data()
+                data = without_metadata(source)
                 digest = hashlib.sha256(data).hexdigest()
                 self._need_free(picture.name, digest, fresh)
                 if picture.name not in self.written and picture.name not in fresh:
                     begun[picture.name] = digest
                     _write(self.images / picture.name, data, digest)
-                    if has_metadata(data):
-                        self.notes["images that carry EXIF or other text beside their pixels, copied as they are"] += 1
+                    if data is not source:
+                        self.notes["images whose EXIF data or other text beside the pixels was left behind"] += 1
         except LeaveOut:
             for name in begun:
                 (self.images / name).unlink(missing_ok=True)

@@ -46,10 +46,13 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
             first, *rest = path.relative_to(root).parts
             cases.setdefault(first if rest else _stem(path), []).append(path)
 
+    if questions is not None:
+        questions.set_aside_ambiguous([(_keys(name, paths), None) for name, paths in cases.items()])
+
     def items() -> Iterator[Draft | LeftOut]:
         for name, paths in cases.items():
             case_id = name if options.keep_ids else pseudonyms.name("case", name)
-            texts = questions.of({("folder", name), *(("folder", p.name) for p in paths)}, None) if questions is not None else []
+            texts = questions.of(_keys(name, paths), None) if questions is not None else []
             case = Case(id=case_id, question="", answer="", images=(), meta=MappingProxyType({"patient": pseudonyms.name("patient", name)}))
             groups, notes = _groups(paths, root, folder_name(case_id), options)
             known = frozenset() if options.keep_ids else identifiers(name)
@@ -64,6 +67,10 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
             yield from questions.unused()
 
     return Reading(items(), len(cases))
+
+
+def _keys(name: str, paths: list[Path]) -> set[tuple[str, str]]:
+    return {("folder", name), *(("folder", path.name) for path in paths)}
 
 
 def _groups(paths: list[Path], root: Path, under: str, options: ImportOptions) -> tuple[list[Group], list[str]]:

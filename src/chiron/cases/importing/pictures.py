@@ -1,8 +1,9 @@
-"""Images on their way into the output folder: files copied as they are, arrays drawn as PNG."""
+"""Images on their way into the output folder: files as they are, arrays drawn as PNG."""
 
 import io
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.cases.importing.records import LeaveOut, Why
@@ -11,17 +12,24 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
-def copied(folder: ImageFolder, name: str) -> Callable[[], bytes]:
-    """A file of the source, checked inside its fence when it is wanted."""
+def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callable[[], bytes]:
+    """A file of the source, checked inside its fence when it is wanted.
+
+    ``called``: what a reason calls it where its own name, which may hold the patient's, is not to be told.
+    """
 
     def data() -> bytes:
         try:
             return folder.check(name).path.read_bytes()
         except ImageProblem as problem:
-            raise LeaveOut(Why.IMAGE, str(problem)) from problem
+            said = str(problem)
+            if called is not None:
+                for path in (os.path.realpath(folder.root / name) if "\0" not in name else name, name):
+                    said = said.replace(path, called)
+            raise LeaveOut(Why.IMAGE, said) from (None if called is not None else problem)
 
     return data
 
@@ -54,20 +62,3 @@ def png(pixels: "NDArray[np.uint8]", aspect: float = 1.0) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def has_metadata(data: bytes) -> bool:
-    """Whether an image file carries text beside its pixels (EXIF, comments, XMP), where names and days may stand."""
-    import warnings
-
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata, which is what is asked after here.
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
-            info: dict[Any, Any] = image.info
-            texts = [
-                k for k, v in info.items() if isinstance(v, str | bytes) and k not in {"icc_profile", "jfif", "compression", "version"}
-            ]
-            return bool(texts) or (image.format != "TIFF" and bool(image.getexif()))

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +63,27 @@ class Questions:
             # The first key counts: a row that names a study and its patient belongs to the study.
             self._by_key.setdefault(named[0], []).append(text)
             self._waiting[id(text)] = text
+
+    def set_aside_ambiguous(self, studies: Iterable[tuple[Collection[tuple[str, str]], str | None]]) -> None:
+        """Leave out rows whose key fits several studies: whose they are nobody can say, and a wrong answer is worse than none.
+
+        Only by the patient's number several studies may be meant.
+
+        Args:
+            studies: of every study its keys and its patient's number, as for :meth:`of`.
+        """
+        fitting: Counter[tuple[str, str]] = Counter()
+        beside_patient: set[tuple[str, str]] = set()
+        for keys, patient in studies:
+            values = {("id", value) for _, value in keys}
+            by_patient = {("id", patient)} if patient else set()
+            fitting.update({*keys, *values, *by_patient})
+            beside_patient |= {*keys, *values} - by_patient
+        for key in [key for key in self._by_key if fitting[key] > 1 and key in beside_patient]:
+            for text in self._by_key.pop(key):
+                del self._waiting[id(text)]
+                reason = f"ambiguous: {fitting[key]} studies are called as its '{key[0]}' says: give the folder's path, or the study's UID"
+                self._bad.append(LeftOut(text.place, None, Why.RECORD, reason))
 
     def of(self, keys: Collection[tuple[str, str]], patient: str | None) -> list[StudyText]:
         """The texts of a study, in the order of the file."""

@@ -2,7 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -13,6 +16,14 @@ from chiron.cases.importing.extras import need
 from chiron.errors import InputError
 
 _DELIMITERS = (",", ";", "\t", "|")
+_LONGEST = 2000
+"""Lines of one record of a CSV file. No report has so many; an open quotation mark has."""
+_OPEN = 'a quotation mark opens in this row and is not closed before other rows begin: close it, or write it twice ("")'
+_MAX_CELLS = 5_000_000
+"""Of a sheet. More is no list of cases, and would need gigabytes."""
+_MERGED = re.compile(rb'mergeCell\b[^>]*?\bref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
+_MAX_XML = 256 * 1024 * 1024
+"""Bytes of an .xlsx file's sheets and texts, unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +91,46 @@ def _delimiter(text: str) -> str:
 
 
 def _lines(text: str, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    last = 0
-    while True:
+    """Records of delimited text. One that cannot be read costs its first line: what follows is read on its own, so that no row is lost."""
+    lines = list(io.StringIO(text, newline=""))
+    at = width = 0
+    while at < len(lines):
+        place = f"line {at + 1}"
+        reader = csv.reader((lines[i] for i in range(at, min(len(lines), at + _LONGEST))), delimiter=delimiter, strict=True)
         try:
             values = next(reader)
-        except StopIteration:
-            return
         except csv.Error as error:
-            place, last = f"line {last + 1}", reader.line_num
-            yield Row(place, (), f"cannot be read ({error}): look for a quotation mark that is never closed")
+            open_quote = "unexpected end" in str(error)
+            yield Row(place, (), _OPEN if open_quote else f"cannot be read ({error}): look for a quotation mark that is never closed")
+            at += 1
             continue
-        place, last = f"line {last + 1}", reader.line_num
+        inside = [_width(line, delimiter) for line in lines[at + 1 : at + reader.line_num]]
+        if _swallows(len(values), inside, width):
+            yield Row(place, (), _OPEN)
+            at += 1
+            continue
+        if not inside:
+            width = max(width, len(values))
+        at += reader.line_num
         yield Row(place, tuple(_decoded(v) for v in values))
+
+
+def _width(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:
+        return 0
+
+
+def _swallows(own: int, inside: list[int], width: int) -> bool:
+    """Whether a record of many lines looks like rows that an open quotation mark ran together.
+
+    ``own`` is its number of columns, ``inside`` that of each further line on its own, ``width`` the table's. A line of prose may have as
+    many commas as a row has; then the record as a whole has the columns that it should, and not all of its lines do.
+    """
+    if width < 2 or width not in inside:
+        return False
+    return own != width or (len(inside) > 1 and set(inside) == {width})
 
 
 def _decoded(value: str) -> Cell:
@@ -101,11 +139,12 @@ def _decoded(value: str) -> Cell:
 
 def _excel(path: Path) -> Iterator[Sheet]:
     openpyxl = need("openpyxl", "a spreadsheet (.xlsx)")
+    _refuse_giants(path)
     formulas = _load(openpyxl, path, values=False)
     values = _load(openpyxl, path, values=True)
     for sheet in formulas.worksheets:
         if sheet.sheet_state == "visible":
-            yield Sheet(sheet.title, _excel_rows(sheet, values[sheet.title]))
+            yield Sheet(sheet.title, _excel_rows(sheet, values[sheet.title], path))
 
 
 def _load(openpyxl: Any, path: Path, *, values: bool) -> Any:
@@ -123,21 +162,58 @@ def _load(openpyxl: Any, path: Path, *, values: bool) -> Any:
         raise InputError(f"{path} is no spreadsheet that can be read ({type(error).__name__}): open it and save it as .xlsx") from error
 
 
-def _excel_rows(sheet: Any, values: Any) -> Iterator[Row]:
+def _refuse_giants(path: Path) -> None:
+    """See that a workbook is of a size that can be read, before anything of it is unpacked into cells.
+
+    openpyxl makes a cell of every cell of a merged area while it loads, of which there may be 17 billion.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = [part for part in archive.infolist() if part.filename.endswith(".xml")]
+            if sum(part.file_size for part in parts) > _MAX_XML:
+                raise InputError(f"{path} has more than {_MAX_XML // 2**20} MiB of cells: save the list of cases alone")
+            for part in parts:
+                areas = _MERGED.findall(archive.read(part)) if "worksheets/" in part.filename else []
+                if sum(_area(*corners) for corners in areas) > _MAX_CELLS:
+                    raise InputError(f"{path} merges more than {_MAX_CELLS:,} cells: merge only the rows of the list")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path} is no spreadsheet that can be read ({type(error).__name__}): open it and save it as .xlsx") from error
+
+
+def _area(left: bytes, top: bytes, right: bytes, bottom: bytes) -> int:
+    def column(letters: bytes) -> int:
+        number = 0
+        for letter in letters:
+            number = number * 26 + letter - 64
+        return number
+
+    return (abs(column(right) - column(left)) + 1) * (abs(int(bottom) - int(top)) + 1)
+
+
+def _excel_rows(sheet: Any, values: Any, path: Path) -> Iterator[Row]:
+    # Its own cells: to ask for the others, as iter_rows does, would make them, and one stray cell at the far corner millions.
+    stored: Mapping[tuple[int, int], Any] = sheet._cells  # noqa: SLF001
+    if len(stored) > _MAX_CELLS:
+        raise InputError(f"{path}: sheet '{sheet.title}' has more than {_MAX_CELLS:,} cells: save the list of cases alone")
+    shown = values._cells  # noqa: SLF001
     merged = {
         (row, column): (area.min_row, area.min_col)
         for area in sheet.merged_cells.ranges
         for row in range(area.min_row, area.max_row + 1)
         for column in range(area.min_col, area.max_col + 1)
     }
-    for number in range(1, sheet.max_row + 1):
-        cells = []
-        for column in range(1, sheet.max_column + 1):
-            # A merged cell's text stands in its first cell, and is meant for all.
-            at = merged.get((number, column), (number, column))
-            cell = sheet.cell(*at)
-            cells.append(_cell(values.cell(*at).value, cell.coordinate, formula=cell.data_type == "f", error=cell.data_type == "e"))
-        yield Row(f"row {number}", tuple(cells))
+    rows: dict[int, dict[int, Cell]] = {}
+    for number, column in sorted({*stored, *merged}):
+        # A merged cell's text stands in its first cell, and is meant for all.
+        at = merged.get((number, column), (number, column))
+        cell = stored.get(at)
+        if cell is None or (cell.value is None and cell.data_type != "e"):
+            continue
+        value = shown[at].value if at in shown else None
+        rows.setdefault(number, {})[column] = _cell(value, cell.coordinate, formula=cell.data_type == "f", error=cell.data_type == "e")
+    for number in range(1, max(rows, default=0) + 1):
+        cells = rows.get(number, {})
+        yield Row(f"row {number}", tuple(cells.get(column, "") for column in range(1, max(cells, default=0) + 1)))
 
 
 def _calamine(path: Path) -> Iterator[Sheet]:
@@ -145,7 +221,10 @@ def _calamine(path: Path) -> Iterator[Sheet]:
     try:
         book = calamine.CalamineWorkbook.from_path(str(path))
         for name in book.sheet_names:
-            rows = book.get_sheet_by_name(name).to_python(skip_empty_area=False)
+            sheet = book.get_sheet_by_name(name)
+            if sheet.total_height * sheet.total_width > _MAX_CELLS:
+                raise InputError(f"{path}: sheet '{name}' has more than {_MAX_CELLS:,} cells: save the list of cases alone")
+            rows = sheet.to_python(skip_empty_area=False)
             yield Sheet(name, [_calamine_row(n, values) for n, values in enumerate(rows, start=1)])
     except calamine.CalamineError as error:
         raise InputError(f"{path} is no spreadsheet that can be read: open it and save it as .xlsx") from error

@@ -15,7 +15,7 @@ from chiron.cases.formats import CaseProblem, parse_case
 from chiron.cases.images import ImageFolder
 from chiron.cases.importing.columns import ColumnMap, map_columns, recognised
 from chiron.cases.importing.files import files_under
-from chiron.cases.importing.identifying import identifiers
+from chiron.cases.importing.identifying import identifiers, named
 from chiron.cases.importing.kinds import TABLES, the_file
 from chiron.cases.importing.pictures import copied
 from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
@@ -130,8 +130,8 @@ def _entry(table: Table, row: Row) -> Entry | LeftOut:
             images = [name for cell in cells if isinstance(cell, str) for part in _SEPARATORS.split(cell) if (name := part.strip())]
         else:
             texts[field] = "\n\n".join(cell for cell in cells if isinstance(cell, str) and cell)
-    names = (row.cells[i] for i in table.columns.identifiers if i < len(row.cells))
-    return Entry(place, texts, tuple(images), identifiers(*(n for n in names if isinstance(n, str))))
+    values = [row.cells[i] for i in table.columns.identifiers if i < len(row.cells)]
+    return Entry(place, texts, tuple(images), named(values))
 
 
 def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> Reading:
@@ -144,17 +144,17 @@ def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
     table = open_table(path, options)
     if options.images is not None and not os.path.isdir(options.images):
         raise InputError(f"image folder {options.images} does not exist or cannot be reached: name the right one with --images DIR")
-    images = TableImages(options.images or path.parent, fallback=options.images is None)
+    images = TableImages(options.images or path.parent, fallback=options.images is None, hidden=options.keep_ids is False)
 
     def items() -> Iterator[Draft | LeftOut]:
         for number, entry in enumerate(entries(table), start=1):
             if isinstance(entry, LeftOut):
-                yield entry
+                yield replace(entry, id=told_id(entry.id, options, pseudonyms))
                 continue
             try:
                 yield draft_of(entry, f"{path.stem}-{number:05d}", images.pictures, options, pseudonyms)
             except LeaveOut as reason:
-                yield LeftOut(entry.place, entry.texts.get("id") or None, reason.why, str(reason))
+                yield LeftOut(entry.place, told_id(entry.texts.get("id"), options, pseudonyms), reason.why, str(reason))
 
     notes = [table.columns.words(), *([table.note] if table.note else [])]
     return Reading(items(), len(table.rows), tuple(notes))
@@ -163,8 +163,9 @@ def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
 class TableImages:
     """Where a table's images are: named in its cells, or in a folder that is called as the case."""
 
-    def __init__(self, root: Path, *, fallback: bool) -> None:
-        """``root``: what paths are relative to. With ``fallback``, also to ``images/`` in it."""
+    def __init__(self, root: Path, *, fallback: bool, hidden: bool) -> None:
+        """``root``: what paths are relative to. With ``fallback``, also to ``images/`` in it; ``hidden``: reasons do not tell names."""
+        self._hidden = hidden
         self._folders = [ImageFolder(root), *([ImageFolder(root / "images")] if fallback else [])]
 
     def pictures(self, names: Sequence[str], case_id: str, under: str, group: str) -> tuple[Picture, ...]:
@@ -180,9 +181,8 @@ class TableImages:
             parents = [part for part in PurePosixPath(name).parts[:-1] if _GROUP.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
             number = kept[place] = kept.get(place, -1) + 1
-            pictures.append(
-                Picture("/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p), copied(folder, name))
-            )
+            kept_as = "/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p)
+            pictures.append(Picture(kept_as, copied(folder, name, called=kept_as if self._hidden else None)))
         return tuple(pictures)
 
     def _of_folder(self, case_id: str) -> list[str]:
@@ -201,6 +201,11 @@ def _exists(folder: ImageFolder, name: str) -> bool:
 
 
 Pictures = Callable[[Sequence[str], str, str, str], tuple[Picture, ...]]
+
+
+def told_id(source_id: str | None, options: ImportOptions, pseudonyms: Pseudonyms) -> str | None:
+    """An id as it may stand beside a reason."""
+    return pseudonyms.name("case", source_id) if source_id and options.keep_ids is False else source_id or None
 
 
 def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:
