@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
 from chiron.mics.reasoning import parse_reasoning
 from chiron.mmrp.alignment import LONGEST, build_alignment, place_findings
@@ -190,3 +191,16 @@ def test_the_published_cases(tmp_path: Path, published: Path) -> None:
     assert [len(row["images"]) for row in rows] == [1, 2, 1, 1, 1, 1, 1, 2, 2, 2]
     assert not any(said(row).startswith("According to the") for row in rows)
     assert len(read_rows(tmp_path / "out" / "rows.jsonl")) == 10
+
+
+def test_a_file_without_a_usable_case_leaves_an_earlier_builds_rows(tmp_path: Path) -> None:
+    rows, _ = build(tmp_path, a_case(images=TWO).to_record())
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("no case\n")
+    with pytest.raises(InputError, match=r"no case can be used: .*dropped\.jsonl says why; .*rows\.jsonl is still"):
+        build_alignment(bad, tmp_path / "out")
+    assert lines(tmp_path / "out" / "rows.jsonl") == rows != []
+    assert [line["reason"] for line in lines(tmp_path / "out" / "dropped.jsonl")] == ["bad case"]
+    with pytest.raises(InputError, match="no case can be used"):
+        build_alignment(bad, tmp_path / "fresh")
+    assert not (tmp_path / "fresh" / "rows.jsonl").exists()

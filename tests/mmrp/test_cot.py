@@ -158,3 +158,10 @@ def test_a_dialogue_has_as_many_marks_as_pictures() -> None:
     assert sum(len(turn.texts) - 1 for turn in turns) == 2
     assert "<image>" not in turns[-1].text
     assert AsInterns(load_prompts()).identity()["begun"] == "none"
+
+
+def test_runs_on_different_image_folders_are_not_one_part(tmp_path: Path) -> None:
+    runs = [search(write_cases(tmp_path / name, 1), tmp_path / f"run-{name}") for name in ("a", "b")]
+    with pytest.raises(InputError, match="images in different folders"):
+        build_cot(runs, tmp_path / "cot")
+    assert not (tmp_path / "cot" / "rows.jsonl").exists()

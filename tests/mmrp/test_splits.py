@@ -57,6 +57,17 @@ def test_no_patient_case_or_image_is_on_two_sides(
                 assert division.group[a] == division.group[b]
 
 
+def test_a_groups_name_says_nothing_of_its_patients(tmp_path: Path) -> None:
+    rows = [a_text_row(str(n), patient=f"MRN{n // 3:07d}") for n in range(30)]
+    others = [replace(row, patient=f"someone else {row.patient}") for row in rows]
+    names = []
+    for folder, them in (("a", rows), ("b", others)):
+        with survey_of(tmp_path / folder, them) as survey:
+            names.append(divide(survey, range(30), seed=3).group)
+    assert names[0] == names[1]
+    assert len(set(names[0].values())) == 10
+
+
 def test_copies_of_an_image_under_other_names_and_patients_stay_together(tmp_path: Path) -> None:
     rows = [a_row(str(n)) for n in range(30)]
     for n in range(0, 30, 2):

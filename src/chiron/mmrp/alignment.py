@@ -74,7 +74,7 @@ def prepare_alignment(
     replaced = config.build.prompts if config is not None else {}
     prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
     seed = config.build.seed if config is not None else 0
-    aligner = Aligner(prompts, form if form is not None else Published(), seed, str(out))
+    aligner = Aligner(prompts, form if form is not None else Published(), seed, str(out.resolve()))
     return PartRun(
         "alignment",
         WorkDirectory(out),

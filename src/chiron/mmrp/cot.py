@@ -54,6 +54,12 @@ def prepare_cot(
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run directory is named twice: name each once")
     read = [Run.read(run, cases) for run in runs]
+    folders = sorted({str(run.about.get("images")) for run in read})
+    if len(folders) > 1:
+        raise InputError(
+            f"these runs have their images in different folders ({', '.join(folders)}): build a part of each run on its own;"
+            " 'chiron build release' takes several"
+        )
     wording = form if form is not None else Published()
     return PartRun(
         "cot",
@@ -202,7 +208,7 @@ class Chain:
                 reasoning=reasoning,
                 difficulty=difficulty(path, unit.run.deepest),
                 depth=path.get("depth"),
-                provenance=Provenance(str(unit.run.path), _calls(known), unit.run.prompts(), unit.run.models()),
+                provenance=Provenance(str(unit.run.path.resolve()), _calls(known), unit.run.prompts(), unit.run.models()),
                 **placed(case),
             )
             for dialogue in self.form.of_path(case, reasoning)

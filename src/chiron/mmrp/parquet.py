@@ -1,7 +1,7 @@
 """Parquet files that ``datasets`` reads with images and types, written a few rows at a time."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from chiron.errors import InputError
@@ -71,7 +71,8 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
         "order": row.order,
         "weight": row.weight,
         "provenance": {
-            "run": by["run"],
+            # The run's folder; the path before it may hold names of people.
+            "run": PurePath(by["run"]).name,
             "calls": by["calls"],
             "prompts": [{"name": name, "sha256": sha} for name, sha in sorted(by["prompts"].items())],
             "models": [{"role": role, "model": model} for role, model in sorted(by["models"].items())],

@@ -171,32 +171,39 @@ class PartRun(Generic[Unit]):
         about = {"part": self.part, **self.about}
         self._session = Session(self.directory, identity, about, self.endpoints, self.budget_usd, self.in_flight, self.progress)
         ended = await self._session.execute(self._go_over)
-        if ended.total == ended.outcomes.get("bad", 0):
-            raise InputError(self._nothing_in_it(any_case=ended.total > 0))
         return BuildSummary(self.part, ended, self.directory.path / self.kept_file, self.progress.kept, dict(self._dropped.most_common()))
 
-    def _nothing_in_it(self, *, any_case: bool) -> str:
-        if any_case:
-            return f"no case can be used: {self.directory.path / DROPPED} says why"
+    def _nothing_in_it(self) -> str:
+        if self.progress.total:
+            before = self.directory.path / self.kept_file
+            stays = f"; {before} is still that of the build before" if before.exists() else ""
+            return f"no case can be used: {self.directory.path / DROPPED} says why{stays}"
         return "the runs retained no path: their report.html says why" if self.part == "cot" else "the file holds no case"
 
     async def _go_over(self, session: Session) -> None:
         self.desk = session.desk
         self.progress.total = sum(1 for _ in self.units())
         folder = self.directory.path
-        with _growing(folder / self.kept_file) as keep, _growing(folder / DROPPED) as drop:
-            async for unit, result in session.over(self.units(), self._make):
-                if isinstance(result, Pending):
-                    drop(Dropped(self.part, unit.id, "pending", result.problem, line=unit.line).to_record())
-                    self.progress.outcomes["pending"] += 1
-                    continue
-                for record in result.kept:
-                    keep(record.to_record())
-                for dropped in result.dropped:
-                    drop(dropped.to_record())
-                    self._dropped[dropped.reason] += 1
-                self.progress.kept += len(result.kept)
-                self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
+        with _growing(folder / self.kept_file) as keep:
+            with _growing(folder / DROPPED) as drop:
+                async for unit, result in session.over(self.units(), self._make):
+                    self._write(unit, result, keep, drop)
+            if self.progress.total == self.progress.outcomes["bad"]:
+                # Before the rows take their name: those of an earlier build may have cost days.
+                raise InputError(self._nothing_in_it())
+
+    def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
+        if isinstance(result, Pending):
+            drop(Dropped(self.part, unit.id, "pending", result.problem, line=unit.line).to_record())
+            self.progress.outcomes["pending"] += 1
+            return
+        for record in result.kept:
+            keep(record.to_record())
+        for dropped in result.dropped:
+            drop(dropped.to_record())
+            self._dropped[dropped.reason] += 1
+        self.progress.kept += len(result.kept)
+        self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
 
     async def _make(self, unit: Unit | BadCase, ask: Ask) -> Made:
         if isinstance(unit, BadCase):
@@ -249,8 +256,11 @@ def placed(case: Case) -> dict[str, Any]:
     }
 
 
+_Write = Callable[[Mapping[str, Any]], None]
+
+
 @contextmanager
-def _growing(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _growing(path: Path) -> Iterator[_Write]:
     """Write a JSONL file a line at a time; it takes its name when the block ends without an error.
 
     One that a killed process left unfinished is written over: the directory is held by one process.

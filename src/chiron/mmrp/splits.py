@@ -27,7 +27,9 @@ class Division:
     split: Mapping[int, SplitName]
     """By the row's position; rows that are in none are not there."""
     group: Mapping[int, str]
-    """What a row hangs together with: the first twelve hex digits of a hash, by position."""
+    """What a row hangs together with, by position: twelve hex digits, of a hash of the group's smallest case and of nothing secret.
+
+    A patient's number could be found again by hashing all numbers there are; cases' names are in the rows beside it."""
     left_out: Mapping[int, str]
     """Rows that had to leave, with the reason."""
     largest: int
@@ -61,16 +63,17 @@ def divide(
     Shares are met on average, over groups: a few large groups, or few of them in all, may miss them widely.
     """
     groups = _groups(survey, positions)
-    smallest: dict[int, str] = {}
+    patients: dict[int, str] = {}
+    cases: dict[int, str] = {}
     sizes: dict[int, int] = {}
     for position in positions:
-        group = groups(position)
+        group, entry = groups(position), survey.entries[position]
         sizes[group] = sizes.get(group, 0) + 1
-        patient = survey.entries[position].patient
-        smallest[group] = min(smallest.get(group, patient), patient)
-    drawn = {group: _draw(seed, patient) for group, patient in smallest.items()}
-    split = {position: _side(drawn[groups(position)][0], ratios) for position in positions}
-    names = {position: drawn[groups(position)][1] for position in positions}
+        patients[group] = min(patients.get(group, entry.patient), entry.patient)
+        cases[group] = min(cases.get(group, entry.case_id), entry.case_id)
+    sides = {group: _side(_draw(seed, patient), ratios) for group, patient in patients.items()}
+    split = {position: sides[groups(position)] for position in positions}
+    names = {position: _hashed(cases[groups(position)]).hex()[:12] for position in positions}
     left_out = _repeated_elsewhere(survey, split)
     for position in left_out:
         del split[position]
@@ -110,10 +113,13 @@ def _repeated_elsewhere(survey: Survey, split: Mapping[int, SplitName]) -> dict[
     }
 
 
-def _draw(seed: int, patient: str) -> tuple[float, str]:
-    """A number from 0 up to 1, and a name that does not give the patient's away at a glance."""
-    digest = hashlib.blake2b(f"{seed}\x00{patient}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64, digest[8:14].hex()
+def _draw(seed: int, patient: str) -> float:
+    """A number from 0 up to 1."""
+    return int.from_bytes(_hashed(f"{seed}\x00{patient}")[:8], "big") / 2**64
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _side(number: float, ratios: tuple[float, float, float]) -> SplitName:

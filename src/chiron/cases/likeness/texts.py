@@ -9,6 +9,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,11 @@ _MOST: Final = 20
 """Neighbours within a band's bucket that :meth:`TextIndex.near` compares a text with, in the order of the texts: the pairs of a bucket of
 thousands of variants of one template would fill the memory. Where each pair counts, :meth:`TextIndex.links` has no such limit."""
 _GATHERED: Final = 1 << 20
-"""Shingles compared at once: some 20 MiB, however many texts share a bucket."""
+"""Shingles compared at once: some 40 MiB, however many texts share a bucket."""
+_FIRST: Final = 8
+"""Neighbours within a band's bucket that :meth:`TextIndex.links` looks at before it looks at all."""
+_PAIRS: Final = 1 << 14
+"""Pairs compared at once, at most."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -127,40 +132,33 @@ class TextIndex:
         numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
         if len(numbers) < 2:
             return
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS))
-        ends = np.asarray(self._ends, np.int64)
+        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
         families = Families(len(numbers))
-        for band in range(_BANDS):
-            for bucket in _buckets(bands[numbers, band]):
-                for at, one in enumerate(bucket[:-1].tolist()):
-                    others = bucket[at + 1 :]
-                    others = others[families.of[others] != families.of[one]]
-                    if not len(others):
-                        continue
-                    before = bands[numbers[others], :band] == bands[numbers[one], :band]
-                    others = others[~before.any(axis=1)]  # those were compared in an earlier band
-                    for other, index in self._near_of(ends, numbers[one], numbers[others], jaccard):
-                        if families.unite(one, int(others[other])):
-                            yield int(numbers[one]), int(numbers[others[other]]), index
+        # First a few neighbours of each: in a large family that unites nearly all, and leaves little to compare with everything.
+        for most, band in product((_FIRST, len(numbers)), range(_BANDS)):
+            for one, other in _in_buckets(bands[numbers, band], families, most):
+                for start in range(0, len(one), _PAIRS):
+                    a, b = numbers[one[start : start + _PAIRS]], numbers[other[start : start + _PAIRS]]
+                    # Those that share an earlier band were compared there, or will be.
+                    fresh = start + np.flatnonzero(~(bands[a, :band] == bands[b, :band]).any(axis=1))
+                    index = self._likenesses(numbers[one[fresh]], numbers[other[fresh]])
+                    for at, like in zip(fresh[index >= jaccard].tolist(), index[index >= jaccard].tolist(), strict=True):
+                        if families.unite(int(one[at]), int(other[at])):
+                            yield int(numbers[one[at]]), int(numbers[other[at]]), like
 
-    def _near_of(self, ends: NDArray[np.int64], one: int, others: NDArray[np.int64], jaccard: float) -> Iterator[tuple[int, float]]:
-        """Positions in ``others`` of the texts near ``one``, with the index; ``ends``: where each text's shingles end, 0 before them."""
-        read = self._all_shingles()
-        ours = read[ends[one] : ends[one + 1]]
-        lengths = ends[others + 1] - ends[others]
-        # No more can be shared than the shorter has.
-        fit = np.flatnonzero(np.minimum(lengths, len(ours)) >= jaccard * np.maximum(lengths, len(ours)))
-        parts = np.cumsum(lengths[fit]) // _GATHERED
+    def _likenesses(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
+        """:meth:`likeness` of many pairs, ``(k,)``."""
+        read, ends = self._all_shingles().view(np.ndarray), np.asarray(self._ends, np.int64)
+        found = [np.empty(0)]
+        parts = np.cumsum(ends[one + 1] - ends[one] + ends[other + 1] - ends[other]) // _GATHERED
         for part in np.unique(parts):
-            some = fit[parts == part]
-            counts = lengths[some]
-            begins = np.cumsum(counts) - counts
-            theirs = read[np.repeat(ends[others[some]] - begins, counts) + np.arange(counts.sum())]
+            a, b = one[parts == part], other[parts == part]
+            ours, theirs = _gathered(read, ends, a), _gathered(read, ends, b)
             place = np.minimum(np.searchsorted(ours, theirs), len(ours) - 1)
-            shared = np.add.reduceat(ours[place] == theirs, begins, dtype=np.int64)
-            index = shared / (len(ours) + counts - shared)
-            near = index >= jaccard
-            yield from zip(some[near].tolist(), index[near].tolist(), strict=True)
+            same = theirs[ours[place] == theirs] >> np.uint64(32)
+            shared = np.bincount(same.astype(np.int64), minlength=len(a))
+            found.append(shared / (ends[a + 1] - ends[a] + ends[b + 1] - ends[b] - shared))
+        return np.concatenate(found)
 
     def close(self) -> None:
         """Give the files back."""
@@ -196,13 +194,34 @@ class TextIndex:
         return np.memmap(file, dtype=kind, mode="r", shape=shape)
 
 
-def _buckets(keys: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Positions of equal keys, rising, wherever there are two or more."""
+def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Positions ``(one, other)``, ``one < other``, of equal keys: each with the next ``most``, nearest first, but for one family's."""
     order = np.argsort(keys, kind="stable")
-    edges = np.flatnonzero(np.diff(keys[order])) + 1
-    starts, stops = np.concatenate([[0], edges]), np.concatenate([edges, [len(keys)]])
-    for start, stop in zip(starts[stops - starts > 1], stops[stops - starts > 1], strict=True):
-        yield order[start:stop]
+    ranked = keys[order]
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    bucket, starts = np.cumsum(begins) - 1, np.flatnonzero(begins)
+    left, step = np.arange(len(keys)), 0
+    while len(left) and step < most:
+        if step & (step - 1) == 0:
+            # Now and then: a bucket that has become one family has nothing left to compare.
+            of = families.of[order]
+            mixed = np.minimum.reduceat(of, starts) != np.maximum.reduceat(of, starts)
+            left = left[mixed[bucket[left]]]
+        step += 1
+        left = left[left + step < len(keys)]
+        left = left[bucket[left] == bucket[left + step]]
+        one, other = order[left], order[left + step]
+        apart = families.of[one] != families.of[other]
+        if apart.any():
+            yield one[apart], other[apart]
+
+
+def _gathered(read: NDArray[np.uint32], ends: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The shingles of texts one after the other, each text's place in ``texts`` before them, in the upper 32 bits; so it is sorted."""
+    counts = ends[texts + 1] - ends[texts]
+    begins = np.cumsum(counts) - counts
+    place = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)
+    return (place << np.uint64(32)) | read[np.repeat(ends[texts] - begins, counts) + np.arange(len(place))]
 
 
 def _plain(value: int) -> int:

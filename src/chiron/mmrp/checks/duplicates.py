@@ -46,8 +46,8 @@ def nearly_repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
             near = next(((earlier, index) for earlier, index in likened if index >= JACCARD), None)
             if near is not None and not _same(survey, near[0], later):
                 yield later, _near(survey, later, *near)
-    for position, like, index in _from_the_first((by_text[a], by_text[b], index) for a, b, index in survey.text_links):
-        yield position, _near(survey, position, like, index)
+    for position, other, share in _from_the_first((by_text[a], by_text[b], index) for a, b, index in survey.text_links):
+        yield position, _near(survey, position, other, share)
 
 
 def shared(survey: Survey) -> Iterator[tuple[int, Finding]]:
