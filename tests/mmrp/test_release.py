@@ -1,12 +1,14 @@
 """A release loads where it is said to, keeps patients apart, can be traced, and appears whole or not at all."""
 
 import errno
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
@@ -17,7 +19,7 @@ from chiron.mmrp.checks.overlap import Foreign
 from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
 from chiron.mmrp.folder import new_folder
 from chiron.mmrp.release import Released, Wishes, release
-from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, write_part
+from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
 
 RATIOS = (0.6, 0.2, 0.2)
 
@@ -103,6 +105,24 @@ def test_names_of_patients_and_files_do_not_leave(made: Released) -> None:
     assert all(len(name) == 64 + 4 for name in names)
     told = json.loads((made.path / "check.json").read_text())
     assert "examples" not in told["checks"]["steps"]
+
+
+def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> None:
+    part = write_part(tmp_path / "cot", [a_row("1", images=("1/0.jpg",)), a_row("2", images=("2/0.png",))], draw=False)
+    exif, notes = Image.Exif(), PngInfo()
+    exif[0x010E], exif[0x0112] = "SMITH JOHN", 6
+    notes.add_text("Patient", "SMITH JOHN")
+    for name, how in (("1/0.jpg", {"exif": exif}), ("2/0.png", {"pnginfo": notes})):
+        (part / "images" / name).parent.mkdir(parents=True)
+        picture(name).save(part / "images" / name, **how)
+    out = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0))).path
+    assert [path for path in out.rglob("*") if path.is_file() and b"SMITH" in path.read_bytes()] == []
+    for path in (out / "images").rglob("*.*"):
+        assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
+        name = "1/0.jpg" if path.suffix == ".jpg" else "2/0.png"
+        before, after = opened(part / "images" / name), opened(path)
+        assert before.tobytes() == after.tobytes()
+        assert before.getexif().get(0x0112) == after.getexif().get(0x0112)
 
 
 def test_exports_are_what_their_trainers_read(made: Released) -> None:

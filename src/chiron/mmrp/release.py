@@ -14,6 +14,8 @@ from typing import Any, Final
 from chiron import __version__
 from chiron.cases.coverage_figure import draw_coverage
 from chiron.cases.importing.extras import need
+from chiron.cases.importing.metadata import without_metadata
+from chiron.cases.importing.records import LeaveOut
 from chiron.cases.likeness.prints import DISTANCE, ImagePrint
 from chiron.errors import InputError
 from chiron.files import write_atomically
@@ -214,7 +216,7 @@ def _write_rows(survey: Survey, division: Division, chosen: Mapping[tuple[Part, 
 
 
 class _ImageStore:
-    """The release's images: each once, named by its content, since names of others may hold names of people."""
+    """The release's images: each once, without metadata and named by its content, since both may hold names of people."""
 
     def __init__(self, survey: Survey, folder: Path) -> None:
         self._survey, self._folder = survey, folder
@@ -226,7 +228,7 @@ class _ImageStore:
         return len(self._there)
 
     def keep(self, image: int) -> tuple[ReleasedImage, bytes]:
-        """An image by its position in the survey: its place in the release, and its file's bytes."""
+        """An image by its position in the survey: its place in the release, and its file's bytes, without metadata."""
         taken = self._survey.prints[image]
         if taken is None:
             raise AssertionError("rows with such images were left out")
@@ -238,7 +240,11 @@ class _ImageStore:
             raise InputError(f"image '{name}' cannot be read any more ({error.strerror}): run this again") from error
         if hashlib.sha256(data).hexdigest() != taken.sha256:
             raise InputError(f"image '{name}' changed while the release was made: run this again")
-        released = ReleasedImage(_released_name(taken), taken.width, taken.height)
+        try:
+            data = without_metadata(data)
+        except LeaveOut as problem:
+            raise InputError(f"image '{name}' may hold names: {problem}") from problem
+        released = ReleasedImage(_released_name(data, taken), taken.width, taken.height)
         if released.name not in self._there:
             target = self._folder / released.name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -247,8 +253,9 @@ class _ImageStore:
         return released, data
 
 
-def _released_name(taken: ImagePrint) -> str:
-    return f"{taken.sha256[:2]}/{taken.sha256}.{_SUFFIXES.get(taken.format, 'img')}"
+def _released_name(data: bytes, taken: ImagePrint) -> str:
+    sha256 = hashlib.sha256(data).hexdigest()
+    return f"{sha256[:2]}/{sha256}.{_SUFFIXES.get(taken.format, 'img')}"
 
 
 def _write_left_out(path: Path, survey: Survey, left_out: Mapping[int, str], division: Division) -> None:
