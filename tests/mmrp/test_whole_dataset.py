@@ -13,7 +13,7 @@ pydicom = pytest.importorskip("pydicom")
 
 # Made up: what is said of the test files is no reading of them.
 REPORTS = {
-    "98892003/MR1": ("Which sequence is this?", "Localizer of the carotids", "The carotid arteries run on both sides of the trachea."),
+    "98892003/MR700": ("Which sequence is this?", "Localizer of the carotids", "The carotid arteries run on both sides of the trachea."),
     "77654033/CR1": (
         "Which injury is feared?",
         "Fracture of the dens",
