@@ -16,10 +16,11 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         results,
         _arm,
     )
+    found = [{**r, "searches": _with_first_cases(r["searches"])} for r in results]
     searches = _table(
         ("search", "cases", "retained", "pure of retained", "evaluations a pure path"),
-        _names(results, "searches"),
-        results,
+        _names(found, "searches"),
+        found,
         lambda r, name: _search(r["searches"].get(name)),
     )
     seen = _table(
@@ -35,9 +36,20 @@ def _names(results: Sequence[dict[str, Any]], part: str) -> list[str]:
     return list(dict.fromkeys(name for r in results for name in r[part]))
 
 
+def _with_first_cases(searches: dict[str, Any]) -> dict[str, Any]:
+    """The searches, and beside a long one the figures of as many of its cases as the short ones have, to compare them with."""
+    shown: dict[str, Any] = {}
+    for name, found in searches.items():
+        shown[name] = found
+        if "first" in found:
+            shown[f"{name}, the first {found['first']['cases']} of them"] = {**found["first"], "evaluations": None}
+    return shown
+
+
 def _perception(result: dict[str, Any], name: str) -> tuple[float | None, ...] | None:
     arm = result["base"] if name.startswith("(") else result["arms"].get(name)
-    if arm is None or "perception" not in arm:
+    # A model that was taught no steps says none: it may see well all the same.
+    if arm is None or "perception" not in arm or arm.get("pure") == 0:
         return None
     return *(arm["perception"][attribute] for attribute in ATTRIBUTES), arm["without_answer"]
 
@@ -53,7 +65,8 @@ def _search(found: dict[str, Any] | None) -> tuple[float | None, ...] | None:
     if found is None:
         return None
     share = found["pure"] / found["retained"] if found["retained"] else None
-    return found["cases"], found["retained"] / found["cases"], share, found["evaluations"] / found["pure"] if found["pure"] else None
+    price = found["evaluations"] / found["pure"] if found["evaluations"] is not None and found["pure"] else None
+    return found["cases"], found["retained"] / found["cases"], share, price
 
 
 def _table(

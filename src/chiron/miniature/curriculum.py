@@ -25,7 +25,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
         train="all",
         steps=scale.text_steps,
         batch=Batch(rows=scale.text_rows),
-        learning_rate=scale.learning_rate,
+        learning_rate=scale.text_learning_rate,
     )
     alignment = Stage(
         name="alignment",

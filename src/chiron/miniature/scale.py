@@ -33,14 +33,26 @@ class Scale:
     """Rows a step in stage 1."""
     rows: int = 16
     """Rows a step in the other two."""
+    text_learning_rate: float = 1e-3
     learning_rate: float = 1e-3
-    """Of the first two stages."""
+    """Of stage 2. With twice as much it sees much less in the end."""
     final_learning_rate: float = 3e-4
     """Of stage 3. A higher one teaches it which combinations there are, and so not to see the others."""
 
 
 FULL = Scale("full", images=6_000, worked=240, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=200)
-QUICK = Scale("quick", images=2_000, worked=120, cases=120, evaluated=120, text_steps=200, alignment_steps=500, final_steps=60)
+QUICK = Scale(
+    "quick",
+    images=1_200,
+    worked=120,
+    cases=80,
+    evaluated=60,
+    text_steps=200,
+    alignment_steps=420,
+    final_steps=40,
+    replayed=500,
+    text_learning_rate=2e-3,
+)
 TINY = Scale(
     "tiny",
     images=24,
