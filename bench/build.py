@@ -19,6 +19,7 @@ from PIL import Image
 
 from bench.planted import measure
 from bench.table import heading, table
+from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.release import Wishes, release
 from chiron.mmrp.row import MmrpRow, write_lines
 from chiron.models.local.dialogue import Turn
@@ -42,7 +43,10 @@ def main(cases: int = CASES, align: Align | None = None) -> None:
     heading(f"build: {cases:,} synthetic cases, images of 64 x 64 pixels")
     with tempfile.TemporaryDirectory(prefix="bench-build-") as folder:
         work = Path(folder)
-        # In a process of its own: what making the cases takes is not what building takes.
+        # In processes of their own: what making the cases takes is not what building takes.
+        _apart(_write_cases, cases, work)
+        seconds, aligned, most = _apart(_align, work)
+        print(f"alignment: {aligned:,} rows in {seconds:.1f} s, {aligned / seconds:,.0f} a second; peak {most / 2**20:,.0f} MiB")
         _apart(_make, cases, work, align or stand_in)
         phases, rows, peak = _apart(_build, work)
     table(
@@ -76,6 +80,23 @@ def stand_in(cases: int, images: Path) -> Iterator[MmrpRow]:
             body_system=str(random.choice(_SYSTEMS)),
             licence="cc-by-4.0",
         )
+
+
+def _write_cases(cases: int, work: Path) -> None:
+    write_lines(work / "cases.jsonl", map(_case, range(cases)))
+
+
+def _case(number: int) -> dict[str, object]:
+    random = np.random.default_rng(number)
+    findings = [" ".join(random.choice(_WORDS, 25)).capitalize() + "." for _ in range(3)]
+    return {"id": str(number), "images": [f"{number}/ct_group1/0.png"], "question": "Q?", "answer": "A", "findings": findings}
+
+
+def _align(work: Path) -> tuple[float, int, int]:
+    """Seconds, rows and bytes of memory that alignment takes."""
+    began = time.perf_counter()
+    made = build_alignment(work / "cases.jsonl", work / "aligned")
+    return time.perf_counter() - began, made.kept, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _make(cases: int, work: Path, align: Align) -> None:
