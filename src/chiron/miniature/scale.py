@@ -43,12 +43,12 @@ class Scale:
 FULL = Scale("full", images=6_000, worked=240, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=200)
 QUICK = Scale(
     "quick",
-    images=1_500,
+    images=1_200,
     worked=120,
     cases=80,
-    evaluated=60,
+    evaluated=48,
     text_steps=200,
-    alignment_steps=480,
+    alignment_steps=380,
     final_steps=40,
     replayed=500,
     text_rows=24,
