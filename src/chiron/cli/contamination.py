@@ -19,7 +19,7 @@ def command(
     ] = None,
     distance: Annotated[
         int, typer.Option(metavar="BITS", min=0, max=15, help="Of 64, in which hashes of images that count as near may differ.")
-    ] = 4,
+    ] = 6,
     json_output: Annotated[bool, typer.Option("--json", help="Every overlap as JSON on standard output.")] = False,
 ) -> None:
     """Look a benchmark's images and questions up in training data: by file, by perceptual hash, and word for word.

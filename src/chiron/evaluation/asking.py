@@ -18,7 +18,6 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol
 from chiron.evaluation.record import ItemResult, Verdict
 from chiron.mics.team import Seat
 from chiron.models.call import Ask, Call, Picture, Reply
-from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault
 from chiron.models.pictures import PictureStore
 
@@ -75,10 +74,8 @@ class Asker:
     judging: Judging | None = None
     """Gives the verdicts that the protocol leaves to a judge."""
     columns: Sequence[Column] = ()
-    encode: bool = False
-    """Whether the model is sent its images as text: then they are encoded beside the event loop."""
 
-    async def __call__(self, unit: Unit, ask: Ask, desk: Desk) -> ItemResult:
+    async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """The item's line.
 
         Raises:
@@ -97,18 +94,12 @@ class Asker:
         except ImageProblem as problem:
             return self.unusable(unit, str(problem))
         call = self._call(unit, item, pictures)
-        known = desk.ledger.get(call.key)
-        held = () if known is not None or not self.encode else pictures
         try:
-            if held:
-                await asyncio.to_thread(self.pictures.hold, held)
-            reply = known if known is not None else await ask(call)
+            reply = await ask(call)
         except CallerFault as fault:
             if fault.misconfigured:
                 raise
             return self.unusable(unit, f"{REFUSED}: {fault.public}")
-        finally:
-            self.pictures.release(held)
         return await self._result(unit, item, pictures, call, reply, ask)
 
     def unusable(self, unit: Unit, problem: str) -> ItemResult:

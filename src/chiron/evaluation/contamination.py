@@ -240,12 +240,9 @@ def _text_overlaps(rows: Sequence[TrainingRow], items: Sequence[Item], jaccard: 
         known: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
         for number in asked_texts & rows_of.keys():
             known[number].append((0.0, number))
-        for a, b, likeness in index.near(jaccard=jaccard):
+        for asked_text, row_text, likeness in index.near(asked_texts, rows_of, jaccard=jaccard):
             # Of texts with the same shingles in another order the index is 1, and yet they are not the same.
-            apart = max(1 - likeness, 1e-6)
-            for asked_text, row_text in ((a, b), (b, a)):
-                if asked_text in asked_texts and row_text in rows_of:
-                    known[asked_text].append((apart, row_text))
+            known[asked_text].append((max(1 - likeness, 1e-6), row_text))
         summed = {texts: _asked(rows, rows_of, [found for text in texts for found in known[text]]) for texts in set(texts_of.values())}
         return {item.id: summed[texts_of[item.id]] for item in items}
     finally:

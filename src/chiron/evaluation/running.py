@@ -23,8 +23,7 @@ from chiron.evaluation.record import ITEMS, ItemResult, Verdict
 from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
-from chiron.models.call import Ask
-from chiron.models.config import OpenAIModel, max_tokens_of
+from chiron.models.config import max_tokens_of
 from chiron.models.desk import Endpoint
 from chiron.models.directory import WorkDirectory
 from chiron.models.offline.catalogue import Catalogue
@@ -145,11 +144,7 @@ class Evaluation:
         return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
 
     async def _lines(self, session: Session) -> Any:
-        async def work(unit: Unit, ask: Ask) -> ItemResult:
-            assert session.desk is not None  # noqa: S101 - set before any job begins
-            return await self.asker(unit, ask, session.desk)
-
-        async for unit, result in session.over(self.units, work):
+        async for unit, result in session.over(self.units, self.asker):
             line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
             session.progress.outcomes[line.verdict] += 1
             self.watch(session.progress.done)
@@ -242,8 +237,7 @@ def evaluation_of(
         raise InputError("several seeds at temperature 0 are one answer told several times: set a temperature above 0")
     manner = Manner(seats.of(model, "model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
     judging = Judging(seats.of(chosen.judge, "judge"), prompts, protocol.any_yes) if chosen.judge is not None and protocol.judged else None
-    encode = isinstance(config.model(model), OpenAIModel)
-    asker = Asker(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts), encode)
+    asker = Asker(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts))
     identity = {
         "model": [manner.model.identity, manner.model.max_tokens],
         "protocol": protocol.name,

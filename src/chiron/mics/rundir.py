@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from chiron.files import write_atomically
 from chiron.models.directory import WorkDirectory
@@ -38,6 +38,8 @@ REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELD
 @dataclass(frozen=True)
 class RunDirectory(WorkDirectory):
     """A place for one run."""
+
+    other_way: ClassVar[str] = ", or 'chiron replay' to use its replies again"
 
     def write_derived(self, ledger: Ledger) -> None:
         """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each at once or not at all."""

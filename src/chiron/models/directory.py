@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +23,8 @@ class WorkDirectory:
     """A place for one piece of work: a search, a build, an evaluation."""
 
     path: Path
+    other_way: ClassVar[str] = ""
+    """What else can be done where a directory turns out to be of another identity."""
 
     @property
     def ledger(self) -> Path:
@@ -136,10 +138,7 @@ class WorkDirectory:
     def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
         if known != identity:
             difference = "; ".join(_differences(known, identity))
-            raise InputError(
-                f"{self.path} holds a run of another configuration ({difference}): choose another directory, "
-                "or 'chiron replay' to use its replies again"
-            )
+            raise InputError(f"{self.path} holds a run of another configuration ({difference}): choose another directory{self.other_way}")
 
     def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
         """Write ``run.json``: the ``identity``, and the ``rest`` that results do not depend on."""

@@ -4,6 +4,7 @@ Spoken with aiohttp directly. The contract is one small request that dozens of s
 unread, and retries and limits are ours; the SDK on top would cost six times the CPU (bench/README.md).
 """
 
+import asyncio
 import json
 import os
 import time
@@ -52,7 +53,7 @@ class OpenAICompatible:
         Raises:
             CallFailed: in one of its three classes.
         """
-        body = self._body(call)
+        body = await self._body(call)
         began = time.perf_counter()
         status, headers, text = await self._post(body)
         seconds = time.perf_counter() - began
@@ -71,9 +72,9 @@ class OpenAICompatible:
             async with self._connection().get(self.config.base_url.rstrip("/") + path, allow_redirects=False) as response:
                 return response.status, self._origin.redact(await _read_bounded(response))
 
-    def streaming(self, call: Call) -> tuple[str, bytes, aiohttp.ClientSession, Origin]:
+    async def streaming(self, call: Call) -> tuple[str, bytes, aiohttp.ClientSession, Origin]:
         """Address, body, connections and origin of a request whose reply is to be streamed (:mod:`chiron.models.streaming`)."""
-        return self._url, self._body(call, stream=True), self._connection(), self._origin
+        return self._url, await self._body(call, stream=True), self._connection(), self._origin
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,7 +82,7 @@ class OpenAICompatible:
             await self._session.close()
             self._session = None
 
-    def _body(self, call: Call, *, stream: bool = False) -> bytes:
+    async def _body(self, call: Call, *, stream: bool = False) -> bytes:
         payload: dict[str, Any] = {
             "model": self.config.model,
             "messages": [self._message(m) for m in call.messages],
@@ -102,8 +103,13 @@ class OpenAICompatible:
             raise CallerFault(f"a text holds the mark {_HOLE}")
         whole = [pieces[0]]
         for picture, piece in zip(pictures, pieces[1:], strict=True):
-            whole += [self._pictures.data_url(picture), piece]
+            whole += [await self._encoded(picture), piece]
         return b"".join(whole)
+
+    async def _encoded(self, picture: Picture) -> bytes:
+        """As a ``data:`` URL; encoded beside the event loop, unless it lies ready."""
+        ready = self._pictures.ready(picture)
+        return ready if ready is not None else await asyncio.to_thread(self._pictures.data_url, picture)
 
     @staticmethod
     def _message(message: Message) -> dict[str, Any]:

@@ -128,19 +128,24 @@ class PictureStore:
         except KeyError:
             raise CallerFault(f"no image of SHA-256 {sha256[:12]}... was added to this run") from None
 
-    def data_url(self, picture: Picture) -> bytes:
-        """The image as a ``data:`` URL, ASCII.
-
-        Raises:
-            CallerFault: the file is gone, changed, or no longer readable.
-        """
+    def ready(self, picture: Picture) -> bytes | None:
+        """The image as a ``data:`` URL, ASCII, if it is held or was encoded lately."""
         with self._lock:
             held = self._held.get(picture)
             if held is not None and held.url is not None:
                 return held.url
             if picture in self._cache:
                 self._cache.move_to_end(picture)
-                return self._cache[picture]
+            return self._cache.get(picture)
+
+    def data_url(self, picture: Picture) -> bytes:
+        """The image as a ``data:`` URL, ASCII; meant for a thread beside the event loop.
+
+        Raises:
+            CallerFault: the file is gone, changed, or no longer readable.
+        """
+        if (ready := self.ready(picture)) is not None:
+            return ready
         url = encode_data_url(self.path(picture.sha256), picture.max_side, sha256=picture.sha256)
         with self._lock:
             self._remember(picture, url)

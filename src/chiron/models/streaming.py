@@ -21,7 +21,7 @@ async def stream(provider: OpenAICompatible, call: Call) -> AsyncIterator[str]:
     Raises:
         CallFailed: in one of its three classes; what came before it was written all the same.
     """
-    url, body, session, origin = provider.streaming(call)
+    url, body, session, origin = await provider.streaming(call)
     with provider.sorting_errors():
         async with session.post(url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False) as response:
             if response.status != 200:

@@ -39,6 +39,18 @@ class TestTrapsOfOtherHarnesses:
         found = extract("No idea.", [str(number) for number in range(26)])
         assert (found.index, found.letter, found.rule) == (None, None, Rule.UNPARSED)
 
+    def test_a_second_answer_beside_the_first_is_several(self) -> None:
+        assert letter("The answer is C. However, B is also correct.") is None
+        assert letter("B is correct. C is also correct.") is None
+        assert letter("The answer is C. So, C is also the best.") == "C"
+        assert letter("A seems wrong. B is also correct.") == "B"
+
+    def test_an_answer_for_another_patient_is_none(self) -> None:
+        assert letter("The best answer would be B if she were pregnant. She is not, so A.") == "A"
+        assert letter("If she were pregnant, the answer would be B. She is not. The answer is A.") == "A"
+        assert letter("The answer would be B if the wedge were in another lobe.") is None
+        assert letter("The answer would be B, if I am not mistaken.") == "B"
+
     @pytest.mark.parametrize("options", [CHEST, TEN])
     def test_huatuo_vision_i_think(self, options: list[str]) -> None:
         assert letter("I think the answer is B.", options) == "B"

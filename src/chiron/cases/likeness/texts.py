@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.cases.likeness.groups import Families
-from chiron.cases.likeness.hamming import Pairs
 from chiron.errors import DiskError, InputError
 
 SHINGLE: Final = 3
@@ -27,9 +26,6 @@ JACCARD: Final = 0.8
 _BANDS: Final = 25
 _ROWS: Final = 5
 """A pair of Jaccard index ``J`` is proposed with probability ``1 - (1 - J**5)**25``: .99995 at .8, .54 at .5, .06 at .3."""
-_MOST: Final = 20
-"""Neighbours within a band's bucket that :meth:`TextIndex.near` compares a text with, in the order of the texts: the pairs of a bucket of
-thousands of variants of one template would fill the memory. Where each pair counts, :meth:`TextIndex.links` has no such limit."""
 _GATHERED: Final = 1 << 20
 """Shingles compared at once: some 40 MiB, however many texts share a bucket."""
 _FIRST: Final = 8
@@ -106,23 +102,28 @@ class TextIndex:
         shared = len(np.intersect1d(one, other, assume_unique=True))
         return shared / (len(one) + len(other) - shared)
 
-    def near(self, among: Iterable[int] | None = None, *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
-        """Pairs ``(a, b, index)`` with ``a < b`` of different texts whose Jaccard index is at least ``jaccard``, each once, sorted.
+    def near(self, ours: Iterable[int], theirs: Iterable[int], *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
+        """Pairs ``(a, b, index)`` of a text of ``ours`` and another of ``theirs`` whose Jaccard index is at least ``jaccard``, each once.
 
-        Of more than 20 variants of one template some pairs are missed (of 300 variants of 60 words, two of them changed, 18 in a hundred).
-
-        ``among``: numbers of the texts to compare; all by default.
+        Compared are all that share a band. Memory does not grow with the pairs; time does, and thousands of variants of one template on
+        both sides are millions of them.
         """
-        numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
-        if len(numbers) < 2:
+        one, other = np.unique(np.fromiter(ours, np.int64)), np.unique(np.fromiter(theirs, np.int64))
+        if not len(one) or not len(other):
             return
-        for a, b in self._proposed(numbers).tolist():
-            if (index := self.likeness(a, b)) >= jaccard:
-                yield a, b, index
+        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
+        for band in range(_BANDS):
+            for a, b in _across(bands[one, band], bands[other, band]):
+                left, right = one[a], other[b]
+                fresh = (left != right) & ~(bands[left, :band] == bands[right, :band]).any(axis=1)
+                left, right = left[fresh], right[fresh]
+                index = self._likenesses(left, right)
+                enough = index >= jaccard
+                yield from zip(left[enough].tolist(), right[enough].tolist(), index[enough].tolist(), strict=True)
 
     def links(self, among: Iterable[int] | None = None, *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
-        """What ties families of near texts together: pairs ``(a, b, index)`` as :meth:`near` has them, of each family one pair fewer than
-        it has texts, so that every two texts between which a chain of near pairs runs are in one family.
+        """What ties families of near texts together: pairs ``(a, b, index)`` with ``a < b`` and an index of at least ``jaccard``, of each
+        family one pair fewer than it has texts, so that every two texts between which a chain of near pairs runs are in one family.
 
         Compared are all texts that share a band, unless they are in one family by then, and none twice. Memory grows with the texts
         alone; time with the square of a bucket whose texts share much and are not near.
@@ -170,28 +171,23 @@ class TextIndex:
             self._read = self._mapped(self._shingles, np.uint32, (self._ends[-1],))
         return self._read
 
-    def _proposed(self, numbers: NDArray[np.int64]) -> Pairs:
-        bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS))
-        proposed = np.empty(0, np.uint64)
-        for band in range(_BANDS):
-            keys = bands[numbers, band]
-            order = np.argsort(keys, kind="stable")
-            ranked = keys[order]
-            found = [proposed]
-            for step in range(1, min(_MOST, len(ranked) - 1) + 1):
-                same = np.flatnonzero(ranked[step:] == ranked[:-step])
-                if not len(same):
-                    break
-                # The sort is stable and the numbers rise, so the first of two is the smaller.
-                one, other = numbers[order[same]], numbers[order[same + step]]
-                found.append((one.astype(np.uint64) << np.uint64(32)) | other.astype(np.uint64))
-            proposed = np.unique(np.concatenate(found))
-        return np.stack([proposed >> np.uint64(32), proposed & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
-
     @staticmethod
     def _mapped(file: Any, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         file.flush()
         return np.memmap(file, dtype=kind, mode="r", shape=shape)
+
+
+def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Positions ``(one, other)`` of equal keys of the two, some pairs at a time."""
+    order = np.argsort(theirs, kind="stable")
+    ranked = theirs[order]
+    first = np.searchsorted(ranked, ours, side="left")
+    counts = np.searchsorted(ranked, ours, side="right") - first
+    ends = np.cumsum(counts)
+    for start in range(0, int(ends[-1]), _PAIRS):
+        pair = np.arange(start, min(start + _PAIRS, int(ends[-1])))
+        one = np.searchsorted(ends, pair, side="right")
+        yield one, order[first[one] + pair - (ends - counts)[one]]
 
 
 def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -64,6 +64,7 @@ _SUBJECT = re.compile(
 )
 _JOINED = re.compile(r"\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
 _IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
+_IF_IT_WERE = re.compile(r"[^.!?\n]{0,80}?\b(?:if|unless|had)\b[^.!?\n]{0,80}?\b(?:were|was|had|been|showed)\b", re.IGNORECASE)
 _BACK = 160
 _AHEAD = 400
 _STARTS = re.compile(r"[.!?;](?=\s)|\n")
@@ -84,6 +85,8 @@ class Declaration:
     at: int
     content: str
     role: Role = Role.ANY
+    also: bool = False
+    """Said to be the answer beside another: "B is also correct"."""
 
 
 def declarations(text: str) -> list[Declaration]:
@@ -94,8 +97,8 @@ def declarations(text: str) -> list[Declaration]:
 
 def _forward(text: str) -> Iterator[Declaration]:
     for m in _FORWARD.finditer(text):
-        if "would" in m[0] and _IF.search(_before(text, m.start())):
-            continue  # "if it were supine, the answer would be C"
+        if "would" in m[0] and (_IF.search(_before(text, m.start())) or _IF_IT_WERE.match(text, m.end())):
+            continue  # "if it were supine, the answer would be C", or the other way round
         yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + _ahead(text, m.end()))
 
 
@@ -119,13 +122,14 @@ def _backward(text: str) -> Iterator[Declaration]:
         if not (m["word"] or "most" in m["verb"].lower()):
             continue
         subject = _before(text, m.start()).rstrip()
+        also = " also" in m["verb"].lower()
         denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in {"incorrect", "wrong"}) else ""
         if joined := _JOINED.search(subject):
-            yield Declaration(m.start(), denied + joined[0], role=Role.LETTER)
+            yield Declaration(m.start(), denied + joined[0], role=Role.LETTER, also=also)
         elif letter := _SUBJECT.search(subject):
-            yield Declaration(m.start(), denied + letter["letter"], role=Role.LETTER)
+            yield Declaration(m.start(), denied + letter["letter"], role=Role.LETTER, also=also)
         elif m["word"] and not denied:
-            yield Declaration(m.start(), subject, role=Role.TEXT)
+            yield Declaration(m.start(), subject, role=Role.TEXT, also=also)
 
 
 def _before(text: str, end: int) -> str:

@@ -131,14 +131,22 @@ def _own_question(text: str) -> str:
 def _declared(text: str, options: Options) -> _Found | None:
     """The last declaration that says something; one that a later one takes back says nothing, and neither does any before it."""
     denied: set[int | None] = set()
+    beside: dict[int | None, str] = {}
     for said in reversed(declarations(text)[-_MOST:]):
         reading = _READERS[said.role](said.content, options)
         if reading.kind is Kind.DENIED:
             denied.add(reading.index)
         elif reading.kind is Kind.CHOSEN and reading.index in denied:
             return _Found(REFUSED, Rule.DECLARATION, sentence(said.content))
+        elif reading.kind is Kind.CHOSEN and said.also:
+            beside[reading.index] = sentence(said.content)
         elif reading.kind is not Kind.NOTHING:
-            return _Found(reading, Rule.DECLARATION, sentence(said.content))
+            # "The answer is C. However, B is also correct."
+            several = beside.keys() - {reading.index}
+            return _Found(REFUSED if several else reading, Rule.DECLARATION, sentence(said.content))
+    if beside:
+        index, words = beside.popitem()
+        return _Found(REFUSED if beside else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
     return None
 
 

@@ -12,7 +12,7 @@ from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.models.call import Message, Picture
 
-PARSER = 2
+PARSER = 3
 """Stands in every result file; raised whenever an answer is read otherwise."""
 
 

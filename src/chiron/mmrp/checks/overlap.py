@@ -94,7 +94,7 @@ class _Known:
 def _asked(survey: Survey, sayings: dict[int, Foreign], by_question: dict[int, list[int]]) -> Iterator[tuple[int, Finding]]:
     questions = survey.questions
     same = [(number, number, 1.0) for number in sayings if number in by_question]
-    near = [(a, b, index) for a, b, index in questions.near() for a, b in ((a, b), (b, a)) if a in sayings and b in by_question]
+    near = sorted(questions.near(sayings, by_question), key=lambda pair: -pair[2])
     told: set[int] = set()
     for theirs, ours, index in [*same, *near]:
         words = questions.words(theirs)
