@@ -12,7 +12,7 @@ from chiron.mics.running import Run, RunSummary
 from chiron.miniature import loop
 from chiron.miniature.arms import ARMS
 from chiron.miniature.data import make_data
-from chiron.miniature.demonstration import Demonstration, Progress, demonstrate
+from chiron.miniature.demonstration import BEFORE, Demonstration, Progress, demonstrate
 from chiron.miniature.material import build_stage_3, write_rows
 from chiron.miniature.page import count_weights, write_page
 from chiron.miniature.scale import TINY
@@ -68,6 +68,8 @@ def test_every_part_runs_once(done: tuple[Demonstration, Listener]) -> None:
         assert arm.measured.seen_share.of == arm.measured.held_out_share.of == TINY.evaluated
         assert all(a.problem is None for a in (*arm.measured.seen, *arm.measured.held_out))
     assert count_weights(demonstration.arms[0].model) > 10_000
+    before = demonstration.arms[-1]
+    assert (before.name, before.rows, before.model) == (BEFORE, 0, demonstration.base / "model")
 
 
 def test_a_second_time_trains_and_asks_nothing(done: tuple[Demonstration, Listener]) -> None:

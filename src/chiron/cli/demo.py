@@ -58,7 +58,7 @@ def _table(done: "Demonstration") -> Table:
         table.add_column(title, justify="left" if title == "stage 3 on" else "right")
     for arm in done.arms:
         shares = [arm.measured.seen_share, arm.measured.held_out_share]
-        table.add_row(arm.name, str(arm.rows), *(f"{s.value:.3f}  [{s.interval[0]:.2f}, {s.interval[1]:.2f}]" for s in shares))
+        table.add_row(arm.name, str(arm.rows or ""), *(f"{s.value:.3f}  [{s.interval[0]:.2f}, {s.interval[1]:.2f}]" for s in shares))
     return table
 
 

@@ -1,7 +1,7 @@
-"""The demonstration: the loop once, with stage 3 on what the search retained, and on bare answers to compare it with."""
+"""The demonstration: the loop once, with stage 3 on what the search retained; to compare it with, on bare answers, and not at all."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,9 @@ from chiron.miniature.scale import Scale
 from chiron.models.failures import Stopping
 from chiron.training.metrics import HeldOut, StepMetrics
 
+BEFORE = "nothing (stage 2)"
+"""The arm without a stage 3."""
+
 
 class Teller(Protocol):
     """Whoever tells a person what is going on."""
@@ -30,7 +33,7 @@ class Teller(Protocol):
         ...
 
     def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
-        """One of the ways of stage 3, which go on side by side, got on."""
+        """One of the models that are trained and asked side by side got on."""
         ...
 
 
@@ -48,8 +51,9 @@ class Arm:
 
     name: str
     rows: int
+    """0 of the model of stage 2, as it was when the search asked it."""
     model: Path
-    curves: Path
+    curves: Path | None
     measured: Measured
 
 
@@ -107,28 +111,34 @@ def demonstrate(
     retained = loop.write_retained(data, run, "retained.jsonl")
     if not retained:
         raise InputError(f"the search retained no path, so there is nothing for stage 3 to be trained on: {run}/report.html says why")
-    ways = {"MICS paths": ("retained.jsonl", retained), "direct answers": ("direct.jsonl", len(data.seen))}
-    sizes = " and on ".join(f"{count} {name}" for name, (_, count) in ways.items())
     teller.part(
-        f"stage 3 on {sizes}, and {2 * scale.evaluated} new cases to answer for each of the two models, half of them of combinations whose"
-        " diagnosis was never shown with an image"
+        f"stage 3 on {retained} MICS paths and on {len(data.seen)} direct answers; then {2 * scale.evaluated} new cases to answer for"
+        " both and for the model of stage 2, half of them of combinations whose diagnosis was never shown with an image"
     )
-    outs = [folder / name.lower().replace(" ", "-") for name in ways]
-    jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for (rows, _), out in zip(ways.values(), outs, strict=True)]
-    models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(list(ways)[number], said))
-    arms = [
-        # Every answer stands in the ledger: nothing is asked again.
-        Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
-        for (name, (_, count)), out, model in zip(ways.items(), outs, models, strict=True)
-    ]
+    arms = tuple(_arms(folder, data, scale, seed, base, retained, processes, teller))
     clock.lap("stage 3 and evaluation")
-    return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), tuple(arms), clock.laps)
+    return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), arms, clock.laps)
 
 
-def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
-    """Train stage 3 on a file of rows and ask the model; its folder. What it answered stands in ``out/answers``."""
+def _arms(folder: Path, data: Data, scale: Scale, seed: int, base: Path, retained: int, processes: int, teller: Teller) -> Iterator[Arm]:
+    ways = (
+        ("MICS paths", "retained.jsonl", retained, folder / "mics-paths"),
+        ("direct answers", "direct.jsonl", len(data.seen), folder / "direct-answers"),
+        (BEFORE, None, 0, folder / "base"),
+    )
+    jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for _, rows, _, out in ways]
+    models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(ways[number][0], said))
+    for (name, rows, count, out), model in zip(ways, models, strict=True):
+        # Every answer stands in the ledger: nothing is asked again.
+        yield Arm(name, count, model, out / "curves.png" if rows else None, loop.measure(model, data, out / "answers"))
+
+
+def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str | None, out: Path) -> Path:
+    """Train stage 3 on a file of rows, if there is one, and ask the model; its folder. What it answered stands in ``out/answers``."""
     drawn = make_data(data, scale, seed=seed)
-    model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
+    model = base
+    if rows is not None:
+        model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
     loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
     return model
 

@@ -39,7 +39,7 @@ def write_page(demonstration: Demonstration) -> Path:
         purity=d.purity,
         curves=[
             {"name": "Stages 1 and 2", "url": _data_url(d.base / "curves.png")},
-            *({"name": f"Stage 3: {a.name}", "url": _data_url(a.curves)} for a in d.arms),
+            *({"name": f"Stage 3: {a.name}", "url": _data_url(a.curves)} for a in d.arms if a.curves is not None),
         ],
         examples=[*_examples(d, "held_out"), *_examples(d, "seen")],
     )
