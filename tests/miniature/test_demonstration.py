@@ -98,7 +98,7 @@ def test_retained_paths_become_rows_word_for_word(done: tuple[Demonstration, Lis
 
 def test_an_unknown_policy_is_refused_by_the_search_itself(done: tuple[Demonstration, Listener]) -> None:
     with pytest.raises(InputError, match="policy"):
-        loop.team(Path("x"), done[0].data, seed=0, policy="other")  # type: ignore[arg-type]
+        loop.team({"x": Path("x")}, done[0].data, seed=0, policy="other")  # type: ignore[arg-type]
 
 
 def test_the_small_model_has_a_word_for_all_that_it_may_be_asked_to_say(done: tuple[Demonstration, Listener]) -> None:

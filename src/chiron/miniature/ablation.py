@@ -7,21 +7,23 @@
 import argparse
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from chiron.errors import ChironError, InputError
 from chiron.files import write_atomically
 from chiron.miniature import loop
-from chiron.miniature.ablation_tables import tables
-from chiron.miniature.arms import ALONE, ARMS, NEEDS
+from chiron.miniature.ablation_tables import AS_BEFORE, STRONG, WEAK, tables
+from chiron.miniature.arms import ALONE, ARMS, NEEDS, VERIFIED, Rows
 from chiron.miniature.data import Data, make_data
-from chiron.miniature.lessons import steps_of
-from chiron.miniature.material import write_rows
+from chiron.miniature.lessons import ATTRIBUTES, steps_of
+from chiron.miniature.material import build_stage_3, write_rows
 from chiron.miniature.processes import Job, Say, cores, run_jobs
 from chiron.miniature.purity import is_pure, perception, purity
 from chiron.miniature.scale import FULL, QUICK, TINY, Scale
@@ -32,17 +34,25 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "paper": {"policy": "paper"},
 }
 """Whose retained paths stage 3 is trained on; what differs from the demonstration's search."""
+_PAIRS = tuple("+".join(pair) for pair in combinations(ATTRIBUTES, 2))
 VARIATIONS: dict[str, dict[str, Any]] = {
-    "one mentor": {"mentors": ["specialist-side-size"]},
-    "two mentors": {"mentors": ["specialist-side-size", "specialist-density-margin"]},
+    "one mentor": {"taught_by": loop.mentors(["side+size"])},
+    "two mentors": {"taught_by": loop.mentors(["side+size", "density+margin"])},
+    "six mentors": {"taught_by": loop.mentors(_PAIRS)},
+    "worse mentors: .7 on what they know": {"taught_by": loop.mentors(rights="@0.7,0.5")},
+    "better mentors: .8 on the rest": {"taught_by": loop.mentors(rights="@0.95,0.8")},
+    "a weak intern": {"interns": (WEAK,)},
+    "a strong and a weak intern": {"interns": (loop.INTERN, WEAK)},
     "temperature 0.2 only": {"temperatures": [0.2]},
     "temperature 1.2 only": {"temperatures": [1.2]},
     "depth 1": {"depth": 1},
     "depth 2": {"depth": 2},
     "threshold 0.9": {"threshold": 0.9},
+    "threshold 0.3": {"threshold": 0.3},
     "no restart": {"restarts": 0},
 }
-"""Searches of fewer cases, for purity and yield alone; the first search over the same cases is there to compare them with."""
+"""Searches of fewer cases, and what differs in them. What they retain is trained on, too: the first search's paths of the same cases beside
+them."""
 VARIED_CASES = 150
 
 Figures = dict[str, Any]
@@ -64,21 +74,20 @@ def run_ablation(folder: Path, scale: Scale, seeds: Sequence[int], *, processes:
         names.append((seed, part, name))
         return len(jobs) - 1
 
-    bases = {seed: add(seed, "base", "base", ()) for seed in seeds}
+    bases = {seed: add(seed, "bases", STRONG, ()) for seed in seeds}
+    weak = {seed: add(seed, "bases", WEAK, ()) for seed in seeds}
     for seed in seeds:
         searched = {name: add(seed, "searches", name, (bases[seed],)) for name in SEARCHES}
         for name in ARMS:
             add(seed, "arms", name, (searched[NEEDS[name]] if name in NEEDS else bases[seed],))
-        for name in VARIATIONS:
-            add(seed, "searches", name, (bases[seed],))
+        add(seed, "varied", AS_BEFORE, (searched["verified"],))
+        for name, change in VARIATIONS.items():
+            asked = (weak[seed],) if WEAK in change.get("interns", ()) else ()
+            add(seed, "varied", name, (add(seed, "searches", name, (bases[seed], *asked)),))
     figures = run_jobs(jobs, at_once=processes, hear=lambda number, said: tell(f"seed {names[number][0]}, {names[number][2]}: {said}"))
-    results: list[Figures] = [{"seed": seed, "scale": scale.name, "searches": {}, "arms": {}} for seed in seeds]
+    results: list[Figures] = [{"seed": seed, "scale": scale.name, "bases": {}, "searches": {}, "arms": {}, "varied": {}} for seed in seeds]
     for (seed, part, name), found in zip(names, figures, strict=True):
-        result = results[list(seeds).index(seed)]
-        if part == "base":
-            result["base"] = found
-        else:
-            result[part][name] = found
+        results[list(seeds).index(seed)][part][name] = found
     return results
 
 
@@ -104,13 +113,16 @@ def _once(say: Say, folder: Path, scale: Scale, seed: int, part: str, name: str)
     logging.disable(logging.WARNING)
     began, used = time.monotonic(), time.process_time()
     data = make_data(own / "data", scale, seed=seed)
-    base = own / "base" / "model"
-    if part == "base":
-        found = _measured(loop.train_first(data, scale, own / "base", seed=seed), data, own / "base")
+    if part == "bases":
+        steps = scale.alignment_steps if name == STRONG else max(1, scale.alignment_steps // 4)
+        model = loop.train_first(data, replace(scale, alignment_steps=steps), own / name, seed=seed)
+        found = _measured(model, data, own / name)
     elif part == "searches":
-        found = _searched(own, base, data, seed, name)
+        found = _searched(own, data, seed, name)
+    elif part == "varied":
+        found = _varied(own, data, scale, seed, name)
     else:
-        found = _trained(own, base, data, scale, seed, name)
+        found = _trained(own, data, scale, seed, name, ARMS[name](data, own, seed))
     found |= {"seconds": round(time.monotonic() - began), "cpu_seconds": round(time.process_time() - used)}
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, [json.dumps(found, indent=1) + "\n"])
@@ -118,10 +130,12 @@ def _once(say: Say, folder: Path, scale: Scale, seed: int, part: str, name: str)
     return found
 
 
-def _searched(own: Path, base: Path, data: Data, seed: int, name: str) -> Figures:
+def _searched(own: Path, data: Data, seed: int, name: str) -> Figures:
     run = own / f"search-{_slug(name)}"
     limit = VARIED_CASES if name in VARIATIONS else None
-    summary = loop.search(loop.team(base, data, seed=seed, **{**SEARCHES, **VARIATIONS}[name]), data, run, limit=limit)
+    change = {"interns": (loop.INTERN,), **{**SEARCHES, **VARIATIONS}[name]}
+    interns = {intern: own / (WEAK if intern == WEAK else STRONG) / "model" for intern in change["interns"]}
+    summary = loop.search(loop.team(**{**change, "interns": interns}, data=data, seed=seed), data, run, limit=limit)
     if summary.halted is not None or summary.pending:
         raise InputError(f"{run}: {summary.pending} cases pending ({summary.halted}); run the same command again to go on")
     found = purity(run, data)
@@ -132,16 +146,24 @@ def _searched(own: Path, base: Path, data: Data, seed: int, name: str) -> Figure
     return figures
 
 
-def _trained(own: Path, base: Path, data: Data, scale: Scale, seed: int, name: str) -> Figures:
+def _varied(own: Path, data: Data, scale: Scale, seed: int, name: str) -> Figures:
+    """What comes of training on a search of fewer cases, in half as many steps as other arms take on all of them."""
+    first = {c.case.id for c in data.seen[:VARIED_CASES]}
+    run = own / (VERIFIED if name == AS_BEFORE else f"search-{_slug(name)}")
+    rows = [row for row in build_stage_3(run, data.folder / f"chains-{_slug(name)}") if row["case_id"] in first]
+    return _trained(own, data, replace(scale, final_steps=max(1, scale.final_steps // 2)), seed, f"varied {name}", rows)
+
+
+def _trained(own: Path, data: Data, scale: Scale, seed: int, name: str, rows: Rows) -> Figures:
     slug = _slug(name)
-    rows = write_rows(data.folder / f"arm-{slug}.jsonl", ARMS[name](data, own, seed))
+    rows = write_rows(data.folder / f"arm-{slug}.jsonl", rows)
     if not rows:  # a search may retain nothing; that is a result, and there is nothing to train on
         return {"rows": 0, "pure": 0, "seen": None, "held_out": None}
     file, out = f"arm-{slug}.jsonl", own / f"arm-{slug}"
     if name == ALONE:
         model = loop.train_alone(data, file, scale, out, seed=seed)
     else:
-        model = loop.train_last(base, data, file, scale, out, name="arm", seed=seed)
+        model = loop.train_last(own / STRONG / "model", data, file, scale, out, name="arm", seed=seed)
     truth = {c.case.id: set(steps_of(c.attributes)) for c in data.seen}
     pure = sum(is_pure(row["messages"][-1]["content"], truth[row["case_id"]]) for row in rows)
     return {"rows": len(rows), "pure": pure, **_measured(model, data, out)}
@@ -159,7 +181,7 @@ def _measured(model: Path, data: Data, out: Path) -> Figures:
 
 
 def _slug(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
+    return "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
 
 
 def main() -> int:

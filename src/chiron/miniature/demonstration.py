@@ -102,7 +102,7 @@ def demonstrate(
     clock.lap("stages 1 and 2")
     teller.part(f"searching {scale.cases} cases: three specialist mentors that err, the model of stage 2 as intern")
     run = folder / "search"
-    summary = conduct(loop.prepare_search(loop.team(base, data, seed=seed), data, run))
+    summary = conduct(loop.prepare_search(loop.team({loop.INTERN: base}, data, seed=seed), data, run))
     if isinstance(summary.halted, Stopping):
         raise KeyboardInterrupt
     if summary.halted is not None or summary.pending:

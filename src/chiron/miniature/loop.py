@@ -4,7 +4,7 @@ Every part goes on from where it was left: the trainer from its checkpoints, the
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from chiron.miniature.trainer import Watch, train_recipe
 from chiron.models.config import LocalModel
 
 SPECIALISTS = ("side+size", "density+margin", "side+margin")
-"""What each mentor knows; of the other two attributes it is wrong half of the time."""
+"""What each mentor knows: right 95 % of the time there, and wrong half of the time on the other two attributes."""
+INTERN = "stage-2"
 TEMPERATURES = (0.2, 0.7, 1.2)
 """The intern's."""
 MAX_TOKENS = 64
@@ -53,15 +54,38 @@ def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: in
     return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
 
 
-def team(intern: Path, data: Data, *, seed: int, policy: Literal["verified", "paper"] = "verified", **search: Any) -> RunConfig:
-    """The configuration of the search: three specialists, the model itself as intern, a judge by normalised match."""
-    mentors = {f"specialist-{known.replace('+', '-')}": f"specialist/{known}" for known in SPECIALISTS}
-    models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in mentors.items()}
-    models["stage-2"] = {"provider": "local", "path": str(intern), "max_tiles": 1, "thumbnail": False, "batch": 64}
+def mentors(known: Sequence[str] = SPECIALISTS, rights: str = "") -> dict[str, str]:
+    """Embedded specialists by name; ``rights`` such as ``@0.8,0.5`` says how often they are right on what they know, and on the rest."""
+    return {f"specialist-{attributes.replace('+', '-')}": f"specialist/{attributes}{rights}" for attributes in known}
+
+
+def team(
+    interns: Mapping[str, Path],
+    data: Data,
+    *,
+    seed: int,
+    taught_by: Mapping[str, str] | None = None,
+    policy: Literal["verified", "paper"] = "verified",
+    **search: Any,
+) -> RunConfig:
+    """The configuration of the search: specialists, models of stage 2 as interns, a judge by normalised match.
+
+    Args:
+        interns: the folders of the models, by name.
+        data: whose cases are searched.
+        seed: of the search.
+        taught_by: from :func:`mentors`; the three of :data:`SPECIALISTS` by default.
+        policy: when a path is good enough.
+        search: further settings of the section ``search``.
+    """
+    taught_by = mentors() if taught_by is None else taught_by
+    models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}
+    for name, folder in interns.items():
+        models[name] = {"provider": "local", "path": str(folder), "max_tiles": 1, "thumbnail": False, "batch": 64}
     models["match"] = {"provider": "offline", "model": "match/normalised"}
     chosen = {
-        "mentors": list(mentors),
-        "interns": ["stage-2"],
+        "mentors": list(taught_by),
+        "interns": list(interns),
         "judge": "match",
         "temperatures": list(TEMPERATURES),
         "policy": policy,
