@@ -117,7 +117,9 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
             f" {duration(session.seconds)}"
         )
         for reason, count in summary.dropped.items():
-            console.print(f"  dropped {count}: {escape(printable(reason))}")
+            # A row that lost a clause is told in dropped.jsonl too, and is kept.
+            what = f"{reason}: {count}" if reason.startswith("trimmed:") else f"dropped {count}: {reason}"
+            console.print(f"  {escape(printable(what))}")
         if summary.spending:
             console.print(spending_table(summary.spending))
         if session.spent_usd:

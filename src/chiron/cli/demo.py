@@ -23,7 +23,7 @@ def command(
     quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
     search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases, for --search-only.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides (not for --search-only).")] = 0,
 ) -> None:
     """The whole loop on drawn cases: a curriculum, the search, the last stage, and what came of it. No key, no network, no GPU."""
     if search_only:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file.")],
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file with a section 'search'.")],
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image, to every model.")] = True,
 ) -> None:
-    """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing."""
+    """Check a search's configuration: keys set, endpoints reached, models listed, images accepted. Exit code 2 if something is missing."""
     from chiron.mics.config import load_config
     from chiron.mics.prompts import load_prompts
 

@@ -18,7 +18,7 @@ def command(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; recipes/ holds some.")],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds the recipe's JSONL files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; gone on with if it is there.")],
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie [default: DATA/images].")] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ in --data).")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and leave.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="For --dry-run.")] = 1,
