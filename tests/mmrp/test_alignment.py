@@ -221,3 +221,9 @@ def test_a_build_that_comes_to_nothing_leaves_the_earlier_one_its_rows_and_its_i
         assert not report.passed
     build_alignment(material, tmp_path / "out", limit=2)
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {**before, "limit": 2}
+
+
+def test_a_sentence_keeps_the_full_stop_of_its_script(tmp_path: Path) -> None:
+    finding = "\u53f3\u80ba\u4e0a\u53f6\u89c1\u7ed3\u8282\u3002"
+    (row,), _ = build(tmp_path, a_case("zh", findings=(finding,)).to_record())
+    assert said(row) == finding

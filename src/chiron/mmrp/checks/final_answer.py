@@ -11,6 +11,10 @@ from chiron.mmrp.row import MmrpRow
 
 _LETTERS = "ABCDEFGHIJ"
 _LETTERED = re.compile(r"\W*(?:option\s+)?(?P<letter>[A-Ja-j])[.):]\W*(?P<words>\w.*)", re.IGNORECASE | re.DOTALL)
+_CALLS_ANSWER = re.compile(
+    r"\b(?:the|final|correct|right)\s+(?:answer|option|choice)\s*(?:\bis\b|:)(?!\s+(?:not|neither|unlikely)\b)\s*:?\s*(?P<said>[^.;\n]{1,200})",
+    re.IGNORECASE,
+)
 _SIDES = frozenset({"left", "right"})
 _PAIRS = (_SIDES, frozenset({"yes", "no"}), frozenset({"positive", "negative"}), frozenset({"present", "absent"}))
 
@@ -22,7 +26,8 @@ def look(row: MmrpRow) -> Iterator[Finding]:
     """
     if not row.answer.strip() or not (row.reasoning.strip() or row.part == "cot"):
         return
-    said = parse_reasoning(row.reasoning).answer
+    reasoning = parse_reasoning(row.reasoning)
+    said = reasoning.answer
     if said is None:
         if row.part == "cot":
             yield Finding("final_answer", row.id, "no final answer")
@@ -32,6 +37,9 @@ def look(row: MmrpRow) -> Iterator[Finding]:
             yield Finding("final_answer", row.id, f"the final answer '{said}' has the letter of one option and the words of '{other}'")
             return
         chosen = _option(said, row.options)
+        if (before := _declared(reasoning.steps, row.options)) is not None and normalised(before) != normalised(row.answer):
+            yield Finding("final_answer", row.id, f"a step says that the answer is '{before}', the known answer is '{row.answer}'")
+            return
         if chosen is not None and normalised(chosen) != normalised(row.answer):
             yield Finding("final_answer", row.id, f"the final answer is the option '{chosen}', the known answer is '{row.answer}'")
             return
@@ -57,6 +65,12 @@ def _option(said: str, options: tuple[str, ...]) -> str | None:
     if longest is None or any(normalised(option) not in normalised(longest) for option in named):
         return None
     return longest
+
+
+def _declared(steps: tuple[str, ...], options: tuple[str, ...]) -> str | None:
+    """The option that a step calls the answer, the last one that does so; ``None`` if none does."""
+    said = [match["said"] for step in steps for match in _CALLS_ANSWER.finditer(step)]
+    return next((option for text in reversed(said) if (option := _option(text, options)) is not None), None)
 
 
 def _two_options(said: str, options: tuple[str, ...]) -> str | None:
