@@ -12,8 +12,10 @@ from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
 from chiron.mics.reasoning import parse_reasoning
 from chiron.mmrp.alignment import LONGEST, build_alignment, place_findings
+from chiron.mmrp.checking import check_rows
 from chiron.mmrp.forms import AsInterns
 from chiron.mmrp.groups import groups_of
+from chiron.mmrp.survey import sources_of
 from chiron.mmrp.trimming import LONGEST_SENTENCE, images_named, is_measurement, renumbered, sentences, trim, without_lead
 from chiron.phantom.sample import write_sample
 from chiron.training.rows import read_rows
@@ -204,3 +206,24 @@ def test_a_file_without_a_usable_case_leaves_an_earlier_builds_rows(tmp_path: Pa
     with pytest.raises(InputError, match="no case can be used"):
         build_alignment(bad, tmp_path / "fresh")
     assert not (tmp_path / "fresh" / "rows.jsonl").exists()
+
+
+def test_a_build_that_comes_to_nothing_leaves_the_earlier_one_its_rows_and_its_images(tmp_path: Path) -> None:
+    material = write_sample(tmp_path / "sample", count=3, size=32).cases
+    build_alignment(material, tmp_path / "out")
+    before = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "Which?"}\n')
+    with pytest.raises(InputError, match="still that of the build before"):
+        build_alignment(tmp_path / "bad.jsonl", tmp_path / "out")
+    after = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert after == before
+    with check_rows(sources_of([tmp_path / "out"])) as (_, report):
+        assert not report.passed
+    build_alignment(material, tmp_path / "out", limit=2)
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == {**before, "limit": 2}
+
+
+def test_a_sentence_keeps_the_full_stop_of_its_script(tmp_path: Path) -> None:
+    finding = "\u53f3\u80ba\u4e0a\u53f6\u89c1\u7ed3\u8282\u3002"
+    (row,), _ = build(tmp_path, a_case("zh", findings=(finding,)).to_record())
+    assert said(row) == finding

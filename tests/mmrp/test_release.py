@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
 from chiron.errors import DiskError, InputError
+from chiron.files import write_atomically
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
 from chiron.mmrp.checks.overlap import Foreign
@@ -265,6 +267,18 @@ def test_two_processes_do_not_make_one_folder(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="another process"), new_folder(tmp_path / "out", mark="m"):
             pass
     assert (tmp_path / "out" / "m").is_file()
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600), (0o027, 0o750, 0o640)])
+def test_a_release_may_be_read_by_whom_the_umask_lets(tmp_path: Path, umask: int, folder: int, file: int) -> None:
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "out", mark="m") as one:
+            write_atomically(one / "card.md", ["x"])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == folder
+    assert (tmp_path / "out" / "card.md").stat().st_mode & 0o777 == file
 
 
 def test_what_a_killed_process_left_is_put_right(tmp_path: Path) -> None:

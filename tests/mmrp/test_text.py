@@ -23,7 +23,7 @@ from chiron.mmrp.readings import named_options
 from chiron.mmrp.row import read_rows
 from chiron.mmrp.structured import BrokenReply, read_json
 from chiron.mmrp.text import build_text, prepare_text
-from chiron.mmrp.writing import read_choices
+from chiron.mmrp.writing import Choice, Refused, read_choices
 from chiron.models.sections import read_section
 from chiron.training.rows import read_rows as read_training_rows
 from tests.mmrp.building import QUESTION, RIGHT, WRONG, Models, build_config, lines, reply, write_different, write_material, written
@@ -343,3 +343,12 @@ def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump({"models": models, "build": {"author": "author", "redaer": "reader"}}))
     wrong = chiron(*command)
     assert (wrong.returncode, "did you mean 'reader'" in wrong.stderr) == (2, True)
+
+
+def test_a_letter_that_is_an_option_and_the_place_of_another_is_no_answer() -> None:
+    (clear,) = read_choices(reply(written(options=["A", "B", "C", "D"], answer="B")), 1)
+    assert isinstance(clear, Choice)
+    assert clear.right() == 1
+    (unclear,) = read_choices(reply(written(options=["B", "A", "D", "C"], answer="B")), 1)
+    assert isinstance(unclear, Refused)
+    assert unclear.reason == "broken reply"

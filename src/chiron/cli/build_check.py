@@ -1,8 +1,9 @@
 """``chiron build check``: what is wrong with the rows of a dataset's parts."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,16 +12,36 @@ from chiron.cli.consoles import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
 
+if TYPE_CHECKING:
+    from chiron.mmrp.survey import ImageFolders
+
 PartsArgument = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="Directories that 'chiron build text', 'alignment' or 'cot' wrote.")
 ]
 ImagesOption = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: what the parts say, else DIR/images).")
+    list[str] | None,
+    typer.Option("--images", metavar="[PART=]DIR", help="Where images lie, of all parts or of one (default: what the parts say)."),
 ]
 LimitOption = Annotated[list[str] | None, typer.Option("--limit", metavar="CHECK=SHARE", help="Share of rows that a check may object to.")]
 DistanceOption = Annotated[
     int, typer.Option("--distance", min=0, max=15, help="Bits of 64 in which the hashes of nearly the same image may differ.")
 ]
+
+
+def image_folders(parts: Sequence[Path], said: Sequence[str]) -> "ImageFolders | None":
+    """What ``--images`` says: a folder for all parts, or ``PART=DIR`` again and again.
+
+    Raises:
+        InputError: it says neither, or both.
+    """
+    by_name = {str(part): part for part in parts} | {part.name: part for part in parts}
+    folders = {by_name[name]: Path(folder) for name, equals, folder in (text.partition("=") for text in said) if equals and name in by_name}
+    if folders and len(folders) < len(said):
+        raise InputError(f"--images {' '.join(said)}: name one folder for all parts, or each part once, as PART=DIR")
+    if not folders and len(said) > 1:
+        listed = ", ".join(map(str, parts))
+        raise InputError(f"--images {' '.join(said)}: name one folder for all parts, or write PART=DIR with a part of {listed}")
+    return folders or (Path(said[0]) if said else None)
 
 
 def command(
@@ -45,7 +66,9 @@ def command(
         raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
     with (
         benchmark_items(benchmark, benchmarks) as foreign,
-        check_rows(sources_of(parts, images), limits=limits_of(limit or ()), foreign=foreign, distance=distance) as (survey, report),
+        check_rows(
+            sources_of(parts, image_folders(parts, images or ())), limits=limits_of(limit or ()), foreign=foreign, distance=distance
+        ) as (survey, report),
     ):
         page = write_results(folder, survey, report)
     if as_json:

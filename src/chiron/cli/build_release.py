@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from chiron.cli.benchmark_options import BenchmarkOption, BenchmarksOption, benchmark_items
-from chiron.cli.build_check import DistanceOption, ImagesOption, LimitOption, PartsArgument
+from chiron.cli.build_check import DistanceOption, ImagesOption, LimitOption, PartsArgument, image_folders
 from chiron.cli.consoles import messages
 from chiron.terminal import printable
 
@@ -48,7 +48,7 @@ def command(
         made = release(
             parts,
             out,
-            images=images,
+            images=image_folders(parts, images or ()),
             wishes=wishes,
             foreign=foreign,
             watch=lambda begun: console.print(begun) if begun != "done" else None,

@@ -21,10 +21,12 @@ from chiron.models.call import Ask
 from chiron.models.directory import WorkDirectory
 from chiron.models.offline.matching import normalise
 
-RULES: Final = 1
+RULES: Final = 2
 """Of what is kept; raised when the same findings would give other rows."""
 LONGEST: Final = 4000
 """Characters of a row's findings; the sentences after that are dropped."""
+_ENDS: Final = ".!?\u3002\uff01\uff1f\u0964\u061f\u06d4"
+"""Signs that end a sentence, of Chinese and Japanese, Hindi, Arabic and Urdu too."""
 
 Place = tuple[int, ...]
 """Groups by their places, from 0."""
@@ -194,7 +196,7 @@ def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -
     """A sentence with images called by their places in the row; where it speaks of all of them, they need no mention."""
     text = without_lead(sentence) if set(numbers) <= set(named) else sentence
     text = renumbered(text, numbers)
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return text[0].upper() + text[1:] + ("" if text[-1] in _ENDS else ".")
 
 
 def _dropped(case: Case, item: LeftOut) -> Dropped:

@@ -1,8 +1,8 @@
 """A folder that appears whole or not at all: made beside its place, under a lock, and moved there when it is done."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +42,11 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
         _clear(out, old, prefix)
         if os.path.lexists(out):
             _need_ours(out, mark, replace=replace)
-        work = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix))
+        work = out.parent / f"{prefix}{secrets.token_hex(6)}"
+        work.mkdir()
         try:
             yield work
+            _open_up(work)
             if out.exists():
                 out.rename(old)
             work.rename(out)
@@ -57,6 +59,15 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
         ) from error
     finally:
         lock.release()
+
+
+def _open_up(folder: Path) -> None:
+    """Let files that were written for their owner alone be read by whom the umask lets read the folder: it is made to be given away."""
+    mode = folder.stat().st_mode & 0o666
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if (path := Path(place, name)).stat().st_mode & 0o777 == 0o600:
+                path.chmod(mode)
 
 
 def _clear(out: Path, old: Path, prefix: str) -> None:

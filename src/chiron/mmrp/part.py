@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -168,7 +169,9 @@ class PartRun(Generic[Unit]):
             DiskError: a file cannot be written; the one before is still there.
         """
         identity = {"part": self.part, **self.identity}
-        about = {"part": self.part, **self.about}
+        # Rows of an earlier build stay until the new ones are whole, and as long run.json says where they and their images are from.
+        before = self.directory.read_run() if (self.directory.path / self.kept_file).exists() else None
+        about = self._told() if before is None else {name: value for name, value in before.items() if name != "identity"}
         self._session = Session(self.directory, identity, about, self.endpoints, self.budget_usd, self.in_flight, self.progress)
         ended = await self._session.execute(self._go_over)
         return BuildSummary(self.part, ended, self.directory.path / self.kept_file, self.progress.kept, dict(self._dropped.most_common()))
@@ -191,6 +194,10 @@ class PartRun(Generic[Unit]):
             if self.progress.total == self.progress.outcomes["bad"]:
                 # Before the rows take their name: those of an earlier build may have cost days.
                 raise InputError(self._nothing_in_it())
+            self.directory.write_run(session.identity, self._told())
+
+    def _told(self) -> dict[str, Any]:
+        return {"chiron": version("chiron-med"), "part": self.part, **self.about}
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):

@@ -31,7 +31,7 @@ from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.row import PARTS, Part
 from chiron.mmrp.sampling import capped, weights
 from chiron.mmrp.splits import RATIOS, SPLITS, Division, SplitName, divide
-from chiron.mmrp.survey import Survey, sources_of
+from chiron.mmrp.survey import ImageFolders, Survey, sources_of
 from chiron.models.directory import WorkDirectory
 from chiron.models.local.dialogue import Turn
 
@@ -89,7 +89,7 @@ def release(
     directories: Sequence[Path],
     out: Path,
     *,
-    images: Path | None = None,
+    images: ImageFolders | None = None,
     wishes: Wishes | None = None,
     foreign: Iterable[Foreign] = (),
     watch: Callable[[str], None] = lambda _: None,
@@ -99,7 +99,7 @@ def release(
     Args:
         directories: of parts, as ``chiron build`` writes them.
         out: the folder to be made.
-        images: where images lie; by default what the parts say, else ``images/`` in them.
+        images: where images lie, for all parts or by part; by default what the parts say, else ``images/`` in them.
         wishes: how it is to be made.
         foreign: items of benchmarks, which must not be in it.
         watch: told what begins: ``checking``, ``dividing``, ``writing``, ``done``.

@@ -4,7 +4,7 @@ Rows stay on disk. Of each one some hundred bytes stay in memory, of each image 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,7 +192,11 @@ class Survey(AbstractContextManager["Survey"]):
         )
 
 
-def sources_of(directories: Sequence[Path], images: Path | None = None) -> list[Source]:
+ImageFolders = Path | Mapping[Path, Path]
+"""Where images lie: one folder for all parts, or a folder by the part's directory."""
+
+
+def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) -> list[Source]:
     """The parts' directories with their image folders: the one named, else what their ``run.json`` says, else ``images/`` in them.
 
     Raises:
@@ -200,14 +204,18 @@ def sources_of(directories: Sequence[Path], images: Path | None = None) -> list[
     """
     if not directories:
         raise InputError("name at least one directory that 'chiron build' wrote")
-    if images is not None and not images.is_dir():
-        raise InputError(f"image folder {images} does not exist: name the right one with --images DIR")
+    named = images if isinstance(images, Mapping) else dict.fromkeys(directories, images)
+    for folder in named.values():
+        if folder is not None and not folder.is_dir():
+            raise InputError(
+                f"image folder {folder} does not exist: name the right one with --images DIR, or --images PART=DIR for one part"
+            )
     sources = []
     for directory in directories:
         if not (directory / ROWS).is_file():
             raise InputError(f"{directory} has no {ROWS}: name a directory that 'chiron build text', 'alignment' or 'cot' wrote")
         run = WorkDirectory(directory).read_run() or {}
-        root = images or (Path(run["images"]) if isinstance(run.get("images"), str) else directory / "images")
+        root = named.get(directory) or (Path(run["images"]) if isinstance(run.get("images"), str) else directory / "images")
         sources.append(Source(directory, ImageFolder(root)))
     return sources
 

@@ -24,7 +24,7 @@ from chiron.models.call import Ask, Call
 from chiron.models.directory import WorkDirectory
 from chiron.models.offline.matching import normalise
 
-RULES: Final = 1
+RULES: Final = 2
 """Of how replies are read and questions are kept; raised when the same replies would give other rows."""
 AUTHOR_DRAWS: Final = 2
 """A reply that cannot be used as it is is asked for once more."""

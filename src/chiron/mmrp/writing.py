@@ -61,7 +61,10 @@ class Choice(BaseModel):
         """
         plain = [normalise(option) for option in self.options]
         if (named := normalise(self.answer)) in plain:
-            return plain.index(named)
+            index = plain.index(named)
+            if len(named) == 1 and named in "abcd"[: len(plain)] and "abcd".index(named) != index:
+                raise BrokenReply("the answer is the letter of one option and the text of another")
+            return index
         without = _LETTER.match(self.answer + ".") if len(self.answer) <= 2 else _LETTER.match(self.answer)
         if without is not None:
             index = "ABCD".index(without[1].upper())

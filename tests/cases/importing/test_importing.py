@@ -1,6 +1,7 @@
 """One import for all sources: what it writes, that it does nothing twice, and that it refuses what it cannot know."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,39 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(InputError, match=rf"'{name}'.*chiron-med\[import\]"):
             import_cases(tmp_path, tmp_path / "out", ImportOptions(kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("image", "about"),
+    [
+        ("Zwackelmann_Hieronymus/0.png", {"patient_name": "Zwackelmann, Hieronymus"}),
+        ("MRN4455667_19560304/0.png", {}),
+        ("ct_group1/ACC778812.png", {"accession": "ACC778812"}),
+        ("a/Dr. Zwackelmann.png", {}),
+    ],
+)
+def test_image_names_that_may_say_who_the_patient_is_stay_behind(tmp_path: Path, image: str, about: dict[str, str]) -> None:
+    write_png(tmp_path / "images" / image)
+    source = jsonl(tmp_path / "c.jsonl", {"id": "1", "question": "What?", "answer": "Cyst.", "images": [image], **about})
+    cases, left = imported(source, tmp_path / "out")
+    assert not left
+    assert cases[0].images in {("1/0.png",), ("1/ct_group1/0.png",)}
+    assert not re.search("zwackelmann|hieronymus|4455667|778812|1956", everything(tmp_path / "out"), re.IGNORECASE)
+
+
+def test_fields_called_as_people_and_their_addresses_stay_behind(tmp_path: Path) -> None:
+    write_png(tmp_path / "images" / "0.png")
+    names = ["PatientsName", "patientname", "full_name", "physicians", "radiologist_name", "reported_by", "phone_number", "email", "nhs_no"]
+    record = {"id": "1", "question": "What?", "answer": "Cyst.", "images": ["0.png"], "file_name": "kept", "source": "kept"}
+    source = jsonl(tmp_path / "c.jsonl", {**record, **dict.fromkeys(names, "Zwackelmann 17")})
+    cases, left = imported(source, tmp_path / "out")
+    assert not left
+    assert dict(cases[0].meta) == {"file_name": "kept", "source": "kept"}
+
+
+@pytest.mark.parametrize("value", [{"Dr. Zwackelmann": 1}, {"of Dr. Zwackelmann": {"seen": "04.03.1956"}}, 44556671.0, [44556671.0]])
+def test_names_of_fields_and_numbers_are_looked_over_too(tmp_path: Path, value: object) -> None:
+    write_png(tmp_path / "images" / "0.png")
+    source = jsonl(tmp_path / "c.jsonl", {"id": "1", "question": "What?", "answer": "Cyst.", "images": ["0.png"], "more": value})
+    assert import_cases(source, tmp_path / "out").left_out == {"identifying": 1}
+    assert "Zwackelmann" not in everything(tmp_path / "out")

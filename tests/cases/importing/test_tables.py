@@ -13,7 +13,7 @@ from chiron.cases.importing import spreadsheets
 from chiron.cases.importing.columns import FIELDS, map_columns, parse_map
 from chiron.cases.importing.encodings import decode
 from chiron.cases.importing.importer import import_cases
-from chiron.cases.importing.records import ImportOptions, Why
+from chiron.cases.importing.records import ID_TELLS, ImportOptions, Why
 from chiron.cases.importing.spreadsheets import sheets_of
 from chiron.errors import InputError
 from tests.cases.importing.support import everything, imported
@@ -283,6 +283,90 @@ def test_an_open_quotation_mark_costs_its_own_row_only(tmp_path: Path, closed_at
     (open_row,) = left
     assert open_row.place == "cases.csv, line 7"
     assert "quotation mark" in open_row.reason
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['1,What?,"Cyst.,0.png', '2,Which?,Stone.",1.png'],
+        ['1,What?,Cyst.,"0.png', '2,Which?,Stone.,1.png"'],
+        ['1, What?,"Cyst., 0.png', '2, Which?, Stone.",1.png'],
+    ],
+)
+def test_two_rows_that_an_open_quotation_mark_made_one_are_held_back(tmp_path: Path, rows: list[str]) -> None:
+    source = table(tmp_path / "s", *rows, "3,What?,Cyst.,2.png", header="id,question,answer,images")
+    cases, left = imported(source, tmp_path / "out")
+    assert [case.id for case in cases] == ["3"]
+    assert {reason.place for reason in left} <= {"cases.csv, lines 2 and 3", "cases.csv, line 2", "cases.csv, line 3"}
+    assert any("quotation mark" in reason.reason for reason in left)
+
+
+def test_prose_of_two_lines_with_as_many_commas_as_a_row_is_one_cell(tmp_path: Path) -> None:
+    source = table(tmp_path / "s", 'a,What?,"A cyst,\nno stone, no mass, no node",0.png', header="id,question,answer,images")
+    cases, left = imported(source, tmp_path / "out")
+    assert not left
+    assert cases[0].answer == "A cyst,\nno stone, no mass, no node"
+
+
+def test_numbers_of_the_patient_in_an_id_are_told(tmp_path: Path) -> None:
+    source = table(tmp_path / "s", "4455667-1,What?,Cyst.,0.png,4455667", header="id,question,answer,images,mrn")
+    assert ID_TELLS in import_cases(source, tmp_path / "kept").notes
+    assert ID_TELLS not in import_cases(source, tmp_path / "hashed", ImportOptions(keep_ids=False)).notes
+
+
+def ods(path: Path, *rows: list[tuple[str, str]]) -> Path:
+    """A spreadsheet of OpenDocument, of cells by kind and value."""
+    cells = {
+        "text": '<table:table-cell office:value-type="string"><text:p>{0}</text:p></table:table-cell>',
+        "number": '<table:table-cell office:value-type="float" office:value="{0}"><text:p>{0}</text:p></table:table-cell>',
+        "date": '<table:table-cell office:value-type="date" office:date-value="{0}"><text:p>{0}</text:p></table:table-cell>',
+        "flag": '<table:table-cell office:value-type="boolean" office:boolean-value="{0}"><text:p>{0}</text:p></table:table-cell>',
+        "gap": '<table:table-cell table:number-columns-repeated="{0}"/>',
+    }
+    body = "".join(f"<table:table-row>{''.join(cells[kind].format(value) for kind, value in row)}</table:table-row>" for row in rows)
+    spaces = " ".join(f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "table", "text"))
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", kind)
+        archive.writestr(
+            "META-INF/manifest.xml",
+            '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
+            f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/></manifest:manifest>',
+        )
+        archive.writestr(
+            "content.xml",
+            f'<office:document-content {spaces} office:version="1.2"><office:body><office:spreadsheet>'
+            f'<table:table table:name="Cases">{body}</table:table></office:spreadsheet></office:body></office:document-content>',
+        )
+    return path
+
+
+def test_open_document_spreadsheets_are_read(tmp_path: Path) -> None:
+    write_png(tmp_path / "s" / "0.png")
+    text = [("text", name) for name in ("id", "question", "answer", "image", "history", "age")]
+    path = ods(
+        tmp_path / "s" / "cases.ods",
+        [("text", "Our cases")],
+        [("gap", "1")],
+        text,
+        [("number", "7"), ("text", "What?"), ("flag", "true"), ("text", "0.png"), ("text", "Größe &lt;x&gt;"), ("number", "54")],
+        [("number", "8"), ("text", "What?"), ("text", "Cyst."), ("text", "0.png"), ("date", "2020-01-02")],
+        [("number", "9"), ("text", "What?"), ("text", "Cyst."), ("gap", "3")],
+    )
+    cases, left = imported(path, tmp_path / "out")
+    assert [(case.id, case.answer, case.history, case.age) for case in cases] == [("7", "true", "Größe <x>", "54 years")]
+    assert [reason.place for reason in left] == ["cases.ods, sheet 'Cases', row 5", "cases.ods, sheet 'Cases', row 6"]
+    assert "E5 holds a date" in left[0].reason
+    assert "no image" in left[1].reason
+
+
+@pytest.mark.parametrize("suffix", [".ods", ".xls"])
+def test_damaged_spreadsheets_of_other_kinds_are_said(tmp_path: Path, suffix: str) -> None:
+    whole = ods(tmp_path / "s" / f"a{suffix}", [("text", "id"), ("text", "question")])
+    whole.write_bytes(whole.read_bytes()[:200])
+    with pytest.raises(InputError, match="no spreadsheet that can be read"):
+        imported(whole, tmp_path / "out")
 
 
 def test_prose_of_many_lines_with_commas_is_one_cell(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ _IDENTIFIERS = frozenset(
     "|mrn|patient|pid".split("|")
 )
 _BIRTHS = frozenset("birth|birthday|birth date|birthdate|date of birth|dob|patient birth date|geburtsdatum|fecha de nacimiento".split("|"))
+_CALLS_SOMEBODY = re.compile(
+    r"(?:(?:patient|physician|doctor|radiologist|surgeon|operator|nurse|first|last|full|family|given|middle|maiden|mother|father)s? ?)+"
+    r"names?|(?:.+ )?(?:physician|doctor|radiologist|surgeon|operator|technologist)s?(?: of record)?"
+    r"|(?:reported|signed|dictated|referred|verified|approved|transcribed|seen) by"
+    r"|(?:.+ )?(?:phone|telephone|mobile|fax|e ?mail|address|street|ssn|social security|nhs|insurance)(?: (?:no|nr|number|id))?"
+)
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|picture|bild|slice)(?: path| file)? ?\d+")
 
 
@@ -61,8 +67,8 @@ def names_a_patient(field: str) -> bool:
 
 
 def names_somebody(field: str) -> bool:
-    """Whether a field is called as fields are that name a patient or a physician, or say when somebody was born."""
-    return names_a_patient(field) or _plain(field) in _IDENTIFIERS | _BIRTHS
+    """Whether a field is called as fields are that name or reach a patient or a physician, or say when somebody was born."""
+    return names_a_patient(field) or (plain := _plain(field)) in _IDENTIFIERS | _BIRTHS or _CALLS_SOMEBODY.fullmatch(plain) is not None
 
 
 def parse_map(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -106,7 +112,7 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
     return ColumnMap(
         header=tuple(header),
         places={field: places[field] for field in FIELDS if field in places},
-        identifiers=tuple(i for i, name in enumerate(names) if name in _IDENTIFIERS),
+        identifiers=tuple(i for i, name in enumerate(names) if name in _IDENTIFIERS or _CALLS_SOMEBODY.fullmatch(name)),
     )
 
 

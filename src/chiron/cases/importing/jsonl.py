@@ -4,9 +4,9 @@ Fields that neither format knows come along too, unless they are called as field
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -14,14 +14,15 @@ from chiron.cases.ages import age_band
 from chiron.cases.case import BadCase, Case
 from chiron.cases.images import ImageFolder, image_folder
 from chiron.cases.importing.columns import names_a_patient, names_somebody
-from chiron.cases.importing.identifying import identifiers, named
-from chiron.cases.importing.kinds import JSONL, the_file
+from chiron.cases.importing.identifying import find_identifying, identifiers, named
+from chiron.cases.importing.kinds import GROUP_FOLDER, JSONL, the_file
 from chiron.cases.importing.pictures import copied
 from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
-from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
+from chiron.cases.importing.records import ID_TELLS, Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
 from chiron.cases.reading import read_cases
 
 LEFT_BEHIND = "fields left behind, since they are called as fields that name a patient or a physician are"
+RENAMED = "cases whose images were named anew, since their names may say who the patient is"
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{16}")
 _DEPTH = 20
 """Objects and lists within one another. No case needs more, and what lies deeper is not looked over."""
@@ -69,18 +70,39 @@ def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, 
             meta["patient"] = patient
             known -= identifiers(patient)
     draft = replace(case, images=(), age=age_band(case.age) if case.age else None, meta=MappingProxyType(meta))
-    kept: dict[str, str] = {name: name for name in case.images}
+    notes = [LEFT_BEHIND] * bool(left)
+    kept = _told(case.images, folder_name(case.id), known)
+    if any(name != shown for name, shown in kept.items()) and options.keep_ids is not False:
+        notes.append(RENAMED)
+    if known & identifiers(case.id) and options.keep_ids is None:
+        notes.append(ID_TELLS)
     if options.keep_ids is False:
         draft = replace(draft, id=pseudonyms.name("case", case.id))
         # The old names hold the old id.
-        kept = {name: f"{folder_name(draft.id)}/{n}{Path(name).suffix.lower()}" for n, name in enumerate(case.images)}
+        kept = {name: f"{folder_name(draft.id)}/{n}{_suffix(name)}" for n, name in enumerate(case.images)}
         known |= identifiers(case.id)
     if draft.modality is None and options.modality is not None:
         draft = replace(draft, modality=options.modality)
     pictures = tuple(
         Picture(shown, copied(folder, name, called=shown if options.keep_ids is False else None)) for name, shown in kept.items()
     )
-    return Draft(draft, (Group(pictures, place),), place, frozenset(known - identifiers(draft.id)), (LEFT_BEHIND,) * bool(left))
+    return Draft(draft, (Group(pictures, place),), place, frozenset(known - identifiers(draft.id)), tuple(notes))
+
+
+def _told(names: Sequence[str], under: str, known: Collection[str]) -> dict[str, str]:
+    """The names that images go on under: their own, unless one of the case's may say who the patient is; then numbers for all of them.
+
+    Folders of image groups stay.
+    """
+    if not any(find_identifying(re.sub(r"[_/]+", " ", name), known) for name in names):
+        return {name: name for name in names}
+    groups = {name: [part.lower() for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)][-1:] for name in names}
+    return {name: "/".join([under, *groups[name], f"{n}{_suffix(name)}"]) for n, name in enumerate(names)}
+
+
+def _suffix(name: str) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{2,4}", suffix) else ""
 
 
 def _patient(meta: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,7 @@
 """What kind of source something is, by what it is and not by what it is called alone."""
 
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from chiron.errors import InputError
 
 TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".ods", ".xls")
 JSONL = (".jsonl", ".ndjson", ".json")
+GROUP_FOLDER = re.compile(r"[a-z][a-z -]*_group\d+", re.IGNORECASE)
+"""A folder of one image group, as ``ct_group1``."""
 _LOOKED_AT = 2000
 """Files of a folder that are looked at before it is taken to be of no known kind."""
 

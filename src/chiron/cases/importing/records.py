@@ -9,6 +9,8 @@ from typing import Any
 
 from chiron.cases.case import Case
 
+ID_TELLS = "cases whose id holds a number that the source gives for their patient: --hash-ids makes pseudonyms of ids"
+
 
 class SourceKind(StrEnum):
     """What cases can be read from."""

@@ -38,7 +38,15 @@ def _texts(case: Case) -> Iterator[tuple[str, str]]:
         if (value := getattr(case, field)) is not None:
             yield field, value
     for key, value in case.meta.items():
-        yield from _strings(str(key), value)
+        yield from _named(str(key), "", value)
+
+
+def _named(key: str, above: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """A field's own name and what it holds. A name that may say who somebody is stands in no reason."""
+    told = "a field" if find_identifying(key) else key
+    field = f"{above}.{told}" if above else told
+    yield f"the name of {field}", key
+    yield from _strings(field, value, depth)
 
 
 def _strings(field: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -46,9 +54,10 @@ def _strings(field: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]
         yield field, value
     elif isinstance(value, dict) and depth < 20:
         for key, inner in value.items():
-            yield from _strings(f"{field}.{key}", inner, depth + 1)
+            yield from _named(str(key), field, inner, depth + 1)
     elif isinstance(value, list | tuple) and depth < 20:
         for number, inner in enumerate(value, start=1):
             yield from _strings(f"{field}[{number}]", inner, depth + 1)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield field, str(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        # A program that reads a column of numbers makes 44556671.0 of somebody's 44556671.
+        yield field, str(value).removesuffix(".0")

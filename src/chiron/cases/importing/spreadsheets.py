@@ -19,6 +19,10 @@ _DELIMITERS = (",", ";", "\t", "|")
 _LONGEST = 2000
 """Lines of one record of a CSV file. No report has so many; an open quotation mark has."""
 _OPEN = 'a quotation mark opens in this row and is not closed before other rows begin: close it, or write it twice ("")'
+_TWO_ROWS = (
+    "a cell begins on the first of these lines and ends on the second, which looks like a row: close the quotation mark where the"
+    " cell ends, or, if it is one cell, write it on one line"
+)
 _MAX_CELLS = 5_000_000
 """Of a sheet. More is no list of cases, and would need gigabytes."""
 _MERGED = re.compile(rb'mergeCell\b[^>]*?\bref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
@@ -104,10 +108,16 @@ def _lines(text: str, delimiter: str) -> Iterator[Row]:
             yield Row(place, (), _OPEN if open_quote else f"cannot be read ({error}): look for a quotation mark that is never closed")
             at += 1
             continue
-        inside = [_width(line, delimiter) for line in lines[at + 1 : at + reader.line_num]]
+        more = lines[at + 1 : at + reader.line_num]
+        inside = [_width(line, delimiter) for line in more]
         if _swallows(len(values), inside, width):
             yield Row(place, (), _OPEN)
             at += 1
+            continue
+        if len(inside) == 1 and inside[0] == len(values) == width and _as_a_row(lines[at], more[0], delimiter):
+            # One row or two: nobody can say, and either might put a patient's answer to another's question.
+            yield Row(f"lines {at + 1} and {at + 2}", (), _TWO_ROWS)
+            at += 2
             continue
         if not inside:
             width = max(width, len(values))
@@ -131,6 +141,19 @@ def _swallows(own: int, inside: list[int], width: int) -> bool:
     if width < 2 or width not in inside:
         return False
     return own != width or (len(inside) > 1 and set(inside) == {width})
+
+
+def _as_a_row(first: str, second: str, delimiter: str) -> bool:
+    """Whether the part of a cell on its second line is delimited as rows are.
+
+    In prose a blank follows every comma and semicolon; in rows it does not, unless it does in the whole table.
+    """
+
+    def spaced(parts: Sequence[str]) -> bool:
+        return bool(parts) and all(part[:1].isspace() for part in parts)
+
+    said = second.partition('"')[0].split(delimiter)[1:]
+    return bool(said) and (not spaced(said) or spaced(first.partition('"')[0].split(delimiter)[1:-1]))
 
 
 def _decoded(value: str) -> Cell:

@@ -16,10 +16,10 @@ from chiron.cases.images import ImageFolder
 from chiron.cases.importing.columns import ColumnMap, map_columns, recognised
 from chiron.cases.importing.files import files_under
 from chiron.cases.importing.identifying import identifiers, named
-from chiron.cases.importing.kinds import TABLES, the_file
+from chiron.cases.importing.kinds import GROUP_FOLDER, TABLES, the_file
 from chiron.cases.importing.pictures import copied
 from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
-from chiron.cases.importing.records import Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
+from chiron.cases.importing.records import ID_TELLS, Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
 from chiron.cases.importing.spreadsheets import Row, Sheet, Unreadable, sheets_of
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
@@ -27,7 +27,6 @@ from chiron.errors import InputError
 _HEADER_WITHIN = 20
 """Rows in which a header is looked for: above it stand titles and remarks."""
 _SEPARATORS = re.compile(r"[;\n|]")
-_GROUP = re.compile(r"[a-z][a-z -]*_group\d+", re.IGNORECASE)
 _TEXTS = ("question", "answer", "history", "age", "sex", "title", "modality", "body_system")
 
 
@@ -178,7 +177,7 @@ class TableImages:
         pictures = []
         for name in names:
             folder = next((f for f in self._folders if _exists(f, name)), self._folders[0])
-            parents = [part for part in PurePosixPath(name).parts[:-1] if _GROUP.fullmatch(part)]
+            parents = [part for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
             number = kept[place] = kept.get(place, -1) + 1
             kept_as = "/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p)
@@ -225,7 +224,8 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     group = f"{modality.slug}_group1" if modality is not None else ""
     known = entry.known | (identifiers(source_id) if hidden else frozenset()) - identifiers(case.id)
     images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
-    return Draft(case, (Group(images(), entry.place),), entry.place, known)
+    told = (ID_TELLS,) if options.keep_ids is None and entry.known & identifiers(case.id) else ()
+    return Draft(case, (Group(images(), entry.place),), entry.place, known, told)
 
 
 def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:

@@ -21,8 +21,11 @@ _PAIRED: Final = frozenset(
     lung lobe kidney breast ovary testis adrenal orbit eye ear hemisphere hemithorax femur tibia fibula humerus radius ulna clavicle scapula
     shoulder elbow wrist hand hip knee ankle foot leg arm forearm thigh calf temporal frontal parietal occipital ventricle atrium cerebellum
     thalamus ureter tonsil carotid hilum pleura iliac renal maxillary parotid axilla groin buttock flank cheek mandible acetabulum sinus
+    adnexa
     """.split()
 )
+_SIDED: Final = frozenset("pneumothorax effusion hematoma hemorrhage infarct hydronephrosis".split())
+"""What has a side where no organ is named: a "left subdural hematoma"."""
 _LESIONS: Final = frozenset(
     """
     mass nodule lesion cyst tumor stone calculus fracture aneurysm abscess polyp collection effusion hematoma node metastasis opacity
@@ -49,6 +52,10 @@ _ONE_FORM: Final = {
     "biopsies": "biopsy",
     "feet": "foot",
     "lymphadenopathy": "node",
+    "adnexal": "adnexa",
+    "adnexae": "adnexa",
+    "lt": "left",
+    "rt": "right",
 }
 _NUMBERS: Final = {
     "single": 1,
@@ -69,10 +76,11 @@ _CLAUSE = re.compile(r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|whi
 _DENIED: Final = frozenset(
     """
     no not without absent absence negative denies denied exclude excludes excluded normal unremarkable intact preserved clear contralateral
-    opposite previous previously prior formerly if would could typical typically usual usually
+    opposite previous previously prior formerly if would could may might typical typically usual usually nothing none neither nor spared
+    unaffected uninvolved healthy compared comparison compensatory
     """.split()
 )
-_DENIED_BY_TWO = re.compile(r"\b(?:rather than|instead of|history of|status post)\b")
+_DENIED_BY_TWO = re.compile(r"\b(?:rather than|instead of|history of|status post|side of the (?:image|picture|film|screen))\b")
 _WORD = re.compile(r"[^\W\d_]+|\d+", re.UNICODE)
 _NUMBER = r"\d+(?:[.,]\d+)?"
 _UNIT = r"(?:mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?)\b"
@@ -84,6 +92,12 @@ _COMPARED = re.compile(
 )
 _RANGE = re.compile(rf"{_NUMBER}\s*(?:-|\u2013|to)\s*$")
 _DIGITS: Final = frozenset("23456789")
+_CALLED: Final = frozenset(
+    """
+    rib segment level image view slice series grade stage type figure step zone finger toe digit metatarsal metacarpal phase day week point
+    """.split()
+)
+"""What has a number for its name: "rib 5 shows a fracture" counts none."""
 _TELLS_SIDE: Final = frozenset({"left", "right"})
 _TELLS_SIZE: Final = frozenset({*_MILLIMETRES, *(f"{unit}s" for unit in _MILLIMETRES)})
 _TELLS_NUMBER: Final = frozenset(_NUMBERS) | _DIGITS
@@ -129,18 +143,18 @@ def _compare_sizes(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) ->
 
 def _compare_numbers(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
     for noun, (counted, told) in _both(_counts(findings), _counts(reasoning)):
-        if len(counted) == len(told) == 1 and counted != told:
-            yield f"{_one(counted)} {noun} in the findings, {_one(told)} in the reasoning"
+        if len(set(counted)) == len(set(told)) == 1 and not {*counted, sum(counted)} & {*told, sum(told)}:
+            yield f"{counted[0]} {noun} in the findings, {told[0]} in the reasoning"
 
 
 def _tells(text: str) -> frozenset[str]:
     """Of what a text may say something: side, size, number."""
     words = set(_WORD.findall(text))
-    kinds = {"side": _TELLS_SIDE | {"both", "bilateral"}, "size": _TELLS_SIZE, "number": _TELLS_NUMBER}
+    kinds = {"side": _TELLS_SIDE | {"both", "bilateral", "lt", "rt"}, "size": _TELLS_SIZE, "number": _TELLS_NUMBER}
     return frozenset(kind for kind, tell in kinds.items() if not tell.isdisjoint(words))
 
 
-def _both(a: dict[str, set[_Said]], b: dict[str, set[_Said]]) -> Iterator[tuple[str, tuple[set[_Said], set[_Said]]]]:
+def _both(a: dict[str, _Said], b: dict[str, _Said]) -> Iterator[tuple[str, tuple[_Said, _Said]]]:
     return ((noun, (a[noun], b[noun])) for noun in sorted(a.keys() & b.keys()))
 
 
@@ -156,12 +170,14 @@ def _sides(clauses: Sequence[_Clause]) -> dict[str, set[str]]:
                         sides[noun] |= _TELLS_SIDE
             if word not in _TELLS_SIDE:
                 continue
+            if words[at - 2 : at] == ("on", "the") and at > 2 and words[at - 3] in _PAIRED:
+                sides[words[at - 3]].add(word)
             rest = [w for w in words[at + 1 : at + 5] if w != "sided"]
             if len(rest) > 1 and rest[0] in {"and", "or"} and rest[1] in _TELLS_SIDE:
                 rest = list(words[at + 3 : at + 6])
-            reached = next((w for w in rest[:3] if w in _PAIRED or w in _TELLS_SIDE), None)
-            if reached in _PAIRED:
-                sides[str(reached)].add(word)
+            reached = next((w for w in rest[:3] if w in _PAIRED or w in _TELLS_SIDE or w in _SIDED), None)
+            if reached is not None and reached not in _TELLS_SIDE:
+                sides[reached].add(word)
     return sides
 
 
@@ -182,22 +198,27 @@ def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
     return sizes
 
 
-def _counts(clauses: Sequence[_Clause]) -> dict[str, set[int]]:
-    """Noun to how many there are: a number in words or one digit, at most two words, and the noun ("two small nodules")."""
-    counts: dict[str, set[int]] = defaultdict(set)
+def _counts(clauses: Sequence[_Clause]) -> dict[str, list[int]]:
+    """Noun to how many there are: a number in words or one digit, at most two words, and the noun ("two small nodules").
+
+    Each time it is said, since "one in the liver and one in the spleen" are two.
+    """
+    counts: dict[str, list[int]] = defaultdict(list)
     for clause in clauses:
         if _LESIONS.isdisjoint(clause.words) or _TELLS_NUMBER.isdisjoint(clause.words):
             continue
         words = _words(_SIZE.sub(" ", clause.text))
         for at, word in enumerate(words):
             number = _NUMBERS.get(word) or (int(word) if word in _DIGITS else None)
-            if number is None or (at + 1 < len(words) and words[at + 1] in {"of", "or", "to"}) or (at and words[at - 1] in {"or", "to"}):
+            if number is None or (at + 1 < len(words) and words[at + 1] in {"of", "or", "to"}):
+                continue
+            if at and words[at - 1] in {"or", "to"} | _CALLED:
                 continue
             for noun in words[at + 1 : at + 4]:
                 if noun in _NUMBERS or noun.isdigit():
                     break
                 if noun in _LESIONS:
-                    counts[noun].add(number)
+                    counts[noun].append(number)
                     break
     return counts
 
@@ -232,7 +253,7 @@ def _near(a: float, b: float) -> bool:
     return abs(a - b) <= max(2.0, 0.2 * max(a, b))
 
 
-def _one(values: set[_Said]) -> object:
+def _one(values: set[str]) -> str:
     return next(iter(values))
 
 

@@ -1,10 +1,15 @@
 """A conversation that a trainer can read: turns in order, something said in each, and text that a file can hold."""
 
 import json
+import re
 from collections.abc import Iterator
 
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TEMPLATE = re.compile(r"<\|\w{2,24}\|>|<IMG_CONTEXT>|</?img>")
+"""Marks of chat templates, which tokenizers read as such wherever they stand: text with one could speak for somebody else."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
@@ -15,6 +20,10 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         yield Finding("conversation", row.id, "user and assistant do not take turns, the user first and the assistant last")
     if any(not turn.text.strip() for turn in row.turns):
         yield Finding("conversation", row.id, "an empty turn")
+    if any(_CONTROL.search(turn.text) for turn in row.turns):
+        yield Finding("conversation", row.id, "a control character in a turn")
+    if mark := next((found for turn in row.turns if (found := _TEMPLATE.search(turn.text))), None):
+        yield Finding("conversation", row.id, f"a chat template's mark, {mark.group()}, in a turn")
     try:
         json.dumps(row.to_record(), ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 from chiron.cases.likeness.texts import normalised
 from chiron.mics.words import content_words, names_answer
@@ -10,6 +11,10 @@ from chiron.mmrp.row import MmrpRow
 from chiron.models.local.dialogue import IMAGE_MARK
 
 _CHOICE = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
+_LETTERED = re.compile(r"(?:^|[\s(])[A-Ja-j1-9][.)]\s")
+_BETWEEN = re.compile(r"[,;/|]|\b(?:or|and|versus|vs)\b", re.IGNORECASE)
+_WORDS: Final = 5
+"""Of something that is offered, at most."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
@@ -21,7 +26,7 @@ def look(row: MmrpRow) -> Iterator[Finding]:
     """
     if not row.answer.strip() or row.part == "alignment" or not row.question.strip():
         return
-    if names_answer(row.question, row.answer):
+    if any(names_answer(question, answer) for question, answer in _spellings(row.question, row.answer)):
         if not _offers(row.question, row.answer):
             yield Finding("given_away", row.id, f"the question names the answer '{row.answer}'")
         return
@@ -45,4 +50,40 @@ def _offers(text: str, answer: str) -> bool:
         before, after = normalised(text[: choice.start()]).split()[-width:], normalised(text[choice.end() :]).split()[:width]
         if any(wanted <= content_words(" ".join(side)) for side in (before, after) if side):
             return True
-    return False
+    # Of "upper, middle or lower?" the answer "upper lobe" is one: what tells it from the others must stand among them.
+    asked = content_words(text)
+    return wanted <= asked and any(
+        wanted & content_words(item) and not all(wanted & content_words(other) for other in items)
+        for items in _lists(text)
+        for item in items
+    )
+
+
+def _lists(text: str) -> Iterator[list[str]]:
+    """What a question offers to choose from: behind a colon, behind letters or numbers, around an "or", between strokes."""
+    lettered = _LETTERED.split(text)[1:]
+    listed = _BETWEEN.split(text.rpartition(":")[2]) if ":" in text else []
+    for items in (lettered, listed):
+        if len(items) > 1 and all(0 < len(normalised(item).split()) <= _WORDS for item in items):
+            yield items
+    for sentence in re.split(r"(?<=[.?!;:])\s+|\n+", text):
+        last = re.search(r"\bor\b|(?<=\w)\s?/\s?(?=\w)", sentence)
+        if last is None:
+            continue
+        items = [" ".join(normalised(re.split(r"[,?.]", sentence[last.end() :])[0]).split()[:_WORDS])]
+        for piece in reversed(re.split(r"[,/]", sentence[: last.start()])):
+            words = normalised(piece).split()
+            if not words:
+                continue  # "upper, middle, or lower"
+            items.append(" ".join(words[-2:]))
+            if len(words) > 2:  # here the question itself begins
+                break
+        yield items
+
+
+def _spellings(question: str, answer: str) -> Iterator[tuple[str, str]]:
+    """The two as they are, without "'s", and with hyphens taken for nothing."""
+    yield question, answer
+    bare, plain = (re.sub(r"['\u2019]s\b", "", text) for text in (question, answer))
+    yield bare, plain
+    yield bare.replace("-", ""), plain.replace("-", "")
