@@ -20,7 +20,7 @@ from chiron.cli.streams import ReaderGone
 from chiron.errors import DiskError, InputError
 from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
-from chiron.models.failures import Halted, Misconfigured, Stopping
+from chiron.models.failures import BugEverywhere, Halted, Misconfigured, Stopping
 from chiron.models.ledger import Spending
 from chiron.models.session import Attended
 from chiron.report.page import write_report
@@ -116,7 +116,7 @@ def closing_code(summary: Closing) -> int:
             return 130
         case reason:
             console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
-            return 2 if isinstance(reason, Misconfigured | DiskError) else 3
+            return 1 if isinstance(reason, BugEverywhere) else 2 if isinstance(reason, Misconfigured | DiskError) else 3
 
 
 def summary_json(summary: RunSummary) -> dict[str, object]:
