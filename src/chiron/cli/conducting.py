@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.consoles import messages
+from chiron.cli.consoles import messages, whole
 from chiron.cli.live import duration, watching
 from chiron.cli.streams import ReaderGone
 from chiron.errors import DiskError, InputError
@@ -141,22 +141,22 @@ def show_summary(summary: RunSummary, console: Console) -> None:
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:
-    """Tokens, cost, seconds and retries by role and model."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "calls", "replayed", "tokens in", "tokens out", "USD", "s/call", "retries", "failed", "cut off"):
+    """Tokens, cost, seconds and retries by role and model; what there is none of has no column."""
+    columns: dict[str, list[str]] = {
+        "calls": [f"{s.calls:,}" for s in spending],
+        "replayed": [f"{s.copied:,}" for s in spending] if any(s.copied for s in spending) else [],
+        "tokens in": [f"{s.prompt_tokens:,}" for s in spending],
+        "tokens out": [f"{s.completion_tokens:,}" for s in spending],
+        "USD": [f"{s.cost_usd:.4f}" if s.priced else "-" for s in spending] if any(s.priced for s in spending) else [],
+        "s/call": [f"{s.seconds / s.calls:.2f}" if s.calls else "-" for s in spending],
+        "retries": [f"{s.retries:,}" for s in spending] if any(s.retries for s in spending) else [],
+        "failed": [f"{s.failed:,}" for s in spending] if any(s.failed for s in spending) else [],
+        "cut off": [f"{s.cut_off:,}" for s in spending] if any(s.cut_off for s in spending) else [],
+    }
+    shown = {title: cells for title, cells in columns.items() if cells}
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in ("role", "model", *shown):
         table.add_column(title, justify="left" if title in {"role", "model"} else "right", no_wrap=True, overflow="fold")
-    for s in spending:
-        usd = f"{s.cost_usd:.4f}" if s.priced else "-"
-        pace = f"{s.seconds / s.calls:.2f}" if s.calls else "-"
-        counts = (s.calls, s.copied, s.prompt_tokens, s.completion_tokens)
-        table.add_row(
-            Text(printable(s.role)),
-            Text(printable(s.model)),
-            *(f"{n:,}" for n in counts),
-            usd,
-            pace,
-            str(s.retries),
-            str(s.failed),
-            str(s.cut_off),
-        )
-    return table
+    for s, *figures in zip(spending, *shown.values(), strict=True):
+        table.add_row(Text(printable(s.role)), Text(printable(s.model)), *figures)
+    return whole(table)

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from chiron.errors import ChironError, DiskError
+from chiron.errors import ChironError
+from chiron.files import unwritten
 from chiron.models.desk import Desk
 from chiron.models.failures import BugEverywhere
 
@@ -86,9 +87,7 @@ class Crashes:
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{head}{trace}\n")
         except OSError as why:
-            raise DiskError(
-                f"{self._log} cannot be written ({why.strerror}): free space on its disk and run the same command again"
-            ) from why
+            raise unwritten(self._log, why) from why
 
 
 def _where(error: BaseException) -> str:
