@@ -4,12 +4,14 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chiron.__main__ import main
 from chiron.models.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
 from tests.support.command import CHIRON, chiron, wait_for
@@ -102,6 +104,8 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
         (("cases", "check", "none.jsonl"), "does not exist"),
         (("doctor", "none.yaml"), "chiron init"),
+        (("status", "c.yaml"), "no run directory"),
+        (("report", "c.yaml"), "no run directory"),
     ],
 )
 def test_what_a_person_got_wrong_is_one_clear_line_and_exit_code_two(world: Any, tmp_path: Path, args: tuple[str, ...], words: str) -> None:
@@ -209,6 +213,22 @@ def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
         done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
         assert done.returncode == 0, done.stderr
         assert "4 cases selected" in done.stderr
+
+
+def test_ctrl_c_while_it_is_being_loaded_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "chiron.cli.app", raising=False)
+
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "chiron.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_no_key_is_said_before_anything_is_asked(world: Any, tmp_path: Path) -> None:
