@@ -14,7 +14,7 @@ import pytest
 from chiron.__main__ import main
 from chiron.models.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
-from tests.support.command import CHIRON, chiron, wait_for
+from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
@@ -304,9 +304,30 @@ def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
     assert "[red]r[/red][/x]" in done.stderr
 
 
-def test_help_is_there_for_every_command() -> None:
-    for command in ("search", "status", "replay", "report", "init", "doctor", "sample", "demo", "cases"):
-        done = chiron(command, "--help")
-        assert done.returncode == 0
-        assert "Usage" in done.stdout
+def test_help_is_there_for_every_command_and_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from chiron.cli.app import app
+
+def walk(command, path=()):
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, (*path, name))
+
+for path in walk(get_command(app)):
+    told = CliRunner().invoke(app, [*path, "--help"])
+    print(" ".join(path) or "chiron", told.exit_code, "Usage" in told.output, sep="|")
+heavy = {"torch", "transformers", "pandas", "datasets", "aiohttp", "jinja2", "numpy", "pydicom", "scipy"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    *told, heavy = done.stdout.splitlines()
+    assert {"search", "status", "doctor", "build text", "eval contamination", "cases import"} <= {line.split("|")[0] for line in told}
+    assert all(line.endswith("|0|True") for line in told), told
+    assert heavy == "[]"
+
+
+def test_the_version_is_told() -> None:
     assert chiron("--version").stdout.startswith("chiron 0.")

@@ -100,12 +100,12 @@ def test_a_plain_line_comes_now_and_then(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cases 0/2: 0 retained" in out.getvalue().splitlines()[0]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_view_that_breaks_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+@pytest.mark.parametrize(("terminal", "every"), [(True, 0.01), (False, 0.01), (False, 60.0)])
+def test_a_view_that_breaks_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool, every: float) -> None:
     def broken(*_: object) -> str:
         raise ZeroDivisionError("in the\x1b view")
 
-    monkeypatch.setattr(live, "PLAIN_EVERY", 0.01)
+    monkeypatch.setattr(live, "PLAIN_EVERY", every)
     monkeypatch.setattr(live, "plain_line", broken)
     monkeypatch.setattr(live, "panel", broken)
     out = io.StringIO()

@@ -35,7 +35,6 @@ def attend(work: Attended, execute: Callable[[], Awaitable[Ended]]) -> Ended:
 
     async def attended() -> Ended:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
         asked = False
 
         def obey() -> None:

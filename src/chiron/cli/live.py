@@ -35,10 +35,10 @@ async def watching(run: Attended, console: Console) -> AsyncIterator[None]:
         task.cancel()
         # A view that broke is no reason to lose the run that it showed; what broke it is said all the same.
         (broke,) = await asyncio.gather(task, return_exceptions=True)
+        if not console.is_terminal and run.progress.total and not isinstance(broke, Exception):
+            (broke,) = await asyncio.gather(_line(run, console), return_exceptions=True)
         if isinstance(broke, Exception):
             console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
-        elif not console.is_terminal and run.progress.total:
-            console.print(plain_line(run), soft_wrap=True)
 
 
 async def _panel(run: Attended, console: Console) -> None:
@@ -49,7 +49,11 @@ async def _panel(run: Attended, console: Console) -> None:
 async def _lines(run: Attended, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
-        console.print(plain_line(run), soft_wrap=True)
+        await _line(run, console)
+
+
+async def _line(run: Attended, console: Console) -> None:
+    console.print(plain_line(run), soft_wrap=True)
 
 
 def plain_line(run: Attended) -> str:
