@@ -132,7 +132,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         f" {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
         f" mean MICS-Score of the scored ones {mean}"
     )
-    console.print(spending_table(summary.spending))
+    if summary.spending:
+        console.print(spending_table(summary.spending))
     if summary.spent_usd:
         console.print(f"spent ${summary.spent_usd:.4f}")
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 
 LOG = "errors.log"
 """In a work directory: where in the code each bug was met. Holds no message of an exception, since that may quote a case or a key."""
+_PACKAGE = Path(__file__).parents[1]
 AT_FIRST = 10
 """Units in a row that meet a bug, none having ended without, before the work stops."""
 LATER = 100
@@ -68,8 +69,8 @@ class Crashes:
         where = _where(bug)
         self._desk.note(
             "\0bugs",
-            f"{self._met} met a bug of chiron's, the last {where}: {self._log} says where in the code, and holds no text of a case and no"
-            " key. Report it; once it is mended, running again goes on with them and pays for no reply twice",
+            f"{self._met} pending for a bug of chiron's, the last {where}: {self._log} says where in the code, and holds no text of a case"
+            " and no key. Report it; once it is mended, running again goes on with them and pays for no reply twice",
         )
         if self._in_a_row >= (LATER if self._survived else AT_FIRST):
             self._desk.halt(BugEverywhere(f"{self._in_a_row} in a row met a bug of chiron's, the last {where}; {self._log} says more"))
@@ -92,9 +93,8 @@ class Crashes:
 
 def _where(error: BaseException) -> str:
     """The kind of the error, and the last place of ours on its way."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if f"{os.sep}chiron{os.sep}" in f.filename] or list(frames)
-    place = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_PACKAGE)]
+    place = f" in {Path(ours[-1].filename).relative_to(_PACKAGE)}, line {ours[-1].lineno}" if ours else ""
     return f"{type(error).__name__}{place}"
 
 
