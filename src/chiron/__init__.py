@@ -1,7 +1,6 @@
 """Mentor-Intern Collaborative Search and what surrounds it: cases, datasets, evaluation. ``docs/python.md`` describes what is offered."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from chiron.models.failures import CallFailed, Halted
     from chiron.report.page import write_report
 
-__version__ = version("chiron-med")
+    __version__: str
 
 _HOMES = {
     "BadCase": "chiron.cases.case",
@@ -134,6 +133,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: whoever asks for the version, or for help, waits for nothing else."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("chiron-med")
     if name not in _HOMES:
         raise AttributeError(f"module 'chiron' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

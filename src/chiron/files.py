@@ -1,5 +1,6 @@
 """Writing a file whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
@@ -26,4 +27,11 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: Path, error: OSError) -> DiskError:
+    """What to say of a file that could not be written, and how to mend it."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+    mend = "free space on its disk" if full else "see that it is a place where you may write a file"
+    return DiskError(f"{path} cannot be written ({error.strerror or error}): {mend}, and run the same command again")

@@ -4,15 +4,17 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chiron.__main__ import main
 from chiron.models.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
-from tests.support.command import CHIRON, chiron, wait_for
+from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
@@ -102,6 +104,8 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
         (("cases", "check", "none.jsonl"), "does not exist"),
         (("doctor", "none.yaml"), "chiron init"),
+        (("status", "c.yaml"), "no run directory"),
+        (("report", "c.yaml"), "no run directory"),
     ],
 )
 def test_what_a_person_got_wrong_is_one_clear_line_and_exit_code_two(world: Any, tmp_path: Path, args: tuple[str, ...], words: str) -> None:
@@ -211,6 +215,22 @@ def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
         assert "4 cases selected" in done.stderr
 
 
+def test_ctrl_c_while_it_is_being_loaded_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "chiron.cli.app", raising=False)
+
+    class Interrupting:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "chiron.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupting, *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_no_key_is_said_before_anything_is_asked(world: Any, tmp_path: Path) -> None:
     cases, _, endpoint = world
     config = write_config(tmp_path / "k.yaml", team(endpoint.base_url, model={"api_key_env": "CHIRON_NO_SUCH_KEY"}))
@@ -284,9 +304,30 @@ def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path) -> None:
     assert "[red]r[/red][/x]" in done.stderr
 
 
-def test_help_is_there_for_every_command() -> None:
-    for command in ("search", "status", "replay", "report", "init", "doctor", "sample", "demo", "cases"):
-        done = chiron(command, "--help")
-        assert done.returncode == 0
-        assert "Usage" in done.stdout
+def test_help_is_there_for_every_command_and_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from chiron.cli.app import app
+
+def walk(command, path=()):
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, (*path, name))
+
+for path in walk(get_command(app)):
+    told = CliRunner().invoke(app, [*path, "--help"])
+    print(" ".join(path) or "chiron", told.exit_code, "Usage" in told.output, sep="|")
+heavy = {"torch", "transformers", "pandas", "datasets", "aiohttp", "jinja2", "numpy", "pydicom", "scipy"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    *told, heavy = done.stdout.splitlines()
+    assert {"search", "status", "doctor", "build text", "eval contamination", "cases import"} <= {line.split("|")[0] for line in told}
+    assert all(line.endswith("|0|True") for line in told), told
+    assert heavy == "[]"
+
+
+def test_the_version_is_told() -> None:
     assert chiron("--version").stdout.startswith("chiron 0.")

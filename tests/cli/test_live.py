@@ -21,10 +21,10 @@ from tests.support.runs import config_of, make_run, team, write_config
 from tests.support.simulation import Simulation
 
 
-def on_a_terminal(command: list[str]) -> tuple[int, str]:
+def on_a_terminal(command: list[str], **env: str) -> tuple[int, str]:
     """Exit code, and everything that the command wrote on the terminal behind its standard error."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, env=environment(TERM="xterm-256color", LINES="40"))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, env=environment(TERM="xterm-256color", LINES="40", **env))
     os.close(slave)
     seen: list[bytes] = []
 
@@ -62,6 +62,19 @@ def test_a_terminal_shows_a_panel_that_moves_and_leaves(tmp_path: Path) -> None:
     assert not re.search(r"\d\d:\d\d:\d\d cases", text)  # no plain lines beside it
 
 
+def test_a_narrow_terminal_is_told_in_words(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.1) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        code, seen = on_a_terminal([*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")], COLUMNS="40")
+    assert code == 0, seen
+    shown, told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", seen).split("cases selected")
+    assert "\u2026" not in shown  # nothing but dots
+    assert all(len(line) <= 40 for line in shown.splitlines() if "in this run directory" not in line)
+    assert "mean MICS-Score" in " ".join(shown.split())
+    assert "mentor-a" in told
+
+
 def test_without_a_terminal_there_are_plain_lines_and_nothing_else(tmp_path: Path) -> None:
     cases = write_cases(tmp_path / "c", 3)
     with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
@@ -87,12 +100,12 @@ def test_a_plain_line_comes_now_and_then(tmp_path: Path, monkeypatch: pytest.Mon
     assert "cases 0/2: 0 retained" in out.getvalue().splitlines()[0]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_view_that_breaks_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    def broken(_: object) -> str:
+@pytest.mark.parametrize(("terminal", "every"), [(True, 0.01), (False, 0.01), (False, 60.0)])
+def test_a_view_that_breaks_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool, every: float) -> None:
+    def broken(*_: object) -> str:
         raise ZeroDivisionError("in the\x1b view")
 
-    monkeypatch.setattr(live, "PLAIN_EVERY", 0.01)
+    monkeypatch.setattr(live, "PLAIN_EVERY", every)
     monkeypatch.setattr(live, "plain_line", broken)
     monkeypatch.setattr(live, "panel", broken)
     out = io.StringIO()

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from chiron.cases.case import Case
 from chiron.errors import DiskError, InputError
 from chiron.mics.replaying import most_calls, rehearse, replay_run, replay_setup
+from chiron.mics.result import SearchResult
 from chiron.mics.rundir import PATH_FIELDS, RunDirectory
 from chiron.mics.running import Run
+from chiron.mics.search import search
 from chiron.mics.selection import Selection, Shard
 from chiron.mics.setup import Setup
 from chiron.mics.status import read_status
-from chiron.models.failures import BudgetSpent, EndpointDown, Misconfigured, Stopping
+from chiron.models.failures import BudgetSpent, BugEverywhere, EndpointDown, Misconfigured, Stopping
 from chiron.models.ledger import Ledger
 from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png
@@ -254,6 +257,45 @@ def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
         ] == [True] * 4
         write_png(tmp_path / "images" / "case-00001" / "0.png", seed=5)
         assert execute(cases, config, tmp_path / "run").bad == 3
+
+
+def test_a_bug_that_one_case_meets_leaves_it_pending_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = write_cases(tmp_path, 4)
+
+    async def stumbling(case: Case, *args: Any, **more: Any) -> SearchResult:
+        result = await search(case, *args, **more)
+        if case.id == "case-00002":
+            raise KeyError(case.history)
+        return result
+
+    with Endpoint(simulation(cases, skill=0.9).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        with monkeypatch.context() as patch:
+            patch.setattr("chiron.mics.running.search", stumbling)
+            summary = execute(cases, config, tmp_path / "run")
+        assert (summary.pending, summary.halted) == (1, None)
+        (row,) = [r for r in lines(tmp_path / "run" / "rejected.jsonl") if r["case_id"] == "case-00002"]
+        assert (row["outcome"], row["reason"]) == ("pending", "crashed")
+        assert "KeyError" in row["detail"]
+        assert "KeyError" in (tmp_path / "run" / "errors.log").read_text()
+        assert "ladder" not in (tmp_path / "run" / "errors.log").read_text() + str(summary)
+        asked = endpoint.seen.requests
+        assert execute(cases, config, tmp_path / "run").pending == 0
+        assert endpoint.seen.requests == asked
+
+
+def test_a_bug_that_every_case_meets_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = write_cases(tmp_path, 40, shared_image=True)
+
+    async def stumbling(*_: Any, **__: Any) -> SearchResult:
+        raise KeyError
+
+    monkeypatch.setattr("chiron.mics.running.search", stumbling)
+    with Endpoint(simulation(cases).reply) as endpoint:
+        summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=2)), tmp_path / "run")
+    assert isinstance(summary.halted, BugEverywhere)
+    assert (summary.pending, summary.retained) == (40, 0)
+    assert len(lines(tmp_path / "run" / "rejected.jsonl")) < 20
 
 
 def test_a_case_called_as_a_bad_line_is_takes_nobodys_place(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from chiron.errors import InputError
 from chiron.models.call import Ask, Call, Reply
+from chiron.models.crashes import AT_FIRST
 from chiron.models.directory import WorkDirectory
-from chiron.models.failures import CallerFault, Transient
+from chiron.models.failures import BugEverywhere, CallerFault, Transient
 from chiron.models.session import Pending, Session, SessionSummary
 from tests.support.calls import Scripted, a_call, endpoint_of
 
@@ -109,23 +110,72 @@ def test_units_are_taken_as_places_become_free(tmp_path: Path) -> None:
     assert most <= 20  # four places, and a window of four times that
 
 
-def test_a_bug_in_the_work_comes_out_and_drops_nothing_paid_for(tmp_path: Path) -> None:
-    session = session_of(tmp_path, Scripted(echo))
+def stumble(session: Session, units: Iterator[str], at: Callable[[str], Exception | None]) -> SessionSummary:
+    """Ask for every unit, and raise what ``at`` says once its reply is there."""
 
     async def work(unit: str, ask: Ask) -> None:
         await ask(a_call(unit))
-        if unit == "unit 2":
-            raise ZeroDivisionError("a bug")
+        if (error := at(unit)) is not None:
+            raise error
 
     async def job(session: Session) -> None:
-        async for _ in session.over(names(4), work):
+        async for _ in session.over(units, work):
             pass
 
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(session.execute(job))
+    return asyncio.run(session.execute(job))
+
+
+def test_a_bug_that_one_unit_meets_leaves_it_pending_and_on_record(tmp_path: Path) -> None:
+    def at(unit: str) -> Exception | None:
+        return ZeroDivisionError("the patient's name") if unit in {"unit 2", "unit 5"} else None
+
+    summary = stumble(session_of(tmp_path, Scripted(echo)), names(30), at)
+    assert (summary.pending, summary.halted) == (2, None)
+    assert "ZeroDivisionError in models/crashes.py, line " in str(summary.pending_because)  # the last place that is ours
+    assert any("2 pending for a bug" in note and "errors.log" in note for note in summary.notes)
+    log = tmp_path / "work" / "errors.log"
+    assert log.stat().st_mode & 0o077 == 0
+    assert log.read_text().count("ZeroDivisionError") == 1  # the same bug once
+    assert "first met by unit 3" in log.read_text()
+    assert "in watch" in log.read_text()
+    assert "patient" not in log.read_text() + str(summary)
     later = Scripted(echo)
-    execute(session_of(tmp_path, later), names(3))
+    assert execute(session_of(tmp_path, later), names(30))[0].pending == 0
     assert later.asked == []
+
+
+def test_errors_that_led_to_a_bug_are_on_record_without_their_words(tmp_path: Path) -> None:
+    def at(unit: str) -> Exception | None:
+        error = RuntimeError("a secret")
+        error.__cause__ = KeyError("another")
+        return error if unit == "unit 1" else None
+
+    stumble(session_of(tmp_path, Scripted(echo)), names(3), at)
+    log = (tmp_path / "work" / "errors.log").read_text()
+    assert log.index("KeyError") < log.index("RuntimeError")
+    assert "secret" not in log
+    assert "another" not in log
+
+
+def test_a_bug_that_every_unit_meets_stops_the_work_soon(tmp_path: Path) -> None:
+    provider = Scripted(echo)
+    summary = stumble(session_of(tmp_path, provider), names(500), lambda _: ZeroDivisionError())
+    assert isinstance(summary.halted, BugEverywhere)
+    assert summary.pending == 500
+    assert len(provider.asked) <= AT_FIRST + 4
+
+
+def test_odd_units_in_a_row_do_not_stop_the_others_once_one_went_well(tmp_path: Path) -> None:
+    def at(unit: str) -> Exception | None:
+        return ZeroDivisionError() if 10 <= int(unit.split()[1]) < 10 + 2 * AT_FIRST else None
+
+    summary = stumble(session_of(tmp_path, Scripted(echo)), names(60), at)
+    assert (summary.pending, summary.halted) == (2 * AT_FIRST, None)
+
+
+def test_what_a_person_must_mend_is_no_bug_of_a_unit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="damaged"):
+        stumble(session_of(tmp_path, Scripted(echo)), names(4), lambda _: InputError("the ledger is damaged"))
 
 
 def test_a_directory_of_other_work_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chiron.phantom.split import HELD_OUT_EACH, split
 from chiron.phantom.world import COMBINATIONS, DIAGNOSES, Attributes, World
 
 NAMES = ("side", "size", "density", "margin")
@@ -48,3 +49,17 @@ def test_diagnose_follows_the_rules() -> None:
 def test_no_two_diagnoses_share_a_word() -> None:
     words = [word.lower() for name in DIAGNOSES for word in name.split()]
     assert len(words) == len(set(words))
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**40))
+def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:
+    world = World(seed)
+    parts = split(world)
+    assert sorted([*parts.seen, *parts.held_out], key=COMBINATIONS.index) == list(COMBINATIONS)
+    assert Counter(map(world.diagnose, parts.held_out)) == dict.fromkeys(DIAGNOSES, HELD_OUT_EACH)
+    for name in NAMES:
+        counts = Counter(getattr(a, name) for a in parts.held_out)
+        assert counts.keys() == {getattr(a, name) for a in COMBINATIONS}
+        assert len(set(counts.values())) == 1
+    assert split(World(seed)) == parts

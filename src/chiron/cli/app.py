@@ -6,7 +6,6 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron import __version__
 from chiron.cli import (
     ask,
     build,
@@ -65,6 +64,8 @@ app.add_typer(evaluation.app, name="eval")
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:
+        from chiron import __version__
+
         print(f"chiron {__version__}")
         raise typer.Exit
 

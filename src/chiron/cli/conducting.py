@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.consoles import messages
+from chiron.cli.consoles import messages, whole
 from chiron.cli.live import duration, watching
 from chiron.cli.streams import ReaderGone
 from chiron.errors import DiskError, InputError
 from chiron.mics.rundir import PATHS, REJECTED, REPORT
 from chiron.mics.running import Run, RunSummary
-from chiron.models.failures import Halted, Misconfigured, Stopping
+from chiron.models.failures import BugEverywhere, Halted, Misconfigured, Stopping
 from chiron.models.ledger import Spending
 from chiron.models.session import Attended
 from chiron.report.page import write_report
@@ -35,7 +35,6 @@ def attend(work: Attended, execute: Callable[[], Awaitable[Ended]]) -> Ended:
 
     async def attended() -> Ended:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
         asked = False
 
         def obey() -> None:
@@ -116,7 +115,7 @@ def closing_code(summary: Closing) -> int:
             return 130
         case reason:
             console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
-            return 2 if isinstance(reason, Misconfigured | DiskError) else 3
+            return 1 if isinstance(reason, BugEverywhere) else 2 if isinstance(reason, Misconfigured | DiskError) else 3
 
 
 def summary_json(summary: RunSummary) -> dict[str, object]:
@@ -133,7 +132,8 @@ def show_summary(summary: RunSummary, console: Console) -> None:
         f" {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
         f" mean MICS-Score of the scored ones {mean}"
     )
-    console.print(spending_table(summary.spending))
+    if summary.spending:
+        console.print(spending_table(summary.spending))
     if summary.spent_usd:
         console.print(f"spent ${summary.spent_usd:.4f}")
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
@@ -141,22 +141,22 @@ def show_summary(summary: RunSummary, console: Console) -> None:
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:
-    """Tokens, cost, seconds and retries by role and model."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "calls", "replayed", "tokens in", "tokens out", "USD", "s/call", "retries", "failed", "cut off"):
+    """Tokens, cost, seconds and retries by role and model; what there is none of has no column."""
+    columns: dict[str, list[str]] = {
+        "calls": [f"{s.calls:,}" for s in spending],
+        "replayed": [f"{s.copied:,}" for s in spending] if any(s.copied for s in spending) else [],
+        "tokens in": [f"{s.prompt_tokens:,}" for s in spending],
+        "tokens out": [f"{s.completion_tokens:,}" for s in spending],
+        "USD": [f"{s.cost_usd:.4f}" if s.priced else "-" for s in spending] if any(s.priced for s in spending) else [],
+        "s/call": [f"{s.seconds / s.calls:.2f}" if s.calls else "-" for s in spending],
+        "retries": [f"{s.retries:,}" for s in spending] if any(s.retries for s in spending) else [],
+        "failed": [f"{s.failed:,}" for s in spending] if any(s.failed for s in spending) else [],
+        "cut off": [f"{s.cut_off:,}" for s in spending] if any(s.cut_off for s in spending) else [],
+    }
+    shown = {title: cells for title, cells in columns.items() if cells}
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in ("role", "model", *shown):
         table.add_column(title, justify="left" if title in {"role", "model"} else "right", no_wrap=True, overflow="fold")
-    for s in spending:
-        usd = f"{s.cost_usd:.4f}" if s.priced else "-"
-        pace = f"{s.seconds / s.calls:.2f}" if s.calls else "-"
-        counts = (s.calls, s.copied, s.prompt_tokens, s.completion_tokens)
-        table.add_row(
-            Text(printable(s.role)),
-            Text(printable(s.model)),
-            *(f"{n:,}" for n in counts),
-            usd,
-            pace,
-            str(s.retries),
-            str(s.failed),
-            str(s.cut_off),
-        )
-    return table
+    for s, *figures in zip(spending, *shown.values(), strict=True):
+        table.add_row(Text(printable(s.role)), Text(printable(s.model)), *figures)
+    return whole(table)

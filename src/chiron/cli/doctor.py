@@ -1,8 +1,9 @@
 """``chiron doctor``: is everything that a configuration needs there?"""
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,36 +16,82 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.mics.config import RunConfig
+    from chiron.models.config import AnyModel
     from chiron.models.probing import Finding
 
 
 def command(
-    config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file with a section 'search'.")],
-    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image, to every model.")] = True,
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file.")],
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image where it will get some.")] = True,
 ) -> None:
-    """Check a search's configuration: keys set, endpoints reached, models listed, images accepted. Exit code 2 if something is missing."""
-    from chiron.mics.config import load_config
-    from chiron.mics.prompts import load_prompts
+    """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing.
 
+    Looks at the models that the sections search and build name; at all of them where there is a section evaluation, or none at all, since
+    'chiron eval --model' can name any.
+    """
+    from chiron.models.config_file import ConfigFile, read_config, validate
+
+    data = read_config(config)
+    uses: dict[str, bool] = {}
+    for name, with_images in _uses(data, config):
+        uses[name] = uses.get(name, False) or with_images
+    models = validate(ConfigFile, data, origin=config).models
+    if not models:
+        raise InputError(f"{config} names no model: put some under models ('chiron init' writes a file that does)")
+    if not uses or "evaluation" in data:
+        uses = {**dict.fromkeys(models, True), **uses}
     console = results()
-    checked = load_config(config)
-    load_prompts({name: Path(path) for name, path in checked.search.prompts.items()})
     console.print(f"{escape(printable(config))} can be read; its models:")
-    faults = asyncio.run(_examine(checked, console, ask=ask))
+    faults = asyncio.run(_examine({name: models[name] for name in uses}, uses, console, ask=ask))
+    for name in (name for name in models if name not in uses):
+        console.print(Text(f"        {printable(name)}: not looked at, no section names it"))
     if faults:
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
 
 
-async def _examine(config: "RunConfig", console: "Console", *, ask: bool) -> int:
+def _uses(data: Mapping[str, Any], origin: Path) -> Iterator[tuple[str, bool]]:
+    """Every model that a section names, and whether it is shown images there; checks the sections and their prompts.
+
+    Raises:
+        InputError: a section cannot be used, or a prompt of it.
+    """
+    if "search" in data:
+        from chiron.mics.config import check_config
+        from chiron.mics.prompts import load_prompts
+
+        run = check_config(dict(data), origin=origin)
+        load_prompts(_paths(run.search.prompts))
+        yield from ((name, role != "judge") for role, name in run.named())
+    if "build" in data:
+        from chiron.mmrp.config import check_build
+        from chiron.mmrp.prompts import BuildPrompts
+
+        file = check_build(dict(data), origin=origin)
+        BuildPrompts.load(_paths(file.build.prompts))
+        yield from ((name, file.build.show_images) for _, name in file.named())
+    if "evaluation" in data:
+        from chiron.evaluation.config import EvaluationFile
+        from chiron.evaluation.prompts import EvaluationPrompts
+        from chiron.models.config_file import files_beside, validate
+
+        chosen = validate(EvaluationFile, {**data, "evaluation": data["evaluation"] or {}}, origin=origin)  # it may be left empty
+        EvaluationPrompts.load(_paths(files_beside(chosen.evaluation.prompts, origin, "evaluation.prompts")))
+        yield from ((name, role == "interns") for role, name in chosen.named())
+
+
+def _paths(files: Mapping[str, str]) -> dict[str, Path]:
+    return {name: Path(file) for name, file in files.items()}
+
+
+async def _examine(models: "Mapping[str, AnyModel]", with_images: Mapping[str, bool], console: "Console", *, ask: bool) -> int:
+    """Show what is found of every model, all being looked at together; how many faults there are."""
     from chiron.models.probing import probe
 
     async def look(name: str) -> "list[Finding]":
-        needs_image = name != config.search.judge or name in (*config.search.mentors, *config.search.interns)
-        return [f async for f in probe(name, config.models[name], ask=ask, needs_image=needs_image)]
+        return [f async for f in probe(name, models[name], ask=ask, needs_image=with_images[name])]
 
     faults = 0
-    for findings in [asyncio.create_task(look(name)) for name in config.team_models()]:
+    for findings in [asyncio.create_task(look(name)) for name in models]:
         for f in await findings:
             faults += f.ok is False
             mark, style = ("ok", "green") if f.ok else ("?", "yellow") if f.ok is None else ("FAULT", "red")

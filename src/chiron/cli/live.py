@@ -1,6 +1,7 @@
 """What a person sees while a search, a build or an evaluation runs: a live panel on a terminal, a plain line now and then elsewhere."""
 
 import asyncio
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from chiron.cli.progress_line import PLAIN_EVERY
 from chiron.models.desk import Count
 from chiron.models.session import Attended
 from chiron.terminal import printable
 
-PLAIN_EVERY = 10.0
-"""Seconds between plain lines."""
+_NARROW, _WIDE = 72, 100
+"""Columns below which a table would be nothing but dots, and from which on it can breathe."""
 _ROLES = {name: rank for rank, name in enumerate(("mentor", "intern", "author", "reader", "model", "extractor", "judge"))}
 """Roles in the order in which they work."""
 _STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "magenta", "bad": "red", "unparsed": "magenta"}
@@ -33,21 +35,25 @@ async def watching(run: Attended, console: Console) -> AsyncIterator[None]:
         task.cancel()
         # A view that broke is no reason to lose the run that it showed; what broke it is said all the same.
         (broke,) = await asyncio.gather(task, return_exceptions=True)
+        if not console.is_terminal and run.progress.total and not isinstance(broke, Exception):
+            (broke,) = await asyncio.gather(_line(run, console), return_exceptions=True)
         if isinstance(broke, Exception):
             console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
-        elif not console.is_terminal and run.progress.total:
-            console.print(plain_line(run), soft_wrap=True)
 
 
 async def _panel(run: Attended, console: Console) -> None:
-    with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run)):
+    with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run, console.width)):
         await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
 async def _lines(run: Attended, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
-        console.print(plain_line(run), soft_wrap=True)
+        await _line(run, console)
+
+
+async def _line(run: Attended, console: Console) -> None:
+    console.print(plain_line(run), soft_wrap=True)
 
 
 def plain_line(run: Attended) -> str:
@@ -64,8 +70,11 @@ def plain_line(run: Attended) -> str:
     )
 
 
-def panel(run: Attended) -> Group:
-    """The state of a run as a table."""
+def panel(run: Attended, width: int) -> Group:
+    """The state of a run as a table; in words where the terminal's ``width`` in columns has no room for one."""
+    if width < _NARROW:
+        # Broken here, because a live view shows of a line what the terminal has room for.
+        return Group(*(Text(line) for line in textwrap.wrap(plain_line(run), max(20, width - 1))))
     p = run.progress
     head = Table.grid(padding=(0, 2))
     head.add_row(
@@ -78,9 +87,9 @@ def panel(run: Attended) -> Group:
     outcomes = Text("   ").join(
         [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.tally()), *([Text(p.figure())] if p.figure() else [])]
     )
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 2 if width >= _WIDE else 1), pad_edge=False, header_style="dim")
     for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
-        table.add_column(title, justify="left" if title in {"role", "model"} else "right")
+        table.add_column(title, justify="left" if title in {"role", "model"} else "right", overflow="fold")
     if run.desk is not None:
         for (model, role), c in sorted(run.desk.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
             limiter = run.desk.endpoints[model].limiter

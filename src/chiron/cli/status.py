@@ -32,7 +32,8 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
     if status.reasons:
         reasons = ", ".join(f"{name} {n}" for name, n in status.reasons.items())
         console.print(f"not retained because: {escape(printable(reasons))}")
-    console.print(spending_table(status.spending))
+    if status.spending:
+        console.print(spending_table(status.spending))
     if status.spent_usd:
         possibly = f", of it ${status.possibly_spent_usd:.4f} possibly (calls without a reply)" if status.possibly_spent_usd else ""
         console.print(f"spent ${status.spent_usd:.4f}{possibly}")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chiron.mics.result import Outcome, SearchResult
-from chiron.models.ledger import ResultHead
+from chiron.mics.result import summary_name
+from chiron.models.ledger import ResultHead, StoredResult
 from chiron.models.progress import Progress
 
 _OUTCOMES = ("retained", "rejected", "unsolved", "pending", "bad")
@@ -30,26 +30,18 @@ class SearchProgress(Progress):
         """The mean MICS-Score."""
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
 
-    def ended(self, result: SearchResult) -> None:
-        """Count a case that was searched."""
+    def ended(self, result: StoredResult) -> None:
+        """Count a case that this process ended."""
         self.done += 1
-        self._count(result.outcome, result.mics_score, retained=result.retained)
+        self._count(result)
 
     def known(self, head: ResultHead) -> None:
         """Count a case that an earlier process ended."""
         self.already += 1
-        self._count(head.outcome, head.mics_score, retained=head.retained)
+        self._count(head)
 
-    def ended_badly(self) -> None:
-        """Count a case that cannot be used."""
-        self.done += 1
-        self.outcomes["bad"] += 1
-
-    def _count(self, outcome: str, score: float | None, *, retained: bool) -> None:
-        if outcome in {Outcome.PENDING, Outcome.UNSOLVED}:
-            self.outcomes[str(outcome)] += 1
-        else:
-            self.outcomes["retained" if retained else "rejected"] += 1
-        if score is not None:
-            self.score_sum += score
+    def _count(self, result: StoredResult | ResultHead) -> None:
+        self.outcomes[summary_name(result.outcome, retained=result.retained)] += 1
+        if result.mics_score is not None:
+            self.score_sum += result.mics_score
             self.scored += 1

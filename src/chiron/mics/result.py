@@ -1,5 +1,7 @@
 """What a search leaves behind: its outcome, and the tree by which it got there."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -20,9 +22,24 @@ class Outcome(StrEnum):
     UNSOLVED = "unsolved"
     """Every candidate scored zero, and the restarts are used up."""
     PENDING = "pending"
-    """Too many calls failed to judge it; running again goes on from there."""
+    """Too many calls failed to judge it, or it met a bug of ours; running again goes on from there."""
     BAD_CASE = "bad_case"
     """The case cannot be used as it is."""
+
+
+def summary_name(outcome: str, *, retained: bool) -> str:
+    """What a summary calls a case that ended so: ``retained``, ``rejected``, ``unsolved``, ``pending`` or ``bad``."""
+    if retained:
+        return "retained"
+    return {Outcome.FULL_SCORE.value: "rejected", Outcome.DEPTH.value: "rejected", Outcome.BAD_CASE.value: "bad"}.get(outcome, outcome)
+
+
+def tally(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
+    """How many cases a summary has under each of its names, from how many there are of each (outcome, retained)."""
+    counts: Counter[str] = Counter()
+    for (outcome, retained), count in outcomes.items():
+        counts[summary_name(outcome, retained=retained)] += count
+    return counts
 
 
 class Reason(StrEnum):
@@ -35,6 +52,7 @@ class Reason(StrEnum):
     ALL_ZERO = "all_zero"
     NO_READABLE_REASONING = "no_readable_reasoning"
     CALLS_FAILED = "calls_failed"
+    CRASHED = "crashed"
     BAD_CASE = "bad_case"
 
 

@@ -13,12 +13,13 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.images import ImageProblem
 from chiron.errors import DiskError, InputError
 from chiron.mics.progress import SearchProgress
-from chiron.mics.result import Outcome, Reason, SearchResult
+from chiron.mics.result import Outcome, Reason, SearchResult, tally
 from chiron.mics.rundir import RunDirectory
 from chiron.mics.search import search
 from chiron.mics.selection import Selection
 from chiron.mics.setup import Setup
-from chiron.models.call import Picture
+from chiron.models.call import Ask, Picture
+from chiron.models.crashes import BugMet, Crashes
 from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault, Halted
 from chiron.models.ledger import Ledger, ResultHead, Spending, StoredResult
@@ -95,6 +96,7 @@ class Run:
         known = desk.ledger.result_heads()
         bad_before = {head.position: label for label, head in known.items() if head.outcome == Outcome.BAD_CASE}
         places = asyncio.Semaphore(self.setup.config.search.cases_in_flight)
+        crashes = Crashes(self.directory.path, desk)
         derive = asyncio.create_task(self._derive_now_and_then(desk))
         self.progress.began = time.monotonic()
         try:
@@ -105,24 +107,25 @@ class Run:
                         desk.ledger.drop_result(label)
                     if isinstance(case, BadCase):
                         known.pop(case.label, None)
-                        self._record_bad(desk, position, case.label, case)
+                        self._keep(desk, _stored_bad(case, case.label, position))
                         continue
                     head = known.pop(case.id, None)
                     if head is not None and head.position != position:
                         desk.ledger.move_result(case.id, position)
                     if head is not None and head.fingerprint == case.fingerprint and head.outcome != Outcome.PENDING:
                         self.progress.known(head)
+                        crashes.survived()
                         continue
                     await places.acquire()
                     if desk.halted is not None:
                         break
                     self.progress.in_flight += 1
-                    task = group.create_task(self._search_one(desk, case, position, rank))
+                    task = group.create_task(self._search_one(desk, crashes, case, position, rank))
                     task.add_done_callback(lambda _: places.release())
             if desk.halted is None and self.setup.selection.is_whole:
                 self._drop(desk, known)
         except ExceptionGroup as group_error:
-            # Cases fail alone; what comes out here is a bug or a full disk, and the first of them tells it.
+            # Cases fail alone; what comes out here is everybody's, a damaged ledger for one, and the first of them tells it.
             raise group_error.exceptions[0] from None
         finally:
             derive.cancel()
@@ -155,54 +158,36 @@ class Run:
                 " rejected.jsonl; their replies stay in the ledger",
             )
 
-    async def _search_one(self, desk: Desk, case: Case, position: int, rank: int) -> None:
-        setup = self.setup
-        pictures: tuple[Picture, ...] = ()
+    async def _search_one(self, desk: Desk, crashes: Crashes, case: Case, position: int, rank: int) -> None:
         try:
-            pictures = await asyncio.to_thread(setup.pictures_of, case)
-            result = await search(case, setup.team, desk.line(rank), setup.policy, prompts=setup.prompts, pictures=pictures)
-            self.progress.ended(result)
-        except (ImageProblem, CallerFault) as problem:
-            self._record_bad(desk, position, case.id, BadCase(case.line, case.id, str(problem)))
-            return
-        except Halted as reason:
-            result = SearchResult(case, setup.policy.stop, reason=Reason.CALLS_FAILED, detail=str(reason))
+            result = await crashes.watch(self._searched(desk.line(rank), case, position), rank)
+        except (Halted, BugMet) as reason:
+            why = Reason.CRASHED if isinstance(reason, BugMet) else Reason.CALLS_FAILED
+            result = _stored(SearchResult(case, self.setup.policy.stop, reason=why, detail=str(reason)), position)
         except DiskError as reason:
             desk.halt(reason)
             return
         finally:
             self.progress.in_flight -= 1
+        self._keep(desk, result)
+
+    async def _searched(self, ask: Ask, case: Case, position: int) -> StoredResult:
+        setup = self.setup
+        pictures: tuple[Picture, ...] = ()
+        try:
+            pictures = await asyncio.to_thread(setup.pictures_of, case)
+            return _stored(await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures), position)
+        except (ImageProblem, CallerFault) as problem:
+            return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
+        finally:
             setup.pictures.release(pictures)
-        self._record(desk, result, position)
 
-    def _record(self, desk: Desk, result: SearchResult, position: int) -> None:
-        stored = StoredResult(
-            result.case.id,
-            position,
-            result.case.fingerprint,
-            result.outcome,
-            result.retained,
-            result.mics_score,
-            result.to_record(),
-        )
+    def _keep(self, desk: Desk, result: StoredResult) -> None:
         try:
-            desk.ledger.put_result(stored)
+            desk.ledger.put_result(result)
         except DiskError as reason:
             desk.halt(reason)
-
-    def _record_bad(self, desk: Desk, position: int, label: str, bad: BadCase) -> None:
-        record = {
-            "case_id": bad.id,
-            "line": bad.line,
-            "outcome": Outcome.BAD_CASE.value,
-            "reason": Reason.BAD_CASE.value,
-            "detail": bad.problem,
-        }
-        try:
-            desk.ledger.put_result(StoredResult(label, position, "", Outcome.BAD_CASE, retained=False, mics_score=None, record=record))
-        except DiskError as reason:
-            desk.halt(reason)
-        self.progress.ended_badly()
+        self.progress.ended(result)
 
     async def _derive_now_and_then(self, desk: Desk) -> None:
         wait = _DERIVE_EVERY
@@ -234,10 +219,10 @@ class Run:
         return {**about, "replayed_from": source} if source else about
 
     def _summary(self, ledger: Ledger) -> RunSummary:
-        counts = ledger.outcomes()
+        counts = tally(ledger.outcomes())
         scores = ledger.scores()
-        done = sum(n for (outcome, _), n in counts.items() if outcome not in {Outcome.PENDING, Outcome.BAD_CASE})
-        bad = counts.get((Outcome.BAD_CASE, False), 0)
+        # Cases that were never begun, because the run stopped, stand nowhere in the ledger.
+        pending = max(counts["pending"], self.progress.total - counts.total() + counts["pending"])
         assert self.desk is not None  # noqa: S101 - set before this is called
         spending = tuple(ledger.spending())
         if any(s.failed for s in spending):
@@ -245,11 +230,11 @@ class Run:
         return RunSummary(
             run=self.directory.path,
             total=self.progress.total,
-            retained=sum(n for (_, retained), n in counts.items() if retained),
-            rejected=sum(n for (o, retained), n in counts.items() if not retained and o in {Outcome.FULL_SCORE, Outcome.DEPTH}),
-            unsolved=counts.get((Outcome.UNSOLVED, False), 0),
-            pending=max(counts.get((Outcome.PENDING, False), 0), self.progress.total - done - bad),
-            bad=bad,
+            retained=counts["retained"],
+            rejected=counts["rejected"],
+            unsolved=counts["unsolved"],
+            pending=pending,
+            bad=counts["bad"],
             mean_score=sum(scores) / len(scores) if scores else None,
             spending=spending,
             spent_usd=ledger.spent_usd(),
@@ -271,6 +256,22 @@ class Run:
                 f"{missing} cases ended with evaluations missing (a quorum was there); 'chiron replay {self.directory.path}' with the same"
                 " configuration asks for those alone",
             )
+
+
+def _stored(result: SearchResult, position: int) -> StoredResult:
+    case = result.case
+    return StoredResult(case.id, position, case.fingerprint, result.outcome, result.retained, result.mics_score, result.to_record())
+
+
+def _stored_bad(bad: BadCase, label: str, position: int) -> StoredResult:
+    record = {
+        "case_id": bad.id,
+        "line": bad.line,
+        "outcome": Outcome.BAD_CASE.value,
+        "reason": Reason.BAD_CASE.value,
+        "detail": bad.problem,
+    }
+    return StoredResult(label, position, "", Outcome.BAD_CASE, retained=False, mics_score=None, record=record)
 
 
 def _derive(directory: RunDirectory) -> None:

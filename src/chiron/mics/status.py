@@ -1,17 +1,12 @@
 """What a run directory holds, read beside a process that may be writing to it."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from chiron.mics.result import Outcome
+from chiron.mics.result import tally
 from chiron.mics.rundir import RunDirectory
 from chiron.models.ledger import Ledger, Spending
-
-_SUMMARY_NAMES: Mapping[str, str] = MappingProxyType({Outcome.FULL_SCORE: "rejected", Outcome.DEPTH: "rejected", Outcome.BAD_CASE: "bad"})
-"""Of outcomes whose case is not retained, where they differ from the outcome's own name."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +39,6 @@ def read_status(path: Path | str) -> Status:
     directory = RunDirectory(Path(path))
     run = directory.need_run()
     with Ledger.read(directory.ledger) as ledger:
-        outcomes: Counter[str] = Counter()
-        for (outcome, retained), count in ledger.outcomes().items():
-            outcomes["retained" if retained else _SUMMARY_NAMES.get(outcome, outcome)] += count
         reasons = Counter(str(r.record.get("reason")) for r in ledger.results(retained=False))
         scores = ledger.scores()
         return Status(
@@ -54,7 +46,7 @@ def read_status(path: Path | str) -> Status:
             began=str(run.get("began")),
             cases=str(run.get("cases")),
             in_use=directory.in_use,
-            outcomes=dict(outcomes.most_common()),
+            outcomes=dict(tally(ledger.outcomes()).most_common()),
             reasons=dict(reasons.most_common()),
             mean_score=sum(scores) / len(scores) if scores else None,
             spending=tuple(ledger.spending()),

@@ -158,7 +158,9 @@ def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
 
 
 def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand where ``loc`` ends."""
+    """The keys that may stand where ``loc`` ends; at the top these are also the sections that other commands read."""
+    if len(loc) == 1:
+        return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
     if len(loc) > 2 and loc[0] == "models":
         schema, loc = _PROVIDERS.get(str(loc[2]), OpenAIModel), loc[3:]
     for part in loc[:-1]:

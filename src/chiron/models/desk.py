@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from chiron.errors import ChironError, DiskError
+from chiron.models.bill import Bill
 from chiron.models.budget import Budget, Reservation
 from chiron.models.call import Ask, Call, Picture, Reply, Text
 from chiron.models.config import Price
@@ -73,15 +74,6 @@ class Count:
     """Asked and not yet answered, the queue included."""
     retries: int = 0
     failed: int = 0
-
-
-@dataclass
-class _Sent:
-    """What a call's attempts have come to."""
-
-    attempts: int = 0
-    on_record: int | None = None
-    """The attempt under way, as the ledger numbers it; ``None`` where no budget has to outlive this process."""
 
 
 class Desk:
@@ -195,24 +187,25 @@ class Desk:
 
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
-        sent, spent = _Sent(), Spent()
+        bill, spent, attempts = Bill(call, self.ledger), Spent(), 0
         count.in_flight += 1
 
         async def attempt() -> Reply:
+            nonlocal attempts
             async with endpoint.limiter.slot(rank) as epoch:
                 reservation = await self._reserve(call, endpoint)
-                sent.attempts += 1
-                count.retries += sent.attempts > 1
+                attempts += 1
+                count.retries += attempts > 1
                 began = asyncio.get_running_loop().time()
                 try:
-                    reply = await self._attempt(call, endpoint, epoch, reservation, sent)
+                    reply = await self._attempt(call, endpoint, epoch, reservation, bill)
                 finally:
                     spent.seconds += asyncio.get_running_loop().time() - began
-                return replace(reply, attempts=sent.attempts)
+                return replace(reply, attempts=attempts)
 
         try:
             reply = await persevere(attempt, endpoint.retry, spent=spent, sleep=self._wait)
-            self.ledger.put(call, reply, attempt=sent.on_record)
+            bill.paid(reply)
         except CallFailed as failure:
             count.failed += 1
             self._note(call, endpoint, failure)
@@ -227,17 +220,16 @@ class Desk:
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
 
-    async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, sent: "_Sent") -> Reply:
+    async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: Bill) -> Reply:
         """Send it once; the limiter hears how it went, and budget and ledger what it cost."""
         most, cost = reservation.amount, 0.0
         try:
-            if most and self.budget.limit is not None:
-                sent.on_record = self.ledger.begin_attempt(call, most)
+            bill.begin(most, on_record=self.budget.limit is not None)
             reply = await endpoint.provider.complete(call)
             cost = endpoint.cost(call, reply) or 0.0
             endpoint.limiter.succeeded()
         except RateLimited as failure:
-            self._not_billed(sent)
+            bill.not_billed()
             if failure.retry_after is not None and failure.retry_after > endpoint.retry.deadline:
                 # Nobody could wait for it. To fail this call, and soon all the others, would cost evaluations; to stop costs nothing.
                 raise EndpointDown(
@@ -247,40 +239,24 @@ class Desk:
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
             raise
         except CallFailed as failure:
-            cost = self._maybe_billed(call, sent, most, failure.kind, str(failure)) if failure.maybe_billed else self._not_billed(sent)
+            cost = bill.maybe_billed(failure.kind, str(failure)) if failure.maybe_billed else bill.not_billed()
             raise
         except asyncio.CancelledError:
-            cost = self._maybe_billed(call, sent, most, "cancelled", "dropped while under way")
+            cost = bill.maybe_billed("cancelled", "dropped while under way")
             raise
         except ChironError:
-            self._not_billed(sent)
+            bill.not_billed()
             raise
         except Exception as error:
             # A reply can be odd in ways that nobody thought of; that is this call's failure, not the run's.
             odd = Transient(f"{call.model}: {type(error).__name__} while reading its reply", maybe_billed=True)
-            cost = self._maybe_billed(call, sent, most, odd.kind, str(odd))
+            cost = bill.maybe_billed(odd.kind, str(odd))
             raise odd from error
         finally:
             await reservation.settle(cost)
         if cost > most:
             self._surprised(call, endpoint, cost)
         return replace(reply, cost_usd=None if endpoint.price is None else cost)
-
-    def _maybe_billed(self, call: Call, sent: "_Sent", most: float, kind: str, message: str) -> float:
-        """Keep on record that an attempt without an answer may be billed; the most it can have cost, in USD."""
-        if sent.on_record is not None:
-            self.ledger.fail_attempt(sent.on_record, kind, message)
-            sent.on_record = None
-        elif most:
-            self.ledger.note_failure(call, kind, message, final=False, cost_at_most=most)
-        return most
-
-    def _not_billed(self, sent: "_Sent") -> float:
-        """Let go of what was set aside for an attempt on record: 0 USD."""
-        if sent.on_record is not None:
-            self.ledger.end_attempt(sent.on_record)
-            sent.on_record = None
-        return 0.0
 
     async def _wait(self, seconds: float) -> None:
         """Wait between attempts, or until the run stops."""

@@ -87,7 +87,7 @@ class WorkDirectory:
         """
         try:
             value = json.loads((self.path / RUN).read_text("utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path / RUN} cannot be read ({error}): move it away, the ledger beside it has all replies") from error

@@ -69,5 +69,9 @@ class EndpointDown(Halted):
     """An endpoint failed so often in a row that going on would waste what the others answer."""
 
 
+class BugEverywhere(Halted):
+    """Unit after unit met a bug of ours (exit code 1)."""
+
+
 class Misconfigured(Halted):
     """An endpoint refuses every call for a reason that only the user can mend (exit code 2)."""

@@ -247,14 +247,19 @@ def _shown(image: Image.Image, max_side: int) -> Image.Image:
 
 def eight_bit(image: Image.Image) -> Image.Image:
     """A copy of the image in eight bits a channel (L, LA, RGB or RGBA): wide greys are stretched to the whole range, palettes resolved."""
-    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+    if is_wide(image):
         # Scanners write 12 or 16 bits into 16; Pillow's own conversion would clip them all to white.
-        grey = np.asarray(image, dtype=np.float64)
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
         low, high = float(grey.min()), float(grey.max())
         return Image.fromarray(((grey - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
     if image.mode in _PLAIN_MODES - {"P", "1"}:
         return image.copy()
     return image.convert("RGBA" if "transparency" in image.info else "RGB")
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether its greys have more than eight bits."""
+    return image.mode in {"I", "F"} or image.mode.startswith("I;16")
 
 
 def _orientation(image: Image.Image) -> int:

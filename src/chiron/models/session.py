@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from chiron.errors import DiskError
 from chiron.models.budget import Budget
 from chiron.models.call import Ask
+from chiron.models.crashes import BugMet, Crashes
 from chiron.models.desk import Desk, Endpoint
 from chiron.models.directory import WorkDirectory
 from chiron.models.failures import CallFailed, Halted
@@ -47,7 +48,7 @@ class Attended(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """In place of a unit's result: its calls got no answer, or the work stopped before. Run again, it goes on."""
+    """In place of a unit's result: its calls got no answer, it met a bug of ours, or the work stopped before. Run again, it goes on."""
 
     problem: str
 
@@ -99,6 +100,7 @@ class Session:
     """Units at once, at most."""
     progress: Progress = field(default_factory=Progress)
     desk: Desk | None = None
+    _crashes: Crashes | None = None
     _pending: Counter[str] = field(default_factory=Counter)
 
     def stop(self) -> None:
@@ -117,7 +119,7 @@ class Session:
             self.directory.write_run(self.identity, {"chiron": version("chiron-med"), **self.about})
             self.progress.began = time.monotonic()
             async with attended_desk(self.endpoints, ledger, self.budget_usd) as desk:
-                self.desk = desk
+                self.desk, self._crashes = desk, Crashes(self.directory.path, desk)
                 await job(self)
             return self._summary(ledger, desk)
 
@@ -126,8 +128,12 @@ class Session:
     ) -> AsyncIterator[tuple[Unit, Result | Pending]]:
         """Every unit and what ``work`` made of it, in the order of the units, many at once.
 
-        ``work`` raises :class:`CallFailed` or :class:`Halted` where a reply is missing, and the unit is pending. Units are taken from
-        the iterable as places become free, so that there may be any number of them.
+        ``work`` raises :class:`CallFailed` or :class:`Halted` where a reply is missing, and the unit is pending; so it is where ``work``
+        meets a bug (:mod:`chiron.models.crashes`). Units are taken from the iterable as places become free, so that there may be any
+        number of them.
+
+        Raises:
+            InputError: ``work`` met something that a person has to mend before any unit can go on, such as a damaged ledger.
         """
         places = asyncio.Semaphore(self.in_flight)
         window: deque[tuple[Unit, asyncio.Task[Result | Pending]]] = deque()
@@ -158,21 +164,21 @@ class Session:
     async def _one(
         self, unit: Unit, rank: int, work: Callable[[Unit, Ask], Awaitable[Result]], places: asyncio.Semaphore
     ) -> Result | Pending:
-        assert self.desk is not None  # noqa: S101 - set before any job begins
-        desk = self.desk
+        assert self.desk is not None and self._crashes is not None  # noqa: S101, PT018 - set before any job begins
+        desk, crashes = self.desk, self._crashes
         try:
             async with places:
                 if desk.halted is not None:
                     return Pending(str(desk.halted))
                 self.progress.in_flight += 1
                 try:
-                    return await work(unit, desk.line(rank))
+                    return await crashes.watch(work(unit, desk.line(rank)), rank)
                 finally:
                     self.progress.in_flight -= 1
         except DiskError as reason:
             desk.halt(reason)
             return Pending(str(reason))
-        except (CallFailed, Halted) as reason:
+        except (CallFailed, Halted, BugMet) as reason:
             return Pending(str(reason))
 
     def _summary(self, ledger: Ledger, desk: Desk) -> SessionSummary:

@@ -21,6 +21,8 @@ from chiron.phantom.world import Rule, World
 
 SMALLEST = 32
 """Pixels a side, below which a small lesion's margin cannot be told."""
+LARGEST = 4096
+"""Pixels a side, more than any radiograph has: a slip of the hand must not fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
         directory: made if it does not exist.
         count: cases, at least 1. The first 36 show each combination of attributes once, and so on.
         seed: of the series of cases. Another seed gives other cases of the same world, under the same ids.
-        size: pixels a side of the images, at least 32. From 64 up every attribute can be read off them.
+        size: pixels a side of the images, 32 to 4096. From 64 up every attribute can be read off them.
         world_seed: of the table of diagnoses.
 
     Raises:
@@ -98,6 +100,8 @@ def _check(*, count: int, seed: int, size: int, world_seed: int) -> None:
     for name, (value, least) in lowest.items():
         if value < least:
             raise InputError(f"{name} is {value}, but a sample needs at least {least}: give a {name} of {least} or more")
+    if size > LARGEST:
+        raise InputError(f"size is {size}, but an image has at most {LARGEST} pixels a side: give a size of {LARGEST} or less")
 
 
 def _entry(rule: Rule) -> dict[str, Any]:

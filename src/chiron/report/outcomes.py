@@ -24,7 +24,7 @@ class Kind(StrEnum):
             "retained": "most interns reached the answer along the path",
             "rejected": "a path was found, and it is not good enough",
             "unsolved": "at some depth no candidate led an intern to the answer",
-            "pending": "calls failed; running the search again goes on",
+            "pending": "it could not be searched to its end; running the search again goes on",
             "bad": "the case cannot be used as it is",
         }[self.value]
 
@@ -37,6 +37,7 @@ _REASONS = {
     "all_zero": "at some depth no candidate led an intern to the answer",
     "no_readable_reasoning": "no mentor wrote steps that can be read",
     "calls_failed": "too many calls failed",
+    "crashed": "a bug of chiron's came between; errors.log in the run directory says where",
     "bad_case": "the case cannot be used as it is",
 }
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from chiron.cases.images import ImageFolder
-from chiron.errors import DiskError, InputError
-from chiron.files import write_atomically
+from chiron.errors import InputError
+from chiron.files import unwritten, write_atomically
+from chiron.models.directory import LEDGER
 from chiron.models.ledger import Ledger
 from chiron.report import figures
 from chiron.report.case_view import case_view
@@ -23,7 +24,7 @@ from chiron.report.rendering import environment, rendered, trimmings
 from chiron.report.run_reader import read_run
 from chiron.report.totals import Totals
 
-REPORT, LEDGER = "report.html", "ledger.sqlite"
+REPORT = "report.html"
 _CHUNK = 1 << 16
 
 
@@ -93,6 +94,4 @@ def _failing_clearly(target: Path, ledger: Path) -> Iterator[None]:
     except (sqlite3.DatabaseError, zlib.error) as error:
         raise InputError(f"{ledger} cannot be read ({error}): it is damaged, or its disk is") from error
     except OSError as error:
-        raise DiskError(
-            f"{target} cannot be written ({error.strerror or error}): free space on its disk, or write it somewhere else"
-        ) from error
+        raise unwritten(target, error) from error

@@ -6,10 +6,10 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from chiron.cases.images import FORMATS, ImageFolder, ImageProblem
+from chiron.models.pictures import eight_bit, is_wide
 
 MAX_SIDE = 320
 """Pixels; the page shows them no larger than this."""
@@ -69,11 +69,8 @@ def _encode(name: str, path: Path) -> Thumbnail:
 
 def _flat(image: Image.Image) -> Image.Image:
     """Grey or colour, 8 bits, nothing transparent: what a JPEG can hold."""
-    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        # 12 or 16 bits a pixel: stretched over what the image uses, because plain conversion would clip it to white.
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = float(grey.min()), float(grey.max())
-        return Image.fromarray(((grey - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
+    if is_wide(image):
+        return eight_bit(image)
     if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "black"), layered).convert("RGB")

@@ -1,13 +1,12 @@
 """What ``run.json`` says about a run, as far as the report shows it."""
 
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chiron.errors import InputError
-
-RUN = "run.json"
+from chiron.models.directory import RUN
 
 
 class Seat(NamedTuple):
@@ -70,8 +69,8 @@ def read_run(run: Path) -> RunInfo:
     """
     path = run / RUN
     try:
-        text: Any = path.read_bytes()
-    except FileNotFoundError:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} is no run directory: it has no {RUN}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,73 @@
+"""How work that ended is told: in words on standard error, and in the exit code."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from chiron.cli.conducting import closing_code, spending_table
+from chiron.cli.consoles import results
+from chiron.errors import DiskError
+from chiron.models.failures import BudgetSpent, BugEverywhere, EndpointDown, Halted, Misconfigured, Stopping
+from chiron.models.ledger import Spending
+
+
+@dataclass(frozen=True)
+class Ended:
+    pending: int = 0
+    pending_because: str | None = None
+    halted: Halted | DiskError | None = None
+    notes: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "words"),
+    [
+        (Ended(), 0, ""),
+        (Ended(pending=3, pending_because="no \x1b[31manswer"), 3, "3 pending, most of them because no \\x1b[31manswer"),
+        (Ended(pending=3, halted=Stopping("stopped")), 130, "run the same command again"),
+        (Ended(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
+        (Ended(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),
+        (Ended(pending=3, halted=Misconfigured("no key")), 2, "stopped: no key"),
+        (Ended(pending=3, halted=DiskError("full")), 2, "stopped: full"),
+        (Ended(pending=3, halted=BugEverywhere("10 in a row")), 1, "stopped: 10 in a row"),
+        (Ended(notes=("[red]look[/red]",)), 0, "note: [red]look[/red]"),
+    ],
+)
+def test_words_and_exit_code(ended: Ended, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert closing_code(ended) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+
+
+def spent(**changes: Any) -> Spending:
+    values = {
+        "model": "a model of a long name", "role": "mentor", "calls": 12345, "copied": 0, "prompt_tokens": 1234567,
+        "completion_tokens": 7654321, "cost_usd": 0.0, "priced": False, "seconds": 12345.0, "retries": 0, "failed": 0,
+    }  # fmt: skip
+    return Spending(**{**values, **changes})
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "150"])
+def test_no_figure_is_cut_off_on_a_narrow_terminal(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich can tell
+    results().print(spending_table((spent(), spent(role="intern", retries=17))))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for words in ("a model of a long name", "12,345", "1,234,567", "7,654,321", "1.00", "retries", "17"):
+        assert words in said
+
+
+def test_what_there_is_none_of_has_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+    results().print(spending_table((spent(),)))
+    bare = capsys.readouterr().out
+    results().print(spending_table((spent(), spent(role="judge", copied=1, retries=2, failed=3, cut_off=4, priced=True, cost_usd=0.5))))
+    full = capsys.readouterr().out
+    for title in ("replayed", "retries", "failed", "cut off", "USD"):
+        assert title not in bare
+        assert title in full
+    assert "0.5000" in full

@@ -1,0 +1,36 @@
+"""A file is written whole or not at all, and what stood there before is still there."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chiron.errors import DiskError
+from chiron.files import unwritten, write_atomically
+
+
+def test_a_file_is_whole_and_its_owners_alone(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.txt", ["one\n", "half a \ud800 character\n"])
+    assert (tmp_path / "a.txt").read_text() == "one\nhalf a \\ud800 character\n"
+    assert (tmp_path / "a.txt").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt(), ValueError()])
+def test_what_was_there_stays_when_writing_fails(error: BaseException, tmp_path: Path) -> None:
+    def lines() -> Iterator[str]:
+        yield "new\n"
+        raise error
+
+    (tmp_path / "a.txt").write_text("old\n")
+    with pytest.raises(DiskError if isinstance(error, OSError) else type(error)):
+        write_atomically(tmp_path / "a.txt", lines())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old\n")]
+
+
+def test_how_to_mend_it_depends_on_what_was_wrong(tmp_path: Path) -> None:
+    assert "free space" in str(unwritten(tmp_path, OSError(errno.ENOSPC, "full")))
+    with pytest.raises(DiskError, match="where you may write") as caught:
+        write_atomically(tmp_path / "no" / "a.txt", ["x"])
+    assert "free space" not in str(caught.value)
