@@ -125,7 +125,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     with contextlib.ExitStack() as files:
         if saved is not None and place.stage == len(prepared.plans):
             # All was trained before; the model may still have to be written, and must not be written untrained.
-            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved)
+            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved, writes=accelerator.is_main_process)
         told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
         def tell(metrics: StepMetrics | HeldOut) -> None:
@@ -135,7 +135,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
         for index, plan in enumerate(prepared.plans):
             if index >= place.stage:
                 resumed = saved if saved is not None and saved.place.stage == index else None
-                model = _ready(model, recipe, plan.stage, out, resumed)
+                model = _ready(model, recipe, plan.stage, out, resumed, writes=accelerator.is_main_process)
                 place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
     adapter = None
     if accelerator.is_main_process:
@@ -215,8 +215,11 @@ def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, pla
     return Trainee(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
-def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None) -> nn.Module:
-    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back."""
+def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None, *, writes: bool) -> nn.Module:
+    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back.
+
+    ``writes``: whether this process writes the files of the run; the others have the same weights.
+    """
     base = out / "base.safetensors"
     adapted = hasattr(model, "peft_config")
     if stage.train == "all":
@@ -230,7 +233,8 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
             # The stages before trained every weight. The adapter is kept apart from them, so they are kept for it.
             if resumed is not None:
                 model.load_state_dict(resumed.weights, strict=False)
-            write_weights(base, model.state_dict())
+            if writes:
+                write_weights(base, model.state_dict())
         torch.manual_seed(recipe.seed)
         model = add_adapter(model, recipe.adapter or Adapter())
     if resumed is not None:
