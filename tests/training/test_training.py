@@ -245,6 +245,47 @@ def test_a_dry_run_estimates_and_trains_nothing(world: Path, tmp_path: Path) -> 
     assert found.trained < found.parameters / 2
 
 
+def test_a_dry_run_counts_what_training_then_sees(world: Path, undisturbed: Path) -> None:
+    """Replayed rows and their tiles included."""
+    prepared = prepare(recipe_of(world), world / "data")
+    steps = [line for line in read_metrics(undisturbed / "metrics.jsonl") if "loss" in line]
+    for stage in estimate(prepared).stages:
+        taken = [line for line in steps if line["stage"] == stage.stage]
+        assert stage.steps == len(taken)
+        assert stage.tokens == sum(line["tokens"] for line in taken)
+        assert stage.trained_tokens == sum(line["trained_tokens"] for line in taken)
+    plan = prepared.plans[2]
+    rows = [r for step in steps_of_stage(prepared.recipe, plan.stage, prepared.data, plan.steps) for line in step for r in line]
+    assert estimate(prepared).stages[2].tiles == sum(sum(r.tile_counts) for r in rows)
+
+
+def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_path: Path) -> None:
+    prepared = prepare(recipe_of(world), world / "data")
+    alone, many = (estimate(prepared, gpus=n).stages[0] for n in (1, 64))
+    assert alone.busy == 1
+    assert many.busy < 0.2
+    assert many.hours == pytest.approx(alone.hours / 64 / many.busy)
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run", "--gpus", "64"])
+    assert "a step has too few lines for 64" in " ".join(done.stderr.split())
+
+
+def test_a_step_holds_about_as_many_rows_as_asked_for_though_a_line_would_hold_more(world: Path) -> None:
+    """The paper's 16 rows a step are not to become all that fit into 8,192 tokens."""
+    stages = [{**STAGES[0], "steps": None, "epochs": 1, "batch": {"rows": 3}}]
+    prepared = prepare(recipe_of(world, stages=stages, sequence=8192), world / "data")
+    steps = list(steps_of_stage(prepared.recipe, prepared.recipe.stages[0], prepared.data, prepared.plans[0].steps))
+    assert prepared.plans[0].steps in {4, 5}
+    assert max(sum(len(line) for line in step) for step in steps) <= 4
+    assert sorted(r.id for step in steps for line in step for r in line) == sorted(r.id for r in prepared.data["text"])
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_of_several_processes_one_speaks(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, speaks: bool) -> None:
+    monkeypatch.setenv("RANK", rank)
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"])
+    assert ("stage text" in done.stderr) is speaks
+
+
 # --- what can go wrong --------------------------------------------------------------------------------------------------------------
 
 
