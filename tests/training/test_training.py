@@ -511,3 +511,14 @@ def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
     monkeypatch.setattr(where, hungry)
     with pytest.raises(InputError, match="gradient_checkpointing"):
         train(prepared, tmp_path)
+
+
+def test_a_run_goes_on_where_fewer_gpus_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process keeps the random state of its own GPU, and asks nothing of those beside it."""
+    put_back: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.arange(3))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put_back.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    checkpoint.restore_random_states(checkpoint.random_states())
+    assert [state.tolist() for state in put_back] == [[0, 1, 2]]

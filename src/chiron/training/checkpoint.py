@@ -109,10 +109,10 @@ def load_last(folder: Path) -> Saved | None:
 
 
 def random_states() -> dict[str, Any]:
-    """Torch's random states, of the CPU and of every GPU of this process."""
+    """Torch's random states, of the CPU and of the GPU that this process computes on."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
@@ -120,7 +120,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
     """Put them back."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:

@@ -42,7 +42,7 @@ class Estimate:
     trained: int
     """Of these, in the last stage."""
     memory_gib: float
-    """Weights, gradients, optimizer and activations of one forward pass, on one GPU."""
+    """Weights, gradients, optimizer, activations and logits of one forward pass, on one GPU that holds all weights."""
     stages: tuple[StageEstimate, ...]
     gpus: int
     tflops: float
@@ -90,9 +90,13 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     # Kept for the way back: with checkpointing a layer's input and one layer's inside, without it about 34 hidden vectors a layer.
     kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
     activations = positions * text.hidden_size * kept * width
+    # The head's logits, in full precision too, with their gradient, where something is learned.
+    stages = tuple(of_stage(plan) for plan in prepared.plans)
+    learned = max(stage.trained_tokens / stage.tokens for stage in stages)
+    activations += round(positions * learned) * text.vocab_size * (width + 8)
     weights = parameters * (width if prepared.recipe.stages[-1].train == "adapter" else 4)
     memory = (weights + trained * 16 + activations) / 2**30
-    return Estimate(parameters, trained, memory, tuple(of_stage(p) for p in prepared.plans), gpus, tflops)
+    return Estimate(parameters, trained, memory, stages, gpus, tflops)
 
 
 @dataclass
