@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import (
-    GotOcr2ImageProcessorPil,
     AutoTokenizer,
     GenerationConfig,
+    GotOcr2ImageProcessorPil,
     InternVLConfig,
     Qwen2Tokenizer,
 )

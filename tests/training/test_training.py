@@ -443,7 +443,7 @@ def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     damaged = checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file
     damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
-    with pytest.raises(InputError, match="is damaged .*: remove it"):
+    with pytest.raises(InputError, match=r"is damaged .*: remove it"):
         checkpoint.load_last(tmp_path / "checkpoints")
 
 

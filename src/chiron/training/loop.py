@@ -208,7 +208,6 @@ def memory_explained(what: str) -> Iterator[None]:
         # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise InputError(
-                f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last"
-                " checkpoint stands"
+                f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last checkpoint stands"
             ) from error
         raise

@@ -155,7 +155,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused(checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"image_token_id": 5}, "image token is"), ({"text_config": {"vocab_size": 100}}, "100 rows of the model's embedding")]
+    ("change", "words"),
+    [({"image_token_id": 5}, "image token is"), ({"text_config": {"vocab_size": 100}}, "100 rows of the model's embedding")],
 )
 def test_another_models_tokenizer_is_refused(checkpoint: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "other")
@@ -164,7 +165,10 @@ def test_another_models_tokenizer_is_refused(checkpoint: Path, tmp_path: Path, c
         settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
     (folder / "config.json").write_text(json.dumps(settings))
     if "text_config" in change:
-        cut = {k: v[:100].contiguous() if "embed_tokens" in k or "lm_head" in k else v for k, v in load_file(folder / "model.safetensors").items()}
+        cut = {
+            k: v[:100].contiguous() if "embed_tokens" in k or "lm_head" in k else v
+            for k, v in load_file(folder / "model.safetensors").items()
+        }
         save_file(cut, folder / "model.safetensors", metadata={"format": "pt"})
     (failure,) = outcomes(Local("m", config_of(folder), PictureStore()), a_call("Hello."))
     assert isinstance(failure, CallerFault)

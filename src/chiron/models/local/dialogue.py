@@ -182,8 +182,8 @@ class DialogueTokens:
     def _known(self, ids: Sequence[int], where: str) -> None:
         if self._vocabulary is not None and ids and max(ids) >= self._vocabulary:
             raise InputError(
-                f"{where}: token {max(ids)} lies behind the {self._vocabulary} rows of the model's embedding: put the tokenizer that belongs"
-                " to these weights beside them"
+                f"{where}: token {max(ids)} lies behind the {self._vocabulary} rows of the model's embedding:"
+                " put the tokenizer that belongs to these weights beside them"
             )
 
     def _single(self, token: str) -> int:

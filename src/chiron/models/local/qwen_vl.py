@@ -38,8 +38,8 @@ class QwenVL(Family):
         for ours, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size"), ("temporal_patch_size",) * 2):
             if getattr(processor, ours) != getattr(vision, theirs):
                 raise InputError(
-                    f"preprocessor_config.json has {ours} {getattr(processor, ours)}, and the model's {theirs} is {getattr(vision, theirs)}:"
-                    " put the settings that belong to these weights beside them"
+                    f"preprocessor_config.json has {ours} {getattr(processor, ours)}, and the model's {theirs} is"
+                    f" {getattr(vision, theirs)}: put the settings that belong to these weights beside them"
                 )
         dialogue = DialogueTokens(
             tokenizer, tiling=Tiling(), tokens_per_tile=1, chat=ChatFormat(system=_SYSTEM), image_tokens=_IMAGE_TOKENS
