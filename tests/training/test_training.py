@@ -379,7 +379,7 @@ def test_a_frozen_vision_tower_is_not_differentiated_with_checkpointing(world: P
     prepared = prepare(recipe_of(world, gradient_checkpointing=True), world / "data")
     model = add_adapter(prepared.base.model, Adapter()).train()
     pixels = torch.zeros(1, 3, 32, 32)
-    seen = []
+    seen: list[torch.Tensor] = []
     plain(model).model.vision_tower.register_forward_hook(lambda _, __, found: seen.append(found.last_hidden_state))
     ids = torch.full((1, 8), 3)
     ids[0, 1:5] = prepared.base.model.config.image_token_id

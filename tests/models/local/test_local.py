@@ -179,9 +179,8 @@ def test_another_models_tokenizer_is_refused(checkpoint: Path, tmp_path: Path, c
 def test_a_text_whose_tokens_the_model_does_not_know_fails_alone(checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "longer")
     settings = json.loads((folder / "tokenizer.json").read_text())
-    last = 1 + max(settings["model"]["vocab"].values(), default=0), max(token["id"] for token in settings["added_tokens"])
-    token = {**settings["added_tokens"][-1], "id": max(last) + 1, "content": "zebra", "special": False}
-    settings["added_tokens"].append(token)
+    last = max(settings["added_tokens"], key=lambda token: int(token["id"]))
+    settings["added_tokens"].append({**last, "id": last["id"] + 1, "content": "zebra", "special": False})
     (folder / "tokenizer.json").write_text(json.dumps(settings))
     known, unknown = outcomes(Local("m", config_of(folder), PictureStore()), a_call("A horse."), a_call("A zebra."))
     assert isinstance(known, Reply)

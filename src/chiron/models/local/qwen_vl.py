@@ -35,7 +35,11 @@ class QwenVL(Family):
         """
         self._processor = processor
         vision = model.config.vision_config
-        for ours, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size"), ("temporal_patch_size",) * 2):
+        for ours, theirs in (
+            ("patch_size", "patch_size"),
+            ("merge_size", "spatial_merge_size"),
+            ("temporal_patch_size", "temporal_patch_size"),
+        ):
             if getattr(processor, ours) != getattr(vision, theirs):
                 raise InputError(
                     f"preprocessor_config.json has {ours} {getattr(processor, ours)}, and the model's {theirs} is"
