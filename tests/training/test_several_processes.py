@@ -57,7 +57,7 @@ def two(*module: str) -> "subprocess.CompletedProcess[str]":
         port = free.getsockname()[1]
     # accelerate's own launcher starts a single process where there is no GPU, whatever number it is given.
     arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), "-m", *module]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from chiron.cli.app import app
@@ -20,9 +21,10 @@ from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint, session
 from chiron.training.estimate import estimate
 from chiron.training.loop import learning_rate
-from chiron.training.metrics import StepMetrics, read_metrics
+from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
+from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.plan import plan_stage, steps_of_stage
-from chiron.training.recipe import Recipe, load_recipe
+from chiron.training.recipe import Adapter, Recipe, load_recipe
 from chiron.training.session import prepare, train
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
@@ -243,6 +245,47 @@ def test_a_dry_run_estimates_and_trains_nothing(world: Path, tmp_path: Path) -> 
     assert found.trained < found.parameters / 2
 
 
+def test_a_dry_run_counts_what_training_then_sees(world: Path, undisturbed: Path) -> None:
+    """Replayed rows and their tiles included."""
+    prepared = prepare(recipe_of(world), world / "data")
+    steps = [line for line in read_metrics(undisturbed / "metrics.jsonl") if "loss" in line]
+    for stage in estimate(prepared).stages:
+        taken = [line for line in steps if line["stage"] == stage.stage]
+        assert stage.steps == len(taken)
+        assert stage.tokens == sum(line["tokens"] for line in taken)
+        assert stage.trained_tokens == sum(line["trained_tokens"] for line in taken)
+    plan = prepared.plans[2]
+    rows = [r for step in steps_of_stage(prepared.recipe, plan.stage, prepared.data, plan.steps) for line in step for r in line]
+    assert estimate(prepared).stages[2].tiles == sum(sum(r.tile_counts) for r in rows)
+
+
+def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_path: Path) -> None:
+    prepared = prepare(recipe_of(world), world / "data")
+    alone, many = (estimate(prepared, gpus=n).stages[0] for n in (1, 64))
+    assert alone.busy == 1
+    assert many.busy < 0.2
+    assert many.hours == pytest.approx(alone.hours / 64 / many.busy)
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run", "--gpus", "64"])
+    assert "a step has too few lines for 64" in " ".join(done.stderr.split())
+
+
+def test_a_step_holds_about_as_many_rows_as_asked_for_though_a_line_would_hold_more(world: Path) -> None:
+    """The paper's 16 rows a step are not to become all that fit into 8,192 tokens."""
+    stages = [{**STAGES[0], "steps": None, "epochs": 1, "batch": {"rows": 3}}]
+    prepared = prepare(recipe_of(world, stages=stages, sequence=8192), world / "data")
+    steps = list(steps_of_stage(prepared.recipe, prepared.recipe.stages[0], prepared.data, prepared.plans[0].steps))
+    assert prepared.plans[0].steps in {4, 5}
+    assert max(sum(len(line) for line in step) for step in steps) <= 4
+    assert sorted(r.id for step in steps for line in step for r in line) == sorted(r.id for r in prepared.data["text"])
+
+
+@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False)])
+def test_of_several_processes_one_speaks(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str, speaks: bool) -> None:
+    monkeypatch.setenv("RANK", rank)
+    done = CliRunner().invoke(app, ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"])
+    assert ("stage text" in done.stderr) is speaks
+
+
 # --- what can go wrong --------------------------------------------------------------------------------------------------------------
 
 
@@ -330,3 +373,152 @@ def test_the_shipped_recipes_are_in_order() -> None:
 def test_a_base_that_is_none_is_named(world: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         prepare(recipe_of(world, base=str(world / "data")), world / "data")
+
+
+def test_a_frozen_vision_tower_is_not_differentiated_with_checkpointing(world: Path) -> None:
+    prepared = prepare(recipe_of(world, gradient_checkpointing=True), world / "data")
+    model = add_adapter(prepared.base.model, Adapter()).train()
+    pixels = torch.zeros(1, 3, 32, 32)
+    seen: list[torch.Tensor] = []
+    plain(model).model.vision_tower.register_forward_hook(lambda _, __, found: seen.append(found.last_hidden_state))
+    ids = torch.full((1, 8), 3)
+    ids[0, 1:5] = prepared.base.model.config.image_token_id
+    loss = Loss(model)(ids, torch.arange(8)[None], ids, pixels)
+    loss.backward()
+    assert not seen[0].requires_grad
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert any(module.gradient_checkpointing for module in model.modules() if hasattr(module, "gradient_checkpointing"))
+
+
+@pytest.fixture
+def base(world: Path, tmp_path: Path) -> Path:
+    """A copy of the base model, to be spoilt."""
+    return shutil.copytree(world / "base", tmp_path / "base")
+
+
+def test_a_base_that_lacks_weights_is_refused(world: Path, base: Path) -> None:
+    """Transformers would make some up."""
+    weights = load_file(base / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "projector" not in k}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks weights .*multi_modal_projector.* and 3 more"):
+        prepare(recipe_of(world, base=str(base)), world / "data")
+
+
+@pytest.mark.parametrize("spoil", ["cut", "shape"])
+def test_a_base_with_broken_weights_is_refused(world: Path, base: Path, spoil: str) -> None:
+    if spoil == "cut":
+        (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-1000])
+    else:
+        weights = load_file(base / "model.safetensors")
+        name = next(k for k in weights if "linear_1.weight" in k)
+        weights[name] = weights[name][:-1].contiguous()
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="cannot be loaded"):
+        prepare(recipe_of(world, base=str(base)), world / "data")
+
+
+def test_a_base_that_sees_other_tiles_is_refused_before_training(world: Path) -> None:
+    with pytest.raises(InputError, match=r"images\.tile is 448, and the base sees tiles of 32 pixels"):
+        prepare(recipe_of(world, images={"tile": 448}), world / "data")
+
+
+@pytest.mark.parametrize(("change", "words"), [({"image_token_id": 5}, "image token is"), ({"rows": 100}, "rows of the model's embedding")])
+def test_another_models_tokenizer_is_refused_before_training(world: Path, base: Path, change: dict[str, int], words: str) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    if "rows" in change:
+        weights = load_file(base / "model.safetensors")
+        settings["text_config"]["vocab_size"] = change["rows"]
+        cut = {k: v[: change["rows"]].contiguous() if "embed_tokens" in k or "lm_head" in k else v for k, v in weights.items()}
+        save_file(cut, base / "model.safetensors", metadata={"format": "pt"})
+    else:
+        settings |= change
+    (base / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=words):
+        prepare(recipe_of(world, base=str(base)), world / "data")
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "random.pt", "place.json"])
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path: Path, file: str, left: float) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    damaged = checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file
+    damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
+    with pytest.raises(InputError, match=r"is damaged .*: remove it"):
+        checkpoint.load_last(tmp_path / "checkpoints")
+
+
+def test_a_disk_that_is_full_in_the_midst_of_the_weights_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(DiskError, match="free space"):
+        checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {}, {}, {}, {})
+    with pytest.raises(DiskError, match="free space"):
+        checkpoint.write_weights(tmp_path / "base.safetensors", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_only_when_it_is_synced_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskError, match="free space"):
+        checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {}, {}, {}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_a_checkpoint_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000003.4711").mkdir()
+    (tmp_path / ".step-00000003.4711" / "weights.safetensors").write_bytes(b"half")
+    checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_the_metrics_of_a_run_survive_a_kill_or_a_full_disk_when_it_goes_on(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told of earlier steps stands nowhere else."""
+    path = tmp_path / "metrics.jsonl"
+    shutil.copy(undisturbed / "metrics.jsonl", path)
+    told = list(read_metrics(path))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskError, match="free space"):
+        MetricsFile(path, total_steps=3)
+    assert list(read_metrics(path)) == told
+
+
+def test_weights_under_an_adapter_that_are_gone_are_named(world: Path, undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "base.safetensors").unlink()
+    with pytest.raises(InputError, match=r"base\.safetensors, the weights under the adapter, cannot be read"):
+        train(prepare(recipe_of(world), world / "data"), tmp_path)
+
+
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "chiron.training.session.held_out_loss", "chiron.training.session._trainee"])
+def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def hungry(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    prepared = prepare(recipe_of(world, stages=[{**STAGES[0], "held_out": "held.jsonl", "steps": 1}]), world / "data")
+    monkeypatch.setattr(where, hungry)
+    with pytest.raises(InputError, match="gradient_checkpointing"):
+        train(prepared, tmp_path)
+
+
+def test_a_run_goes_on_where_fewer_gpus_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process keeps the random state of its own GPU, and asks nothing of those beside it."""
+    put_back: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.arange(3))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", put_back.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    checkpoint.restore_random_states(checkpoint.random_states())
+    assert [state.tolist() for state in put_back] == [[0, 1, 2]]

@@ -1,5 +1,6 @@
 """``chiron train``: a recipe's stages on a folder of data."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chiron.training.session import Prepared
+
+
+_BUSY = 0.8
+"""If less of the GPUs' time is used, a dry run says so."""
 
 
 def command(
@@ -34,6 +39,7 @@ def command(
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     console = messages()
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     settings = load_recipe(recipe)
     if tensorboard:
         settings = settings.model_copy(update={"tensorboard": True})
@@ -73,6 +79,7 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
     found = estimate(prepared, gpus=gpus, tflops=tflops)
     console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
     for s in found.stages:
-        console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} tiles, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h")
+        idle = f"; {1 - s.busy:.0%} of the GPUs' time is idle: a step has too few lines for {gpus}" if s.busy < _BUSY else ""
+        console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} tiles, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
     where = f"on {gpus} GPU at {tflops:g} TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")

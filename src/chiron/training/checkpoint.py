@@ -1,14 +1,16 @@
 """Checkpoints: written whole or not at all, with everything that the next step depends on."""
 
-import contextlib
+import errno
 import json
 import os
+import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,6 +18,11 @@ from chiron.errors import DiskError, InputError
 
 KEPT = 2
 """Checkpoints kept; the older ones go."""
+FULL_DISK = (OSError, RuntimeError, SafetensorError)
+"""What Python, torch and safetensors raise where a disk takes no more."""
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
+"""What they raise at a file that is cut off or damaged."""
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ def save_checkpoint(
     target, draft = folder / name, folder / f".{name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
+        for broken_off in folder.glob(".step-*"):  # a kill left them, as large as a checkpoint each
+            shutil.rmtree(broken_off, ignore_errors=True)
         draft.mkdir()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / "weights.safetensors")
         torch.save(optimizer, draft / "optimizer.pt")
@@ -52,8 +60,7 @@ def save_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
         _sync(folder)
-    except (OSError, RuntimeError) as error:
-        # torch and safetensors report a full disk as a RuntimeError or an error of their own.
+    except FULL_DISK as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise DiskError(f"checkpoint {target} cannot be written ({error}): free space and run the same command again") from error
     for old in checkpoints(folder)[:-KEPT]:
@@ -97,15 +104,15 @@ def load_last(folder: Path) -> Saved | None:
             torch.load(last / "random.pt", map_location="cpu", weights_only=True),
             run,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (*UNREADABLE, KeyError, TypeError) as error:
         raise InputError(f"checkpoint {last} is damaged ({error}): remove it, and the one before it is used") from error
 
 
 def random_states() -> dict[str, Any]:
-    """Torch's random states, of the CPU and of every GPU of this process."""
+    """Torch's random states, of the CPU and of the GPU that this process computes on."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
@@ -113,7 +120,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
     """Put them back."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
@@ -122,13 +129,13 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     Raises:
         DiskError: the disk took it not.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.draft")
     try:
         # Tied weights would be refused as sharing memory; each is written for itself.
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, draft)
         _sync(draft)
         draft.replace(path)
-    except (OSError, RuntimeError) as error:
+    except FULL_DISK as error:
         draft.unlink(missing_ok=True)
         raise DiskError(f"{path} cannot be written ({error}): free space and run the same command again") from error
 
@@ -138,7 +145,10 @@ def _sync(path: Path) -> None:
     for one in [*path.iterdir(), path] if path.is_dir() else [path]:
         handle = os.open(one, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-                os.fsync(handle)
+            os.fsync(handle)
+        except OSError as error:
+            # Some file systems cannot sync a folder. Others tell only here that they are full.
+            if error.errno not in _CANNOT_SYNC:
+                raise
         finally:
             os.close(handle)

@@ -12,6 +12,7 @@ from torch import nn
 
 from chiron.errors import DiskError
 from chiron.models.local.quiet import no_bars
+from chiron.training.checkpoint import FULL_DISK
 from chiron.training.metrics import read_metrics
 from chiron.training.plan import StagePlan
 from chiron.training.recipe import Recipe
@@ -45,7 +46,7 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
         (draft / "README.md").write_text(card(recipe, plans, hashes, out / "metrics.jsonl"))
         shutil.rmtree(out / "model", ignore_errors=True)
         draft.rename(out / "model")
-    except (OSError, RuntimeError) as error:
+    except FULL_DISK as error:
         raise DiskError(f"{out / 'model'} cannot be written ({error}): free space and run the same command again") from error
     return adapter
 

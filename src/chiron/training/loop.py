@@ -86,17 +86,19 @@ def train_stage(
             for group in trainee.optimizer.param_groups:
                 group["lr"] = rate
             trained = sum(count_trained(line) for line in step)
-            with _explained(plan.stage.name, place.step + 1):
+            what = f"stage {plan.stage.name}, step {place.step + 1}"
+            with memory_explained(what):
                 batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
                 summed, positions, norm = _one_step(trainee, batches, len(share), trained, recipe.clip, images=images)
             if not math.isfinite(summed) or not math.isfinite(norm):
                 rows = ", ".join(row.id for line in step for row in line[:1][:3])
                 raise InputError(
-                    f"stage {plan.stage.name}, step {place.step + 1}: the loss is no number any more (loss {summed / trained:g}, gradient"
+                    f"{what}: the loss is no number any more (loss {summed / trained:g}, gradient"
                     f" {norm:g}): lower its learning_rate, or look at the rows of this step ({rows}, ...); the last checkpoint stands"
                 )
-            trainee.optimizer.step()
+            with memory_explained(what):  # its first step makes the moments
+                trainee.optimizer.step()
             trainee.optimizer.zero_grad(set_to_none=True)
             place = Place(place.stage, place.step + 1, place.total_steps + 1)
             tokens = sum(len(r.input_ids) for line in step for r in line)
@@ -194,15 +196,18 @@ def _silent(row: Encoded) -> Encoded:
 
 
 @contextlib.contextmanager
-def _explained(stage: str, step: int) -> Iterator[None]:
-    """Turn running out of memory into a line that says what to do."""
+def memory_explained(what: str) -> Iterator[None]:
+    """Turn running out of memory during ``what`` into a line that says what to do.
+
+    Raises:
+        InputError: memory ran out.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise InputError(
-                f"stage {stage}, step {step}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last"
-                " checkpoint stands"
+                f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last checkpoint stands"
             ) from error
         raise

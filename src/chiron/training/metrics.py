@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import DiskError
+from chiron.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,10 @@ class MetricsFile:
             DiskError: it cannot be written.
         """
         self.path = path
-        known = [line for line in read_metrics(path) if line["total_steps"] <= total_steps]
-        try:
-            path.write_text("".join(json.dumps(line) + "\n" for line in known))
-        except OSError as error:
-            raise DiskError(f"{path} cannot be written ({error.strerror}): free space and run the same command again") from error
+        known = [json.dumps(line) + "\n" for line in read_metrics(path) if line["total_steps"] <= total_steps]
+        # What was told before is nowhere else, so a kill or a full disk must not find the file half written.
+        if not path.is_file() or path.read_text() != "".join(known):
+            write_atomically(path, known)
 
     def add(self, metrics: StepMetrics | HeldOut) -> None:
         """Append a line.

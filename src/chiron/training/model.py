@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chiron.errors import InputError
-from chiron.models.local.internvl import tokens_per_tile
-from chiron.models.local.quiet import no_bars
+from chiron.models.local.internvl import tile_side, tokens_per_tile
+from chiron.models.local.pretrained import load_whole
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 
@@ -33,7 +34,7 @@ def load_base(recipe: Recipe) -> Loaded:
     """The base model of a recipe and its tokenizer.
 
     Raises:
-        InputError: there is no such checkpoint, or it is of another architecture.
+        InputError: there is no such checkpoint, it is of another architecture or not whole, or it sees tiles of another size.
     """
     from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -54,16 +55,18 @@ def load_base(recipe: Recipe) -> Loaded:
     else:
         source = str(recipe.base)
         try:
-            with no_bars():
-                model = InternVLForConditionalGeneration.from_pretrained(
-                    source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
-                )
+            model = load_whole(
+                InternVLForConditionalGeneration, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
+        except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; 'chiron convert' makes one of an original internvl_chat checkpoint" if Path(source).is_dir() else ""
             raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
+    side = tile_side(model.config)
+    if recipe.images.tile != side:
+        raise InputError(f"recipe {recipe.name}: images.tile is {recipe.images.tile}, and the base sees tiles of {side} pixels: set it so")
     if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _compute_activations_again(model)
     return Loaded(model, tokenizer, tokens_per_tile(model.config))
 
 
@@ -75,6 +78,7 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=ADAPTED, task_type="CAUSAL_LM", bias="none"
     )
     adapted: nn.Module = get_peft_model(model, settings)
+    _stop_at_frozen_embeddings(plain(adapted))
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -118,6 +122,25 @@ class Loss(nn.Module):
 def plain(model: nn.Module) -> Any:
     """The ``InternVLForConditionalGeneration``, with or without an adapter around it."""
     return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+
+
+def _compute_activations_again(model: Any) -> None:
+    """Checkpoint activations, by the name that this release of transformers has for it."""
+    settings = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    _stop_at_frozen_embeddings(model)
+
+
+def _stop_at_frozen_embeddings(model: Any) -> None:
+    """Take back what transformers and peft both do where there is checkpointing: have gradients flow to every embedding.
+
+    That of the patches is one of them, so that a frozen vision tower would be computed again and differentiated, for nothing. Only the
+    reentrant kind of checkpointing needs it.
+    """
+    model.disable_input_require_grads()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """What every optimizer step of a stage sees: a function of recipe, data and seed, so that a resumed run finds its place by number."""
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class StagePlan:
     trained_tokens: int
     """Of these, the ones trained on."""
     utilisation: float
-    """Share of the first epoch's positions that hold a token."""
+    """Share of the first epoch's positions that hold a token, were all its lines as long as the longest."""
 
 
 def lines_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoch: int) -> list[Line]:
@@ -36,7 +37,8 @@ def lines_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
     own = data[stage.name]
     rows = [*own, *_replayed(recipe, stage, data, epoch)]
     seed = recipe.seed * 1_000_003 + recipe.stages.index(stage)
-    packed = bins([len(r.input_ids) for r in rows], recipe.sequence, seed=seed, epoch=epoch)
+    lengths = [len(r.input_ids) for r in rows]
+    packed = bins(lengths, _line_length(recipe, stage, lengths), seed=seed, epoch=epoch)
     return [tuple(rows[i] for i in line) for line in packed]
 
 
@@ -51,6 +53,12 @@ def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
             yield step
 
 
+def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
+    """Tokens of a packed line: ``sequence``, or less where a line of short rows would hold more of them than a step is to see."""
+    wanted = stage.batch.tokens or math.ceil((stage.batch.rows or 1) * sum(lengths) / len(lengths))
+    return min(recipe.sequence, max(wanted, *lengths))
+
+
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
     """How long a stage is.
 
@@ -63,7 +71,7 @@ def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> 
     lines = lines_of_epoch(recipe, stage, data, 0)
     a_round = sum(1 for _ in _grouped(lines, stage))
     steps = stage.steps if stage.steps is not None else max(1, round(a_round * (stage.epochs or 1.0)))
-    real = sum(len(r.input_ids) for line in lines for r in line)
+    used = [sum(len(r.input_ids) for r in line) for line in lines]
     return StagePlan(
         stage=stage,
         steps=steps,
@@ -71,7 +79,7 @@ def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> 
         rows=len(own),
         tokens=sum(len(r.input_ids) for r in own),
         trained_tokens=sum(trained_tokens(r) for r in own),
-        utilisation=real / (len(lines) * recipe.sequence),
+        utilisation=sum(used) / (len(lines) * max(used)),
     )
 
 

@@ -14,16 +14,25 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.models.local.tiling import Tiling
-from chiron.training.checkpoint import Place, Saved, load_last, random_states, restore_random_states, save_checkpoint, write_weights
+from chiron.training.checkpoint import (
+    UNREADABLE,
+    Place,
+    Saved,
+    load_last,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    write_weights,
+)
 from chiron.training.encoding import Encoded, Encoder, encode_all
 from chiron.training.event_files import FOLDER, EventFiles, check_installed
 from chiron.training.export import export
-from chiron.training.loop import Trainee, held_out_loss, make_optimizer, train_stage
+from chiron.training.loop import Trainee, held_out_loss, make_optimizer, memory_explained, train_stage
 from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
 from chiron.training.model import Loaded, Loss, add_adapter, load_base, train_everything, trained_state
 from chiron.training.packing import bins
@@ -84,6 +93,7 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     base = load_base(recipe)
     tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
     encoder = Encoder(base.tokenizer, tiling=tiling, tokens_per_tile=base.tokens_per_tile)
+    encoder.check_against(base.model)
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
 
@@ -115,7 +125,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     with contextlib.ExitStack() as files:
         if saved is not None and place.stage == len(prepared.plans):
             # All was trained before; the model may still have to be written, and must not be written untrained.
-            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved)
+            model = _ready(model, recipe, prepared.plans[-1].stage, out, saved, writes=accelerator.is_main_process)
         told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
         def tell(metrics: StepMetrics | HeldOut) -> None:
@@ -125,7 +135,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
         for index, plan in enumerate(prepared.plans):
             if index >= place.stage:
                 resumed = saved if saved is not None and saved.place.stage == index else None
-                model = _ready(model, recipe, plan.stage, out, resumed)
+                model = _ready(model, recipe, plan.stage, out, resumed, writes=accelerator.is_main_process)
                 place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
     adapter = None
     if accelerator.is_main_process:
@@ -150,7 +160,8 @@ def _run_stage(
     recipe = prepared.recipe
     # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
     torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
-    trainee = _trainee(prepared, model, accelerator, plan, resumed)
+    with memory_explained(f"stage {plan.stage.name}, before its first step"):
+        trainee = _trainee(prepared, model, accelerator, plan, resumed)
 
     def keep(at: Place) -> None:
         randoms = _gathered(accelerator, random_states())
@@ -170,7 +181,8 @@ def _run_stage(
     place = train_stage(trainee, recipe, plan, steps, prepared.folder, place=place, after=after)
     if rows := prepared.held_out.get(plan.stage.name):
         lines = [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.sequence, seed=0, epoch=0)]
-        loss = held_out_loss(trainee, recipe, lines, prepared.folder)
+        with memory_explained(f"stage {plan.stage.name}, held-out loss"):
+            loss = held_out_loss(trainee, recipe, lines, prepared.folder)
         tell(HeldOut(plan.stage.name, place.total_steps, loss, len(rows)))
     accelerator.free_memory()
     place = Place(place.stage + 1, 0, place.total_steps)
@@ -203,8 +215,11 @@ def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, pla
     return Trainee(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
-def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None) -> nn.Module:
-    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back."""
+def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None, *, writes: bool) -> nn.Module:
+    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back.
+
+    ``writes``: whether this process writes the files of the run; the others have the same weights.
+    """
     base = out / "base.safetensors"
     adapted = hasattr(model, "peft_config")
     if stage.train == "all":
@@ -213,12 +228,13 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
         before = recipe.stages[: recipe.stages.index(stage)]
         if resumed is not None and any("lora_" in name for name in resumed.weights):
             if before and before[0].train == "all":
-                model.load_state_dict(load_file(base))
+                model.load_state_dict(_kept_base(base))
         elif before:
             # The stages before trained every weight. The adapter is kept apart from them, so they are kept for it.
             if resumed is not None:
                 model.load_state_dict(resumed.weights, strict=False)
-            write_weights(base, model.state_dict())
+            if writes:
+                write_weights(base, model.state_dict())
         torch.manual_seed(recipe.seed)
         model = add_adapter(model, recipe.adapter or Adapter())
     if resumed is not None:
@@ -226,6 +242,15 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
         if set(resumed.weights) <= known:
             model.load_state_dict(resumed.weights, strict=False)
     return model
+
+
+def _kept_base(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}, the weights under the adapter, cannot be read ({error}): choose another --out, and training begins anew"
+        ) from error
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

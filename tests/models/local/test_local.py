@@ -24,7 +24,7 @@ from chiron.models.offline.catalogue import Catalogue
 from chiron.models.pictures import PictureStore
 from chiron.models.probing import probe
 from chiron.phantom.sample import write_sample
-from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures
+from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
 from tests.training.tiny import tiny_tokenizer
 
@@ -140,6 +140,71 @@ def test_a_checkpoint_that_does_not_load_stops_the_run(checkpoint: Path, tmp_pat
         assert isinstance(failure, CallerFault)
         assert failure.misconfigured
         assert "cannot be loaded" in failure.public
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Transformers would make some up, and the model would talk nonsense."""
+    folder = shutil.copytree(checkpoint, tmp_path / "lacking")
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layers.1.mlp" not in k}, folder / "model.safetensors", metadata={"format": "pt"})
+    (failure,) = outcomes(Local("m", config_of(folder), PictureStore()), a_call("Hello."))
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+    assert "lacks weights" in str(failure)
+    assert "layers.1.mlp" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"image_token_id": 5}, "image token is"), ({"text_config": {"vocab_size": 100}}, "100 rows of the model's embedding")],
+)
+def test_another_models_tokenizer_is_refused(checkpoint: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "other")
+    settings = json.loads((folder / "config.json").read_text())
+    for key, value in change.items():
+        settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(settings))
+    if "text_config" in change:
+        cut = {
+            k: v[:100].contiguous() if "embed_tokens" in k or "lm_head" in k else v
+            for k, v in load_file(folder / "model.safetensors").items()
+        }
+        save_file(cut, folder / "model.safetensors", metadata={"format": "pt"})
+    (failure,) = outcomes(Local("m", config_of(folder), PictureStore()), a_call("Hello."))
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+    assert words in str(failure)
+
+
+def test_a_text_whose_tokens_the_model_does_not_know_fails_alone(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "longer")
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    last = max(settings["added_tokens"], key=lambda token: int(token["id"]))
+    settings["added_tokens"].append({**last, "id": last["id"] + 1, "content": "zebra", "special": False})
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    known, unknown = outcomes(Local("m", config_of(folder), PictureStore()), a_call("A horse."), a_call("A zebra."))
+    assert isinstance(known, Reply)
+    assert isinstance(unknown, CallerFault)
+    assert not unknown.misconfigured
+    assert "rows of the model's embedding" in str(unknown)
+
+
+@pytest.mark.parametrize("change", [{"patch_size": 8}, {"merge_size": 4}, {"temporal_patch_size": 1}])
+def test_an_image_processor_that_cuts_other_patches_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    folder = write_qwen(tmp_path / "qwen", "qwen2_vl")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, **change}))
+    (failure,) = outcomes(Local("m", config_of(folder), PictureStore()), a_call("Hello."))
+    assert isinstance(failure, CallerFault)
+    assert failure.misconfigured
+    assert f"preprocessor_config.json has {next(iter(change))}" in str(failure)
+
+
+def test_image_settings_of_another_model_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "other")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.485, 0.456, 0.406], "image_std": [0.5, 0.5, 0.5]}))
+    with pytest.raises(InputError, match=r"image_std in preprocessor_config\.json is \[0\.5, 0\.5, 0\.5\]"):
+        Local("m", config_of(folder), PictureStore())
 
 
 def test_a_call_that_cannot_be_read_fails_alone(checkpoint: Path, tmp_path: Path) -> None:

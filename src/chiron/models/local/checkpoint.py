@@ -99,7 +99,21 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     if kind != "internvl" and not (folder / "preprocessor_config.json").is_file():
         # Without it images would be shown at sizes that the model may not have been trained with.
         raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings beside the weights")
+    if kind == "internvl" and (folder / "preprocessor_config.json").is_file():
+        _check_images(_json(folder / "preprocessor_config.json"), shown)
     return Checkpoint(folder, str(kind), _weights(folder, shown))
+
+
+def _check_images(settings: dict[str, Any], shown: str) -> None:
+    """Tiles are cut and normalised as InternVL was trained with: settings that say otherwise belong to another model."""
+    from chiron.models.local.tiling import DEVIATION, MEAN
+
+    for key, wanted in (("image_mean", MEAN), ("image_std", DEVIATION)):
+        if settings.get(key) not in (None, list(wanted)):
+            raise InputError(
+                f"{shown}: {key} in preprocessor_config.json is {printable(str(settings[key]))[:80]}, and images are shown to InternVL with"
+                f" {list(wanted)}: put the settings that belong to these weights there"
+            )
 
 
 def _weights(folder: Path, shown: str) -> tuple[Path, ...]:

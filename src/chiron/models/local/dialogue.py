@@ -92,6 +92,7 @@ class DialogueTokens:
         self.tokens_per_tile = tokens_per_tile
         self.chat = chat or ChatFormat()
         self._backend = _private_backend(tokenizer)
+        self._vocabulary: int | None = None
         named = (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
         literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
         self.image_ids = tuple(self._single(token) for token in literal)
@@ -108,6 +109,25 @@ class DialogueTokens:
         self._after_turn = self._text(self.chat.after_turn)
         if self._headers["user"] == self._headers["assistant"]:
             raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
+
+    def check_against(self, model: Any) -> None:
+        """See that the tokenizer is this model's; from here on a text with tokens that the model does not know is refused.
+
+        A tokenizer may know more tokens than the model: they only matter where a text has them.
+
+        Args:
+            model: one of transformers, with an embedding and an ``image_token_id``.
+
+        Raises:
+            InputError: image or chat tokens are others, or lie behind the embedding's last row.
+        """
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        if self.image_ids[1] != model.config.image_token_id:
+            raise InputError(
+                f"the tokenizer's image token is {self.image_ids[1]}, and image_token_id in config.json is {model.config.image_token_id}:"
+                " put the tokenizer that belongs to these weights beside them"
+            )
+        self._known([*self.image_ids, self._start_id, self.stop_id], "the tokenizer's image and chat tokens")
 
     def prompt(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
         """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
@@ -150,6 +170,7 @@ class DialogueTokens:
         """Tokens of plain text, none of them special."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if self._protected.isdisjoint(ids):
+            self._known(ids, where)
             return ids
         # Some vocabularies hold their special tokens as words, or do not mark them as special. Broken after its first character, such a
         # word is none any more, and no character is lost.
@@ -157,6 +178,13 @@ class DialogueTokens:
         if len(breaks) == 2:
             raise InputError(f"{where}: its text makes special tokens of this tokenizer")
         return [token for i in range(len(breaks) - 1) for token in self._text(text[breaks[i] : breaks[i + 1]], where)]
+
+    def _known(self, ids: Sequence[int], where: str) -> None:
+        if self._vocabulary is not None and ids and max(ids) >= self._vocabulary:
+            raise InputError(
+                f"{where}: token {max(ids)} lies behind the {self._vocabulary} rows of the model's embedding:"
+                " put the tokenizer that belongs to these weights beside them"
+            )
 
     def _single(self, token: str) -> int:
         number: int | None = self._backend.token_to_id(token)

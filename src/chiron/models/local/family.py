@@ -74,8 +74,10 @@ class Family(ABC):
         """``features_bytes``: the most that encoded images may take.
 
         Raises:
-            InputError: some layers see only a window of what was said before, which shared prefixes cannot serve.
+            InputError: the tokenizer is another model's, or some layers see only a window of what was said before, which shared prefixes
+                cannot serve.
         """
+        dialogue.check_against(model)
         self.model = model
         self.dialogue = dialogue
         self._tokenizer = tokenizer

@@ -20,7 +20,7 @@ class InternVL(Family):
         Raises:
             InputError: the tokenizer lacks a token, or the language model cannot be run.
         """
-        self._tiling = Tiling(_side(model.config.vision_config.image_size), max_tiles, thumbnail)
+        self._tiling = Tiling(tile_side(model.config), max_tiles, thumbnail)
         dialogue = DialogueTokens(tokenizer, tiling=self._tiling, tokens_per_tile=tokens_per_tile(model.config))
         super().__init__(model, tokenizer, dialogue, features_bytes=features_bytes)
 
@@ -45,6 +45,11 @@ def tokens_per_tile(config: Any) -> int:
     """Image tokens a tile of an ``InternVLConfig``: patches a side times the downsampling, squared."""
     vision = config.vision_config
     return int((_side(vision.image_size) // _side(vision.patch_size)) * config.downsample_ratio) ** 2
+
+
+def tile_side(config: Any) -> int:
+    """Pixels along the side of the tiles that the vision tower of an ``InternVLConfig`` takes."""
+    return _side(config.vision_config.image_size)
 
 
 def _side(size: Any) -> int:

@@ -12,7 +12,7 @@ from chiron.models.local.checkpoint import Checkpoint
 from chiron.models.local.family import Family
 from chiron.models.local.internvl import InternVL
 from chiron.models.local.prefixes import PrefixCache
-from chiron.models.local.quiet import no_bars
+from chiron.models.local.pretrained import load_whole
 from chiron.models.local.qwen_vl import QwenVL
 
 _CPU_BYTES = 768 * 2**20
@@ -38,15 +38,15 @@ def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[Family, PrefixCa
     }
     folder = str(checkpoint.folder)
     try:
-        with no_bars():
-            model = getattr(transformers, classes[checkpoint.model_type]).from_pretrained(
-                folder,
-                dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            )
+        model = load_whole(
+            getattr(transformers, classes[checkpoint.model_type]),
+            folder,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         model = model.eval().requires_grad_(False).to(device)
         room = _CPU_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 4

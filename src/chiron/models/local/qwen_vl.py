@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from chiron.errors import InputError
 from chiron.models.failures import CallerFault
 from chiron.models.local.dialogue import ChatFormat, DialogueTokens
 from chiron.models.local.family import Family, Seen
@@ -29,9 +30,21 @@ class QwenVL(Family):
         """``processor``: the checkpoint's ``Qwen2VLImageProcessorPil``.
 
         Raises:
-            InputError: the tokenizer lacks a token, or the language model cannot be run.
+            InputError: the tokenizer lacks a token, the processor cuts other patches than the model sees, or the language model cannot be
+                run.
         """
         self._processor = processor
+        vision = model.config.vision_config
+        for ours, theirs in (
+            ("patch_size", "patch_size"),
+            ("merge_size", "spatial_merge_size"),
+            ("temporal_patch_size", "temporal_patch_size"),
+        ):
+            if getattr(processor, ours) != getattr(vision, theirs):
+                raise InputError(
+                    f"preprocessor_config.json has {ours} {getattr(processor, ours)}, and the model's {theirs} is"
+                    f" {getattr(vision, theirs)}: put the settings that belong to these weights beside them"
+                )
         dialogue = DialogueTokens(
             tokenizer, tiling=Tiling(), tokens_per_tile=1, chat=ChatFormat(system=_SYSTEM), image_tokens=_IMAGE_TOKENS
         )

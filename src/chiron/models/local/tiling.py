@@ -10,8 +10,8 @@ from PIL import Image
 
 from chiron.models.pictures import eight_bit
 
-_MEAN: Final = (0.485, 0.456, 0.406)
-_DEVIATION: Final = (0.229, 0.224, 0.225)
+MEAN: Final = (0.485, 0.456, 0.406)
+DEVIATION: Final = (0.229, 0.224, 0.225)
 """ImageNet's statistics, which InternVL was trained with; transformers' image processor defaults to CLIP's."""
 
 Tiles = NDArray[np.uint8]
@@ -85,7 +85,7 @@ def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> Tiles:
 
 def normalise(tiles: Tiles) -> NDArray[np.float32]:
     """``(tiles, side, side, 3)`` of 0 to 255 as the vision tower wants them: ``(tiles, 3, side, side)`` with ImageNet's statistics."""
-    mean, deviation = np.array(_MEAN, np.float32), np.array(_DEVIATION, np.float32)
+    mean, deviation = np.array(MEAN, np.float32), np.array(DEVIATION, np.float32)
     normal = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)).astype(np.float32)
     normal *= 1 / (255 * deviation)[:, None, None]
     normal -= (mean / deviation)[:, None, None]
