@@ -382,7 +382,8 @@ def test_a_frozen_vision_tower_is_not_differentiated_with_checkpointing(world: P
     seen: list[torch.Tensor] = []
     plain(model).model.vision_tower.register_forward_hook(lambda _, __, found: seen.append(found.last_hidden_state))
     ids = torch.full((1, 8), 3)
-    ids[0, 1:5] = prepared.base.model.config.image_token_id
+    config: Any = prepared.base.model.config
+    ids[0, 1:5] = config.image_token_id
     loss = Loss(model)(ids, torch.arange(8)[None], ids, pixels)
     loss.backward()
     assert not seen[0].requires_grad
