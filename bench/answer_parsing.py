@@ -1,7 +1,7 @@
 """How well answers are taken out of replies: ours beside the rules of other harnesses, over a labelled set written for the purpose.
 
-``answers.jsonl`` was written, and its held-out third set apart, before the rule was first run; the held-out
-replies that it misread have been looked at since, as bench/README.md tells; so has the third part, which was written later. A label says what a careful reader takes
+``answers.jsonl`` was written, and its held-out third set apart, before the rule was first run; the part ``later`` was written to try
+a later version of it. Whatever was misread has been looked at since, as bench/README.md tells. A label says what a careful reader takes
 the reply to choose; ``null`` is a reply that chooses nothing.
 """
 

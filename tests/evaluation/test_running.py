@@ -300,17 +300,25 @@ def test_the_mics_score_of_reasoning_stops_before_the_answer_is_named(tmp_path: 
     assert all("known_answer" not in prompt for prompt in asked)
 
 
-def test_a_missing_evaluation_leaves_the_item_pending(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [500, 400, 404])
+def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp_path: Path, status: int) -> None:
     published.vqa_rad(tmp_path / "d", 2)
 
     def broken(body: dict[str, Any], _: int) -> web.Response | None:
-        return web.json_response({}, status=500) if body["model"] == "intern" else web.json_response(completion(answers(body)))
+        return web.json_response({}, status=status) if body["model"] == "intern" else web.json_response(completion(answers(body)))
 
     with Endpoint(answers, override=broken) as endpoint:
         config = write(tmp_path, endpoint.base_url, models={"attempts": 1}, protocol="exact", judge="judge", interns=["intern"])
-        assert run(tmp_path, config).pending == 2
+        summary = run(tmp_path, config)
+        assert summary.pending == 2
+        assert "a further score is pending" in str(summary.pending_because)
+        alone = [(line.verdict, line.reply) for line in lines(tmp_path)]
+        assert Verdict.PENDING not in dict(alone)
+        assert not any("mics_score" in line.scores for line in lines(tmp_path))
         endpoint.override = None
         assert run(tmp_path, config).pending == 0
+    assert [(line.verdict, line.reply) for line in lines(tmp_path)] == alone
+    assert all("mics_score" in line.scores and not line.problem for line in lines(tmp_path))
 
 
 def test_the_budget_is_never_overshot(tmp_path: Path) -> None:
