@@ -235,6 +235,22 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 
+def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> None:
+    """Ten times the answers about the same images are not ten times as sure; and both commands say the same."""
+    published.vqa_rad(tmp_path / "d", 80)
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        (once,) = run(tmp_path, config).groups
+        (often,) = run(tmp_path, config, into="often", seeds=10).groups
+    low, high = once["interval"]
+    assert (once["method"], often["method"]) == ("Wilson", "bootstrap")
+    assert often["of"] == 10 * once["of"]
+    assert often["interval"][1] - often["interval"][0] > 0.9 * (high - low)
+    (comparison,) = compare_runs([tmp_path / "often"])
+    (cell,) = comparison.cells.values()
+    assert list(cell.accuracy.share.interval or ()) == often["interval"]
+
+
 def test_a_directory_is_of_one_protocol(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(answers) as endpoint:
