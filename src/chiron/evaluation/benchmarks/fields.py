@@ -118,12 +118,13 @@ def choice(
     """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
 
     Raises:
-        BadRecord: there are too few options, more than letters, or two are the same.
+        BadRecord: there are too few options, more than letters, or two are the right one.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
-    if len(set(options)) < len(options):
-        raise BadRecord("two of its options are the same")
+    # Two wrong options may be the same, as they are now and then in published data: the right one can be chosen all the same.
+    if options.count(options[gold]) > 1:
+        raise BadRecord("two of its options are the same as its answer")
     polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
     return Item(
         name,

@@ -16,6 +16,7 @@ from chiron.evaluation.benchmarks.fields import UNKNOWN, yes_or_no
 from chiron.evaluation.benchmarks.hub import how_to_get, place_of
 from chiron.evaluation.benchmarks.material import Material, cache_folder
 from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
+from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.item import BadItem, Item, Kind
 from chiron.evaluation.rendering import MARK
 
@@ -76,8 +77,11 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
+    # A folder of another benchmark's name is that one's, even if its files are called as this one's are.
+    others = benchmarks().keys() - {benchmark.name}
     for pattern in benchmark.files:
-        if found := sorted(path for part in pattern.split("|") for path in folder.glob(part) if path.is_file()):
+        paths = (path for part in pattern.split("|") for path in folder.glob(part))
+        if found := sorted(path for path in paths if path.is_file() and path.relative_to(folder).parts[0] not in others):
             return found
     raise InputError(f"{benchmark.name} is not in {folder}: {how_to_get(benchmark)}")
 
