@@ -285,6 +285,8 @@ def test_latex_is_escaped() -> None:
     assert "\\input" not in text
     assert "\x1b" not in text
     assert text.count("\\end{tabular}") == 1
+    # Known only to encodings that take a package to load.
+    assert "textquotedbl" not in text
     # Whatever is special stands escaped or in our own commands.
     for bad in ("_", "#", "&", "%"):
         assert not re.search(rf"(?<!\\){bad}", text.replace(" & ", "").replace(r"\&", ""))
