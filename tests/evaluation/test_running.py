@@ -328,6 +328,7 @@ def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp
         summary = run(tmp_path, config)
         assert summary.pending == 2
         assert "a further score is pending" in str(summary.pending_because)
+        assert any("2 of 2 items have their verdict and lack a further score" in note for note in summary.notes)
         alone = [(line.verdict, line.reply) for line in lines(tmp_path)]
         assert Verdict.PENDING not in dict(alone)
         assert not any("mics_score" in line.scores for line in lines(tmp_path))

@@ -108,6 +108,9 @@ class Evaluation:
                 for loaded in self.loaded:
                     for note in (*loaded.notes, *self._unknown(loaded)):
                         session.desk.note(note, note)
+                if unscored:
+                    more = f"{len(unscored)} of {len(lines)} items have their verdict and lack a further score: run the same command again"
+                    session.desk.note("unscored", more)
                 if note := _unusable(lines):
                     session.desk.note("unusable", note)
             groups.extend(await asyncio.to_thread(self._write, lines))
