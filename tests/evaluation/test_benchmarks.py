@@ -272,6 +272,13 @@ def test_another_benchmarks_folder_beside_is_not_read(tmp_path: Path) -> None:
         loaded("vqa_rad", tmp_path / "d")
 
 
+def test_a_question_without_its_image_is_bad(tmp_path: Path) -> None:
+    """Asked without, it would be another question, and its answer would count as if the model had seen something."""
+    found = loaded("huatuo_omnimed", published.huatuo(tmp_path / "d", {"image": []}, {"image": None}))
+    assert problems(found) == ["row 2: it names no image", "row 3: it names no image"]
+    assert len(protocol_of("huatuo_closed").select(found.items)) == 3
+
+
 def test_two_wrong_options_alike_leave_a_question_that_can_be_put(tmp_path: Path) -> None:
     head = "Figure_path,Question,Choice A,Choice B,Choice C,Choice D,Answer,Answer_label"
     lines = [f"a.jpg,q{n}, A:one , B:two , C:two , D:four ,x,{label}" for n, label in enumerate("ADBC")]
@@ -352,7 +359,7 @@ def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -
             raise TypeError("'<' not supported")
         return Item(row.name, "q", "a")
 
-    odd = replace(benchmark_of("vqa_rad"), read=read)
+    odd = replace(benchmark_of("vqa_rad"), read=read, pictured=False)
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
     found = load(odd, tmp_path / "d", tmp_path / "run")
     assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]

@@ -144,6 +144,8 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
     marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
     if marks > len(item.images):
         return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}", _kind_of(item))
+    if benchmark.pictured and not item.images:
+        return BadItem(item.id, f"row {number}: it names no image", _kind_of(item))
     return item
 
 
