@@ -1,4 +1,4 @@
-"""Fields of published records as they are found: options as strings, letters before them, answers by letter, index or text."""
+"""Fields of published records as they are found: options as strings, answers by letter, index or text."""
 
 import ast
 import json
@@ -13,7 +13,6 @@ from chiron.models.offline.matching import normalise
 
 UNKNOWN = "?"
 """What stands for an answer that is not given away."""
-_LEAD = re.compile(r"^\s*\(?([A-Z])\)?\s*[:.)]\s*")
 _NUMBERED_MARK = re.compile(r"<image\s{0,9}([0-9]{1,4})>")
 """More digits are no number of an image."""
 
@@ -36,14 +35,6 @@ def read_options(value: Any) -> tuple[str, ...]:
     if any(not option for option in options):
         raise BadRecord("one of its options is empty")
     return options
-
-
-def without_letters(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without the letters before them, if every option has its own."""
-    leads = [_LEAD.match(option) for option in options]
-    if all(lead is not None and lead[1] == LETTERS[n] for n, lead in enumerate(leads[: len(LETTERS)])):
-        return tuple(_LEAD.sub("", option, count=1).strip() for option in options)
-    return tuple(options)
 
 
 def gold_by_letter(letter: Any, options: Sequence[str]) -> int:

@@ -141,12 +141,16 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
     except (ValueError, TypeError) as error:
         # Values of other types than were ever published: that record's fault, and no reason to load none.
         return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
+    problem = _imageless(benchmark, item)
+    return BadItem(item.id, f"row {number}: {problem}", _kind_of(item)) if problem else item
+
+
+def _imageless(benchmark: Benchmark, item: Item) -> str:
+    """What is wrong with its images: there are fewer than its text marks, or none at all; empty if nothing is."""
     marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
     if marks > len(item.images):
-        return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}", _kind_of(item))
-    if benchmark.pictured and not item.images:
-        return BadItem(item.id, f"row {number}: it names no image", _kind_of(item))
-    return item
+        return f"its text marks {marks} images and it has {len(item.images)}"
+    return "it names no image" if benchmark.pictured and not item.images else ""
 
 
 def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:
