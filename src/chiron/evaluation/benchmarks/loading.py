@@ -141,8 +141,8 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
     except (ValueError, TypeError) as error:
         # Values of other types than were ever published: that record's fault, and no reason to load none.
         return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
-    problem = _imageless(benchmark, item)
-    return BadItem(item.id, f"row {number}: {problem}", _kind_of(item)) if problem else item
+    lack = _imageless(benchmark, item)
+    return BadItem(item.id, f"row {number}: {lack}", _kind_of(item)) if lack else item
 
 
 def _imageless(benchmark: Benchmark, item: Item) -> str:
