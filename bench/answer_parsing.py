@@ -1,7 +1,7 @@
 """How well answers are taken out of replies: ours beside the rules of other harnesses, over a labelled set written for the purpose.
 
-``answers.jsonl`` was written, and its held-out third set apart, before the rule was first run; the held-out
-replies that it misread have been looked at since, as bench/README.md tells. A label says what a careful reader takes
+``answers.jsonl`` was written, and its held-out third set apart, before the rule was first run; the part ``later`` was written to try
+a later version of it. Whatever was misread has been looked at since, as bench/README.md tells. A label says what a careful reader takes
 the reply to choose; ``null`` is a reply that chooses nothing.
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
     heading("Taking the answer out of a reply")
     for title, rules, kind in (("letter", CHOICE, "choice"), ("yes or no", YES_NO, "yes_no")):
         rows = []
-        for split in ("open", "held_out"):
+        for split in ("open", "held_out", "later"):
             some = [r for r in records if r["split"] == split and r["kind"] == kind]
             for name, rule in rules.items():
                 t = Tally.of(rule, some)

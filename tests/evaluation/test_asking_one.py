@@ -59,6 +59,13 @@ def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: web.Response, 
     assert words in ended.stderr
 
 
+def test_what_goes_wrong_half_way_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+    reply = web.Response(text=events("half an", end='data: {"error": {"message": "out of memory"}}\n\n'), content_type="text/event-stream")
+    with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
+        ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
+    assert (ended.returncode, ended.stdout) == (2, "half an\n")
+
+
 def test_an_endpoint_that_does_not_stream_answers_whole(tmp_path: Path) -> None:
     with Endpoint(lambda _: "It is a lung.") as endpoint:
         ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))

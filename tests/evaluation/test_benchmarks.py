@@ -264,6 +264,32 @@ def test_the_miniature_in_words_and_as_a_choice_of_the_worlds_diagnoses(tmp_path
     ]
 
 
+def test_another_benchmarks_folder_beside_is_not_read(tmp_path: Path) -> None:
+    """PathVQA has the columns of VQA-RAD: whoever has only the one must not be given figures of it under the other's name."""
+    published.parquet(tmp_path / "d" / "path_vqa" / "test-00000.parquet", [{"image": published.image(), "question": "q", "answer": "yes"}])
+    assert len(good(loaded("path_vqa", tmp_path / "d"))) == 1
+    with pytest.raises(InputError, match="vqa_rad is not in"):
+        loaded("vqa_rad", tmp_path / "d")
+
+
+def test_a_question_without_its_image_is_bad(tmp_path: Path) -> None:
+    """Asked without, it would be another question, and its answer would count as if the model had seen something."""
+    found = loaded("huatuo_omnimed", published.huatuo(tmp_path / "d", {"image": []}, {"image": None}))
+    assert problems(found) == ["row 2: it names no image", "row 3: it names no image"]
+    assert len(protocol_of("huatuo_closed").select(found.items)) == 3
+
+
+def test_two_wrong_options_alike_leave_a_question_that_can_be_put(tmp_path: Path) -> None:
+    head = "Figure_path,Question,Choice A,Choice B,Choice C,Choice D,Answer,Answer_label"
+    lines = [f"a.jpg,q{n}, A:one , B:two , C:two , D:four ,x,{label}" for n, label in enumerate("ADBC")]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "test_clean.csv").write_text("\n".join([head, *lines]))
+    published.zipped(tmp_path / "d" / "images.zip", "images/a.jpg")
+    found = loaded("pmc_vqa", tmp_path / "d")
+    assert [item.gold for item in found.items if isinstance(item, Item)] == [0, 3]
+    assert ["two of its options are the same as its answer" in problem for problem in problems(found)] == [True, True]
+
+
 def test_wrong_columns_name_the_nearest(tmp_path: Path) -> None:
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"img": "a.png", "questions": "q", "answer": "a"}])
     with pytest.raises(InputError, match=r"lacks the columns 'image'.*'question' \(did you mean 'questions'\?\)"):
@@ -333,7 +359,7 @@ def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -
             raise TypeError("'<' not supported")
         return Item(row.name, "q", "a")
 
-    odd = replace(benchmark_of("vqa_rad"), read=read)
+    odd = replace(benchmark_of("vqa_rad"), read=read, pictured=False)
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
     found = load(odd, tmp_path / "d", tmp_path / "run")
     assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]

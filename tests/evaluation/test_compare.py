@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from chiron.cli import compare as command
 from chiron.errors import InputError
 from chiron.evaluation.comparing import Comparison, compare, reference_of
+from chiron.evaluation.intervals import Share
 from chiron.evaluation.record import ItemResult, Verdict
 from chiron.evaluation.runs import read_evaluations
 from chiron.evaluation.tables.content import grids
@@ -232,6 +233,16 @@ def test_other_metrics(tmp_path: Path) -> None:
     assert grid.rows[0][1][0].lines[1] == "n 20 of 20"
 
 
+def test_a_judge_that_always_says_yes_is_not_certain(tmp_path: Path) -> None:
+    items = [replace(r, scores={"judge:gpt": 1.0, "mics_score": 0.5}, group=f"image-{i // 2}") for i, r in enumerate(verdicts(10, 10))]
+    [found] = compared(write_evaluation(tmp_path / "a", "A", items))
+    scores = found.cells["A", "vqa_rad"].scores
+    assert scores["judge:gpt"].interval == Share(10, 10).interval
+    assert scores["judge:gpt"].method == "Wilson"
+    assert scores["mics_score"].method == "bootstrap"
+    assert any("as many answers as there are images" in note for note in grids(found)[1].notes)
+
+
 def test_by_label(tmp_path: Path) -> None:
     [found] = compared(write_evaluation(tmp_path / "a", "A", verdicts(20, 10)))
     grid = grids(found, label="modality")[-1]
@@ -285,6 +296,8 @@ def test_latex_is_escaped() -> None:
     assert "\\input" not in text
     assert "\x1b" not in text
     assert text.count("\\end{tabular}") == 1
+    # Known only to encodings that take a package to load.
+    assert "textquotedbl" not in text
     # Whatever is special stands escaped or in our own commands.
     for bad in ("_", "#", "&", "%"):
         assert not re.search(rf"(?<!\\){bad}", text.replace(" & ", "").replace(r"\&", ""))

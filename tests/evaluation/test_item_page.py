@@ -136,6 +136,11 @@ class TestInTheBrowser:
         assert "is missing" in it.page.locator("article.case").nth(1).inner_text()
         it.page.context.close()
 
+    def test_the_known_option_is_marked_however_it_is_written(self, browser: Browser, tmp_path: Path) -> None:
+        it = opened(browser, page_of(tmp_path, ("A", [an_item(0, kind="yes_no", options=("Yes", "No"), answer="no")])))
+        assert it.page.locator(".options .gold").all_inner_texts() == ["No"]
+        it.page.context.close()
+
     def test_hostile_text_does_nothing(self, browser: Browser, tmp_path: Path) -> None:
         items = [
             an_item(

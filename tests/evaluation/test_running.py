@@ -235,6 +235,22 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 
+def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> None:
+    """Ten times the answers about the same images are not ten times as sure; and both commands say the same."""
+    published.vqa_rad(tmp_path / "d", 80)
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        (once,) = run(tmp_path, config).groups
+        (often,) = run(tmp_path, config, into="often", seeds=10).groups
+    low, high = once["interval"]
+    assert (once["method"], often["method"]) == ("Wilson", "bootstrap")
+    assert often["of"] == 10 * once["of"]
+    assert often["interval"][1] - often["interval"][0] > 0.9 * (high - low)
+    (comparison,) = compare_runs([tmp_path / "often"])
+    (cell,) = comparison.cells.values()
+    assert list(cell.accuracy.share.interval or ()) == often["interval"]
+
+
 def test_a_directory_is_of_one_protocol(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(answers) as endpoint:
@@ -300,17 +316,26 @@ def test_the_mics_score_of_reasoning_stops_before_the_answer_is_named(tmp_path: 
     assert all("known_answer" not in prompt for prompt in asked)
 
 
-def test_a_missing_evaluation_leaves_the_item_pending(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [500, 400, 404])
+def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp_path: Path, status: int) -> None:
     published.vqa_rad(tmp_path / "d", 2)
 
     def broken(body: dict[str, Any], _: int) -> web.Response | None:
-        return web.json_response({}, status=500) if body["model"] == "intern" else web.json_response(completion(answers(body)))
+        return web.json_response({}, status=status) if body["model"] == "intern" else web.json_response(completion(answers(body)))
 
     with Endpoint(answers, override=broken) as endpoint:
         config = write(tmp_path, endpoint.base_url, models={"attempts": 1}, protocol="exact", judge="judge", interns=["intern"])
-        assert run(tmp_path, config).pending == 2
+        summary = run(tmp_path, config)
+        assert summary.pending == 2
+        assert "a further score is pending" in str(summary.pending_because)
+        assert any("2 of 2 items have their verdict and lack a further score" in note for note in summary.notes)
+        alone = [(line.verdict, line.reply) for line in lines(tmp_path)]
+        assert Verdict.PENDING not in dict(alone)
+        assert not any("mics_score" in line.scores for line in lines(tmp_path))
         endpoint.override = None
         assert run(tmp_path, config).pending == 0
+    assert [(line.verdict, line.reply) for line in lines(tmp_path)] == alone
+    assert all("mics_score" in line.scores and not line.problem for line in lines(tmp_path))
 
 
 def test_the_budget_is_never_overshot(tmp_path: Path) -> None:

@@ -28,10 +28,15 @@ def command(
     chosen = load_evaluation(config, model)
 
     async def show() -> None:
-        async for piece in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
-            # Line ends are the answer's own; nothing else of it may move the cursor.
-            print("\n".join(printable(line) for line in piece.replace("\r", "").expandtabs(4).split("\n")), end="", flush=True)
-        print()
+        written = ""
+        try:
+            async for written in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
+                # Line ends are the answer's own; nothing else of it may move the cursor.
+                print("\n".join(printable(line) for line in written.replace("\r", "").expandtabs(4).split("\n")), end="", flush=True)
+        finally:
+            # What went wrong half-way is told on a line of its own.
+            if written:
+                print()
 
     try:
         asyncio.run(show())

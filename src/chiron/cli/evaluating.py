@@ -77,7 +77,7 @@ def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
     for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):
         table.add_column(title, justify="left" if title in {"benchmark", "control", "other scores"} else "right")
     for group in groups:
-        low, high = group["interval"]
+        interval = group["interval"]
         count = group["verdicts"]
         part = "" if group["n"] == group["n_of_benchmark"] else f" of {group['n_of_benchmark']}"
         scores = ", ".join(f"{name} {score['mean']:.3f}" for name, score in group["scores"].items() if "@" not in name)
@@ -87,7 +87,7 @@ def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
             str(group["seeds"]),
             f"{group['n']}{part}",
             f"{group['accuracy']:.1%}",
-            f"{low:.1%} - {high:.1%}",
+            f"{interval[0]:.1%} - {interval[1]:.1%}" if interval else "-",
             f"{group['unparsed_rate']:.1%}",
             str(count["unusable"]),
             str(count["pending"]),

@@ -18,11 +18,13 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol
 from chiron.evaluation.record import ItemResult, Verdict
 from chiron.mics.team import Seat
 from chiron.models.call import Ask, Call, Picture, Reply
-from chiron.models.failures import CallerFault
+from chiron.models.failures import CallerFault, CallFailed, Halted
 from chiron.models.pictures import PictureStore
 
 REFUSED = "the endpoint refuses it"
 """How the problem of an item begins that its endpoint would refuse again."""
+UNSCORED = "a further score is pending"
+"""How the problem of an item begins that has its verdict, but not every further column."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Asker:
         """The item's line.
 
         Raises:
-            CallFailed: a call got no answer, and may get one when it is asked again.
-            Halted: no more calls are sent.
+            CallFailed: a call that the verdict needs got no answer, and may get one when it is asked again.
+            Halted: no more calls are sent, and the verdict needs one.
         """
         item = unit.item
         if isinstance(item, BadItem):
@@ -121,7 +123,11 @@ class Asker:
                 line = replace(line, problem="the judge said neither yes nor no")
         scores: dict[str, float | None] = {"token_recall": token_recall(finding.given, item.answer)} if _in_words(item) else {}
         for column in self.columns:
-            scores.update(await column.scores(item, pictures, reply, finding, ask))
+            try:
+                scores.update(await column.scores(item, pictures, reply, finding, ask))
+            except (CallFailed, Halted) as reason:
+                # The verdict is there, and a further metric is not to take it away.
+                line = replace(line, problem=f"{UNSCORED}: {reason}")
         verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
         verdict_here = Verdict.UNPARSED if finding.given is None else verdict_of[bool(finding.right)]
         return replace(line, verdict=verdict_here, given=finding.given, rule=finding.rule, scores=scores)

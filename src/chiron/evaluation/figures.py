@@ -90,14 +90,16 @@ def by_label(results: Sequence[ItemResult], label: str) -> dict[str, list[ItemRe
 
 
 def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
-    """Means of the other metrics by name, each over the answers that have it, with a bootstrap over groups."""
+    """Means of the other metrics by name, each over the answers that have it, with a bootstrap over groups.
+
+    Of a judge's yes and no, all alike, that has no width, and Wilson's interval takes its place, of no more answers than there are groups.
+    """
     names = dict.fromkeys(name for r in results for name in r.scores)
     figures = {}
     for name in names:
         scored = [(value, group_of(r)) for r in results if (value := r.scores.get(name)) is not None]
         if scored:
-            mean = clustered_mean([value for value, _ in scored], [group for _, group in scored])
-            figures[name] = Figure(mean.value, mean.interval, mean.of, "bootstrap")
+            figures[name] = _mean_score([value for value, _ in scored], [group for _, group in scored])
     return figures
 
 
@@ -135,6 +137,13 @@ def consistency(shuffled: Arm, real: Arm | None) -> Consistency:
 def group_of(result: ItemResult) -> str:
     """What it is not independent of; an item without a group is alone."""
     return result.group or f"item {result.id}"
+
+
+def _mean_score(values: Sequence[float], groups: Sequence[str]) -> Figure:
+    mean = clustered_mean(values, groups)
+    if mean.interval is not None and _no_width(*mean.interval) and set(values) <= {0.0, 1.0}:
+        return Figure(mean.value, Share(mean.value * mean.groups, mean.groups).interval, mean.of, "Wilson")
+    return Figure(mean.value, mean.interval, mean.of, "bootstrap")
 
 
 def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:

@@ -54,7 +54,7 @@ class ItemResult:
     rule: str = ""
     """By which rule it was found."""
     problem: str = ""
-    """Why it is unusable or pending."""
+    """Why it is unusable or pending, or lacks a further score."""
     cut_off: bool = False
     """Whether the token limit ended the reply."""
     call: str = ""

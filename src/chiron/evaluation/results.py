@@ -10,6 +10,7 @@ from typing import Any
 
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import Loaded
+from chiron.evaluation.figures import accuracy
 from chiron.evaluation.intervals import Share
 from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.protocols.protocol import PARSER
@@ -91,9 +92,14 @@ def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], he
 
 
 def share_of(lines: Sequence[ItemResult]) -> dict[str, Any]:
-    """Right of all, with its interval."""
-    share = Share(sum(line.right for line in lines), len(lines))
-    return {"right": share.right, "of": share.of, "accuracy": share.value, "interval": list(share.interval)}
+    """Right of all, with the interval that ``chiron compare`` gives it too; ``null`` where nothing can be said of others."""
+    if not lines:
+        nothing = Share(0, 0)
+        return {"right": 0, "of": 0, "accuracy": nothing.value, "interval": list(nothing.interval), "method": "Wilson"}
+    measured = accuracy(lines)
+    share = measured.share
+    interval = None if share.interval is None else list(share.interval)
+    return {"right": measured.right, "of": measured.asked, "accuracy": share.value, "interval": interval, "method": share.method}
 
 
 def libraries() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from chiron.cases.textbook import read_textbook
 from chiron.errors import InputError
-from chiron.evaluation.asking import REFUSED, Asker, Column, Manner, Unit
+from chiron.evaluation.asking import REFUSED, UNSCORED, Asker, Column, Manner, Unit
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
@@ -97,15 +97,20 @@ class Evaluation:
             DiskError: the files cannot be written.
         """
         groups: list[Group] = []
+        unscored: list[str] = []
 
         async def job(session: Session) -> None:
             for loaded in self.loaded:
                 need_no_smaller(session.directory.path, loaded, str(self.control), self._asked_of(loaded))
             lines = self._doubted([line async for line in self._lines(session)], session)
+            unscored.extend(line.problem for line in lines if line.problem.startswith(UNSCORED))
             if session.desk is not None:
                 for loaded in self.loaded:
                     for note in (*loaded.notes, *self._unknown(loaded)):
                         session.desk.note(note, note)
+                if unscored:
+                    more = f"{len(unscored)} of {len(lines)} items have their verdict and lack a further score: run the same command again"
+                    session.desk.note("unscored", more)
                 if note := _unusable(lines):
                     session.desk.note("unusable", note)
             groups.extend(await asyncio.to_thread(self._write, lines))
@@ -113,7 +118,11 @@ class Evaluation:
         session = self.session
         session.progress.total = sum(map(self._asked_of, self.loaded))
         summary = await session.execute(job)
-        summary = replace(summary, pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]))
+        summary = replace(
+            summary,
+            pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]) + len(unscored),
+            pending_because=summary.pending_because or next(iter(unscored), None),
+        )
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
 
     def _unknown(self, loaded: Loaded) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -241,7 +242,59 @@ def test_hostile_lengths_come_to_an_end(piece: str) -> None:
     assert extract(f"{reply}\n\nAnswer: B", ["CT", "MRI", "a a a a"]).index in {1, None}
 
 
-def test_the_labelled_set_that_was_open_is_read_as_labelled() -> None:
+class TestDeniedOrNamedBeside:
+    """Replies that were once read as something that they do not say."""
+
+    def test_an_option_that_is_called_unlikely_is_not_chosen(self) -> None:
+        assert letter("Option B is less likely. Option C is the most consistent with the image findings.") == "C"
+        assert letter("B seems unlikely; the answer is C") == "C"
+        assert letter("The answer is C. C is unlikely.") is None
+
+    @pytest.mark.parametrize("reply", ["The wrong answer is B.", "The least likely option is D.", "The other answers are wrong: A"])
+    def test_what_is_said_to_be_another_answer_is_none(self, reply: str) -> None:
+        assert letter(reply) is None
+        assert letter(f"The best answer is C. {reply}") == "C"
+
+    def test_a_denial_behind_an_answer_is_of_its_own_letter(self) -> None:
+        assert letter("The answer is C, and B is wrong.") == "C"
+
+    def test_an_option_with_the_letter_of_another_is_neither(self) -> None:
+        assert letter("<answer>Pneumothorax (C)</answer>") is None
+        assert letter("<answer>Pneumothorax (B)</answer>") == "B"
+        vitamins = [f"Vitamin {name} deficiency" for name in ("A", "B12", "C", "D")]
+        assert letter("This is rickets: A. Vitamin D deficiency", vitamins) is None
+        assert letter("This is a vitamin D deficiency", vitamins) == "D"
+
+    def test_a_plural_is_named_beside_another(self) -> None:
+        assert letter("The chest X-ray shows bilateral pleural effusions and pulmonary edema.") is None
+        assert letter("Pleural effusions are seen, but no pneumothorax.") == "C"
+        assert letter("Both kidneys are small.", ["Kidney", "Kidneys"]) == "B"
+        assert letter("Nodules and a mass.", ["Nodule", "Mass"]) is None
+        assert letter("The lungs are clear.", ["Lung", "Heart"]) is None
+
+    def test_json_ends_where_its_value_ends(self) -> None:
+        assert letter('{"answer": "Pneumonia", "explanation": "no meniscus, so pneumothorax is excluded, and edema"}') == "A"
+        assert letter('{"answer": "B", "alternative_answer": "C"}') == "B"
+
+    def test_a_letter_in_angle_brackets_is_no_bold_type(self) -> None:
+        assert letter("Answer: <B>") == letter("<B>") == letter("<b>B</b>") == "B"
+
+    def test_chosen_in_chinese(self) -> None:
+        chosen, should, not_so = "\u56e0\u6b64\u9009", "\u5e94\u9009\u62e9", "\u4e0d\u5e94\u9009"
+        assert [letter(f"{words}B\u3002") for words in (chosen, should, not_so)] == ["B", "B", None]
+
+
+def labelled(split: str) -> list[dict[str, Any]]:
     lines = (Path(__file__).parents[3] / "bench" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [r for r in map(json.loads, lines) if r["split"] == "open" and r["kind"] == "choice"]
-    assert [r["id"] for r in records if letter(r["reply"], r["options"]) != r["gold"]] == []
+    return [r for r in map(json.loads, lines) if r["split"] == split and r["kind"] == "choice"]
+
+
+def test_the_labelled_set_that_was_open_is_read_as_labelled() -> None:
+    assert [r["id"] for r in labelled("open") if letter(r["reply"], r["options"]) != r["gold"]] == []
+
+
+def test_of_the_replies_written_later_none_is_misread_in_silence() -> None:
+    records = labelled("later")
+    read = {r["id"]: letter(r["reply"], r["options"]) for r in records}
+    assert [r["id"] for r in records if read[r["id"]] not in {None, r["gold"]}] == []
+    assert sum(read[r["id"]] is None and r["gold"] is not None for r in records) < 20

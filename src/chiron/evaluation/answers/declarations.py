@@ -16,12 +16,16 @@ _VERB = (
 _UPPER = r"[(\[]?(?-i:[A-Z])[)\]]?(?![\w'-])"
 _AT_END = r"(?=[ ]?(?:$|[\n.!,;:)]))"
 
+_NOT_THAT = "".join(
+    rf"(?<!\b{word}[ _])" for word in ("wrong", "incorrect", "alternative", "worst", "other", "least likely", "less likely")
+)
 _FORWARD = re.compile(
-    rf"(?<![^\W_])(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?"
+    rf"(?<![^\W_]){_NOT_THAT}"
+    rf"(?P<noun>(?:answers?|anwser|answser|asnwer|ans\.?|\u7b54\u6848)(?:[ ](?:choice|option|letter))?)(?:_\w{{1,10}})?"
     rf"{_SCOPE}{_ADVERB}{_VERB}"
-    rf"|(?P<cjk>\u7b54\u6848[\u662f\u4e3a\u70ba\u9009\u9078])"
-    rf"|\b(?:correct|best|right|final|chosen|selected|appropriate|likely|accurate|suitable|my|our)[ ]"
-    rf"(?:option|choice|response|selection|pick|letter)\b{_SCOPE}{_ADVERB}{_VERB.replace('P<no>', 'P<no2>')}"
+    rf"|(?P<cjk>\u7b54\u6848[ ]?[\u662f\u4e3a\u70ba\u9009\u9078:])"
+    rf"|\b(?<!least )(?<!less )(?:correct|best|right|final|chosen|selected|appropriate|likely|accurate|suitable|my|our)[ ]"
+    rf"(?:option|choice|response|selection|pick|letter|one)\b{_SCOPE}{_ADVERB}{_VERB.replace('P<no>', 'P<no2>')}"
     rf"|\bof choice{_ADVERB}[ ](?:is|would be|remains)\b"
     rf"|[\"'](?:choice|option|selected_option|prediction|predicted|letter|label|selection|response)[\"']:",
     re.IGNORECASE,
@@ -34,23 +38,27 @@ _DIAGNOSIS = re.compile(
 )
 _CHOICE = re.compile(
     r"\b(?:I|we)(?:'d|'ll)?[ ](?:would |will |have to |must |therefore |thus )*"
-    r"(?:choose|pick|select|go with|opt for|say|chose|vote for|meant|lean towards?)\b|\bgo(?:ing)? with\b",
+    r"(?:choose|pick|select|go with|go for|opt for|say|chose|vote for|meant|lean towards?)\b|\bgo(?:ing)? with\b",
     re.IGNORECASE,
 )
+# "I choose B" in Chinese, after a word that says it is so: what is not chosen has none of them before it.
+_CHOSEN = rf"(?:\u6545|\u56e0\u6b64|\u6240\u4ee5|\u6211|\u6700\u7ec8|(?<!\u4e0d)\u5e94\u8be5?)[ ,]{{0,2}}\u9009\u62e9?[ :]?(?={_UPPER})"
 _SHORT = re.compile(
-    rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving)"
+    rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving"
+    rf"|(?<!less )(?<!not )(?:likely|probably))"
     rf"[,:]?[ ](?:it(?:'s| is) |that leaves )?)"
     rf"(?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
     rf"|\b(?:it|this|that)(?: is|'s| must be| has to be)[ ](?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
     rf"|\b(?:corresponds? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?"
     rf"|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
-    rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))",
+    rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))|{_CHOSEN}",
     re.IGNORECASE,
 )
 _BACKWARD = re.compile(
-    r"(?P<verb>\b(?:is|are)\b(?P<no>[ ]not|n't)?(?:[ ](?:also|therefore|clearly|thus|indeed|both|all))?[ ]"
-    r"(?:the |our |my )?(?:only |single |most (?:likely|appropriate|suitable|accurate|plausible)[ ]?)?"
-    r"(?P<word>incorrect|wrong|correct|right(?= answer| option| choice| one|[.,;!]|$)|best|answer|choice|appropriate(?! for))?)"
+    r"(?P<verb>\b(?:is|are|seems|appears)\b(?P<no>[ ]not|n't)?(?:[ ]to be)?(?:[ ](?:also|therefore|clearly|thus|indeed|both|all))?[ ]"
+    r"(?:the |our |my )?(?:only |single |most (?:likely|appropriate|suitable|accurate|plausible|consistent|probable)[ ]?)?"
+    r"(?P<word>incorrect|wrong|unlikely|less likely|least likely"
+    r"|correct|right(?= answer| option| choice| one|[.,;!]|$)|best|answer|choice|appropriate(?! for))?)"
     r"|\b(?:makes?|making)[ ](?P<made>(?:option |choice )?[(\[]?(?-i:[A-Z])[)\]]?)[ ](?:the )?(?:only |most \w{1,20} |single )?"
     r"(?:correct|best|right|likely|answer|choice|appropriate)"
     r"|(?P<fit>\b(?:option|choice|answer) [(\[]?(?-i:[A-Z])[)\]]?) (?:\w{1,20} )?(?:fits|matches|applies)\b"
@@ -62,7 +70,11 @@ _SUBJECT = re.compile(
     r"(?P<letter>[(\[]?(?-i:[A-Z])[)\]]?)(?:[ ]?\([^()]{0,80}\))?,?[ ]?$",
     re.IGNORECASE,
 )
-_JOINED = re.compile(r"\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
+_JOINED = re.compile(r"(?<!\bis )(?<!: )\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
+_DENIALS = frozenset({"incorrect", "wrong", "unlikely", "less likely", "least likely"})
+_VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=[ ]?(?:[,}]|$|\n))")
+"""What a key of JSON holds, if it is words."""
+_KEY_ENDS = frozenset({'":', "':"})
 _IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
 _IF_IT_WERE = re.compile(r"[^.!?\n]{0,80}?\b(?:if|unless|had)\b[^.!?\n]{0,80}?\b(?:were|was|had|been|showed)\b", re.IGNORECASE)
 _BACK = 160
@@ -99,7 +111,9 @@ def _forward(text: str) -> Iterator[Declaration]:
     for m in _FORWARD.finditer(text):
         if "would" in m[0] and (_IF.search(_before(text, m.start())) or _IF_IT_WERE.match(text, m.end())):
             continue  # "if it were supine, the answer would be C", or the other way round
-        yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + _ahead(text, m.end()))
+        keyed = _VALUE.match(text, m.end(), m.end() + _AHEAD) if text[m.end() - 2 : m.end()] in _KEY_ENDS else None
+        said = keyed["value"] if keyed else _ahead(text, m.end())
+        yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + said)
 
 
 def _diagnoses(text: str) -> Iterator[Declaration]:
@@ -123,7 +137,7 @@ def _backward(text: str) -> Iterator[Declaration]:
             continue
         subject = _before(text, m.start()).rstrip()
         also = " also" in m["verb"].lower()
-        denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in {"incorrect", "wrong"}) else ""
+        denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in _DENIALS) else ""
         if joined := _JOINED.search(subject):
             yield Declaration(m.start(), denied + joined[0], role=Role.LETTER, also=also)
         elif letter := _SUBJECT.search(subject):

@@ -20,7 +20,7 @@ from chiron.evaluation.answers.yes_no import explicit
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
 _LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])[)\].:]", re.MULTILINE)
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
-_PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[\"']{0,2}(?P<letter>[A-Za-z])[)\]\"']{0,2}[.:,;)!]?", re.IGNORECASE)
+_PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _SHOWN = 200
 # A reply that declares more often goes round in circles, and each reading costs time.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chiron.evaluation.answers.family import Family, Rule
 
 _THINK = re.compile(r"<(?P<close>/)?(?:think(?:ing)?|thought|reasoning|reflection)>", re.IGNORECASE)
-_TAG = re.compile(r"<(?P<close>/)?(?:final[_ ]?)?answer>", re.IGNORECASE)
+_TAG = re.compile(r"<(?P<close>/)?(?:(?:final[_ ]?)?answer|conclusion)>", re.IGNORECASE)
 _BRACE = re.compile(r"\\[{}]|\\{1,2}f?(?:boxed|box) ?\{|[{}]")
 _MARK = re.compile(
     r"^[ #>\-]{0,10}(?:(?:so|therefore|thus|hence),? )?(?:the |my |our )?final answer(?P<is> is)?[ ]?:[ \n]*(?P<content>[^\n]*)",

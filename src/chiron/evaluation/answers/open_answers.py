@@ -28,7 +28,7 @@ def final_text(reply: str, family: Family | None = None) -> str | None:
     text = unwrapped.answer
     if unwrapped.rule is None and unwrapped.family not in _SECTIONED:
         declared = [said for said in declarations(text) if said.content.strip() and not said.content.startswith("not ")]
-        answer = [said for said in declared if text[said.at : said.at + 3].lower() == "ans"]
+        answer = [said for said in declared if text[said.at : said.at + 3].lower().startswith(("ans", "\u7b54\u6848"))]
         # Of steps without an end only what stands behind the last of them may be the answer.
         text = sentence(answer[-1].content) if answer else text.strip().partition("\n\n")[2] if unwrapped.unfinished else text
     return text.strip(" \n\"'") or None

@@ -1,7 +1,7 @@
 """The options of an item, and where a text names one of them: whole words, the longest wins, what is denied does not count."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -38,6 +38,8 @@ class Mention:
     end: int
     """In words."""
     denied: bool
+    weak: bool = False
+    """A lone word in the plural: what is said beside the answer, perhaps, but no answer by itself."""
 
 
 class Options:
@@ -52,6 +54,10 @@ class Options:
         if not 2 <= len(texts) <= len(LETTERS):
             raise InputError(f"an item has 2 to {len(LETTERS)} options, and this one {len(texts)}: look at its record")
         self.words = tuple(_without_article(words_of(plain(text))) for text in texts)
+        # Of "effusions and edema" both are named; where options differ in nothing else, the plural tells them apart.
+        singular = [_singular(words) for words in self.words]
+        self._plurals_differ = len(set(singular)) < len(set(self.words))
+        self._sought = self.words if self._plurals_differ else singular
         self._longest = max(len(text) for text in texts)
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
@@ -82,16 +88,32 @@ class Options:
     def named(self, text: str) -> tuple[int, ...]:
         """The options that ``text`` names without denying them, each once, in order; one that speaks for all (all of the above) alone."""
         words = words_of(text)
-        found = dict.fromkeys(m.index for m in self.mentions(words) if not m.denied)
+        named = [m for m in self.mentions(words) if not m.denied]
+        if all(m.weak for m in named):
+            return ()
+        found = dict.fromkeys(index for m in named for index in (m.index, *self._labels_of(words, m)))
         over_all = [index for index in found if self.words[index] in _OVER_ALL]
         return tuple(over_all if len(over_all) == 1 else found)
 
+    def _labels_of(self, text: Words, mention: Mention) -> Iterator[int]:
+        """The option whose letter stands as a label beside the words of one: ``A. Edema``, ``Edema (A)``; not the article before a noun."""
+        before, after = mention.start - 1, mention.end
+        if before >= 0 and text.gaps[mention.start] and len(text.words[before]) == 1:
+            index = self.index_of(text.words[before])
+            if index is not None:
+                yield index
+        if after < len(text.words) and text.gaps[after] == 1 and len(text.words[after]) == 1:
+            index = self.index_of(text.words[after])
+            if index is not None and (after + 1 == len(text.words) or text.gaps[after + 1]):
+                yield index
+
     def mentions(self, text: Words) -> list[Mention]:
         """Where options' texts stand in ``text``; one that lies within a longer one is not itself meant."""
-        joined = f" {' '.join(text.words)} "
-        starts = list(accumulate((len(word) + 1 for word in text.words), initial=1))
+        said = text.words if self._plurals_differ else _singular(text.words)
+        joined = f" {' '.join(said)} "
+        starts = list(accumulate((len(word) + 1 for word in said), initial=1))
         spans: list[tuple[int, int, int]] = []
-        for index, words in enumerate(self.words):
+        for index, words in enumerate(self._sought):
             if not words or (len(text.words) > _FEW_WORDS and len(words) == 1 and (words[0].isdigit() or len(words[0]) == 1)):
                 continue
             sought, at = f" {' '.join(words)} ", 0
@@ -103,10 +125,15 @@ class Options:
         kept, reach, widest = list[Mention](), -1, (-1, -1)
         for start, end, index in spans:
             if end > reach or (start, end) == widest:
-                kept.append(Mention(index, start, end, _denied(text, start, end)))
+                weak = end - start == 1 and text.words[start:end] != self.words[index]
+                kept.append(Mention(index, start, end, _denied(text, start, end), weak))
                 widest = (start, end)
             reach = max(reach, end)
         return kept
+
+
+def _singular(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word[:-1] if len(word) > 4 and word[-1] == "s" and word[-2] not in "sui" else word for word in words)
 
 
 def _without_article(text: Words) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ import re
 import unicodedata
 
 _TOKENS = re.compile(r"<\|[\w/]{1,40}\|>|</?s>")
-_HTML = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|div|code|center|mark)(?: [^<>]{0,120})?/?>", re.IGNORECASE)
+# A capital alone, <B>, is an option's letter.
+_HTML = re.compile(r"</?(?:(?-i:[biup])|em|strong|br|span|div|code|center|mark)(?: [^<>]{0,120})?/?>", re.IGNORECASE)
 _BLANK = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _FENCE = re.compile(r"^```[\w-]{0,20}$", re.MULTILINE)

@@ -37,7 +37,7 @@ _FILLERS = re.compile(
 )
 _NAME = r"(?P<name>(?:option|choice|letter|alternative|answer)s?[ :#]{1,3}(?:is |letter )?)?"
 _LETTER = re.compile(
-    rf"{_NAME}(?P<open>[(\[{{\"']{{0,2}})(?P<letter>[A-Za-z])(?P<close>[)\]}}\"']{{0,2}})(?![\w']|-\w)(?P<rest>.*)",
+    rf"{_NAME}(?P<open>[(\[{{<\"']{{0,2}})(?P<letter>[A-Za-z])(?P<close>[)\]}}>\"']{{0,2}})(?![\w']|-\w)(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _NOT = re.compile(

@@ -19,7 +19,7 @@ _LEADING = re.compile(
     rf"[\W_]{{0,8}}(?:(?:so|therefore|thus|hence|well|simply|clearly|probably|likely)[, ]{{1,2}})?(?P<word>yes\b|{_NO})", re.IGNORECASE
 )
 _ANYWHERE = re.compile(
-    rf"(?:(?P<not>\bnot )|\b(?:say|is|be|so|answer|with|therefore|thus|hence)[ ,:]{{1,2}}[\"']?"
+    rf"(?:(?P<not>\bnot )|\b(?:say|is|be|so|answer|with|therefore|thus|hence|probably|likely)[ ,:]{{1,2}}[\"']?"
     rf"|(?:^|(?<=[.,;:!?\n(\"'])|(?<=[.,;:!?] ))[\"']?)"
     rf"(?P<word>yes\b|{_NO})",
     re.IGNORECASE,

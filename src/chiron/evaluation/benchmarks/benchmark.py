@@ -105,6 +105,8 @@ class Benchmark:
     not counted here. ``None`` from it: the record does not say. No such function: all records are."""
     closed: bool = False
     """Whether every question of it is closed, so that a bad record would have been, too."""
+    pictured: bool = True
+    """Whether every question of it is about an image: one without is a bad record, and not another question."""
     bare: bool = False
     """Whether the question is asked without any instruction, as the small models of the miniature are."""
 

@@ -1,4 +1,4 @@
-"""Fields of published records as they are found: options as strings, letters before them, answers by letter, index or text."""
+"""Fields of published records as they are found: options as strings, answers by letter, index or text."""
 
 import ast
 import json
@@ -13,7 +13,6 @@ from chiron.models.offline.matching import normalise
 
 UNKNOWN = "?"
 """What stands for an answer that is not given away."""
-_LEAD = re.compile(r"^\s*\(?([A-Z])\)?\s*[:.)]\s*")
 _NUMBERED_MARK = re.compile(r"<image\s{0,9}([0-9]{1,4})>")
 """More digits are no number of an image."""
 
@@ -36,14 +35,6 @@ def read_options(value: Any) -> tuple[str, ...]:
     if any(not option for option in options):
         raise BadRecord("one of its options is empty")
     return options
-
-
-def without_letters(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without the letters before them, if every option has its own."""
-    leads = [_LEAD.match(option) for option in options]
-    if all(lead is not None and lead[1] == LETTERS[n] for n, lead in enumerate(leads[: len(LETTERS)])):
-        return tuple(_LEAD.sub("", option, count=1).strip() for option in options)
-    return tuple(options)
 
 
 def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
@@ -118,12 +109,13 @@ def choice(
     """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
 
     Raises:
-        BadRecord: there are too few options, more than letters, or two are the same.
+        BadRecord: there are too few options, more than letters, or two are the right one.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
-    if len(set(options)) < len(options):
-        raise BadRecord("two of its options are the same")
+    # Two wrong options may be the same, as they are now and then in published data: the right one can be chosen all the same.
+    if options.count(options[gold]) > 1:
+        raise BadRecord("two of its options are the same as its answer")
     polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
     return Item(
         name,

@@ -16,6 +16,7 @@ from chiron.evaluation.benchmarks.fields import UNKNOWN, yes_or_no
 from chiron.evaluation.benchmarks.hub import how_to_get, place_of
 from chiron.evaluation.benchmarks.material import Material, cache_folder
 from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
+from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.item import BadItem, Item, Kind
 from chiron.evaluation.rendering import MARK
 
@@ -76,8 +77,11 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
+    # A folder of another benchmark's name is that one's, even if its files are called as this one's are.
+    others = benchmarks().keys() - {benchmark.name}
     for pattern in benchmark.files:
-        if found := sorted(path for part in pattern.split("|") for path in folder.glob(part) if path.is_file()):
+        paths = (path for part in pattern.split("|") for path in folder.glob(part))
+        if found := sorted(path for path in paths if path.is_file() and path.relative_to(folder).parts[0] not in others):
             return found
     raise InputError(f"{benchmark.name} is not in {folder}: {how_to_get(benchmark)}")
 
@@ -137,10 +141,16 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
     except (ValueError, TypeError) as error:
         # Values of other types than were ever published: that record's fault, and no reason to load none.
         return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
+    lack = _imageless(benchmark, item)
+    return BadItem(item.id, f"row {number}: {lack}", _kind_of(item)) if lack else item
+
+
+def _imageless(benchmark: Benchmark, item: Item) -> str:
+    """What is wrong with its images: there are fewer than its text marks, or none at all; empty if nothing is."""
     marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
     if marks > len(item.images):
-        return BadItem(item.id, f"row {number}: its text marks {marks} images and it has {len(item.images)}", _kind_of(item))
-    return item
+        return f"its text marks {marks} images and it has {len(item.images)}"
+    return "it names no image" if benchmark.pictured and not item.images else ""
 
 
 def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:

@@ -94,7 +94,7 @@
 
   function options(item) {
     const all = make("ol", "options");
-    item.options.forEach((option) => all.append(make("li", option === item.known ? "gold" : "", option)));
+    item.options.forEach((option) => all.append(make("li", option.toLowerCase() === item.known.toLowerCase() ? "gold" : "", option)));
     return all;
   }
 

@@ -205,11 +205,13 @@ def _scores(c: Comparison) -> Grid:
         for model in c.models
         if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
     )
-    notes = (
+    notes = [
         "Mean over the answers that have it (n), with the 95 % interval of a bootstrap over images.",
         "judge:NAME is that judge's share of yes.",
-    )
-    return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, notes)
+    ]
+    if any(figure.method == "Wilson" for x in c.cells.values() for figure in x.scores.values()):
+        notes.append("Where all answers score 0, or all 1, it is Wilson's, of as many answers as there are images.")
+    return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, tuple(notes))
 
 
 def _score(compared: Compared | None, name: str) -> Cell:

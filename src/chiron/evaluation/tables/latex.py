@@ -20,7 +20,8 @@ _WRITTEN = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # A straight one would need an encoding, which is a package.
+    '"': "{''}",
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": "--",
     # Two in a row are one character in many fonts; a bracket after a line break is its argument.

@@ -40,6 +40,7 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         columns=("id", "question", "answer"),
         read=_item,
         belongs=partial(_belongs, part),
+        pictured=part != "text",
         protocol=protocol,
         how=(
             f"give --data DIR with the folder that 'chiron build release' made, if its test split has rows of the part '{part}'"
