@@ -49,8 +49,9 @@ def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
         (web.json_response({"error": {"message": "no"}}, status=401), "check api_key_env"),
         (web.Response(text=events("half", end="data: {broken\n\n"), content_type="text/event-stream"), "no JSON"),
         (web.Response(text=events(), content_type="text/event-stream"), "empty reply"),
+        (web.Response(text=events("half", end=""), content_type="text/event-stream"), "broke off"),
     ],
-    ids=["refused", "broken", "empty"],
+    ids=["refused", "broken", "empty", "ended too early"],
 )
 def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: web.Response, words: str) -> None:
     with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
@@ -64,6 +65,15 @@ def test_what_goes_wrong_half_way_stands_on_a_line_of_its_own(tmp_path: Path) ->
     with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
         ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
     assert (ended.returncode, ended.stdout) == (2, "half an\n")
+
+
+def test_an_answer_that_the_token_limit_ended_is_called_so(tmp_path: Path) -> None:
+    last = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+    reply = web.Response(text=events("half an", end=f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n"), content_type="text/event-stream")
+    with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
+        ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
+    assert (ended.returncode, ended.stdout) == (0, "half an\n")
+    assert "--max-tokens" in ended.stderr
 
 
 def test_an_endpoint_that_does_not_stream_answers_whole(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def command(
     """Put a question to a model and read its reasoning as it comes. For research; not a medical device."""
     import asyncio
 
+    from chiron.cli.consoles import messages
     from chiron.errors import InputError
     from chiron.evaluation.ask import Asked, answer
     from chiron.evaluation.config import load_evaluation
@@ -28,15 +29,19 @@ def command(
     chosen = load_evaluation(config, model)
 
     async def show() -> None:
-        written = ""
+        written, cut_off = False, False
         try:
-            async for written in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
+            async for piece in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
+                written, cut_off = written or bool(piece.text), piece.cut_off
                 # Line ends are the answer's own; nothing else of it may move the cursor.
-                print("\n".join(printable(line) for line in written.replace("\r", "").expandtabs(4).split("\n")), end="", flush=True)
+                lines = piece.text.replace("\r", "").expandtabs(4).split("\n")
+                print("\n".join(printable(line) for line in lines), end="", flush=True)
         finally:
             # What went wrong half-way is told on a line of its own.
             if written:
                 print()
+        if cut_off:
+            messages().print("note: the token limit ended the answer here; --max-tokens N allows a longer one")
 
     try:
         asyncio.run(show())

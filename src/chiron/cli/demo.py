@@ -27,7 +27,8 @@ def command(
 ) -> None:
     """The whole loop on drawn cases: a curriculum, the search, the last stage, and what came of it. No key, no network, no GPU."""
     if search_only:
-        _search_only(directory, count)
+        _search_only(directory, count, seed)
+        return
     try:
         import torch
 
@@ -78,7 +79,7 @@ def _say_where(done: "Demonstration", page: Path, console: Console) -> None:
         console.print(f"{name:8}{escape(printable(file))}", soft_wrap=True)
 
 
-def _search_only(directory: Path, count: int) -> None:
+def _search_only(directory: Path, count: int, seed: int) -> None:
     import yaml
 
     from chiron.cli.conducting import conduct, finish
@@ -88,11 +89,14 @@ def _search_only(directory: Path, count: int) -> None:
     from chiron.phantom.sample import write_sample
 
     console = messages()
-    sample = write_sample(directory / f"cases-{count}", count=count)
+    name = f"{count}-{seed}" if seed else str(count)
+    sample = write_sample(directory / f"cases-{name}", count=count, seed=seed)
     console.print(f"drew {sample.count} cases: {escape(printable(sample.cases))}")
-    config = check_config(yaml.safe_load(template("offline")), origin=Path("offline.yaml"))
+    settings = yaml.safe_load(template("offline"))
+    settings["search"]["seed"] = seed
+    config = check_config(settings, origin=Path("offline.yaml"))
     console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
-    finish(conduct(prepare_run(sample.cases, config, directory / f"run-{count}")), json_output=False)
+    finish(conduct(prepare_run(sample.cases, config, directory / f"run-{name}")), json_output=False)
 
 
 class _Teller:

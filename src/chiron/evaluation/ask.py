@@ -16,7 +16,7 @@ from chiron.models.config import max_tokens_of
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
-from chiron.models.streaming import stream
+from chiron.models.streaming import Piece, stream
 
 MAX_TOKENS = 1024
 
@@ -32,7 +32,7 @@ class Asked:
     """The most tokens of the answer; ``None``: the configuration's, else 1,024."""
 
 
-async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncIterator[str]:
+async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncIterator[Piece]:
     """The model's answer, step by step, in the pieces in which it comes; several images are announced as ``Modality i``.
 
     Nothing is kept. A model in this process, and an embedded one, answer in one piece.
@@ -55,7 +55,8 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
             async for piece in stream(endpoint.provider, call):
                 yield piece
         else:
-            yield (await endpoint.provider.complete(call)).text
+            reply = await endpoint.provider.complete(call)
+            yield Piece(reply.text, reply.cut_off)
     finally:
         await endpoint.provider.close()
 

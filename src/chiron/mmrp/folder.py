@@ -9,7 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from chiron.errors import DiskError, InputError
+from chiron.errors import InputError
+from chiron.files import unwritten
 
 
 @contextmanager
@@ -54,9 +55,7 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
         finally:
             shutil.rmtree(work, ignore_errors=True)  # moved away if all went well; else an error is under way that says more
     except OSError as error:
-        raise DiskError(
-            f"{out} cannot be written ({error.strerror or error}): free space on its disk and run the same command again"
-        ) from error
+        raise unwritten(out, error) from error
     finally:
         lock.release()
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reading import read_cases
 from chiron.errors import DiskError, InputError
+from chiron.files import unwritten
 from chiron.mics.selection import Shard
 from chiron.mmrp.groups import modalities_shown
 from chiron.mmrp.row import DROPPED, Dropped, Part
@@ -278,13 +279,13 @@ def _growing(path: Path) -> Iterator[_Write]:
             os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="backslashreplace"
         )
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
 
     def write(record: Mapping[str, Any]) -> None:
         try:
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         except OSError as error:
-            raise _unwritten(path, error) from error
+            raise unwritten(path, error) from error
 
     try:
         yield write
@@ -294,7 +295,7 @@ def _growing(path: Path) -> Iterator[_Write]:
             file.close()
             unfinished.replace(path)
         except OSError as error:
-            raise _unwritten(path, error) from error
+            raise unwritten(path, error) from error
     finally:
         _let_go(file, unfinished)
 
@@ -303,7 +304,3 @@ def _let_go(file: Any, unfinished: Path) -> None:
     with suppress(OSError):  # its last lines found no room, which was told when they were written
         file.close()
     unfinished.unlink(missing_ok=True)
-
-
-def _unwritten(path: Path, error: OSError) -> DiskError:
-    return DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again")

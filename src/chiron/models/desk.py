@@ -295,6 +295,6 @@ class Desk:
             if endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
                     EndpointDown(
-                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}. Run again when it is back"
+                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}; run again when it is back"
                     )
                 )

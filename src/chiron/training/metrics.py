@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chiron.errors import DiskError
-from chiron.files import write_atomically
+from chiron.files import unwritten, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class MetricsFile:
             with self.path.open("a") as file:
                 file.write(json.dumps(asdict(metrics)) + "\n")
         except OSError as error:
-            raise DiskError(f"{self.path} cannot be written ({error.strerror}): free space and run the same command again") from error
+            raise unwritten(self.path, error) from error
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -83,6 +82,10 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             return
+
+
+_WIDE = 30
+"""Times the lowest loss from which on the axis is logarithmic: on a linear one the end would be a flat line."""
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
@@ -102,6 +105,9 @@ def draw_curves(metrics: Path, out: Path) -> None:
         axes.plot([h["total_steps"] for h in held], [h["held_out_loss"] for h in held], "o", color=curve.get_color())
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss a trained token (nats)")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    if losses and min(losses) > 0 and max(losses) > _WIDE * min(losses):
+        axes.set_yscale("log")
     if stages:
         axes.legend(title="stage (dot: held out)", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

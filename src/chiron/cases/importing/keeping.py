@@ -14,7 +14,7 @@ from chiron.cases.case import Case
 from chiron.cases.importing.metadata import without_metadata
 from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Why
 from chiron.cases.importing.screening import MAX_TEXT, longest_field, screen
-from chiron.errors import DiskError
+from chiron.files import unwritten
 
 _SAID_AT_MOST = 8
 
@@ -149,4 +149,4 @@ def _write(path: Path, data: bytes, digest: str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error
+        raise unwritten(path, error) from error

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 
 from chiron.cases.images import MAX_BYTES, ImageFile, ImageFolder, ImageProblem
-from chiron.errors import DiskError, InputError
+from chiron.errors import InputError
+from chiron.files import unwritten
 
 FOLDERS = ("images", "imgs", "figures")
 """Where published data keep their images, beside the records or in a zip."""
@@ -139,4 +140,4 @@ def _write_once(path: Path, data: bytes) -> None:
             file.write(data)
         Path(name).replace(path)
     except OSError as error:
-        raise DiskError(f"{path} cannot be written ({error.strerror}): free space on its disk and run the same command again") from error
+        raise unwritten(path, error) from error
