@@ -176,6 +176,7 @@ def test_only_the_language_model_is_adapted(undisturbed: Path) -> None:
     names = load_file(undisturbed / "adapter/adapter_model.safetensors").keys()
     assert names
     assert all("language_model" in name and "lora_" in name for name in names)
+    assert json.loads((undisturbed / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "../base.safetensors"
     base, trained = load_file(undisturbed / "base.safetensors"), weights(undisturbed)
     frozen = [k for k in trained if "vision_tower" in k]
     assert frozen

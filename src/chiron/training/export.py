@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from chiron.errors import DiskError
+from chiron.files import write_atomically
 from chiron.models.local.quiet import no_bars
 from chiron.training.checkpoint import FULL_DISK
 from chiron.training.metrics import read_metrics
 from chiron.training.plan import StagePlan
 from chiron.training.recipe import Recipe
 
+KEPT_BASE = "base.safetensors"
+"""In the output folder: the weights under the adapter, where stages before it trained all of them."""
 LIBRARIES = ("chiron-med", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 
@@ -33,6 +36,11 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
     try:
         if adapter is not None:
             model.save_pretrained(adapter)  # type: ignore[operator]
+            if (out / KEPT_BASE).is_file():
+                # Stages before it trained every weight: on the recipe's base the adapter would be another model.
+                settings = adapter / "adapter_config.json"
+                named = json.loads(settings.read_text()) | {"base_model_name_or_path": f"../{KEPT_BASE}"}
+                write_atomically(settings, [json.dumps(named, indent=2, sort_keys=True) + "\n"])
             merged = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
         else:
             merged = model

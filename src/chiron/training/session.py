@@ -31,7 +31,7 @@ from chiron.training.checkpoint import (
 )
 from chiron.training.encoding import Encoded, Encoder, encode_all
 from chiron.training.event_files import FOLDER, EventFiles, check_installed
-from chiron.training.export import export
+from chiron.training.export import KEPT_BASE, export
 from chiron.training.loop import Trainee, held_out_loss, make_optimizer, memory_explained, train_stage
 from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
 from chiron.training.model import Loaded, Loss, add_adapter, load_base, train_everything, trained_state
@@ -220,7 +220,7 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
 
     ``writes``: whether this process writes the files of the run; the others have the same weights.
     """
-    base = out / "base.safetensors"
+    base = out / KEPT_BASE
     adapted = hasattr(model, "peft_config")
     if stage.train == "all":
         train_everything(model)
