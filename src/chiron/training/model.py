@@ -1,6 +1,7 @@
 """The model under training: loaded or made, with its adapter, and the one forward pass that training needs."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     settings = LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=ADAPTED, task_type="CAUSAL_LM", bias="none"
     )
-    adapted: nn.Module = get_peft_model(model, settings)
+    with warnings.catch_warnings():
+        # peft asks for the name that transformers has given up; nobody who trains can mend that.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        adapted: nn.Module = get_peft_model(model, settings)
     _stop_at_frozen_embeddings(plain(adapted))
     for parameter in adapted.parameters():
         if parameter.requires_grad:
