@@ -124,21 +124,20 @@ def _arms(folder: Path, data: Data, scale: Scale, seed: int, base: Path, retaine
     ways = (
         ("MICS paths", "retained.jsonl", retained, folder / "mics-paths"),
         ("direct answers", "direct.jsonl", len(data.seen), folder / "direct-answers"),
-        (BEFORE, None, 0, folder / "base"),
     )
     jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for _, rows, _, out in ways]
     models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(ways[number][0], said))
-    for (name, rows, count, out), model in zip(ways, models, strict=True):
+    for (name, _, count, out), model in zip(ways, models, strict=True):
         # Every answer stands in the ledger: nothing is asked again.
-        yield Arm(name, count, model, out / "curves.png" if rows else None, loop.measure(model, data, out / "answers"))
+        yield Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
+    asked = loop.measure(base, data, folder / "base" / "answers", watch=lambda n: teller.arm(BEFORE, Progress(n, 2 * scale.evaluated)))
+    yield Arm(BEFORE, 0, base, None, asked)
 
 
-def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str | None, out: Path) -> Path:
-    """Train stage 3 on a file of rows, if there is one, and ask the model; its folder. What it answered stands in ``out/answers``."""
+def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
+    """Train stage 3 on a file of rows and ask the model; its folder. What it answered stands in ``out/answers``."""
     drawn = make_data(data, scale, seed=seed)
-    model = base
-    if rows is not None:
-        model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
+    model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
     loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
     return model
 

@@ -43,13 +43,13 @@ class Scale:
 FULL = Scale("full", images=6_000, worked=240, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=200)
 QUICK = Scale(
     "quick",
-    images=1_200,
+    images=1_000,
     worked=120,
-    cases=80,
+    cases=64,
     evaluated=40,
     text_steps=200,
-    alignment_steps=380,
-    final_steps=40,
+    alignment_steps=320,
+    final_steps=32,
     replayed=500,
     text_rows=24,
     text_learning_rate=2e-3,
