@@ -1,11 +1,13 @@
 """A whole training: what is promised of stages, checkpoints, kills, and what comes out."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +135,19 @@ def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
     return [str(world / "recipe.yaml"), "--data", str(world / "data"), "--out", str(out)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums over more threads, or fewer, differ in the last bit; another test may have set another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "chiron", "train", *command(world, tmp_path, recipe_of(world))]
     for wanted in (3, 8):
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         for _ in range(3000):
             if len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None:
                 break
