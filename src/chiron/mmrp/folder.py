@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from chiron.errors import InputError
 from chiron.files import unwritten
+from chiron.lock import alone
 
 
 @contextmanager
@@ -31,33 +30,25 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - a link is replaced, not followed
     prefix, old = f".{out.name}.partial-", out.parent / f".{out.name}.old"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.parent / f".{out.name}.lock", mode=0o600)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{out} is being made by another process: wait for it, or choose another --out") from None
-    except OSError as error:
-        raise InputError(f"{out.parent} cannot be written ({error.strerror}): choose another --out") from error
-    try:
-        _clear(out, old, prefix)
-        if os.path.lexists(out):
-            _need_ours(out, mark, replace=replace)
-        work = out.parent / f"{prefix}{secrets.token_hex(6)}"
-        work.mkdir()
+    busy = f"{out} is being made by another process: wait for it, or choose another --out"
+    with alone(out.parent / f".{out.name}.lock", place=f"folder {out}", busy=busy):
         try:
-            yield work
-            _open_up(work)
-            if out.exists():
-                out.rename(old)
-            work.rename(out)
-            shutil.rmtree(old, ignore_errors=True)  # the new one is in its place; what is left of the old the next run clears
-        finally:
-            shutil.rmtree(work, ignore_errors=True)  # moved away if all went well; else an error is under way that says more
-    except OSError as error:
-        raise unwritten(out, error) from error
-    finally:
-        lock.release()
+            _clear(out, old, prefix)
+            if os.path.lexists(out):
+                _need_ours(out, mark, replace=replace)
+            work = out.parent / f"{prefix}{secrets.token_hex(6)}"
+            work.mkdir()
+            try:
+                yield work
+                _open_up(work)
+                if out.exists():
+                    out.rename(old)
+                work.rename(out)
+                shutil.rmtree(old, ignore_errors=True)  # the new one is in its place; what is left of the old the next run clears
+            finally:
+                shutil.rmtree(work, ignore_errors=True)  # moved away if all went well; else an error is under way that says more
+        except OSError as error:
+            raise unwritten(out, error) from error
 
 
 def _open_up(folder: Path) -> None:

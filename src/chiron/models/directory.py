@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock, Timeout
-
 from chiron.errors import InputError
 from chiron.files import write_atomically
+from chiron.lock import alone, is_held
 from chiron.models.ledger import Ledger
 
-LEDGER, RUN = "ledger.sqlite", "run.json"
+LEDGER, RUN, LOCK = "ledger.sqlite", "run.json", "run.lock"
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,10 @@ class WorkDirectory:
         Raises:
             InputError: another process holds it, or it cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"run directory {self.path} cannot be made: {error.strerror}") from error
-        lock = FileLock(self.path / "run.lock", mode=0o600)
-        try:
-            lock.acquire(timeout=1.0)  # "chiron status" looks at it for a moment
-        except Timeout:
-            raise InputError(f"{self.path} is in use by another process: wait for it, or choose another directory") from None
-        except OSError as error:
-            raise InputError(f"run directory {self.path} cannot be written: {error.strerror}") from error
-        try:
+        busy = f"{self.path} is in use by another process: wait for it, or choose another directory"
+        # "chiron status" looks at it for a moment.
+        with alone(self.path / LOCK, place=f"run directory {self.path}", busy=busy, wait=1.0):
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def opened(self, identity: dict[str, Any]) -> Iterator[Ledger]:
@@ -71,13 +59,7 @@ class WorkDirectory:
     @property
     def in_use(self) -> bool:
         """Whether a process works in it right now."""
-        try:
-            with FileLock(self.path / "run.lock", mode=0o600).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:
-            return False  # not ours to write in, so not ours to run in either
+        return is_held(self.path / LOCK)
 
     def read_run(self) -> dict[str, Any] | None:
         """What ``run.json`` holds, ``None`` if there is none.

@@ -66,16 +66,16 @@ class Kept:
 def kept_of(header: "Dataset") -> Kept:
     """What may be kept of a header."""
     known = known_of(header)
-    study, series = _text(header, "StudyDescription"), _text(header, "SeriesDescription")
+    study, series = text_of(header, "StudyDescription"), text_of(header, "SeriesDescription")
     withheld = [text for text in (study, series) if text and find_identifying(text, known)]
-    part = _text(header, "BodyPartExamined")
+    part = text_of(header, "BodyPartExamined")
     plain = part is not None and re.fullmatch(r"[A-Za-z][A-Za-z _&/-]{1,31}", part) is not None and not find_identifying(part, known)
     return Kept(
-        modality=modality_name(_text(header, "Modality")),
+        modality=modality_name(text_of(header, "Modality")),
         body_part=part.replace("_", " ").lower() if plain and part else None,
-        laterality=_LATERALITIES.get((_text(header, "ImageLaterality") or _text(header, "Laterality") or "").upper()),
+        laterality=_LATERALITIES.get((text_of(header, "ImageLaterality") or text_of(header, "Laterality") or "").upper()),
         age=_age(header),
-        sex=_SEXES.get((_text(header, "PatientSex") or "").upper()),
+        sex=_SEXES.get((text_of(header, "PatientSex") or "").upper()),
         study_description=None if study in withheld else study,
         series_description=None if series in withheld else series,
         withheld=len(withheld),
@@ -90,13 +90,13 @@ def modality_name(code: str | None) -> str | None:
 
 def known_of(header: "Dataset") -> frozenset[str]:
     """Names and numbers that the header gives, to look for in other text."""
-    return identifiers(*(_text(header, name) for name in _IDENTIFYING)) | names(*(_text(header, name) for name in _PATIENT_NAMES))
+    return identifiers(*(text_of(header, name) for name in _IDENTIFYING)) | names(*(text_of(header, name) for name in _PATIENT_NAMES))
 
 
 def _age(header: "Dataset") -> str | None:
-    if (age := dicom_age(_text(header, "PatientAge") or "")) is not None:
+    if (age := dicom_age(text_of(header, "PatientAge") or "")) is not None:
         return age
-    born, seen = _text(header, "PatientBirthDate") or "", _text(header, "StudyDate") or ""
+    born, seen = text_of(header, "PatientBirthDate") or "", text_of(header, "StudyDate") or ""
     if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen >= born:
         return years((int(seen) - int(born)) // 10_000)
     return None
@@ -104,10 +104,6 @@ def _age(header: "Dataset") -> str | None:
 
 def text_of(header: "Dataset", name: str) -> str | None:
     """An element as text, or None where it is missing, empty or of many values."""
-    return _text(header, name)
-
-
-def _text(header: "Dataset", name: str) -> str | None:
     try:
         value = header.get(name)
         text = str(value).replace("\x00", "").strip() if value is not None else ""
@@ -143,7 +139,7 @@ def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | N
     """The first window of a frame: centre, width and function. None where there is none, or one of no width (PS3.3 C.11.2.1.2.1)."""
     for group in frame_groups(header, frame):
         center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
-        function = _text(group, "VOILUTFunction") or "LINEAR"
+        function = text_of(group, "VOILUTFunction") or "LINEAR"
         if center and width:
             return (center[0], width[0], function) if width[0] >= 1 or (width[0] > 0 and function != "LINEAR") else None
     return None

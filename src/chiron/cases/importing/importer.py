@@ -5,13 +5,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from chiron import __version__
 from chiron.cases.case import BadCase, Case
@@ -24,6 +21,7 @@ from chiron.cases.importing.records import ImportOptions, LeftOut, Reading, Sour
 from chiron.cases.reading import read_cases
 from chiron.errors import DiskError, InputError
 from chiron.files import write_atomically
+from chiron.lock import alone
 
 Progress = Callable[[int, int | None], None]
 """Called with how many records went by, and how many there are where that is known."""
@@ -88,7 +86,8 @@ def import_cases(
         raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
     options = replace(options, kind=kind)
     _refuse_strange(out, source)
-    with _alone(out):
+    busy = f"{out} is being written by another import: wait for it, or name another folder with --out"
+    with alone(_lock(out), place=f"folder {out}", busy=busy):
         before = _refuse_strange(out, source)
         _make(out)
         pseudonyms = load_pseudonyms(options.salt or out / ".salt")
@@ -109,22 +108,10 @@ def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
     return before
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second import of the same folder out, by a lock beside it."""
+def _lock(out: Path) -> Path:
+    """Beside the folder, which may not be there yet; of the folder itself, by whatever link it is named."""
     place = Path(os.path.realpath(out))
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place.parent / f".{place.name}.lock", mode=0o600)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{out} is being written by another import: wait for it, or name another folder with --out") from None
-    except OSError as error:
-        raise DiskError(f"folder {out} cannot be made: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return place.parent / f".{place.name}.lock"
 
 
 def _import(
