@@ -1,65 +1,105 @@
-# Everything runs from the .venv beside this file; every target sets up what it needs, once.
+# Everything runs from $(VENV); every target sets up what it needs, once.
+# The versions of all packages are fixed in constraints.txt, so that a new release of one of them changes nothing here.
+SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
-BIN := .venv/bin
-# Pinned, because a plain "torch" would bring gigabytes of CUDA where a CPU build is at hand; for a GPU say TORCH=your version.
-TORCH ?= 2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+# The lock names no build of torch: pip takes the CPU one where it is at hand. For another version: make setup TORCH=2.11.0
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+CONSTRAINTS := $(VENV)/constraints.txt
+PIP = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
+# Our own package is built by the locked hatchling, not by the newest one in an environment of its own.
+CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: setup demo demo-quick demo-search ablation test lint bench clean
+.PHONY: help setup demo demo-quick demo-search ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    the whole loop in miniature, offline: a curriculum, the search, the last stage, what came of it"
-	@echo "make demo-quick   the same in two minutes, with less accuracy; make demo-search   the search alone, without torch"
-	@echo "make test    all tests, after lint"
-	@echo "make lint    ruff, mypy, import-linter"
-	@echo "make ablation   what each part of the loop does to the answers, over three seeds (an hour or less)"
-	@echo "make bench   the benchmarks of bench/README.md"
-	@echo "make setup   the .venv with everything"
+	@echo "make demo          the whole loop in miniature, offline: a curriculum, the search, the last stage, the result"
+	@echo "make demo-quick    the same in two minutes, with less accuracy"
+	@echo "make demo-search   the search alone, without torch"
+	@echo "make test          lint and all tests"
+	@echo "make test-fast     the tests that take under a minute: no training, no browser"
+	@echo "make test-newest   all tests with the newest versions that pyproject.toml admits, in .venv-newest; prints what differs"
+	@echo "make constraints   lock the newest versions of all packages in constraints.txt"
+	@echo "make lint          ruff, mypy, import-linter"
+	@echo "make ablation      what each part of the loop does to the answers, over three seeds (an hour or less)"
+	@echo "make bench         the benchmarks of bench/README.md"
+	@echo "make setup         create $(VENV) with everything"
 
-.venv/core.stamp: pyproject.toml
-	@echo "installing into .venv (once; under a minute where packages are near)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/core.stamp: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (once; under a minute where packages are near)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sed 's/^torch==.*/torch==$(TORCH)/' constraints.txt > $(CONSTRAINTS)
+	$(PIP) hatchling editables
+	$(PIP) $(CHIRON) .
 	@touch $@
 
-.venv/dev.stamp: .venv/core.stamp
-	@echo "installing what tests need into .venv (once)"
-	$(BIN)/python -m pip install --quiet 'torch==$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	@echo "installing what tests need into $(VENV) (once)"
+	$(PIP) torch
+	$(PIP) $(CHIRON) '.[dev]'
 	@touch $@
 
-setup: .venv/dev.stamp
+setup: $(VENV)/dev.stamp
 
-.venv/demo.stamp: .venv/core.stamp
-	@echo "installing what training needs into .venv (once)"
-	$(BIN)/python -m pip install --quiet 'torch==$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[train]'
+$(VENV)/demo.stamp: $(VENV)/core.stamp
+	@echo "installing what training needs into $(VENV) (once)"
+	$(PIP) torch
+	$(PIP) $(CHIRON) '.[train]'
 	@touch $@
 
-demo: .venv/demo.stamp
+demo: $(VENV)/demo.stamp
 	$(BIN)/chiron demo
 
-demo-quick: .venv/demo.stamp
+demo-quick: $(VENV)/demo.stamp
 	$(BIN)/chiron demo --quick
 
-demo-search: .venv/core.stamp
+demo-search: $(VENV)/core.stamp
 	$(BIN)/chiron demo --search-only
 
-test: lint
+test: lint test-only
+
+test-only: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2
 
-lint: .venv/dev.stamp
+test-fast: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+
+# The newest versions that the ranges of pyproject.toml admit; of torch the locked one, whose newest build may need a GPU.
+NEWEST := .venv-newest
+FROZEN = $(NEWEST)/bin/python -m pip freeze --all --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[^+]*\)+.*/\1/'
+.PHONY: newest-environment
+newest-environment:
+	@echo "installing the newest versions into $(NEWEST)"
+	@rm -rf $(NEWEST)
+	@$(PYTHON) -m venv $(NEWEST)
+	@echo 'torch==$(TORCH)' > $(NEWEST)/torch.txt
+	$(NEWEST)/bin/python -m pip install --quiet --constraint $(NEWEST)/torch.txt hatchling editables
+	$(NEWEST)/bin/python -m pip install --quiet --constraint $(NEWEST)/torch.txt $(CHIRON) '.[dev]'
+
+test-newest: newest-environment
+	@echo "versions that differ from constraints.txt (< locked, > newest):"
+	@$(FROZEN) | diff <(grep -v '^#' constraints.txt) - | grep '^[<>]' || echo "none"
+	$(NEWEST)/bin/python -m pytest -n 2
+
+constraints: newest-environment
+	@{ echo "# Exact versions of everything that make installs; written by: make constraints"; $(FROZEN); } > constraints.new
+	@mv constraints.new constraints.txt
+	@git --no-pager diff --stat -- constraints.txt
+
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ablation: .venv/demo.stamp
+ablation: $(VENV)/demo.stamp
 	$(BIN)/python -m chiron.miniature.ablation --dir ablation
 
-bench: .venv/dev.stamp
+bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo ablation
+	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo ablation

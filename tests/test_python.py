@@ -18,6 +18,7 @@ from tests.support.command import wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
+from tests.support.waiting import PATIENCE
 
 
 def test_everything_offered_is_there_and_documented() -> None:
@@ -84,7 +85,7 @@ asyncio.new_event_loop().run_until_complete(cell())
 @pytest.mark.parametrize("interrupts", [1, 2])
 def test_interrupting_a_notebooks_cell_stops_the_run(tmp_path: Path, interrupts: int) -> None:
     cases = write_cases(tmp_path, 8)
-    seconds = 0.2 if interrupts == 1 else 60.0
+    seconds = 0.2 if interrupts == 1 else 2 * PATIENCE
     with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: seconds) as endpoint:
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
         command = [sys.executable, "-c", NOTEBOOK, str(cases), str(config), str(tmp_path / "r")]
@@ -95,7 +96,7 @@ def test_interrupting_a_notebooks_cell_stops_the_run(tmp_path: Path, interrupts:
             time.sleep(0.5)
             assert process.poll() is None  # it waits for what is under way
             process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=15)
+        said, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, said.split()) == (0, ["begun", "interrupted"]), errors
         assert "Traceback" not in errors
         answered = sum(endpoint.seen.answered.values())

@@ -18,6 +18,7 @@ from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_the_demonstration_needs_nothing_and_shows_everything(tmp_path: Path) ->
 
 def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
     cases = write_cases(tmp_path / "c", 4)
-    seconds = [60.0]
+    seconds = [2 * PATIENCE]
     with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: seconds[0]) as endpoint:
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
         command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
@@ -205,7 +206,7 @@ def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
         assert "Ctrl-C again" in process.stderr.readline()
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "stopped at once" in said
         assert "Traceback" not in said
@@ -249,7 +250,7 @@ def test_ctrl_c_keeps_the_calls_under_way_and_says_how_to_go_on(tmp_path: Path, 
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_for(endpoint, 20)
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, said
         assert "run the same command again" in said
         done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")

@@ -19,6 +19,7 @@ from tests.support.command import CHIRON, chiron, environment
 from tests.support.endpoint import Endpoint
 from tests.support.runs import config_of, make_run, team, write_config
 from tests.support.simulation import Simulation
+from tests.support.waiting import PATIENCE
 
 
 def on_a_terminal(command: list[str], **env: str) -> tuple[int, str]:
@@ -37,7 +38,7 @@ def on_a_terminal(command: list[str], **env: str) -> tuple[int, str]:
 
     reader = threading.Thread(target=read)
     reader.start()
-    code = process.wait(60)
+    code = process.wait(PATIENCE)
     reader.join(10)
     os.close(master)
     return code, b"".join(seen).decode()
@@ -96,7 +97,7 @@ def test_a_plain_line_comes_now_and_then(tmp_path: Path, monkeypatch: pytest.Mon
             while out.getvalue().count("\n") < 3:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(look_on(), 5))
+    asyncio.run(asyncio.wait_for(look_on(), PATIENCE))
     assert "cases 0/2: 0 retained" in out.getvalue().splitlines()[0]
 
 

@@ -13,6 +13,7 @@ from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ RESULTS = [("status", "r"), ("status", "r", "--json"), SEARCH, ("--help",), ("re
 
 def with_output(command: tuple[str, ...], folder: Path, out: "int | IO[Any]") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*CHIRON, *command], stdout=out, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(), timeout=60, check=False
+        [*CHIRON, *command], stdout=out, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(), timeout=PATIENCE, check=False
     )
 
 
@@ -45,7 +46,7 @@ def test_a_reader_that_goes_away_is_no_error(done: Path, command: tuple[str, ...
         assert process.stderr is not None
         process.stdout.close()
         said = process.stderr.read()
-        assert process.wait(30) == 0, said
+        assert process.wait(PATIENCE) == 0, said
     for word in ("Traceback", "Broken", "error", "Exception"):
         assert word not in said
 
@@ -75,7 +76,7 @@ def test_a_log_that_takes_nothing_ends_no_run(tmp_path: Path, log: str) -> None:
     with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
         process = start(cases, config, tmp_path / "r", log)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert json.loads(out)["total"] == 4
     assert (tmp_path / "r" / "report.html").stat().st_size > 1000
@@ -89,7 +90,7 @@ def test_a_run_without_a_log_stops_when_it_is_told_to(tmp_path: Path, log: str) 
         process = start(cases, config, tmp_path / "r", log)
         wait_for(endpoint, 20)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert json.loads(out)["pending"] > 0
 

@@ -15,6 +15,7 @@ from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.tsv import export_tsv
 from tests.evaluation import published
 from tests.support.command import chiron, environment
+from tests.support.waiting import PATIENCE
 
 
 def test_every_benchmark_is_a_task_of_inspect() -> None:
@@ -47,7 +48,7 @@ def test_inspect_asks_and_scores_as_the_protocol_does(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     # In a process of its own: inspect leaves streams unclosed, which is an error here.
     command = [sys.executable, "-c", INSPECT, str(tmp_path / "d"), str(tmp_path / "logs")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment())
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment())
     assert ended.returncode == 0, ended.stderr
     status, scores, parts = json.loads(ended.stdout.splitlines()[-1])
     assert status == "success"
@@ -75,7 +76,7 @@ def test_inspects_own_command_finds_the_tasks(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     more = ["--model", "mockllm/model", "-T", f"data={tmp_path / 'd'}", "--display", "plain", "--log-dir", str(tmp_path / "logs")]
     command = [sys.executable, "-c", COMMAND, "eval", "chiron/vqa_rad", *more, "--log-format", "json"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment(), cwd=tmp_path)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment(), cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (written,) = (tmp_path / "logs").glob("*.json")
     log = json.loads(written.read_text())

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.command import environment
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -40,15 +39,6 @@ def steps_of(folder: Path) -> list[int]:
     return [line["total_steps"] for line in map(json.loads, lines) if "loss" in line]
 
 
-def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    for _ in range(900):
-        if reached():
-            return
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.1)
-    raise AssertionError("it got nowhere")
-
-
 def alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
@@ -58,11 +48,7 @@ def alive(group: int) -> bool:
 
 
 def wait_for_the_end_of_all(group: int) -> None:
-    for _ in range(100):
-        if not alive(group):
-            return
-        time.sleep(0.1)
-    raise AssertionError("processes were left behind")
+    wait_until(lambda: not alive(group), what="the end of all processes")
 
 
 def test_stopped_or_killed_it_leaves_no_process_behind_and_goes_on(tmp_path: Path) -> None:
@@ -71,7 +57,7 @@ def test_stopped_or_killed_it_leaves_no_process_behind_and_goes_on(tmp_path: Pat
         os.killpg(first.pid, signal.SIGINT)  # a terminal's Ctrl-C goes to all of them
         assert first.stderr is not None
         said = first.stderr.read()
-        assert first.wait(30) == 130, said
+        assert first.wait(PATIENCE) == 130, said
     assert "Traceback" not in said
     wait_for_the_end_of_all(first.pid)
     kept = sorted((tmp_path / "demo" / "quick-0" / "base" / "checkpoints").glob("step-*"))
@@ -81,7 +67,7 @@ def test_stopped_or_killed_it_leaves_no_process_behind_and_goes_on(tmp_path: Pat
     with started(tmp_path) as second:
         wait_until(lambda: len(steps_of(tmp_path)) > stopped + 10, second)
         second.kill()
-        second.wait(30)
+        second.wait(PATIENCE)
         wait_for_the_end_of_all(second.pid)
     steps = steps_of(tmp_path)
     assert steps == list(range(1, len(steps) + 1))

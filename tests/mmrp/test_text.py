@@ -30,6 +30,7 @@ from tests.mmrp.building import QUESTION, RIGHT, WRONG, Models, build_config, li
 from tests.support.cases import a_case, write_cases
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
+from tests.support.waiting import PATIENCE
 
 
 def build(models: Models, cases: Path, out: Path, **config: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -335,7 +336,7 @@ def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
         process = subprocess.Popen([*CHIRON, *command], env=environment(), stderr=subprocess.PIPE, text=True)
         wait_for(endpoint, endpoint.seen.requests + 1, process)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, told
         done = chiron(*command)
         assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import yaml
 
 from tests.support.canned import write_model
 from tests.support.cases import write_cases
+from tests.support.waiting import PATIENCE, wait_until
 
 NEEDED = ("transformers", "fastapi", "uvicorn", "openai")
 MISSING = [name for name in NEEDED if find_spec(name) is None]
@@ -63,13 +63,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("w") as file:
         process = subprocess.Popen(arguments, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()[-3000:]
-            if _healthy(port):
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail(f"it was not up within a minute: {log.read_text()[-3000:]}")
+        wait_until(lambda: process.poll() is not None or _healthy(port), what="a healthy server")
+        assert process.poll() is None, log.read_text()[-3000:]
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
@@ -99,7 +94,7 @@ def search(tmp_path: Path, models: Path, server: str) -> tuple[Path, "subprocess
     )
     run = tmp_path / "run"
     arguments = ["search", str(write_cases(tmp_path / "cases", 3)), "--config", str(config), "--run", str(run)]
-    done = subprocess.run([sys.executable, "-m", "chiron", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "chiron", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE)
     return run, done
 
 

@@ -22,6 +22,7 @@ from chiron.models.failures import BudgetSpent, CallerFault, Halted, RateLimited
 from chiron.models.ledger import Ledger
 from chiron.models.retry import RetryPolicy
 from tests.support.calls import PRICE, Scripted, a_call, echo, endpoint_of, run
+from tests.support.waiting import PATIENCE
 
 
 def test_a_reply_dearer_than_its_bound_raises_the_bound(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_what_is_left_of_many_sums_is_no_call_in_flight() -> None:
             await reservation.settle(0.0)
         budget.limit = 0.01
         with pytest.raises(BudgetSpent):
-            await asyncio.wait_for(budget.reserve(0.02), 5)
+            await asyncio.wait_for(budget.reserve(0.02), PATIENCE)
         assert budget.reserved == 0
 
     asyncio.run(main())

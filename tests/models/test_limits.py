@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chiron.models.limits import Limiter
+from tests.support.waiting import PATIENCE
 
 
 async def through(limiter: Limiter, rank: int, order: list[int], seconds: float = 0.001) -> None:
@@ -106,6 +107,6 @@ def test_cancelled_calls_leave_no_place_taken(calls: list[tuple[int, bool]], cei
                 task.cancel()
         await asyncio.gather(*(t for t, _ in tasks), return_exceptions=True)
         assert limiter.in_flight == 0
-        await asyncio.wait_for(asyncio.gather(*(through(limiter, 9, [], 0) for _ in range(ceiling + 1))), 10)  # nor one at the door
+        await asyncio.wait_for(asyncio.gather(*(through(limiter, 9, [], 0) for _ in range(ceiling + 1))), PATIENCE)  # nor one at the door
 
     asyncio.run(main())

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import chiron as package
 from tests.support.endpoint import Endpoint
+from tests.support.waiting import PATIENCE, wait_until
 
 CHIRON = [sys.executable, "-m", "chiron"]
 
@@ -24,14 +24,11 @@ def chiron(*args: object, cwd: Path | None = None, **env: str) -> subprocess.Com
         text=True,
         cwd=cwd,
         env=environment(**env),
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
 
 def wait_for(endpoint: Endpoint, requests: int, process: "subprocess.Popen[str] | None" = None) -> None:
-    for _ in range(2000):
-        if endpoint.seen.requests >= requests or (process is not None and process.poll() is not None):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the process asked nothing")
+    """Return when the endpoint has been asked so often, or ``process`` has ended."""
+    wait_until(lambda: endpoint.seen.requests >= requests or (process is not None and process.poll() is not None), what="the next request")

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +22,7 @@ from chiron.training import decoding
 from chiron.training.decoding import Decoder
 from chiron.training.encoding import Encoded, encode_all
 from chiron.training.rows import read_rows
+from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_encoder, tiny_tiling, write_rows
 
 
@@ -117,9 +117,7 @@ def test_work_is_done_ahead(data: Data) -> None:
     with Watched(data.folder, tiny_tiling(), 1, prefetch=2) as decoder:
         ahead = decoder.ahead([[[row]] for row in rows])
         next(ahead)
-        until = time.monotonic() + 10
-        while rows[2].id not in done and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: rows[2].id in done)
         assert rows[2].id in done
         assert rows[3].id not in done
 

@@ -22,6 +22,7 @@ from chiron.training.checkpoint import checkpoints
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
+from tests.support.waiting import PATIENCE
 from tests.training.tiny import KINDS, tiny_model, tiny_tokenizer, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def two(*module: str) -> "subprocess.CompletedProcess[str]":
     arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), "-m", *module]
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300, env=environment, cwd=ROOT)
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment, cwd=ROOT)
 
 
 def losses(out: Path) -> list[float]:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.plan import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, load_recipe
 from chiron.training.session import prepare, train
+from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
 STAGES = [
@@ -148,10 +148,7 @@ def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed:
     arguments = [sys.executable, "-m", "chiron", "train", *command(world, tmp_path, recipe_of(world))]
     for wanted in (3, 8):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        for _ in range(3000):
-            if len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None:
-                break
-            time.sleep(0.01)
+        wait_until(lambda: len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = CliRunner().invoke(app, ["train", *command(world, tmp_path, recipe_of(world))])

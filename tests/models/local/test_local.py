@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from chiron.models.probing import probe
 from chiron.phantom.sample import write_sample
 from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
+from tests.support.waiting import PATIENCE
 from tests.training.tiny import tiny_tokenizer
 
 
@@ -54,6 +56,14 @@ def test_calls_made_together_are_answered_as_each_alone_would_be(checkpoint: Pat
     assert [r.text for r in together[2::4]] == [r.text for r in alone]
     assert all(r.served_by == checkpoint.name and r.finish == "length" and r.usage.completion_tokens == 12 for r in together)
     assert [r.usage.prompt_tokens for r in together[2::4]] == [r.usage.prompt_tokens for r in alone]
+
+
+def test_generating_uses_no_argument_that_this_transformers_deprecates(checkpoint: Path, tmp_path: Path) -> None:
+    store, pictures = write_pictures(tmp_path, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        [reply] = ask(Local("m", config_of(checkpoint), store), a_call(*pictures, "What is it?"))
+    assert reply.usage.completion_tokens == 12
 
 
 def test_calls_that_show_the_same_images_go_together(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +380,7 @@ def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monke
 
     def slow(self: InternVL, *given: Any) -> torch.Tensor:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE)
         return run(self, *given)
 
     monkeypatch.setattr(InternVL, "run", slow)
@@ -378,7 +388,7 @@ def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monke
     async def main() -> Reply:
         provider = Local("m", config_of(checkpoint), PictureStore())
         asked = asyncio.create_task(provider.complete(a_call("A")))
-        await asyncio.to_thread(entered.wait, 30)
+        await asyncio.to_thread(entered.wait, PATIENCE)
         closing = asyncio.create_task(provider.close())
         await asyncio.sleep(0)
         closing.cancel()

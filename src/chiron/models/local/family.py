@@ -1,5 +1,6 @@
 """What generation needs to know of a model, and what all supported architectures have in common."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Family(ABC):
         """Tokens of prompt and reply together, at most."""
         self.stop_ids = frozenset({dialogue.stop_id, *_eos_ids(model)})
         """A reply ends before any of these."""
+        self._cache_argument = _cache_argument(model.model.language_model)
 
     @property
     def device(self) -> torch.device:
@@ -153,8 +155,8 @@ class Family(ABC):
             position_ids=positions if self.axes > 1 else positions[0],
             # A mapping is taken as it is: no other mask is made of it.
             attention_mask={"full_attention": mask},
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_argument: cache},
         ).last_hidden_state
         return hidden
 
@@ -205,6 +207,11 @@ class Family(ABC):
                 texts[-1] += words
             before = part
         return PlacedTurn(message.role, tuple(texts)) if len(texts) > 1 or texts[0].strip() else None
+
+
+def _cache_argument(language_model: Any) -> str:
+    """Return the name under which this version of transformers takes the cache: ``cache`` since 5.24, ``past_key_values`` before."""
+    return "cache" if "cache" in inspect.signature(language_model.forward).parameters else "past_key_values"
 
 
 def _eos_ids(model: Any) -> set[int]:

@@ -1,0 +1,77 @@
+"""What a fresh clone installs, and what a dependency's next release may change."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.support.command import environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def locked() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    return dict(re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s+]+)", line).groups() for line in lines)  # type: ignore[union-attr,misc]
+
+
+def installed_for(requirement: Requirement, found: set[tuple[str, frozenset[str]]]) -> None:
+    """Add to ``found`` what a requirement brings along on this machine, itself included."""
+    wanted = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+    if wanted in found:
+        return
+    try:
+        further = requires(requirement.name) or []
+    except PackageNotFoundError:
+        return  # only for another platform
+    found.add(wanted)
+    for line in further:
+        one = Requirement(line)
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+            installed_for(one, found)
+
+
+def test_every_package_that_a_fresh_clone_installs_is_locked_to_one_version() -> None:
+    found: set[tuple[str, frozenset[str]]] = set()
+    installed_for(Requirement("chiron-med[dev]"), found)
+    needed = {name for name, _ in found} - {"chiron-med", "pip", "setuptools"}
+    assert "transformers" in needed
+    assert needed | {"hatchling", "editables"} <= {canonicalize_name(name) for name in locked()}, "run: make constraints"
+
+
+def test_the_lock_names_no_build_of_torch() -> None:
+    assert re.fullmatch(r"[\d.]+", locked()["torch"])
+
+
+PROGRAM = """
+import types
+module = types.ModuleType("{module}")
+exec("import warnings; work = lambda: warnings.warn('it is wrong', {category})", module.__dict__)
+def test_it(): module.work()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "category", "passes"),
+    [
+        ("chiron.mics.score", "UserWarning", False),
+        ("tests.somewhere", "RuntimeWarning", False),
+        ("bench.build", "UserWarning", False),
+        ("chironomid", "UserWarning", True),
+        ("transformers.deprecation", "FutureWarning", True),
+        # A library blames the line that called it, which is a line of this project.
+        ("chiron.models.local", "FutureWarning", True),
+        ("chiron.models.local", "DeprecationWarning", True),
+    ],
+)
+def test_a_dependencys_deprecation_is_listed_and_our_own_warning_fails(tmp_path: Path, module: str, category: str, passes: bool) -> None:
+    (tmp_path / "test_it.py").write_text(PROGRAM.format(module=module, category=category))
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == (0 if passes else 1), done.stdout
+    assert "it is wrong" in done.stdout
