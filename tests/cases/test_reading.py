@@ -53,9 +53,9 @@ def test_no_case_takes_long_to_read(piece: str) -> None:
     """A question behind a hundred thousand blanks once took minutes."""
     text = piece * 100_000
     messages = [{"role": "user", "content": f"{text}What?{text}"}, {"role": "assistant", "content": f"{text}Correct Answer: x{text}"}]
-    began = time.perf_counter()
+    began = time.process_time()
     case = parse_case({**PUBLISHED, "messages": messages, "caption": [text, f"{text}."], "presentation": text})
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert "What?" in case.question
 
 

@@ -190,9 +190,9 @@ def test_brackets_go_from_the_first_that_opens_to_the_first_that_closes(text: st
 @pytest.mark.parametrize("piece", ["(", "[", "([", "(a", ") (", "(] "])
 def test_no_answer_takes_long_to_look_for(piece: str) -> None:
     """A hundred thousand brackets that never close once took minutes, for every step anew."""
-    began = time.perf_counter()
+    began = time.process_time()
     steps_before_answer(("a step",) * 1000, piece * 100_000)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_steps_before_the_answer() -> None:

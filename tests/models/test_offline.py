@@ -132,9 +132,9 @@ def test_normalising_is_done_once_and_for_all() -> None:
 @pytest.mark.parametrize("piece", ["(", "(a", ") (", "a ", "- ", "+", "a\u0301"])
 def test_no_answer_takes_long_to_compare(piece: str) -> None:
     """A line of open brackets once took nine seconds."""
-    began = time.perf_counter()
+    began = time.process_time()
     normalise(piece * 100_000)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_an_unknown_model_names_those_there_are() -> None:

@@ -38,9 +38,9 @@ def test_a_path_of_very_many_steps_is_cut_and_says_so(tmp_path: Path) -> None:
     result = retained(a_case("c", images=()))
     assert result.path is not None
     result.path = replace(result.path, steps=tuple(f"Step of number {n}." for n in range(100_000)))
-    began = time.perf_counter()
+    began = time.process_time()
     page = write_report(write_run(tmp_path, [stored(result, 0)])).read_text()
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert f"Step of number {MAX_STEPS - 1}." in page
     assert f"Step of number {MAX_STEPS}." not in page
     assert "and 99,800 more steps, not shown" in page
@@ -51,9 +51,9 @@ def test_a_step_of_very_many_lines_is_put_together_in_one_go() -> None:
     result = stored(retained(a_case("c")), 0)
     lines = "\n".join(f"line {n}" for n in range(100_000))
     result.record["reasoning"] = f"### Step 1: {lines}\n### The final answer is: x"
-    began = time.perf_counter()
+    began = time.process_time()
     case = view(result)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
     assert [s.text for s in case.steps] == [lines]
 
 

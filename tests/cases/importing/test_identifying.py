@@ -75,7 +75,7 @@ def test_what_the_source_calls_the_patient_is_looked_for() -> None:
 def test_long_text_does_not_take_long() -> None:
     import time
 
-    began = time.perf_counter()
+    began = time.process_time()
     for piece in ("1", "12/", "a.b@", "Dr. ", "9-", "Mr A", "Patient ", "14 Aa ", "+1 ", "A^", "1.2."):
         find_identifying(piece * 20_000)
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30
