@@ -12,6 +12,7 @@ from bench import (
     kills,
     local_generation,
     search_speed,
+    shared_images,
     train_throughput,
 )
 
@@ -26,6 +27,7 @@ ALL = {
     "train_throughput": train_throughput,
     "local_generation": local_generation,
     "answer_parsing": answer_parsing,
+    "shared_images": shared_images,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -243,7 +243,7 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
         (once,) = run(tmp_path, config).groups
         (often,) = run(tmp_path, config, into="often", seeds=10).groups
     low, high = once["interval"]
-    assert (once["method"], often["method"]) == ("Wilson", "bootstrap")
+    assert (once["method"], often["method"]) == ("Wilson", "cluster t")
     assert often["of"] == 10 * once["of"]
     assert often["interval"][1] - often["interval"][0] > 0.9 * (high - low)
     (comparison,) = compare_runs([tmp_path / "often"])

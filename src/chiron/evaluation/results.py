@@ -19,7 +19,7 @@ from chiron.files import write_atomically
 
 VERSION = 1
 """Of the form of ``results.json``."""
-_LIBRARIES = ("chiron-med", "numpy", "pillow", "torch", "transformers")
+_LIBRARIES = ("chiron-med", "numpy", "pillow", "scipy", "torch", "transformers")
 _MOST_VALUES = 40
 """A label with more values than this is a name, not a kind; no table is made of it."""
 
