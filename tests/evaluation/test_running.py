@@ -80,7 +80,7 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
     assert all(body["temperature"] == 0 for body in endpoint.seen.bodies)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"fingerprint", "revision", "images"} <= set(results["groups"][0]["data"])
-    for name in ("protocol", "prompts", "parser", "judge", "unparsed_rate", "seed", "n_of_benchmark"):
+    for name in ("protocol", "prompts", "parser", "answer_normalizer", "judge", "unparsed_rate", "seed", "n_of_benchmark"):
         assert name in group
     assert "chiron-med" in results["libraries"]
 

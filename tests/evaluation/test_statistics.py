@@ -94,8 +94,8 @@ def test_a_mean_of_single_items_has_students_interval() -> None:
 
 
 def test_a_mean_of_groups_is_as_statsmodels_has_it() -> None:
-    """statsmodels 0.15.0: ``OLS(y, ones).fit(cov_type="cluster", use_t=True)``, and ``GEE(y, ones, family=Binomial())`` with an independence
-    structure, its standard error times ``sqrt(G / (G - 1))``, on the logit scale.
+    """statsmodels 0.15.0: ``OLS(y, ones).fit(cov_type="cluster", use_t=True)``, and ``GEE(y, ones, family=Binomial())`` with an
+    independence structure, its standard error times ``sqrt(G / (G - 1))``, on the logit scale.
     """
     values = [1.0, 1, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1]
     groups = [0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6, 6, 6]

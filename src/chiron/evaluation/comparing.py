@@ -12,7 +12,6 @@ from chiron.evaluation.runs import REAL, Arm, Evaluated
 from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar
 from chiron.evaluation.statistics.repeats import Consistency
 
-
 Test = Literal["McNemar", "image swaps"]
 
 

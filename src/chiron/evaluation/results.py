@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from chiron.errors import InputError
+from chiron.evaluation.answers.open_match import NORMALIZER
 from chiron.evaluation.benchmarks.loading import Loaded
 from chiron.evaluation.figures import accuracy
 from chiron.evaluation.intervals import Share
@@ -37,6 +38,7 @@ def group_of(
         "benchmark": loaded.name,
         **settings,
         "parser": PARSER,
+        "answer_normalizer": NORMALIZER,
         "n": len(lines) // max(1, len(draws)),
         "n_of_benchmark": len(counted),
         "limit": limit,

@@ -42,8 +42,8 @@ class Estimate:
     def share_interval(self) -> tuple[float, float] | None:
         """The interval of a mean of values in [0, 1], computed on the logit scale, so that it stays within [0, 1].
 
-        Near 0 and 1 the plain interval covers far less than it should (``python -m bench shared_images``); this one does not. ``None`` without
-        :attr:`has_width`.
+        Near 0 and 1 the plain interval covers far less than it should (``python -m bench shared_images``); this one does not. ``None``
+        without :attr:`has_width`.
         """
         if not self.has_width:
             return None
