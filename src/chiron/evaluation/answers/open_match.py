@@ -1,8 +1,8 @@
 """When two open answers are the same answer: numbers and units, order, plurals and listed abbreviations; never opposites.
 
-docs/evaluation.md describes the rules. Two answers match if their normal forms are equal. Every rule either rewrites a word to another spelling
-of itself or changes the order of words where the order cannot carry meaning; no rule removes a word other than an article, so "no", "left" or
-"malignant" never disappears.
+docs/evaluation.md describes the rules. Two answers match if their normal forms are equal. Every rule either rewrites a word to another
+spelling of itself or changes the order of words where the order cannot carry meaning. No rule removes a word other than an article, so
+"no", "left" or "malignant" never disappears.
 """
 
 import re
@@ -38,8 +38,8 @@ _UNITS = {
     **dict.fromkeys(("%", "percent"), ("%", Decimal(1))),
 }  # fmt: skip
 _QUALIFIERS = frozenset(
-    """left right bilateral unilateral upper lower middle mid inner outer anterior posterior superior inferior medial lateral central peripheral
-    proximal distal dorsal ventral cranial caudal frontal apical basal ipsilateral contralateral""".split()
+    """left right bilateral unilateral upper lower middle mid inner outer anterior posterior superior inferior medial lateral central
+    peripheral proximal distal dorsal ventral cranial caudal frontal apical basal ipsilateral contralateral""".split()
 )
 """Words of place that mean the same before and behind what they are about: ``left lung``, ``lung, left``."""
 _NEGATIONS = frozenset(
