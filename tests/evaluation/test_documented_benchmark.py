@@ -39,7 +39,14 @@ def test_every_record_is_counted_bad_ones_too(tmp_path: Path, documented: Benchm
     (data / "images").mkdir(parents=True)
     (data / "images" / "1.png").write_bytes(published.png())
     good = {"image": "images/1.png", "question": "Is there a fracture?", "answer": "Yes", "view": "AP"}
-    records = [good, {**good, "answer": "no"}, {**good, "answer": "maybe"}, {**good, "answer": ""}, {**good, "image": ""}, {**good, "question": None}]
+    records = [
+        good,
+        {**good, "answer": "no"},
+        {**good, "answer": "maybe"},
+        {**good, "answer": ""},
+        {**good, "image": ""},
+        {**good, "question": None},
+    ]
     lines = [*(json.dumps(record) for record in records), "{broken"]
     (data / "test.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -51,5 +58,5 @@ def test_every_record_is_counted_bad_ones_too(tmp_path: Path, documented: Benchm
     first = counted[0]
     assert isinstance(first, Item)
     assert (first.answer, first.group, dict(first.labels)) == ("yes", "images/1.png", {"view": "AP"})
-    assert "neither yes nor no" in [item.problem for item in counted if isinstance(item, BadItem)][0]
+    assert "neither yes nor no" in next(item.problem for item in counted if isinstance(item, BadItem))
     assert any("questions, the published ones 500" in note for note in loaded.notes)
