@@ -43,7 +43,7 @@ def _coverage(
 ) -> Iterator[str]:
     random = np.random.default_rng(1)
     inside: Counter[str] = Counter()
-    width: Counter[str] = Counter()
+    width = dict.fromkeys(methods, 0.0)
     for _ in range(TABLES):
         found = simulate(random, images, first=first, second=second, correlation=rho)
         for name, method in methods.items():
