@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,16 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
     (comparison,) = compare_runs([tmp_path / "often"])
     (cell,) = comparison.cells.values()
     assert list(cell.accuracy.share.interval or ()) == often["interval"]
+
+
+def test_without_scipy_nothing_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.vqa_rad(tmp_path / "d")
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        with pytest.raises(InputError, match=r"need scipy .*chiron-med\[eval\]"):
+            run(tmp_path, config)
+        assert not endpoint.seen.answered
 
 
 def test_a_directory_is_of_one_protocol(tmp_path: Path) -> None:
