@@ -1,4 +1,4 @@
-"""``make bench``: every benchmark in turn; takes about ten minutes on two cores. Name some to run only those."""
+"""``make bench``: every benchmark in turn; takes about fifteen minutes on two cores. Name some to run only those."""
 
 import sys
 
@@ -12,6 +12,7 @@ from bench import (
     kills,
     local_generation,
     search_speed,
+    shared_images,
     train_throughput,
 )
 
@@ -26,6 +27,7 @@ ALL = {
     "train_throughput": train_throughput,
     "local_generation": local_generation,
     "answer_parsing": answer_parsing,
+    "shared_images": shared_images,
 }
 
 for name in sys.argv[1:] or ALL:

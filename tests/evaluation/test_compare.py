@@ -50,7 +50,7 @@ def test_three_models(tmp_path: Path) -> None:
     assert close.against.adjusted >= close.against.p
     assert found.tests == 2
     assert good.accuracy.groups == 100
-    assert good.accuracy.share.method == "bootstrap"
+    assert good.accuracy.share.method == "cluster t"
     assert "***" in said(found, "Bad-2B")
     assert "*" not in said(found, "Close-2B")
     assert "unparsed" in said(found, "Bad-2B")
@@ -68,6 +68,37 @@ def test_a_small_table_worked_by_hand(tmp_path: Path) -> None:
     assert b.accuracy.missing_left_out.of == 8
     assert said(found, "B").splitlines()[:2] == ["10.0 [1.8, 40.4]**", "unparsed 20.0 %"]
     assert "(N 10)" in grids(found)[0].head[1]
+
+
+def test_where_items_share_images_whole_images_are_swapped(tmp_path: Path) -> None:
+    """Eight questions, all won, are four fair coins if they are about four images: no star."""
+    shared = [replace(r, group=f"image {i // 2}") for i, r in enumerate(verdicts(8, 0))]
+    lost = [with_verdict(r, Verdict.WRONG) for r in shared]
+    alone = verdicts(8, 0, benchmark="slake")
+    runs = (
+        write_evaluation(tmp_path / "a", "A", [*shared, *alone]),
+        write_evaluation(tmp_path / "b", "B", [*lost, *(with_verdict(r, Verdict.WRONG) for r in alone)]),
+    )
+    [found] = compared(*runs)
+    swapped, single = (found.cells["B", name].against for name in ("vqa_rad", "slake"))
+    assert swapped is not None
+    assert single is not None
+    assert (swapped.test, single.test) == ("image swaps", "McNemar")
+    assert (swapped.p, single.p) == pytest.approx((2 / 2**4, 2 / 2**8))
+    notes = grids(found)[0].notes
+    assert any("swaps the two models' answers for whole images" in note and note.endswith("(vqa_rad).") for note in notes)
+    assert any("McNemar's, exact" in note and note.endswith("(slake).") for note in notes)
+
+
+def test_few_images_are_a_warning(tmp_path: Path) -> None:
+    few = write_evaluation(tmp_path / "a", "A", [replace(r, group=f"image {i % 19}") for i, r in enumerate(verdicts(30, 27))])
+    enough = write_evaluation(tmp_path / "b", "B", [replace(r, group=f"image {i % 20}") for i, r in enumerate(verdicts(30, 30))])
+    [found] = compared(few, enough)
+    assert "only 19 images" in said(found, "A")
+    assert "only" not in said(found, "B")
+    assert any(note.startswith("Fewer than 20 images") for note in grids(found)[0].notes)
+    [found] = compared(enough)
+    assert not any("20 images" in note for note in grids(found)[0].notes)
 
 
 def test_items_that_differ_are_not_tested(tmp_path: Path) -> None:
@@ -239,7 +270,7 @@ def test_a_judge_that_always_says_yes_is_not_certain(tmp_path: Path) -> None:
     scores = found.cells["A", "vqa_rad"].scores
     assert scores["judge:gpt"].interval == Share(10, 10).interval
     assert scores["judge:gpt"].method == "Wilson"
-    assert scores["mics_score"].method == "bootstrap"
+    assert scores["mics_score"].interval == Share(5, 10).interval
     assert any("as many answers as there are images" in note for note in grids(found)[1].notes)
 
 

@@ -5,12 +5,15 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chiron.evaluation.benchmarks.loading import load
+from chiron.cases.images import ImageFolder
+from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+from chiron.evaluation.item import Item
 from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.tsv import export_tsv
 from tests.evaluation import published
@@ -94,14 +97,59 @@ def test_a_tsv_holds_the_bytes_of_its_images(tmp_path: Path) -> None:
     assert count == 2 == len(rows)
     assert left_out == [f"huatuo_omnimed-00002: {left_out[0].partition(': ')[2]}"]
     assert "missing" in left_out[0]
-    assert list(rows[0]) == ["index", "image", "question", "A", "B", "C", "D", "answer", "category", "split"]
+    assert list(rows[0]) == ["index", "id", "image", "question", "A", "B", "C", "D", "answer", "category", "split"]
     assert base64.b64decode(rows[0]["image"]) == published.png()
     assert (rows[0]["D"], rows[0]["answer"]) == ("Chronic infarct", "D")
     assert len(json.loads(rows[1]["image"].replace("'", '"'))) == 2
+
+
+def exported(tmp_path: Path, *items: Item, protocol: str = "exact") -> tuple[list[dict[str, str]], list[str]]:
+    """The rows that are written of these items, and what was left out."""
+    (tmp_path / "1.png").write_bytes(published.png())
+    loaded = Loaded("slake", items, tmp_path, ImageFolder(tmp_path).check)
+    _, left_out = export_tsv(loaded, protocol_of(protocol), tmp_path / "o.tsv")
+    csv.field_size_limit(2**24)
+    with (tmp_path / "o.tsv").open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t")), left_out
+
+
+CHOICE = Item("x/1", "Which organ?", "Lung", ("1.png",), ("Lung", "None"), 0, "choice")
+OPEN = Item("x/2", "Which organ?", "Lung", ("1.png",))
+
+
+def test_a_choice_file_has_no_row_without_options(tmp_path: Path) -> None:
+    rows, left_out = exported(tmp_path, CHOICE, OPEN, replace(CHOICE, id="x/3"))
+    assert [(row["index"], row["id"], row["answer"]) for row in rows] == [("0", "x/1", "A"), ("1", "x/3", "A")]
+    assert left_out == ["x/2: it has no options, and VLMEvalKit reads this file as multiple choice"]
+
+
+def test_open_questions_alone_are_a_file_without_options(tmp_path: Path) -> None:
+    rows, left_out = exported(tmp_path, OPEN, replace(OPEN, id="x/4", answer="NA"))
+    assert list(rows[0]) == ["index", "id", "image", "question", "answer", "category", "split"]
+    assert [row["answer"] for row in rows] == ["Lung", "NA "]  # bare, pandas takes it for an empty cell
+    assert left_out == []
+
+
+def test_an_option_that_pandas_takes_for_an_empty_cell_survives(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    exported(tmp_path, CHOICE, replace(CHOICE, id="x/3", options=("Lung", "Liver", "N/A")))
+    table = pandas.read_csv(tmp_path / "o.tsv", sep="\t")  # as VLMEvalKit does
+    assert [text.strip() for text in table["B"]] == ["None", "Liver"]
+    assert table["C"].isna().tolist() == [True, False]
+
+
+def test_text_questions_have_no_column_of_images(tmp_path: Path) -> None:
+    """VLMEvalKit skips rows whose image is empty, and reads a file without that column as one of texts."""
+    bare = replace(CHOICE, images=())
+    rows, _ = exported(tmp_path, bare)
+    assert "image" not in rows[0]
+    rows, left_out = exported(tmp_path, CHOICE, replace(bare, id="x/5"))
+    assert [row["id"] for row in rows] == ["x/1"]
+    assert left_out == ["x/5: it has no image, and VLMEvalKit skips such a row of this file"]
 
 
 def test_the_command_writes_tsv(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     ended = chiron("eval", "--benchmarks", "vqa_rad", "--data", tmp_path / "d", "--export-tsv", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "out" / "vqa_rad.tsv").read_text().splitlines()[0] == "index\timage\tquestion\tA\tB\tanswer\tcategory\tsplit"
+    assert (tmp_path / "out" / "vqa_rad.tsv").read_text().splitlines()[0] == "index\tid\timage\tquestion\tA\tB\tanswer\tcategory\tsplit"

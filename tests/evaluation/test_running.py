@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
     assert all(body["temperature"] == 0 for body in endpoint.seen.bodies)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"fingerprint", "revision", "images"} <= set(results["groups"][0]["data"])
-    for name in ("protocol", "prompts", "parser", "judge", "unparsed_rate", "seed", "n_of_benchmark"):
+    for name in ("protocol", "prompts", "parser", "answer_normalizer", "judge", "unparsed_rate", "seed", "n_of_benchmark"):
         assert name in group
     assert "chiron-med" in results["libraries"]
 
@@ -243,12 +244,22 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
         (once,) = run(tmp_path, config).groups
         (often,) = run(tmp_path, config, into="often", seeds=10).groups
     low, high = once["interval"]
-    assert (once["method"], often["method"]) == ("Wilson", "bootstrap")
+    assert (once["method"], often["method"]) == ("Wilson", "cluster t")
     assert often["of"] == 10 * once["of"]
     assert often["interval"][1] - often["interval"][0] > 0.9 * (high - low)
     (comparison,) = compare_runs([tmp_path / "often"])
     (cell,) = comparison.cells.values()
     assert list(cell.accuracy.share.interval or ()) == often["interval"]
+
+
+def test_without_scipy_nothing_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.vqa_rad(tmp_path / "d")
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url)
+        with pytest.raises(InputError, match=r"need scipy .*chiron-med\[eval\]"):
+            run(tmp_path, config)
+        assert not endpoint.seen.answered
 
 
 def test_a_directory_is_of_one_protocol(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def command(
         _search_only(directory, count, seed)
         return
     try:
+        import scipy.stats  # noqa: F401 - for the intervals of its figures, which are computed last
         import torch
 
         from chiron.miniature.demonstration import demonstrate

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from chiron.errors import InputError
-from chiron.evaluation.figures import Accuracy, Figure, accuracy, consistency, difference, scores
+from chiron.evaluation.figures import Accuracy, Figure, accuracy, consistency, difference, group_of, scores
 from chiron.evaluation.record import Verdict
 from chiron.evaluation.runs import REAL, Arm, Evaluated
-from chiron.evaluation.statistics.paired import Pairs, holm, mcnemar
+from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar
 from chiron.evaluation.statistics.repeats import Consistency
+
+Test = Literal["McNemar", "image swaps"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,9 @@ class Against:
     difference: Figure | None = None
     """Model less reference."""
     p: float | None = None
-    """Of McNemar's exact test on the first seed."""
+    """Of the exact test on the first seed."""
+    test: Test = "McNemar"
+    """``McNemar`` where every item has an image of its own, ``image swaps`` where items share images: the cluster sign-flip test."""
     adjusted: float | None = None
     """The same after Holm's correction for all tests of the table."""
 
@@ -137,8 +142,13 @@ def _against(cell: Compared, reference: Compared, name: str) -> Against:
     if cell.accuracy.pending or reference.accuracy.pending:
         return Against(name, problem="pending items")
     theirs = reference.arm.first
-    pairs = Pairs.of((result.right, theirs[id_].right) for id_, result in cell.arm.first.items())
-    return Against(name, difference=difference(cell.arm, reference.arm), p=mcnemar(pairs))
+    outcomes = [(result.right, theirs[id_].right) for id_, result in cell.arm.first.items()]
+    images = [group_of(result) for result in cell.arm.first.values()]
+    measured = difference(cell.arm, reference.arm)
+    if len(set(images)) == len(images):
+        return Against(name, difference=measured, p=mcnemar(Pairs.of(outcomes)))
+    p = cluster_sign_flip([int(ours) - int(other) for ours, other in outcomes], images)
+    return Against(name, difference=measured, p=p, test="image swaps")
 
 
 def _corrected(cells: dict[tuple[str, str], Compared]) -> dict[tuple[str, str], Compared]:

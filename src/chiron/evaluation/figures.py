@@ -8,11 +8,13 @@ from typing import Literal
 from chiron.evaluation.intervals import Share
 from chiron.evaluation.record import ItemResult, Verdict
 from chiron.evaluation.runs import Arm
-from chiron.evaluation.statistics.bootstrap import clustered_difference, clustered_mean
+from chiron.evaluation.statistics.clustered import Estimate, clustered_difference, clustered_mean
 from chiron.evaluation.statistics.paired import Pairs, newcombe
 from chiron.evaluation.statistics.repeats import Consistency, Spread
 
-Method = Literal["Wilson", "Newcombe", "bootstrap"]
+Method = Literal["Wilson", "Newcombe", "cluster t"]
+FEW_IMAGES = 20
+"""Below so many images a table says so: intervals cover less than they claim there, and a test finds only large differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Figure:
     of: int
     """Answers that went into it."""
     method: Method
-    """``bootstrap`` draws groups (images); the others take observations as independent: items that are, or as many as there are groups."""
+    """``cluster t`` takes groups (images) as independent; the others take observations as independent: items that are, or as many as
+    there are groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Accuracy:
     """Right of the answers that could be read: how the paper's own script counts (protocol ``chiron_judge``)."""
 
     @property
+    def has_few_images(self) -> bool:
+        """Whether its interval and any test of it are rough."""
+        return self.groups < FEW_IMAGES
+
+    @property
     def unparsed_share(self) -> float:
         """Of all that was asked."""
         return self.unparsed / self.asked
@@ -57,7 +65,7 @@ class Accuracy:
 def accuracy(results: Sequence[ItemResult]) -> Accuracy:
     """Of answers to one benchmark under one protocol and control: all of them, or those of one label.
 
-    The interval is Wilson's where every item is a group of its own and was asked once, else that of a bootstrap over groups.
+    The interval is Wilson's where every item is a group of its own and was asked once, else a cluster-robust t interval on the logit scale.
 
     Raises:
         ValueError: there are none.
@@ -90,9 +98,10 @@ def by_label(results: Sequence[ItemResult], label: str) -> dict[str, list[ItemRe
 
 
 def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
-    """Means of the other metrics by name, each over the answers that have it, with a bootstrap over groups.
+    """Means of the other metrics by name, each over the answers that have it, with a cluster-robust t interval.
 
-    Of a judge's yes and no, all alike, that has no width, and Wilson's interval takes its place, of no more answers than there are groups.
+    If all values are in [0, 1] it is on the logit scale, and where all groups score alike Wilson's takes its place, of as many
+    answers as there are groups. Of other values that are all alike there is no interval.
     """
     names = dict.fromkeys(name for r in results for name in r.scores)
     figures = {}
@@ -106,8 +115,8 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
 def difference(first: Arm, second: Arm) -> Figure:
     """Accuracy of ``first`` less that of ``second`` on the items that both were asked, over the means of their seeds.
 
-    Newcombe's interval where every item is a group of its own and was asked once, else that of a bootstrap over groups. Where no group
-    differs from another that has no width, and Newcombe's takes its place, of no more items than there are groups.
+    Newcombe's interval where every item is a group of its own and was asked once, else a cluster-robust t interval. Where no group
+    differs from another that has no width, and Newcombe's takes its place, of as many items as there are groups.
 
     Raises:
         ValueError: they have no item in common.
@@ -120,9 +129,11 @@ def difference(first: Arm, second: Arm) -> Figure:
     if len(first.by_seed) == len(second.by_seed) == 1 and len(set(groups)) == len(ids):
         return Figure(pairs.difference, newcombe(pairs), len(ids), "Newcombe")
     mean = clustered_difference([a for a, _ in shares], [b for _, b in shares], groups)
-    if mean.interval is not None and _no_width(*mean.interval):
-        return Figure(mean.value, newcombe(pairs.scaled_to(mean.groups)), len(ids), "Newcombe")
-    return Figure(mean.value, mean.interval, mean.of, "bootstrap")
+    if mean.interval is None:
+        interval = newcombe(pairs.scaled_to(mean.groups)) if mean.groups >= 2 else None
+        return Figure(mean.value, interval, len(ids), "Newcombe" if interval else "cluster t")
+    low, high = mean.interval
+    return Figure(mean.value, (max(-1.0, low), min(1.0, high)), mean.of, "cluster t")
 
 
 def consistency(shuffled: Arm, real: Arm | None) -> Consistency:
@@ -141,9 +152,9 @@ def group_of(result: ItemResult) -> str:
 
 def _mean_score(values: Sequence[float], groups: Sequence[str]) -> Figure:
     mean = clustered_mean(values, groups)
-    if mean.interval is not None and _no_width(*mean.interval) and set(values) <= {0.0, 1.0}:
-        return Figure(mean.value, Share(mean.value * mean.groups, mean.groups).interval, mean.of, "Wilson")
-    return Figure(mean.value, mean.interval, mean.of, "bootstrap")
+    if min(values) >= 0 and max(values) <= 1:
+        return _clustered_share(mean)
+    return Figure(mean.value, mean.interval, mean.of, "cluster t")
 
 
 def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
@@ -151,16 +162,15 @@ def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
     if groups == asked:
         share = Share(right, asked)
         return Figure(share.value, share.interval, asked, "Wilson")
-    mean = clustered_mean([float(r.right) for r in results], [group_of(r) for r in results])
-    if mean.interval is not None and _no_width(*mean.interval):
-        # All groups are as good as each other, so the bootstrap knows no width: Wilson's, of no more observations than there are groups.
-        return Figure(mean.value, Share(right * groups / asked, groups).interval, asked, "Wilson")
-    return Figure(mean.value, mean.interval, asked, "bootstrap")
+    return _clustered_share(clustered_mean([float(r.right) for r in results], [group_of(r) for r in results]))
 
 
-def _no_width(low: float, high: float) -> bool:
-    # Means of resamples of the same values differ in their last bits.
-    return high - low < 1e-9
+def _clustered_share(mean: Estimate) -> Figure:
+    """Of values in [0, 1]."""
+    if mean.groups >= 2 and not mean.has_width:
+        # All groups are as good as each other: Wilson's interval, of as many observations as there are groups.
+        return Figure(mean.value, Share(mean.value * mean.groups, mean.groups).interval, mean.of, "Wilson")
+    return Figure(mean.value, mean.share_interval, mean.of, "cluster t")
 
 
 def _mean(results: Sequence[ItemResult]) -> float:

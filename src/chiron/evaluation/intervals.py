@@ -2,16 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
+
+from chiron.evaluation.statistics.scipy_stats import scipy_stats
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Right of all, with Wilson's interval (E. B. Wilson, 1927), which stays within [0, 1] and is right for small counts too."""
+    """Right answers of all, with Wilson's interval (E. B. Wilson, 1927), which stays within [0, 1] and holds for small counts too."""
 
     right: float
-    """Whole, but where the observations are scaled to how many of them are independent."""
+    """A whole number, except where observations are scaled to how many of them are independent."""
     of: float
+    """A whole number."""
     confidence: float = 0.95
 
     @property
@@ -21,12 +25,22 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end, both in [0, 1]; (0, 1) of nothing."""
-        if not self.of:
+        """Lower and upper end, both in [0, 1]; (0, 1) of nothing.
+
+        Counts that are not whole are rounded outward: the interval reaches from the lower end of the count below to the upper end of the
+        count above.
+
+        Raises:
+            InputError: scipy is not installed.
+        """
+        of = round(self.of)
+        if not of:
             return 0.0, 1.0
-        z = NormalDist().inv_cdf(0.5 + self.confidence / 2)
-        n, p = self.of, self.value
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        # None right or all right: the end is there exactly, and rounding is not to move it.
-        return 0.0 if self.right == 0 else max(0.0, middle - half), 1.0 if self.right == n else min(1.0, middle + half)
+        below, above = math.floor(self.right + _ROUNDING), math.ceil(self.right - _ROUNDING)
+        return _wilson(below, of, self.confidence)[0], _wilson(above, of, self.confidence)[1]
+
+
+def _wilson(right: int, of: int, confidence: float) -> tuple[float, float]:
+    found = scipy_stats().binomtest(right, of).proportion_ci(confidence, method="wilson")
+    # If none or all are right that end is exact, and rounding must not move it.
+    return 0.0 if right == 0 else float(found.low), 1.0 if right == of else float(found.high)

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from chiron.errors import InputError
+from chiron.evaluation.answers.open_match import NORMALIZER
 from chiron.evaluation.benchmarks.loading import Loaded
 from chiron.evaluation.figures import accuracy
 from chiron.evaluation.intervals import Share
@@ -19,7 +20,7 @@ from chiron.files import write_atomically
 
 VERSION = 1
 """Of the form of ``results.json``."""
-_LIBRARIES = ("chiron-med", "numpy", "pillow", "torch", "transformers")
+_LIBRARIES = ("chiron-med", "numpy", "pillow", "scipy", "torch", "transformers")
 _MOST_VALUES = 40
 """A label with more values than this is a name, not a kind; no table is made of it."""
 
@@ -37,6 +38,7 @@ def group_of(
         "benchmark": loaded.name,
         **settings,
         "parser": PARSER,
+        "answer_normalizer": NORMALIZER,
         "n": len(lines) // max(1, len(draws)),
         "n_of_benchmark": len(counted),
         "limit": limit,

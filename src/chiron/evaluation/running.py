@@ -21,6 +21,7 @@ from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.record import ITEMS, ItemResult, Verdict
 from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
+from chiron.evaluation.statistics.scipy_stats import scipy_stats
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.assembly import build_endpoints
 from chiron.models.config import max_tokens_of
@@ -193,8 +194,9 @@ def prepare_evaluation(
         control: what is done to every item.
 
     Raises:
-        InputError: a name is unknown, data, keys or prompts are missing.
+        InputError: a name is unknown; data, keys, prompts or scipy are missing.
     """
+    scipy_stats()  # results.json has intervals: without scipy no answer must be paid for
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
     known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]

@@ -1,9 +1,10 @@
-"""A benchmark as VLMEvalKit reads it: TSV, images in base64, a column an option, the answer's letter."""
+"""A benchmark as VLMEvalKit reads it: TSV, images in base64, a column per option, the answer's letter, and the item's own id."""
 
 import base64
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from chiron.cases.images import ImageProblem
@@ -14,32 +15,65 @@ from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.rendering import LETTERS, MARK
 from chiron.files import write_atomically
 
+_READ_AS_MISSING = frozenset(
+    """#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null""".split("|")
+)
+"""Words that pandas, which VLMEvalKit reads the file with, takes for an empty cell unless something else is in it."""
+
+
+class _LeftOut(ValueError):
+    """An item has no place in the file; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Which columns a file has: VLMEvalKit tells by them what kind of benchmark it is."""
+
+    letters: str
+    """Of its options; empty: questions without options."""
+    pictured: bool
+    """Whether there is a column of images. With it VLMEvalKit skips every row without one."""
+
+    @classmethod
+    def of(cls, items: Sequence[Item | BadItem]) -> "_Form":
+        asked = [item for item in items if isinstance(item, Item)]
+        return cls(LETTERS[: max((len(item.options) for item in asked), default=0)], any(item.images for item in asked))
+
+    @property
+    def head(self) -> list[str]:
+        return ["index", "id", *(["image"] if self.pictured else []), "question", *self.letters, "answer", "category", "split"]
+
 
 def export_tsv(loaded: Loaded, protocol: Protocol, path: Path) -> tuple[int, list[str]]:
-    """Write the questions that a protocol takes; how many, and what was left out and why, a line each.
+    """Write the questions that a protocol takes.
 
-    Of several images the cell holds a Python list, as VLMEvalKit expects it. An item that cannot be put has no place in such a file.
+    VLMEvalKit reads a file with columns of options as multiple choice, so questions without options are left out of such a file; of
+    a benchmark whose questions all lack them it is a file of open questions. ``index`` counts the rows, because VLMEvalKit names image
+    files by it; ``id`` is the item's own id and reaches its table of predictions. Several images are a Python list in one cell.
+
+    Returns:
+        How many were written, and what was left out and why, a line each.
 
     Raises:
         InputError: not one question could be written.
         DiskError: the disk is full.
     """
     items = [protocol.shown(item) if isinstance(item, Item) else item for item in protocol.select(loaded.items)]
-    letters = LETTERS[: max((len(item.options) for item in items if isinstance(item, Item)), default=0)]
+    form = _Form.of(items)
     left_out: list[str] = []
     count = 0
 
     def lines() -> Iterator[str]:
         nonlocal count
-        yield _line(["index", "image", "question", *letters, "answer", "category", "split"])
+        yield _line(form.head)
         for item in items:
             try:
-                row = _row(loaded, item, letters)
-            except ImageProblem as problem:
+                row = _row(loaded, item, form)
+            except (ImageProblem, _LeftOut) as problem:
                 left_out.append(f"{item.id}: {problem}")
                 continue
             count += 1
-            yield _line([str(count - 1), *row])
+            yield _line([str(count - 1), item.id, *row])
 
     write_atomically(path, lines())
     if not count:
@@ -48,15 +82,24 @@ def export_tsv(loaded: Loaded, protocol: Protocol, path: Path) -> tuple[int, lis
     return count, left_out
 
 
-def _row(loaded: Loaded, item: Item | BadItem, letters: str) -> list[str]:
+def _row(loaded: Loaded, item: Item | BadItem, form: _Form) -> list[str]:
     if isinstance(item, BadItem):
-        raise ImageProblem(item.problem)
+        raise _LeftOut(item.problem)
+    if form.letters and not item.options:
+        raise _LeftOut("it has no options, and VLMEvalKit reads this file as multiple choice")
+    if form.pictured and not item.images:
+        raise _LeftOut("it has no image, and VLMEvalKit skips such a row of this file")
     images = [base64.b64encode(loaded.check(name).path.read_bytes()).decode() for name in item.images]
-    options = [*item.options, *[""] * (len(letters) - len(item.options))]
+    options = [*item.options, *[""] * (len(form.letters) - len(item.options))]
     answer = LETTERS[item.gold] if item.gold is not None else item.answer
     category = item.labels.get("question_type") or item.labels.get("modality") or item.kind
-    cell = images[0] if len(images) == 1 else repr(images) if images else ""
-    return [cell, item.question.replace(MARK, "").strip(), *options, answer, category, "test"]
+    cells = [images[0] if len(images) == 1 else repr(images)] if form.pictured else []
+    return [*cells, *map(_kept, (item.question.replace(MARK, "").strip(), *options, answer, category)), "test"]
+
+
+def _kept(text: str) -> str:
+    """A text that pandas does not take for an empty cell: the option ``None`` gets a space behind it."""
+    return f"{text} " if text in _READ_AS_MISSING else text
 
 
 def _line(cells: list[str]) -> str:

@@ -6,6 +6,7 @@ from chiron.errors import InputError
 from chiron.evaluation.answers.declarations import declarations
 from chiron.evaluation.answers.family import Family
 from chiron.evaluation.answers.marks import unwrap
+from chiron.evaluation.answers.open_match import same_answer
 from chiron.evaluation.answers.plain import plain
 from chiron.evaluation.answers.reading import sentence
 from chiron.models.offline.matching import normalise
@@ -35,8 +36,8 @@ def final_text(reply: str, family: Family | None = None) -> str | None:
 
 
 def exact_match(candidate: str | None, gold: str) -> bool:
-    """The same words after :func:`chiron.models.offline.matching.normalise`; no answer matches nothing."""
-    return candidate is not None and normalise(candidate) == normalise(gold) != ""
+    """The same answer as :func:`chiron.evaluation.answers.open_match.same_answer` compares them; no answer matches nothing."""
+    return candidate is not None and same_answer(candidate, gold)
 
 
 def token_recall(candidate: str | None, gold: str) -> float:

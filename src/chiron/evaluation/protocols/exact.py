@@ -1,4 +1,4 @@
-"""``exact``: every question put as the search puts it to an intern, and the final answer compared word for word after normalisation."""
+"""``exact``: every question put as the search puts it to an intern, and the final answer matched exactly (``answers/open_match.py``)."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ class Exact(Protocol):
     """For the miniature and for data whose answers are a few fixed words; a choice is read by rule."""
 
     name: ClassVar[str] = "exact"
-    words: ClassVar[str] = "asked as an intern is, the same words after normalisation"
+    words: ClassVar[str] = "asked as an intern is; open answers by exact match after normalization"
     prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
 
     def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:

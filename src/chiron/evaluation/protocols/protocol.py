@@ -77,6 +77,6 @@ def chosen(item: Item, reply: str, family: Family | None) -> Finding:
 
 
 def phrase(item: Item, reply: str, family: Family | None) -> Finding:
-    """The final answer's words, right if they are the known ones after normalisation."""
+    """The final answer's words, right if they match the known answer exactly (:func:`exact_match`)."""
     given = final_text(reply, family)
     return Finding(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))

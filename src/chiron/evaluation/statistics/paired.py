@@ -1,10 +1,13 @@
 """Two models on the same items: whether they differ, and by how much."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from chiron.evaluation.intervals import Share
+from chiron.evaluation.statistics.scipy_stats import scipy_stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +47,49 @@ def mcnemar(pairs: Pairs) -> float:
     """Two-sided p-value of McNemar's test, exact.
 
     Given that two answerers disagree on n items, which of them is right would be a fair coin if they were equally good; the p-value is
-    twice the smaller tail of the binomial distribution, at most 1 (Q. McNemar, Psychometrika 12, 1947; the exact conditional form as in
-    A. Agresti, Categorical Data Analysis, 2013, section 11.1). Items are taken as independent: where many share an image, look at the
-    difference's interval too.
+    that of a binomial test (Q. McNemar, Psychometrika 12, 1947; the exact conditional form as in A. Agresti, Categorical Data Analysis,
+    2013, section 11.1). Items are taken as independent: where several share an image use :func:`cluster_sign_flip`.
 
     Raises:
-        ValueError: the counts are no whole numbers.
+        ValueError: the counts are not whole numbers.
+        InputError: scipy is not installed.
     """
     first, second = int(pairs.only_first), int(pairs.only_second)
     if (first, second) != (pairs.only_first, pairs.only_second):
         raise ValueError("an exact test is of whole numbers of items")
-    n, fewer = first + second, min(first, second)
-    # Whole numbers, so that no tail is too small to be added up: C(n, k) from C(n, k - 1).
-    tail, ways = 0, 1
-    for k in range(fewer + 1):
-        tail += ways
-        ways = ways * (n - k) // (k + 1)
-    return min(1.0, _share(2 * tail, n))
+    return float(scipy_stats().binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def cluster_sign_flip(differences: Sequence[int], groups: Sequence[Hashable]) -> float:
+    """Two-sided p-value of a paired permutation test that swaps two answerers' answers for whole groups; exact.
+
+    If the answerers are equally good, which of them gave which answers to a group's items would be a fair coin, however the items of a
+    group depend on each other. The p-value is the share of all 2**G swaps after which the sum of differences is at least as far from 0
+    as observed (R. A. Fisher, The Design of Experiments, 1935, section 21; for clusters S. Datta and G. A. Satten, Biometrics 64,
+    2008, and A. M. Winkler et al., NeuroImage 123, 2015). Sums are whole numbers, so all swaps are counted by convolving one group after
+    the other: nothing is drawn, and no seed is needed. Where every item has a group of its own it equals :func:`mcnemar`.
+
+    Args:
+        differences: of each item, right answers of the first less right answers of the second: -1, 0 or 1.
+        groups: the group (image) of each item, in the same order.
+
+    Raises:
+        ValueError: not one group per difference.
+    """
+    sums: dict[Hashable, int] = {}
+    for difference, group in zip(differences, groups, strict=True):
+        sums[group] = sums.get(group, 0) + difference
+    sizes = [abs(s) for s in sums.values() if s]
+    total, observed = sum(sizes), abs(sum(sums.values()))
+    # chance[k]: that the groups in favor of the first have sizes that add up to k.
+    chance = np.zeros(total + 1)
+    chance[0] = 1.0
+    for size in sizes:
+        moved = np.zeros_like(chance)
+        moved[size:] = chance[:-size]
+        chance = (chance + moved) / 2
+    far = np.abs(2 * np.arange(total + 1) - total) >= observed
+    return min(1.0, float(chance[far].sum()))
 
 
 def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
@@ -68,7 +97,7 @@ def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
 
     R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10: Wilson's intervals of both shares, squared and added with the
     correlation of the pairs (continuity corrected where it is positive). It has a width also where no pair differs. Items are taken as
-    independent; for grouped ones see :func:`chiron.evaluation.statistics.bootstrap.clustered_difference`.
+    independent; for grouped ones see :func:`chiron.evaluation.statistics.clustered.clustered_difference`.
     """
     n = pairs.of_items
     if not n:
@@ -97,12 +126,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def _share(tail: int, n: int) -> float:
-    """``tail / 2**n``, also where both are too large for floats: the leading 64 bits of the tail, and then the power."""
-    shift = max(0, tail.bit_length() - 64)
-    return math.ldexp(float(tail >> shift), shift - n)
 
 
 def _correlation(pairs: Pairs) -> float:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from chiron.errors import InputError
-from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled
-from chiron.evaluation.figures import Accuracy, accuracy, by_label
+from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled, Test
+from chiron.evaluation.figures import FEW_IMAGES, Accuracy, accuracy, by_label
 from chiron.evaluation.intervals import Share
 from chiron.evaluation.runs import SETTINGS
 from chiron.evaluation.statistics.repeats import Consistency
@@ -13,6 +13,14 @@ from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
 
 PUBLISHED_PROTOCOL = "chiron_judge"
 """Whose own script leaves unparsed answers out of the count."""
+_CLUSTERED = "a cluster-robust t interval over images"
+_TESTS: dict[Test, str] = {
+    "McNemar": "Test: McNemar's, exact; every item has an image of its own",
+    "image swaps": (
+        "Test: paired permutation that swaps the two models' answers for whole images, because items share images; exact, all swaps counted"
+    ),
+}
+_FEW = f"Fewer than {FEW_IMAGES} images ('only N images'): intervals are rough there, and a test finds only large differences."
 _SPOKEN = {
     "model": "the model itself",
     "temperature": "temperatures",
@@ -91,13 +99,9 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
     yield from _interval_notes(c)
     yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
     if c.tests:
-        against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
-        tests = "1 test" if c.tests == 1 else f"{c.tests} tests"
-        yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: McNemar's exact test on the same items {against}, Holm's correction for {tests}."
+        yield from _test_notes(c)
         if c.reference is None:
             yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
-        if any(x.accuracy.share.method == "bootstrap" for x in c.cells.values()):
-            yield "McNemar's test takes items as independent; the differences' intervals draw images."
     if any(x.accuracy.seeds for x in c.cells.values()):
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
     if c.protocol == PUBLISHED_PROTOCOL:
@@ -110,14 +114,30 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
 
 
+def _test_notes(c: Comparison) -> Iterator[str]:
+    """Which test the stars are of, and where several are in one table, of which benchmarks."""
+    against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
+    tests = "1 test" if c.tests == 1 else f"{c.tests} tests"
+    yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: on the same items {against}, Holm's correction for {tests}."
+    used: dict[Test, dict[str, None]] = {}
+    for (_, benchmark), x in c.cells.items():
+        if x.against is not None and x.against.p is not None:
+            used.setdefault(x.against.test, {})[benchmark] = None
+    for test, benchmarks in used.items():
+        of = f" ({', '.join(benchmarks)})" if len(used) > 1 else ""
+        yield f"{_TESTS[test]}{of}."
+
+
 def _interval_notes(c: Comparison) -> Iterator[str]:
     methods = {cell.accuracy.share.method for cell in c.cells.values()}
     if "Wilson" in methods:
         yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
-    if "bootstrap" in methods:
-        yield "Brackets: 95 % interval; where items share images or were asked more than once, a bootstrap over images."
+    if "cluster t" in methods:
+        yield f"Brackets: 95 % interval; where items share images or were asked more than once, {_CLUSTERED}, on the logit scale."
     if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
-        yield "Where all images come out alike the bootstrap has no width: Wilson's interval, of as many items as there are images."
+        yield "Where all images come out alike that has no width: Wilson's interval, of as many items as there are images."
+    if any(x.accuracy.has_few_images for x in c.cells.values()):
+        yield _FEW
 
 
 def _made(c: Comparison) -> Iterator[str]:
@@ -158,9 +178,11 @@ def _controls(c: Comparison) -> Grid:
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
         "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
-        "That interval is Newcombe's where every item has an image of its own, else that of a bootstrap over images.",
+        f"That interval is Newcombe's where every item has an image of its own, else {_CLUSTERED}.",
         "Where all images come out alike it is Newcombe's, of as many items as there are images.",
     ]
+    if any(x.accuracy.has_few_images for x in c.controls.values()):
+        notes.append(_FEW)
     if any(x.consistency for x in c.controls.values()):
         notes.append(
             "Same answer: share of items with one and the same answer in every order of the options, the published order included."
@@ -206,11 +228,13 @@ def _scores(c: Comparison) -> Grid:
         if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
     )
     notes = [
-        "Mean over the answers that have it (n), with the 95 % interval of a bootstrap over images.",
+        f"Mean over the answers that have it (n), with the 95 % interval: {_CLUSTERED} (on the logit scale if all values are in [0, 1]).",
         "judge:NAME is that judge's share of yes.",
     ]
     if any(figure.method == "Wilson" for x in c.cells.values() for figure in x.scores.values()):
-        notes.append("Where all answers score 0, or all 1, it is Wilson's, of as many answers as there are images.")
+        notes.append("Where all images score alike it is Wilson's, of as many answers as there are images.")
+    if any(x.accuracy.has_few_images for x in c.cells.values()):
+        notes.append(_FEW)
     return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, tuple(notes))
 
 
@@ -218,7 +242,8 @@ def _score(compared: Compared | None, name: str) -> Cell:
     figure = compared.scores.get(name) if compared else None
     if figure is None or compared is None:
         return EMPTY
-    return cell(wording.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}")
+    few = wording.few_images(compared.accuracy)
+    return cell(wording.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
 
 
 def _labels(c: Comparison, label: str) -> Iterator[Grid]:

@@ -49,16 +49,24 @@ def p_value(p: float) -> str:
 
 
 def doubts(accuracy: Accuracy) -> tuple[str, ...]:
-    """What of the items came to no answer: the unparsed share always, the others where there are any."""
+    """What weakens the figure: the unparsed share always; unusable and pending items, and few images, where there are any."""
     return tuple(
         line
         for line in (
             f"unparsed {percent(accuracy.unparsed_share)} %",
             f"{accuracy.unusable} unusable" if accuracy.unusable else "",
             f"{accuracy.pending} pending" if accuracy.pending else "",
+            few_images(accuracy),
         )
         if line
     )
+
+
+def few_images(accuracy: Accuracy) -> str:
+    """``only 12 images``; empty where there are enough."""
+    if not accuracy.has_few_images:
+        return ""
+    return "only 1 image" if accuracy.groups == 1 else f"only {accuracy.groups} images"
 
 
 def _minus(text: str) -> str:

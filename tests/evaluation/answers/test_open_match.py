@@ -1,0 +1,144 @@
+"""Open answers are the same in other units, another order, the plural or a listed abbreviation, and never the same as their opposite."""
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from chiron.evaluation.answers.open_answers import exact_match
+from chiron.evaluation.answers.open_match import normal_form, same_answer
+
+SAME = """
+3.0 cm = 3 cm
+3cm = 3 cm.
+30 mm = 3 cm
+.5 cm = 0.5 cm
+3,5 cm = 3.5 cm
+3 x 4 cm = 30 mm x 40 mm
+1,000 ml = 1 L
+50 % = 50 percent
+two = 2
+left lung = Lung, left
+the left lung = Lung (left)
+right upper lobe = lobe, upper right
+upper left lobe = left upper lobe
+mass and effusion = effusion, mass
+left kidney, liver = Liver and left kidney
+lungs = Lung
+metastases = a metastasis
+biopsies = biopsy
+vertebrae = vertebra
+CT = Computed tomography (CT)
+MR = magnetic resonance imaging
+X-ray = xray
+chest x-rays = CXR
+RUL = upper lobe, right
+H&E stain = hematoxylin and eosin
+NSCLC = non-small cell lung cancer
+w/o mass = without a mass
+haemorrhage = hemorrhage
+HER2 + = HER2+
+Hepatitis A = hepatitis A
+"""
+DIFFERENT = """
+left lung = right lung
+mass = no mass
+5 mm = <5 mm
+<5 mm = >5 mm
+no mass, effusion = mass, no effusion
+left lung, right kidney = right lung, left kidney
+left lung and right kidney = right lung and left kidney
+effusion (left) = effusion (right)
+.5 cm = 5 cm
+3 = 3 cm
+3.5 cm = 35 cm
+30 mg = 30 g
+hepatitis A = hepatitis
+vitamin A deficiency = vitamin deficiency
+-20 HU = 20 HU
+HER2+ = HER2-
+HER2 + = HER2 -
+HER2+ = HER2
+2 of 3 = 3 of 2
+2-3 cm = 3-2 cm
+anterior wall of left ventricle = left wall of anterior ventricle
+calcified nodule, cystic mass = cystic nodule, calcified mass
+increased rate, decreased pressure = decreased rate, increased pressure
+non-small cell lung cancer = SCLC
+benign = malignant
+T1 = T2
+? = !
+"""
+
+
+def pairs(text: str) -> list[tuple[str, str]]:
+    return [(a, b) for a, _, b in (line.partition(" = ") for line in text.strip().splitlines())]
+
+
+@pytest.mark.parametrize(("given_", "known"), pairs(SAME))
+def test_other_spellings_of_an_answer_are_the_same(given_: str, known: str) -> None:
+    assert exact_match(given_, known)
+    assert exact_match(known, given_)
+
+
+@pytest.mark.parametrize(("given_", "known"), pairs(DIFFERENT))
+def test_other_answers_are_not(given_: str, known: str) -> None:
+    assert not exact_match(given_, known)
+    assert exact_match(known, known)
+
+
+def test_no_answer_matches_nothing() -> None:
+    assert not exact_match(None, "lung")
+    assert not exact_match("", "")
+    assert not exact_match(" ", " ")
+
+
+OPPOSITES = [
+    tuple(pair.split("/"))
+    for pair in (
+        "left/right upper/lower anterior/posterior superior/inferior medial/lateral proximal/distal benign/malignant acute/chronic"
+        " increased/decreased present/absent positive/negative hyperintense/hypointense with/without normal/abnormal bilateral/unilateral"
+    ).split()
+]
+opposites = st.sampled_from([*OPPOSITES, *((b, a) for a, b in OPPOSITES)])
+nouns = st.sampled_from("lung lungs kidney masses effusion nodule fracture CT lobe ventricle wall artery tumor 3 cm 30 mm two".split())
+joints = st.sampled_from([" ", " ", ", ", " and ", " of the ", " (", ") ", "; ", " with ", "-"])
+
+
+@st.composite
+def answers(draw: st.DrawFn, word: str) -> tuple[str, str, str]:
+    """Words before, the word, and words behind, joined in any manner."""
+    before, behind = ("".join(draw(nouns) + draw(joints) for _ in range(draw(st.integers(0, 3)))) for _ in range(2))
+    return before, word, draw(joints) + behind
+
+
+@given(st.data(), opposites)
+def test_opposites_are_never_the_same(data: st.DataObject, opposite: tuple[str, str]) -> None:
+    before, word, behind = data.draw(answers(opposite[0]))
+    assert not same_answer(before + word + behind, before + opposite[1] + behind)
+
+
+@given(st.data(), st.sampled_from(["no", "not", "without", "absence of", "negative for", "non", "never"]))
+def test_a_denial_is_never_the_same_as_what_it_denies(data: st.DataObject, denial: str) -> None:
+    before, word, behind = data.draw(answers(data.draw(nouns)))
+    assert not same_answer(f"{before}{denial} {word}{behind}", before + word + behind)
+
+
+@given(opposites, nouns, nouns, st.sampled_from([", ", " and ", "; ", " or ", " with ", " "]))
+def test_opposites_that_change_places_are_never_the_same(opposite: tuple[str, str], first: str, second: str, joint: str) -> None:
+    assume(normal_form(first) != normal_form(second))
+    here, there = opposite
+    assert not same_answer(f"{here} {first}{joint}{there} {second}", f"{there} {first}{joint}{here} {second}")
+
+
+@given(
+    st.decimals("0.001", "9999", places=3), st.decimals("0.001", "9999", places=3), st.sampled_from(["", " cm", "mm", " %", " HU", " kg"])
+)
+def test_numbers_are_the_same_exactly_if_they_are_equal(a: object, b: object, unit: str) -> None:
+    assert same_answer(f"{a}{unit}", f"{b}{unit}") == (a == b)
+
+
+@settings(max_examples=40)
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_any_text_has_a_form_and_matches_both_ways(a: str, b: str) -> None:
+    assert same_answer(a, b) == same_answer(b, a)
+    assert same_answer(a, a) == (a.strip() != "")
