@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chiron.evaluation.item import Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Finding
-from chiron.evaluation.rendering import LETTERS, as_case, in_words
+from chiron.evaluation.rendering import LETTERS, as_judged, in_words
 from chiron.mics.panel import Panel, TooFewAnswers
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Text
@@ -37,7 +37,7 @@ class Judging:
         """
         if self.any_yes:
             return await self._as_published(item, given, ask)
-        panel = Panel(as_case(item), (), Team((), (), self.seat), ask, Policy(), self.prompts.search)
+        panel = Panel(as_judged(item), (), Team((), (), self.seat), ask, Policy(), self.prompts.search)
         try:
             return await panel.is_right(given)
         except TooFewAnswers as problem:

@@ -33,9 +33,9 @@ class ChironJudge(Protocol):
         return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
 
     def shown(self, item: Item) -> Item:
-        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` ..."""
+        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` ..., unless the item says itself where they are."""
         item = with_options(item)
-        return replace(item, question=as_modalities(item.question, len(item.images)))
+        return item if item.asked else replace(item, question=as_modalities(item.question, len(item.images)))
 
     def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Steps and a final answer are asked for."""

@@ -3,20 +3,18 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.models.local.tiling import Tiling
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-IMAGE_MARK: Final = "<image>"
-"""Stands in a turn's text where an image does; the marks of a row and its images belong together in order."""
 
 RoleName = Literal["system", "user", "assistant"]
 """Who speaks."""
