@@ -156,7 +156,15 @@ def test_two_files_that_could_be_the_published_rows_are_not_guessed_between(tmp_
     eval_folder(tmp_path / "eval")
     eval_folder(tmp_path / "eval", "other.jsonl")
     ended = chiron(
-        "eval", "--model", "offline:match/normalised", "--benchmarks", "mmrp_reasoning", "--data", tmp_path / "eval", "--run", tmp_path / "r"
+        "eval",
+        "--model",
+        "offline:match/normalised",
+        "--benchmarks",
+        "mmrp_reasoning",
+        "--data",
+        tmp_path / "eval",
+        "--run",
+        tmp_path / "r",
     )
     assert ended.returncode == 2
     assert "eval_data.json and other.jsonl" in ended.stderr

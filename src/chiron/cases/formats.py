@@ -5,6 +5,8 @@ Published: ``rid``, ``messages`` (question and answer), ``images``, ``title``, `
 
 Published for evaluation: ``id``, ``img_name`` (a path or a list of them, from the folder that holds ``images/``), ``question`` (with image
 marks of its own), ``answer``.
+
+Written by the authors' search: ``rid``, ``question``, ``gt_answer``, ``images``; its reasoning and scores are read by ``chiron build cot``.
 """
 
 import re
@@ -44,6 +46,13 @@ def parse_case(record: object, *, material: bool = False) -> Case:
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
     if "img_name" in record and "images" not in record:
         record = _with_images(record)
+    if "gt_answer" in record and "messages" not in record:
+        record = {
+            "id": record.get("rid"),
+            "question": record.get("question"),
+            "answer": record["gt_answer"],
+            "images": record.get("images"),
+        }
     case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
     if not case.images and not material:
         raise CaseProblem(_NO_IMAGES)
