@@ -96,8 +96,9 @@ def _replayed(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoc
     own = sum(len(r.input_ids) for r in data[stage.name])
     fresh = 1 - sum(stage.replay.values())
     chosen: list[Encoded] = []
-    for name, share in stage.replay.items():
-        rows = data[name]
+    # The steps of rows depend on their order, which must not be that of the keys in a file.
+    for name in sorted(stage.replay) if stage.batch.rows else stage.replay:
+        rows, share = data[name], stage.replay[name]
         if not rows:
             raise InputError(f"stage {stage.name} replays '{name}', which has no rows")
         wanted = own / fresh * share
