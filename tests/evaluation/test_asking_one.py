@@ -40,7 +40,7 @@ def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
         (body,) = endpoint.seen.bodies
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "### Step 1: Dark.\n### The final answer is: \\x1b[31mlung\u2019s\n"
-    assert [part.get("text") for part in body["messages"][0]["content"]][:4] == ["Modality 1:", None, "Modality 2:", None]
+    assert [part.get("text") for part in body["messages"][0]["content"]][:4] == ["Modality 1: ", None, "\nModality 2: ", None]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     assert "lost.png' is missing" in ended.stderr
 
 
-def test_modalities_are_announced_where_the_marks_stand() -> None:
+def test_only_a_question_without_marks_is_announced() -> None:
     assert as_modalities("q", 1) == "q"
     assert as_modalities("q", 2) == "Modality 1: <image>\nModality 2: <image>\nq"
-    assert as_modalities("a <image> b <image>", 2) == "a Modality 1: <image> b Modality 2: <image>"
+    assert as_modalities("a <image> b <image>", 2) == "a <image> b <image>"

@@ -61,7 +61,8 @@ def test_pictures_stand_where_the_marks_do_and_a_template_cannot_be_broken_out_o
     one, two = Picture("1", 64), Picture("2", 64)
     item = Item("i", "see <image> and $options", "b", ("1", "2"), ("a <image>", "b"), 1, "choice")
     message = user_message("$question\n$options\nGo.", item, (one, two))
-    assert message.parts == (Text("see"), one, Text("and $options\nA. a"), two, Text("B. b\nGo."))
+    assert message.parts == (Text("see "), one, Text(" and $options\nA. a "), two, Text("\nB. b\nGo."))
+    assert message.inline
     assert user_message("$question", item, ()).parts == (Text("see  and $options"),)
     plain = Item("i", "q", "b", ("1", "2"))
     assert user_message("$question", plain, (one, two)).parts == (one, two, Text("q"))

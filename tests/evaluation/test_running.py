@@ -300,7 +300,13 @@ def test_the_published_protocol_shows_both_counts(tmp_path: Path) -> None:
     assert (group["verdicts"]["right"], group["verdicts"]["wrong"], group["verdicts"]["unparsed"]) == (1, 2, 1)
     assert group["accuracy"] == 1 / 4
     assert group["published_accuracy"] == 1 / 3
-    assert {body["temperature"] for body in endpoint.seen.bodies if body["model"] == "judge"} == {0.9}
+    judged = [body for body in endpoint.seen.bodies if body["model"] == "judge"]
+    assert {body["temperature"] for body in judged} == {0.9}
+    assert {body["max_tokens"] for body in endpoint.seen.bodies if body["model"] == "m"} == {1024}
+    # As published: it compares two answers, and sees no question.
+    assert [body["messages"][0]["role"] for body in judged] == ["user"] * len(judged)
+    assert not any("is there a mass" in prompt_of(body) for body in judged)
+    assert any("4 of 8 are left out" in note for note in summary.notes)
 
 
 def test_a_judge_beside_a_protocol_is_a_column_and_no_verdict(tmp_path: Path) -> None:
@@ -319,11 +325,14 @@ def test_the_mics_score_of_reasoning_stops_before_the_answer_is_named(tmp_path: 
         run(tmp_path, config)
         asked = [prompt_of(b) for b in endpoint.seen.bodies if b["model"] == "intern"]
     opened = [line.scores for line in lines(tmp_path) if line.kind == "open"]
-    # Step 2 names the answer: it is never shown. Without a step the intern says heart, after the first one it knows.
+    # Step 2 names the answer: only the whole path shows it. Without a step the intern says heart, after the first one it knows.
     assert {tuple((n, v) for n, v in s.items() if n.startswith("mics")) for s in opened} == {
-        (("mics_score", 1.0), ("mics_score@0", 0.0), ("mics_score@1", 1.0))
+        (("mics_score", 1.0), ("mics_score_whole", 1.0), ("mics_score@0", 0.0), ("mics_score@1", 1.0))
     }
-    assert all("It is the left lung" not in prompt for prompt in asked if "what is number" in prompt)
+    shown = [prompt for prompt in asked if "what is number" in prompt]
+    whole = [prompt for prompt in shown if "It is the left lung" in prompt]
+    assert len(whole) == len(shown) / 3
+    assert all("### Step 1: The image is dark.\n### Step 2: It is the left lung." in prompt for prompt in whole)
     assert all("known_answer" not in prompt for prompt in asked)
 
 

@@ -12,7 +12,7 @@ from chiron.evaluation.config import load_evaluation
 from chiron.mics.config import load_config
 from chiron.mics.templates import NAMES, template
 from chiron.mmrp.config import load_build
-from chiron.models.config import OpenAIModel
+from chiron.models.config import LocalModel, OpenAIModel
 from tests.support.runs import team, write_config
 
 GOOD = team("http://127.0.0.1:9/v1")
@@ -31,7 +31,17 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_published_models_are_asked_as_their_authors_ask_them(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(template("chiron-o1"))
+    config = load_evaluation(tmp_path / "c.yaml", "chiron-o1-2b")
+    model = config.model("chiron-o1-2b")
+    assert isinstance(model, LocalModel)
+    assert (model.max_tiles, model.max_tiles_per, model.thumbnail, model.system) == (12, "image", True, "internvl2_5")
+    assert model.max_tokens == 1024
+    assert config.evaluation.judge == "deepseek-v3"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "chiron-o1"])
 def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: str) -> None:
     (tmp_path / "c.yaml").write_text(template(name))
     config = load_config(tmp_path / "c.yaml")

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.models.call import Picture, Text
+from chiron.models.call import Call, Picture, Text
 from chiron.models.offline.matching import match
 from chiron.models.sections import read_section
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
+MENTOR_KEY = "c431d7aae70e9ea12c8add57685606d643131d0a4888985c54b205149cbd5a6e"
+INTERN_KEY = "c7b3fd54e1c5680b0a348361e5d2f720b14422dae452554e04470ae96dbdbe07"
+JUDGE_KEY = "74881c43e4846e189d1a80145b123bab8510cc6efd22f0d403f67a4592671c06"
 PICTURES = (Picture("a" * 64, 512), Picture("b" * 64, 512))
 
 
@@ -85,3 +88,33 @@ def test_a_prompt_that_cannot_work_is_refused(tmp_path: Path, name: str, text: s
         load_prompts({name: tmp_path / "p.txt"})
     with pytest.raises(InputError, match="cannot be read"):
         load_prompts({"judge": tmp_path / "gone.txt"})
+
+
+def test_images_stand_where_a_question_marks_them() -> None:
+    case = a_case(question="Here <image>\nand (<image>)?", images=("a.png", "b.png"))
+    for build in (PROMPTS.mentor, PROMPTS.intern):
+        asked = build(case, PICTURES, ("one",))[1]
+        before, first, between, second, after, prefix = asked.parts
+        assert (first, between, second) == (PICTURES[0], Text("\nand ("), PICTURES[1])
+        assert isinstance(before, Text)
+        assert isinstance(after, Text)
+        assert before.text.endswith("<question>\nHere ")
+        assert after.text.startswith(")?\n</question>")
+        assert isinstance(prefix, Text)
+        assert "### Step 1: one" in prefix.text
+    judged = PROMPTS.judge(case.question, "known", "given")[1].text
+    assert read_section(judged, "question") == "Here image 1\nand (image 2)?"
+
+
+def test_an_image_that_a_question_does_not_mark_comes_first() -> None:
+    asked = PROMPTS.intern(a_case(question="Here <image>?", images=("a.png", "b.png")), PICTURES, ())[1]
+    assert asked.parts[0] == PICTURES[0]
+    assert asked.parts[2] == PICTURES[1]
+
+
+def test_requests_of_questions_without_marks_keep_their_keys() -> None:
+    """Ledgers of earlier versions hold replies under these keys; a key that changes is a reply paid for twice."""
+    for build, key in ((PROMPTS.mentor, MENTOR_KEY), (PROMPTS.intern, INTERN_KEY)):
+        messages = build(a_case(history="A mark in a history, <image>, is only text."), PICTURES, ("one", "two"))
+        assert Call("mentor", "m", "openai:m", messages, 1.2, 512).key == key
+    assert Call("judge", "j", "openai:j", PROMPTS.judge("q", "known", "given"), 0.0, 16).key == JUDGE_KEY

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint, session
+from chiron.training.batches import collate
 from chiron.training.estimate import estimate
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
@@ -218,6 +219,75 @@ def test_a_step_weighs_every_token_the_same(world: Path) -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.parametrize(("weighting", "power"), [("token", 0.0), ("sample", 1.0), ("square", 0.5)])
+def test_what_weighs_the_same_is_the_recipes_choice(world: Path, weighting: str, power: float) -> None:
+    """The loss of a step is the mean of its rows' summed losses, each over the root, or all, or none of its trained tokens."""
+    recipe = recipe_of(world, loss_weighting=weighting, sequence=256, lines_at_once=2)
+    prepared = prepare(recipe, world / "data")
+    (step,) = steps_of_stage(recipe, recipe.stages[0], prepared.data, 1)
+    rows = [row for line in step for row in line]
+    counts = [int((row.labels != -100).sum()) for row in rows]
+    assert len(set(counts)) > 1
+    loss = Loss(prepared.base.model.eval())
+    with torch.no_grad():
+        summed = []
+        for row in rows:
+            batch = collate([[row]], {}, length=None, pad_id=0)
+            summed.append(float(loss(batch.input_ids, batch.position_ids, batch.labels, None)))
+    shares = [count**-power for count in counts]
+    wanted = sum(s * share for s, share in zip(summed, shares, strict=True)) / sum(
+        count * share for count, share in zip(counts, shares, strict=True)
+    )
+    seen: list[StepMetrics] = []
+
+    def keep(metrics: Any) -> None:
+        seen.append(metrics)
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(prepared, world / f"weighting-{weighting}", watch=keep)
+    assert seen[0].loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_system_message_is_said_before_rows_that_bring_none(world: Path) -> None:
+    plain, told = (prepare(recipe_of(world, system=system), world / "data") for system in (None, "internvl2_5"))
+    tokenizer = tiny_tokenizer()
+    message = "<|im_start|>system\n\u4f60\u662f\u4e66\u751f\u00b7\u4e07\u8c61\uff0c\u82f1\u6587\u540d\u662fInternVL"
+    for one, other in zip(plain.data["cot"], told.data["cot"], strict=True):
+        before, after = (tokenizer.decode(row.input_ids.tolist()) for row in (one, other))
+        if before.startswith("<|im_start|>system"):
+            assert after == before
+        else:
+            assert after.startswith(message)
+            assert after.endswith(before)
+
+
+def test_tiles_may_be_for_each_image_or_for_all_of_a_row(world: Path) -> None:
+    shared, each = (
+        prepare(recipe_of(world, images={"tile": 32, "max_tiles": 6, "max_tiles_per": per}), world / "data") for per in ("row", "image")
+    )
+    several = [number for number, row in enumerate(shared.data["cot"]) if len(row.images) > 1]
+    assert several
+    for number in several:
+        assert all(count <= 4 for count in shared.data["cot"][number].tile_counts)
+    assert max(max(each.data["cot"][number].tile_counts) for number in several) > 4
+
+
+def test_the_exported_model_says_how_it_is_asked_and_served(undisturbed: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = undisturbed / "model"
+    assert json.loads((model / "chiron.json").read_text()) == {"max_tiles": 6, "max_tiles_per": "row", "thumbnail": True, "system": None}
+    card = (model / "README.md").read_text()
+    assert "max_patches = max(1, 6 // number of images)" in card
+    assert '"mm_processor_kwargs": {"max_patches": N}' in card
+    content = [{"type": "text", "text": "Modality 1: "}, {"type": "image"}, {"type": "text", "text": "\nWhy?"}]
+    rendered = AutoTokenizer.from_pretrained(model).apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == "<|im_start|>user\nModality 1: <IMG_CONTEXT>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+
+
 def test_training_learns(world: Path, tmp_path: Path) -> None:
     stage = {"name": "text", "data": "text.jsonl", "train": "all", "steps": 60, "batch": {"rows": 12}, "learning_rate": 5e-3}
     train(prepare(recipe_of(world, stages=[stage], weight_decay=0.0), world / "data"), tmp_path)
@@ -278,13 +348,15 @@ def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_
     assert "a step has too few lines for 64" in " ".join(done.stderr.split())
 
 
-def test_a_step_holds_about_as_many_rows_as_asked_for_though_a_line_would_hold_more(world: Path) -> None:
-    """The paper's 16 rows a step are not to become all that fit into 8,192 tokens."""
-    stages = [{**STAGES[0], "steps": None, "epochs": 1, "batch": {"rows": 3}}]
-    prepared = prepare(recipe_of(world, stages=stages, sequence=8192), world / "data")
+@pytest.mark.parametrize("sequence", [8192, 260])
+def test_a_step_holds_exactly_as_many_rows_as_asked_for(world: Path, sequence: int) -> None:
+    """The paper's 16 rows a step: neither all that fit into 8,192 tokens, nor as many lines as hold about 16."""
+    stages = [{**STAGES[0], "steps": None, "epochs": 1, "batch": {"rows": 5}}]
+    prepared = prepare(recipe_of(world, stages=stages, sequence=sequence), world / "data")
     steps = list(steps_of_stage(prepared.recipe, prepared.recipe.stages[0], prepared.data, prepared.plans[0].steps))
-    assert prepared.plans[0].steps in {4, 5}
-    assert max(sum(len(line) for line in step) for step in steps) <= 4
+    assert [sum(len(line) for line in step) for step in steps] == [5, 5, 2]
+    assert any(len(step) > 1 for step in steps) is (sequence == 260)
+    assert all(sum(len(r.input_ids) for r in line) <= sequence for step in steps for line in step)
     assert sorted(r.id for step in steps for line in step for r in line) == sorted(r.id for r in prepared.data["text"])
 
 
@@ -376,7 +448,9 @@ def test_the_shipped_recipes_are_in_order() -> None:
     recipes = list((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
-        assert [s.name for s in load_recipe(path).stages] == ["text", "alignment", "cot"]
+        recipe = load_recipe(path)
+        assert [s.name for s in recipe.stages] == ["text", "alignment", "cot"]
+        assert (recipe.system, recipe.loss_weighting, recipe.images.max_tiles_per) == ("internvl2_5", "token", "row")
 
 
 def test_a_base_that_is_none_is_named(world: Path) -> None:

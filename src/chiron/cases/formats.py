@@ -1,7 +1,12 @@
-"""Two formats of a case: the published one and the project's own tidy one. Both are read; the tidy one is written.
+"""Three formats of a case: two published ones and the project's own tidy one. All are read; the tidy one is written.
 
 Published: ``rid``, ``messages`` (question and answer), ``images``, ``title``, ``certainty``, ``presentation``, ``age_label``,
 ``gender_label``, ``caption`` (findings in which ``<image>`` marks stand for the images, in order).
+
+Published for evaluation: ``id``, ``img_name`` (a path or a list of them, from the folder that holds ``images/``), ``question`` (with image
+marks of its own), ``answer``.
+
+Written by the authors' search: ``rid``, ``question``, ``gt_answer``, ``images``; its reasoning and scores are read by ``chiron build cot``.
 """
 
 import re
@@ -10,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.case import Case
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.terminal import printable
 
 # Of stripped text: a second run of blanks before the word would make them quadratic.
@@ -38,9 +44,21 @@ def parse_case(record: object, *, material: bool = False) -> Case:
     """
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
+    if "img_name" in record and "images" not in record:
+        record = _with_images(record)
+    if "gt_answer" in record and "messages" not in record:
+        record = {
+            "id": record.get("rid"),
+            "question": record.get("question"),
+            "answer": record["gt_answer"],
+            "images": record.get("images"),
+        }
     case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
     if not case.images and not material:
         raise CaseProblem(_NO_IMAGES)
+    marks = case.question.count(IMAGE_MARK)
+    if case.images and marks > len(case.images):
+        raise CaseProblem(f"the question marks {marks} images and the case has {len(case.images)}: add the missing ones to 'images'")
     if material and not case.question and not case.answer:
         return case
     for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
@@ -49,6 +67,16 @@ def parse_case(record: object, *, material: bool = False) -> Case:
         if not text:
             raise CaseProblem(f"no {name}: field '{name}' is missing or empty")
     return case
+
+
+def _with_images(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row that was published for evaluation, with its images named from the image folder and its answer without emphasis."""
+    named, answer = record["img_name"], record.get("answer")
+    names = [named] if isinstance(named, str) else named
+    if isinstance(names, list):
+        names = [name.removeprefix("./").removeprefix("images/") if isinstance(name, str) else name for name in names]
+    kept = {key: value for key, value in record.items() if key != "img_name"}
+    return {**kept, "images": names, "answer": answer.strip("* ") if isinstance(answer, str) else answer}
 
 
 def case_id(record: object) -> str | None:

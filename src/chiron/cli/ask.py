@@ -10,12 +10,21 @@ def command(
     words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question in quotes.")],
     model: Annotated[str, typer.Option(metavar="NAME", help="Under models of the configuration; without one, a checkpoint's folder.")],
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML with models.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            "--groups", metavar="N,N,...", help="Images of each modality, in order: 2,1 for two CT slices and a film. Default: 1 each."
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2)] = 0.0,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", metavar="N", min=1, help="The longest answer (default: the configuration's, else 1024).")
     ] = None,
 ) -> None:
-    """Put a question to a model and read its reasoning as it comes. For research; not a medical device."""
+    """Put a question to a model and read its reasoning as it comes. For research; not a medical device.
+
+    A question that marks its images itself ("... (Modality 1: <image>)") is asked as it is, nothing added.
+    """
     import asyncio
 
     from chiron.cli.consoles import messages
@@ -27,11 +36,12 @@ def command(
 
     *images, question = words
     chosen = load_evaluation(config, model)
+    asked = Asked([Path(name) for name in images], question, temperature, max_tokens, _sizes(groups))
 
     async def show() -> None:
         written, cut_off = False, False
         try:
-            async for piece in answer(Asked([Path(name) for name in images], question, temperature, max_tokens), model, chosen):
+            async for piece in answer(asked, model, chosen):
                 written, cut_off = written or bool(piece.text), piece.cut_off
                 # Line ends are the answer's own; nothing else of it may move the cursor.
                 lines = piece.text.replace("\r", "").expandtabs(4).split("\n")
@@ -48,3 +58,12 @@ def command(
     except CallFailed as failure:
         # Whoever asked may read what the endpoint said of it, beside how to mend it.
         raise InputError(failure.public if str(failure) == failure.public else f"{failure.public} ({failure})") from failure
+
+
+def _sizes(groups: str | None) -> tuple[int, ...]:
+    from chiron.errors import InputError
+
+    try:
+        return tuple(int(size) for size in groups.split(",")) if groups is not None else ()
+    except ValueError:
+        raise InputError(f"--groups {groups}: write how many images each modality has, for example 2,1") from None

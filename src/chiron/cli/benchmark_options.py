@@ -68,9 +68,9 @@ def _places(named: list[str], below: Path | None) -> list[tuple[str, Path]]:
 
 
 def _items(benchmarks: list["Loaded"]) -> Iterator["Foreign"]:
+    from chiron.cases.image_marks import IMAGE_MARK
     from chiron.cases.images import ImageProblem
     from chiron.evaluation.item import BadItem
-    from chiron.evaluation.rendering import MARK
     from chiron.mmrp.checks.overlap import Foreign
 
     for loaded in benchmarks:
@@ -85,7 +85,7 @@ def _items(benchmarks: list["Loaded"]) -> Iterator["Foreign"]:
                     images.append(loaded.check(name).path)
                 except ImageProblem:
                     unreadable.add(name)
-            yield Foreign(loaded.name, item.id, item.question.replace(MARK, " "), tuple(images))
+            yield Foreign(loaded.name, item.id, item.question.replace(IMAGE_MARK, " "), tuple(images))
         if bad or unreadable:
             told = f"note: of {loaded.name} {bad} records and {len(unreadable)} images cannot be read, and were not compared with"
             messages().print(printable(told), markup=False)

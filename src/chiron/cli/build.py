@@ -71,7 +71,10 @@ def alignment(
 
 @app.command("cot")
 def cot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search'.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories of 'chiron search', or result.jsonl files of the authors' search."),
+    ],
     out: Out,
     form: Annotated[str, typer.Option(metavar="FORM", help="published, or intern: as the first run asked its interns.")] = "published",
     cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they are where they were no more.")] = None,

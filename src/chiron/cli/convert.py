@@ -20,13 +20,19 @@ def command(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder with an InternVL checkpoint in either layout.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     target: Annotated[Target | None, typer.Option("--to", help="The layout to write; else the one that SOURCE is not in.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="To hf: said before conversations without a system turn: internvl2_5 (the authors') or a text."),
+    ] = None,
 ) -> None:
     """Convert a checkpoint: the authors' internvl_chat (InternVL3, Chiron-o1) to transformers' InternVL, and back."""
     from chiron.training.convert import detect, to_hf, to_internvl_chat
 
     if target is not None and target == detect(source):
         raise InputError(f"{source} is in the layout {target} already: nothing to convert")
-    report = to_hf(source, out) if detect(source) == "internvl_chat" else to_internvl_chat(source, out)
+    if system is not None and detect(source) != "internvl_chat":
+        raise InputError("--system is for the layout hf: the authors' code has a system message of its own")
+    report = to_hf(source, out, system=system) if detect(source) == "internvl_chat" else to_internvl_chat(source, out)
     left = f"; left out: {', '.join(report.left_out)}" if report.left_out else ""
     notes = "".join(f"; {note}" for note in report.notes)
     print(

@@ -15,10 +15,13 @@ class Team(StrEnum):
     PAPER = "paper"
     OLLAMA = "ollama"
     OFFLINE = "offline"
+    CHIRON_O1 = "chiron-o1"
 
 
 def command(
-    team: Annotated[Team, typer.Argument(help="The paper's models, models behind Ollama, or the embedded baselines.")] = Team.PAPER,
+    team: Annotated[
+        Team, typer.Argument(help="The paper's models, models behind Ollama, the embedded baselines; or the published models, to measure.")
+    ] = Team.PAPER,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.")] = Path("chiron.yaml"),
 ) -> None:
     """Write a configuration file."""

@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.item import Item
 from chiron.evaluation.prompts import EvaluationPrompts
-from chiron.evaluation.rendering import as_modalities, user_message
+from chiron.evaluation.rendering import as_modalities, own_messages, user_message
 from chiron.models.assembly import build_endpoint
 from chiron.models.call import Call, Picture
 from chiron.models.config import max_tokens_of
+from chiron.models.local.dialogue import Turn
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
@@ -30,26 +32,29 @@ class Asked:
     temperature: float = 0.0
     max_tokens: int | None = None
     """The most tokens of the answer; ``None``: the configuration's, else 1,024."""
+    groups: Sequence[int] = ()
+    """How many of the images each modality has, in order; empty: each image is a modality of its own."""
 
 
 async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncIterator[Piece]:
-    """The model's answer, step by step, in the pieces in which it comes; several images are announced as ``Modality i``.
+    """The model's answer, step by step, in the pieces in which it comes. Nothing is kept.
 
-    Nothing is kept. A model in this process, and an embedded one, answer in one piece.
+    Several images are announced as ``Modality i``. A question with image marks of its own is asked as it is, nothing added.
+    A model in this process, and an embedded one, answer in one piece.
 
     Raises:
-        InputError: an image cannot be used, or the model is not there.
+        InputError: an image cannot be used, the model is not there, or marks or groups do not fit the images.
         CallFailed: no answer could be had.
     """
     chosen = config.evaluation
     pictures = PictureStore()
     shown = [_picture(path, pictures, chosen.image_side) for path in asked.images]
     prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
-    item = Item("asked", as_modalities(asked.question, len(shown)), "", tuple(map(str, asked.images)))
+    item = _item(asked)
     endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: Catalogue.of(()))
     limit = asked.max_tokens or max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)
-    message = user_message(prompts.own["chain"], item, shown)
-    call = Call("model", model, endpoint.provider.identity, (message,), asked.temperature, limit)
+    messages = own_messages(item, shown) if item.asked else (user_message(prompts.own["chain"], item, shown),)
+    call = Call("model", model, endpoint.provider.identity, messages, asked.temperature, limit)
     try:
         if isinstance(endpoint.provider, OpenAICompatible):
             async for piece in stream(endpoint.provider, call):
@@ -59,6 +64,22 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
             yield Piece(reply.text, reply.cut_off)
     finally:
         await endpoint.provider.close()
+
+
+def _item(asked: Asked) -> Item:
+    images, marks = tuple(map(str, asked.images)), asked.question.count(IMAGE_MARK)
+    if marks and asked.groups:
+        raise InputError("the question marks its images itself: leave the groups out")
+    if marks and marks != len(images):
+        raise InputError(f"the question has {marks} {IMAGE_MARK} marks, and {len(images)} images are given: give as many")
+    if marks:
+        return Item("asked", asked.question, "", images, asked=(Turn("user", asked.question),))
+    if not asked.groups:
+        return Item("asked", as_modalities(asked.question, len(images)), "", images)
+    if min(asked.groups) < 1 or sum(asked.groups) != len(images):
+        sizes = " + ".join(map(str, asked.groups))
+        raise InputError(f"groups of {sizes} images do not add up to the {len(images)} given: name the size of each modality")
+    return Item("asked", f"{grouped_marks(asked.groups)}\n{asked.question}", "", images)
 
 
 def _picture(path: Path, pictures: PictureStore, side: int) -> Picture:

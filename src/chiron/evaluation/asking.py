@@ -146,7 +146,7 @@ class Asker:
     def _call(self, unit: Unit, item: Item, pictures: tuple[Picture, ...]) -> Call:
         manner = self.manner
         prompts = manner.prompts.bare() if unit.benchmark.bare else manner.prompts
-        messages = manner.protocol.messages(item, pictures, prompts)
+        messages = manner.protocol.request(item, pictures, prompts)
         # At temperature 0 another draw would be the same question paid for twice.
         draw = unit.draw if manner.temperature > 0 else 0
         return Call("model", manner.model.name, manner.model.identity, messages, manner.temperature, manner.model.max_tokens, draw)

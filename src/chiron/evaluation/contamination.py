@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
 from chiron.cases.likeness.hamming import near_matches
 from chiron.cases.likeness.prints import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
@@ -17,7 +18,6 @@ ROWS_SHOWN = 5
 """Training rows named for each way in which an item is found; how many there are is counted."""
 NEAR_QUESTION = 0.7
 """Shared shingles of all, from which on two questions are near: one word changed in twenty comes to this. Of such pairs 99 % are found."""
-_MARK = "<image>"
 _OPTION = re.compile(r"^[ \t]*(?:\(?[A-Ha-h][.):]|options?\b|(?:answer )?choices\b)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -264,7 +264,7 @@ def _asked(rows: Sequence[TrainingRow], rows_of: Mapping[int, Mapping[int, None]
 
 def _wordings(text: str) -> Iterator[str]:
     """A question as it stands, and without what of options follows it; without image marks; none if it has no word."""
-    text = text.replace(_MARK, " ")
+    text = text.replace(IMAGE_MARK, " ")
     options = _OPTION.search(text)
     for wording in (text, text[: options.start()] if options else ""):
         if normalised(wording):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.rendering import MARK
+from chiron.evaluation.rendering import lettered
 from chiron.models.config_file import nearest
 
 
@@ -109,7 +110,7 @@ def grey(size: tuple[int, int], folder: Path, *, most: int) -> Path:
     return path
 
 
-def _shuffled(item: Item, seed: str) -> Item:
+def _shuffled(item: Item, seed: str) -> Item | BadItem:
     if len(item.options) < 2 or item.gold is None:
         return item
     order = list(range(len(item.options)))
@@ -117,13 +118,28 @@ def _shuffled(item: Item, seed: str) -> Item:
         random.Random(seed).shuffle(order)  # noqa: S311 - nothing secret hangs on it
         seed += "'"
     # Images that options mark go where their options go.
-    before = len(item.images) - sum(option.count(MARK) for option in item.options)
+    before = len(item.images) - sum(option.count(IMAGE_MARK) for option in item.options)
     own, at = [], before
     for option in item.options:
-        own.append(item.images[at : at + option.count(MARK)] if before >= 0 else ())
-        at += option.count(MARK)
+        own.append(item.images[at : at + option.count(IMAGE_MARK)] if before >= 0 else ())
+        at += option.count(IMAGE_MARK)
     images = (*item.images[:before], *(name for n in order for name in own[n])) if before >= 0 else item.images
-    return replace(item, options=tuple(item.options[n] for n in order), gold=order.index(item.gold), images=images)
+    shuffled = replace(item, options=tuple(item.options[n] for n in order), gold=order.index(item.gold), images=images)
+    return _worded_anew(shuffled, lettered(item.options)) if item.asked else shuffled
+
+
+def _worded_anew(item: Item, before: str) -> Item | BadItem:
+    """An item that brings its own turns, with its options in their new order there too.
+
+    Args:
+        item: with the new order.
+        before: the lettered options as its turns have them.
+    """
+    texts = [turn.text for turn in item.asked]
+    if sum(text.count(before) for text in texts) != 1:
+        return BadItem(item.id, "its own wording does not list its options a line each, so they cannot be shuffled", item.kind)
+    asked = tuple(replace(turn, text=turn.text.replace(before, lettered(item.options))) for turn in item.asked)
+    return replace(item, asked=asked)
 
 
 def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item | BadItem]:
@@ -138,7 +154,7 @@ def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item 
 def _with_images(item: Item, images: tuple[str, ...]) -> Item | BadItem:
     if images == item.images:
         return BadItem(item.id, "the set has no other image to swap it with")
-    marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
+    marks = item.marks
     if marks <= len(images):
         return replace(item, images=images)
     # Fewer images than marks: each stands where it can, and the last again where there is none left.

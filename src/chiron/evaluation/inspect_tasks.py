@@ -43,7 +43,7 @@ def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None 
     usual = protocol_of(benchmark.protocol)
     way = protocol_of(protocol) if protocol else usual if not usual.judged else protocol_of("exact")
     loaded = load(benchmark, Path(data) if data else None, Path(mkdtemp(prefix="chiron-")))
-    items = {item.id: way.shown(item) if isinstance(item, Item) else item for item in way.select(loaded.items)}
+    items = {item.id: way.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(way)}
     prompts = EvaluationPrompts.load()
     samples = [_sample(item, loaded, way, prompts.bare() if benchmark.bare else prompts) for item in items.values()]
     return Task(dataset=MemoryDataset(samples, name=benchmark.name), solver=generate(), scorer=_by_rule(items, way), name=benchmark.name)
@@ -58,7 +58,7 @@ def _sample(item: Item | BadItem, loaded: Loaded, protocol: Protocol, prompts: E
         order = [loaded.check(name).sha256 for name in item.images]
     except ImageProblem as problem:
         return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
-    said = protocol.messages(item, tuple(Picture(sha256, _SIDE) for sha256 in order), prompts)
+    said = protocol.request(item, tuple(Picture(sha256, _SIDE) for sha256 in order), prompts)
     content: list[Content] = [
         ContentText(text=part.text) if isinstance(part, Text) else ContentImage(image=_data_url(paths[part.sha256]))
         for message in said

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from chiron.cases.image_marks import IMAGE_MARK
+from chiron.models.local.dialogue import Turn
+
 Kind = Literal["choice", "yes_no", "open"]
 
 
@@ -29,6 +32,15 @@ class Item:
     """What is not independent of each other: the image, or the set of images (for the clustered bootstrap)."""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """``modality``, ``body_system``, ``question_type`` and the like, as the source has them."""
+    asked: tuple[Turn, ...] = ()
+    """The turns before the answer, of an item that brings its own: a model is asked these as they are, nothing added. Empty for others,
+    which a protocol words."""
+
+    @property
+    def marks(self) -> int:
+        """How many images its text marks, as it is asked."""
+        own = [turn.text for turn in self.asked if turn.role == "user"]
+        return sum(text.count(IMAGE_MARK) for text in own or (self.question, *self.options))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from chiron.evaluation.item import Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Finding
-from chiron.evaluation.rendering import LETTERS, as_case, in_words
+from chiron.evaluation.rendering import LETTERS, as_judged, in_words
 from chiron.mics.panel import Panel, TooFewAnswers
+from chiron.mics.prompts import MAX_GIVEN_ANSWER
 from chiron.mics.team import Policy, Seat, Team
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Text
 from chiron.models.failures import CallFailed
@@ -37,7 +38,7 @@ class Judging:
         """
         if self.any_yes:
             return await self._as_published(item, given, ask)
-        panel = Panel(as_case(item), (), Team((), (), self.seat), ask, Policy(), self.prompts.search)
+        panel = Panel(as_judged(item), (), Team((), (), self.seat), ask, Policy(), self.prompts.search)
         try:
             return await panel.is_right(given)
         except TooFewAnswers as problem:
@@ -46,11 +47,11 @@ class Judging:
             return None
 
     async def _as_published(self, item: Item, given: str, ask: Ask) -> bool:
+        """The published judge sees both answers and not the question, and is asked whether they mean something similar."""
         body = fill(
             self.prompts.own["published_judge"],
-            question=section("question", in_words(item)),
             known_answer=section("known_answer", item.answer),
-            given_answer=section("given_answer", " ".join(given.split())[:600]),
+            given_answer=section("given_answer", " ".join(given.split())[:MAX_GIVEN_ANSWER]),
         )
         seat = self.seat
         reply = await ask(

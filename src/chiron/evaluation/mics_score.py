@@ -19,6 +19,8 @@ from chiron.models.failures import Transient
 class MicsColumn:
     """``mics_score``: of all steps up to the first that names the known answer; ``mics_score@k``: after step k; ``@0``: with none.
 
+    ``mics_score_whole`` is the paper's Eq. 4 as printed: the interns see every step, also those that name the answer.
+
     Following a step that names the answer is copying, so what comes from there on is never shown. A reply without steps, or one that names
     the answer in its first, has the score of no reasoning at all.
     """
@@ -30,11 +32,14 @@ class MicsColumn:
     async def scores(self, item: Item, pictures: tuple[Picture, ...], reply: Reply, finding: Finding, ask: Ask) -> dict[str, float | None]:
         """As :class:`~chiron.evaluation.asking.Column`."""
         del finding
-        shown = steps_before_answer(parse_reasoning(reply.text).steps, item.answer)
+        steps = parse_reasoning(reply.text).steps
+        shown = steps_before_answer(steps, item.answer)
         panel = Panel(as_case(item), pictures, self.team, ask, self.policy, self.prompts.search)
-        scored = await together(panel.score(shown[:depth], restart=0) for depth in range(len(shown) + 1))
-        values = [_value(score) for score in scored]
-        return {"mics_score": values[-1], **{f"mics_score@{depth}": value for depth, value in enumerate(values)}}
+        prefixes = [*(shown[:depth] for depth in range(len(shown) + 1)), *([steps] if steps != shown else [])]
+        values = [_value(score) for score in await together(panel.score(prefix, restart=0) for prefix in prefixes)]
+        guarded = values[: len(shown) + 1]
+        by_depth = {f"mics_score@{depth}": value for depth, value in enumerate(guarded)}
+        return {"mics_score": guarded[-1], "mics_score_whole": values[-1], **by_depth}
 
 
 def _value(score: Score) -> float:

@@ -16,7 +16,7 @@ _KIND = PromptKind(
         "short": frozenset({"question"}),
         "yes_no": frozenset({"question"}),
         "chain": frozenset({"question", "options"}),
-        "published_judge": frozenset({"question", "known_answer", "given_answer"}),
+        "published_judge": frozenset({"known_answer", "given_answer"}),
         "extractor": frozenset({"question", "reasoning"}),
     },
 )

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from chiron.cases.case import Case
+from chiron.cases.image_marks import IMAGE_MARK, named_marks
 from chiron.evaluation.item import Item
+from chiron.models import placing
 from chiron.models.call import Message, Picture, Text
+from chiron.models.local.dialogue import Turn
 from chiron.models.prompt_texts import fill
 
-MARK = "<image>"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_HOLE = "\x00chiron:image\x00"
-"""A mark of the item's own, while a template is filled: one that a prompt or a model's text holds is not taken for it."""
 YES_NO = ("yes", "no")
 
 
@@ -28,42 +28,67 @@ def lettered(options: Sequence[str]) -> str:
 
 
 def in_words(item: Item) -> str:
-    """Question and options without image marks: for judges, who see no image."""
-    return "\n".join(part for part in (item.question, lettered(item.options)) if part).replace(MARK, "").strip()
+    """Question and options for judges, who see no image: its marks become ``image 1``, ``image 2`` and so on."""
+    return named_marks(_question_and_options(item))
 
 
 def user_message(template: str, item: Item, pictures: Sequence[Picture]) -> Message:
-    """The template with ``$question`` and ``$options`` filled, and pictures where the item's marks stand.
+    """The template with ``$question`` and ``$options`` filled, and pictures where the item's marks are.
 
     Pictures that no mark stands for come first. Without pictures (a control) the marks are left out.
     """
-    question, options = (text.replace(MARK, _HOLE) for text in (item.question, lettered(item.options)))
-    pieces = fill(template, question=question, options=options).split(_HOLE)
-    first = len(pictures) - (len(pieces) - 1)
-    if first < 0:
-        return Message("user", (*pictures, *_texts("".join(pieces))))
-    parts: list[Text | Picture] = [*pictures[:first], *_texts(pieces[0])]
-    for picture, piece in zip(pictures[first:], pieces[1:], strict=True):
-        parts += [picture, *_texts(piece)]
-    return Message("user", tuple(parts))
+    question, options = (placing.own_marks(text) for text in (item.question, lettered(item.options)))
+    return placing.user_message(fill(template, question=question, options=options), pictures)
 
 
-def _texts(piece: str) -> tuple[Text, ...]:
-    return (Text(piece.strip()),) if piece.strip() else ()
+def own_messages(item: Item, pictures: Sequence[Picture]) -> tuple[Message, ...]:
+    """The turns that the item brings, nothing added: what a model trained on its data saw before the answer.
+
+    Args:
+        item: One with ``asked`` turns.
+        pictures: In the order of the marks. Those that no mark stands for come first; without pictures the marks are left out.
+    """
+    left = list(pictures)
+    unmarked = max(0, len(left) - sum(_marks(turn) for turn in item.asked))
+    messages = []
+    for turn in item.asked:
+        if turn.role != "user":
+            messages.append(Message(turn.role, (Text(turn.text),)))
+            continue
+        count = _marks(turn) + unmarked
+        here, left, unmarked = left[:count], left[count:], 0
+        messages.append(_exactly(turn.text, here))
+    return tuple(messages)
 
 
 def as_modalities(question: str, images: int) -> str:
-    """The question with each of several images announced as ``Modality i``, in its text where marks stand, else before it."""
-    if images < 2:
+    """The question with each of several images announced as ``Modality i``. A question with marks of its own stays as it is."""
+    if images < 2 or IMAGE_MARK in question:
         return question
-    marks = question.count(MARK)
-    if not marks:
-        return "\n".join([*(f"Modality {n}: {MARK}" for n in range(1, images + 1)), question])
-    pieces = question.split(MARK)
-    announced = [f"{piece}Modality {n}: {MARK}" for n, piece in enumerate(pieces[:-1], start=images - marks + 1)]
-    return "".join([*announced, pieces[-1]])
+    return "\n".join([*(f"Modality {n}: {IMAGE_MARK}" for n in range(1, images + 1)), question])
 
 
 def as_case(item: Item) -> Case:
-    """The item as a case, for whatever the search's interns and judge are asked about it."""
+    """The item as a case for the search's interns: they are asked what the model was asked, its images where its marks are."""
+    question = "\n\n".join(turn.text for turn in item.asked if turn.role == "user") or _question_and_options(item)
+    return Case(id=item.id, question=question, answer=item.answer, images=item.images)
+
+
+def as_judged(item: Item) -> Case:
+    """The item as a case for the search's judge, who sees neither images nor the rest of a conversation."""
     return Case(id=item.id, question=in_words(item), answer=item.answer, images=item.images)
+
+
+def _exactly(text: str, pictures: Sequence[Picture]) -> Message:
+    """A user's turn to the letter: :func:`placing.user_message` would drop blanks at the ends of a text without images."""
+    if not pictures:
+        return Message("user", (Text(text.replace(IMAGE_MARK, "")),))
+    return placing.user_message(placing.own_marks(text), pictures)
+
+
+def _marks(turn: Turn) -> int:
+    return turn.text.count(IMAGE_MARK) if turn.role == "user" else 0
+
+
+def _question_and_options(item: Item) -> str:
+    return "\n".join(part for part in (item.question, lettered(item.options)) if part).strip()

@@ -85,7 +85,7 @@ class Evaluation:
 
     def counted(self, benchmark: Loaded) -> Sequence[Any]:
         """The items of a benchmark that the protocol counts."""
-        return self.asker.manner.protocol.select(benchmark.items)
+        return benchmark.counted_by(self.asker.manner.protocol)
 
     def _asked_of(self, benchmark: Loaded) -> int:
         return len(self.counted(benchmark)[: self.limit]) * self.draws
@@ -285,9 +285,13 @@ def _unusable(lines: Sequence[ItemResult]) -> str:
 
 
 def _noted(loaded: Loaded, protocol: Protocol, control: Control) -> Loaded:
-    shown = [protocol.shown(item) if isinstance(item, Item) else item for item in protocol.select(loaded.items)]
-    note = concerned(loaded.name, shown, control)
-    return replace(loaded, notes=(*loaded.notes, note)) if note else loaded
+    shown = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
+    out = len(loaded.items) - len(shown)
+    left_out = (
+        f"{loaded.name}: protocol {protocol.name} counts closed questions only: {out} of {len(loaded.items)} are left out" if out else ""
+    )
+    notes = (left_out, concerned(loaded.name, shown, control))
+    return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import Loaded
 from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.rendering import LETTERS, MARK
+from chiron.evaluation.rendering import LETTERS, lettered
 from chiron.files import write_atomically
 
 _READ_AS_MISSING = frozenset(
@@ -58,7 +59,7 @@ def export_tsv(loaded: Loaded, protocol: Protocol, path: Path) -> tuple[int, lis
         InputError: not one question could be written.
         DiskError: the disk is full.
     """
-    items = [protocol.shown(item) if isinstance(item, Item) else item for item in protocol.select(loaded.items)]
+    items = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
     form = _Form.of(items)
     left_out: list[str] = []
     count = 0
@@ -94,7 +95,10 @@ def _row(loaded: Loaded, item: Item | BadItem, form: _Form) -> list[str]:
     answer = LETTERS[item.gold] if item.gold is not None else item.answer
     category = item.labels.get("question_type") or item.labels.get("modality") or item.kind
     cells = [images[0] if len(images) == 1 else repr(images)] if form.pictured else []
-    return [*cells, *map(_kept, (item.question.replace(MARK, "").strip(), *options, answer, category)), "test"]
+    own = "\n\n".join(turn.text for turn in item.asked if turn.role == "user")
+    # The options have columns of their own.
+    question = own.replace(lettered(item.options), "") if own and item.options else own or item.question
+    return [*cells, *map(_kept, (question.replace(IMAGE_MARK, "").strip(), *options, answer, category)), "test"]
 
 
 def _kept(text: str) -> str:

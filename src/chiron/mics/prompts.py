@@ -1,16 +1,20 @@
 """What mentors, interns and the judge are told: text files in this package, or the user's own in their place.
 
+Image marks in a case's question stay where they are, and each image stands in place of its mark.
+
 The part that stays the same for a case stands first (system, images, instructions, case), the growing reasoning last, so that the
 prefix caches of providers and of vLLM hit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chiron.cases.case import Case
+from chiron.cases.image_marks import named_marks
 from chiron.mics.reasoning import render_steps
 from chiron.models.call import Message, Picture, Text
+from chiron.models.placing import own_marks, user_message
 from chiron.models.prompt_texts import PromptKind, fill, hashes
 from chiron.models.sections import section
 
@@ -49,7 +53,7 @@ class Prompts:
         """Everything about the case, its answer included, and the prefix to go on from."""
         body = self._fill(
             "mentor",
-            question=section("question", case.question),
+            question=section("question", own_marks(case.question)),
             history=section("history", patient(case)),
             findings=section("findings", "\n".join(case.findings) or "None given."),
             answer=section("answer", case.answer),
@@ -58,27 +62,28 @@ class Prompts:
 
     def intern(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         """Images, question and history, and the prefix; neither findings nor answer."""
-        body = self._fill("intern", question=section("question", case.question), history=section("history", patient(case)))
+        body = self._fill("intern", question=section("question", own_marks(case.question)), history=section("history", patient(case)))
         return self._messages("intern", body, pictures, prefix)
 
     def judge(self, question: str, known: str, given: str) -> tuple[Message, ...]:
         """The question and both answers, the given one on one line that it cannot break out of."""
         body = self._fill(
             "judge",
-            question=section("question", question),
+            question=section("question", named_marks(question)),
             known_answer=section("known_answer", known),
             given_answer=section("given_answer", " ".join(given.split())[:MAX_GIVEN_ANSWER]),
         )
         return (_say("system", self.texts["judge_system"].strip()), _say("user", body))
 
     def _messages(self, role: str, body: str, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
-        parts: tuple[Text | Picture, ...] = (*pictures, Text(body))
+        asked = user_message(body, pictures)
         if prefix:
             reasoning = section("reasoning", render_steps(prefix))
-            parts = (*parts, Text(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1))))
+            begun = Text(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1)))
+            asked = replace(asked, parts=(*asked.parts, begun))
         system = self.texts[f"{role}_system"].strip()
         # An empty file means that nothing is said: endpoints differ in what they make of an empty turn.
-        return (*((_say("system", system),) if system else ()), Message("user", parts))
+        return (*((_say("system", system),) if system else ()), asked)
 
     def _fill(self, name: str, **values: str) -> str:
         return fill(self.texts[name], **values)

@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
-NAMES = ("paper", "ollama", "offline")
-"""The paper's team behind its usual endpoints; a team behind Ollama; the embedded one."""
+NAMES = ("paper", "ollama", "offline", "chiron-o1")
+"""The paper's team behind its usual endpoints; a team behind Ollama; the embedded one; the published models, to be measured."""
 
 
 def template(name: str) -> str:

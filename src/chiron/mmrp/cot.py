@@ -1,21 +1,21 @@
 """Part 3: the retained paths of one or several searches as training dialogues."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reading import need_cases, read_cases
+from chiron.cases.reading import read_cases
 from chiron.errors import InputError
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.reasoning import parse_reasoning
-from chiron.mics.rundir import PATHS, RunDirectory
+from chiron.mics.rundir import RunDirectory
+from chiron.mmrp.authors_search import AuthorsSearch
 from chiron.mmrp.forms import AsInterns, Form, Published, plain
 from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
+from chiron.mmrp.search_runs import SearchRun
 from chiron.models.call import Ask
 from chiron.models.directory import WorkDirectory
 
@@ -32,7 +32,7 @@ def build_cot(
     answered evaluations, with fewer restarts; then of the run named first.
 
     Args:
-        runs: run directories of ``chiron search``.
+        runs: run directories of ``chiron search``, or files that the authors' search wrote (``result.jsonl``).
         out: a directory of this part's own.
         cases: the file of cases, where it is no longer where the runs say; one for all of them.
         limit: only the first so many rows' cases.
@@ -53,7 +53,7 @@ def prepare_cot(
         raise InputError("name at least one run directory of 'chiron search'")
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run directory is named twice: name each once")
-    read = [Run.read(run, cases) for run in runs]
+    read = [AuthorsSearch.read(run, cases) if run.is_file() else SearchRun.read(run, cases) for run in runs]
     folders = sorted({str(run.about.get("images")) for run in read})
     if len(folders) > 1:
         raise InputError(
@@ -90,85 +90,12 @@ def intern_form(run: Path) -> AsInterns:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A search's run, as a source of paths."""
-
-    path: Path
-    cases: Path
-    about: dict[str, Any]
-    """Its ``run.json``."""
-
-    @classmethod
-    def read(cls, path: Path, cases: Path | None) -> "Run":
-        """Find a run's paths and cases.
-
-        Raises:
-            InputError: there are none.
-        """
-        about = RunDirectory(path).need_run()
-        if not (path / PATHS).is_file():
-            raise InputError(f"{path} has no {PATHS}: run the same search again, which writes it from the ledger")
-        there = cases if cases is not None else Path(str(about.get("cases")))
-        if cases is None and not there.is_file():
-            raise InputError(f"{path} searched {there}, which is not there: say where those cases are with --cases FILE")
-        need_cases(there)
-        return cls(path, there, about)
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What its results depend on."""
-        value = self.about.get("identity")
-        return value if isinstance(value, dict) else {}
-
-    @property
-    def deepest(self) -> int:
-        """D: how often a prefix was chosen at most."""
-        depth = self.identity.get("depth")
-        return depth if isinstance(depth, int) and depth > 0 else 3
-
-    def models(self) -> dict[str, str]:
-        """What answered, by role and name."""
-        found: dict[str, str] = {}
-        for role in ("mentors", "interns"):
-            seats = self.identity.get(role)
-            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (seats if isinstance(seats, list) else [])}
-        judge = self.identity.get("judge")
-        return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
-
-    def prompts(self) -> dict[str, str]:
-        """SHA-256 of its prompts."""
-        value = self.identity.get("prompts")
-        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
-
-    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every path, with where its line begins.
-
-        Raises:
-            InputError: the file is damaged.
-        """
-        try:
-            with (self.path / PATHS).open("rb") as file:
-                at = 0
-                for line in file:
-                    yield at, _path(line, self.path)
-                    at += len(line)
-        except OSError as error:
-            raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
-
-    def line(self, at: int) -> dict[str, Any]:
-        """The path whose line begins there."""
-        with (self.path / PATHS).open("rb") as file:
-            file.seek(at)
-            return _path(file.readline(), self.path)
-
-
-@dataclass(frozen=True)
 class Retained:
     """A path and its case; or the one of these that is missing."""
 
     id: str
     line: int
-    run: Run
+    run: SearchRun
     path: dict[str, Any]
     case: Case | None = None
     beaten: str = ""
@@ -193,6 +120,8 @@ class Chain:
         known = _known(path)
         if known.get("case") not in (None, case.fingerprint):
             return Made(dropped=(self._drop(unit, "case has changed", "it was edited since it was searched: search it again"),))
+        if why := path.get("not_retained"):
+            return Made(dropped=(self._drop(unit, "low score", str(why)),))
         reasoning = plain(str(path.get("reasoning") or ""))
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
@@ -243,7 +172,7 @@ class _Best:
     losers: list[tuple[int, int]] = field(default_factory=list)
 
 
-def _units(runs: Sequence[Run], limit: int | None) -> Iterator[Retained | BadCase]:
+def _units(runs: Sequence[SearchRun], limit: int | None) -> Iterator[Retained | BadCase]:
     """Every case with a path, file by file in the order of the runs, each file in its own order; then paths without a case."""
     best = _best(runs)
     files = list(dict.fromkeys(run.cases for run in runs))
@@ -266,7 +195,7 @@ def _units(runs: Sequence[Run], limit: int | None) -> Iterator[Retained | BadCas
             yield Retained(name, 0, runs[found.run], runs[found.run].line(found.at))
 
 
-def _best(runs: Sequence[Run]) -> dict[str, _Best]:
+def _best(runs: Sequence[SearchRun]) -> dict[str, _Best]:
     """The best path of each case. Only places in files are held, so that there may be many."""
     best: dict[str, _Best] = {}
     for number, run in enumerate(runs):
@@ -290,16 +219,6 @@ def _worth(path: dict[str, Any]) -> tuple[float, ...]:
         float(evaluations.get("answered") or 0),
         -float(path.get("restarts") or 0),
     )
-
-
-def _path(line: bytes, run: Path) -> dict[str, Any]:
-    try:
-        path = json.loads(line)
-        if isinstance(path["case_id"], str):
-            return dict(path)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
 
 
 def _known(path: dict[str, Any]) -> dict[str, Any]:

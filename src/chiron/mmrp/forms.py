@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from chiron.cases.case import Case
+from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
 from chiron.mics.prompts import Prompts, patient
 from chiron.mics.reasoning import render_reasoning, render_steps
-from chiron.mmrp.groups import Group, groups_of, marks_of
+from chiron.mmrp.groups import Group, groups_of
 from chiron.mmrp.prompts import lettered
 from chiron.models.call import Message, Picture
-from chiron.models.local.dialogue import IMAGE_MARK, Turn
+from chiron.models.local.dialogue import Turn
+from chiron.models.placing import texts_between
 
 Begun = Literal["none", "some", "any", "each"]
+_SUPPLEMENT = "Supplementary information"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
     said = plain(said)
     if isinstance(asked, str):
         return (Turn("user", asked), Turn("assistant", said))
-    turns = [Turn(m.role, "\n".join(IMAGE_MARK if isinstance(p, Picture) else plain(p.text) for p in m.parts)) for m in asked]
+    turns = [Turn(m.role, IMAGE_MARK.join(plain(text) for text in texts_between(m, "\n"))) for m in asked]
     return (*turns, Turn("assistant", said))
 
 
@@ -103,14 +106,18 @@ class Published:
     ) -> Sequence[Dialogue]:
         """The groups' marks and a request; the findings as a paragraph."""
         del case, chance
-        return [Dialogue(dialogue_of(f"{marks_of([g.images for g in groups])}\n{plain(request)}", " ".join(findings)))]
+        return [Dialogue(dialogue_of(f"{grouped_marks([len(g.images) for g in groups])}\n{plain(request)}", " ".join(findings)))]
 
     def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
-        """Question, supplementary information, marks; the path as it is."""
-        who = (("Gender", case.sex), ("Age", case.age), ("Chief complaint", case.history))
-        known = ", ".join(f"{name}: {value}" for name, value in who if value)
-        told = f"{case.question} (Supplementary information is as follows:\n{known})" if known else case.question
-        marks = marks_of([group.images for group in groups_of(case)])
+        """Question, supplementary information, marks; the path as it is.
+
+        A question with image marks of its own is asked as it is. Images without a mark come before it.
+        """
+        if own := case.question.count(IMAGE_MARK):
+            unmarked = f"{IMAGE_MARK}\n" * (len(case.images) - own)
+            return [Dialogue(dialogue_of(unmarked + _with_history(case), reasoning))]
+        told = _with_history(case)
+        marks = grouped_marks([len(group.images) for group in groups_of(case)])
         ask = (
             f"Please base your response on the keyframes of the relevant medical imaging modality ({marks})"
             " and reason step-by-step to answer the above question."
@@ -179,6 +186,15 @@ class AsInterns:
                 return [chance.randrange(1, steps)]
             case _:
                 return [0]
+
+
+def _with_history(case: Case) -> str:
+    """The question with the supplementary information that the case has, unless the question has it already."""
+    who = (("Gender", case.sex), ("Age", case.age), ("Chief complaint", case.history))
+    known = ", ".join(f"{name}: {value}" for name, value in who if value)
+    if not known or _SUPPLEMENT in case.question:
+        return case.question
+    return f"{case.question} ({_SUPPLEMENT} is as follows:\n{known})"
 
 
 def _places_of(case: Case) -> tuple[Picture, ...]:

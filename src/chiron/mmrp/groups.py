@@ -3,13 +3,11 @@
 A group is a folder, ``ID/ct_group1/0.png``, as the published cases have it; images that lie in no such folder are one group.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from chiron.cases.case import Case
 from chiron.cases.modalities import modalities_of_case
-from chiron.models.local.dialogue import IMAGE_MARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,6 @@ def groups_of(case: Case) -> tuple[Group, ...]:
     for number, image in enumerate(case.images, start=1):
         numbers.setdefault(PurePosixPath(image).parent.name, []).append(number)
     return tuple(_group(case, name, tuple(members), alone=len(numbers) == 1) for name, members in numbers.items())
-
-
-def marks_of(groups: Sequence[Sequence[str]]) -> str:
-    """The images of each group as the published models are shown them: ``Modality 1: <image>``, a line a further group.
-
-    ``groups``: the images of each.
-    """
-    return ",\n".join(f"Modality {i}: " + "\n".join(IMAGE_MARK for _ in images) for i, images in enumerate(groups, start=1))
 
 
 def modalities_shown(case: Case) -> tuple[str, ...]:

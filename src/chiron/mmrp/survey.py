@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.cases.likeness.prints import DISTANCE, ImagePrint, alike, print_images
 from chiron.cases.likeness.texts import TextIndex
 from chiron.errors import InputError
 from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows
 from chiron.models.directory import WorkDirectory
-from chiron.models.local.dialogue import IMAGE_MARK
 
 _AT_ONCE = 512
 """Rows read before their images are looked at: enough that two threads have something to do."""

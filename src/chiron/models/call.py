@@ -35,6 +35,8 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     parts: tuple[Text | Picture, ...]
+    inline: bool = False
+    """Images stand where a text has them: nothing is put between an image and the words next to it. Part of the key."""
 
     @property
     def text(self) -> str:
@@ -64,13 +66,18 @@ class Call:
             "version": KEY_VERSION,
             "role": self.role,
             "identity": self.identity,
-            "messages": [[m.role, [_canonical(p) for p in m.parts]] for m in self.messages],
+            "messages": [_canonical_message(m) for m in self.messages],
             "temperature": float(self.temperature),
             "max_tokens": self.max_tokens,
             "draw": self.draw,
         }
         text = json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical_message(message: Message) -> list[object]:
+    # What a message without images in its text has always been: old keys stay as they are.
+    return [message.role, [_canonical(part) for part in message.parts], *(["inline"] if message.inline else [])]
 
 
 def _canonical(part: Text | Picture) -> list[str | int]:

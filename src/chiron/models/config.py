@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.models.addresses import check_base_url, check_header_name, check_headers
 
@@ -39,11 +40,31 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation} if not inner else set().union(*(_kinds(a) for a in inner))
 
 
+def _system_text(text: str) -> str:
+    if not text.strip() or IMAGE_MARK in text:
+        raise ValueError(f"system must be internvl2_5 or the text of a system message, without {IMAGE_MARK} marks; leave it out for none")
+    return text
+
+
+SystemText = Annotated[str, AfterValidator(_system_text)]
+"""``internvl2_5``, the text of a system message, or ``none``."""
+
+
 class Price(Strict):
     """USD a million tokens."""
 
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
+
+
+class ServedCheckpoint(Strict):
+    """An InternVL checkpoint behind an endpoint, and how its training rows were cut."""
+
+    max_tiles: PositiveInt = 6
+    """Of all images of a request together, or of each image, thumbnails apart."""
+    max_tiles_per: Literal["row", "image"] = "row"
+    layout: Literal["hf", "internvl_chat"] = "hf"
+    """In which form it is served: what ``chiron train`` and ``chiron convert`` write, or the authors'."""
 
 
 class OpenAIModel(Strict):
@@ -79,6 +100,8 @@ class OpenAIModel(Strict):
     """Sent with every call. Not for keys: they belong in ``api_key_env`` (and ``api_key_header``)."""
     revision: str | None = None
     """Tells two models of one name apart, so that a replay does not take one's replies for the other's."""
+    serves: ServedCheckpoint | None = None
+    """That vLLM serves a checkpoint made by ``chiron train`` there: images are cut and placed as in its training, request by request."""
     price: Price | None = None
     """Needed for a budget."""
     image_tokens: PositiveInt = 4096
@@ -95,6 +118,8 @@ class OpenAIModel(Strict):
         for name in self.parameters:
             if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
                 raise ValueError(f"parameters holds '{name}', which chiron sets itself")
+        if self.serves is not None and "mm_processor_kwargs" in self.parameters:
+            raise ValueError("parameters holds 'mm_processor_kwargs', which serves sets: leave one of them out")
         try:
             json.dumps(self.parameters, allow_nan=False, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
@@ -120,10 +145,14 @@ class LocalModel(Strict):
     """Calls answered together, at most."""
     max_tokens: PositiveInt | None = None
     """Overrides the role's token limit."""
-    max_tiles: PositiveInt = 6
-    """InternVL: tiles of all images of a call, thumbnails apart."""
-    thumbnail: bool = True
-    """InternVL: whether an image of several tiles is also shown whole."""
+    max_tiles: PositiveInt | None = None
+    """InternVL: tiles of all images of a call, or of each image, thumbnails apart. By default what the checkpoint says, else 6."""
+    max_tiles_per: Literal["row", "image"] | None = None
+    """InternVL: what ``max_tiles`` is for. By default what the checkpoint says, else ``row``: all images of a call."""
+    thumbnail: bool | None = None
+    """InternVL: whether an image of several tiles is also shown whole. By default what the checkpoint says, else yes."""
+    system: SystemText | None = None
+    """InternVL: said before calls without a system turn: ``internvl2_5``, a text, or ``none``. By default what the checkpoint says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -23,6 +23,7 @@ from chiron.models.failures import CallerFault, Transient
 from chiron.models.pictures import PictureStore
 from chiron.models.reading import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.models.redaction import redactor
+from chiron.models.served import as_trained, processor_arguments
 
 _MAX_REPLY_BYTES = 32 * 2**20
 _HOLE = "chiron:image:69d1c2"
@@ -83,9 +84,11 @@ class OpenAICompatible:
             self._session = None
 
     async def _body(self, call: Call, *, stream: bool = False) -> bytes:
+        served = self.config.serves
+        messages = call.messages if served is None else tuple(map(as_trained, call.messages))
         payload: dict[str, Any] = {
             "model": self.config.model,
-            "messages": [self._message(m) for m in call.messages],
+            "messages": [self._message(m) for m in messages],
             self.config.max_tokens_field: call.max_tokens,
             **self.config.parameters,
         }
@@ -94,7 +97,9 @@ class OpenAICompatible:
         if stream:
             payload["stream"] = True
         # Images are put in as bytes afterwards: going through a megabyte of base64 once more a call would be most of its cost.
-        pictures = [p for m in call.messages for p in m.parts if isinstance(p, Picture)]
+        pictures = [p for m in messages for p in m.parts if isinstance(p, Picture)]
+        if served is not None and pictures:
+            payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
         body = json.dumps(payload, separators=(",", ":")).encode()
         if not pictures:
             return body
@@ -216,5 +221,7 @@ def _identity(config: OpenAIModel) -> str:
         shape["temperature"] = None
     if config.revision:
         shape["revision"] = config.revision
+    if config.serves is not None:
+        shape["serves"] = config.serves.model_dump()
     suffix = f" {json.dumps(shape, sort_keys=True)}" if shape else ""
     return f"openai:{config.model}{suffix}"

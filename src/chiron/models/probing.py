@@ -20,6 +20,7 @@ from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.pictures import PictureStore
 from chiron.models.provider import Provider
+from chiron.models.served import serving_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Finding:
 
     model: str
     what: str
-    """``key``, ``endpoint``, ``listed``, ``checkpoint``, ``image``, ``text`` or ``embedded``."""
+    """``key``, ``endpoint``, ``listed``, ``tiles``, ``checkpoint``, ``image``, ``text`` or ``embedded``."""
     ok: bool | None
     """``None``: could not be told, which is no fault."""
     detail: str
@@ -49,7 +50,7 @@ async def probe(
         return
     provider = endpoint.provider
     if isinstance(provider, Local):
-        yield Finding(name, "checkpoint", ok=True, detail=provider.checkpoint.described)
+        yield Finding(name, "checkpoint", ok=True, detail=f"{provider.checkpoint.described}{_asked_as(provider)}")
         if ask:
             try:
                 yield await _question(name, provider, pictures, needs_image=needs_image)
@@ -72,6 +73,10 @@ async def probe(
         await provider.close()
 
 
+def _asked_as(provider: Local) -> str:
+    return f"; asked with {provider.asked_as.describe()}" if provider.checkpoint.model_type == "internvl" else ""
+
+
 async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIterator[Finding]:
     try:
         status, text = await provider.get("/models")
@@ -83,10 +88,14 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
         return
     yield Finding(provider.name, "endpoint", ok=True, detail=f"{config.base_url} answers")
     try:
-        listed = [one_line(str(entry["id"]), 100) for entry in json.loads(text)["data"]]
+        entries = json.loads(text)["data"]
+        listed = [one_line(str(entry["id"]), 100) for entry in entries]
     except (ValueError, KeyError, TypeError):
         yield Finding(provider.name, "listed", ok=None, detail="it does not list its models")
         return
+    mine = [entry for entry in entries if str(entry["id"]) == config.model]
+    if note := serving_note(config, mine[0] if mine else {}):
+        yield Finding(provider.name, "tiles", ok=None, detail=note)
     found = any(entry == config.model or entry.endswith(f"/{config.model}") for entry in listed)
     several = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
     yield Finding(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chiron.models.local.tiling import TileKey, Tiles, normalise
-from chiron.training.encoding import IGNORED, Encoded
+from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +34,8 @@ class Batch:
     """Positions that are not padding."""
     rows: tuple[str, ...]
     """Ids, in order."""
+    weights: Tensor | None = None
+    """``(lines, length)`` float32, what each label weighs; None where all weigh the same."""
 
     def inputs(self) -> dict[str, Any]:
         """What a model is called with, labels apart."""
@@ -54,11 +56,17 @@ class Batch:
             position_ids=self.position_ids.to(device, non_blocking=non_blocking),
             labels=self.labels.to(device, non_blocking=non_blocking),
             pixel_values=None if pixels is None else pixels.to(device, non_blocking=non_blocking),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=non_blocking),
         )
 
 
 def collate(
-    bins: Sequence[Sequence[Encoded]], pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], *, length: int | None, pad_id: int
+    bins: Sequence[Sequence[Encoded]],
+    pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles],
+    *,
+    length: int | None,
+    pad_id: int,
+    weighting: LossWeighting = "token",
 ) -> Batch:
     """One batch of packed lines, each inner sequence one line.
 
@@ -67,6 +75,7 @@ def collate(
         pixels: the tiles of ``(image, tiles)``; asked for nothing where no sample has an image.
         length: of a line; by default the longest, rounded up to a multiple of 8, which tensor cores want.
         pad_id: fills lines up. It is never learned, and no sample sees it.
+        weighting: what weighs the same (:func:`~chiron.training.encoding.token_weight`).
 
     Raises:
         ValueError: a line is longer than ``length``, a sample's first token is learned (it would be predicted from the sample before), or
@@ -81,6 +90,7 @@ def collate(
     input_ids = np.full(shape, pad_id, np.int64)
     labels = np.full(shape, IGNORED, np.int64)
     position_ids = np.empty(shape, np.int64)
+    weights = None if weighting == "token" else np.zeros(shape, np.float32)
     tiles: list[Tiles] = []
     for number, line in enumerate(bins):
         at = 0
@@ -90,6 +100,8 @@ def collate(
             end = at + len(sample.input_ids)
             input_ids[number, at:end] = sample.input_ids
             labels[number, at:end] = sample.labels
+            if weights is not None:
+                weights[number, at:end] = token_weight(sample, weighting)
             position_ids[number, at:end] = np.arange(end - at)
             at = end
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
@@ -102,6 +114,7 @@ def collate(
         trained_tokens=int(np.count_nonzero(labels != IGNORED)),
         real_tokens=sum(used),
         rows=tuple(sample.id for line in bins for sample in line),
+        weights=None if weights is None else torch.from_numpy(weights),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import DiskError, InputError
+from chiron.models.local.dialogue import system_text
 from chiron.training.convert_files import (
     REWRITTEN,
     VERBATIM,
@@ -76,13 +77,14 @@ def detect(path: Path) -> Layout:
     return _LAYOUTS[kind]
 
 
-def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> ConversionReport:
+def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, system: str | None = None) -> ConversionReport:
     """Convert the authors' checkpoint to one of transformers' ``InternVLForConditionalGeneration``.
 
     Args:
         source: The folder with the authors' files; their code in it is neither run nor copied.
         out: The folder to make; it appears when all is written.
         shard_bytes: The largest file with weights, in bytes.
+        system: The system message of conversations that bring none: ``internvl2_5`` (the authors') or a text; none by default.
 
     Raises:
         InputError: the source is something else, incomplete or has a setting that transformers' InternVL does not, or ``out`` is taken.
@@ -103,7 +105,7 @@ def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Convers
 
     def write(folder: Path) -> Written:
         write_json(folder / "config.json", write_hf(settings, image_token_id=identity, tied=tied))
-        return write_hf_files(tokenizer, settings, folder)
+        return write_hf_files(tokenizer, settings, folder, system=system_text(system))
 
     return _write(source, out, "hf", tensors, shard_bytes, write)
 

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import InputError
+from chiron.models.local.chat_template import system_block
+from chiron.models.local.checkpoint_format import write_format
+from chiron.models.local.tiling import Tiling
 from chiron.training.convert_settings import Layout, Settings
 from chiron.training.weight_files import read_json, write_bytes, write_json
 
 VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json
     README.md LICENSE LICENSE.txt LICENSE.md NOTICE""".split()
 REWRITTEN = """config.json tokenizer_config.json chat_template.jinja chat_template.json generation_config.json
-    preprocessor_config.json processor_config.json""".split()
+    preprocessor_config.json processor_config.json chiron.json""".split()
 # The authors' code looks these up by their text, transformers' by the names.
 _NAMED = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
 _VIDEO = "video_token"
@@ -88,7 +91,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(folder, config, ids)
 
 
-def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Written:
+def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, system: str | None = None) -> Written:
     """Write what transformers' processor and ``generate`` read.
 
     Raises:
@@ -106,9 +109,14 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Writt
         config["additional_special_tokens"] = old
     config["extra_special_tokens"] = {**(old if isinstance(old, dict) else {}), **_NAMED, _VIDEO: video}
     write_json(out / "tokenizer_config.json", config)
-    template = _template(tokenizer, "internvl_chat", "hf", written)
+    template = (system_block(system) if system else "") + _template(tokenizer, "internvl_chat", "hf", written)
     write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
     _write_generation(tokenizer, settings, out)
+    # Chat with the authors' code cuts every image on its own, as these settings say.
+    tiling = Tiling(
+        settings.vision["image_size"], settings.kept.get("max_dynamic_patch", 12), settings.kept.get("use_thumbnail", True), per_image=True
+    )
+    write_format(out, tiling, system)
     size = settings.vision["image_size"]
     write_json(
         out / "preprocessor_config.json",

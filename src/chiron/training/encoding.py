@@ -2,10 +2,11 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from chiron.models.local.tiling import TileKey, Tiling, tile_budget, tile_count
 from chiron.models.pictures import upright_size
 from chiron.training.rows import Row, listing, shown
 
+LossWeighting = Literal["token", "sample", "square"]
+_POWERS: Final[Mapping[LossWeighting, float]] = MappingProxyType({"token": 0.0, "sample": 1.0, "square": 0.5})
 IGNORED: Final = -100
 """The label of a token that is not learned; PyTorch's cross-entropy passes over it."""
 
@@ -92,6 +95,12 @@ def encode_all(rows: Sequence[Row], folder: ImageFolder | None, encoder: Encoder
 def trained_tokens(encoded: Encoded) -> int:
     """Tokens of a row that are learned."""
     return int(np.count_nonzero(encoded.labels != IGNORED))
+
+
+def token_weight(encoded: Encoded, weighting: LossWeighting) -> float:
+    """What each learned token of a row weighs in a step: 1, or one over the row's learned tokens, or one over their square root."""
+    count = trained_tokens(encoded)
+    return float(count ** -_POWERS[weighting]) if count else 0.0
 
 
 def _tile_counts(row: Row, sizes: dict[str, tuple[int, int] | str], tiling: Tiling) -> list[int]:

@@ -12,7 +12,11 @@ from torch import nn
 
 from chiron.errors import DiskError
 from chiron.files import write_atomically
+from chiron.models.local.chat_template import exact_template
+from chiron.models.local.checkpoint_format import write_format
+from chiron.models.local.dialogue import system_text
 from chiron.models.local.quiet import no_bars
+from chiron.models.local.tiling import tile_budget
 from chiron.training.checkpoint import FULL_DISK
 from chiron.training.metrics import read_metrics
 from chiron.training.plan import StagePlan
@@ -49,7 +53,10 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
         shutil.rmtree(draft, ignore_errors=True)
         with no_bars():
             merged.save_pretrained(draft, safe_serialization=True)
+        system = system_text(recipe.system)
+        tokenizer.chat_template = exact_template(system)
         tokenizer.save_pretrained(draft)
+        write_format(draft, recipe.images.tiling, system)
         (draft / "preprocessor_config.json").write_text(json.dumps(image_settings(recipe), indent=2) + "\n")
         (draft / "README.md").write_text(card(recipe, plans, hashes, out / "metrics.jsonl"))
         shutil.rmtree(out / "model", ignore_errors=True)
@@ -60,7 +67,7 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
 
 
 def image_settings(recipe: Recipe) -> dict[str, Any]:
-    """The image processor's settings, so that plain transformers cuts images as training did."""
+    """The image processor's settings. One image is cut as in training; of several, the caller says how many tiles each may have."""
     side = {"height": recipe.images.tile, "width": recipe.images.tile}
     return {
         "image_processor_type": "GotOcr2ImageProcessor",
@@ -108,8 +115,39 @@ Base: {recipe.base or "from scratch"}. Versions: {versions}.
 Data:
 {data}
 
+{serving(recipe)}
 Recipe:
 ```json
 {settings}
 ```
 """
+
+
+_SERVING = """## Serving it
+
+`chiron` with `provider: local` asks this model as it was trained: `chiron.json` says how. For other programs:
+
+- The chat template puts nothing next to an image, as in training. Send texts and images in the order of the row, line breaks included.
+"""
+_SHARED = """- Training shared {most} tiles among the images of a row; `preprocessor_config.json` alone gives {most} to every image. Pass
+  the number with each request: `max_patches = max(1, {most} // number of images)`. {budgets}
+  - transformers: `processor(text=..., images=..., images_kwargs={{"max_patches": N}})`
+  - vLLM: `vllm serve FOLDER`, and in every request `"mm_processor_kwargs": {{"max_patches": N}}`
+  - chiron: `{{provider: openai, base_url: ..., model: ..., serves: {{max_tiles: {most}, max_tiles_per: row}}}}` sends it
+"""
+
+
+def serving(recipe: Recipe) -> str:
+    """For the card: how others serve the checkpoint so that it sees what training showed it."""
+    images = recipe.images
+    text = _SERVING
+    if recipe.system is not None:
+        text += "- The chat template adds the system message of training where a conversation has none.\n"
+    if images.max_tiles_per == "image":
+        text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"
+    elif images.max_tiles > 1:
+        budgets = ", ".join(f"{n} images: {tile_budget(n, images.tiling)}" for n in range(2, images.max_tiles + 1))
+        text += _SHARED.format(most=images.max_tiles, budgets=f"({budgets}.)")
+    if not images.thumbnail and images.max_tiles > 1:
+        text += "- Training showed no thumbnail. The image processor of transformers adds one to every image of several tiles.\n"
+    return text

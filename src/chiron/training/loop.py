@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom: steps of packed lines, gradients weighted by tokens, on one process or many."""
+"""The training loop, to be read from top to bottom: steps of packed lines, on one process or many."""
 
 import contextlib
 import math
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.models.local.tiling import Tiling
 from chiron.training.batches import collate
 from chiron.training.checkpoint import Place
 from chiron.training.decoding import Decoder
-from chiron.training.encoding import IGNORED, Encoded, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
 from chiron.training.plan import Line, StagePlan
 from chiron.training.recipe import Recipe
@@ -77,7 +76,7 @@ def train_stage(
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
     todo = [step for number, step in enumerate(steps) if number >= place.step]
     shares = [micro_batches(step, recipe.lines_at_once, world, rank) for step in todo]
-    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
+    tiling = recipe.images.tiling
     with Decoder(folder, tiling, recipe.workers) as decoder:
         decoded = decoder.ahead(batch for share in shares for batch in share)
         for step, share in zip(todo, shares, strict=True):
@@ -86,15 +85,16 @@ def train_stage(
             for group in trainee.optimizer.param_groups:
                 group["lr"] = rate
             trained = sum(count_trained(line) for line in step)
+            weight = step_weight(step, recipe.loss_weighting)
             what = f"stage {plan.stage.name}, step {place.step + 1}"
             with memory_explained(what):
                 batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
-                summed, positions, norm = _one_step(trainee, batches, len(share), trained, recipe.clip, images=images)
+                summed, positions, norm = _one_step(trainee, batches, len(share), weight, recipe, images=images)
             if not math.isfinite(summed) or not math.isfinite(norm):
                 rows = ", ".join(row.id for line in step for row in line[:1][:3])
                 raise InputError(
-                    f"{what}: the loss is no number any more (loss {summed / trained:g}, gradient"
+                    f"{what}: the loss is no number any more (loss {summed / weight:g}, gradient"
                     f" {norm:g}): lower its learning_rate, or look at the rows of this step ({rows}, ...); the last checkpoint stands"
                 )
             with memory_explained(what):  # its first step makes the moments
@@ -109,7 +109,7 @@ def train_stage(
                     step=place.step,
                     steps=plan.steps,
                     total_steps=place.total_steps,
-                    loss=summed / trained,
+                    loss=summed / weight,
                     learning_rate=rate,
                     gradient_norm=norm,
                     tokens=tokens,
@@ -122,27 +122,33 @@ def train_stage(
     return place
 
 
-def _one_step(trainee: Trainee, batches: Iterator[Any], count: int, trained: int, clip: float, *, images: bool) -> tuple[float, int, float]:
-    """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm."""
+def _one_step(
+    trainee: Trainee, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
+) -> tuple[float, int, float]:
+    """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm.
+
+    ``weight``: of all trained tokens of the step together.
+    """
     accelerator = trainee.accelerator
     summed = torch.zeros((), device=accelerator.device)
     positions = 0
     for number, (lines, tiles) in enumerate(batches, start=1):
-        batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id).to(accelerator.device, non_blocking=True)
+        batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id, weighting=recipe.loss_weighting)
+        batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once a step, with the last batch of each.
         with _no_exchange(trainee) if number < count else contextlib.nullcontext():
             with accelerator.autocast():
-                loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values)
-            # Exchanging means averaging over processes; every token of the step is to weigh the same.
-            accelerator.backward(loss * (accelerator.num_processes / trained))
+                loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values, batch.weights)
+            # Exchanging means averaging over processes; a token is to weigh as much whichever process has it.
+            accelerator.backward(loss * (accelerator.num_processes / weight))
         summed += loss.detach()
     totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
     if isinstance(trainee.loss, ShardedLoss) and not images:
         # Zeros that only kept the processes in step; the optimizer would let these weights decay for them.
-        for weight in trainee.loss.image_weights():
-            weight.grad = None
-    norm = whole(accelerator.clip_grad_norm_(trainee.parameters, clip))
+        for unused in trainee.loss.image_weights():
+            unused.grad = None
+    norm = whole(accelerator.clip_grad_norm_(trainee.parameters, recipe.clip))
     return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
 
 
@@ -158,7 +164,7 @@ def held_out_loss(trainee: Trainee, recipe: Recipe, lines: Sequence[Line], folde
     """Mean loss a trained token over packed lines that are not trained on."""
     trainee.loss.eval()
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
-    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
+    tiling = recipe.images.tiling
     summed = torch.zeros((), device=trainee.accelerator.device, dtype=torch.float64)
     with Decoder(folder, tiling, recipe.workers) as decoder:
         for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.lines_at_once, world, rank))):
@@ -177,6 +183,11 @@ def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> 
     edges = [len(step) * i // groups for i in range(groups + 1)]
     batches = [list(step[begin:end]) or [tuple(_silent(row) for row in step[0][:1])] for begin, end in pairwise(edges)]
     return batches[rank::world]
+
+
+def step_weight(step: Sequence[Line], weighting: LossWeighting) -> float:
+    """What all trained tokens of a step weigh together."""
+    return math.fsum(trained_tokens(row) * token_weight(row, weighting) for line in step for row in line)
 
 
 def count_trained(line: Line) -> int:

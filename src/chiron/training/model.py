@@ -108,8 +108,12 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None) -> Tensor:
-        """A scalar. ``input_ids``, ``position_ids``, ``labels``: (lines, length); ``pixel_values``: (tiles, 3, side, side).
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None, weights: Tensor | None = None
+    ) -> Tensor:
+        """A scalar. ``input_ids``, ``position_ids``, ``labels``, ``weights``: (lines, length); ``pixel_values``: (tiles, 3, side, side).
+
+        With ``weights`` it is a weighted sum, each label by its own.
 
         There is no attention mask: positions that begin again at 0 keep packed rows apart, a mask of ones would let them see each other.
         """
@@ -120,7 +124,10 @@ class Loss(nn.Module):
         targets = labels[:, 1:]
         chosen = targets != IGNORED
         logits = inner.lm_head(hidden[:, :-1][chosen])
-        return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+        if weights is None:
+            return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
+        losses = nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
+        return (losses * weights[:, 1:][chosen]).sum()
 
 
 def plain(model: nn.Module) -> Any:

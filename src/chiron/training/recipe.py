@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.errors import InputError
-from chiron.models.config import Strict
+from chiron.models.config import Strict, SystemText
+from chiron.models.local.tiling import Tiling
+from chiron.training.encoding import LossWeighting
 from chiron.yaml_files import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -26,9 +28,16 @@ class Images(Strict):
     tile: PositiveInt = 448
     """Side in pixels."""
     max_tiles: PositiveInt = 6
-    """For all images of a row together; each gets ``max(1, max_tiles // images)``."""
+    """For all images of a row together, each of which gets ``max(1, max_tiles // images)``; or for each image."""
+    max_tiles_per: Literal["row", "image"] = "row"
+    """``row``: as the authors train; ``image``: as they ask."""
     thumbnail: bool = True
     """Whether an image of several tiles is also shown whole, as one tile more."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """The same, as images are cut."""
+        return Tiling(self.tile, self.max_tiles, self.thumbnail, per_image=self.max_tiles_per == "image")
 
 
 class Scratch(Strict):
@@ -46,7 +55,7 @@ class Batch(Strict):
     tokens: PositiveInt | None = None
     """Real tokens, images included; as many packed lines as reach it."""
     rows: PositiveInt | None = None
-    """Rows; as many packed lines as reach it."""
+    """Exactly so many shuffled rows, packed within the step; the last step of an epoch has what is left."""
 
     @model_validator(mode="after")
     def _one(self) -> "Batch":
@@ -91,6 +100,10 @@ class Recipe(Strict):
     """A folder or a hub id of a HF-native InternVL checkpoint (``chiron convert`` makes one of an original)."""
     scratch: Scratch | None = None
     adapter: Adapter | None = Adapter()
+    system: SystemText | None = None
+    """Said before rows that bring no system turn: ``internvl2_5`` (InternVL's own message) or a text; nothing by default."""
+    loss_weighting: LossWeighting = "token"
+    """What weighs the same in a step: every trained token, every row, or a row by the root of its trained tokens."""
     images: Images = Images()
     sequence: PositiveInt = 8192
     """Tokens of a packed line; a longer row is an error before training starts."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
-from chiron.models.local.dialogue import IMAGE_MARK, RoleName, Turn
+from chiron.models.local.dialogue import RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.models.local.tiling import Tiling
+from chiron.models.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     UNREADABLE,
     Place,
@@ -61,11 +61,18 @@ class Prepared:
         """What the weights that come out depend on: the content of the folders that the recipe names, and not where they lie."""
         ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
         recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        # Keys that came later count where they are used, so that a training of an earlier version goes on.
+        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
+        for values, key, usual in later:
+            if values[key] == usual:
+                del values[key]
         if self.recipe.scratch is not None:
             recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
         elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
             recipe["base"] = _digest(Path(self.recipe.base))
-        text = json.dumps([recipe, self.hashes], sort_keys=True)
+        # Steps of rows were once gathered from packed lines: a training that began so cannot go on with other steps.
+        planned = ["steps of exactly so many rows"] if any(stage.batch.rows for stage in self.recipe.stages) else []
+        text = json.dumps([recipe, self.hashes, *planned], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -91,8 +98,8 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     if recipe.tensorboard:
         check_installed()
     base = load_base(recipe)
-    tiling = Tiling(recipe.images.tile, recipe.images.max_tiles, recipe.images.thumbnail)
-    encoder = Encoder(base.tokenizer, tiling=tiling, tokens_per_tile=base.tokens_per_tile)
+    chat = ChatFormat(system=system_text(recipe.system))
+    encoder = Encoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
     encoder.check_against(base.model)
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}

@@ -26,9 +26,11 @@ class ShardedLoss(Loss):
     in the wrong places.
     """
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None, weights: Tensor | None = None
+    ) -> Tensor:
         """As :meth:`Loss.forward`."""
-        summed = super().forward(input_ids, position_ids, labels, pixel_values)
+        summed = super().forward(input_ids, position_ids, labels, pixel_values, weights)
         if pixel_values is None:
             for weight in self.image_weights():
                 summed = summed + 0.0 * weight.sum()

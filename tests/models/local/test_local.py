@@ -15,12 +15,15 @@ from safetensors.torch import load_file, save_file
 from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.models.assembly import build_endpoints
-from chiron.models.call import Call, Picture, Reply
+from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import LocalModel, max_tokens_of
 from chiron.models.failures import CallerFault, CallFailed, Transient
 from chiron.models.local import worker
+from chiron.models.local.checkpoint import find_checkpoint
+from chiron.models.local.dialogue import SYSTEM_MESSAGES
 from chiron.models.local.generation import Generation
 from chiron.models.local.internvl import InternVL
+from chiron.models.local.loading import load
 from chiron.models.local.provider import Local
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.pictures import PictureStore
@@ -90,7 +93,10 @@ def test_the_identity_names_the_weights_and_what_shapes_replies(checkpoint: Path
     assert first.startswith("local:")
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     assert identity(copy) == first == identity(checkpoint, batch=2, max_tokens=7)
-    assert len({first, identity(copy, max_tiles=2), identity(copy, thumbnail=False), identity(copy, precision="bf16")}) == 4
+    assert first == identity(copy, max_tiles=6, thumbnail=True, max_tiles_per="row", system="none")
+    assert first.endswith(":1:precision=auto,tiles=6,thumbnail=yes"), "ledgers of earlier versions hold replies under it"
+    others = [{"max_tiles": 2}, {"thumbnail": False}, {"precision": "bf16"}, {"max_tiles_per": "image"}, {"system": "internvl2_5"}]
+    assert len({first, identity(copy, system="Be kind."), *(identity(copy, **other) for other in others)}) == 7
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -100,6 +106,25 @@ def test_the_identity_names_the_weights_and_what_shapes_replies(checkpoint: Path
     assert identity(copy) == first
     (copy / "tokenizer_config.json").write_text("{}")
     assert identity(copy) != first
+
+
+def test_a_checkpoint_says_itself_how_it_is_asked(checkpoint: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    before = Local("m", config_of(copy), PictureStore()).identity
+    said = {"max_tiles": 12, "max_tiles_per": "image", "thumbnail": False, "system": "internvl2_5"}
+    (copy / "chiron.json").write_text(json.dumps(said))
+    after = Local("m", config_of(copy), PictureStore())
+    assert after.identity == Local("m", config_of(checkpoint, **said), PictureStore()).identity != before
+    assert "12 tiles for each image" in after.asked_as.describe()
+    family, _ = load(find_checkpoint(copy), config_of(copy))
+    store, pictures = write_pictures(tmp_path / "images", 2)
+    shown = family.prompt((Message("user", (*pictures, Text("Why?"))),), store)
+    told = family.text(shown.ids.tolist())
+    assert SYSTEM_MESSAGES["internvl2_5"] in told
+    assert SYSTEM_MESSAGES["internvl2_5"] not in family.text(family.prompt(a_call("Why?", system="Be kind.").messages, store).ids.tolist())
+    (copy / "chiron.json").write_text('{"max_tiles": 0}')
+    with pytest.raises(InputError, match=r"chiron\.json cannot be read"):
+        Local("m", config_of(copy), PictureStore())
 
 
 def edited(source: Path, target: Path, **config: Any) -> Path:
@@ -443,6 +468,7 @@ def test_the_doctor_says_what_is_there(checkpoint: Path, tmp_path: Path) -> None
     there, asked = asyncio.run(look(config_of(checkpoint)))
     assert there[:2] == ("checkpoint", True)
     assert "InternVL" in there[2]
+    assert "asked with up to 6 tiles for all images of a call together" in there[2]
     assert "GB" in there[2]
     assert asked[:2] == ("image", True)
     ((what, ok, detail),) = asyncio.run(look(config_of(tmp_path / "nowhere")))

@@ -90,6 +90,8 @@ class Benchmark:
     """What every record must have."""
     read: Callable[[Row], Item]
     """One record that belongs to it as a question. May raise :class:`BadRecord`."""
+    recognize: Callable[[Mapping[str, Any]], bool] | None = None
+    """Where no pattern matches: whether a JSON or JSONL file of any name in the data folder is its, by the first record."""
     hub: str | None = None
     """The data set's id on the Hugging Face hub."""
     archives: Sequence[str] = ()
@@ -107,6 +109,8 @@ class Benchmark:
     """Whether every question of it is closed, so that a bad record would have been, too."""
     pictured: bool = True
     """Whether every question of it is about an image: one without is a bad record, and not another question."""
+    whole: bool = False
+    """Whether every protocol counts all of its records, open or closed."""
     bare: bool = False
     """Whether the question is asked without any instruction, as the small models of the miniature are."""
 

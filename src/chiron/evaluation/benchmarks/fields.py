@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.item import Item
-from chiron.evaluation.rendering import LETTERS, MARK
+from chiron.evaluation.rendering import LETTERS
+from chiron.models.local.dialogue import Turn
 from chiron.models.offline.matching import normalise
 
 UNKNOWN = "?"
@@ -82,7 +84,7 @@ def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple
     if lost := [n for n in order if n not in numbered]:
         raise BadRecord(f"its text speaks of image {lost[0]}, which is not there")
     unmarked = [name for n, name in sorted(numbered.items()) if n not in order]
-    return tuple(_NUMBERED_MARK.sub(MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
+    return tuple(_NUMBERED_MARK.sub(IMAGE_MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
 
 
 def _literal(text: str) -> Any:
@@ -105,6 +107,7 @@ def choice(
     images: tuple[str, ...],
     labels: Mapping[str, str] | None = None,
     group: str = "",
+    asked: tuple[Turn, ...] = (),
 ) -> Item:
     """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
 
@@ -127,4 +130,5 @@ def choice(
         "yes_no" if polar else "choice",
         group or " ".join(images),
         dict(labels or {}),
+        asked,
     )

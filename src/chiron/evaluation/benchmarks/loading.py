@@ -18,7 +18,7 @@ from chiron.evaluation.benchmarks.material import Material, cache_folder
 from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
 from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.item import BadItem, Item, Kind
-from chiron.evaluation.rendering import MARK
+from chiron.evaluation.protocols.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ class Loaded:
     notes: tuple[str, ...] = ()
     bare: bool = False
     """As :attr:`Benchmark.bare`."""
+    whole: bool = False
+    """As :attr:`Benchmark.whole`."""
+
+    def counted_by(self, protocol: Protocol) -> tuple[Item | BadItem, ...]:
+        """The items that count under a protocol: all of them where the benchmark says so."""
+        return self.items if self.whole else protocol.select(self.items)
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +79,7 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
         notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
     if nobodys:
         notes += (f"{benchmark.name}: {len(nobodys)} records do not say whose they are (the first is row {nobodys[0]}): they are not in N",)
-    return Loaded(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare)
+    return Loaded(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare, benchmark.whole)
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
@@ -83,7 +89,25 @@ def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
         paths = (path for part in pattern.split("|") for path in folder.glob(part))
         if found := sorted(path for path in paths if path.is_file() and path.relative_to(folder).parts[0] not in others):
             return found
+    found = [path for path in sorted(folder.glob("*.json*")) if path.is_file() and _recognized(benchmark, path)]
+    if len(found) > 1:
+        raise InputError(
+            f"{benchmark.name}: {' and '.join(path.name for path in found)} in {folder} could both be it: leave one of them there"
+        )
+    if found:
+        return found
     raise InputError(f"{benchmark.name} is not in {folder}: {how_to_get(benchmark)}")
+
+
+def _recognized(benchmark: Benchmark, path: Path) -> bool:
+    """Whether the file's first record is one of the benchmark's."""
+    if benchmark.recognize is None or path.suffix not in {".json", ".jsonl"}:
+        return False
+    try:
+        first = next(read_records(path), None)
+    except InputError:
+        return False  # some other file, which happens to be here
+    return isinstance(first, dict) and benchmark.recognize(first)
 
 
 def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -147,9 +171,8 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
 
 def _imageless(benchmark: Benchmark, item: Item) -> str:
     """What is wrong with its images: there are fewer than its text marks, or none at all; empty if nothing is."""
-    marks = item.question.count(MARK) + sum(option.count(MARK) for option in item.options)
-    if marks > len(item.images):
-        return f"its text marks {marks} images and it has {len(item.images)}"
+    if item.marks > len(item.images):
+        return f"its text marks {item.marks} images and it has {len(item.images)}"
     return "it names no image" if benchmark.pictured and not item.images else ""
 
 
@@ -198,4 +221,7 @@ def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material
 def _plain(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
         return asdict(item)
-    return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
+    values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
+    # Only where there are any: fingerprints of other benchmarks stay what they were.
+    asked = values.pop("asked")
+    return {**values, "asked": [[turn.role, turn.text] for turn in asked]} if asked else values

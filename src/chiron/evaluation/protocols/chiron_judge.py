@@ -1,5 +1,8 @@
 """``chiron_judge``: the published evaluation of Chiron-o1: a chain of thought, then a judge at temperature 0.9 whose any "yes" counts.
 
+The judge sees the two answers and not the question, as in the published script. What differs: its prompt has other words, the given
+answer is the last one in the reply (published: the first), on one line and cut to 600 characters.
+
 Published figures leave a reply without "### The final answer is:" out of the count. Here such a reply is unparsed, and wrong; the figure
 without them stands beside it in ``results.json`` as ``published_accuracy``.
 """
@@ -25,7 +28,7 @@ class ChironJudge(Protocol):
     prompts: ClassVar[tuple[str, ...]] = ("chain", "published_judge")
     judged: ClassVar[bool] = True
     any_yes: ClassVar[bool] = True
-    max_tokens: ClassVar[int] = 2048
+    max_tokens: ClassVar[int] = 1024
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
         """What the published tables count."""
@@ -33,9 +36,9 @@ class ChironJudge(Protocol):
         return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
 
     def shown(self, item: Item) -> Item:
-        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` ..."""
+        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` and so on, unless the item places them itself."""
         item = with_options(item)
-        return replace(item, question=as_modalities(item.question, len(item.images)))
+        return item if item.asked else replace(item, question=as_modalities(item.question, len(item.images)))
 
     def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Steps and a final answer are asked for."""

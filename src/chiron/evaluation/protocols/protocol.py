@@ -10,6 +10,7 @@ from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.open_answers import exact_match, final_text
 from chiron.evaluation.item import BadItem, Item
 from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.rendering import own_messages
 from chiron.models.call import Message, Picture
 
 PARSER = 3
@@ -53,9 +54,13 @@ class Protocol(ABC):
         """The item as it is asked: for example a yes/no question with two options."""
         return item
 
+    def request(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+        """What the model is asked: the item's own turns where it brings some, else this protocol's wording."""
+        return own_messages(item, pictures) if item.asked else self.messages(item, pictures, prompts)
+
     @abstractmethod
     def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """What the model is asked; ``item`` as :meth:`shown`."""
+        """How the protocol words an item that brings no turns of its own; ``item`` as :meth:`shown`."""
 
     @abstractmethod
     def read(self, item: Item, reply: str, family: Family | None) -> Finding:

@@ -106,6 +106,10 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
     if c.protocol == PUBLISHED_PROTOCOL:
         yield "The figure counts an answer that is missing as wrong; below it, as published, with the missing left out of the count."
+        yield (
+            "As published, the judge sees both answers and not the question, at temperature 0.9, and any yes in its reply counts."
+            " Its prompt is worded by this project, and shows it the last final answer, cut to 600 characters."
+        )
     yield from _made(c)
     if c.reference and any((c.reference, b) not in c.cells for b in c.benchmarks):
         yield f"{c.reference} was not asked everything: where it was not, nothing is tested."

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.likeness.texts import normalised
 from chiron.mics.words import content_words, names_answer
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
-from chiron.models.local.dialogue import IMAGE_MARK
 
 _CHOICE = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 _LETTERED = re.compile(r"(?:^|[\s(])[A-Ja-j1-9][.)]\s")

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
-from chiron.models.local.dialogue import IMAGE_MARK
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from chiron.models.local.dialogue import IMAGE_MARK
+from chiron.cases.image_marks import IMAGE_MARK
 
 Faults = Callable[[Any], Iterator[str]]
 

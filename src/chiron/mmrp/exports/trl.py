@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.mmrp.exports.released import IMAGES, ReleasedRow
-from chiron.models.local.dialogue import IMAGE_MARK
 
 
 def trl_row(row: ReleasedRow) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """A conversation as a model reads it: turns with image marks become tokens, in training and in generation by the same code."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.models.local.tiling import Tiling
 from chiron.terminal import printable
@@ -15,8 +17,16 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IMAGE_MARK: Final = "<image>"
-"""Stands in a turn's text where an image does; the marks of a row and its images belong together in order."""
+SYSTEM_MESSAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "internvl2_5": (
+            "\u4f60\u662f\u4e66\u751f\u00b7\u4e07\u8c61\uff0c\u82f1\u6587\u540d\u662fInternVL\uff0c\u662f\u7531\u4e0a\u6d77\u4eba\u5de5\u667a\u80fd\u5b9e\u9a8c\u5ba4"
+            "\u3001\u6e05\u534e\u5927\u5b66\u53ca\u591a\u5bb6\u5408\u4f5c\u5355\u4f4d\u8054\u5408\u5f00\u53d1\u7684\u591a\u6a21\u6001\u5927\u8bed\u8a00\u6a21\u578b\u3002"
+        )
+    }
+)
+"""System messages by name: ``internvl2_5`` is what InternVL2.5, InternVL3 and Chiron-o1 were trained with and are asked with ("You are
+Shusheng Wanxiang, in English InternVL, a multimodal large language model developed by ...")."""
 
 RoleName = Literal["system", "user", "assistant"]
 """Who speaks."""
@@ -193,6 +203,11 @@ class DialogueTokens:
                 f"the tokenizer has no token '{printable(token)}': add it as a special token, or take the tokenizer of an InternVL model"
             )
         return number
+
+
+def system_text(named: str | None) -> str | None:
+    """The system message of a name in :data:`SYSTEM_MESSAGES`; any other text is the message itself, and ``none`` is no message."""
+    return None if named is None or named == "none" else SYSTEM_MESSAGES.get(named, named)
 
 
 def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:

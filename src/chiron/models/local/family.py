@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from chiron.errors import InputError
-from chiron.models.call import Message, Picture, Text
+from chiron.models.call import Message, Picture
 from chiron.models.local.dialogue import DialogueTokens, PlacedTurn
 from chiron.models.local.lru import BytesLru
 from chiron.models.pictures import PictureStore
+from chiron.models.placing import texts_between
 
 if TYPE_CHECKING:
     from chiron.models.local.rows import RowCache
@@ -193,20 +194,8 @@ class Family(ABC):
 
     def _turn(self, message: Message) -> PlacedTurn | None:
         """``None`` for a message without an image or a word."""
-        texts = [""]
-        before: Text | Picture | None = None
-        for part in message.parts:
-            words = part.text if isinstance(part, Text) else None
-            if words == "":
-                continue
-            if before is not None:
-                texts[-1] += self.beside_image if words is None or isinstance(before, Picture) else "\n"
-            if words is None:
-                texts.append("")
-            else:
-                texts[-1] += words
-            before = part
-        return PlacedTurn(message.role, tuple(texts)) if len(texts) > 1 or texts[0].strip() else None
+        texts = texts_between(message, self.beside_image)
+        return PlacedTurn(message.role, texts) if len(texts) > 1 or texts[0].strip() else None
 
 
 def _cache_argument(language_model: Any) -> str:

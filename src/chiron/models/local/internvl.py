@@ -6,22 +6,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from chiron.models.local.dialogue import DialogueTokens
+from chiron.models.local.checkpoint_format import AskedAs
+from chiron.models.local.dialogue import ChatFormat, DialogueTokens
 from chiron.models.local.family import Family
-from chiron.models.local.tiling import Tiling, cut, normalise, tile_budget
+from chiron.models.local.tiling import cut, normalise, tile_budget
 
 
 class InternVL(Family):
     """An ``InternVLForConditionalGeneration``."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_tiles: int, thumbnail: bool, features_bytes: int) -> None:
-        """``max_tiles``: of all images of a call, thumbnails apart.
+    def __init__(self, model: Any, tokenizer: Any, *, asked_as: AskedAs, features_bytes: int) -> None:
+        """``asked_as``: how images are cut, and what is said before calls without a system turn.
 
         Raises:
             InputError: the tokenizer lacks a token, or the language model cannot be run.
         """
-        self._tiling = Tiling(tile_side(model.config), max_tiles, thumbnail)
-        dialogue = DialogueTokens(tokenizer, tiling=self._tiling, tokens_per_tile=tokens_per_tile(model.config))
+        self._tiling = asked_as.tiling(tile_side(model.config))
+        chat = ChatFormat(system=asked_as.system)
+        dialogue = DialogueTokens(tokenizer, tiling=self._tiling, tokens_per_tile=tokens_per_tile(model.config), chat=chat)
         super().__init__(model, tokenizer, dialogue, features_bytes=features_bytes)
 
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:

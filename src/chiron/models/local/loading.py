@@ -9,6 +9,7 @@ from transformers import Qwen2VLImageProcessorPil
 from chiron.errors import InputError
 from chiron.models.config import LocalModel
 from chiron.models.local.checkpoint import Checkpoint
+from chiron.models.local.checkpoint_format import AskedAs
 from chiron.models.local.family import Family
 from chiron.models.local.internvl import InternVL
 from chiron.models.local.prefixes import PrefixCache
@@ -59,6 +60,6 @@ def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[Family, PrefixCa
 
 def _family(checkpoint: Checkpoint, model: Any, tokenizer: Any, settings: LocalModel, features_bytes: int) -> Family:
     if checkpoint.model_type == "internvl":
-        return InternVL(model, tokenizer, max_tiles=settings.max_tiles, thumbnail=settings.thumbnail, features_bytes=features_bytes)
+        return InternVL(model, tokenizer, asked_as=AskedAs.of(settings, checkpoint.folder), features_bytes=features_bytes)
     processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint.folder, local_files_only=True)
     return QwenVL(model, tokenizer, processor, features_bytes=features_bytes)

@@ -7,6 +7,7 @@ from chiron.errors import InputError
 from chiron.models.call import Call, Reply
 from chiron.models.config import LocalModel
 from chiron.models.local.checkpoint import find_checkpoint
+from chiron.models.local.checkpoint_format import AskedAs
 from chiron.models.local.worker import Worker
 from chiron.models.pictures import PictureStore
 
@@ -31,13 +32,14 @@ class Local:
         try:
             self.checkpoint = find_checkpoint(Path(config.path))
             fingerprint = self.checkpoint.fingerprint()
+            self.asked_as = AskedAs.of(config, self.checkpoint.folder)
         except InputError as error:
             raise InputError(f"models.{name}: {error}") from error
         self._config = config
         # As configured, not as found: a run goes on, and is replayed, on a machine without the GPU of the first.
         settings = [f"precision={config.precision}"]
         if self.checkpoint.model_type == "internvl":
-            settings += [f"tiles={config.max_tiles}", f"thumbnail={'yes' if config.thumbnail else 'no'}"]
+            settings += self.asked_as.identity()
         self.identity = f"local:{fingerprint}:{VERSION}:{','.join(settings)}"
         self._worker = Worker(name, self.checkpoint.folder.resolve().name, self._load, pictures, batch=config.batch)
 

@@ -27,9 +27,11 @@ class Tiling:
     tile: int = 448
     """Side of a tile in pixels, the size that the vision tower takes."""
     max_tiles: int = 6
-    """Of all images of a row together, thumbnails apart."""
+    """Of all images of a row together, or of each image, thumbnails apart."""
     thumbnail: bool = True
     """Whether an image of more than one tile is also shown whole, in one more."""
+    per_image: bool = False
+    """Whether ``max_tiles`` is for each image, whatever else a row shows."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be cut."""
@@ -38,8 +40,8 @@ class Tiling:
 
 
 def tile_budget(n_images: int, tiling: Tiling) -> int:
-    """Tiles that each of a row's images may have, its thumbnail apart: an equal share, at least one."""
-    return max(1, tiling.max_tiles // n_images)
+    """Tiles that each of a row's images may have, its thumbnail apart: all of them, or an equal share of at least one."""
+    return tiling.max_tiles if tiling.per_image else max(1, tiling.max_tiles // n_images)
 
 
 def grid(width: int, height: int, *, budget: int, tile: int) -> tuple[int, int]:
