@@ -64,9 +64,11 @@ class OpenAIModel(Strict):
     timeout: PositiveFloat = 120.0
     """Seconds an attempt may take."""
     attempts: PositiveInt = 8
-    """Attempts a call may fail transiently, before it counts as failed."""
+    """Attempts a call may fail transiently while others succeed, before it counts as failed; twice as many for a mentor's."""
     deadline: PositiveFloat = 900.0
     """Seconds a call may take with all its attempts and waits."""
+    outage: PositiveFloat = 900.0
+    """Seconds that the endpoint may answer nothing, with its calls waiting, before the run stops."""
     max_tokens: PositiveInt | None = None
     """Overrides the role's token limit; thinking models need more."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chiron.models.failures import CallerFault, CallFailed, RateLimited
@@ -24,6 +24,12 @@ class RetryPolicy:
     """Seconds; the doubling ends here."""
     deadline: float = 900.0
     """Seconds a call may take in all, waits included but time in the queue excluded."""
+    outage: float = 900.0
+    """Seconds that an endpoint may answer nothing before the run stops."""
+
+    def for_mentors(self) -> "RetryPolicy":
+        """Twice as many attempts: a mentor's call that is given up costs its case a candidate."""
+        return replace(self, attempts=2 * self.attempts)
 
     def wait_before(self, attempt: int, chance: random.Random) -> float:
         """Seconds to wait before ``attempt`` (from 2): full jitter, so that calls that failed together don't return together."""
@@ -36,6 +42,8 @@ class Spent:
     """Seconds that a call has taken up: being sent and waiting between attempts, not standing in the queue."""
 
     seconds: float = 0.0
+    last_attempt: float = 0.0
+    """Of these not yet counted: what the last attempt took."""
 
 
 async def persevere(
@@ -43,25 +51,28 @@ async def persevere(
     policy: RetryPolicy,
     *,
     spent: Spent,
+    counts: Callable[[CallFailed], bool] = lambda _: True,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: random.Random = _CHANCE,
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
-    A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) or, where nothing
-    was told, for longer every time, until the deadline. The caller's own fault is never tried again.
+    A rate limit is not a failed attempt: it is waited out as told or, where nothing was told, for longer every time, until the deadline.
+    The caller's own fault is never tried again.
 
     Args:
-        attempt: sends the call once, and adds to ``spent`` what sending took.
+        attempt: sends the call once, and sets ``spent.last_attempt``.
         policy: the bounds.
         spent: what the deadline is held against.
+        counts: is told of every failure but the caller's own fault, and says whether it counts: while an endpoint answers nobody, neither
+            attempts nor time do. It may raise to end the call.
         sleep: how to wait; may return early when the run stops.
         chance: for jitter.
 
     Raises:
         CallFailed: the last failure, when the bounds are reached.
     """
-    failures = limited = 0
+    failures = tries = limited = 0
     while True:
         try:
             return await attempt()
@@ -69,16 +80,19 @@ async def persevere(
             raise
         except RateLimited as failure:
             limited += 1
-            wait = 0.0 if failure.retry_after else policy.wait_before(limited + 1, chance)
-            spent.seconds += failure.retry_after or 0.0
+            wait = failure.retry_after or policy.wait_before(limited + 1, chance)
             last: CallFailed = failure
+            counted = counts(failure)
         except CallFailed as failure:
-            failures += 1
+            counted = counts(failure)
+            tries += 1
+            failures += counted
             if failures >= policy.attempts:
                 raise
-            wait = policy.wait_before(failures + 1, chance)
+            wait = policy.wait_before(tries + 1, chance)
             last = failure
-        spent.seconds += wait
-        if spent.seconds >= policy.deadline:
-            raise last
+        if counted:
+            spent.seconds += spent.last_attempt + wait
+            if spent.seconds >= policy.deadline:
+                raise last
         await sleep(wait)
