@@ -14,7 +14,7 @@ from chiron.models.config import Price
 from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
 from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
-from chiron.models.outages import Standing
+from chiron.models.outages import Blame, Standing
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy, Spent, persevere
 from chiron.models.shares import Shares
@@ -230,7 +230,7 @@ class Desk:
                 attempt,
                 policy,
                 spent=spent,
-                counts=lambda failure: self._counts(call, endpoint, standing, policy, failure),
+                blame=lambda failure: self._blame(call, endpoint, standing, failure),
                 sleep=self._wait,
             )
             bill.paid(reply)
@@ -248,20 +248,20 @@ class Desk:
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
 
-    def _counts(self, call: Call, endpoint: Endpoint, standing: Standing, policy: RetryPolicy, failure: CallFailed) -> bool:
-        """Whether a failed attempt counts against its call; hold the queue while the endpoint answers nobody.
+    def _blame(self, call: Call, endpoint: Endpoint, standing: Standing, failure: CallFailed) -> Blame:
+        """Whose fault a failed attempt is; hold the queue while the endpoint answers nobody.
 
         Raises:
             EndpointDown: it has answered nothing for too long.
         """
         now = asyncio.get_running_loop().time()
-        outage, limited = standing.outage, isinstance(failure, RateLimited)
-        counted = standing.counts(now, limited=limited)
+        outage, policy = standing.outage, endpoint.retry
+        blame = standing.blame(now, limited=isinstance(failure, RateLimited))
         if outage.is_down:
             endpoint.limiter.hold(policy.first_wait, policy.longest_wait)
-        if counted:
-            return True
-        if not outage.answers and standing.uncounted >= endpoint.retry.attempts:
+        if blame is not Blame.ENDPOINT:
+            return blame
+        if not outage.answers and standing.uncounted >= policy.attempts:
             # More likely a wrong address, or a server that is not started yet, than an outage: no reason to wait for long.
             raise EndpointDown(
                 f"model '{call.model}' has answered nothing yet, and a call failed {standing.uncounted} times in a row, the last time so:"
@@ -272,7 +272,7 @@ class Desk:
                 f"model '{call.model}' failed every call for {down / 60:.0f} min, the last so: {failure.public}; run the same command again"
                 " when it is back"
             ) from failure
-        return False
+        return blame
 
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: Bill) -> Reply:
         """Send it once; the limiter hears how it went, and budget and ledger what it cost."""

@@ -1,6 +1,7 @@
 """Outages: what tells an endpoint that answers nobody from a call that fails alone."""
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 SEVERAL = 3
 """Calls that failed since the last answer, from which on the endpoint is suspected rather than the calls."""
@@ -52,15 +53,26 @@ class Outage:
         return self.answers > 0 and self.several and self.in_a_row >= IN_A_ROW
 
 
+class Blame(Enum):
+    """Whose fault a failed attempt is."""
+
+    CALL = auto()
+    """Other calls to the endpoint succeed meanwhile."""
+    UNKNOWN = auto()
+    """Too few calls are under way to tell."""
+    ENDPOINT = auto()
+    """Nothing succeeds, so that the attempt counts neither against the call's attempts nor its deadline."""
+
+
 @dataclass
 class Standing:
-    """One call's failures, and which of them count against it: those that other calls' answers show to be its own."""
+    """One call's failures, and whose fault they are."""
 
     outage: Outage
     key: str
     mentor: bool
     uncounted: int = 0
-    """Failed attempts that did not count, rate limits aside."""
+    """Failed attempts that were the endpoint's fault, rate limits aside."""
     _answers_seen: int | None = None
 
     def sent(self) -> None:
@@ -68,14 +80,18 @@ class Standing:
         if self._answers_seen is None:
             self._answers_seen = self.outage.answers
 
-    def counts(self, now: float, *, limited: bool) -> bool:
-        """Record a failed attempt, and whether it counts.
+    def blame(self, now: float, *, limited: bool) -> Blame:
+        """Record a failed attempt, and decide whose fault it is.
 
-        It counts if the endpoint answered another call since the last failure. Where too few calls are under way to tell, it counts too,
-        except a mentor's: without its candidate the case would take another course.
+        It is the call's if the endpoint answered another call since the last failure. A mentor's is never unknown: without its candidate
+        the case would take another course, so it is not given up on a suspicion.
         """
         self.outage.failed(self.key, now, limited=limited)
-        counted = self.outage.answers > (self._answers_seen or 0) or not (self.mentor or self.outage.several)
+        others_succeed = self.outage.answers > (self._answers_seen or 0)
         self._answers_seen = self.outage.answers
-        self.uncounted += not counted and not limited
-        return counted
+        if others_succeed:
+            return Blame.CALL
+        if not self.mentor and not self.outage.several:
+            return Blame.UNKNOWN
+        self.uncounted += not limited
+        return Blame.ENDPOINT

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chiron.models.failures import CallerFault, CallFailed, RateLimited
+from chiron.models.outages import Blame
 
 T = TypeVar("T")
 _CHANCE = random.Random()  # noqa: S311 - jitter, not secrets
@@ -22,6 +23,9 @@ class RetryPolicy:
     """Seconds before the second attempt; doubled each time."""
     longest_wait: float = 30.0
     """Seconds; the doubling ends here."""
+    longest_wait_alone: float = 4.0
+    """Seconds; where it ends while other calls to the endpoint succeed: waiting longer would not spare it anything, since they take the
+    call's place."""
     deadline: float = 900.0
     """Seconds a call may take in all, waits included but time in the queue excluded."""
     outage: float = 900.0
@@ -31,9 +35,10 @@ class RetryPolicy:
         """Twice as many attempts: a mentor's call that is given up costs its case a candidate."""
         return replace(self, attempts=2 * self.attempts)
 
-    def wait_before(self, attempt: int, chance: random.Random) -> float:
-        """Seconds to wait before ``attempt`` (from 2): full jitter, so that calls that failed together don't return together."""
-        ceiling = min(self.longest_wait, self.first_wait * 2.0 ** min(attempt - 2, 30))
+    def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
+        """Seconds to wait before ``attempt`` (from 2), with jitter, so that calls that failed together do not return together."""
+        longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
+        ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
         return ceiling * chance.uniform(0.5, 1.0)
 
 
@@ -51,7 +56,7 @@ async def persevere(
     policy: RetryPolicy,
     *,
     spent: Spent,
-    counts: Callable[[CallFailed], bool] = lambda _: True,
+    blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: random.Random = _CHANCE,
 ) -> T:
@@ -64,8 +69,8 @@ async def persevere(
         attempt: sends the call once, and sets ``spent.last_attempt``.
         policy: the bounds.
         spent: what the deadline is held against.
-        counts: is told of every failure but the caller's own fault, and says whether it counts: while an endpoint answers nobody, neither
-            attempts nor time do. It may raise to end the call.
+        blame: is told of every failure but the caller's own, and decides whose fault it is: while an endpoint answers nobody, neither
+            attempts nor time count. It may raise to end the call.
         sleep: how to wait; may return early when the run stops.
         chance: for jitter.
 
@@ -80,18 +85,18 @@ async def persevere(
             raise
         except RateLimited as failure:
             limited += 1
-            wait = failure.retry_after or policy.wait_before(limited + 1, chance)
             last: CallFailed = failure
-            counted = counts(failure)
+            whose = blame(failure)
+            wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
         except CallFailed as failure:
-            counted = counts(failure)
+            last = failure
+            whose = blame(failure)
             tries += 1
-            failures += counted
+            failures += whose is not Blame.ENDPOINT
             if failures >= policy.attempts:
                 raise
-            wait = policy.wait_before(tries + 1, chance)
-            last = failure
-        if counted:
+            wait = policy.wait_before(tries + 1, whose, chance)
+        if whose is not Blame.ENDPOINT:
             spent.seconds += spent.last_attempt + wait
             if spent.seconds >= policy.deadline:
                 raise last
