@@ -10,7 +10,8 @@ from chiron.models.failures import CallerFault, CallFailed, RateLimited
 from chiron.models.outages import Blame
 
 T = TypeVar("T")
-_CHANCE = random.Random()  # noqa: S311 - jitter, not secrets
+JITTER = random.Random()  # noqa: S311 - not for secrets
+"""What waits are shaken by. A simulation seeds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ async def persevere(
     spent: Spent,
     blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    chance: random.Random = _CHANCE,
+    chance: random.Random = JITTER,
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
