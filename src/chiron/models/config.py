@@ -63,7 +63,7 @@ class OpenAIModel(Strict):
     requests_per_minute: PositiveFloat | None = None
     timeout: PositiveFloat = 120.0
     """Seconds an attempt may take."""
-    attempts: PositiveInt = 8
+    attempts: PositiveInt = 10
     """Attempts a call may fail transiently while others succeed, before it counts as failed; twice as many for a mentor's."""
     deadline: PositiveFloat = 900.0
     """Seconds a call may take with all its attempts and waits."""

@@ -52,7 +52,7 @@ class WorkDirectory:
         """
         with self.locked():
             self._check_identity(identity)
-            with Ledger.open(self.ledger) as ledger:
+            with Ledger.open(self.ledger, begun=self.read_run() is not None) as ledger:
                 self._check_ledger(identity, ledger)
                 yield ledger
 

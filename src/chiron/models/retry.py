@@ -18,7 +18,7 @@ JITTER = random.Random()  # noqa: S311 - not for secrets
 class RetryPolicy:
     """How stubbornly one call is pursued."""
 
-    attempts: int = 8
+    attempts: int = 10
     """How many transient failures a call may have before it counts as failed."""
     first_wait: float = 0.5
     """Seconds before the second attempt; doubled each time."""
