@@ -27,6 +27,7 @@ from tests.support.traffic import Traffic
 FAULTS = {"http_500": 0.25, "http_429": 0.10, "garbage": 0.01, "hang": 0.005, "hang_seconds": 20.0}
 MIX: dict[str, Any] = {"limited": 0.10, "failed": 0.26, "hung": 0.005, "retry_after": 0.05}
 """The same for the virtual clock: garbage is retried as HTTP 500 is."""
+RESTART = {"down_after": 2.0, "down_seconds": 20.0}
 SECONDS = {"mentor": 10.0, "intern": 4.0, "judge": 1.0}
 SEARCHES: dict[str, dict[str, Any]] = {
     "calm": {},
@@ -95,12 +96,12 @@ def virtual() -> None:
 
 
 def over_http() -> None:
-    """The same cases on a calm and on a flaky endpoint over HTTP."""
+    """The same cases over HTTP: on a calm and on a flaky endpoint, and on one that is away for twenty seconds."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = write_cases(folder / "c", 50, shared_image=True)
-        for label, faults in (("calm", None), ("flaky", FAULTS)):
+        for label, faults in (("calm", None), ("flaky", FAULTS), ("down for 20 s", RESTART)):
             with simulated(cases, seconds={"mentor": 0.1, "intern": 0.05, "judge": 0.02}, faults=faults) as url:
                 run = make_run(cases, config_of(team(url, model={"timeout": 2.0})), folder / label)
                 began = time.perf_counter()
@@ -109,14 +110,11 @@ def over_http() -> None:
             with Ledger.read(RunDirectory(folder / label).ledger) as ledger:
                 missing = sum((Missing.of(result.record) for result in ledger.results()), Missing())
             rows.append([label, seen["requests"], seen["distinct"], f"{took:.1f} s", summary.retained, summary.pending])
-            rows[-1] += [missing.candidates, missing.evaluations]
-        same = (folder / "calm" / "paths.jsonl").read_bytes() == (folder / "flaky" / "paths.jsonl").read_bytes()
-    print("\nOver HTTP, 25 % HTTP 500, 10 % 429, 1 % garbage, 0.5 % hangs:\n")
-    table(
-        ["endpoint", "requests", "distinct calls", "took", "retained", "pending", "missing candidates", "missing evaluations"],
-        rows,
-    )
-    print(f"\nthe same paths in both: {same}")
+            same = (folder / "calm" / "paths.jsonl").read_bytes() == (folder / label / "paths.jsonl").read_bytes()
+            rows[-1] += [missing.candidates, missing.evaluations, same]
+    print("\nOver HTTP; flaky: 25 % HTTP 500, 10 % 429, 1 % garbage, 0.5 % hangs:\n")
+    head = ["endpoint", "requests", "distinct calls", "took", "retained", "pending"]
+    table([*head, "missing candidates", "missing evaluations", "same paths"], rows)
 
 
 def main() -> None:
