@@ -87,10 +87,22 @@ def virtual() -> None:
         calm, seconds = (found.paths, found.seconds) if label == "calm" else (calm, seconds)
         missing = sum((Missing.of(record) for record in found.records), Missing())
         rows.append(
-            [label, found.requests, found.calls, f"{found.seconds:.0f}", f"{found.seconds / seconds:.2f}", len(found.records)]
-            + [found.given_up, missing.candidates, missing.evaluations, "-" if found.halted else found.paths == calm]
+            [
+                label,
+                found.requests,
+                found.calls,
+                f"{found.seconds:.0f}",
+                f"{found.seconds / seconds:.2f}",
+                len(found.records),
+                found.given_up,
+                missing.candidates,
+                missing.evaluations,
+                "-" if found.halted else found.paths == calm,
+            ]
         )
-    print(f"\n50 cases on a virtual clock, mentors {SECONDS['mentor']:g} s, interns {SECONDS['intern']:g} s, judge {SECONDS['judge']:g} s:\n")
+    print(
+        f"\n50 cases on a virtual clock, mentors {SECONDS['mentor']:g} s, interns {SECONDS['intern']:g} s, judge {SECONDS['judge']:g} s:\n"
+    )
     head = ["endpoint", "requests", "replies", "seconds", "of calm", "cases ended", "calls given up"]
     table([*head, "missing candidates", "missing evaluations", "same paths"], rows)
 

@@ -7,7 +7,6 @@ import yaml
 
 from chiron.errors import InputError
 
-
 MOST_BYTES = 2**20
 """Of a file that a person writes by hand."""
 _MOST_VALUES = 100_000

@@ -229,7 +229,7 @@ def test_a_terminal_that_hangs_up_twice_drops_no_call_and_nohup_is_obeyed(tmp_pa
         assert "stopped at once" not in said
         assert sum(endpoint.seen.answered.values()) == endpoint.seen.requests  # none was dropped
         asked = endpoint.seen.requests
-        process = subprocess.Popen(["nohup", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(["/usr/bin/env", "nohup", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(endpoint, asked + 1)
         process.send_signal(signal.SIGHUP)
         assert process.wait(timeout=60) == 0

@@ -134,7 +134,7 @@ def test_a_dead_endpoint_stops_the_run(tmp_path: Path) -> None:
     async def work() -> None:
         done = await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(30)), return_exceptions=True)
         assert all(isinstance(d, EndpointDown) for d in done)
-        with pytest.raises(EndpointDown, match="'m' has answered nothing yet.*refused.*again"):
+        with pytest.raises(EndpointDown, match=r"'m' has answered nothing yet.*refused.*again"):
             await desk.ask(a_call("one more"))
         assert desk.ledger.spending() == []  # no call was given up
 

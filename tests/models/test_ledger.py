@@ -256,7 +256,7 @@ def test_an_sqlite_file_of_something_else_is_refused_and_left_alone(tmp_path: Pa
             db.execute(f"PRAGMA user_version={version}")
         db.close()
         for opens in (Ledger.open, Ledger.read):
-            with pytest.raises(InputError, match="database of something else .it has a table 'bookmarks'.: move it away"):
+            with pytest.raises(InputError, match=r"database of something else \(it has a table 'bookmarks'\): move it away"):
                 opens(path)
         with sqlite3.connect(path) as db:
             assert [name for (name,) in db.execute("SELECT name FROM sqlite_master")] == ["bookmarks"]
@@ -291,7 +291,7 @@ def test_a_reply_that_changed_on_the_disk_is_noticed(tmp_path: Path, column: str
         assert ledger.get(a_call().key) == Reply("yes", usage=Usage(1, 2), seconds=0, cost_usd=0.0)
         assert ledger.raw(a_call().key) == "{}"
     with sqlite3.connect(path) as db:
-        db.execute(f"UPDATE calls SET {column} = '7' WHERE key = ?", (bytes.fromhex(a_call().key),))
+        db.execute(f"UPDATE calls SET {column} = '7' WHERE key = ?", (bytes.fromhex(a_call().key),))  # noqa: S608 - names from above
     db.close()
     with Ledger.read(path) as ledger:
         look = ledger.raw if column == "raw" else ledger.get

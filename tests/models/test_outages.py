@@ -1,6 +1,7 @@
 """An endpoint that goes away costs nothing but time, and a call is given up only where it alone fails. On a virtual clock."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_while_it_is_down_one_call_at_a_time_is_tried_every_half_minute(tmp_path
 
     on_a_virtual_clock(desk, work)
     probes = [at for at in traffic.at if 100 < at < 700]
-    assert [round(b - a) for a, b in zip(probes, probes[1:], strict=False)] == [30] * (len(probes) - 1)
+    assert [round(b - a) for a, b in itertools.pairwise(probes)] == [30] * (len(probes) - 1)
     assert len(probes) >= 18
 
 

@@ -252,7 +252,8 @@ class Run:
             desk.note(
                 "\0missing",
                 f"{len(found)} cases ended with candidates or evaluations missing ({total.candidates} candidates, {total.evaluations}"
-                f" evaluations; a quorum was there): 'chiron replay {self.directory.path}' with the same configuration asks for those alone",
+                f" evaluations; a quorum was there): 'chiron replay {self.directory.path}' with the same configuration asks for those"
+                " alone",
             )
 
 

@@ -114,8 +114,8 @@ class Desk:
 
     def _outage_notes(self) -> dict[str, str]:
         return {
-            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited and are"
-            " not counted as failed"
+            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited until it"
+            " answered again"
             for name, endpoint in self.endpoints.items()
             if (outage := endpoint.limiter.outage).times_down
         }

@@ -11,10 +11,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+from chiron.errors import InputError
 from chiron.models.call import Call, Reply, Usage
 from chiron.models.ledger_accounts import Accounts, Spending
 from chiron.models.ledger_results import ResultHead, Results, StoredResult
-from chiron.errors import InputError
 from chiron.models.ledger_store import columns, damaged, explained, open_for_reading, open_for_writing
 
 __all__ = ["Ledger", "ResultHead", "Spending", "StoredResult"]
@@ -120,7 +120,7 @@ class Ledger(Results, Accounts):
         Raises:
             InputError: the ledger is damaged.
         """
-        row = self._read_one(f"SELECT {self._checksum}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))
+        row = self._read_one(f"SELECT {self._checksum}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))  # noqa: S608 - as above
         if row is None:
             return None
         checksum, raw = row
@@ -169,8 +169,8 @@ class Ledger(Results, Accounts):
         if not isinstance(checksum, bytes) or checksum[offset : offset + _HALF] != _checksum(key, values):
             raise InputError(
                 f"{self.path} is damaged: the reply {key[:12]}... does not match its checksum. Take it away (sqlite3 {self.path.name}"  # noqa: S608 - words
-                f" \"DELETE FROM calls WHERE key = x'{key}'\") and run again, which asks and pays for this call a second time; and check the"
-                " disk"
+                f" \"DELETE FROM calls WHERE key = x'{key}'\") and run again, which asks and pays for this call a second time; and check"
+                " the disk"
             )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from chiron.errors import InputError
 from chiron.models.ledger_store import Store
 
-
 MAX_RECORD = 64 * 2**20
 """Bytes of one case's record, unpacked. The largest tree of long replies stays far below."""
 

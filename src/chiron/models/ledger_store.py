@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS results (
 CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
 """
 _OURS = {"calls", "failures", "results", "facts"}
+_ANYTHING = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM failures UNION ALL SELECT 1 FROM results UNION ALL SELECT 1 FROM facts LIMIT 1"
 _CHECKSUM = "ALTER TABLE calls ADD COLUMN checksum BLOB"
 """Later than the first ledgers; a row without one is as good as any."""
 _FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
@@ -113,7 +114,7 @@ def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
         db.execute(_FACTS)  # ledgers begun before there was this table are as good as any
         if "checksum" not in columns(db):
             db.execute(_CHECKSUM)
-        if begun and db.execute(" UNION ALL ".join(f"SELECT 1 FROM {table}" for table in sorted(_OURS)) + " LIMIT 1").fetchone() is None:
+        if begun and db.execute(_ANYTHING).fetchone() is None:
             # Whoever begins a run writes its identity here before run.json.
             db.close()
             raise emptied(path)
@@ -153,8 +154,8 @@ def emptied(path: Path) -> InputError:
     """What to say of a ledger that holds nothing although its run has begun."""
     return InputError(
         f"{path} is empty, but its run has begun and every reply was in it: put back {path.name} together with its {path.name}-wal and"
-        f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To begin again in this one and"
-        " pay for every call again, move all of them and run.json away"
+        f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To begin again in this one"
+        " and pay for every call again, move all of them and run.json away"
     )
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from chiron.models.outages import Outage
 
-
 _FEWEST = 4
 """Attempts in the shortest round: of fewer, a share says nothing."""
 _OVERLOAD = 1 / 2
