@@ -122,12 +122,11 @@ class Desk:
 
     def down(self) -> list[str]:
         """A line on each model whose queue is held now, because its endpoint answers nothing."""
-        now = asyncio.get_running_loop().time()
         return [
-            f"{name}: no answer for {limiter.outage.seconds(now):.0f} s; its calls wait while one at a time is tried; the run stops after"
+            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried; the run stops after"
             f" {endpoint.retry.outage:g} s"
             for name, endpoint in self.endpoints.items()
-            if (limiter := endpoint.limiter).held
+            if endpoint.limiter.held
         ]
 
     def line(self, rank: int) -> Ask:

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from chiron.models.outages import Outage
@@ -45,6 +45,7 @@ class Limiter:
         """While the queue is held: when the next call may be let in, alone."""
         self._probe_wait = self._longest_wait = 0.0
         self._probing = False
+        self._clock: Callable[[], float] = lambda: 0.0
         self._not_before = 0.0
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
         # A tenth of a second's worth may go together: timers are no finer than that under load.
@@ -109,11 +110,16 @@ class Limiter:
         """Whether the queue waits for the end of an outage."""
         return self._probe_at is not None
 
+    def seconds_down(self) -> float:
+        """How long the endpoint has answered nothing, while the queue is held. May be asked from another thread, as views do."""
+        return self.outage.seconds(self._clock()) if self.held else 0.0
+
     def hold(self, first_wait: float, longest_wait: float) -> None:
         """Let in one call at a time until one has succeeded: the first after ``first_wait`` seconds, the next after twice as many, and so
         on up to ``longest_wait``.
         """
         if not self.held:
+            self._clock = asyncio.get_running_loop().time
             self._probe_wait, self._longest_wait = first_wait, longest_wait
             self._probe_at = self._now() + first_wait
 
