@@ -216,6 +216,26 @@ def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
         assert "4 cases selected" in done.stderr
 
 
+def test_a_terminal_that_hangs_up_twice_drops_no_call_and_nohup_is_obeyed(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.5) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        wait_for(endpoint, 3)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130, said
+        assert "stopped at once" not in said
+        assert sum(endpoint.seen.answered.values()) == endpoint.seen.requests  # none was dropped
+        asked = endpoint.seen.requests
+        process = subprocess.Popen(["/usr/bin/env", "nohup", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(endpoint, asked + 1)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=60) == 0
+
+
 def test_ctrl_c_while_it_is_being_loaded_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "chiron.cli.app", raising=False)
 
@@ -241,7 +261,7 @@ def test_no_key_is_said_before_anything_is_asked(world: Any, tmp_path: Path) -> 
     assert endpoint.seen.requests == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_keeps_the_calls_under_way_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     cases = write_cases(tmp_path / "c", 8)
     with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.2) as endpoint:

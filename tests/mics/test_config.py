@@ -120,10 +120,68 @@ def test_the_first_fault_is_named_with_its_place(tmp_path: Path, path: str, valu
     assert "secret" not in str(caught.value)
 
 
+def test_all_faults_are_told_at_once_and_a_misspelt_key_is_one(tmp_path: Path) -> None:
+    data = deepcopy(GOOD)
+    data["search"]["mentor"] = data["search"].pop("mentors")
+    data["search"]["depth"] = 0
+    data["models"]["judge"].update(timeout=True, tiemout=5, concurrency="many")
+    file = write_config(tmp_path / "c.yaml", data)
+    with pytest.raises(InputError) as caught:
+        load_config(file)
+    told = str(caught.value)
+    assert f"{file} has 5 errors: (1) " in told
+    for words in (
+        "unknown key 'search.mentor'; did you mean 'mentors'?",
+        "search.depth: ",
+        "models.judge.timeout: must be a number",
+        "unknown key 'models.judge.tiemout'; did you mean 'timeout'?",
+        "models.judge.concurrency: ",
+    ):
+        assert words in told
+    assert "search.mentors" not in told  # it is there, under a wrong name
+    assert "\n" not in told
+    data = deepcopy(GOOD)
+    data["search"]["mentors"], data["search"]["judge"] = ["mentor-z", "nobody"], "juge"
+    with pytest.raises(InputError, match=r"'mentor-z', .*did you mean 'mentor-[abc]'.*'nobody'.*'juge', .*did you mean 'judge'"):
+        load_config(write_config(tmp_path / "c.yaml", data))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sk-proj-0123456789abcdef", "sk_live_51H8xkfhdkj3hd83", "AKIAIOSFODNN7EXAMPLE", "hf_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh", "a b", ""],
+)
+def test_a_key_in_place_of_its_variable_is_refused_and_never_shown(tmp_path: Path, key: str) -> None:
+    file = write_config(tmp_path / "c.yaml", changed("models.judge.api_key_env", key))
+    with pytest.raises(InputError, match="api_key_env must be the name of an environment variable") as caught:
+        load_config(file)
+    assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "key", "Azure_OpenAI_Key_2", "_X", "DEEPSEEKAPIKEY"])
+def test_names_of_variables_are_taken(tmp_path: Path, name: str) -> None:
+    config = load_config(write_config(tmp_path / "c.yaml", changed("models.judge.api_key_env", name)))
+    judge = config.models["judge"]
+    assert isinstance(judge, OpenAIModel)
+    assert judge.api_key_env == name
+
+
+def test_a_file_that_is_too_large_or_repeats_itself_without_end_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("# " + "x" * 2**20)
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        load_config(file)
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
+    file.write_text("\n".join(["l0: &l0 [a, b]", *levels]))
+    with pytest.raises(InputError, match="'l5' holds more than 100,000 values"):
+        load_config(file)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "empty"),
+        ("models: {m: {timeout: 1:30}}", "line 1 is not valid YAML: 1:30 would be read as a number to the base 60"),
+        ("models:\n  m: {deadline: 1:30.5}", "line 2 is not valid YAML: 1:30.5 would be read"),
         ("a: [", "not valid YAML"),
         ("- 1", "no mapping"),
         ("day: 2001-99-99", "a value that is none"),

@@ -23,11 +23,13 @@ from chiron.mics.setup import Setup
 from chiron.mics.status import read_status
 from chiron.models.failures import BudgetSpent, BugEverywhere, EndpointDown, Misconfigured, Stopping
 from chiron.models.ledger import Ledger
+from chiron.models.missing import Missing
+from chiron.report.page import write_report
 from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint, Faults
 from tests.support.runs import config_of, execute, make_run, team
-from tests.support.simulation import Simulation
+from tests.support.simulation import Simulation, prompt_of
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -157,14 +159,44 @@ def test_cases_that_ended_on_a_quorum_are_counted_and_a_replay_completes_them(tm
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         config = config_of(team(endpoint.base_url))
         first = execute(cases, config, tmp_path / "run")
-        ended = sum(e["answered"] < e["planned"] for e in evaluations(tmp_path / "run"))
-        assert ended > 0
-        assert any(note.startswith(f"{ended} cases ended with evaluations missing") for note in first.notes)
+        both = [*lines(tmp_path / "run" / "paths.jsonl"), *lines(tmp_path / "run" / "rejected.jsonl")]
+        ended, lost = len(both), sum(line["missing"]["evaluations"] for line in both)
+        assert lost > 0
+        words = f"{ended} cases ended with candidates or evaluations missing (0 candidates, {lost} evaluations;"
+        assert any(note.startswith(words) for note in first.notes)
+        status = read_status(tmp_path / "run")
+        assert (status.incomplete, status.missing_candidates, status.missing_evaluations) == (ended, 0, lost)
         dead.clear()
         setup = replay_setup(RunDirectory(tmp_path / "run"), config)
         again = asyncio.run(replay_run(setup, RunDirectory(tmp_path / "run"), tmp_path / "again").execute())
     assert not any("missing" in note for note in again.notes)
     assert all(e["answered"] == e["planned"] for e in evaluations(tmp_path / "again"))
+
+
+def test_a_candidate_that_is_missing_is_told_in_record_status_and_report(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 3)
+
+    def override(body: dict[str, Any], _: int) -> web.StreamResponse | None:
+        question = "What does the image of case-00001 show?"
+        refused = body["model"] == "mentor-c" and question in prompt_of(body)
+        return web.Response(status=400, text="too long") if refused else None
+
+    with Endpoint(simulation(cases).reply, override=override) as endpoint:
+        summary = execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    both = [*lines(tmp_path / "run" / "paths.jsonl"), *lines(tmp_path / "run" / "rejected.jsonl")]
+    lost = {line["case_id"]: line["missing"]["candidates"] for line in both}
+    assert lost["case-00001"] > 0
+    assert lost["case-00000"] == lost["case-00002"] == 0
+    status = read_status(tmp_path / "run")
+    assert (status.incomplete, status.missing_candidates) == (1, lost["case-00001"])
+    assert any("1 cases ended with candidates or evaluations missing" in note for note in summary.notes)
+    page = write_report(tmp_path / "run").read_text()
+    assert "ended with something missing" in page
+    assert page.count("missing, because their calls failed") == 1
+    with Ledger.read(tmp_path / "run" / "ledger.sqlite") as ledger:
+        for result in ledger.results():
+            known = {key: value for key, value in result.record.items() if key != "missing"}
+            assert Missing.of(known) == Missing.of(result.record)  # a record from before it was counted
 
 
 def evaluations(run: Path) -> list[dict[str, int]]:
@@ -179,7 +211,7 @@ def test_an_endpoint_that_is_down_stops_the_run_with_its_name(tmp_path: Path) ->
     assert isinstance(summary.halted, EndpointDown)
     assert "mentor-" in str(summary.halted)
     assert summary.pending == 30
-    assert sum(s.failed for s in summary.spending) == 30  # three mentors, ten calls each: the other cases were not even begun
+    assert sum(s.failed for s in summary.spending) == 0  # no call was given up, and the other cases were not even begun
 
 
 def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ import os
 import sqlite3
 import stat
 import tempfile
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from chiron.errors import DiskError, InputError
+from chiron.models import ledger_results, ledger_store
 from chiron.models.call import Reply, Usage
 from chiron.models.ledger import Ledger, StoredResult
 from tests.support.calls import a_call
@@ -214,6 +217,142 @@ def test_a_ledger_can_be_read_where_nothing_may_be_written(open_place: Path, log
             use(path)
     else:
         use(path)
+
+
+def test_a_ledger_that_was_emptied_or_swapped_is_refused_with_how_to_recover(tmp_path: Path) -> None:
+    path = filled(tmp_path / "l.sqlite")
+    for emptied in (b"", None, "tables"):
+        if emptied == "tables":
+            path.unlink()
+            Ledger.open(path).close()  # as new
+        elif emptied is None:
+            path.unlink()
+            db = sqlite3.connect(path)
+            db.executescript("PRAGMA journal_mode=WAL")  # what is left where only the log had everything
+            db.close()
+        else:
+            path.write_bytes(emptied)
+        with pytest.raises(InputError, match=r"is empty, but its run has begun.*put back l.sqlite.*l.sqlite-wal.*pay"):
+            Ledger.open(path, begun=True)
+    path.write_bytes(b"")
+    Ledger.open(path).close()  # a new run
+
+
+def test_a_log_without_its_file_is_not_thrown_away(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    log = path.with_name("l.sqlite-wal")
+    path.write_bytes(b"")
+    log.write_bytes(b"replies")
+    with pytest.raises(InputError, match="belong together"):
+        Ledger.open(path)
+    assert log.read_bytes() == b"replies"
+
+
+def test_an_sqlite_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    for version in (0, 1, 7):
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS bookmarks (url TEXT)")
+            db.execute(f"PRAGMA user_version={version}")
+        db.close()
+        for opens in (Ledger.open, Ledger.read):
+            with pytest.raises(InputError, match=r"database of something else \(it has a table 'bookmarks'\): move it away"):
+                opens(path)
+        with sqlite3.connect(path) as db:
+            assert [name for (name,) in db.execute("SELECT name FROM sqlite_master")] == ["bookmarks"]
+        db.close()
+
+
+def alone(path: Path) -> Path:
+    """A copy of the file without its log, as a careless backup makes it."""
+    copy = path.with_name("alone.sqlite")
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
+def test_the_file_itself_has_its_tables_from_the_start_and_its_replies_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l.sqlite"
+    with Ledger.open(path) as ledger:
+        with Ledger.read(alone(path)) as copy:
+            assert copy.spending() == []
+        ledger.put(a_call("early"), Reply("x"))
+        monkeypatch.setattr(ledger_store, "CHECKPOINT_EVERY", 0.0)
+        ledger.put(a_call("later"), Reply("x"))
+        with Ledger.read(alone(path)) as copy:
+            assert copy.get(a_call("early").key) == copy.get(a_call("later").key) == Reply("x")
+
+
+@pytest.mark.parametrize("column", ["text", "finish", "completion_tokens", "raw"])
+def test_a_reply_that_changed_on_the_disk_is_noticed(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "l.sqlite"
+    with Ledger.open(path) as ledger:
+        ledger.put(a_call(), Reply("yes", usage=Usage(1, 2), seconds=0, cost_usd=-0.0, raw="{}"))
+        ledger.put(a_call("other"), Reply("no"))
+        assert ledger.get(a_call().key) == Reply("yes", usage=Usage(1, 2), seconds=0, cost_usd=0.0)
+        assert ledger.raw(a_call().key) == "{}"
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE calls SET {column} = '7' WHERE key = ?", (bytes.fromhex(a_call().key),))  # noqa: S608 - names from above
+    db.close()
+    with Ledger.read(path) as ledger:
+        look = ledger.raw if column == "raw" else ledger.get
+        with pytest.raises(InputError, match=r"does not match its checksum.*DELETE FROM calls WHERE key = x'") as caught:
+            look(a_call().key)
+        assert look(a_call("other").key) in {Reply("no"), None}
+    with Ledger.open(tmp_path / "new.sqlite") as new, pytest.raises(InputError, match="checksum"):
+        new.copy_calls_from(path)
+    cure = str(caught.value).split('"')[1]
+    with sqlite3.connect(path) as db:
+        db.execute(cure)
+    db.close()
+    with Ledger.open(path) as ledger:
+        assert ledger.get(a_call().key) is None
+
+
+def test_a_ledger_from_before_there_were_checksums_is_as_good_as_any(tmp_path: Path) -> None:
+    path = filled(tmp_path / "old.sqlite")
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE calls DROP COLUMN checksum")
+    db.close()
+    use(path)
+    with Ledger.open(tmp_path / "new.sqlite") as new:
+        assert new.copy_calls_from(path) == 400
+        assert new.get(a_call("7").key) is not None
+    with Ledger.open(path) as ledger:
+        assert ledger.get(a_call("7").key) is not None
+        ledger.put(a_call("new"), Reply("x"))
+        assert ledger.get(a_call("new").key) == Reply("x")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("SQLITE_IOERR_SHMMAP", "on a local disk"),
+        ("SQLITE_IOERR_LOCK", "on a local disk"),
+        ("SQLITE_PROTOCOL", "on a local disk"),
+        ("SQLITE_IOERR_READ", "check the disk"),
+        ("SQLITE_IOERR_WRITE", "free space"),
+        ("SQLITE_FULL", "free space"),
+    ],
+)
+def test_an_error_of_the_disk_is_told_by_its_extended_code(tmp_path: Path, code: str, words: str) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = getattr(sqlite3, code)
+    with pytest.raises(DiskError, match=words), ledger_store.explained(tmp_path / "l.sqlite", writing=True):
+        raise error
+
+
+def test_a_record_that_unpacks_to_more_than_any_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = filled(tmp_path / "l.sqlite")
+    monkeypatch.setattr(ledger_results, "MAX_RECORD", 2**20)
+    bomb = zlib.compress(b'{"a": "' + b"x" * (40 * 2**20) + b'"}', 9)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE results SET record = ? WHERE case_id = 'c3'", (bomb,))
+    db.close()
+    tracemalloc.start()
+    with Ledger.read(path) as ledger, pytest.raises(InputError, match="result of case 'c3' cannot be read"):
+        list(ledger.results())
+    assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    tracemalloc.stop()
 
 
 def test_reading_goes_on_beside_writing(tmp_path: Path) -> None:

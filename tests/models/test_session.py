@@ -178,6 +178,24 @@ def test_what_a_person_must_mend_is_no_bug_of_a_unit(tmp_path: Path) -> None:
         stumble(session_of(tmp_path, Scripted(echo)), names(4), lambda _: InputError("the ledger is damaged"))
 
 
+def test_leftovers_of_a_kill_are_gone_after_the_next_start(tmp_path: Path) -> None:
+    execute(session_of(tmp_path, Scripted(echo)), names(1))
+    (tmp_path / "work" / f".results.json.{2**22 + 1}.abcdefgh").write_text("half")
+    execute(session_of(tmp_path, Scripted(echo)), names(1))
+    assert not list((tmp_path / "work").glob(".results*"))
+
+
+def test_a_ledger_that_was_emptied_under_its_run_is_refused(tmp_path: Path) -> None:
+    execute(session_of(tmp_path, Scripted(echo)), names(1))
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (tmp_path / "work" / name).unlink(missing_ok=True)
+    (tmp_path / "work" / "ledger.sqlite").touch()
+    provider = Scripted(echo)
+    with pytest.raises(InputError, match="is empty, but its run has begun"):
+        execute(session_of(tmp_path, provider), names(1))
+    assert provider.asked == []
+
+
 def test_a_directory_of_other_work_is_refused(tmp_path: Path) -> None:
     execute(session_of(tmp_path, Scripted(echo)), names(1))
     other = Session(WorkDirectory(tmp_path / "work"), {"what": "another"}, {}, {"m": endpoint_of(Scripted(echo))})

@@ -25,6 +25,9 @@ class Faults:
     hang: float = 0.0
     hang_seconds: float = 30.0
     retry_after: str = "0.05"
+    down_after: float = 0.0
+    """Seconds after the first request, from which on it breaks every connection for ``down_seconds``."""
+    down_seconds: float = 0.0
     seed: int = 0
 
 
@@ -78,6 +81,7 @@ class Endpoint:
         self.seen = Seen()
         self.port = 0
         self._dice = random.Random(self.faults.seed)
+        self._began: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
@@ -119,6 +123,12 @@ class Endpoint:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         body = json.loads(raw)
+        now = asyncio.get_running_loop().time()
+        self._began = now if self._began is None else self._began
+        if 0 <= now - self._began - self.faults.down_after < self.faults.down_seconds:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response(status=503)
         model = str(body["model"])
         self.seen.requests += 1
         if self.keep_bodies:

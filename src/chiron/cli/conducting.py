@@ -47,8 +47,15 @@ def attend(work: Attended, execute: Callable[[], Awaitable[Ended]]) -> Ended:
             elif task is not None:
                 task.cancel()
 
+        def hang_up() -> None:
+            # A closing terminal may send it more than once; that is not a person asking twice.
+            if not asked:
+                obey()
+
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, obey)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored, and means it
+            loop.add_signal_handler(signal.SIGHUP, hang_up)
         async with watching(work, console):
             return await execute()
 

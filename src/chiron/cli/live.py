@@ -54,6 +54,9 @@ async def _lines(run: Attended, console: Console) -> None:
 
 async def _line(run: Attended, console: Console) -> None:
     console.print(plain_line(run), soft_wrap=True)
+    if run.desk is not None:
+        for line in run.desk.down():
+            console.print(escape(printable(line)), soft_wrap=True)
 
 
 def plain_line(run: Attended) -> str:
@@ -99,7 +102,8 @@ def panel(run: Attended, width: int) -> Group:
         budget = run.desk.budget
         money = f"${budget.spent:.4f}" + (f" of ${budget.limit:.2f}" if budget.limit is not None else "")
         halted = f"   stopping: {printable(run.desk.halted)}" if run.desk.halted is not None else ""
-        return Group(head, outcomes, table, Text(f"cost {money}{halted}", style="dim"))
+        down = [Text(printable(line), style="red") for line in run.desk.down()]
+        return Group(head, outcomes, table, *down, Text(f"cost {money}{halted}", style="dim"))
     return Group(head, outcomes)
 
 

@@ -32,6 +32,11 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
     if status.reasons:
         reasons = ", ".join(f"{name} {n}" for name, n in status.reasons.items())
         console.print(f"not retained because: {escape(printable(reasons))}")
+    if status.incomplete:
+        console.print(
+            f"{status.incomplete} ended with something missing: {status.missing_candidates} candidates, {status.missing_evaluations}"
+            " evaluations (their calls failed; 'chiron replay' asks for those alone)"
+        )
     if status.spending:
         console.print(spending_table(status.spending))
     if status.spent_usd:

@@ -15,6 +15,7 @@ from chiron.mics.verdict import read_verdict
 from chiron.mics.words import steps_before_answer
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
 from chiron.models.failures import CallFailed
+from chiron.models.missing import CALL_FAILED
 
 T = TypeVar("T")
 JUDGE_DRAWS = 2
@@ -132,7 +133,7 @@ class Panel:
         try:
             reply = await self._reply(call)
         except CallFailed as failure:
-            return Candidate(name, None, problem=f"call failed: {failure.public}", missing=True)
+            return Candidate(name, None, problem=f"{CALL_FAILED}: {failure.public}", missing=True)
         reasoning = parse_reasoning(reply.text)
         if reply.cut_off:
             return Candidate(name, None, problem=_cut_off(call))
@@ -151,7 +152,7 @@ class Panel:
         try:
             reply = await self._reply(call)
         except CallFailed as failure:
-            return Evaluation(name, temperature, None, None, f"call failed: {failure.public}", call.key)
+            return Evaluation(name, temperature, None, None, f"{CALL_FAILED}: {failure.public}", call.key)
         reasoning = parse_reasoning(reply.text)
         if reasoning.answer is None:
             # It was asked and it answered; coming to nothing is not a failed call.

@@ -10,6 +10,7 @@ from chiron.cases.case import Case
 from chiron.mics.reasoning import render_reasoning
 from chiron.mics.score import Score
 from chiron.mics.team import PolicyName
+from chiron.models.missing import Missing
 
 
 class Outcome(StrEnum):
@@ -151,6 +152,14 @@ class SearchResult:
         """The MICS-Score that counts, ``None`` before there is one."""
         return self.score.value if self.score.planned else None
 
+    @property
+    def missing(self) -> Missing:
+        """What the whole tree ended without."""
+        levels = [level for levels in self.tree for level in levels]
+        candidates = [c for level in levels for c in level.candidates]
+        scores = [*(c.score for c in candidates), *(level.whole for level in levels), self.baseline]
+        return Missing(sum(c.missing for c in candidates), sum(s.planned - s.answered for s in scores if s is not None))
+
     def to_path_record(self) -> dict[str, Any]:
         """A line of ``paths.jsonl``."""
         levels = self.tree[-1] if self.tree else []
@@ -165,6 +174,7 @@ class SearchResult:
             "mics_score": self.mics_score,
             "policy": self.policy,
             "evaluations": self.score.counts(),
+            "missing": self.missing.to_json(),
             "depth": len(levels),
             "restarts": max(0, len(self.tree) - 1),
             "mentors": [level.chosen for level in levels if level.chosen],

@@ -19,6 +19,7 @@ PATH_FIELDS = (
     "mics_score",
     "policy",
     "evaluations",
+    "missing",
     "depth",
     "restarts",
     "mentors",

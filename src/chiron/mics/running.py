@@ -23,6 +23,7 @@ from chiron.models.crashes import BugMet, Crashes
 from chiron.models.desk import Desk
 from chiron.models.failures import CallerFault, Halted
 from chiron.models.ledger import Ledger, ResultHead, Spending, StoredResult
+from chiron.models.missing import Missing
 from chiron.models.session import attended_desk
 
 _DERIVE_EVERY = 30.0
@@ -225,8 +226,7 @@ class Run:
         pending = max(counts["pending"], self.progress.total - counts.total() + counts["pending"])
         assert self.desk is not None  # noqa: S101 - set before this is called
         spending = tuple(ledger.spending())
-        if any(s.failed for s in spending):
-            self._note_missing(ledger, self.desk)
+        self._note_missing(ledger, self.desk)
         return RunSummary(
             run=self.directory.path,
             total=self.progress.total,
@@ -245,16 +245,15 @@ class Run:
         )
 
     def _note_missing(self, ledger: Ledger, desk: Desk) -> None:
-        """Say how many cases ended on a quorum: their results stand, and a replay is the way to the rest."""
-        missing = 0
-        for result in ledger.results():
-            counts = result.record.get("evaluations", {}) if result.outcome != Outcome.PENDING else {}
-            missing += counts.get("answered", 0) < counts.get("planned", 0)
-        if missing:
+        """Report how many cases ended on a quorum: their results stand, and a replay asks for the rest."""
+        found = [missing for result in ledger.results() if (missing := Missing.of(result.record))]
+        if found:
+            total = sum(found, Missing())
             desk.note(
                 "\0missing",
-                f"{missing} cases ended with evaluations missing (a quorum was there); 'chiron replay {self.directory.path}' with the same"
-                " configuration asks for those alone",
+                f"{len(found)} cases ended with candidates or evaluations missing ({total.candidates} candidates, {total.evaluations}"
+                f" evaluations; a quorum was there): 'chiron replay {self.directory.path}' with the same configuration asks for those"
+                " alone",
             )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from chiron.mics.result import tally
 from chiron.mics.rundir import RunDirectory
 from chiron.models.ledger import Ledger, Spending
+from chiron.models.missing import Missing
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Status:
     """Cases by ``retained``, ``rejected``, ``unsolved``, ``pending``, ``bad``: the names that a run's summary has for them."""
     reasons: dict[str, int]
     """Why cases were not retained."""
+    incomplete: int
+    """Cases that ended with a candidate or an evaluation missing."""
+    missing_candidates: int
+    missing_evaluations: int
     mean_score: float | None
     spending: tuple[Spending, ...]
     spent_usd: float
@@ -39,7 +44,13 @@ def read_status(path: Path | str) -> Status:
     directory = RunDirectory(Path(path))
     run = directory.need_run()
     with Ledger.read(directory.ledger) as ledger:
-        reasons = Counter(str(r.record.get("reason")) for r in ledger.results(retained=False))
+        reasons: Counter[str] = Counter()
+        incomplete, total = 0, Missing()
+        for result in ledger.results():
+            if not result.retained:
+                reasons[str(result.record.get("reason"))] += 1
+            if missing := Missing.of(result.record):
+                incomplete, total = incomplete + 1, total + missing
         scores = ledger.scores()
         return Status(
             run=str(path),
@@ -48,6 +59,9 @@ def read_status(path: Path | str) -> Status:
             in_use=directory.in_use,
             outcomes=dict(tally(ledger.outcomes()).most_common()),
             reasons=dict(reasons.most_common()),
+            incomplete=incomplete,
+            missing_candidates=total.candidates,
+            missing_evaluations=total.evaluations,
             mean_score=sum(scores) / len(scores) if scores else None,
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),

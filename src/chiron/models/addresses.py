@@ -7,6 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _SECRET = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
 _OURS = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "expect"})
@@ -57,6 +58,25 @@ def check_headers(headers: Mapping[str, str]) -> None:
             )
         if not value.isascii() or not value.isprintable():
             raise ValueError(f"header '{name}' has a value that no header can carry: printable ASCII on one line only")
+
+
+def check_variable(name: str, what: str) -> None:
+    """Whether this is the name of an environment variable, and not the key that belongs into it. It is never echoed.
+
+    Raises:
+        ValueError: it is not, or it looks like a key.
+    """
+    if not _VARIABLE.fullmatch(name) or any(_looks_random(part) for part in name.split("_")):
+        raise ValueError(
+            f"{what} must be the name of an environment variable, such as OPENAI_API_KEY, and this looks like a key: put the key into a"
+            " variable and its name here. Whatever was in the file should be replaced, if the file was shared"
+        )
+
+
+def _looks_random(part: str) -> bool:
+    """Part of a key, rather than a word of a name."""
+    mixed = part.lower() != part != part.upper()
+    return len(part) >= 16 and (any(c.isdigit() for c in part) or (len(part) >= 24 and mixed))
 
 
 def check_header_name(name: str, what: str) -> None:

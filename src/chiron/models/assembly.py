@@ -37,7 +37,7 @@ def build_endpoint(
     """
     if isinstance(config, OpenAIModel):
         provider: Provider = OpenAICompatible(name, config, pictures, need_key=need_keys)
-        retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline)
+        retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline, outage=config.outage)
         door = limiter if limiter is not None else Limiter(config.concurrency, config.requests_per_minute)
         return Endpoint(provider, door, retry, config.price, config.image_tokens)
     if isinstance(config, LocalModel):

@@ -1,6 +1,7 @@
 """What a user says of a model, checked. Keys of endpoints never stand here, only the names of environment variables."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
-from chiron.models.addresses import check_base_url, check_header_name, check_headers
+from chiron.models.addresses import check_base_url, check_header_name, check_headers, check_variable
 
 _LARGEST = 2**53
 """Beyond this no number of a configuration means anything, and a float cannot tell it from its neighbours."""
@@ -22,16 +23,30 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_numbers(cls, data: Any) -> Any:
-        for name, field in cls.model_fields.items():
-            value = data.get(name) if isinstance(data, dict) else None
-            several = value if isinstance(value, list | tuple) else [value]
-            kinds = _kinds(field.annotation)
-            if kinds & {int, float} and bool not in kinds and any(isinstance(v, bool) for v in several):
-                # YAML reads yes, no, on and off as booleans, and Python takes those for 1 and 0.
-                raise ValueError(f"{name} must be a number, but is true or false (YAML takes yes, no, on and off for those)")
-            if any(isinstance(v, int) and abs(v) > _LARGEST for v in several):
-                raise ValueError(f"{name} is too large a number")
-        return data
+        if not isinstance(data, dict):
+            return data
+        # Marked and not raised here: an error in one field must not hide those in the others.
+        return {key: _marked(value, cls.model_fields[key].annotation) if key in cls.model_fields else value for key, value in data.items()}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """In place of a value that no field takes; its own field then fails on it."""
+
+    why: str
+
+
+def _marked(value: Any, annotation: Any) -> Any:
+    """A value, or each of several, refused where it only looks like a number."""
+    if isinstance(value, list | tuple):
+        return [_marked(one, annotation) for one in value]
+    kinds = _kinds(annotation)
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        # YAML reads yes, no, on and off as booleans, and Python takes those for 1 and 0.
+        return Refused("must be a number, but is true or false (YAML takes yes, no, on and off for those)")
+    if isinstance(value, int) and abs(value) > _LARGEST and kinds & {int, float}:
+        return Refused("is too large a number")
+    return value
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -84,10 +99,12 @@ class OpenAIModel(Strict):
     requests_per_minute: PositiveFloat | None = None
     timeout: PositiveFloat = 120.0
     """Seconds an attempt may take."""
-    attempts: PositiveInt = 8
-    """Attempts a call may fail transiently, before it counts as failed."""
+    attempts: PositiveInt = 10
+    """Attempts a call may fail transiently while others succeed, before it counts as failed; twice as many for a mentor's."""
     deadline: PositiveFloat = 900.0
     """Seconds a call may take with all its attempts and waits."""
+    outage: PositiveFloat = 900.0
+    """Seconds that the endpoint may answer nothing, with its calls waiting, before the run stops."""
     max_tokens: PositiveInt | None = None
     """Overrides the role's token limit; thinking models need more."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -111,6 +128,8 @@ class OpenAIModel(Strict):
     def _address(self) -> "OpenAIModel":
         check_base_url(self.base_url)
         check_headers(self.headers)
+        if self.api_key_env is not None:
+            check_variable(self.api_key_env, "api_key_env")
         if self.api_key_header is not None:
             check_header_name(self.api_key_header, "api_key_header")
             if self.api_key_env is None:

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from chiron.errors import InputError
-from chiron.models.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Strict, prompt_file
+from chiron.models.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Refused, Strict, prompt_file
 from chiron.terminal import printable
 from chiron.yaml_files import read_yaml
 
 SECTIONS: Final = ("search", "build", "evaluation")
 """One file may serve every command; each reads ``models`` and its own section."""
+_MOST_FAULTS = 20
+"""Told at once."""
 _PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 
 
@@ -38,9 +41,10 @@ class ConfigFile(Strict):
         Raises:
             ValueError: one is not; for validators.
         """
-        for place, name in named:
-            if name not in self.models:
-                raise ValueError(f"{place} names '{name}', which is not under models{nearest(name, self.models)}")
+        unknown = [(place, name) for place, name in named if name not in self.models]
+        if unknown:
+            faults = [f"{place} names '{name}', which is not under models{nearest(name, self.models)}" for place, name in unknown]
+            raise ValueError("; ".join(faults))
 
     def need_prices(self, models: Mapping[str, AnyModel]) -> None:
         """That a budget can be kept with these models.
@@ -80,7 +84,7 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
     try:
         config = schema.model_validate({key: value for key, value in data.items() if key not in others})
     except ValidationError as error:
-        raise InputError(f"configuration {origin}: {_explain(schema, error)}") from None
+        raise InputError(f"configuration {origin}{_explain(schema, error)}") from None
     return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
 
 
@@ -142,19 +146,34 @@ def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
-    """The first fault in words; the count of the others."""
+    """Every fault in words, in one line."""
     faults = error.errors(include_url=False)
-    fault = faults[0]
+    unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
+    meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
+    # What is missing because it is misspelt is one fault.
+    told = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
+    if len(told) == 1:
+        return f": {told[0]}"
+    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(told[:_MOST_FAULTS], 1))
+    return f" has {len(told)} errors: {shown}" + ("; and more" if len(told) > _MOST_FAULTS else "")
+
+
+def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
     # A union's tag stands in the place as if it were a key; a reader of the file does not find it there.
     place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(schema, fault["loc"])
-        hint = nearest(str(fault["loc"][-1]), known) or f"; known here: {', '.join(known)}"
-        message = f"unknown key '{place}'{hint}"
-    else:
-        message = f"{place}: {fault['msg']}" if place else fault["msg"]
-    message = message.replace("Value error, ", "")
-    return message if len(faults) == 1 else f"{message} (and {len(faults) - 1} more)"
+        known = unknown[fault["loc"]]
+        return f"unknown key '{place}'; " + (
+            f"did you mean '{known}'?" if known is not None else f"known here: {', '.join(_known_keys(schema, fault['loc']))}"
+        )
+    refused = fault.get("input")
+    why = refused.why if isinstance(refused, Refused) else fault["msg"]
+    message = f"{place}: {why}" if place else why
+    return message.replace("Value error, ", "")
+
+
+def _nearest_known(schema: type[ConfigFile], loc: tuple[int | str, ...]) -> str | None:
+    return next(iter(difflib.get_close_matches(str(loc[-1]), _known_keys(schema, loc), n=1, cutoff=0.5)), None)
 
 
 def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:

@@ -14,6 +14,7 @@ from chiron.models.config import Price
 from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
 from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
+from chiron.models.outages import Blame, Standing
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy, Spent, persevere
 from chiron.models.shares import Shares
@@ -109,7 +110,24 @@ class Desk:
     @property
     def notes(self) -> dict[str, str]:
         """What a person should know in the end, by what it is about."""
-        return {**self._notes, **self.shares.notes()}
+        return {**self._notes, **self._outage_notes(), **self.shares.notes()}
+
+    def _outage_notes(self) -> dict[str, str]:
+        return {
+            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited until it"
+            " answered again"
+            for name, endpoint in self.endpoints.items()
+            if (outage := endpoint.limiter.outage).times_down
+        }
+
+    def down(self) -> list[str]:
+        """A line on each model whose queue is held now, because its endpoint answers nothing."""
+        return [
+            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried; the run stops after"
+            f" {endpoint.retry.outage:g} s"
+            for name, endpoint in self.endpoints.items()
+            if endpoint.limiter.held
+        ]
 
     def line(self, rank: int) -> Ask:
         """An ``ask`` whose calls go before those of higher rank."""
@@ -188,6 +206,8 @@ class Desk:
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
         bill, spent, attempts = Bill(call, self.ledger), Spent(), 0
+        standing = Standing(endpoint.limiter.outage, call.key, mentor=call.role == "mentor")
+        policy = endpoint.retry.for_mentors() if standing.mentor else endpoint.retry
         count.in_flight += 1
 
         async def attempt() -> Reply:
@@ -195,16 +215,23 @@ class Desk:
             async with endpoint.limiter.slot(rank) as epoch:
                 reservation = await self._reserve(call, endpoint)
                 attempts += 1
+                standing.sent()
                 count.retries += attempts > 1
                 began = asyncio.get_running_loop().time()
                 try:
                     reply = await self._attempt(call, endpoint, epoch, reservation, bill)
                 finally:
-                    spent.seconds += asyncio.get_running_loop().time() - began
+                    spent.last_attempt = asyncio.get_running_loop().time() - began
                 return replace(reply, attempts=attempts)
 
         try:
-            reply = await persevere(attempt, endpoint.retry, spent=spent, sleep=self._wait)
+            reply = await persevere(
+                attempt,
+                policy,
+                spent=spent,
+                blame=lambda failure: self._blame(call, endpoint, standing, failure),
+                sleep=self._wait,
+            )
             bill.paid(reply)
         except CallFailed as failure:
             count.failed += 1
@@ -219,6 +246,32 @@ class Desk:
         self.shares.answered(call.model, call.temperature)
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
+
+    def _blame(self, call: Call, endpoint: Endpoint, standing: Standing, failure: CallFailed) -> Blame:
+        """Whose fault a failed attempt is; hold the queue while the endpoint answers nobody.
+
+        Raises:
+            EndpointDown: it has answered nothing for too long.
+        """
+        now = asyncio.get_running_loop().time()
+        outage, policy = standing.outage, endpoint.retry
+        blame = standing.blame(now, limited=isinstance(failure, RateLimited))
+        if outage.is_down:
+            endpoint.limiter.hold(policy.first_wait, policy.longest_wait)
+        if blame is not Blame.ENDPOINT:
+            return blame
+        if not outage.answers and standing.uncounted >= policy.attempts:
+            # More likely a wrong address, or a server that is not started yet, than an outage: no reason to wait for long.
+            raise EndpointDown(
+                f"model '{call.model}' has answered nothing yet, and a call failed {standing.uncounted} times in a row, the last time so:"
+                f" {failure.public}; run the same command again once it answers"
+            ) from failure
+        if (down := outage.seconds(now)) >= policy.outage:
+            raise EndpointDown(
+                f"model '{call.model}' failed every call for {down / 60:.0f} min, the last so: {failure.public}; run the same command again"
+                " when it is back"
+            ) from failure
+        return blame
 
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: Bill) -> Reply:
         """Send it once; the limiter hears how it went, and budget and ledger what it cost."""

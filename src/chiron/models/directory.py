@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from chiron.errors import InputError
-from chiron.files import write_atomically
+from chiron.files import remove_leftovers, write_atomically
 from chiron.lock import alone, is_held
 from chiron.models.ledger import Ledger
 
@@ -40,6 +40,7 @@ class WorkDirectory:
         busy = f"{self.path} is in use by another process: wait for it, or choose another directory"
         # "chiron status" looks at it for a moment.
         with alone(self.path / LOCK, place=f"run directory {self.path}", busy=busy, wait=1.0):
+            remove_leftovers(self.path)
             yield
 
     @contextmanager
@@ -52,7 +53,7 @@ class WorkDirectory:
         """
         with self.locked():
             self._check_identity(identity)
-            with Ledger.open(self.ledger) as ledger:
+            with Ledger.open(self.ledger, begun=self.read_run() is not None) as ledger:
                 self._check_ledger(identity, ledger)
                 yield ledger
 

@@ -9,6 +9,9 @@ from typing import Any
 from chiron.errors import InputError
 from chiron.models.ledger_store import Store
 
+MAX_RECORD = 64 * 2**20
+"""Bytes of one case's record, unpacked. The largest tree of long replies stays far below."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
@@ -88,7 +91,11 @@ class Results(Store):
 
     def _unpack(self, case_id: str, blob: bytes) -> dict[str, Any]:
         try:
-            value = json.loads(zlib.decompress(blob).decode("utf-8", "surrogatepass"))
+            unpacking = zlib.decompressobj()
+            text = unpacking.decompress(blob, MAX_RECORD)
+            if not unpacking.eof:
+                raise self._garbled(case_id)  # cut short, or a bomb
+            value = json.loads(text.decode("utf-8", "surrogatepass"))
         except (zlib.error, ValueError, TypeError, RecursionError) as error:
             raise self._garbled(case_id) from error
         if not isinstance(value, dict):

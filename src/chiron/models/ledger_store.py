@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 from chiron.errors import ChironError, DiskError, InputError
 
 SCHEMA_VERSION = 1
+CHECKPOINT_EVERY = 30.0
+"""Seconds between checkpoints, at most, while something is written."""
+_CHECKPOINT_PAGES = 16_000
+"""Pages in the log (64 MiB) at which SQLite makes one by itself. Keys are random, so a checkpoint rewrites pages all over the file: fewer,
+larger ones cost a fraction."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -28,6 +34,10 @@ CREATE TABLE IF NOT EXISTS results (
 );
 CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
 """
+_OURS = {"calls", "failures", "results", "facts"}
+_ANYTHING = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM failures UNION ALL SELECT 1 FROM results UNION ALL SELECT 1 FROM facts LIMIT 1"
+_CHECKSUM = "ALTER TABLE calls ADD COLUMN checksum BLOB"
+"""Later than the first ledgers; a row without one is as good as any."""
 _FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 
 
@@ -38,6 +48,7 @@ class Store:
         """Wrap an open connection."""
         self._db = connection
         self.path = path
+        self._checkpointed = time.monotonic()
 
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows, one at a time."""
@@ -52,7 +63,12 @@ class Store:
 
     def _write(self, sql: str, row: tuple[Any, ...]) -> sqlite3.Cursor:
         with explained(self.path, writing=True):
-            return self._db.execute(sql, row)
+            cursor = self._db.execute(sql, row)
+            if not self._db.in_transaction and time.monotonic() - self._checkpointed >= CHECKPOINT_EVERY:
+                # A copy of the file alone then lacks half a minute at most. What readers still need is left for the next time.
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._checkpointed = time.monotonic()
+            return cursor
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -67,13 +83,18 @@ class Store:
             raise
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
     """Open a ledger; create it, readable by its owner alone, if it is not there.
 
+    Args:
+        path: the file.
+        begun: whether it must hold something, since its run has begun. One that was emptied is then refused, and not begun a second time.
+
     Raises:
-        InputError: it cannot be opened or is no ledger.
+        InputError: it cannot be opened, is not a ledger, or was emptied.
         DiskError: the disk is full.
     """
+    _refuse_emptied(path, begun=begun)
     try:
         # Created before SQLite sees it, because the mode must be right from the first byte: it holds patients' data.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -86,14 +107,68 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         # NORMAL: a killed process loses nothing; only a power cut may cost the last moments.
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA cache_size=-8000")
-        # Keys are random, so a checkpoint rewrites pages all over the file: fewer, larger ones cost a fraction (64 MiB at most).
-        db.execute("PRAGMA wal_autocheckpoint=16000")
+        db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if _version(db) == 0:
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            _create(db, path, begun=begun)
         _check(db, path)
         db.execute(_FACTS)  # ledgers begun before there was this table are as good as any
+        if "checksum" not in columns(db):
+            db.execute(_CHECKSUM)
+        if begun and db.execute(_ANYTHING).fetchone() is None:
+            # Whoever begins a run writes its identity here before run.json.
+            db.close()
+            raise emptied(path)
     return db
+
+
+def columns(db: sqlite3.Connection) -> set[str]:
+    """Names of the columns of a reply."""
+    return {row[1] for row in db.execute("PRAGMA table_info(calls)")}
+
+
+def _create(db: sqlite3.Connection, path: Path, *, begun: bool) -> None:
+    """Make the tables, and see that they are in the file itself: a log that goes astray must not make a ledger look like a new one."""
+    _refuse_foreign(db, path)
+    if begun:
+        raise emptied(path)
+    db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _refuse_emptied(path: Path, *, begun: bool) -> None:
+    """Before SQLite sees it: beside an empty file it takes a log for a leftover and deletes it.
+
+    Raises:
+        InputError: the file is empty, and it should not be.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        empty = path.is_file() and not path.stat().st_size
+        if empty and (begun or (log.is_file() and log.stat().st_size)):
+            raise emptied(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def emptied(path: Path) -> InputError:
+    """What to say of a ledger that holds nothing although its run has begun."""
+    return InputError(
+        f"{path} is empty, but its run has begun and every reply was in it: put back {path.name} together with its {path.name}-wal and"
+        f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To begin again in this one"
+        " and pay for every call again, move all of them and run.json away"
+    )
+
+
+def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
+    there = _tables(db)
+    if there and not there & _OURS:
+        raise InputError(
+            f"{path} is an SQLite database of something else (it has a table '{min(there)}'): move it away, or choose another directory"
+        )
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -116,10 +191,12 @@ def _version(db: sqlite3.Connection) -> int:
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
     """Whether it is a ledger of ours, and whole as far as a glance can tell."""
-    version = _version(db)
+    _refuse_foreign(db, path)
+    version, there = _version(db), _tables(db)
+    if not version and not there:
+        raise emptied(path)
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run")
-    there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if missing := [name for name in ("calls", "failures", "results") if name not in there]:
         # Not made anew in passing: what was spent stands in them.
         raise damaged(path, f"no such table: {missing[0]}")
@@ -154,6 +231,23 @@ def _reading_uri(path: Path) -> str:
     return uri
 
 
+_NOT_LOCAL = {
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    sqlite3.SQLITE_IOERR_BLOCKED,
+}
+"""Extended codes that speak of locks and shared memory."""
+_UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA}
+"""Extended codes of a disk that gives back nothing, or something else."""
+
+
 @contextmanager
 def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
     """SQLite's errors as ours."""
@@ -180,6 +274,13 @@ def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironE
     """The error in our words; ``None`` if it is a crash of ours."""
     code = _primary(error)
     why = str(error) or getattr(error, "sqlite_errorname", "") or "SQLite gives no reason"
+    if getattr(error, "sqlite_errorcode", None) in _NOT_LOCAL:
+        return DiskError(
+            f"{path} cannot be {'written' if writing else 'used'} ({why}): its file system lacks the locks or the shared memory that SQLite"
+            " needs, as network file systems do; put the run directory on a local disk. What it holds is safe"
+        )
+    if getattr(error, "sqlite_errorcode", None) in _UNREADABLE:
+        return DiskError(f"{path} cannot be read from its disk ({why}): check the disk, copy the directory to another one, and run again")
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
         return DiskError(
             f"{path} cannot be {'written' if writing else 'used'} ({why}): free space on its disk and run the same command again; what it"

@@ -3,16 +3,30 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from chiron.models.outages import Outage
+
+_FEWEST = 4
+"""Attempts in the shortest round: of fewer, a share says nothing."""
+_OVERLOAD = 1 / 2
+"""The share of a round that has to be limited, with ``Retry-After``, before all calls wait and half as many are allowed."""
+_GROWTH = 1 / 10
+"""How much of what is allowed a round without limits adds to it, and one call at least."""
 
 
 class Limiter:
     """The door to one endpoint.
 
-    Additive increase, multiplicative decrease: every rate limit halves what is allowed at once (at most once for the calls that were
-    under way together, since they tell of the same overload), every success gives a little back, up to the ceiling. The lowest
-    ``rank`` goes first: calls of cases already begun before those of new ones.
+    What is allowed at once follows the share of calls that the endpoint limits in a *round* (as many attempts as are allowed at once,
+    all sent since the last decrease). A round decreases it by half that share, so a limit that meets one call in ten at random costs
+    little and an overload, which meets them all, halves it. Every success gives a little back, up to the ceiling.
+
+    A rate limit that says when to come back delays its own call. Once half of a round (and four calls) were told so, it is an overload:
+    what is allowed is halved at once, and every call waits.
+
+    The lowest ``rank`` goes first: calls of cases already begun before those of new ones.
     """
 
     def __init__(self, ceiling: int, requests_per_minute: float | None = None) -> None:
@@ -20,9 +34,18 @@ class Limiter:
         self.ceiling = ceiling
         self.allowed = float(ceiling)
         self.in_flight = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
         self._order = itertools.count()
         self._epoch = 0
+        """Counts decreases: calls sent before the last one tell of the same overload."""
+        self._round = self._ended = self._limited = 0
+        self._begin_round()
+        self.outage = Outage()
+        self._probe_at: float | None = None
+        """While the queue is held: when the next call may be let in, alone."""
+        self._probe_wait = self._longest_wait = 0.0
+        self._probing = False
+        self._clock: Callable[[], float] = lambda: 0.0
         self._not_before = 0.0
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
         # A tenth of a second's worth may go together: timers are no finer than that under load.
@@ -34,24 +57,78 @@ class Limiter:
     @asynccontextmanager
     async def slot(self, rank: int = 0) -> AsyncIterator[int]:
         """Wait for a place, and hold it. Yields the epoch, to be handed to :meth:`rate_limited`."""
-        await self._enter(rank)
+        probe = await self._enter(rank)
+        epoch = self._epoch
         try:
-            yield self._epoch
+            yield epoch
         finally:
             self.in_flight -= 1
+            if probe:
+                self._probed()
+            self._count(epoch)
             self._admit()
 
     def succeeded(self) -> None:
-        """One call came back in order: allow a little more (about one more a round of calls)."""
-        self.allowed = min(float(self.ceiling), self.allowed + 1.0 / max(1.0, self.allowed))
+        """One call came back in order: allow a little more, and no longer hold the queue."""
+        self.outage.answered(self._now(), was_held=self.held)
+        self._probe_at = None
+        self.allowed = min(float(self.ceiling), self.allowed + max(1.0 / max(1.0, self.allowed), _GROWTH))
 
     def rate_limited(self, epoch: int, retry_after: float | None) -> None:
-        """The endpoint said "too many": halve, and send nothing before ``retry_after`` seconds are over."""
+        """The endpoint said "too many" to a call that still holds its place. ``retry_after``: seconds, where it said when to come back."""
+        now = self._now()
+        overload = now < self._not_before
         if epoch == self._epoch:
-            self._epoch += 1
-            self.allowed = max(1.0, self.allowed / 2)
-        if retry_after:
-            self._not_before = max(self._not_before, self._now() + retry_after)
+            self._limited += 1
+            if retry_after and self._limited >= max(float(_FEWEST), _OVERLOAD * self._round):
+                overload = True
+                self._decrease(0.5)
+        if overload and retry_after:
+            self._not_before = max(self._not_before, now + retry_after)
+
+    def _count(self, epoch: int) -> None:
+        """An attempt has ended; at the end of a round, allow less in proportion to the share that was limited."""
+        if epoch != self._epoch:
+            return
+        self._ended += 1
+        if self._ended >= self._round:
+            if self._limited:
+                self._decrease(self._limited / self._ended / 2)
+            else:
+                self._begin_round()
+
+    def _decrease(self, share: float) -> None:
+        self._epoch += 1
+        self.allowed = max(1.0, self.allowed * (1.0 - share))
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._round, self._ended, self._limited = max(_FEWEST, int(self.allowed)), 0, 0
+
+    @property
+    def held(self) -> bool:
+        """Whether the queue waits for the end of an outage."""
+        return self._probe_at is not None
+
+    def seconds_down(self) -> float:
+        """How long the endpoint has answered nothing, while the queue is held. May be asked from another thread, as views do."""
+        return self.outage.seconds(self._clock()) if self.held else 0.0
+
+    def hold(self, first_wait: float, longest_wait: float) -> None:
+        """Let in one call at a time until one has succeeded: the first after ``first_wait`` seconds, the next after twice as many, and so
+        on up to ``longest_wait``.
+        """
+        if not self.held:
+            self._clock = asyncio.get_running_loop().time
+            self._probe_wait, self._longest_wait = first_wait, longest_wait
+            self._probe_at = self._now() + first_wait
+
+    def _probed(self) -> None:
+        """The call that was let in alone has ended; if it failed, the next one waits for longer."""
+        self._probing = False
+        if self.held:
+            self._probe_wait = min(self._longest_wait, 2 * self._probe_wait)
+            self._probe_at = self._now() + self._probe_wait
 
     def close(self, reason: Exception) -> None:
         """Let nobody in any more: whoever waits, and whoever comes, gets ``reason``."""
@@ -61,18 +138,20 @@ class Limiter:
                 future.set_exception(reason.with_traceback(None))
         self._waiting.clear()
 
-    async def _enter(self, rank: int) -> None:
+    async def _enter(self, rank: int) -> bool:
+        """Wait for a place; whether it is the one for a probe."""
         if self._closed is not None:
             raise self._closed.with_traceback(None)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (rank, next(self._order), future))
         self._admit()
         try:
-            await future
+            return await future
         except asyncio.CancelledError:
             # Admitted and cancelled at once: give the place back.
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.in_flight -= 1
+                self._probing = self._probing and not future.result()
                 self._admit()
             raise
 
@@ -83,17 +162,18 @@ class Limiter:
             if future.done():  # cancelled while it waited
                 heapq.heappop(self._waiting)
                 continue
-            if self.in_flight >= int(self.allowed):
+            if self._probing if self.held else self.in_flight >= int(self.allowed):
                 return
             now = self._now()
-            opens = max(self._not_before, self._next_slot - self._burst if self._gap else 0.0)
+            opens = max(self._not_before, self._probe_at or 0.0, self._next_slot - self._burst if self._gap else 0.0)
             if opens > now:
                 self._wake_at(opens)
                 return
             heapq.heappop(self._waiting)
             self._next_slot = max(self._next_slot, now) + self._gap
             self.in_flight += 1
-            future.set_result(None)
+            self._probing = self.held
+            future.set_result(self.held)
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

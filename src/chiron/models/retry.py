@@ -3,31 +3,43 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chiron.models.failures import CallerFault, CallFailed, RateLimited
+from chiron.models.outages import Blame
 
 T = TypeVar("T")
-_CHANCE = random.Random()  # noqa: S311 - jitter, not secrets
+JITTER = random.Random()  # noqa: S311 - not for secrets
+"""What waits are shaken by. A simulation seeds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How stubbornly one call is pursued."""
 
-    attempts: int = 8
+    attempts: int = 10
     """How many transient failures a call may have before it counts as failed."""
     first_wait: float = 0.5
     """Seconds before the second attempt; doubled each time."""
     longest_wait: float = 30.0
     """Seconds; the doubling ends here."""
+    longest_wait_alone: float = 4.0
+    """Seconds; where it ends while other calls to the endpoint succeed: waiting longer would not spare it anything, since they take the
+    call's place."""
     deadline: float = 900.0
     """Seconds a call may take in all, waits included but time in the queue excluded."""
+    outage: float = 900.0
+    """Seconds that an endpoint may answer nothing before the run stops."""
 
-    def wait_before(self, attempt: int, chance: random.Random) -> float:
-        """Seconds to wait before ``attempt`` (from 2): full jitter, so that calls that failed together don't return together."""
-        ceiling = min(self.longest_wait, self.first_wait * 2.0 ** min(attempt - 2, 30))
+    def for_mentors(self) -> "RetryPolicy":
+        """Twice as many attempts: a mentor's call that is given up costs its case a candidate."""
+        return replace(self, attempts=2 * self.attempts)
+
+    def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
+        """Seconds to wait before ``attempt`` (from 2), with jitter, so that calls that failed together do not return together."""
+        longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
+        ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
         return ceiling * chance.uniform(0.5, 1.0)
 
 
@@ -36,6 +48,8 @@ class Spent:
     """Seconds that a call has taken up: being sent and waiting between attempts, not standing in the queue."""
 
     seconds: float = 0.0
+    last_attempt: float = 0.0
+    """Of these not yet counted: what the last attempt took."""
 
 
 async def persevere(
@@ -43,25 +57,28 @@ async def persevere(
     policy: RetryPolicy,
     *,
     spent: Spent,
+    blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    chance: random.Random = _CHANCE,
+    chance: random.Random = JITTER,
 ) -> T:
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
-    A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) or, where nothing
-    was told, for longer every time, until the deadline. The caller's own fault is never tried again.
+    A rate limit is not a failed attempt: it is waited out as told or, where nothing was told, for longer every time, until the deadline.
+    The caller's own fault is never tried again.
 
     Args:
-        attempt: sends the call once, and adds to ``spent`` what sending took.
+        attempt: sends the call once, and sets ``spent.last_attempt``.
         policy: the bounds.
         spent: what the deadline is held against.
+        blame: is told of every failure but the caller's own, and decides whose fault it is: while an endpoint answers nobody, neither
+            attempts nor time count. It may raise to end the call.
         sleep: how to wait; may return early when the run stops.
         chance: for jitter.
 
     Raises:
         CallFailed: the last failure, when the bounds are reached.
     """
-    failures = limited = 0
+    failures = tries = limited = 0
     while True:
         try:
             return await attempt()
@@ -69,16 +86,19 @@ async def persevere(
             raise
         except RateLimited as failure:
             limited += 1
-            wait = 0.0 if failure.retry_after else policy.wait_before(limited + 1, chance)
-            spent.seconds += failure.retry_after or 0.0
             last: CallFailed = failure
+            whose = blame(failure)
+            wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
         except CallFailed as failure:
-            failures += 1
+            last = failure
+            whose = blame(failure)
+            tries += 1
+            failures += whose is not Blame.ENDPOINT
             if failures >= policy.attempts:
                 raise
-            wait = policy.wait_before(failures + 1, chance)
-            last = failure
-        spent.seconds += wait
-        if spent.seconds >= policy.deadline:
-            raise last
+            wait = policy.wait_before(tries + 1, whose, chance)
+        if whose is not Blame.ENDPOINT:
+            spent.seconds += spent.last_attempt + wait
+            if spent.seconds >= policy.deadline:
+                raise last
         await sleep(wait)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from chiron.models.ledger import StoredResult
+from chiron.models.missing import Missing
 from chiron.report.outcomes import Kind, kind_of, reason_in_words
 from chiron.report.pictures import Thumbnail
 from chiron.report.tree_view import Candidate, Level, Score, read_levels, text_of
@@ -53,6 +54,8 @@ class CaseView:
     score: Score | None
     baseline: Score | None
     attempts: tuple[tuple[Level, ...], ...]
+    missing: Missing
+    """What the case ended without."""
     calls: int
     cost_usd: float | None
     images: tuple[Thumbnail, ...]
@@ -105,6 +108,7 @@ def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) 
         score=Score.of(record.get("score")),
         baseline=Score.of(record.get("baseline_score")),
         attempts=attempts,
+        missing=Missing.of(record),
         calls=record.get("calls") or 0,
         cost_usd=record.get("cost_usd"),
         images=images,

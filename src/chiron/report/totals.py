@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chiron.models.ledger import StoredResult
+from chiron.models.missing import Missing
 from chiron.report.outcomes import Kind, kind_of, reason_in_words
 
 
@@ -20,11 +21,18 @@ class Totals:
     pairs: Counter[tuple[float, float]] = field(default_factory=Counter)
     """How many cases had each baseline and MICS-Score."""
 
+    incomplete: int = 0
+    """Cases that ended with a candidate or an evaluation missing."""
+    missing: Missing = field(default_factory=Missing)
+    """What they ended without."""
+
     def add(self, result: StoredResult) -> Kind:
         """Count a result; how it stands."""
         kind = kind_of(result.outcome, retained=result.retained)
         self.cases += 1
         self.kinds[kind] += 1
+        if missing := Missing.of(result.record):
+            self.incomplete, self.missing = self.incomplete + 1, self.missing + missing
         if not result.retained and (reason := result.record.get("reason")):
             self.reasons[reason_in_words(str(reason))] += 1
         if (score := result.mics_score) is not None:
