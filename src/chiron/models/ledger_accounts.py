@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from chiron.models.call import Call
+from chiron.models.finish_reasons import CUT_OFF_SQL
 from chiron.models.ledger_store import Store, damaged
 
 _UNDER_WAY = "under_way"
@@ -125,9 +126,9 @@ class Accounts(Store):
             )
         }
         rows = self._read(
-            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"
+            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"  # noqa: S608 - the words are ours
             " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*),"
-            " SUM(seconds), SUM(attempts-1), SUM(finish = 'length')"
+            f" SUM(seconds), SUM(attempts-1), SUM(LOWER(finish) IN ('{CUT_OFF_SQL}'))"
             " FROM calls GROUP BY model, role"
         )
         found = {}

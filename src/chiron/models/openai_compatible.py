@@ -10,21 +10,38 @@ import os
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
 from chiron.errors import InputError
+from chiron.models.addresses import endpoint_url
 from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import OpenAIModel
-from chiron.models.failures import CallerFault, Transient
+from chiron.models.failures import CallerFault, Transient, one_line
 from chiron.models.pictures import PictureStore
 from chiron.models.reading import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.models.redaction import redactor
 
-_MAX_REPLY_BYTES = 32 * 2**20
+_MAX_LISTING_BYTES = 8 * 2**20
+"""Of a list of models."""
+_BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
+"""A reply may have so many bytes a token, and so many around them."""
+_LOGPROB_BYTES = 4096
+"""A token's bytes where its alternatives are sent with it (``logprobs``)."""
+_IDLE_SECONDS = 2.0
+"""Connections idle for longer are not reused: uvicorn and node close them after 5 s, others earlier, just when a call may be on its way."""
+_STALE_SECONDS = 5.0
+"""A reused connection that breaks within so many seconds, before a byte came back, had been closed by the server."""
+_STALE_AT_MOST = 8
+"""Closed connections that one call may meet in a row."""
+_TLS_ADVICE = (
+    "check base_url (http or https); for a certificate of your own authority set the environment variable SSL_CERT_FILE to its file"
+)
 _HOLE = "chiron:image:69d1c2"
 """Where an image goes in a request."""
 
@@ -44,7 +61,7 @@ class OpenAICompatible:
         self._pictures = pictures
         self._key = read_key(name, config) if need_key else None
         self._origin = Origin(name, config.base_url, redactor(self._key))
-        self._url = config.base_url.rstrip("/") + "/chat/completions"
+        self._url = endpoint_url(config.base_url, "/chat/completions")
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, call: Call) -> Reply:
@@ -53,13 +70,12 @@ class OpenAICompatible:
         Raises:
             CallFailed: in one of its three classes.
         """
-        body = await self._body(call)
         began = time.perf_counter()
-        status, headers, text = await self._post(body)
-        seconds = time.perf_counter() - began
-        if status != 200:
-            raise classify_status(status, headers, text, self._origin)
-        return read_reply(text, seconds, self._origin)
+        async with self.posted(call) as response:
+            text = await read_bounded(response, self.reply_bytes(call))
+        if response.status != 200:
+            raise classify_status(response.status, response.headers, text, self.origin_of(call))
+        return read_reply(text, time.perf_counter() - began, self.origin_of(call))
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of a GET below the base URL; for ``chiron doctor``.
@@ -69,12 +85,43 @@ class OpenAICompatible:
         """
         # No redirect is followed, here or below: another host must not get a header that carries the key.
         with self.sorting_errors():
-            async with self._connection().get(self.config.base_url.rstrip("/") + path, allow_redirects=False) as response:
-                return response.status, self._origin.redact(await _read_bounded(response))
+            async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
+                return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
-    async def streaming(self, call: Call) -> tuple[str, bytes, aiohttp.ClientSession, Origin]:
-        """Address, body, connections and origin of a request whose reply is to be streamed (:mod:`chiron.models.streaming`)."""
-        return self._url, await self._body(call, stream=True), self._connection(), self._origin
+    def origin_of(self, call: Call) -> Origin:
+        """Whose reply is read, and what was asked: a server's words are shown without it."""
+        return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
+
+    def reply_bytes(self, call: Call) -> int:
+        """The most bytes that a reply to ``call`` can have."""
+        a_token = _LOGPROB_BYTES if self.config.parameters.get("logprobs") else _BYTES_A_TOKEN
+        return a_token * call.max_tokens + _ENVELOPE_BYTES
+
+    @asynccontextmanager
+    async def posted(self, call: Call, *, stream: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to ``call``, its body still to be read.
+
+        A server closes connections that were idle for a while, and a call may be sent on one at that moment. Such a call was never
+        read: it is repeated at once, and costs nothing.
+
+        Raises:
+            CallFailed: the connection breaks, here or while the body is read.
+        """
+        body = await self._body(call, stream=stream)
+        headers = {"Content-Type": "application/json"}
+        with self.sorting_errors():
+            for left in reversed(range(_STALE_AT_MOST)):
+                sent = _Sent()
+                try:
+                    response = await self._connection().post(
+                        self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent
+                    )
+                    break
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                    if not (left and sent.reused and time.perf_counter() - sent.began < _STALE_SECONDS):
+                        raise
+            async with response:
+                yield response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,7 +132,7 @@ class OpenAICompatible:
     async def _body(self, call: Call, *, stream: bool = False) -> bytes:
         payload: dict[str, Any] = {
             "model": self.config.model,
-            "messages": [self._message(m) for m in call.messages],
+            "messages": [self._message(m) for m in self._turns(call)],
             self.config.max_tokens_field: call.max_tokens,
             **self.config.parameters,
         }
@@ -106,6 +153,19 @@ class OpenAICompatible:
             whole += [await self._encoded(picture), piece]
         return b"".join(whole)
 
+    def _turns(self, call: Call) -> tuple[Message, ...]:
+        """The messages as this endpoint takes them: where it has no system role, the first user turn begins with the system text."""
+        if self.config.system_role == "system":
+            return call.messages
+        system = [Text(part.text) for m in call.messages if m.role == "system" for part in m.parts if isinstance(part, Text)]
+        others = [m for m in call.messages if m.role != "system"]
+        if not system or not others or others[0].role != "user":
+            return tuple(others) if others else tuple(Message("user", m.parts) for m in call.messages)
+        first = others[0]
+        if all(isinstance(p, Text) for p in first.parts):
+            return (Message("user", (Text("\n\n".join([*(t.text for t in system), first.text])),)), *others[1:])
+        return (Message("user", (*system, *first.parts)), *others[1:])
+
     async def _encoded(self, picture: Picture) -> bytes:
         """As a ``data:`` URL; encoded beside the event loop, unless it lies ready."""
         ready = self._pictures.ready(picture)
@@ -122,12 +182,6 @@ class OpenAICompatible:
         ]
         return {"role": message.role, "content": content}
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
-        headers = {"Content-Type": "application/json"}
-        with self.sorting_errors():
-            async with self._connection().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-                return response.status, response.headers, await _read_bounded(response)
-
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:
         """Whatever breaks between here and the endpoint, as a failure of its class."""
@@ -141,6 +195,8 @@ class OpenAICompatible:
             raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
         except aiohttp.InvalidURL as error:
             raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
+        except aiohttp.ClientSSLError as error:
+            raise CallerFault(f"{where} cannot be reached over TLS ({_tls_words(error)}): {_TLS_ADVICE}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
             # No connection came about, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
@@ -151,7 +207,7 @@ class OpenAICompatible:
                 raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
         except _TooLongError as error:
-            raise Transient(f"{self.name} sent a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB", maybe_billed=True) from error
+            raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its kind is public.
             public = f"{where} broke off or sent what is no HTTP ({type(error).__name__}): is it the right address?"
@@ -163,9 +219,12 @@ class OpenAICompatible:
             if self._key is not None:
                 own = self.config.api_key_header
                 headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
+            tracing = aiohttp.TraceConfig()
+            tracing.on_connection_reuseconn.append(_note_reuse)
             self._session = aiohttp.ClientSession(
+                trace_configs=[tracing],
                 # The limiter decides how many go at once; a second limit here would only hide calls from it.
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
                 headers=headers,
                 proxy=_proxy_for(self.config.base_url),
@@ -174,15 +233,40 @@ class OpenAICompatible:
 
 
 class _TooLongError(aiohttp.ClientPayloadError):
-    """A reply larger than any reply is."""
+    """A reply larger than its token limit allows."""
 
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> str:
+@dataclass
+class _Sent:
+    """One sending of a request."""
+
+    reused: bool = False
+    """Whether it went out on a connection that had served another request."""
+    began: float = field(default_factory=time.perf_counter)
+
+
+async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
+    if isinstance(context.trace_request_ctx, _Sent):
+        context.trace_request_ctx.reused = True
+
+
+def _tls_words(error: aiohttp.ClientConnectorError) -> str:
+    """What OpenSSL makes of the other side."""
+    cause = getattr(error, "certificate_error", None) or error.os_error
+    return one_line(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__, 200)
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> str:
+    """A body of at most ``limit`` bytes.
+
+    Raises:
+        aiohttp.ClientPayloadError: it is longer, or breaks off.
+    """
     raw = bytearray()
     async for chunk in response.content.iter_any():
         raw += chunk
-        if len(raw) > _MAX_REPLY_BYTES:
-            raise _TooLongError
+        if len(raw) > limit:
+            raise _TooLongError(f"a reply of more than {limit / 2**20:.1f} MiB")
     return raw.decode("utf-8", "replace")
 
 
@@ -214,6 +298,8 @@ def _identity(config: OpenAIModel) -> str:
     shape = {**config.parameters}
     if not config.temperature:
         shape["temperature"] = None
+    if config.system_role != "system":
+        shape["system_role"] = config.system_role
     if config.revision:
         shape["revision"] = config.revision
     suffix = f" {json.dumps(shape, sort_keys=True)}" if shape else ""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chiron.models.failures import CallerFault, CallFailed, RateLimited
+from chiron.models.failures import CallerFault, CallFailed, Flagged, RateLimited
 
 T = TypeVar("T")
 _CHANCE = random.Random()  # noqa: S311 - jitter, not secrets
@@ -49,7 +49,8 @@ async def persevere(
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
     A rate limit is no failed attempt: it is waited out as told (by the endpoint's limiter, for all calls to it alike) or, where nothing
-    was told, for longer every time, until the deadline. The caller's own fault is never tried again.
+    was told, for longer every time, until the deadline. The caller's own fault is never tried again,
+    except once where a content filter refused the input.
 
     Args:
         attempt: sends the call once, and adds to ``spent`` what sending took.
@@ -62,16 +63,23 @@ async def persevere(
         CallFailed: the last failure, when the bounds are reached.
     """
     failures = limited = 0
+    flagged = False
+    last: CallFailed
     while True:
         try:
             return await attempt()
+        except Flagged as failure:
+            # It cost nothing, and a router may send it to another provider.
+            if flagged:
+                raise
+            flagged, wait, last = True, 0.0, failure
         except CallerFault:
             raise
         except RateLimited as failure:
             limited += 1
             wait = 0.0 if failure.retry_after else policy.wait_before(limited + 1, chance)
             spent.seconds += failure.retry_after or 0.0
-            last: CallFailed = failure
+            last = failure
         except CallFailed as failure:
             failures += 1
             if failures >= policy.attempts:
