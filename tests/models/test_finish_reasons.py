@@ -27,7 +27,7 @@ FAILED = ["error", "ERROR", "abort", "insufficient_system_resource", "network_er
 COMPLETE = ["stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token", "tool_calls", "eosFound"]
 
 
-def reply_with(finish: str | None, *, message: dict[str, Any] | None | str = "whole", **choice: Any) -> dict[str, Any]:
+def reply_with(finish: str | None, *, message: dict[str, Any] | str | None = "whole", **choice: Any) -> dict[str, Any]:
     body = completion("### Step 1: The cortex")
     body["choices"][0] |= {"finish_reason": finish, **choice}
     if message is None:

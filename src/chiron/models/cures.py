@@ -45,12 +45,14 @@ _CURES = (
         every_call=True,
     ),
     _cure(
-        r"at most \d+ image|too many images|limit.mm.per.prompt|multiple images.{0,30}(?:not|un)|(?:only|one|single) (?:one |single )?image",
+        r"at most \d+ image|too many images|limit.mm.per.prompt"
+        r"|multiple images.{0,30}(?:not|un)|\b(?:only|one|single) (?:one |single )?image",
         "the server takes fewer images a call: start it with a higher limit (vLLM: --limit-mm-per-prompt), or choose another model",
     ),
     _cure(
         r"not (?:a )?(?:multi-?modal|vision)|image.{0,40}(?:not supported|not support|unsupported|not enabled)"
-        r"|(?:not support|unsupported|cannot (?:read|process|take))[^.]{0,40}(?:image|multi-?modal|vision)|mmproj|unknown variant .?image_url",
+        r"|(?:not support|unsupported|cannot (?:read|process|take))[^.]{0,40}(?:image|multi-?modal|vision)"
+        r"|mmproj|unknown variant .?image_url",
         "the model takes no images: choose one that does (llama.cpp: start it with --mmproj)",
     ),
     _cure(

@@ -36,6 +36,11 @@ class ErrorBody:
         """Whether the server said anything."""
         return self.words != _NOTHING
 
+    @property
+    def said(self) -> str:
+        """Code and words together."""
+        return f"{self.code or ''} {self.words}"
+
 
 _NOTHING = "no explanation"
 

@@ -68,7 +68,7 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
     if status == 429 or (status in {503, 529} and after is not None):
         return RateLimited(full, retry_after=after, public=public)
     if status in _RETRYABLE or status >= 500:
-        cure = cure_for(f"{code} {error.words}")
+        cure = cure_for(error.said)
         # The gateway gave up waiting; the model behind it may have worked.
         return Transient(full, public=public if cure is None else f"{public}: {cure.advice}", maybe_billed=status in {408, 504, 522, 524})
     return _refused(status, error, origin, full, public)
@@ -76,9 +76,8 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
 
 def _refused(status: int, error: ErrorBody, origin: Origin, full: str, public: str) -> CallerFault:
     """A failure that stays one when the same call is sent again."""
-    said = f"{error.code} {error.words}"
-    cure = cure_for(said)
-    if is_flagged(said):
+    cure = cure_for(error.said)
+    if is_flagged(error.said):
         return Flagged(full, public=f"{public}: a content filter refuses this input")
     if cure is not None and (cure.every_call or status not in _EVERY_CALL):
         return CallerFault(full, public=f"{public}: {cure.advice}", misconfigured=cure.every_call)
