@@ -54,7 +54,7 @@ def _check_query(url: str) -> None:
         ValueError: says what to do instead, without repeating a value.
     """
     if "#" in url:
-        raise ValueError("base_url carries a fragment (#...): remove it")
+        raise ValueError("base_url carries a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
     query = url.partition("?")[2]
     for part in query.split("&") if query else ():
         name, _, value = part.partition("=")

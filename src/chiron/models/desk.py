@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from chiron.errors import ChironError, DiskError
 from chiron.models.bill import Bill
 from chiron.models.budget import Budget, Reservation
-from chiron.models.call import Ask, Call, Picture, Reply, Text
+from chiron.models.call import Call, Picture, Reply, Text
 from chiron.models.config import Price
+from chiron.models.cures import MORE_SPACE
 from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
+from chiron.models.finish_reasons import finish_note
 from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
+from chiron.models.line import Line
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy, Spent, persevere
 from chiron.models.shares import Shares
@@ -88,6 +91,7 @@ class Desk:
         self.halted: Halted | DiskError | None = None
         self.shares = Shares()
         self._notes: dict[str, str] = {}
+        self._thoughts: Counter[str] = Counter()
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
         for name, endpoint in self.endpoints.items():
@@ -95,6 +99,7 @@ class Desk:
                 endpoint.surprise = times
                 self._note_surprise(name, endpoint)
         ledger.take_over_attempts()
+        ledger.keep_words_from_here()
         lost, usd = ledger.lost_attempts()
         if lost:
             self._notes["lost"] = (
@@ -111,13 +116,13 @@ class Desk:
         """What a person should know in the end, by what it is about."""
         return {**self._notes, **self.shares.notes()}
 
-    def line(self, rank: int) -> Ask:
+    def line(self, rank: int) -> Line:
         """An ``ask`` whose calls go before those of higher rank."""
 
         async def ask(call: Call) -> Reply:
             return await self.ask(call, rank)
 
-        return ask
+        return Line(ask)
 
     async def ask(self, call: Call, rank: int = 0) -> Reply:
         """The reply to ``call``: from the ledger, from a call of the same key under way, or from its endpoint.
@@ -216,9 +221,21 @@ class Desk:
         finally:
             count.in_flight -= 1
         count.asked += 1
+        self._remark(call, reply)
         self.shares.answered(call.model, call.temperature)
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
+
+    def _remark(self, call: Call, reply: Reply) -> None:
+        """Keep what a person should know of how replies end."""
+        if reply.only_thinking:
+            self._thoughts[call.model] += 1
+            self._notes[f"thinking {call.model}"] = (
+                f"{self._thoughts[call.model]} replies of model '{call.model}' were nothing but thinking, and count as replies without an"
+                f" answer: {MORE_SPACE}; a server that splits off thinking (--reasoning-parser) must know this model's marks"
+            )
+        elif note := finish_note(reply.finish):
+            self._notes[f"finish {call.model}"] = f"model '{call.model}': {note}"
 
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: Bill) -> Reply:
         """Send it once; the limiter hears how it went, and budget and ledger what it cost."""
@@ -239,7 +256,7 @@ class Desk:
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
             raise
         except CallFailed as failure:
-            cost = bill.maybe_billed(failure.kind, str(failure)) if failure.maybe_billed else bill.not_billed()
+            cost = bill.maybe_billed(failure.kind, failure.public) if failure.maybe_billed else bill.not_billed()
             raise
         except asyncio.CancelledError:
             cost = bill.maybe_billed("cancelled", "dropped while under way")
@@ -282,7 +299,7 @@ class Desk:
     def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
         """Keep the failure; halt the run where it tells of more than this call."""
         try:
-            self.ledger.note_failure(call, failure.kind, str(failure), final=True)
+            self.ledger.note_failure(call, failure.kind, failure.public, final=True)
         except DiskError as reason:
             self.halt(reason)
             raise
@@ -292,7 +309,9 @@ class Desk:
             self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
-            if endpoint.failed_in_a_row >= DOWN_AFTER:
+            if endpoint.failed_in_a_row >= DOWN_AFTER and isinstance(failure, CallerFault):
+                self.halt(Misconfigured(f"model '{call.model}' refused {DOWN_AFTER} calls in a row, the last so: {failure.public}"))
+            elif endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
                     EndpointDown(
                         f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}; run again when it is back"

@@ -1,5 +1,9 @@
 """How asking can fail. Every failure of every provider lands in one of three classes before anything else sees it."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
+
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
@@ -8,6 +12,13 @@ def one_line(text: str, most: int = 300) -> str:
     """At most ``most`` characters of an endpoint's words, on a line that a terminal shows and does not obey."""
     # Cut first: an error body may have megabytes.
     return printable(" ".join(text[: 4 * most].split()))[:most]
+
+
+def commonest(reasons: Iterable[str]) -> str | None:
+    """The commonest of some reasons; those that differ in numbers only are one."""
+    first: dict[str, str] = {}
+    counts = Counter(key for reason in reasons if (key := re.sub(r"\d+", "#", reason)) and first.setdefault(key, reason))
+    return next((first[key] for key, _ in counts.most_common(1)), None)
 
 
 class CallFailed(ChironError):
