@@ -8,12 +8,9 @@ import asyncio
 import json
 import os
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -22,10 +19,11 @@ from chiron.errors import InputError
 from chiron.models.addresses import endpoint_url
 from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import OpenAIModel
-from chiron.models.failures import CallerFault, Transient, one_line
+from chiron.models.failures import CallerFault, Transient
 from chiron.models.pictures import PictureStore
 from chiron.models.reading import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.models.redaction import redactor
+from chiron.models.transport import IDLE_SECONDS, TLS_ADVICE, Sent, TooLongError, proxy_for, read_bounded, send_afresh, tls_words, tracing
 
 _MAX_LISTING_BYTES = 8 * 2**20
 """Of a list of models."""
@@ -33,15 +31,6 @@ _BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
 """A reply may have so many bytes a token, and so many around them."""
 _LOGPROB_BYTES = 4096
 """A token's bytes where its alternatives are sent with it (``logprobs``)."""
-_IDLE_SECONDS = 2.0
-"""Connections idle for longer are not reused: uvicorn and node close them after 5 s, others earlier, just when a call may be on its way."""
-_STALE_SECONDS = 5.0
-"""A reused connection that breaks within so many seconds, before a byte came back, had been closed by the server."""
-_STALE_AT_MOST = 8
-"""Closed connections that one call may meet in a row."""
-_TLS_ADVICE = (
-    "check base_url (http or https); for a certificate of your own authority set the environment variable SSL_CERT_FILE to its file"
-)
 _HOLE = "chiron:image:69d1c2"
 """Where an image goes in a request."""
 
@@ -110,16 +99,7 @@ class OpenAICompatible:
         body = await self._body(call, stream=stream)
         headers = {"Content-Type": "application/json"}
         with self.sorting_errors():
-            for left in reversed(range(_STALE_AT_MOST)):
-                sent = _Sent()
-                try:
-                    response = await self._connection().post(
-                        self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent
-                    )
-                    break
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if not (left and sent.reused and time.perf_counter() - sent.began < _STALE_SECONDS):
-                        raise
+            response = await send_afresh(lambda sent: self._send(body, headers, sent))
             async with response:
                 yield response
 
@@ -182,6 +162,9 @@ class OpenAICompatible:
         ]
         return {"role": message.role, "content": content}
 
+    async def _send(self, body: bytes, headers: dict[str, str], sent: Sent) -> aiohttp.ClientResponse:
+        return await self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
+
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:
         """Whatever breaks between here and the endpoint, as a failure of its class."""
@@ -196,7 +179,7 @@ class OpenAICompatible:
         except aiohttp.InvalidURL as error:
             raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
         except aiohttp.ClientSSLError as error:
-            raise CallerFault(f"{where} cannot be reached over TLS ({_tls_words(error)}): {_TLS_ADVICE}", misconfigured=True) from error
+            raise CallerFault(f"{where} cannot be reached over TLS ({tls_words(error)}): {TLS_ADVICE}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
             # No connection came about, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
@@ -206,7 +189,7 @@ class OpenAICompatible:
             if error.status == 407:
                 raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
-        except _TooLongError as error:
+        except TooLongError as error:
             raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its kind is public.
@@ -219,55 +202,15 @@ class OpenAICompatible:
             if self._key is not None:
                 own = self.config.api_key_header
                 headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
-            tracing = aiohttp.TraceConfig()
-            tracing.on_connection_reuseconn.append(_note_reuse)
             self._session = aiohttp.ClientSession(
-                trace_configs=[tracing],
+                trace_configs=[tracing()],
                 # The limiter decides how many go at once; a second limit here would only hide calls from it.
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=_IDLE_SECONDS),
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
                 headers=headers,
-                proxy=_proxy_for(self.config.base_url),
+                proxy=proxy_for(self.config.base_url),
             )
         return self._session
-
-
-class _TooLongError(aiohttp.ClientPayloadError):
-    """A reply larger than its token limit allows."""
-
-
-@dataclass
-class _Sent:
-    """One sending of a request."""
-
-    reused: bool = False
-    """Whether it went out on a connection that had served another request."""
-    began: float = field(default_factory=time.perf_counter)
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceConnectionReuseconnParams) -> None:
-    if isinstance(context.trace_request_ctx, _Sent):
-        context.trace_request_ctx.reused = True
-
-
-def _tls_words(error: aiohttp.ClientConnectorError) -> str:
-    """What OpenSSL makes of the other side."""
-    cause = getattr(error, "certificate_error", None) or error.os_error
-    return one_line(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__, 200)
-
-
-async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> str:
-    """A body of at most ``limit`` bytes.
-
-    Raises:
-        aiohttp.ClientPayloadError: it is longer, or breaks off.
-    """
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > limit:
-            raise _TooLongError(f"a reply of more than {limit / 2**20:.1f} MiB")
-    return raw.decode("utf-8", "replace")
 
 
 def read_key(name: str, config: OpenAIModel) -> str | None:
@@ -284,14 +227,6 @@ def read_key(name: str, config: OpenAIModel) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise InputError(f"the environment variable {config.api_key_env} holds characters that no key has: set it anew")
     return key
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address. Looked up once: aiohttp would ask the environment at every request."""
-    parts = urllib.parse.urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
 
 
 def _identity(config: OpenAIModel) -> str:

@@ -15,9 +15,10 @@ import aiohttp
 from chiron.models.call import Call, Reply
 from chiron.models.error_bodies import is_error
 from chiron.models.failures import RateLimited, Transient
-from chiron.models.openai_compatible import OpenAICompatible, read_bounded
+from chiron.models.openai_compatible import OpenAICompatible
 from chiron.models.reading import classify_status, content_of, read_body, read_reply, sound
 from chiron.models.retry import RetryPolicy, Spent, persevere
+from chiron.models.transport import read_bounded
 
 _MAX_EVENT_BYTES = 2**20
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
