@@ -17,6 +17,7 @@ from chiron.models.ledger import Spending
 class Ended:
     pending: int = 0
     pending_because: str | None = None
+    refused: int = 0
     halted: Halted | DiskError | None = None
     notes: tuple[str, ...] = ()
 
@@ -26,6 +27,12 @@ class Ended:
     [
         (Ended(), 0, ""),
         (Ended(pending=3, pending_because="no \x1b[31manswer"), 3, "3 pending, most of them because no \\x1b[31manswer"),
+        (
+            Ended(pending=3, refused=3, pending_because="HTTP 400"),
+            2,
+            "3 pending, most of them because HTTP 400; the calls will be refused again",
+        ),
+        (Ended(pending=3, refused=1), 3, "run the same command again to resume (1 of them will be refused again"),
         (Ended(pending=3, halted=Stopping("stopped")), 130, "run the same command again"),
         (Ended(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
         (Ended(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),

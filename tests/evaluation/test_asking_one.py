@@ -1,6 +1,7 @@
 """``chiron ask``: the answer as it streams, from endpoints that stream and from those that do not."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def events(*pieces: str, end: str = "data: [DONE]\n\n") -> str:
 
 def config(folder: Path, url: str) -> Path:
     path = folder / "c.yaml"
-    path.write_text(yaml.safe_dump({"models": {"m": {"provider": "openai", "base_url": url, "model": "m", "timeout": 5.0}}}))
+    path.write_text(yaml.safe_dump({"models": {"m": {"provider": "openai", "base_url": url, "model": "m", "timeout": 5.0, "attempts": 2}}}))
     return path
 
 
@@ -46,15 +47,15 @@ def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (web.json_response({"error": {"message": "no"}}, status=401), "check api_key_env"),
-        (web.Response(text=events("half", end="data: {broken\n\n"), content_type="text/event-stream"), "no JSON"),
-        (web.Response(text=events(), content_type="text/event-stream"), "empty reply"),
-        (web.Response(text=events("half", end=""), content_type="text/event-stream"), "broke off"),
+        (lambda: web.json_response({"error": {"message": "no"}}, status=401), "check api_key_env"),
+        (lambda: web.Response(text=events("half", end="data: {broken\n\n"), content_type="text/event-stream"), "not JSON"),
+        (lambda: web.Response(text=events(), content_type="text/event-stream"), "empty reply"),
+        (lambda: web.Response(text=events("half", end=""), content_type="text/event-stream"), "broke off"),
     ],
     ids=["refused", "broken", "empty", "ended too early"],
 )
-def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: web.Response, words: str) -> None:
-    with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
+def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: Callable[[], web.Response], words: str) -> None:
+    with Endpoint(lambda _: "", override=lambda _, __: reply()) as endpoint:
         ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
     assert ended.returncode == 2
     assert words in ended.stderr

@@ -20,7 +20,7 @@ from chiron.evaluation.controls import Control
 from chiron.evaluation.public import compare_runs, evaluate
 from chiron.evaluation.record import ItemResult, Verdict, read_results
 from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
-from chiron.models.failures import EndpointDown
+from chiron.models.failures import Misconfigured
 from chiron.models.offline.matching import match
 from tests.evaluation import published
 from tests.support.command import CHIRON, chiron, environment, wait_for
@@ -142,7 +142,7 @@ def test_an_endpoint_that_takes_no_images_is_told_of(tmp_path: Path) -> None:
     with Endpoint(answers, override=refuse) as endpoint:
         config = write(tmp_path, endpoint.base_url, models={"concurrency": 1}, protocol="exact")
         summary = run(tmp_path, config)
-        assert isinstance(summary.halted, EndpointDown)
+        assert isinstance(summary.halted, Misconfigured)
         assert any("does the model take images?" in note for note in summary.notes)
         assert endpoint.seen.requests < 20
         assert len(lines(tmp_path)) == 40
@@ -336,8 +336,8 @@ def test_the_mics_score_of_reasoning_stops_before_the_answer_is_named(tmp_path: 
     assert all("known_answer" not in prompt for prompt in asked)
 
 
-@pytest.mark.parametrize("status", [500, 400, 404])
-def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize(("status", "score"), [(500, "pending"), (400, "refused"), (404, "refused")])
+def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp_path: Path, status: int, score: str) -> None:
     published.vqa_rad(tmp_path / "d", 2)
 
     def broken(body: dict[str, Any], _: int) -> web.Response | None:
@@ -347,7 +347,8 @@ def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp
         config = write(tmp_path, endpoint.base_url, models={"attempts": 1}, protocol="exact", judge="judge", interns=["intern"])
         summary = run(tmp_path, config)
         assert summary.pending == 2
-        assert "a further score is pending" in str(summary.pending_because)
+        assert f"a further score is {score}" in str(summary.pending_because)
+        assert summary.refused == (2 if status == 400 else summary.refused)
         assert any("2 of 2 items have their verdict and lack a further score" in note for note in summary.notes)
         alone = [(line.verdict, line.reply) for line in lines(tmp_path)]
         assert Verdict.PENDING not in dict(alone)

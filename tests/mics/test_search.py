@@ -242,7 +242,18 @@ def test_a_judge_that_says_neither_is_asked_once_more() -> None:
     table = Table(own_paths, lambda *_: True, judge=lambda given, draw: "perhaps" if draw == 0 else "Yes.")
     assert table.search(PAPER).retained
     mute = Table(own_paths, lambda *_: True, judge=lambda *_: "perhaps")
-    assert mute.search(PAPER).outcome == Outcome.PENDING
+    silent = mute.search(PAPER)
+    assert (silent.outcome, silent.reason, silent.retained) == (Outcome.UNJUDGED, Reason.NO_VERDICT, False)
+
+
+def test_a_case_stays_pending_where_failed_calls_and_not_the_judge_are_in_the_way() -> None:
+    """Of six evaluations three have a verdict, one has none, two calls failed: running again may help."""
+
+    def intern(name: str, _p: tuple[str, ...], temperature: float, _d: int) -> bool | str | None:
+        return None if name == "z" else "odd" if name == "x" and temperature > 1 else True
+
+    table = Table(own_paths, intern, judge=lambda given, _: "perhaps" if given == "odd" else "yes")
+    assert table.search(PAPER).outcome == Outcome.PENDING
 
 
 def test_an_intern_cut_off_at_its_limit_came_to_no_answer_and_the_case_ends() -> None:
@@ -271,8 +282,8 @@ def test_a_mentor_cut_off_is_passed_over_and_says_why() -> None:
 
 def test_a_judge_cut_off_names_the_limit() -> None:
     result = Table(own_paths, lambda *_: True, judge=lambda *_: CUT).search(PAPER)
-    assert result.outcome == Outcome.PENDING
-    assert "the judge was cut off at its limit of 8 tokens" in result.detail
+    assert result.outcome == Outcome.UNJUDGED
+    assert "the judge's reply was cut off at its limit of 8 tokens" in result.detail
 
 
 def test_a_verdict_before_the_cut_counts() -> None:

@@ -319,19 +319,22 @@ def test_what_is_missing_is_said_before_anything_is_asked(tmp_path: Path) -> Non
 
 def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
     cases = write_different(tmp_path, 6)
-    dead = {"reader"}
+    dead, status = {"reader"}, 400
 
     def override(body: dict[str, Any], _: int) -> web.StreamResponse | None:
-        return web.Response(status=400, text="no") if body["model"] in dead else None
+        return web.Response(status=status, text="no") if body["model"] in dead else None
 
     with Endpoint(Models().answer, override=override, latency=lambda model: 1.0 if model == "reader" else 0.0) as endpoint:
         common = {"provider": "openai", "base_url": endpoint.base_url}
-        models = {name: {**common, "model": name} for name in ("author", "reader")}
+        models = {name: {**common, "model": name, "attempts": 1} for name in ("author", "reader")}
         config = tmp_path / "b.yaml"
         config.write_text(yaml.safe_dump({"models": models, "build": {"author": "author", "reader": "reader"}, "search": {"unread": 1}}))
         command = ["build", "text", str(cases), "--config", str(config), "--out", str(tmp_path / "out"), "--limit", "2"]
+        refused = chiron(*command)
+        assert (refused.returncode, "2 pending" in refused.stderr, "will be refused again" in refused.stderr) == (2, True, True)
+        status = 500
         pending = chiron(*command)
-        assert (pending.returncode, "2 pending" in pending.stderr) == (3, True)
+        assert (pending.returncode, "2 pending" in pending.stderr, "run the same command again" in pending.stderr) == (3, True, True)
         dead.clear()
         process = subprocess.Popen([*CHIRON, *command], env=environment(), stderr=subprocess.PIPE, text=True)
         wait_for(endpoint, endpoint.seen.requests + 1, process)

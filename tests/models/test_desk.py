@@ -173,7 +173,8 @@ def test_an_endpoint_that_never_answers_but_refuses_stops_the_run(tmp_path: Path
         for n in range(DOWN_AFTER):
             with pytest.raises(CallerFault):
                 await desk.ask(a_call(str(n)))
-        assert isinstance(desk.halted, EndpointDown)
+        assert isinstance(desk.halted, Misconfigured)
+        assert "HTTP 400" in str(desk.halted)
 
     run(desk, work)
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+ONLY_THINKING = "allow more with --max-tokens N, or have the model think less (parameters in the configuration)"
+
 
 def command(
     words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question in quotes.")],
@@ -27,11 +29,14 @@ def command(
     """
     import asyncio
 
+    from rich.markup import escape
+
     from chiron.cli.consoles import messages
     from chiron.errors import InputError
     from chiron.evaluation.ask import Asked, answer
     from chiron.evaluation.config import load_evaluation
     from chiron.models.failures import CallFailed
+    from chiron.models.finish_reasons import finish_note
     from chiron.terminal import printable
 
     *images, question = words
@@ -39,10 +44,10 @@ def command(
     asked = Asked([Path(name) for name in images], question, temperature, max_tokens, _sizes(groups))
 
     async def show() -> None:
-        written, cut_off = False, False
+        written, reply = False, None
         try:
             async for piece in answer(asked, model, chosen):
-                written, cut_off = written or bool(piece.text), piece.cut_off
+                written, reply = written or bool(piece.text), piece.reply
                 # Line ends are the answer's own; nothing else of it may move the cursor.
                 lines = piece.text.replace("\r", "").expandtabs(4).split("\n")
                 print("\n".join(printable(line) for line in lines), end="", flush=True)
@@ -50,14 +55,18 @@ def command(
             # What went wrong half-way is told on a line of its own.
             if written:
                 print()
-        if cut_off:
+        if reply is not None and reply.only_thinking:
+            ended = " and the token limit ended it" if reply.cut_off else ""
+            raise InputError(f"{model}'s reply is nothing but thinking{ended}: {ONLY_THINKING}")
+        if reply is not None and reply.cut_off:
             messages().print("note: the token limit ended the answer here; --max-tokens N allows a longer one")
+        if reply is not None and (note := finish_note(reply.finish)):
+            messages().print(f"note: {escape(printable(note))}")
 
     try:
         asyncio.run(show())
     except CallFailed as failure:
-        # Whoever asked may read what the endpoint said of it, beside how to mend it.
-        raise InputError(failure.public if str(failure) == failure.public else f"{failure.public} ({failure})") from failure
+        raise InputError(failure.public) from failure
 
 
 def _sizes(groups: str | None) -> tuple[int, ...]:

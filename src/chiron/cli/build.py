@@ -103,7 +103,7 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
 
     from rich.markup import escape
 
-    from chiron.cli.conducting import attend, closing_code, print_json, spending_table
+    from chiron.cli.conducting import attend, closing_code, print_json, spending_table, spent_in_words
     from chiron.cli.consoles import messages
     from chiron.cli.live import duration
     from chiron.mmrp.row import DROPPED
@@ -125,8 +125,8 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
             console.print(f"  {escape(printable(what))}")
         if summary.spending:
             console.print(spending_table(summary.spending))
-        if session.spent_usd:
-            console.print(f"spent ${session.spent_usd:.4f}")
+        if spent := spent_in_words(session.spent_usd, session.possibly_spent_usd):
+            console.print(spent)
         for name, file in ((noun, summary.file), ("dropped", session.directory / DROPPED)):
             console.print(f"{name:10}{escape(printable(file))}", soft_wrap=True)
         if summary.part == "questions" and summary.kept:

@@ -80,8 +80,11 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     else:
         show_summary(summary, messages())
     code = closing_code(summary)
-    if summary.total == summary.bad and not summary.retained + summary.rejected + summary.unsolved + summary.pending:
+    ended = summary.retained + summary.rejected + summary.unsolved
+    if summary.total == summary.bad and not ended + summary.unjudged + summary.pending:
         raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
+    if code == 0 and summary.unjudged and not ended:
+        raise InputError("the judge gave no verdict on any case: choose another judge or raise search.max_tokens.judge")
     sys.exit(code)
 
 
@@ -100,6 +103,8 @@ class Closing(Protocol):
     @property
     def pending_because(self) -> str | None: ...
     @property
+    def refused(self) -> int: ...
+    @property
     def halted(self) -> Halted | DiskError | None: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -112,17 +117,36 @@ def closing_code(summary: Closing) -> int:
         console.print(f"[yellow]note:[/yellow] {escape(printable(note))}")
     match summary.halted:
         case None if summary.pending:
-            because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
-            console.print(f"{summary.pending} pending{because}; run the same command again to go on with them")
-            return 3
+            return _pending_code(summary)
         case None:
             return 0
         case Stopping():
-            console.print(f"{summary.pending} pending; run the same command again to go on with them")
+            console.print(f"{summary.pending} pending; run the same command again to resume")
             return 130
         case reason:
             console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
             return 1 if isinstance(reason, BugEverywhere) else 2 if isinstance(reason, Misconfigured | DiskError) else 3
+
+
+def _pending_code(summary: Closing) -> int:
+    """Say why work is pending and what helps; 3 where running again can help, else 2."""
+    because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
+    if summary.refused < summary.pending:
+        refused = f" ({summary.refused} of them will be refused again until the configuration changes)" if summary.refused else ""
+        messages().print(f"{summary.pending} pending{because}; run the same command again to resume{refused}")
+        return 3
+    messages().print(
+        f"{summary.pending} pending{because}; the calls will be refused again: change the configuration, the server or these inputs first"
+    )
+    return 2
+
+
+def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
+    """What was spent, told the same way everywhere; empty if nothing was."""
+    if not spent_usd:
+        return ""
+    possibly = f", of which ${possibly_spent_usd:.4f} possibly (calls without a reply)" if possibly_spent_usd else ""
+    return f"spent ${spent_usd:.4f}{possibly}"
 
 
 def summary_json(summary: RunSummary) -> dict[str, object]:
@@ -134,15 +158,16 @@ def summary_json(summary: RunSummary) -> dict[str, object]:
 def show_summary(summary: RunSummary, console: Console) -> None:
     """The summary for people."""
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
+    unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
     console.print(
-        f"[green]{summary.retained} retained[/green], {summary.rejected} rejected, {summary.unsolved} unsolved, {summary.pending} pending,"
-        f" {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
+        f"[green]{summary.retained} retained[/green], {summary.rejected} rejected, {summary.unsolved} unsolved,{unjudged}"
+        f" {summary.pending} pending, {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
         f" mean MICS-Score of the scored ones {mean}"
     )
     if summary.spending:
         console.print(spending_table(summary.spending))
-    if summary.spent_usd:
-        console.print(f"spent ${summary.spent_usd:.4f}")
+    if spent := spent_in_words(summary.spent_usd, summary.possibly_spent_usd):
+        console.print(spent)
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
         console.print(f"{name:8}{escape(printable(summary.run / file))}")
 
@@ -159,6 +184,7 @@ def spending_table(spending: tuple[Spending, ...]) -> Table:
         "retries": [f"{s.retries:,}" for s in spending] if any(s.retries for s in spending) else [],
         "failed": [f"{s.failed:,}" for s in spending] if any(s.failed for s in spending) else [],
         "cut off": [f"{s.cut_off:,}" for s in spending] if any(s.cut_off for s in spending) else [],
+        "only thinking": [f"{s.only_thinking:,}" for s in spending] if any(s.only_thinking for s in spending) else [],
     }
     shown = {title: cells for title, cells in columns.items() if cells}
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")

@@ -1,7 +1,7 @@
 """``chiron doctor``: is everything that a configuration needs there?"""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from chiron.models.config import AnyModel
-    from chiron.models.probing import Finding
+    from chiron.models.probing import Finding, RoleCall
 
 
 def command(
     config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file.")],
-    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Put one tiny question, with an image where it will get some.")] = True,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="Send one tiny call for each role of a model, in the form of that role's calls.")
+    ] = True,
 ) -> None:
     """Check a configuration: keys set, endpoints reached, models listed, an image accepted. Exit code 2 if something is missing.
 
@@ -32,14 +34,15 @@ def command(
     from chiron.models.config_file import ConfigFile, read_config, validate
 
     data = read_config(config)
-    uses: dict[str, bool] = {}
-    for name, with_images in _uses(data, config):
-        uses[name] = uses.get(name, False) or with_images
+    uses: dict[str, list[RoleCall]] = {}
+    for name, role in _uses(data, config):
+        if role not in uses.setdefault(name, []):
+            uses[name].append(role)
     models = validate(ConfigFile, data, origin=config).models
     if not models:
         raise InputError(f"{config} names no model: put some under models ('chiron init' writes a file that does)")
     if not uses or "evaluation" in data:
-        uses = {**dict.fromkeys(models, True), **uses}
+        uses = {**{name: [_measured()] for name in models}, **uses}
     console = results()
     console.print(f"{escape(printable(config))} can be read; its models:")
     faults = asyncio.run(_examine({name: models[name] for name in uses}, uses, console, ask=ask))
@@ -49,26 +52,48 @@ def command(
         raise InputError(f"{config}: {faults} {'thing' if faults == 1 else 'things'} to mend, marked above")
 
 
-def _uses(data: Mapping[str, Any], origin: Path) -> Iterator[tuple[str, bool]]:
-    """Every model that a section names, and whether it is shown images there; checks the sections and their prompts.
+_SEVERAL = 2
+"""Images that a role is shown which is shown any: servers often take just one."""
+
+
+def _measured() -> "RoleCall":
+    """How 'chiron eval' and 'chiron ask' put a question to any model."""
+    from chiron.models.probing import RoleCall
+
+    return RoleCall("model", _SEVERAL, 64, system=False, temperature=0.0)
+
+
+def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCall]]":
+    """Every model that a section names, and what it is sent there; checks the sections and their prompts.
 
     Raises:
         InputError: a section cannot be used, or a prompt of it.
     """
+    from chiron.models.probing import RoleCall
+
     if "search" in data:
         from chiron.mics.config import check_config
         from chiron.mics.prompts import load_prompts
 
         run = check_config(dict(data), origin=origin)
         load_prompts(_paths(run.search.prompts))
-        yield from ((name, role != "judge") for role, name in run.named())
+        limits = run.search.max_tokens
+        sent = {
+            "mentors": RoleCall("mentor", _SEVERAL, limits.mentor, system=True, temperature=run.search.mentor_temperature),
+            "interns": RoleCall("intern", _SEVERAL, limits.intern, system=True, temperature=run.search.temperatures[0]),
+            "judge": RoleCall("judge", 0, limits.judge, system=True, temperature=0.0),
+        }
+        yield from ((name, sent[role]) for role, name in run.named())
     if "build" in data:
         from chiron.mmrp.config import check_build
         from chiron.mmrp.prompts import BuildPrompts
 
         file = check_build(dict(data), origin=origin)
         BuildPrompts.load(_paths(file.build.prompts))
-        yield from ((name, file.build.show_images) for _, name in file.named())
+        images = _SEVERAL if file.build.show_images else 0
+        for role, name in file.named():
+            limit, temperature = getattr(file.build.max_tokens, role), getattr(file.build, f"{role}_temperature")
+            yield name, RoleCall(role, images, limit, system=True, temperature=temperature)
     if "evaluation" in data:
         from chiron.evaluation.config import EvaluationFile
         from chiron.evaluation.prompts import EvaluationPrompts
@@ -76,19 +101,25 @@ def _uses(data: Mapping[str, Any], origin: Path) -> Iterator[tuple[str, bool]]:
 
         chosen = validate(EvaluationFile, {**data, "evaluation": data["evaluation"] or {}}, origin=origin)  # it may be left empty
         EvaluationPrompts.load(_paths(files_beside(chosen.evaluation.prompts, origin, "evaluation.prompts")))
-        yield from ((name, role == "interns") for role, name in chosen.named())
+        evaluated = chosen.evaluation.max_tokens
+        sent = {
+            "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
+            "extractor": RoleCall("extractor", 0, evaluated.extractor, system=False, temperature=0.0),
+            "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
+        }
+        yield from ((name, sent[role]) for role, name in chosen.named())
 
 
 def _paths(files: Mapping[str, str]) -> dict[str, Path]:
     return {name: Path(file) for name, file in files.items()}
 
 
-async def _examine(models: "Mapping[str, AnyModel]", with_images: Mapping[str, bool], console: "Console", *, ask: bool) -> int:
+async def _examine(models: "Mapping[str, AnyModel]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
     from chiron.models.probing import probe
 
     async def look(name: str) -> "list[Finding]":
-        return [f async for f in probe(name, models[name], ask=ask, needs_image=with_images[name])]
+        return [f async for f in probe(name, models[name], uses[name] if ask else ())]
 
     faults = 0
     for findings in [asyncio.create_task(look(name)) for name in models]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.conducting import closing_code, print_json, spending_table
+from chiron.cli.conducting import closing_code, print_json, spending_table, spent_in_words
 from chiron.cli.consoles import messages
 from chiron.cli.live import duration
 from chiron.errors import InputError
@@ -63,9 +63,8 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
         console = messages()
         console.print(figures_table(summary.groups))
         console.print(spending_table(summary.spending))
-        console.print(
-            f"{summary.total} items in {duration(summary.seconds)}" + (f", ${summary.spent_usd:.4f}" if summary.spent_usd else "")
-        )
+        spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+        console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
         for name, file in (("items", ITEMS), ("results", RESULTS)):
             console.print(f"{name:8}{escape(printable(summary.directory / file))}")
     sys.exit(closing_code(summary))

@@ -14,9 +14,13 @@ from chiron.terminal import printable
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 
 
-def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def command(
+    run: RunDirArgument,
+    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="Also why calls got no answer, in the servers' words.")] = False,
+) -> None:
     """Show a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
-    from chiron.cli.conducting import spending_table
+    from chiron.cli.conducting import spending_table, spent_in_words
     from chiron.mics.status import read_status
 
     status = read_status(run)
@@ -39,6 +43,13 @@ def command(run: RunDirArgument, json_output: Annotated[bool, typer.Option("--js
         )
     if status.spending:
         console.print(spending_table(status.spending))
-    if status.spent_usd:
-        possibly = f", of it ${status.possibly_spent_usd:.4f} possibly (calls without a reply)" if status.possibly_spent_usd else ""
-        console.print(f"spent ${status.spent_usd:.4f}{possibly}")
+    if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
+        console.print(spent)
+    if failures:
+        console.print("calls without an answer:" if status.failures else "no call is without an answer")
+        for failure in status.failures:
+            line = f"{failure.count:>6}  {failure.role} {failure.model}: {failure.words}"
+            console.print(escape(printable(line)), soft_wrap=True)
+    elif status.failures:
+        total = sum(failure.count for failure in status.failures)
+        console.print(f"{total} calls got no answer at some time; --failures says why", soft_wrap=True)

@@ -57,11 +57,11 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     call = Call("model", model, endpoint.provider.identity, messages, asked.temperature, limit)
     try:
         if isinstance(endpoint.provider, OpenAICompatible):
-            async for piece in stream(endpoint.provider, call):
+            async for piece in stream(endpoint.provider, call, endpoint.retry):
                 yield piece
         else:
             reply = await endpoint.provider.complete(call)
-            yield Piece(reply.text, reply.cut_off)
+            yield Piece(reply.text, reply)
     finally:
         await endpoint.provider.close()
 

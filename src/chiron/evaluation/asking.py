@@ -18,13 +18,17 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol
 from chiron.evaluation.record import ItemResult, Verdict
 from chiron.mics.team import Seat
 from chiron.models.call import Ask, Call, Picture, Reply
+from chiron.models.cures import MORE_SPACE
 from chiron.models.failures import CallerFault, CallFailed, Halted
+from chiron.models.line import Line
 from chiron.models.pictures import PictureStore
 
 REFUSED = "the endpoint refuses it"
 """How the problem of an item begins that its endpoint would refuse again."""
 UNSCORED = "a further score is pending"
 """How the problem of an item begins that has its verdict, but not every further column."""
+UNSCORED_FOR_GOOD = "a further score is refused"
+"""The same where every failed call would be refused again."""
 
 
 @dataclass(frozen=True)
@@ -114,22 +118,27 @@ class Asker:
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[Picture, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
         finding = self.manner.protocol.read(item, reply.text, self.manner.family)
-        line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key)
+        problem = f"the reply is nothing but thinking: {MORE_SPACE}" if reply.only_thinking else ""
+        line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
         if finding.right is None:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
             verdict = await self.judging.verdict(item, str(finding.given), ask)
-            finding = replace(finding, right=verdict is True)
             if verdict is None:
-                line = replace(line, problem="the judge said neither yes nor no")
+                line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
+            finding = replace(finding, right=verdict is True)
         scores: dict[str, float | None] = {"token_recall": token_recall(finding.given, item.answer)} if _in_words(item) else {}
         for column in self.columns:
             try:
                 scores.update(await column.scores(item, pictures, reply, finding, ask))
             except (CallFailed, Halted) as reason:
                 # The verdict is there, and a further metric is not to take it away.
-                line = replace(line, problem=f"{UNSCORED}: {reason}")
+                lasting = isinstance(reason, CallFailed) and isinstance(ask, Line) and ask.is_refused
+                words = reason.public if isinstance(reason, CallFailed) else str(reason)
+                line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
         verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
         verdict_here = Verdict.UNPARSED if finding.given is None else verdict_of[bool(finding.right)]
+        if line.verdict is Verdict.UNJUDGED:
+            verdict_here = Verdict.UNJUDGED
         return replace(line, verdict=verdict_here, given=finding.given, rule=finding.rule, scores=scores)
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[Picture, ...]:

@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Right answers of all. What is unparsed, unusable or pending is in ``asked``, and not right."""
+    """Right answers of all. What is unparsed, unjudged, unusable or pending is in ``asked``, and not right."""
 
     share: Figure
     right: int
@@ -44,6 +44,7 @@ class Accuracy:
     groups: int
     """Images, or sets of images."""
     unparsed: int
+    unjudged: int
     unusable: int
     pending: int
     seeds: Spread | None
@@ -82,6 +83,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
         items=len({r.id for r in results}),
         groups=groups,
         unparsed=verdicts[Verdict.UNPARSED],
+        unjudged=verdicts[Verdict.UNJUDGED],
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
         seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,

@@ -20,6 +20,8 @@ class Verdict(StrEnum):
     WRONG = "wrong"
     UNPARSED = "unparsed"
     """No answer could be taken out of the reply."""
+    UNJUDGED = "unjudged"
+    """The judge, asked twice, said neither yes nor no: not right, and shown."""
     UNUSABLE = "unusable"
     """The item cannot be put (a missing image, more images than the model takes): wrong, and shown."""
     PENDING = "pending"

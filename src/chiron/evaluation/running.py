@@ -8,7 +8,7 @@ from typing import Any
 
 from chiron.cases.textbook import read_textbook
 from chiron.errors import InputError
-from chiron.evaluation.asking import REFUSED, UNSCORED, Asker, Column, Manner, Unit
+from chiron.evaluation.asking import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, Asker, Column, Manner, Unit
 from chiron.evaluation.benchmarks.loading import Loaded, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile
@@ -98,20 +98,27 @@ class Evaluation:
             DiskError: the files cannot be written.
         """
         groups: list[Group] = []
-        unscored: list[str] = []
+        unscored: list[ItemResult] = []
+        doubted: list[ItemResult] = []
 
         async def job(session: Session) -> None:
             for loaded in self.loaded:
                 need_no_smaller(session.directory.path, loaded, str(self.control), self._asked_of(loaded))
             lines = self._doubted([line async for line in self._lines(session)], session)
-            unscored.extend(line.problem for line in lines if line.problem.startswith(UNSCORED))
+            unscored.extend(line for line in lines if line.problem.startswith((UNSCORED, UNSCORED_FOR_GOOD)))
+            doubted.extend(line for line in lines if line.verdict is Verdict.PENDING and line.problem.startswith(REFUSED))
             if session.desk is not None:
                 for loaded in self.loaded:
                     for note in (*loaded.notes, *self._unknown(loaded)):
                         session.desk.note(note, note)
                 if unscored:
-                    more = f"{len(unscored)} of {len(lines)} items have their verdict and lack a further score: run the same command again"
-                    session.desk.note("unscored", more)
+                    session.desk.note("unscored", f"{len(unscored)} of {len(lines)} items have their verdict and lack a further score")
+                if unjudged := sum(line.verdict is Verdict.UNJUDGED for line in lines):
+                    session.desk.note(
+                        "unjudged",
+                        f"on {unjudged} of {len(lines)} items the judge said neither yes nor no: they do not count as right; choose another"
+                        " judge, or allow it more tokens (evaluation.max_tokens.judge)",
+                    )
                 if note := _unusable(lines):
                     session.desk.note("unusable", note)
             groups.extend(await asyncio.to_thread(self._write, lines))
@@ -122,7 +129,8 @@ class Evaluation:
         summary = replace(
             summary,
             pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]) + len(unscored),
-            pending_because=summary.pending_because or next(iter(unscored), None),
+            pending_because=summary.pending_because or next((line.problem for line in (*doubted, *unscored)), None),
+            refused=summary.refused + len(doubted) + sum(line.problem.startswith(UNSCORED_FOR_GOOD) for line in unscored),
         )
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
 

@@ -14,6 +14,7 @@ from chiron.mics.team import Draw, Policy, Seat, Team
 from chiron.mics.verdict import read_verdict
 from chiron.mics.words import steps_before_answer
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
+from chiron.models.cures import MORE_SPACE
 from chiron.models.failures import CallFailed
 from chiron.models.missing import CALL_FAILED
 
@@ -24,6 +25,10 @@ JUDGE_DRAWS = 2
 
 class TooFewAnswers(Exception):
     """Below the quorum: the case stays pending."""
+
+
+class Unjudged(TooFewAnswers):
+    """Below the quorum because the judge's replies were no verdict: running again would read the same replies."""
 
 
 class Panel:
@@ -115,14 +120,15 @@ class Panel:
         """Whether a final answer means the same as the known one.
 
         Raises:
-            TooFewAnswers: the judge gave no verdict.
+            TooFewAnswers: the judge's call failed.
+            Unjudged: its replies were no verdict.
         """
         try:
             verdict, problem = await self._judge(answer)
         except CallFailed as failure:
             raise TooFewAnswers(f"the judge did not answer: {failure.public}") from failure
         if verdict is None:
-            raise TooFewAnswers(str(problem))
+            raise Unjudged(str(problem))
         return verdict
 
     async def _propose(self, draw: Draw, prefix: tuple[str, ...], going_on: Path | None, restart: int) -> Candidate:
@@ -135,8 +141,8 @@ class Panel:
         except CallFailed as failure:
             return Candidate(name, None, problem=f"{CALL_FAILED}: {failure.public}", missing=True)
         reasoning = parse_reasoning(reply.text)
-        if reply.cut_off:
-            return Candidate(name, None, problem=_cut_off(call))
+        if problem := _shortfall(call, reply):
+            return Candidate(name, None, problem=problem)
         if not reasoning.steps:
             return Candidate(name, None, problem=f"unreadable: {', '.join(reasoning.defects)}")
         return self._candidate(Path(name, continue_from(prefix, reasoning), reasoning.answer, call.key), prefix)
@@ -156,13 +162,15 @@ class Panel:
         reasoning = parse_reasoning(reply.text)
         if reasoning.answer is None:
             # It was asked and it answered; coming to nothing is not a failed call.
-            why = _cut_off(call) if reply.cut_off else ", ".join(reasoning.defects)
+            why = _shortfall(call, reply) or ", ".join(reasoning.defects)
             return Evaluation(name, temperature, None, False, f"no answer: {why}", call.key)
         try:
             verdict, problem = await self._judge(reasoning.answer)
         except CallFailed as failure:
             return Evaluation(name, temperature, reasoning.answer, None, f"not judged: {failure.public}", call.key)
-        return Evaluation(name, temperature, reasoning.answer, verdict, problem and f"not judged: {problem}", call.key)
+        if verdict is None:
+            return Evaluation(name, temperature, reasoning.answer, None, f"not judged: {problem}", call.key, unjudged=True)
+        return Evaluation(name, temperature, reasoning.answer, verdict, None, call.key)
 
     async def _judge(self, answer: str) -> tuple[bool | None, str | None]:
         """The verdict, or why there is none."""
@@ -174,7 +182,8 @@ class Panel:
             reply = await self._reply(call)
             if (verdict := read_verdict(reply.text)) is not None:
                 return verdict, None
-            problem = f"the judge was {_cut_off(call)}" if reply.cut_off else "the judge said neither yes nor no"
+            short = _shortfall(call, reply)
+            problem = f"the judge's reply was {short}" if short else "the judge said neither yes nor no"
         return None, problem
 
     def _call(self, role: Role, draw: Draw, messages: tuple[Message, ...], restart: int) -> Call:
@@ -187,14 +196,20 @@ class Panel:
         return reply
 
 
-def _cut_off(call: Call) -> str:
-    return f"cut off at its limit of {call.max_tokens} tokens (search.max_tokens, or the model's own)"
+def _shortfall(call: Call, reply: Reply) -> str | None:
+    """Why a reply has no end, or no text at all; ``None`` if it has both."""
+    if reply.only_thinking:
+        ended = f" up to its limit of {call.max_tokens} tokens" if reply.cut_off else ""
+        return f"nothing but thinking{ended}: {MORE_SPACE}"
+    return f"cut off at its limit of {call.max_tokens} tokens (search.max_tokens, or the model's own)" if reply.cut_off else None
 
 
 def _demand_quorum(score: Score, what: str) -> None:
     if not score.has_quorum:
         problem = next((e.problem for e in score.evaluations if e.correct is None and e.problem), "no interns")
-        raise TooFewAnswers(f"{what} has {score.answered} of {score.planned} evaluations: {problem}")
+        # Those without a verdict stay so: the quorum cannot be reached even if every failed call is answered.
+        lasting = not reaches_quorum(score.planned - score.unjudged, score.planned)
+        raise (Unjudged if lasting else TooFewAnswers)(f"{what} has {score.answered} of {score.planned} evaluations: {problem}")
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:

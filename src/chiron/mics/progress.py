@@ -7,7 +7,7 @@ from chiron.mics.result import summary_name
 from chiron.models.ledger import ResultHead, StoredResult
 from chiron.models.progress import Progress
 
-_OUTCOMES = ("retained", "rejected", "unsolved", "pending", "bad")
+_OUTCOMES = ("retained", "rejected", "unsolved", "unjudged", "pending", "bad")
 
 
 @dataclass
@@ -23,8 +23,8 @@ class SearchProgress(Progress):
         return self.score_sum / self.scored if self.scored else None
 
     def tally(self) -> Sequence[tuple[str, int]]:
-        """Every outcome, also one that no case has had yet."""
-        return [(name, self.outcomes[name]) for name in _OUTCOMES]
+        """Every usual outcome, also one that no case has had yet."""
+        return [(name, self.outcomes[name]) for name in _OUTCOMES if name != "unjudged" or self.outcomes[name]]
 
     def figure(self) -> str:
         """The mean MICS-Score."""

@@ -22,6 +22,8 @@ class Outcome(StrEnum):
     """The search went to its full depth."""
     UNSOLVED = "unsolved"
     """Every candidate scored zero, and the restarts are used up."""
+    UNJUDGED = "unjudged"
+    """The judge, asked twice, gave no verdict on too many answers; its replies are on record, so running again changes nothing."""
     PENDING = "pending"
     """Too many calls failed to judge it, or it met a bug of ours; running again goes on from there."""
     BAD_CASE = "bad_case"
@@ -29,7 +31,7 @@ class Outcome(StrEnum):
 
 
 def summary_name(outcome: str, *, retained: bool) -> str:
-    """What a summary calls a case that ended so: ``retained``, ``rejected``, ``unsolved``, ``pending`` or ``bad``."""
+    """What a summary calls a case that ended so: ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending`` or ``bad``."""
     if retained:
         return "retained"
     return {Outcome.FULL_SCORE.value: "rejected", Outcome.DEPTH.value: "rejected", Outcome.BAD_CASE.value: "bad"}.get(outcome, outcome)
@@ -52,7 +54,10 @@ class Reason(StrEnum):
     GIVES_AWAY_ANSWER = "gives_away_answer"
     ALL_ZERO = "all_zero"
     NO_READABLE_REASONING = "no_readable_reasoning"
+    NO_VERDICT = "no_verdict"
     CALLS_FAILED = "calls_failed"
+    CALLS_REFUSED = "calls_refused"
+    """As ``calls_failed``, and every failed call would be refused again."""
     CRASHED = "crashed"
     BAD_CASE = "bad_case"
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +17,12 @@ from chiron.mics.rundir import RunDirectory
 from chiron.mics.search import search
 from chiron.mics.selection import Selection
 from chiron.mics.setup import Setup
-from chiron.models.call import Ask, Picture
+from chiron.models.call import Picture
 from chiron.models.crashes import BugMet, Crashes
 from chiron.models.desk import Desk
-from chiron.models.failures import CallerFault, Halted
+from chiron.models.failures import CallerFault, Halted, commonest
 from chiron.models.ledger import Ledger, ResultHead, Spending, StoredResult
+from chiron.models.line import Line
 from chiron.models.missing import Missing
 from chiron.models.session import attended_desk
 
@@ -39,12 +39,18 @@ class RunSummary:
     retained: int
     rejected: int
     unsolved: int
+    unjudged: int
+    """Cases that ended because the judge gave no verdict."""
     pending: int
     """Of the cases selected; they go on when the same command is run again."""
+    refused: int
+    """Of the pending ones, those whose calls would be refused again."""
     bad: int
     mean_score: float | None
     spending: tuple[Spending, ...]
     spent_usd: float
+    possibly_spent_usd: float
+    """Of ``spent_usd``, what was set aside for calls without a reply."""
     seconds: float
     halted: Halted | DiskError | None = None
     """Why it ended early, if it did."""
@@ -172,12 +178,15 @@ class Run:
             self.progress.in_flight -= 1
         self._keep(desk, result)
 
-    async def _searched(self, ask: Ask, case: Case, position: int) -> StoredResult:
+    async def _searched(self, ask: Line, case: Case, position: int) -> StoredResult:
         setup = self.setup
         pictures: tuple[Picture, ...] = ()
         try:
             pictures = await asyncio.to_thread(setup.pictures_of, case)
-            return _stored(await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures), position)
+            result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
+            if result.outcome == Outcome.PENDING and ask.is_refused:
+                result.reason = Reason.CALLS_REFUSED
+            return _stored(result, position)
         except (ImageProblem, CallerFault) as problem:
             return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
         finally:
@@ -225,7 +234,14 @@ class Run:
         # Cases that were never begun, because the run stopped, stand nowhere in the ledger.
         pending = max(counts["pending"], self.progress.total - counts.total() + counts["pending"])
         assert self.desk is not None  # noqa: S101 - set before this is called
+        waiting = [
+            {name: r.record.get(name) for name in ("reason", "detail")}
+            for r in ledger.results(retained=False)
+            if r.outcome == Outcome.PENDING
+        ]
         spending = tuple(ledger.spending())
+        if counts["unjudged"]:
+            self._note_unjudged(ledger, self.desk)
         self._note_missing(ledger, self.desk)
         return RunSummary(
             run=self.directory.path,
@@ -233,15 +249,27 @@ class Run:
             retained=counts["retained"],
             rejected=counts["rejected"],
             unsolved=counts["unsolved"],
+            unjudged=counts["unjudged"],
             pending=pending,
+            refused=sum(str(record.get("reason")) == Reason.CALLS_REFUSED for record in waiting),
             bad=counts["bad"],
             mean_score=sum(scores) / len(scores) if scores else None,
             spending=spending,
             spent_usd=ledger.spent_usd(),
+            possibly_spent_usd=ledger.possibly_spent_usd(),
             seconds=time.monotonic() - self.progress.began,
             halted=self.desk.halted,
-            pending_because=_commonest(str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.PENDING),
+            pending_because=commonest(str(record.get("detail")) for record in waiting),
             notes=tuple(self.desk.notes.values()),
+        )
+
+    def _note_unjudged(self, ledger: Ledger, desk: Desk) -> None:
+        """Say how many cases have no verdict, and what the judge's trouble was."""
+        problems = [str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.UNJUDGED]
+        desk.note(
+            "\0unjudged",
+            f"{len(problems)} cases are unjudged, most of them because {commonest(problems)}. Running again reads the same replies: choose"
+            f" another judge or raise search.max_tokens.judge, and 'chiron replay {self.directory.path}' with that configuration",
         )
 
     def _note_missing(self, ledger: Ledger, desk: Desk) -> None:
@@ -276,8 +304,3 @@ def _stored_bad(bad: BadCase, label: str, position: int) -> StoredResult:
 def _derive(directory: RunDirectory) -> None:
     with Ledger.read(directory.ledger) as ledger:
         directory.write_derived(ledger)
-
-
-def _commonest(texts: Iterable[str]) -> str | None:
-    found = Counter(texts).most_common(1)
-    return found[0][0] if found else None

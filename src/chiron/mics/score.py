@@ -18,6 +18,8 @@ class Evaluation:
     """Why it is missing, or why there is no answer."""
     key: str = ""
     """Ledger key of the intern's reply."""
+    unjudged: bool = False
+    """Whether it is missing because the judge's replies were no verdict: they are on record, so asking again gives the same."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a result."""
@@ -59,6 +61,11 @@ class Score:
     def has_quorum(self) -> bool:
         """Two thirds of what was planned, or more, were answered."""
         return reaches_quorum(self.answered, self.planned)
+
+    @property
+    def unjudged(self) -> int:
+        """Evaluations that the judge answered without a verdict."""
+        return sum(e.unjudged for e in self.evaluations)
 
     def counts(self) -> dict[str, int]:
         """Planned, answered and correct."""

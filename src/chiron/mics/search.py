@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from chiron.cases.case import Case
 from chiron.errors import InputError
-from chiron.mics.panel import Panel, TooFewAnswers
+from chiron.mics.panel import Panel, TooFewAnswers, Unjudged
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchResult
 from chiron.mics.score import Score
@@ -31,7 +31,7 @@ async def search(
         pictures: the case's images, in its order.
 
     Returns:
-        The outcome, the path, and the tree. Failed calls make a case pending, never unsolved.
+        The outcome, the path, and the tree. Failed calls make a case pending, never unsolved; so do no verdicts, which make it unjudged.
 
     Raises:
         InputError: there are not as many pictures as the case has images.
@@ -45,6 +45,8 @@ async def search(
     result = SearchResult(case, policy.stop, image_hashes=tuple(p.sha256 for p in pictures))
     try:
         await _search(panel, policy, result)
+    except Unjudged as problem:
+        result.outcome, result.reason, result.detail = Outcome.UNJUDGED, Reason.NO_VERDICT, str(problem)
     except TooFewAnswers as shortage:
         result.outcome, result.reason, result.detail = Outcome.PENDING, Reason.CALLS_FAILED, str(shortage)
         result.retained = False

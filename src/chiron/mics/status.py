@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chiron.mics.result import tally
 from chiron.mics.rundir import RunDirectory
-from chiron.models.ledger import Ledger, Spending
+from chiron.models.ledger import FailureReason, Ledger, Spending
 from chiron.models.missing import Missing
 
 
@@ -20,7 +20,7 @@ class Status:
     in_use: bool
     """Whether a process works in it right now."""
     outcomes: dict[str, int]
-    """Cases by ``retained``, ``rejected``, ``unsolved``, ``pending``, ``bad``: the names that a run's summary has for them."""
+    """Cases by ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending``, ``bad``: the names of a run's summary."""
     reasons: dict[str, int]
     """Why cases were not retained."""
     incomplete: int
@@ -33,6 +33,8 @@ class Status:
     possibly_spent_usd: float
     """Of ``spent_usd``, what was set aside for calls without a reply: failed ones that may be billed, those under way right now, and
     those that were when a process was killed."""
+    failures: tuple[FailureReason, ...]
+    """Why calls got no answer in the end, the commonest first; a later process may have got some."""
 
 
 def read_status(path: Path | str) -> Status:
@@ -66,4 +68,5 @@ def read_status(path: Path | str) -> Status:
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),
             possibly_spent_usd=ledger.possibly_spent_usd(),
+            failures=tuple(ledger.failure_reasons()),
         )

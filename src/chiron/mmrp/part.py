@@ -102,6 +102,11 @@ class BuildSummary:
         return self.session.pending_because
 
     @property
+    def refused(self) -> int:
+        """Of the pending ones, those whose calls would be refused again."""
+        return self.session.refused
+
+    @property
     def halted(self) -> Halted | DiskError | None:
         """Why it ended early, if it did."""
         return self.session.halted
@@ -128,8 +133,10 @@ class BuildSummary:
             "cases": session.total,
             "outcomes": dict(session.outcomes),
             "pending": session.pending,
+            "refused": session.refused,
             "spending": [asdict(spent) for spent in session.spending],
             "spent_usd": session.spent_usd,
+            "possibly_spent_usd": session.possibly_spent_usd,
             "seconds": session.seconds,
             "halted": str(session.halted) if session.halted else None,
         }

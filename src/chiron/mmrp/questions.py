@@ -10,6 +10,7 @@ from typing import Any, Final
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reading import need_cases
+from chiron.mics.panel import JUDGE_DRAWS
 from chiron.mics.prompts import patient
 from chiron.mics.selection import Shard
 from chiron.mics.verdict import read_verdict
@@ -151,9 +152,13 @@ class Inquirer:
         return self._drop(case, refused.reason, f"{manner}: {refused.detail}", refused.text)
 
     async def _read(self, case: Case, asked: Asked, pictures: tuple[Picture, ...], ask: Ask) -> Call | Refused:
-        call = self.seats.call("reader", self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures))
-        verdict = read_verdict((await ask(call)).text)
-        return call if verdict else Refused("the reader disagrees", f"answer: {asked.answer}", asked.question)
+        messages = self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures)
+        for draw in range(JUDGE_DRAWS):
+            call = self.seats.call("reader", messages, draw=draw)
+            verdict = read_verdict((await ask(call)).text)
+            if verdict is not None:
+                return call if verdict else Refused("the reader disagrees", f"answer: {asked.answer}", asked.question)
+        return Refused("reader cannot be understood", "its replies are neither yes nor no", asked.question)
 
     def _case(self, case: Case, manner: Manner, asked: Asked, keys: list[str]) -> Case:
         made = {

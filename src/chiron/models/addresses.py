@@ -11,6 +11,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _SECRET = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
 _OURS = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "expect"})
+_VERSION_NAME = re.compile(r"(?:api[-_]?)?version|api[-_]?preview", re.IGNORECASE)
+_VERSION = re.compile(r"[0-9A-Za-z.-]{1,24}")
+"""What a query may hold: too short for a key."""
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
 
 
@@ -25,15 +28,11 @@ def check_base_url(url: str) -> None:
     authority = url.split("//", 1)[-1].split("/", 1)[0]
     if "@" in authority:
         raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
-    if "?" in url or "#" in url:
-        raise ValueError(
-            "base_url carries a query (?...) or fragment (#...): take it away; a key belongs in the environment variable that api_key_env"
-            " names, and api_key_header names another header for it"
-        )
+    _check_query(url)
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"base_url must begin with http:// or https://, but is '{url[:200]}'")
-    if url.rstrip("/").endswith("/chat/completions"):
-        raise ValueError("base_url must end before /chat/completions")
+    if url.split("?", 1)[0].rstrip("/").endswith("/chat/completions"):
+        raise ValueError("base_url must end before /chat/completions (a query such as ?api-version=... may follow what is left)")
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -41,6 +40,30 @@ def check_base_url(url: str) -> None:
         raise ValueError(f"base_url '{url[:200]}' is no address: {error}") from None
     if not _is_host(host) or port == 0:
         raise ValueError(f"base_url '{url[:200]}' names no host that can be reached: it looks like https://host:port/v1")
+
+
+def endpoint_url(base_url: str, path: str) -> str:
+    """The address of ``path`` below a base, which may carry a query (Azure's ``?api-version=...``)."""
+    base, mark, query = base_url.partition("?")
+    return base.rstrip("/") + path + mark + query
+
+
+def _check_query(url: str) -> None:
+    """Whether a URL has no query, or one that is not a secret going by its names and by its values.
+
+    Raises:
+        ValueError: says what to do instead, without repeating a value.
+    """
+    if "#" in url:
+        raise ValueError("base_url carries a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
+    query = url.partition("?")[2]
+    for part in query.split("&") if query else ():
+        name, _, value = part.partition("=")
+        if not _VERSION_NAME.fullmatch(name) or not _VERSION.fullmatch(value):
+            raise ValueError(
+                "base_url carries a query (?...) other than a version such as ?api-version=2024-10-21: remove it; a key belongs in the"
+                " environment variable that api_key_env names, and api_key_header names another header for it"
+            )
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

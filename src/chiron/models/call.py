@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
+from chiron.models.finish_reasons import Finish, is_only_thinking, sort_finish
+
 KEY_VERSION = 1
 """Part of every key. To be raised if the canonical form ever changes: old ledgers then miss, and never lie."""
 
@@ -98,7 +100,7 @@ class Reply:
 
     text: str
     finish: str = "stop"
-    """Why the model stopped: ``stop``, ``length`` (the token limit), or the endpoint's own word."""
+    """Why the model stopped: ``length`` (the token limit) or the endpoint's own word; :mod:`chiron.models.finish_reasons` sorts them."""
     usage: Usage = field(default_factory=Usage)
     served_by: str | None = None
     """The model that the endpoint says answered."""
@@ -114,7 +116,12 @@ class Reply:
     @property
     def cut_off(self) -> bool:
         """Whether the token limit ended it."""
-        return self.finish == "length"
+        return sort_finish(self.finish) is Finish.CUT_OFF
+
+    @property
+    def only_thinking(self) -> bool:
+        """Whether it has thinking and no text."""
+        return is_only_thinking(self.finish)
 
 
 class Ask(Protocol):

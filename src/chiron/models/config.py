@@ -87,7 +87,7 @@ class OpenAIModel(Strict):
 
     provider: Literal["openai"]
     base_url: str
-    """Up to and including ``/v1`` or its like, without ``/chat/completions``."""
+    """Up to and including ``/v1`` or its like, without ``/chat/completions``; Azure's ``?api-version=...`` may follow."""
     model: str
     """The endpoint's own name for it."""
     api_key_env: str | None = None
@@ -111,6 +111,8 @@ class OpenAIModel(Strict):
     """The name that the endpoint gives the token limit; newer OpenAI models want the second."""
     temperature: bool = True
     """Whether to send a temperature; some thinking models refuse one."""
+    system_role: Literal["system", "user"] = "system"
+    """``user``: put the system text before the first user turn, for servers and templates without a system role."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Sent with every call as they are, for example ``{reasoning_effort: low}``."""
     headers: dict[str, str] = Field(default_factory=dict)

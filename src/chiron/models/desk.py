@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from chiron.errors import ChironError, DiskError
 from chiron.models.bill import Bill
 from chiron.models.budget import Budget, Reservation
-from chiron.models.call import Ask, Call, Picture, Reply, Text
+from chiron.models.call import Call, Picture, Reply, Text
 from chiron.models.config import Price
+from chiron.models.cures import MORE_SPACE
 from chiron.models.failures import CallerFault, CallFailed, EndpointDown, Halted, Misconfigured, RateLimited, Stopping, Transient
+from chiron.models.finish_reasons import finish_note
 from chiron.models.ledger import Ledger
 from chiron.models.limits import Limiter
+from chiron.models.line import Line
 from chiron.models.outages import Blame, Standing
 from chiron.models.provider import Provider
 from chiron.models.retry import RetryPolicy, Spent, persevere
@@ -89,6 +92,7 @@ class Desk:
         self.halted: Halted | DiskError | None = None
         self.shares = Shares()
         self._notes: dict[str, str] = {}
+        self._thoughts: Counter[str] = Counter()
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
         for name, endpoint in self.endpoints.items():
@@ -96,6 +100,7 @@ class Desk:
                 endpoint.surprise = times
                 self._note_surprise(name, endpoint)
         ledger.take_over_attempts()
+        ledger.keep_words_from_here()
         lost, usd = ledger.lost_attempts()
         if lost:
             self._notes["lost"] = (
@@ -114,8 +119,8 @@ class Desk:
 
     def _outage_notes(self) -> dict[str, str]:
         return {
-            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited until it"
-            " answered again"
+            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times):"
+            " its calls waited until it answered again"
             for name, endpoint in self.endpoints.items()
             if (outage := endpoint.limiter.outage).times_down
         }
@@ -123,19 +128,19 @@ class Desk:
     def down(self) -> list[str]:
         """A line on each model whose queue is held now, because its endpoint answers nothing."""
         return [
-            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried; the run stops after"
-            f" {endpoint.retry.outage:g} s"
+            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried;"
+            f" the run stops after {endpoint.retry.outage:g} s"
             for name, endpoint in self.endpoints.items()
             if endpoint.limiter.held
         ]
 
-    def line(self, rank: int) -> Ask:
+    def line(self, rank: int) -> Line:
         """An ``ask`` whose calls go before those of higher rank."""
 
         async def ask(call: Call) -> Reply:
             return await self.ask(call, rank)
 
-        return ask
+        return Line(ask)
 
     async def ask(self, call: Call, rank: int = 0) -> Reply:
         """The reply to ``call``: from the ledger, from a call of the same key under way, or from its endpoint.
@@ -243,6 +248,7 @@ class Desk:
         finally:
             count.in_flight -= 1
         count.asked += 1
+        self._remark(call, reply)
         self.shares.answered(call.model, call.temperature)
         endpoint.has_answered, endpoint.failed_in_a_row = True, 0
         return reply
@@ -273,6 +279,17 @@ class Desk:
             ) from failure
         return blame
 
+    def _remark(self, call: Call, reply: Reply) -> None:
+        """Keep what a person should know of how replies end."""
+        if reply.only_thinking:
+            self._thoughts[call.model] += 1
+            self._notes[f"thinking {call.model}"] = (
+                f"{self._thoughts[call.model]} replies of model '{call.model}' were nothing but thinking, and count as replies without an"
+                f" answer: {MORE_SPACE}; a server that splits off thinking (--reasoning-parser) must know this model's marks"
+            )
+        elif note := finish_note(reply.finish):
+            self._notes[f"finish {call.model}"] = f"model '{call.model}': {note}"
+
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: Bill) -> Reply:
         """Send it once; the limiter hears how it went, and budget and ledger what it cost."""
         most, cost = reservation.amount, 0.0
@@ -292,7 +309,7 @@ class Desk:
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
             raise
         except CallFailed as failure:
-            cost = bill.maybe_billed(failure.kind, str(failure)) if failure.maybe_billed else bill.not_billed()
+            cost = bill.maybe_billed(failure.kind, failure.public) if failure.maybe_billed else bill.not_billed()
             raise
         except asyncio.CancelledError:
             cost = bill.maybe_billed("cancelled", "dropped while under way")
@@ -335,7 +352,7 @@ class Desk:
     def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
         """Keep the failure; halt the run where it tells of more than this call."""
         try:
-            self.ledger.note_failure(call, failure.kind, str(failure), final=True)
+            self.ledger.note_failure(call, failure.kind, failure.public, final=True)
         except DiskError as reason:
             self.halt(reason)
             raise
@@ -345,7 +362,9 @@ class Desk:
             self.halt(Misconfigured(f"model '{call.model}' refuses every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
-            if endpoint.failed_in_a_row >= DOWN_AFTER:
+            if endpoint.failed_in_a_row >= DOWN_AFTER and isinstance(failure, CallerFault):
+                self.halt(Misconfigured(f"model '{call.model}' refused {DOWN_AFTER} calls in a row, the last so: {failure.public}"))
+            elif endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
                     EndpointDown(
                         f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}; run again when it is back"

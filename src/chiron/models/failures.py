@@ -1,5 +1,9 @@
 """How asking can fail. Every failure of every provider lands in one of three classes before anything else sees it."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
+
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
@@ -10,8 +14,17 @@ def one_line(text: str, most: int = 300) -> str:
     return printable(" ".join(text[: 4 * most].split()))[:most]
 
 
+def commonest(reasons: Iterable[str]) -> str | None:
+    """The commonest of some reasons; those that differ in numbers only are one."""
+    first: dict[str, str] = {}
+    counts = Counter(key for reason in reasons if (key := re.sub(r"\d+", "#", reason)) and first.setdefault(key, reason))
+    return next((first[key] for key, _ in counts.most_common(1)), None)
+
+
 class CallFailed(ChironError):
-    """One call got no answer. ``public`` may be logged; the message may echo what was asked and stays in the ledger.
+    """One call got no answer. ``public`` may be shown and logged: the key and the words of the prompt are removed from it.
+
+    The message may echo what was asked, and is shown nowhere.
 
     Both are one line that a terminal can show: an endpoint's words are in them, and those are hostile.
     """
@@ -21,7 +34,7 @@ class CallFailed(ChironError):
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
         """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
         super().__init__(one_line(message, 1000))
-        self.public = one_line(public if public is not None else message)
+        self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed
 
 
@@ -51,6 +64,10 @@ class CallerFault(CallFailed):
         """``misconfigured``: not this call but every call to the endpoint is wrong (key, address, model name)."""
         super().__init__(message, public=public, maybe_billed=maybe_billed)
         self.misconfigured = misconfigured
+
+
+class Flagged(CallerFault):
+    """A content filter refuses the input of this one call, before any model sees it."""
 
 
 class Halted(ChironError):

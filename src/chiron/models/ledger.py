@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from chiron.errors import InputError
 from chiron.models.call import Call, Reply, Usage
-from chiron.models.ledger_accounts import Accounts, Spending
+from chiron.models.ledger_accounts import Accounts, FailureReason, Spending
 from chiron.models.ledger_results import ResultHead, Results, StoredResult
 from chiron.models.ledger_store import columns, damaged, explained, open_for_reading, open_for_writing
 
-__all__ = ["Ledger", "ResultHead", "Spending", "StoredResult"]
+__all__ = ["FailureReason", "Ledger", "ResultHead", "Spending", "StoredResult"]
 
 _COLUMNS = (
     "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts, served_by, raw, answered_at"

@@ -1,16 +1,21 @@
 """The part of a ledger that knows what was paid, and what may have been: attempts that failed, and attempts under way."""
 
 import math
+import re
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from chiron.models.call import Call
+from chiron.models.finish_reasons import CUT_OFF_SQL
 from chiron.models.ledger_store import Store, damaged
 
 _UNDER_WAY = "under_way"
 """The kind of an attempt that was sent and has not come back; kept among the failures until it does."""
 _LOST = "lost"
 """The kind of one whose process died first."""
+_SHOWN_AFTER = "words of failures may be shown after"
+"""The name of a fact: the last failure whose words may not."""
 _SURPRISE = "surprise: "
 """Begins the names of such facts."""
 
@@ -35,6 +40,19 @@ class Spending:
     """How often a call got no answer in the end; a later run may have got it."""
     cut_off: int = 0
     """Replies that the token limit ended."""
+    only_thinking: int = 0
+    """Replies that have thinking and no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReason:
+    """Why calls to one model in one role got no answer."""
+
+    model: str
+    role: str
+    words: str
+    """What may be shown: the server's words, without keys and without the prompt."""
+    count: int
 
 
 class Accounts(Store):
@@ -72,6 +90,30 @@ class Accounts(Store):
     def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
         """Record an attempt that failed: for the counts, and for what a provider may bill all the same."""
         self._insert(call, kind, message, final=final, cost_at_most=cost_at_most)
+
+    def keep_words_from_here(self) -> None:
+        """Remember from which failure on the recorded words may be shown: earlier versions recorded what the prompt said, too.
+
+        Raises:
+            DiskError: the disk took it not.
+        """
+        self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (_SHOWN_AFTER,))
+
+    def failure_reasons(self) -> list[FailureReason]:
+        """Why calls got no answer in the end, the commonest first; words that differ in numbers only are one reason.
+
+        A ledger of an earlier version has its failures counted without their words.
+        """
+        known = self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'")
+        row = self._read_one("SELECT value FROM facts WHERE name = ?", (_SHOWN_AFTER,)) if known is not None else None
+        counts: Counter[tuple[str, str, str]] = Counter()
+        words: dict[tuple[str, str, str], str] = {}
+        for number, model, role, kind, message in self._read("SELECT id, model, role, kind, message FROM failures WHERE final ORDER BY id"):
+            shown = str(message) if row is not None and number > int(row[0]) else f"{kind} (recorded by an earlier version, without words)"
+            key = (str(model), str(role), re.sub(r"\d+", "#", shown))
+            counts[key] += 1
+            words[key] = shown
+        return [FailureReason(key[0], key[1], words[key], count) for key, count in counts.most_common()]
 
     def surprise(self, of: str) -> float:
         """How many times more than was thought possible a reply of such calls once cost, as :meth:`keep_surprise` was told; at least 1.
@@ -125,16 +167,16 @@ class Accounts(Store):
             )
         }
         rows = self._read(
-            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"
+            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"  # noqa: S608 - the words are ours
             " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*),"
-            " SUM(seconds), SUM(attempts-1), SUM(finish = 'length')"
+            f" SUM(seconds), SUM(attempts-1), SUM(LOWER(finish) IN ('{CUT_OFF_SQL}')), SUM(finish LIKE '%: only thinking')"
             " FROM calls GROUP BY model, role"
         )
         found = {}
-        for model, role, calls, copied, prompt, completion, cost, priced, seconds, retries, cut_off in rows:
+        for model, role, calls, copied, prompt, completion, cost, priced, seconds, retries, cut_off, thinking in rows:
             finals, lost = failed.pop((model, role), (0, 0.0))
             found[model, role] = Spending(
-                model, role, calls, copied, prompt, completion, cost + lost, bool(priced), seconds, retries, finals, cut_off
+                model, role, calls, copied, prompt, completion, cost + lost, bool(priced), seconds, retries, finals, cut_off, thinking
             )
         for (model, role), (finals, lost) in failed.items():
             found[model, role] = Spending(model, role, 0, 0, 0, 0, lost, lost > 0, 0.0, 0, finals)

@@ -8,15 +8,15 @@ import asyncio
 import json
 import os
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 
 from chiron.errors import InputError
+from chiron.models.addresses import endpoint_url
 from chiron.models.call import Call, Message, Picture, Reply, Text
 from chiron.models.config import OpenAIModel
 from chiron.models.failures import CallerFault, Transient
@@ -24,8 +24,14 @@ from chiron.models.pictures import PictureStore
 from chiron.models.reading import PROXY_REFUSES, Origin, classify_status, read_reply
 from chiron.models.redaction import redactor
 from chiron.models.served import as_trained, processor_arguments
+from chiron.models.transport import IDLE_SECONDS, TLS_ADVICE, Sent, TooLongError, proxy_for, read_bounded, send_afresh, tls_words, tracing
 
-_MAX_REPLY_BYTES = 32 * 2**20
+_MAX_LISTING_BYTES = 8 * 2**20
+"""Of a list of models."""
+_BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
+"""A reply may have so many bytes a token, and so many around them."""
+_LOGPROB_BYTES = 4096
+"""A token's bytes where its alternatives are sent with it (``logprobs``)."""
 _HOLE = "chiron:image:69d1c2"
 """Where an image goes in a request."""
 
@@ -45,7 +51,7 @@ class OpenAICompatible:
         self._pictures = pictures
         self._key = read_key(name, config) if need_key else None
         self._origin = Origin(name, config.base_url, redactor(self._key))
-        self._url = config.base_url.rstrip("/") + "/chat/completions"
+        self._url = endpoint_url(config.base_url, "/chat/completions")
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, call: Call) -> Reply:
@@ -54,13 +60,12 @@ class OpenAICompatible:
         Raises:
             CallFailed: in one of its three classes.
         """
-        body = await self._body(call)
         began = time.perf_counter()
-        status, headers, text = await self._post(body)
-        seconds = time.perf_counter() - began
-        if status != 200:
-            raise classify_status(status, headers, text, self._origin)
-        return read_reply(text, seconds, self._origin)
+        async with self.posted(call) as response:
+            text = await read_bounded(response, self.reply_bytes(call))
+        if response.status != 200:
+            raise classify_status(response.status, response.headers, text, self.origin_of(call))
+        return read_reply(text, time.perf_counter() - began, self.origin_of(call))
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and text of a GET below the base URL; for ``chiron doctor``.
@@ -70,12 +75,34 @@ class OpenAICompatible:
         """
         # No redirect is followed, here or below: another host must not get a header that carries the key.
         with self.sorting_errors():
-            async with self._connection().get(self.config.base_url.rstrip("/") + path, allow_redirects=False) as response:
-                return response.status, self._origin.redact(await _read_bounded(response))
+            async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
+                return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
-    async def streaming(self, call: Call) -> tuple[str, bytes, aiohttp.ClientSession, Origin]:
-        """Address, body, connections and origin of a request whose reply is to be streamed (:mod:`chiron.models.streaming`)."""
-        return self._url, await self._body(call, stream=True), self._connection(), self._origin
+    def origin_of(self, call: Call) -> Origin:
+        """Whose reply is read, and what was asked: a server's words are shown without it."""
+        return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
+
+    def reply_bytes(self, call: Call) -> int:
+        """The most bytes that a reply to ``call`` can have."""
+        a_token = _LOGPROB_BYTES if self.config.parameters.get("logprobs") else _BYTES_A_TOKEN
+        return a_token * call.max_tokens + _ENVELOPE_BYTES
+
+    @asynccontextmanager
+    async def posted(self, call: Call, *, stream: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to ``call``, its body still to be read.
+
+        A server closes connections that were idle for a while, and a call may be sent on one at that moment. Such a call was never
+        read: it is repeated at once, and costs nothing.
+
+        Raises:
+            CallFailed: the connection breaks, here or while the body is read.
+        """
+        body = await self._body(call, stream=stream)
+        headers = {"Content-Type": "application/json"}
+        with self.sorting_errors():
+            response = await send_afresh(lambda sent: self._send(body, headers, sent))
+            async with response:
+                yield response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -88,7 +115,7 @@ class OpenAICompatible:
         messages = call.messages if served is None else tuple(map(as_trained, call.messages))
         payload: dict[str, Any] = {
             "model": self.config.model,
-            "messages": [self._message(m) for m in messages],
+            "messages": [self._message(m) for m in self._turns(messages)],
             self.config.max_tokens_field: call.max_tokens,
             **self.config.parameters,
         }
@@ -111,6 +138,19 @@ class OpenAICompatible:
             whole += [await self._encoded(picture), piece]
         return b"".join(whole)
 
+    def _turns(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages as this endpoint takes them: where it has no system role, the first user turn begins with the system text."""
+        if self.config.system_role == "system":
+            return messages
+        system = [Text(part.text) for m in messages if m.role == "system" for part in m.parts if isinstance(part, Text)]
+        others = [m for m in messages if m.role != "system"]
+        if not system or not others or others[0].role != "user":
+            return tuple(others) if others else tuple(Message("user", m.parts) for m in messages)
+        first = others[0]
+        if all(isinstance(p, Text) for p in first.parts):
+            return (Message("user", (Text("\n\n".join([*(t.text for t in system), first.text])),)), *others[1:])
+        return (Message("user", (*system, *first.parts)), *others[1:])
+
     async def _encoded(self, picture: Picture) -> bytes:
         """As a ``data:`` URL; encoded beside the event loop, unless it lies ready."""
         ready = self._pictures.ready(picture)
@@ -127,11 +167,8 @@ class OpenAICompatible:
         ]
         return {"role": message.role, "content": content}
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
-        headers = {"Content-Type": "application/json"}
-        with self.sorting_errors():
-            async with self._connection().post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-                return response.status, response.headers, await _read_bounded(response)
+    async def _send(self, body: bytes, headers: dict[str, str], sent: Sent) -> aiohttp.ClientResponse:
+        return await self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
 
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:
@@ -146,6 +183,8 @@ class OpenAICompatible:
             raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
         except aiohttp.InvalidURL as error:
             raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
+        except aiohttp.ClientSSLError as error:
+            raise CallerFault(f"{where} cannot be reached over TLS ({tls_words(error)}): {TLS_ADVICE}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
             # No connection came about, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
@@ -155,8 +194,8 @@ class OpenAICompatible:
             if error.status == 407:
                 raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
-        except _TooLongError as error:
-            raise Transient(f"{self.name} sent a reply of more than {_MAX_REPLY_BYTES // 2**20} MiB", maybe_billed=True) from error
+        except TooLongError as error:
+            raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its kind is public.
             public = f"{where} broke off or sent what is no HTTP ({type(error).__name__}): is it the right address?"
@@ -169,26 +208,14 @@ class OpenAICompatible:
                 own = self.config.api_key_header
                 headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
+                trace_configs=[tracing()],
                 # The limiter decides how many go at once; a second limit here would only hide calls from it.
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
                 headers=headers,
-                proxy=_proxy_for(self.config.base_url),
+                proxy=proxy_for(self.config.base_url),
             )
         return self._session
-
-
-class _TooLongError(aiohttp.ClientPayloadError):
-    """A reply larger than any reply is."""
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> str:
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > _MAX_REPLY_BYTES:
-            raise _TooLongError
-    return raw.decode("utf-8", "replace")
 
 
 def read_key(name: str, config: OpenAIModel) -> str | None:
@@ -207,18 +234,12 @@ def read_key(name: str, config: OpenAIModel) -> str | None:
     return key
 
 
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address. Looked up once: aiohttp would ask the environment at every request."""
-    parts = urllib.parse.urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
-
-
 def _identity(config: OpenAIModel) -> str:
     shape = {**config.parameters}
     if not config.temperature:
         shape["temperature"] = None
+    if config.system_role != "system":
+        shape["system_role"] = config.system_role
     if config.revision:
         shape["revision"] = config.revision
     if config.serves is not None:

@@ -1,9 +1,9 @@
-"""Looking an endpoint over before a run: key, address, model list, and one small question with an image."""
+"""Looking an endpoint over before a run: key, address, model list, and one small question in the form that each role sends."""
 
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,8 +13,10 @@ from PIL import Image
 from chiron.errors import InputError
 from chiron.models.assembly import build_endpoint
 from chiron.models.call import Call, Message, Picture, Text
-from chiron.models.config import LocalModel, ModelConfig, OpenAIModel
+from chiron.models.config import LocalModel, ModelConfig, OpenAIModel, max_tokens_of
+from chiron.models.cures import MORE_SPACE
 from chiron.models.failures import CallFailed, one_line
+from chiron.models.finish_reasons import finish_note
 from chiron.models.local.provider import Local
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.openai_compatible import OpenAICompatible
@@ -35,12 +37,25 @@ class Finding:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class RoleCall:
+    """What the calls of one role look like."""
+
+    role: str
+    images: int
+    max_tokens: int
+    """The role's limit; a model's own goes before it."""
+    system: bool
+    """Whether a system turn comes first."""
+    temperature: float
+
+
 async def probe(
-    name: str, config: ModelConfig, *, ask: bool, needs_image: bool, catalogue: Callable[[], Catalogue] = lambda: Catalogue(())
+    name: str, config: ModelConfig, roles: Sequence[RoleCall], *, catalogue: Callable[[], Catalogue] = lambda: Catalogue(())
 ) -> AsyncIterator[Finding]:
     """Findings on one model, each as soon as it is there.
 
-    ``ask`` sends one tiny call, which may cost a fraction of a cent, or the time to load a checkpoint.
+    Each of ``roles`` gets one tiny call, which may cost a fraction of a cent, or the time to load a checkpoint.
     """
     pictures = PictureStore()
     try:
@@ -51,11 +66,11 @@ async def probe(
     provider = endpoint.provider
     if isinstance(provider, Local):
         yield Finding(name, "checkpoint", ok=True, detail=f"{provider.checkpoint.described}{_asked_as(provider)}")
-        if ask:
-            try:
-                yield await _question(name, provider, pictures, needs_image=needs_image)
-            finally:
-                await provider.close()
+        try:
+            for role in roles:
+                yield await _question(name, config, provider, pictures, role)
+        finally:
+            await provider.close()
         return
     if not isinstance(provider, OpenAICompatible) or not isinstance(config, OpenAIModel):
         yield Finding(name, "embedded", ok=True, detail=provider.identity)
@@ -67,8 +82,8 @@ async def probe(
         async for finding in _listing(provider, config):
             reached = reached and not (finding.what == "endpoint" and finding.ok is False)
             yield finding
-        if ask and reached:
-            yield await _question(name, provider, pictures, needs_image=needs_image, limit=config.max_tokens or 16)
+        for role in roles if reached else ():
+            yield await _question(name, config, provider, pictures, role)
     finally:
         await provider.close()
 
@@ -81,7 +96,11 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
     try:
         status, text = await provider.get("/models")
     except CallFailed as failure:
-        yield Finding(provider.name, "endpoint", ok=False, detail=str(failure))
+        yield Finding(provider.name, "endpoint", ok=False, detail=failure.public)
+        return
+    if status == 404 and await _lists_models(provider, "/v1/models"):
+        detail = f"{config.base_url} is not the address of the API, {config.base_url.rstrip('/')}/v1 is: add /v1 to base_url"
+        yield Finding(provider.name, "endpoint", ok=False, detail=detail)
         return
     if status in {401, 403}:
         yield Finding(provider.name, "endpoint", ok=False, detail=f"{config.base_url} refuses the key (HTTP {status})")
@@ -106,25 +125,42 @@ async def _listing(provider: OpenAICompatible, config: OpenAIModel) -> AsyncIter
     )
 
 
-async def _question(name: str, provider: Provider, pictures: PictureStore, *, needs_image: bool, limit: int = 16) -> Finding:
-    what = "image" if needs_image else "text"
+async def _lists_models(provider: OpenAICompatible, path: str) -> bool:
+    try:
+        status, text = await provider.get(path)
+        return status == 200 and isinstance(json.loads(text)["data"], list)
+    except (CallFailed, ValueError, KeyError, TypeError):
+        return False
+
+
+async def _question(name: str, config: ModelConfig, provider: Provider, pictures: PictureStore, asked: RoleCall) -> Finding:
+    what = "image" if asked.images else "text"
+    system = (Message("system", (Text("You answer in one word."),)),) if asked.system else ()
     with tempfile.TemporaryDirectory() as folder:
-        parts: tuple[Text | Picture, ...] = (Text("Reply with the single word: ready"),)
-        if needs_image:
-            parts = (_red_square(pictures, Path(folder)), Text("Which colour is this square? One word."))
-        call = Call("intern", name, provider.identity, (Message("user", parts),), 0.0, limit)
+        parts: tuple[Text | Picture, ...] = (Text("Reply with the single word: yes"),)
+        if asked.images:
+            squares = [_square(pictures, Path(folder), number) for number in range(asked.images)]
+            parts = (*squares, Text("Which color is the first square? One word."))
+        limit = max_tokens_of(config, asked.max_tokens)
+        call = Call(asked.role, name, provider.identity, (*system, Message("user", parts)), asked.temperature, limit)
         try:
             reply = await provider.complete(call)
         except CallFailed as failure:
-            return Finding(name, what, ok=False, detail=str(failure))
-    answer = one_line(reply.text, 60).strip() or "(nothing within the token limit)"
-    return Finding(name, what, ok=True, detail=f"answered in {reply.seconds:.1f} s: {answer}")
+            return Finding(name, what, ok=False, detail=f"as {asked.role}: {failure.public}")
+    if reply.only_thinking or not reply.text.strip():
+        why = "nothing but thinking" if reply.only_thinking else "no text"
+        return Finding(name, what, ok=False, detail=f"as {asked.role}: {why} within {limit} tokens: {MORE_SPACE}")
+    detail = f"as {asked.role}: answered in {reply.seconds:.1f} s: {one_line(reply.text, 60).strip()}"
+    if note := finish_note(reply.finish):
+        return Finding(name, what, ok=None, detail=f"{detail} ({note})")
+    return Finding(name, what, ok=True, detail=detail)
 
 
-def _red_square(pictures: PictureStore, folder: Path) -> Picture:
+def _square(pictures: PictureStore, folder: Path, number: int) -> Picture:
+    """Squares of one color each, the first one red."""
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), (220, 20, 20)).save(buffer, "PNG")
-    path = folder / "square.png"
+    Image.new("RGB", (64, 64), ((220, 20, 20), (20, 20, 220))[number % 2]).save(buffer, "PNG")
+    path = folder / f"square{number}.png"
     path.write_bytes(buffer.getvalue())
     digest = sha256(buffer.getvalue()).hexdigest()
     pictures.add(digest, path)

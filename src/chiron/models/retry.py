@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from chiron.models.failures import CallerFault, CallFailed, RateLimited
+from chiron.models.failures import CallerFault, CallFailed, Flagged, RateLimited
 from chiron.models.outages import Blame
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ async def persevere(
     """Call ``attempt`` until it succeeds, within the policy's bounds.
 
     A rate limit is not a failed attempt: it is waited out as told or, where nothing was told, for longer every time, until the deadline.
-    The caller's own fault is never tried again.
+    The caller's own fault is not retried, except once where a content filter refused the input.
 
     Args:
         attempt: sends the call once, and sets ``spent.last_attempt``.
@@ -79,14 +79,21 @@ async def persevere(
         CallFailed: the last failure, when the bounds are reached.
     """
     failures = tries = limited = 0
+    flagged = False
+    last: CallFailed
     while True:
         try:
             return await attempt()
+        except Flagged as failure:
+            # It cost nothing, and a router may send it to another provider.
+            if flagged:
+                raise
+            flagged, wait, whose, last = True, 0.0, Blame.CALL, failure
         except CallerFault:
             raise
         except RateLimited as failure:
             limited += 1
-            last: CallFailed = failure
+            last = failure
             whose = blame(failure)
             wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
         except CallFailed as failure:

@@ -6,7 +6,7 @@ runs here, and resuming it is running it again.
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from chiron.models.call import Ask
 from chiron.models.crashes import BugMet, Crashes
 from chiron.models.desk import Desk, Endpoint
 from chiron.models.directory import WorkDirectory
-from chiron.models.failures import CallFailed, Halted
+from chiron.models.failures import CallFailed, Halted, commonest
 from chiron.models.ledger import Ledger, Spending
 from chiron.models.progress import Progress
 
@@ -51,6 +51,8 @@ class Pending:
     """In place of a unit's result: its calls got no answer, it met a bug of ours, or the work stopped before. Run again, it goes on."""
 
     problem: str
+    refused: bool = False
+    """Whether its calls would be refused again, so that running again does not help."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,14 @@ class SessionSummary:
     """Units without a result; they go on when the same command is run again."""
     pending_because: str | None
     """The commonest reason of the pending ones."""
+    refused: int
+    """Of the pending ones, those whose calls would be refused again."""
     outcomes: Mapping[str, int]
     """The others by how they ended."""
     spending: tuple[Spending, ...]
     spent_usd: float
+    possibly_spent_usd: float
+    """Of ``spent_usd``, what was set aside for calls without a reply."""
     seconds: float
     halted: Halted | DiskError | None = None
     """Why it ended early, if it did."""
@@ -101,7 +107,7 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     desk: Desk | None = None
     _crashes: Crashes | None = None
-    _pending: Counter[str] = field(default_factory=Counter)
+    _pending: list[Pending] = field(default_factory=list)
 
     def stop(self) -> None:
         """Send nothing more; what is under way is still received and kept."""
@@ -144,7 +150,7 @@ class Session:
             result = task.result()
             self.progress.done += 1
             if isinstance(result, Pending):
-                self._pending[result.problem] += 1
+                self._pending.append(result)
             return unit, result
 
         try:
@@ -166,30 +172,35 @@ class Session:
     ) -> Result | Pending:
         assert self.desk is not None and self._crashes is not None  # noqa: S101, PT018 - set before any job begins
         desk, crashes = self.desk, self._crashes
+        line = desk.line(rank)
         try:
             async with places:
                 if desk.halted is not None:
                     return Pending(str(desk.halted))
                 self.progress.in_flight += 1
                 try:
-                    return await crashes.watch(work(unit, desk.line(rank)), rank)
+                    return await crashes.watch(work(unit, line), rank)
                 finally:
                     self.progress.in_flight -= 1
         except DiskError as reason:
             desk.halt(reason)
             return Pending(str(reason))
-        except (CallFailed, Halted, BugMet) as reason:
+        except CallFailed as failure:
+            return Pending(failure.public, line.is_refused)
+        except (Halted, BugMet) as reason:
             return Pending(str(reason))
 
     def _summary(self, ledger: Ledger, desk: Desk) -> SessionSummary:
         return SessionSummary(
             directory=self.directory.path,
             total=self.progress.total,
-            pending=sum(self._pending.values()),
-            pending_because=next((reason for reason, _ in self._pending.most_common(1)), None),
+            pending=len(self._pending),
+            pending_because=commonest(unit.problem for unit in self._pending),
+            refused=sum(unit.refused for unit in self._pending),
             outcomes=dict(self.progress.outcomes),
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),
+            possibly_spent_usd=ledger.possibly_spent_usd(),
             seconds=time.monotonic() - self.progress.began,
             halted=desk.halted,
             notes=tuple(desk.notes.values()),

@@ -1,4 +1,4 @@
-"""The five ways in which a case can stand in a report, and what they are called there."""
+"""The six ways in which a case can stand in a report, and what they are called there."""
 
 from enum import StrEnum
 
@@ -9,13 +9,14 @@ class Kind(StrEnum):
     RETAINED = "retained"
     REJECTED = "rejected"
     UNSOLVED = "unsolved"
+    UNJUDGED = "unjudged"
     PENDING = "pending"
     BAD = "bad"
 
     @property
     def mark(self) -> str:
         """A sign beside the word, so that no colour is needed to tell them apart."""
-        return {"retained": "✓", "rejected": "✗", "unsolved": "∅", "pending": "…", "bad": "!"}[self.value]
+        return {"retained": "✓", "rejected": "✗", "unsolved": "∅", "unjudged": "?", "pending": "…", "bad": "!"}[self.value]
 
     @property
     def meaning(self) -> str:
@@ -24,6 +25,7 @@ class Kind(StrEnum):
             "retained": "most interns reached the answer along the path",
             "rejected": "a path was found, and it is not good enough",
             "unsolved": "at some depth no candidate led an intern to the answer",
+            "unjudged": "the judge gave no verdict on too many answers",
             "pending": "it could not be searched to its end; running the search again goes on",
             "bad": "the case cannot be used as it is",
         }[self.value]
@@ -36,7 +38,9 @@ _REASONS = {
     "gives_away_answer": "the path gives away that its author knew the answer",
     "all_zero": "at some depth no candidate led an intern to the answer",
     "no_readable_reasoning": "no mentor wrote steps that can be read",
+    "no_verdict": "the judge gave no verdict on too many answers; another judge, or a longer reply, may",
     "calls_failed": "too many calls failed",
+    "calls_refused": "its calls are refused, and would be refused again",
     "crashed": "a bug of chiron's came between; errors.log in the run directory says where",
     "bad_case": "the case cannot be used as it is",
 }
@@ -50,6 +54,7 @@ def kind_of(outcome: str, *, retained: bool) -> Kind:
         "full_score": Kind.REJECTED,
         "depth": Kind.REJECTED,
         "unsolved": Kind.UNSOLVED,
+        "unjudged": Kind.UNJUDGED,
         "bad_case": Kind.BAD,
     }.get(outcome, Kind.PENDING)
 

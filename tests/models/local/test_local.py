@@ -27,7 +27,7 @@ from chiron.models.local.loading import load
 from chiron.models.local.provider import Local
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.pictures import PictureStore
-from chiron.models.probing import probe
+from chiron.models.probing import RoleCall, probe
 from chiron.phantom.sample import write_sample
 from tests.models.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
@@ -463,7 +463,7 @@ def test_entries_of_one_checkpoint_share_one_model(checkpoint: Path) -> None:
 
 def test_the_doctor_says_what_is_there(checkpoint: Path, tmp_path: Path) -> None:
     async def look(config: LocalModel) -> list[tuple[str, bool | None, str]]:
-        return [(f.what, f.ok, f.detail) async for f in probe("m", config, ask=True, needs_image=True)]
+        return [(f.what, f.ok, f.detail) async for f in probe("m", config, [RoleCall("model", 1, 16, system=False, temperature=0.0)])]
 
     there, asked = asyncio.run(look(config_of(checkpoint)))
     assert there[:2] == ("checkpoint", True)

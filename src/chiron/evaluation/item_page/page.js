@@ -42,7 +42,7 @@
     if (!said.length) return false;
     if (kind === "wrong" && !said.some((s) => s.verdict === "wrong")) return false;
     if (kind === "unparsed" && !said.some((s) => s.verdict === "unparsed")) return false;
-    if (kind === "unanswered" && !said.some((s) => s.verdict === "unusable" || s.verdict === "pending")) return false;
+    if (kind === "unanswered" && !said.some((s) => s.verdict === "unjudged" || s.verdict === "unusable" || s.verdict === "pending")) return false;
     if (kind === "disagree" && new Set(item.said.map((s) => s.verdict === "right")).size < 2) return false;
     return wanted.every((word) => words(item).includes(word));
   }

@@ -54,6 +54,7 @@ def doubts(accuracy: Accuracy) -> tuple[str, ...]:
         line
         for line in (
             f"unparsed {percent(accuracy.unparsed_share)} %",
+            f"{accuracy.unjudged} unjudged" if accuracy.unjudged else "",
             f"{accuracy.unusable} unusable" if accuracy.unusable else "",
             f"{accuracy.pending} pending" if accuracy.pending else "",
             few_images(accuracy),
