@@ -60,7 +60,7 @@ def test_material_is_said_and_checked_as_such(tmp_path: Path) -> None:
     done = chiron("cases", "import", source, "--out", tmp_path / "out")
     assert "1 cases (1 without a question)" in done.stderr
     assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl").returncode == 2
-    assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl", "--material").returncode == 0
+    assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl", "--unlabeled").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,14 @@ LONG_FINDINGS = 8_000
 """Characters. Longer findings take the place of images in most models' windows."""
 
 
-def check_cases(cases: Path, images: Path | None = None, *, material: bool = False) -> Iterator[Remark]:
-    """A remark a case, in order, with every image read and decoded. ``material``: cases without a question can be used too.
+def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = False) -> Iterator[Remark]:
+    """A remark a case, in order, with every image read and decoded. ``unlabeled``: cases without a question can be used too.
 
     Raises:
         InputError: the file or the image folder is not there.
     """
     folder = image_folder(cases, images)
-    for case in read_cases(cases, material=material):
+    for case in read_cases(cases, unlabeled=unlabeled):
         if isinstance(case, BadCase):
             yield Remark(case.line, case.id, usable=False, problem=case.problem)
             continue

@@ -26,12 +26,12 @@ class CaseProblem(ValueError):
     """A record is not a case; the message names the field, what is wrong with it and how to mend it."""
 
 
-def parse_case(record: object, *, material: bool = False) -> Case:
+def parse_case(record: object, *, unlabeled: bool = False) -> Case:
     """Read one record in either format.
 
     Args:
         record: what stood in the file.
-        material: take a record with neither question nor answer, or without images, too.
+        unlabeled: take a record with neither question nor answer, or without images, too.
 
     Raises:
         CaseProblem: a field is missing, empty or of the wrong kind.
@@ -39,9 +39,9 @@ def parse_case(record: object, *, material: bool = False) -> Case:
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
     case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
-    if not case.images and not material:
+    if not case.images and not unlabeled:
         raise CaseProblem(_NO_IMAGES)
-    if material and not case.question and not case.answer:
+    if unlabeled and not case.question and not case.answer:
         return case
     for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
         if not text and "messages" in record:

@@ -12,11 +12,11 @@ from chiron.cases.formats import CaseProblem, case_id, parse_case
 from chiron.errors import InputError
 
 
-def read_cases(path: Path | str, *, material: bool = False) -> Iterator[Case | BadCase]:
+def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | BadCase]:
     """Every case of a JSONL or JSON file, in order; what cannot be read comes as a :class:`BadCase` in its place.
 
     A second case of the same id is bad: ids name results, and one would hide the other. A case with neither question nor answer is
-    bad too, unless ``material`` is asked for.
+    bad too, unless ``unlabeled`` is asked for.
 
     Raises:
         InputError: there is no such file, or it is no JSON at all.
@@ -27,7 +27,7 @@ def read_cases(path: Path | str, *, material: bool = False) -> Iterator[Case | B
             yield BadCase(line, None, raw.problem)
             continue
         try:
-            case = replace(parse_case(raw, material=material), line=line)
+            case = replace(parse_case(raw, unlabeled=unlabeled), line=line)
         except CaseProblem as problem:
             yield BadCase(line, case_id(raw), str(problem))
             continue

@@ -21,14 +21,14 @@ def check(
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")
     ] = None,
-    material: Annotated[bool, typer.Option("--material", help="Take cases without a question too: they are for 'chiron build'.")] = False,
+    unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Accept cases without a question, which are for 'chiron build'.")] = False,
 ) -> None:
     """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
     from chiron.cases.checking import check_cases
 
     console = messages()
     good = bad = 0
-    for remark in check_cases(cases, images, material=material):
+    for remark in check_cases(cases, images, unlabeled=unlabeled):
         good += remark.usable
         bad += remark.problem is not None and not remark.usable
         if remark.problem is not None:

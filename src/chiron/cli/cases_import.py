@@ -76,7 +76,7 @@ def command(
     if json_output:
         print(json.dumps(summary.to_record(), ensure_ascii=False))
     done = "was there already, unchanged" if summary.unchanged else "written"
-    asked = f" ({summary.material:,} without a question)" if summary.material else ""
+    asked = f" ({summary.unlabeled:,} without a question)" if summary.unlabeled else ""
     console.print(printable(f"{summary.cases:,} cases{asked} with {summary.images:,} images in {out}: {done}"), markup=False)
     for note, count in summary.notes.items():
         console.print(printable(f"  {note}{f' ({count:,})' if count > 1 else ''}"), markup=False)

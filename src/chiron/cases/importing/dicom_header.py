@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chiron.cases.ages import dicom_age, years
+from chiron.cases.ages import MAX_YEARS, dicom_age, years
+from chiron.cases.importing.gzipped import open_unpacked
 from chiron.cases.importing.identifying import find_identifying, identifiers, names
 from chiron.cases.modalities import modality_of
 
@@ -97,8 +98,10 @@ def _age(header: "Dataset") -> str | None:
     if (age := dicom_age(text_of(header, "PatientAge") or "")) is not None:
         return age
     born, seen = text_of(header, "PatientBirthDate") or "", text_of(header, "StudyDate") or ""
-    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen >= born:
-        return years((int(seen) - int(born)) // 10_000)
+    # A birth date equal to the study date, or of 1900, is what scanners and de-identification tools fill in for an unknown one.
+    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen > born:
+        age = (int(seen) - int(born)) // 10_000
+        return years(age) if age <= MAX_YEARS else None
     return None
 
 
@@ -172,8 +175,20 @@ def orientation(header: "Dataset", frame: int = 0) -> tuple[int, ...]:
     return ()
 
 
+_SCREENSHOT = re.compile(
+    r"screen[ _-]?(?:save|shot|capture)|dose[ _-]?(?:report|info|summary|sheet|record)|patient protocol|\bprot\b", re.IGNORECASE
+)
+
+
+def is_screenshot(header: "Dataset") -> bool:
+    """Whether image type or series description name a screenshot or a dose sheet, which show the patient's name more often than not."""
+    said = " ".join(text_of(header, name) or "" for name in ("ImageType", "SeriesDescription", "ProtocolName"))
+    return _SCREENSHOT.search(said.replace("_", " ")) is not None
+
+
 def read_header(path: Path, *, force: bool = False) -> "Dataset":
     """A header without its pixels. Raises whatever pydicom does."""
     from pydicom import dcmread
 
-    return dcmread(path, stop_before_pixels=True, force=force)
+    with open_unpacked(path) as file:
+        return dcmread(file, stop_before_pixels=True, force=force)

@@ -38,7 +38,7 @@ def read_jsonl(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
     folder = image_folder(path, options.images)
 
     def items() -> Iterator[Draft | LeftOut]:
-        for case in read_cases(path, material=True):
+        for case in read_cases(path, unlabeled=True):
             place = f"{path.name}, line {case.line}"
             if isinstance(case, BadCase):
                 yield _bad(case, place, options, pseudonyms)

@@ -12,8 +12,9 @@ from typing import Any
 
 from chiron.cases.case import Case
 from chiron.cases.importing.metadata import without_metadata
-from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Why
+from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Picture, Why
 from chiron.cases.importing.screening import MAX_TEXT, longest_field, screen
+from chiron.errors import DiskError, InputError
 from chiron.files import unwritten
 
 _SAID_AT_MOST = 8
@@ -107,8 +108,7 @@ class Keeper:
         begun: dict[str, str] = {}
         try:
             for picture in group.pictures:
-                source = picture.data()
-                data = without_metadata(source)
+                source, data = _made(picture)
                 digest = hashlib.sha256(data).hexdigest()
                 self._need_free(picture.name, digest, fresh)
                 if picture.name not in self.written and picture.name not in fresh:
@@ -122,6 +122,21 @@ class Keeper:
             raise
         fresh.update(begun)
         return [picture.name for picture in group.pictures]
+
+
+def _made(picture: Picture) -> tuple[bytes, bytes]:
+    """The bytes of an image as its source has them, and without metadata.
+
+    Raises:
+        LeaveOut: the image cannot be made, for whatever reason: one damaged file does not end an import.
+    """
+    try:
+        source = picture.data()
+        return source, without_metadata(source)
+    except (LeaveOut, InputError, DiskError):
+        raise
+    except Exception as error:
+        raise LeaveOut(Why.IMAGE, f"it cannot be read ({type(error).__name__}): the file is damaged, or of an unsupported kind") from error
 
 
 def _need_any(names: list[str], missed: list[LeftOut]) -> None:

@@ -37,7 +37,7 @@ class StudyText:
         texts = {name: text for name in _TEXTS if (text := self.texts.get(name))}
         record = {**case.to_record(), **texts, "images": ["-"], "findings": list(self.findings)}
         try:
-            read = parse_case(record, material=True)
+            read = parse_case(record, unlabeled=True)
         except CaseProblem as problem:
             raise LeaveOut(Why.RECORD, str(problem)) from problem
         return replace(read, images=(), meta=case.meta)

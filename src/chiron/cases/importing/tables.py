@@ -234,6 +234,6 @@ def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record["age"] = age_band(texts["age"]) if texts.get("age") else None
     record["modality"] = texts.get("modality") or modality
     try:
-        return replace(parse_case(record, material=True), images=())
+        return replace(parse_case(record, unlabeled=True), images=())
     except CaseProblem as problem:
         raise LeaveOut(Why.RECORD, str(problem)) from problem
