@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.formats import image_marks
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import NO_QUESTION, image_marks
 from chiron.cases.images import ImageProblem, image_folder
 from chiron.cases.modalities import findings_without_images
 from chiron.cases.reading import read_cases
@@ -21,8 +22,12 @@ class Remark:
     usable: bool
     problem: str | None
     """What is wrong, or worth knowing of a usable case."""
+    lacks_question: bool = False
+    """Whether the case is unlabeled, and nothing else is wrong with it."""
 
 
+LONG_TEXT = 50_000
+"""Characters of one text."""
 LONG_FINDINGS = 8_000
 """Characters. Longer findings take the place of images in most models' windows."""
 
@@ -36,7 +41,7 @@ def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = Fa
     folder = image_folder(cases, images)
     for case in read_cases(cases, unlabeled=unlabeled):
         if isinstance(case, BadCase):
-            yield Remark(case.line, case.id, usable=False, problem=case.problem)
+            yield Remark(case.line, case.id, usable=False, problem=case.problem, lacks_question=case.problem == NO_QUESTION)
             continue
         problems = []
         for name in case.images:
@@ -52,6 +57,11 @@ def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = Fa
 
 def _notes(case: Case) -> Iterator[str]:
     """What is worth knowing of a usable case."""
+    if letter_without_options(case.question, case.answer):
+        yield f"the answer is the letter '{case.answer}' alone, and the question has no such option: give the option's words"
+    for name in ("question", "answer", "history"):
+        if (length := len(getattr(case, name))) > LONG_TEXT:
+            yield f"field '{name}' has {length:,} characters, more than most models read: keep what belongs to the case"
     if not case.findings:
         yield "no findings: mentors see only images and history"
     if (spoken_of := image_marks(case.findings)) > len(case.images):

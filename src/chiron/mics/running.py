@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases.case import BadCase, Case
+from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageProblem
 from chiron.errors import DiskError, InputError
 from chiron.mics.progress import SearchProgress
@@ -227,6 +228,8 @@ class Run:
         spending = tuple(ledger.spending())
         if any(s.failed for s in spending):
             self._note_missing(ledger, self.desk)
+        if counts["bad"]:
+            self._note_unlabeled(ledger, self.desk)
         return RunSummary(
             run=self.directory.path,
             total=self.progress.total,
@@ -243,6 +246,16 @@ class Run:
             pending_because=_commonest(str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.PENDING),
             notes=tuple(self.desk.notes.values()),
         )
+
+    def _note_unlabeled(self, ledger: Ledger, desk: Desk) -> None:
+        """Say how many cases have no question yet, and what to do with them."""
+        unlabeled = sum(result.record.get("detail") == NO_QUESTION for result in ledger.results(retained=False))
+        if unlabeled:
+            desk.note(
+                "\0unlabeled",
+                f"{unlabeled} cases have no question and were not searched: make questions with 'chiron build questions"
+                f" {self.setup.selection.cases} --config FILE --out DIR', and search those",
+            )
 
     def _note_missing(self, ledger: Ledger, desk: Desk) -> None:
         """Say how many cases ended on a quorum: their results stand, and a replay is the way to the rest."""

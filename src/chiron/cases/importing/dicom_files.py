@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from chiron.cases.importing.dicom_header import (
     NO_IMAGE,
     Kept,
-    kept_of,
     is_screenshot,
+    kept_of,
     known_of,
     numbers,
     orientation,

@@ -268,11 +268,6 @@ def _need_content(sample: "NDArray[np.float64]") -> None:
     values = np.unique(finite)
     if values.size == 1:
         raise LeaveOut(Why.IMAGE, "it is blank: all of its voxels have the same value")
-    if (
-        values.size <= _MAX_LABEL
-        and values[0] == 0
-        and np.array_equal(values, np.round(values))
-        and values[-1] in {*range(_MAX_LABEL + 1), 255}
-    ):
-        if values.size == 2 or values[-1] <= _MAX_LABEL:
-            raise LeaveOut(Why.NO_IMAGE, f"{LABEL_MAP}: its only values are {', '.join(f'{v:g}' for v in values[:8])}")
+    small = values[0] == 0 and values[-1] <= _MAX_LABEL and np.array_equal(values, np.round(values))
+    if small or np.array_equal(values, (0, 255)):
+        raise LeaveOut(Why.NO_IMAGE, f"{LABEL_MAP}: its only values are {', '.join(f'{v:g}' for v in values[:8])}")
