@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.choices import letter_without_options
-from chiron.cases.formats import NO_QUESTION, image_marks
+from chiron.cases.formats import LONG_TEXT, NO_QUESTION, image_marks
 from chiron.cases.images import ImageProblem, image_folder
 from chiron.cases.modalities import findings_without_images
 from chiron.cases.reading import read_cases
@@ -26,8 +26,6 @@ class Remark:
     """Whether the case is unlabeled, and nothing else is wrong with it."""
 
 
-LONG_TEXT = 50_000
-"""Characters of one text."""
 LONG_FINDINGS = 8_000
 """Characters. Longer findings take the place of images in most models' windows."""
 

@@ -20,9 +20,14 @@ _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
 _PLACEHOLDERS = frozenset({"nan", "n/a", "#n/a", "<na>", "null", "undefined", "#value!", "#ref!"})
 _NAMED_FIELDS = 12
+LONG_TEXT = 50_000
+"""Characters of a text that is warned of."""
 MAX_TEXT = 1_000_000
 """Bytes of UTF-8. A longer text belongs to more than one case."""
-NO_QUESTION = "it has no question and no answer: make questions with 'chiron build questions', or check it as it is with 'chiron cases check --unlabeled'"
+NO_QUESTION = (
+    "it has no question and no answer: make questions with 'chiron build questions', or check it as it is with"
+    " 'chiron cases check --unlabeled'"
+)
 _IMPORT = "'chiron cases import' takes other names, and --map FIELD=NAME says which is which"
 _NO_IMAGES = "no images: field 'images' must be a list of at least one path"
 _TIDY = ("id", "question", "answer", "images", "history", "findings", "age", "sex", "title", "modality", "body_system")

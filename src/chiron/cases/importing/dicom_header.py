@@ -100,8 +100,8 @@ def _age(header: "Dataset") -> str | None:
     born, seen = text_of(header, "PatientBirthDate") or "", text_of(header, "StudyDate") or ""
     # A birth date equal to the study date, or of 1900, is what scanners and de-identification tools fill in for an unknown one.
     if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen > born:
-        age = (int(seen) - int(born)) // 10_000
-        return years(age) if age <= MAX_YEARS else None
+        number = (int(seen) - int(born)) // 10_000
+        return years(number) if number <= MAX_YEARS else None
     return None
 
 

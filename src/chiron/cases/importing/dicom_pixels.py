@@ -199,7 +199,7 @@ def without_padding(values: "NDArray[Any]", *, hounsfield: bool | None) -> "NDAr
     if hounsfield is None:
         hounsfield = bool(finite.size and finite.min() < _AIR < 0 < finite.max() and np.mean(finite == finite.min()) >= 0.02)
     inside = finite[finite >= _AIR] if hounsfield else finite
-    return inside if inside.size * 100 >= finite.size else finite
+    return np.asarray(inside if inside.size * 100 >= finite.size else finite)
 
 
 def spread(values: "NDArray[Any]", inside: "NDArray[Any]") -> "NDArray[np.float64]":

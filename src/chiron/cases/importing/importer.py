@@ -84,6 +84,7 @@ def import_cases(
         raise InputError(f"{out} is the source itself: name another folder with --out")
     if options.slices is not None and options.slices < 1:
         raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
+    _refuse_useless(kind, options)
     options = replace(options, kind=kind)
     _refuse_strange(out, source)
     busy = f"{out} is being written by another import: wait for it, or name another folder with --out"
@@ -96,6 +97,16 @@ def import_cases(
         if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
             return _summary_of(before, out, kind)
         return _import(source, out, options, pseudonyms, plan, progress)
+
+
+def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
+    """See that no option that changes what is read is without effect."""
+    if kind in {SourceKind.DICOM, SourceKind.NIFTI}:
+        if options.questions is None and (options.columns or options.question):
+            name = "--map" if options.columns else "--question"
+            raise InputError(f"{name} has no effect on {kind} without a sheet: give the sheet with --questions FILE")
+    elif options.questions is not None:
+        raise InputError(f"--questions is for DICOM and NIfTI, and the source is of kind {kind}: put the questions into its own columns")
 
 
 def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:

@@ -48,8 +48,11 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     found = list(files_under(source, skip)) if source.is_dir() else [source]
     volumes, left = _sorted(found, root)
     cases = {name: [root / place for place in places] for name, places in by_patient(volumes).items()}
+    told: tuple[str, ...] = ()
     if questions is not None:
-        questions.set_aside_ambiguous([(_keys(name, paths), None) for name, paths in cases.items()])
+        studies = [(_keys(name, paths), None) for name, paths in cases.items()]
+        questions.set_aside_ambiguous(studies)
+        told = questions.notes(studies)
 
     def items() -> Iterator[Draft | LeftOut]:
         yield from left
@@ -63,13 +66,14 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
                 for number, text in enumerate(texts or [None], start=1):
                     asked = case if number == 1 else Case(f"{case_id}-{number}", "", "", (), meta=case.meta)
                     place = paths[0].relative_to(root).as_posix() + (f" with {text.place}" if text else "")
-                    yield Draft(text.onto(asked) if text else asked, tuple(groups), place, known, tuple(notes))
+                    labeled, more = text.onto(asked) if text else (asked, ())
+                    yield Draft(labeled, tuple(groups), place, known, (*notes, *more))
             except LeaveOut as reason:
                 yield LeftOut(paths[0].relative_to(root).as_posix(), case_id, reason.why, str(reason))
         if questions is not None:
             yield from questions.unused()
 
-    return Reading(items(), len(cases) + len(left))
+    return Reading(items(), len(cases) + len(left), told)
 
 
 def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:

@@ -6,9 +6,6 @@ from typing import Any
 from chiron.cases.case import Case
 from chiron.cases.importing.identifying import Kind, find_identifying
 
-MAX_TEXT = 200_000
-"""Characters a field. More is no report, and every model would cut it."""
-
 
 def screen(case: Case, known: Collection[str] = ()) -> list[str]:
     """What may identify somebody, as ``date in findings[2], line 3``: the kind and the place, never the text."""
@@ -22,9 +19,9 @@ def screen(case: Case, known: Collection[str] = ()) -> list[str]:
     return said
 
 
-def longest_field(case: Case) -> tuple[str, int]:
-    """The field with the longest text, and its length in characters."""
-    return max(((field, len(text)) for field, text in _texts(case)), key=lambda found: found[1])
+def longest_text(case: Case) -> tuple[str, str]:
+    """The field with the longest text, and that text."""
+    return max(_texts(case), key=lambda found: len(found[1]))
 
 
 def _texts(case: Case) -> Iterator[tuple[str, str]]:

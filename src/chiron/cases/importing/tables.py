@@ -191,7 +191,7 @@ class TableImages:
             raise LeaveOut(Why.IMAGE, "no image: the row names none, and there is no folder of images that is called as its id")
         kept: dict[str, int] = {}
         pictures = []
-        for name in names:
+        for name in (given.replace("\\", "/") for given in names):  # as Windows writes paths
             folder = next((f for f in self._folders if _exists(f, name)), self._folders[0])
             parents = [part for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
