@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.cases.importing.identifying import Kind, find_identifying, identifiers
+from chiron.cases.importing.identifying import find_identifying, identifiers
+from chiron.cases.importing.phi_patterns import Kind
 
 KINDS = {"name": Kind.NAME, "date": Kind.DATE, "phone": Kind.PHONE, "email": Kind.EMAIL, "record": Kind.RECORD, "address": Kind.ADDRESS}
 LABELLED = [line.split("\t") for line in (Path(__file__).parent / "sentences.tsv").read_text("utf-8").splitlines()]
@@ -59,7 +60,7 @@ def test_measurements_are_nobody(sizes: list[object], unit: str, between: str) -
     assert not find_identifying(f"The lesion measures {between.join(map(str, sizes))} {unit}.")
 
 
-@given(st.integers(0, 110), st.sampled_from(["years", "months", "weeks", "days"]))
+@given(st.integers(0, 89), st.sampled_from(["years", "months", "weeks", "days"]))
 def test_ages_and_durations_are_nobody(number: int, unit: str) -> None:
     assert not find_identifying(f"A {number}-year-old woman with pain for {number} {unit}, worse for {number % 7}/7.")
 

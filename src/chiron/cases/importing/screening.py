@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from chiron.cases.case import Case
-from chiron.cases.importing.identifying import Kind, find_identifying
+from chiron.cases.importing.identifying import find_identifying
+from chiron.cases.importing.phi_patterns import Kind
 
 
 def screen(case: Case, known: Collection[str] = ()) -> list[str]:
