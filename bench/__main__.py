@@ -7,6 +7,7 @@ from bench import (
     build,
     clients,
     cost_of_a_call,
+    deidentification,
     evaluation,
     faults,
     kills,
@@ -26,6 +27,7 @@ ALL = {
     "train_throughput": train_throughput,
     "local_generation": local_generation,
     "answer_parsing": answer_parsing,
+    "deidentification": deidentification,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -1,14 +1,18 @@
 """What identifies a patient, planted in report text: recall of the importer's check by kind, and its false alarms.
 
-Each planted sentence is made of a carrier and an identifier, drawn from lists with a fixed seed. The lists were written by the people who
-wrote the rules: the figures say how well the rules do what they are meant to do. They are not a measurement on reports of a hospital.
+The first set is made of carriers and identifiers drawn from lists with a fixed seed. The lists were written by the people who wrote the
+rules: the figures say how well the rules do what they are meant to do. The second set takes its identifiers from the package ``faker``
+(``pip install faker``), whose authors did not write the rules; the rules were extended once
+after a look at what they missed of it. Neither is a measurement on reports of a hospital.
 """
 
+import importlib
 import random
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from bench.table import heading, table
 from chiron.cases.importing.identifying import find_identifying, names
 
 COUNT = 200
@@ -89,6 +93,10 @@ _CLEAN = (
     "Version 3.{i}.1 of the protocol, kernel B{m}, 120 kV, {m} mAs, CTDI {i}.{m} mGy.",
     "May show enhancement; march fracture of the second metatarsal, 1/{i} of cases, power 4+/5.",
 )
+
+
+_LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES")
+_FOREIGN = ("phone_number", "address", "street_address", "ssn", "email", "url", "ipv4", "ipv6", "name")
 
 
 def _values(rng: random.Random) -> dict[str, object]:
@@ -174,6 +182,35 @@ def measure(count: int = COUNT) -> list[tuple[object, ...]]:
     return lines
 
 
-def false_alarms(path: Path) -> list[str]:
-    """Lines of a text file that the check would hold back."""
-    return [line for line in path.read_text("utf-8").splitlines() if find_identifying(line)]
+def measure_foreign(count: int = COUNT) -> list[tuple[object, ...]]:
+    """For each locale: recall on identifiers that ``faker`` makes. Nothing where the package is not installed."""
+    try:
+        faker = importlib.import_module("faker")
+    except ModuleNotFoundError:
+        return []
+    lines: list[tuple[object, ...]] = []
+    for locale in _LOCALES:
+        faker.Faker.seed(20)
+        maker = faker.Faker(locale)
+        found: Counter[str] = Counter()
+        for _ in range(count):
+            for kind in _FOREIGN:
+                said = str(getattr(maker, kind)()).replace("\n", ", ")
+                found[kind] += bool(find_identifying(f"Send the result to {said} this week."))
+        lines.append((locale, *(f"{found[kind] / count:.2f}" for kind in _FOREIGN)))
+    return lines
+
+
+def main() -> None:
+    """Print both tables."""
+    heading("De-identification")
+    table(("kind", "planted", "found", "recall"), measure())
+    if foreign := measure_foreign():
+        print()
+        table(("locale", *_FOREIGN), foreign)
+    else:
+        print("\nNot measured on other identifiers: the package faker is not installed.")
+
+
+if __name__ == "__main__":
+    main()

@@ -112,10 +112,10 @@ _DATES = rf"""
 """
 _PHONES = r"""
     (?<![\w+])\+\d{1,3}[ ./()-]{0,2}\d(?:[ ./()-]{0,2}\d){6,12}(?!\d)
-  | (?<![\w.-])\(\d{3}\)[ ]?\d{3}[-. ]\d{4}(?!\d)
+  | (?<![\w.-])\(\d{3}\)[ ]?\d{3}[-. ]\d{4}(?:x\d{1,6})?(?!\d)
   | (?<![\w.-])\(0\d{1,5}\)[ ]?\d{2,9}(?:[ -]\d{1,6}){0,3}(?!\w)
-  | (?<![\w.-])\d{3}-\d{3}-\d{4}(?![\w-])
-  | (?<![\w.-])\d{3}\.\d{3}\.\d{4}(?![\w.])
+  | (?<![\w.-])\d{3}-\d{3}-\d{4}(?:x\d{1,6})?(?![\w-])
+  | (?<![\w.-])\d{3}\.\d{3}\.\d{4}(?:x\d{1,6})?(?!\w|\.\d)
   | (?<![\w.,-])0\d{2,5}(?:[ ]?[/-][ ]?|[ ])\d{3,9}(?:[ -]\d{1,6}){0,3}(?!\w)
   | (?<![\w.,-])0\d(?:[ .-]\d\d){4}(?![\w.]?\d)
   | (?<![\w.,-])[6789]\d(?:\d[ .-]\d\d[ .-]\d\d[ .-]\d\d|[ ]\d{3}[ ]\d\d[ ]\d\d)(?![\w.,]?\d)
@@ -136,7 +136,8 @@ _RECORDS = r"""
   | (?<![\d.,])[12][ ]\d\d[ ](?:0[1-9]|1[0-2])[ ]\d\d[ ]\d{3}[ ]\d{3}(?:[ ]\d\d)?(?!\d)
   | (?<!\w)NHS(?:[ ](?:no|number))?\.?[ :]{1,2}\d{3}[ ]\d{3}[ ]\d{4}(?!\d)
   | (?<![\w.-])\d{3}-\d{2}-\d{4}(?![\w-])
-  | (?<![\w./,+-])\d{7,14}(?![\w/]|[.,]\d)
+  | (?<![\w./,+-])\d{7,16}(?![\w/]|[.,]\d)
+  | (?<!\w)[A-Z]{2}[ ]?(?:\d{6}|\d\d[ ]\d\d[ ]\d\d)[ ]?[A-Z](?!\w)
   | (?<![\w./-])(?!NCT|PMC|COVID)[A-Z]{1,3}-?\d{6,12}(?!\w)
   | (?<![\w./-])[A-Z]{1,3}\d\d-\d{4,8}(?!\w)
   | (?<![\w.])[0-2](?:\.\d{1,39}){6,}(?![\w.]\d)
@@ -144,7 +145,7 @@ _RECORDS = r"""
 _PARTICLE = r"(?:(?:von|van|de|del|der|den|la|le|du|des|zu|di|da)[ ]){0,2}"
 _NAMES = rf"""
     (?<!\w)(?:Drs?|Prof|Professor|Pr|Doctor|Mr|Mrs|Ms|Miss|Mx|Nurse|Sister|Herrn?|Frau|Fr|Hr|Fr\u00e4ulein|PD|Mme|Mlle|Monsieur|Madame
-       |Mademoiselle|Docteur|Professeur|Se\u00f1or(?:a|ita)?|Sr|Sra|Srta|Dra|Don|Do\u00f1a|Sig|Dott)\.?[ ]{{1,2}}
+       |Mademoiselle|Docteur|Professeur|Se\u00f1or(?:a|ita)?|Sr|Sra|Srta|Dra|Don|(?:Dipl\.?-?)?Ing|Do\u00f1a|Sig|Dott)\.?[ ]{{1,2}}
     (?:(?:Dr|Prof|PD|med|dent|rer|nat|phil|habil)\.?[ ]{{1,2}}){{0,3}}{_PARTICLE}(?:[A-Z]\.[ ]?)*{_WORD}(?:[ ]{_WORD})?
   | (?<![\w.])M\.[ ]{_PARTICLE}{_WORD}
   | (?<!\w)(?:DR|MR|MRS|MS|PROF|HERR|FRAU|MME|SR|SRA)\.?[ ][A-Z\u00c0-\u00de][A-Z\u00c0-\u00de'-]{{3,}}(?!\w)
@@ -163,18 +164,22 @@ _NAMES = rf"""
 _ADDRESSES = r"""
     (?<![\w.,-])\d{1,5}[A-Za-z]?[ ](?:[A-Z][\w'\u2019-]+[ ]){1,3}
     (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Boulevard|Blvd|Crescent|Drive|Terrace|Highway|Court|Square|Grove|Gardens|Parkway)(?!\w)
-  | (?<!\w)[A-ZÄÖÜ][a-zäöüß-]+(?:straße|strasse|str\.|gasse|allee|platz)[ ]?\d{1,4}[ ]?[a-z]?(?!\w)
-  | (?<!\w)[A-ZÄÖÜ][a-zäöüß]+(?:er|-)[ ]?(?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm)[ ]\d{1,4}[ ]?[a-z]?(?!\w)
+  | (?<!\w)[A-ZÄÖÜ][a-zäöüß-]+(?:straße|strasse|str\.|gasse|allee|platz|weg|ring|damm|ufer)[ ]?\d{1,4}[ ]?[a-z]?(?!\w)
+  | (?<!\w)[A-ZÄÖÜ][a-zäöüß]+(?:er[ ]|-)(?:[A-ZÄÖÜ][a-zäöüß]+-)?(?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm|Gasse)[ ]\d{1,4}[ ]?[a-z]?(?!\w)
   | (?<!\w)(?:[Rr]ue|[Cc]alle|[Vv]ia)[ ](?:de[ ](?:la[ ])?)?[A-Z]\w+,?[ ]\d{1,4}(?!\w)
   | (?<![\w.,-])\d{1,4}(?:[ ]?(?:bis|ter))?,?[ ](?:rue|avenue|av\.|boulevard|bd|place|all[ée]e|chemin|impasse|quai|cours)[ ]
     (?:de[ ]|du[ ]|des[ ]|la[ ]|le[ ]|les[ ]|[dl]['\u2019]){0,3}[A-ZÀ-Þ]\w+
-  | (?<!\w)(?:C/|Calle|Avenida|Avda\.?|Plaza|Paseo|Camino|Carretera)[ ]?(?:de[ ](?:la[ ]|los[ ]|las[ ]|el[ ])?|del[ ])?
-    [A-ZÀ-Þ]\w+(?:[ ]\w+){0,3},?[ ](?:n[.º°]*[ ]?)?\d{1,4}(?!\w)
+  | (?<!\w)(?:C/|C\.|Calle|Avenida|Avda\.?|Plaza|Paseo|Camino|Carretera|V[ií]al?|Callej[oó]n|Ca[ñn]ada|Rambla|Pasadizo|Pasaje|Ronda|Glorieta
+       |Traves[ií]a|Cuesta|Urbanizaci[oó]n)[ ]?(?:de[ ](?:la[ ]|los[ ]|las[ ]|el[ ])?|del[ ])?
+    [A-ZÀ-Þ]\w+(?:[ ](?:de[ ]|la[ ]|del[ ])?[A-ZÀ-Þ]\w+){0,3},?[ ](?:n[.º°]*[ ]?)?\d{1,4}(?!\w)
+  | (?<!\w)(?:rue|boulevard|impasse)[ ](?:de[ ]|du[ ]|des[ ]|la[ ]|le[ ]|les[ ]|[dl]['\u2019]){0,3}[A-ZÀ-Þ]\w+
+  | (?<![\w.,-])\d{1,5}[ ](?:[A-Z][\w'\u2019-]+[ ]){1,3}(?:Apt|Suite|Unit|Flat)\.?[ ]\d+
+  | (?<!\w)(?:Flat|Apartment|Apt\.?|Suite|Studio)[ ]\d{1,4}[A-Za-z]?,?[ \n](?=[A-Z])
   | (?<!\w)P\.?[ ]?O\.?[ ]Box[ ]\d+
   | (?<!\w)Postfach[ ]\d+
-  | (?<!\w)[A-PR-UWYZ][A-HK-Y]?\d[\dA-HJKPSTUW]?[ ]\d[ABD-HJLNP-UW-Z]{2}(?!\w)
+  | (?<!\w)[A-PR-UWYZ][A-HK-Y]?\d[\dA-Z]?[ ]\d[ABD-HJLNP-UW-Z]{2}(?!\w)
   | (?<![\w.,/+-])(?:[DF]-)?\d{5}[ ][A-ZÀ-Þ][a-zà-ÿ]{2,}
-  | (?<=,[ ])(?:A[KLRZ]|C[AO]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY])
+  | (?<=,[ ])(?:A[AEKLPRZ]|C[AO]|D[CE]|FL|G[AU]|HI|I[ADLN]|K[SY]|LA|M[ADEINOPST]|N[CDEHJMVY]|O[HKR]|P[ARW]|RI|S[CD]|T[NX]|UT|V[AIT]|W[AIVY])
     [ ]\d{5}(?:-\d{4})?(?!\w)
 """
 _OLD = r"(?:9\d|1[01]\d)"
