@@ -10,7 +10,7 @@ import importlib
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bench.table import heading, table
 from chiron.cases.importing.identifying import find_identifying, names
@@ -99,14 +99,23 @@ _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES")
 _FOREIGN = ("phone_number", "address", "street_address", "ssn", "email", "url", "ipv4", "ipv6", "name")
 
 
-def _values(rng: random.Random) -> dict[str, object]:
-    return {
-        "a": rng.randint(200, 999), "b": rng.randint(1000, 9999), "c": rng.randint(10, 99), "d": rng.randint(10, 99), "g": rng.randint(90, 104),
-        "n": rng.randint(1, 199), "p": rng.randint(10_001, 98_999), "y": rng.randint(1990, 2023), "m": rng.choice(range(11, 80)), "i": rng.randint(2, 4),
-    }  # fmt: skip
+def _values(rng: random.Random) -> dict[str, int]:
+    spans = {
+        "a": (200, 999),
+        "b": (1000, 9999),
+        "c": (10, 99),
+        "d": (10, 99),
+        "g": (90, 104),
+        "n": (1, 199),
+        "p": (10_001, 98_999),
+        "y": (1990, 2023),
+        "m": (11, 79),
+        "i": (2, 4),
+    }
+    return {name: rng.randint(*span) for name, span in spans.items()}
 
 
-def _filled(rng: random.Random, forms: dict[str, Sequence[str]]) -> tuple[str, str]:
+def _filled(rng: random.Random, forms: Mapping[str, Sequence[str]]) -> tuple[str, str]:
     language = rng.choice([*forms])
     return language, rng.choice(forms[language]).format(**_values(rng))
 

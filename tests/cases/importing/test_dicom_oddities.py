@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ def test_a_private_or_invalid_transfer_syntax_costs_its_own_file_only(tmp_path: 
     good, bad = tmp_path / "s" / "good.dcm", tmp_path / "s" / "bad.dcm"
     write_dicom(good)
     write_dicom(bad, StudyInstanceUID="1.2.3.9", SeriesInstanceUID="1.2.3.9.1")
-    assert (data := bad.read_bytes()).count(b"1.2.840.10008.1.2.1\0") == 1
+    data = bad.read_bytes()
+    assert data.count(b"1.2.840.10008.1.2.1\0") == 1
     bad.write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", syntax))
     cases, left = imported(tmp_path / "s", tmp_path / "out")
     assert len(cases) == 1
@@ -77,7 +79,7 @@ def test_padding_outside_the_field_of_view_does_not_wash_the_body_out(tmp_path: 
         ({"PatientAge": None}, "63 years"),
     ],
 )
-def test_placeholders_are_not_ages(tmp_path: Path, elements: dict[str, str | None], age: str | None) -> None:
+def test_placeholders_are_not_ages(tmp_path: Path, elements: dict[str, Any], age: str | None) -> None:
     write_dicom(tmp_path / "x.dcm", **elements)
     (case,), _ = imported(tmp_path / "x.dcm", tmp_path / "out")
     assert case.age == age
@@ -93,7 +95,7 @@ def test_placeholders_are_not_ages(tmp_path: Path, elements: dict[str, str | Non
         {"SeriesDescription": "Patient Protocol"},
     ],
 )
-def test_screenshots_and_dose_sheets_get_the_warning_of_text_in_pixels(tmp_path: Path, elements: dict[str, object]) -> None:
+def test_screenshots_and_dose_sheets_get_the_warning_of_text_in_pixels(tmp_path: Path, elements: dict[str, Any]) -> None:
     write_dicom(tmp_path / "sheet.dcm", **elements)
     write_dicom(tmp_path / "plain.dcm", ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], SeriesDescription="Chest routine")
     assert any("names in its pixels" in note for note in import_cases(tmp_path / "sheet.dcm", tmp_path / "a").notes)
@@ -105,7 +107,7 @@ def test_whatever_a_decoder_raises_costs_its_own_image_only(tmp_path: Path, monk
 
     write_dicom(tmp_path / "s" / "a.dcm")
     write_dicom(tmp_path / "s" / "b.dcm", StudyInstanceUID="1.2.3.9", SeriesInstanceUID="1.2.3.9.1")
-    drawn, calls = dicom_pixels._decoded, []  # noqa: SLF001 - the fault is planted where decoders fail
+    drawn, calls = dicom_pixels._decoded, []  # the fault is planted where decoders fail
 
     def fails_once(*args: object) -> object:
         calls.append(args)

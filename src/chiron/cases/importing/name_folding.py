@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-_STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "a", "œ": "o", "ı": "i", "ð": "d", "þ": "th"})
+_STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "a", "œ": "o", "\u0131": "i", "ð": "d", "þ": "th"})
 _UMLAUT = re.compile(r"([aou])e")
 
 

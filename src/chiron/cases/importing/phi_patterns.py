@@ -35,49 +35,66 @@ _SERVICE = re.compile(
 
 
 def harmless(kind: Kind, match: re.Match[str], text: str) -> bool:
-    """What has the form and is known to be something else, by the words around it."""
+    """Whether a match has the form only and is something else, by the words around it."""
+    judge = _HARMLESS.get(kind)
     before, after = text[max(0, match.start() - 24) : match.start()], text[match.end() : match.end() + 12]
+    return judge is not None and judge(match, before, after)
+
+
+def _is_no_date(match: re.Match[str], before: str, after: str) -> bool:
+    numbers = match.groupdict()
+    if numbers.get("a") is not None:
+        days = int(numbers["a"]), int(numbers["b"])
+        if not (1 <= min(days) <= 12 and max(days) <= 31):
+            return True
+    return bool(_UNIT.match(after) or _COUNTED.search(before))
+
+
+def _is_no_record(match: re.Match[str], before: str, after: str) -> bool:
     said = match.group()
-    if kind is Kind.DATE:
-        numbers = match.groupdict()
-        if numbers.get("a") is not None:
-            days = int(numbers["a"]), int(numbers["b"])
-            if not (1 <= min(days) <= 12 and max(days) <= 31):
-                return True
-        return bool(_UNIT.match(after) or _COUNTED.search(before))
-    if kind is Kind.RECORD:
-        digits = "".join(c for c in said if c.isdigit())
-        return said.isdigit() and (digits.endswith("000") or bool(_UNIT.match(after)) or bool(_COUNTED.search(before)))
-    if kind is Kind.NAME:
-        if said.startswith("M. "):
-            return _MORBUS.fullmatch(said) is not None
-        return bool(_SERVICE.search(said)) or said.startswith(("Sister Mary Joseph", "Sister Joseph"))
-    if kind is Kind.ADDRESS:
-        return bool(re.fullmatch(r"[CTLS]\d{1,2} \d(?:ST|ND|RD|TH)|\d\d000 \w+", said))
-    if kind is Kind.WEB:
-        return bool(_PUBLIC.match(said)) or (said.replace(".", "").isdigit() and not _is_host(said, before))
-    return False
+    return said.isdigit() and (said.endswith("000") or bool(_UNIT.match(after)) or bool(_COUNTED.search(before)))
 
 
+def _is_no_name(match: re.Match[str], before: str, after: str) -> bool:
+    del before, after
+    said = match.group()
+    if said.startswith("M. "):
+        return _MORBUS.fullmatch(said) is not None
+    return bool(_SERVICE.search(said)) or said.startswith(("Sister Mary Joseph", "Sister Joseph"))
+
+
+def _is_no_address(match: re.Match[str], before: str, after: str) -> bool:
+    del before, after
+    return bool(re.fullmatch(r"[CTLS]\d{1,2} \d(?:ST|ND|RD|TH)|\d\d000 \w+", match.group()))
+
+
+def _is_no_host(match: re.Match[str], before: str, after: str) -> bool:
+    del after
+    said = match.group()
+    if not said.replace(".", "").isdigit():
+        return bool(_PUBLIC.match(said))
+    try:
+        ipaddress.IPv4Address(said)
+    except ValueError:
+        return True
+    return re.search(r"(?:\bv|version|release|section|software)[ :.]*\Z", before, re.IGNORECASE) is not None
+
+
+_HARMLESS = {
+    Kind.DATE: _is_no_date,
+    Kind.RECORD: _is_no_record,
+    Kind.NAME: _is_no_name,
+    Kind.ADDRESS: _is_no_address,
+    Kind.WEB: _is_no_host,
+}
 _MORBUS = re.compile(
     r"M\. (?:Crohn|Parkinson|Hodgkin|Alzheimer|Bechterew|Basedow|Scheuermann|Paget|Perthes|Osgood|Schlatter|Sudeck|Wilson|Addison|Cushing"
-    r"|Whipple|Meni\w+|Dupuytren|Ledderhose|Peyronie|Boeck|Kahler|K\u00f6hler|Ahlb\u00e4ck|Forestier|Baastrup|Still|Fabry|Gaucher|Pompe|Hirschsprung"
-    r"|Ormond|Bowen|Huntington|Raynaud|\w+(?:us|is|or|eps|ius)\b.*)"
+    r"|Whipple|Meni\w+|Dupuytren|Ledderhose|Peyronie|Boeck|Kahler|K\u00f6hler|Ahlb\u00e4ck|Forestier|Baastrup|Still|Fabry|Gaucher|Pompe"
+    r"|Hirschsprung|Ormond|Bowen|Huntington|Raynaud|\w+(?:us|is|or|eps|ius)\b.*)"
 )
 """A disease (Morbus) or a muscle, and not Monsieur."""
 _PUBLIC = re.compile(r"https?://(?:dx\.)?(?:doi\.org|(?:www\.)?ncbi\.nlm\.nih\.gov|pubmed\.)", re.IGNORECASE)
 """Addresses of publications."""
-
-
-def _is_host(said: str, before: str) -> bool:
-    """Whether four numbers are an IPv4 address, and not a version or a section."""
-    try:
-        ipaddress.IPv4Address(said)
-    except ValueError:
-        return False
-    return re.search(r"(?:\bv|version|release|section|software)[ :.]*\Z", before, re.IGNORECASE) is None
-
-
 _MONTH = (
     r"(?:January|February|March|April|June|July|August|September|October|November|December"
     r"|Januar|Februar|März|Maerz|Mai|Juni|Juli|Oktober|Dezember|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
@@ -107,7 +124,8 @@ _DATES = rf"""
   | (?<!\w)\d{{1,2}}[ -]?{_CAPITALS}[ -]?(?:{_YEAR}|\d\d)(?!\w)
   | (?<![\w./-]){_DAY}[ ](?:de[ ])?{_ROMANCE_MONTH}(?:[ ](?:del?[ ])?{_YEAR})?(?!\w)
   | (?<!\w){_ROMANCE_MONTH}[ ](?:del?[ ])?{_YEAR}(?!\w)
-  | (?<!\w)(?:DOB|D\.O\.B\.|[Dd]ate[ ]of[ ]birth|[Bb]irth[ ]?date|born[ ]on|geb\.|geboren[ ]am|Geburtsdatum|n[ée]{{1,2}}[ ]le|nacid[oa][ ]el)
+  | (?<!\w)(?:DOB|D\.O\.B\.|[Dd]ate[ ]of[ ]birth|[Bb]irth[ ]?date|born[ ]on
+       |geb\.|geboren[ ]am|Geburtsdatum|n[ée]{{1,2}}[ ]le|nacid[oa][ ]el)
     \W{{0,3}}\d[\d./ -]*
 """
 _PHONES = r"""
@@ -128,10 +146,10 @@ _RECORDS = r"""
        |[Ii]nsurance|[Pp]olicy|[Ss]pecimen)
     (?:[ ]?(?:ID|[Ii]d|[Nn]o|[Nn]umber|[Nn]r|\#))?\.?[ :#]{1,3}
     (?=[\w/-]*\d[\w/-]*\d[\w/-]*\d[\w/-]*\d)(?![12]\d{3}\b)[A-Za-z]{0,4}[\d/-][\w/-]*
-  | (?<!\w)(?:MRN|mrn|[Mm]edical[ ][Rr]ecord|[Hh]ospital|[Pp]atient|[Aa]ccession|NHS|SSN|PID|[Pp]at(?:ienten)?\.?-?(?=[ ]?-?N|n|I)|Fall-?|dossier|NHC|IPP
-       |NIR|DNI|NIE|[Hh]istoria(?:[ ]cl[ií]nica)?|Versicherten-?|Auftrags-?)
+  | (?<!\w)(?:MRN|mrn|[Mm]edical[ ][Rr]ecord|[Hh]ospital|[Pp]atient|[Aa]ccession|NHS|SSN|PID
+       |[Pp]at(?:ienten)?\.?-?(?=[ ]?-?N|n|I)|Fall-?|dossier|NHC|IPP|NIR|DNI|NIE|[Hh]istoria(?:[ ]cl[ií]nica)?|Versicherten-?|Auftrags-?)
     [ ]?(?:ID|[Ii]d|[Nn]o|[Nn]umber|[Nn]r|[Nn]ummer|n[°º]|N[°º]|n[uú]mero|\#)?\.?[ :#]{1,3}
-    (?:[A-Z]{0,3}\d{2,4}(?:[ -]\d{2,4}){1,5}|[A-Z]{0,3}\d{4,14}[A-Z]?)(?!\w|[.,]\d)
+    (?![12]\d{3}\b)(?:[A-Z]{0,3}\d{2,4}(?:[ -]\d{2,4}){1,5}|[A-Z]{0,3}\d{4,14}[A-Z]?)(?!\w|[.,]\d)
   | (?<!\w)\d{8}-?[A-Z](?!\w)
   | (?<![\d.,])[12][ ]\d\d[ ](?:0[1-9]|1[0-2])[ ]\d\d[ ]\d{3}[ ]\d{3}(?:[ ]\d\d)?(?!\d)
   | (?<!\w)NHS(?:[ ](?:no|number))?\.?[ :]{1,2}\d{3}[ ]\d{3}[ ]\d{4}(?!\d)
@@ -144,7 +162,8 @@ _RECORDS = r"""
 """
 _PARTICLE = r"(?:(?:von|van|de|del|der|den|la|le|du|des|zu|di|da)[ ]){0,2}"
 _NAMES = rf"""
-    (?<!\w)(?:Drs?|Prof|Professor|Pr|Doctor|Mr|Mrs|Ms|Miss|Mx|Nurse|Sister|Herrn?|Frau|Fr|Hr|Fr\u00e4ulein|PD|Mme|Mlle|Monsieur|Madame
+    (?<!\w)(?:Drs?|Prof|Professor|Pr|Doctor|Mr|Mrs|Ms|Miss|Mx|Nurse|Sister|Herrn?|Frau|(?<!\d[ ])Fr(?=\.)|Hr(?=\.)|Fr\u00e4ulein
+       |Mme|Mlle|Monsieur|Madame
        |Mademoiselle|Docteur|Professeur|Se\u00f1or(?:a|ita)?|Sr|Sra|Srta|Dra|Don|(?:Dipl\.?-?)?Ing|Do\u00f1a|Sig|Dott)\.?[ ]{{1,2}}
     (?:(?:Dr|Prof|PD|med|dent|rer|nat|phil|habil)\.?[ ]{{1,2}}){{0,3}}{_PARTICLE}(?:[A-Z]\.[ ]?)*{_WORD}(?:[ ]{_WORD})?
   | (?<![\w.])M\.[ ]{_PARTICLE}{_WORD}
@@ -152,7 +171,8 @@ _NAMES = rf"""
   | (?<!\w)(?:[Rr]eported|[Dd]ictated|[Ss]igned|[Vv]erified|[Aa]pproved|[Rr]eferred|[Rr]eviewed|[Tt]ranscribed|[Ss]een|[Ee]xamined
        |[Aa]uthori[sz]ed)
     [ ]by:?[ ]{_PERSON}
-  | (?<!\w)(?:[Bb]efundet[ ]von|[Gg]ezeichnet(?:[ ]von)?|[Gg]ez\.|[Vv]idiert[ ]von|[\u00dc\u00fc]berwiesen[ ]von|[Ss]ign\u00e9[ ]par|[Vv]alid\u00e9[ ]par
+  | (?<!\w)(?:[Bb]efundet[ ]von|[Gg]ezeichnet(?:[ ]von)?|[Gg]ez\.|[Vv]idiert[ ]von|[\u00dc\u00fc]berwiesen[ ]von
+       |[Ss]ign\u00e9[ ]par|[Vv]alid\u00e9[ ]par
        |[Rr]\u00e9dig\u00e9[ ]par|[Ff]irmado[ ]por|[Ii]nformado[ ]por|[Dd]ictado[ ]por):?[ ]{_PERSON}
   | (?<!\w)(?:[Pp]atient(?:'s)?[ ][Nn]ame|[Nn]ame[ ]of[ ]patient|[Ss]urname|[Ff]irst[ ]name|[Ll]ast[ ]name|Nachname|Vorname|Familienname
        |Nom(?:[ ]du[ ]patient)?|Pr\u00e9nom|Nombre|Apellidos?)[ ]?\W{{1,3}}{_WORD}
@@ -165,7 +185,8 @@ _ADDRESSES = r"""
     (?<![\w.,-])\d{1,5}[A-Za-z]?[ ](?:[A-Z][\w'\u2019-]+[ ]){1,3}
     (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Boulevard|Blvd|Crescent|Drive|Terrace|Highway|Court|Square|Grove|Gardens|Parkway)(?!\w)
   | (?<!\w)[A-ZÄÖÜ][a-zäöüß-]+(?:straße|strasse|str\.|gasse|allee|platz|weg|ring|damm|ufer)[ ]?\d{1,4}[ ]?[a-z]?(?!\w)
-  | (?<!\w)[A-ZÄÖÜ][a-zäöüß]+(?:er[ ]|-)(?:[A-ZÄÖÜ][a-zäöüß]+-)?(?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm|Gasse)[ ]\d{1,4}[ ]?[a-z]?(?!\w)
+  | (?<!\w)[A-ZÄÖÜ][a-zäöüß]+(?:er[ ]|-)(?:[A-ZÄÖÜ][a-zäöüß]+-)?
+    (?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm|Gasse)[ ]\d{1,4}[ ]?[a-z]?(?!\w)
   | (?<!\w)(?:[Rr]ue|[Cc]alle|[Vv]ia)[ ](?:de[ ](?:la[ ])?)?[A-Z]\w+,?[ ]\d{1,4}(?!\w)
   | (?<![\w.,-])\d{1,4}(?:[ ]?(?:bis|ter))?,?[ ](?:rue|avenue|av\.|boulevard|bd|place|all[ée]e|chemin|impasse|quai|cours)[ ]
     (?:de[ ]|du[ ]|des[ ]|la[ ]|le[ ]|les[ ]|[dl]['\u2019]){0,3}[A-ZÀ-Þ]\w+
