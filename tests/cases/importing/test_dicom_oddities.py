@@ -119,3 +119,28 @@ def test_whatever_a_decoder_raises_costs_its_own_image_only(tmp_path: Path, monk
     cases, left = imported(tmp_path / "s", tmp_path / "out")
     assert len(cases) == 1
     assert [record.reason for record in left] == ["it cannot be read (RuntimeError): the file is damaged, or of an unsupported kind"]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PatientMotherBirthName": "Oakenshield^Berta"},
+        {"PhysiciansOfRecord": "Oakenshield^Berta"},
+        {"ConsultingPhysicianName": "Oakenshield^Berta"},
+        {"ResponsiblePerson": "Oakenshield"},
+    ],
+)
+def test_every_person_that_the_header_names_is_looked_for(tmp_path: Path, elements: dict[str, Any]) -> None:
+    write_dicom(tmp_path / "x.dcm", StudyDescription="Oakenshield follow-up", **elements)
+    (case,), _ = imported(tmp_path / "x.dcm", tmp_path / "out")
+    assert case.title is None
+
+
+def test_numbers_within_sequences_are_looked_for(tmp_path: Path) -> None:
+    from pydicom.dataset import Dataset
+
+    other = Dataset()
+    other.PatientID = "QX-44771"
+    write_dicom(tmp_path / "x.dcm", OtherPatientIDsSequence=[other], StudyDescription="control qx-44771")
+    (case,), _ = imported(tmp_path / "x.dcm", tmp_path / "out")
+    assert case.title is None

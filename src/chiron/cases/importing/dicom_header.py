@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _IDENTIFYING = (
-    "PatientName PatientID OtherPatientNames OtherPatientIDs PatientBirthName AccessionNumber StudyID ReferringPhysicianName"
-    " PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName RequestingPhysician ResponsiblePerson InstitutionName"
-    " PatientBirthDate StudyDate PatientTelephoneNumbers".split()
+    "PatientID OtherPatientIDs AccessionNumber StudyID InstitutionName PatientBirthDate StudyDate PatientTelephoneNumbers PatientAddress"
+    " MedicalRecordLocator AdmissionID ServiceEpisodeID RequestedProcedureID PerformedProcedureStepID ScheduledProcedureStepID"
+    " PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest".split()
 )
-_PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
+_OF_THE_PATIENT = frozenset({"PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"})
+"""Names of which two letters are enough to look for."""
+_OF_FRAMES = frozenset({"PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"})
+_NESTED = 3
+"""Sequences within one another, and items of each, in which names and numbers are looked for."""
 _SEXES = {"M": "Male", "F": "Female", "O": "Other"}
 _LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
 NO_IMAGE = {
@@ -90,8 +94,36 @@ def modality_name(code: str | None) -> str | None:
 
 
 def known_of(header: "Dataset") -> frozenset[str]:
-    """Names and numbers that the header gives, to look for in other text."""
-    return identifiers(*(text_of(header, name) for name in _IDENTIFYING)) | names(*(text_of(header, name) for name in _PATIENT_NAMES))
+    """Names and numbers that the header gives, to look for in other text: every person name in it, and the usual numbers."""
+    numbering, others, patients = list[str](), list[str](), list[str]()
+    for keyword, vr, text in _naming(header):
+        kept = patients if keyword in _OF_THE_PATIENT else others if vr == "PN" else numbering
+        kept.append(text)
+    return identifiers(*numbering, *others) | names(*patients)
+
+
+def _naming(header: "Dataset", depth: int = 0) -> "Iterator[tuple[str, str, str]]":
+    """Elements that name or number somebody, at any depth: keyword, value representation, text."""
+    from pydicom.datadict import dictionary_keyword, dictionary_VR
+
+    for tag in list(header.keys()):
+        try:
+            keyword, vr = dictionary_keyword(tag), dictionary_VR(tag)
+        except KeyError:  # private elements, and such as no standard knows
+            continue
+        if vr == "PN" or keyword in _IDENTIFYING:
+            if (text := text_of(header, keyword)) is not None:
+                yield keyword, vr, text
+        elif vr == "SQ" and keyword not in _OF_FRAMES and depth < _NESTED:
+            for item in (_sequence(header, keyword))[:_NESTED]:
+                yield from _naming(item, depth + 1)
+
+
+def _sequence(header: "Dataset", name: str) -> "list[Dataset]":
+    try:
+        return list(header.get(name) or ())
+    except Exception:  # noqa: BLE001 - as in text_of: a damaged sequence is as good as missing
+        return []
 
 
 def _age(header: "Dataset") -> str | None:
