@@ -7,6 +7,7 @@ from bench import (
     build,
     clients,
     cost_of_a_call,
+    deidentification,
     evaluation,
     faults,
     kills,
@@ -28,6 +29,7 @@ ALL = {
     "local_generation": local_generation,
     "answer_parsing": answer_parsing,
     "shared_images": shared_images,
+    "deidentification": deidentification,
 }
 
 for name in sys.argv[1:] or ALL:

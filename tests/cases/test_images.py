@@ -60,7 +60,7 @@ def test_a_truncated_image_is_found(tmp_path: Path) -> None:
 def test_nothing_outside_the_folder_is_reached(tmp_path: Path, name: str) -> None:
     write_png(tmp_path / "secret.png")
     (tmp_path / "images" / "a").mkdir(parents=True)
-    with pytest.raises(ImageProblem, match=r"leaves the image folder|NUL"):
+    with pytest.raises(ImageProblem, match=r"leaves the image folder|has a backslash|NUL"):
         ImageFolder(tmp_path / "images").check(name)
 
 

@@ -54,13 +54,17 @@ def test_coverage_prints_the_map_and_draws_it(tmp_path: Path) -> None:
     assert record["map"]["CT"]["Hepatobiliary"] == 1
 
 
-def test_material_is_said_and_checked_as_such(tmp_path: Path) -> None:
+def test_cases_without_a_question_are_said_and_checked_as_such(tmp_path: Path) -> None:
     source = a_table(tmp_path)
     source.write_text("id;image;findings\na;0.png;A cyst.\n", "utf-8")
     done = chiron("cases", "import", source, "--out", tmp_path / "out")
     assert "1 cases (1 without a question)" in done.stderr
-    assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl").returncode == 2
-    assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl", "--material").returncode == 0
+    checked = chiron("cases", "check", tmp_path / "out" / "cases.jsonl")
+    assert checked.returncode == 2
+    assert "chiron build questions" in checked.stderr
+    assert "--unlabeled" in checked.stderr
+    assert "fix the lines" not in checked.stderr
+    assert chiron("cases", "check", tmp_path / "out" / "cases.jsonl", "--unlabeled").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,17 @@ def test_running_again_asks_nothing_and_changes_nothing(tmp_path: Path) -> None:
     assert summary.total == 4
 
 
+def test_cases_without_a_question_are_told_with_what_to_do(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    records = [json.loads(line) for line in cases.read_text().splitlines()]
+    records[0] |= {"question": "", "answer": ""}
+    cases.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with Endpoint(simulation(write_cases(tmp_path / "other", 2)).reply) as endpoint:
+        summary = execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    assert summary.bad == 1
+    assert any("1 cases have no question" in note and "chiron build questions" in note for note in summary.notes)
+
+
 def test_even_the_results_can_be_made_again_from_the_replies(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:

@@ -346,3 +346,18 @@ def test_each_part_may_have_its_own_images(tmp_path: Path) -> None:
             image_folders(parts, wrong)
     with check_rows(sources_of(parts, folders)) as (_, report):
         assert not report.tallies["unreadable_images"].rows
+
+
+@pytest.mark.parametrize("difficulty", ["hard", float("inf"), float("nan"), -0.1, 2, True, [0.5]])
+def test_a_difficulty_that_cannot_be_sorted_by_is_found(tmp_path: Path, difficulty: object) -> None:
+    part = write_part(tmp_path / "cot", [a_row("1"), a_row("2")])
+    lines = [json.loads(line) for line in (part / "rows.jsonl").read_text().splitlines()]
+    lines[0]["difficulty"] = difficulty
+    (part / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = checked(part)
+    assert found(report, "values") == [0]
+    assert report.passed == ["values"]
+
+
+def test_measured_and_missing_difficulties_are_fine() -> None:
+    assert all(not names(replace(a_row(), difficulty=value)) for value in (None, 0.0, 0.25, 1))

@@ -90,7 +90,7 @@ def test_of_two_runs_the_better_path_is_kept(tmp_path: Path) -> None:
     change(second, "case-00001", mics_score=0.7)
     build_cot([first, second], tmp_path / "cot")
     rows, dropped = lines(tmp_path / "cot" / "rows.jsonl"), lines(tmp_path / "cot" / "dropped.jsonl")
-    assert [Path(row["provenance"]["run"]).name for row in rows] == ["second", "first", "first"]
+    assert [row["provenance"]["run"] for row in rows] == ["second", "first", "first"]  # no path: folders above it may hold names
     assert [(d["case_id"], d["reason"]) for d in dropped] == [(f"case-0000{n}", "another run's path is better") for n in range(3)]
     assert len({row["id"] for row in rows}) == 3
 

@@ -219,6 +219,18 @@ def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
     assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
 
 
+@pytest.mark.parametrize("difficulty", ["hard", float("inf")])
+def test_a_difficulty_that_is_not_a_number_from_0_to_1_refuses_a_release(tmp_path: Path, difficulty: object) -> None:
+    part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(10)])
+    rows = lines(part / "rows.jsonl")
+    rows[0]["difficulty"] = difficulty
+    (part / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match="values"):
+        release([part], tmp_path / "out")
+    made = release([part], tmp_path / "out", wishes=Wishes(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
+    assert sum(made.rows.values()) == 9
+
+
 def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
     with pytest.raises(InputError, match="overlap"):

@@ -21,6 +21,7 @@ from tests.support.canned import write_model
 from tests.support.canned_gguf import write_gguf
 from tests.support.cases import write_cases, write_png
 from tests.support.command import chiron
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -192,3 +192,11 @@ def test_the_wrong_direction_is_refused(hf: Path, chat: Path, tmp_path: Path) ->
         to_hf(hf, tmp_path / "out")
     with pytest.raises(InputError, match="is in the layout internvl_chat already"):
         to_internvl_chat(chat, tmp_path / "out")
+
+
+def test_an_adapter_is_refused_with_the_way_to_merge_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="LoRA adapter, not a checkpoint: merge it into its base first"):
+        detect(tmp_path / "adapter")

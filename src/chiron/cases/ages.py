@@ -19,10 +19,17 @@ def years(number: int) -> str:
     return f"{number} year{'' if number == 1 else 's'}" if number >= 1 else "under 1 year"
 
 
+MAX_YEARS = 115
+"""A higher age is a placeholder, such as a birth date in 1900."""
+
+
 def dicom_age(value: str) -> str | None:
-    """A DICOM age string such as ``045Y``, ``018M``, ``003W``, ``010D``; None where it is none."""
+    """Convert a DICOM age string such as ``045Y``, ``018M``, ``003W``, ``010D``; None if it is not an age.
+
+    ``000Y`` is a placeholder: the age of an infant is given in days, weeks or months.
+    """
     match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY])\s*", value, re.IGNORECASE)
-    if match is None:
+    if match is None or (match.group(2).upper() == "Y" and not 1 <= int(match.group(1)) <= MAX_YEARS):
         return None
     days = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}[match.group(2).upper()]
     return years(int(int(match.group(1)) * days / 365.25 + 1e-9))

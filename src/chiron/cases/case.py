@@ -16,9 +16,9 @@ class Case:
     id: str
     """Unique within a file; also what seeded random choices are seeded from."""
     question: str
-    """The question, without any mark such as ``**Question:**``. Empty in :attr:`material`."""
+    """The question, without any mark such as ``**Question:**``. Empty in :attr:`unlabeled`."""
     answer: str
-    """The known answer, without any mark. Interns never see it. Empty in :attr:`material`."""
+    """The known answer, without any mark. Interns never see it. Empty in :attr:`unlabeled`."""
     images: tuple[str, ...]
     """Paths relative to the image folder, in the order in which they are shown. At least one."""
     history: str = ""
@@ -41,8 +41,8 @@ class Case:
     """Whatever else stood in the record, unread."""
 
     @property
-    def material(self) -> bool:
-        """Whether no question was put yet: images, history and findings to make questions from. Only who asks for it reads such cases."""
+    def unlabeled(self) -> bool:
+        """Whether the case has no question yet: images, history and findings to make questions from."""
         return not self.question
 
     def to_record(self) -> dict[str, Any]:

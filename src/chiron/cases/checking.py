@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.formats import image_marks
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import LONG_TEXT, NO_QUESTION, image_marks
 from chiron.cases.images import ImageProblem, image_folder
 from chiron.cases.modalities import findings_without_images
 from chiron.cases.reading import read_cases
@@ -21,22 +22,24 @@ class Remark:
     usable: bool
     problem: str | None
     """What is wrong, or worth knowing of a usable case."""
+    lacks_question: bool = False
+    """Whether the case is unlabeled, and nothing else is wrong with it."""
 
 
 LONG_FINDINGS = 8_000
 """Characters. Longer findings take the place of images in most models' windows."""
 
 
-def check_cases(cases: Path, images: Path | None = None, *, material: bool = False) -> Iterator[Remark]:
-    """A remark a case, in order, with every image read and decoded. ``material``: cases without a question can be used too.
+def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = False) -> Iterator[Remark]:
+    """A remark a case, in order, with every image read and decoded. ``unlabeled``: cases without a question can be used too.
 
     Raises:
         InputError: the file or the image folder is not there.
     """
     folder = image_folder(cases, images)
-    for case in read_cases(cases, material=material):
+    for case in read_cases(cases, unlabeled=unlabeled):
         if isinstance(case, BadCase):
-            yield Remark(case.line, case.id, usable=False, problem=case.problem)
+            yield Remark(case.line, case.id, usable=False, problem=case.problem, lacks_question=case.problem == NO_QUESTION)
             continue
         problems = []
         for name in case.images:
@@ -52,6 +55,11 @@ def check_cases(cases: Path, images: Path | None = None, *, material: bool = Fal
 
 def _notes(case: Case) -> Iterator[str]:
     """What is worth knowing of a usable case."""
+    if letter_without_options(case.question, case.answer):
+        yield f"the answer is the letter '{case.answer}' alone, and the question has no such option: give the option's words"
+    for name in ("question", "answer", "history"):
+        if (length := len(getattr(case, name))) > LONG_TEXT:
+            yield f"field '{name}' has {length:,} characters, more than most models read: keep what belongs to the case"
     if not case.findings:
         yield "no findings: mentors see only images and history"
     if (spoken_of := image_marks(case.findings)) > len(case.images):

@@ -76,4 +76,4 @@ def coverage_of_file(cases: Path | str) -> Coverage:
     Raises:
         InputError: the file is not there.
     """
-    return coverage_of(read_cases(cases, material=True))
+    return coverage_of(read_cases(cases, unlabeled=True))

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.case import Case
+from chiron.cases.choices import parse_literal
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.terminal import printable
 
@@ -23,6 +24,17 @@ _QUESTION_MARK = re.compile(r"\A\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECAS
 _ANSWER_MARK = re.compile(r"\A\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
+_PLACEHOLDERS = frozenset({"nan", "n/a", "#n/a", "<na>", "null", "undefined", "#value!", "#ref!"})
+_NAMED_FIELDS = 12
+LONG_TEXT = 50_000
+"""Characters of a text that is warned of."""
+MAX_TEXT = 1_000_000
+"""Bytes of UTF-8. A longer text belongs to more than one case."""
+NO_QUESTION = (
+    "it has no question and no answer: make questions with 'chiron build questions', or check it as it is with"
+    " 'chiron cases check --unlabeled'"
+)
+_IMPORT = "'chiron cases import' takes other names, and --map FIELD=NAME says which is which"
 _NO_IMAGES = "no images: field 'images' must be a list of at least one path"
 _TIDY = ("id", "question", "answer", "images", "history", "findings", "age", "sex", "title", "modality", "body_system")
 _PUBLISHED = ("rid", "messages", "images", "title", "presentation", "age_label", "gender_label", "caption")
@@ -32,18 +44,36 @@ class CaseProblem(ValueError):
     """A record is not a case; the message names the field, what is wrong with it and how to mend it."""
 
 
-def parse_case(record: object, *, material: bool = False) -> Case:
+def parse_case(record: object, *, unlabeled: bool = False) -> Case:
     """Read one record in either format.
 
     Args:
         record: what stood in the file.
-        material: take a record with neither question nor answer, or without images, too.
+        unlabeled: take a record with neither question nor answer, or without images, too.
 
     Raises:
         CaseProblem: a field is missing, empty or of the wrong kind.
     """
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
+    case = _read_form(record)
+    _check_images(case, record, unlabeled=unlabeled)
+    if not case.question and not case.answer:
+        if unlabeled:
+            return case
+        raise CaseProblem(NO_QUESTION)
+    for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
+        if not text and "messages" in record:
+            raise CaseProblem(f"no {name}: 'messages' needs an entry of role '{role}' with text")
+        if not text:
+            raise CaseProblem(f"no {name}: field '{name}' is missing, empty, or a placeholder such as nan or N/A")
+        if is_written_list(text):
+            raise CaseProblem(f"field '{name}' is a list written as text: give one {name}")
+    return case
+
+
+def _read_form(record: Mapping[str, Any]) -> Case:
+    """The case of a record in any form that is read."""
     if "img_name" in record and "images" not in record:
         record = _with_images(record)
     if "gt_answer" in record and "messages" not in record:
@@ -53,20 +83,18 @@ def parse_case(record: object, *, material: bool = False) -> Case:
             "answer": record["gt_answer"],
             "images": record.get("images"),
         }
-    case = _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
-    if not case.images and not material:
-        raise CaseProblem(_NO_IMAGES)
+    if not {"id", "rid"} & set(record):
+        raise CaseProblem(f"it has {fields_of(record)}; a case needs 'id', 'images', 'question' and 'answer': {_IMPORT}")
+    return _parse_published(record) if "rid" in record or "messages" in record else _parse_tidy(record)
+
+
+def _check_images(case: Case, record: Mapping[str, Any], *, unlabeled: bool) -> None:
+    if not case.images and not unlabeled:
+        known = {"images", "img_name"} & set(record)
+        raise CaseProblem(_NO_IMAGES if known else f"it has {fields_of(record)}; a case needs 'images': {_IMPORT}")
     marks = case.question.count(IMAGE_MARK)
     if case.images and marks > len(case.images):
         raise CaseProblem(f"the question marks {marks} images and the case has {len(case.images)}: add the missing ones to 'images'")
-    if material and not case.question and not case.answer:
-        return case
-    for name, text, role in (("question", case.question, "user"), ("answer", case.answer, "assistant")):
-        if not text and "messages" in record:
-            raise CaseProblem(f"no {name}: 'messages' needs an entry of role '{role}' with text")
-        if not text:
-            raise CaseProblem(f"no {name}: field '{name}' is missing or empty")
-    return case
 
 
 def _with_images(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,6 +105,25 @@ def _with_images(record: Mapping[str, Any]) -> Mapping[str, Any]:
         names = [name.removeprefix("./").removeprefix("images/") if isinstance(name, str) else name for name in names]
     kept = {key: value for key, value in record.items() if key != "img_name"}
     return {**kept, "images": names, "answer": answer.strip("* ") if isinstance(answer, str) else answer}
+
+
+def fields_of(record: Mapping[str, Any]) -> str:
+    """The fields of a record, for a message: ``'image', 'conversations'``."""
+    names = [f"'{printable(str(name))[:40]}'" for name in record]
+    return (
+        ", ".join(names[:_NAMED_FIELDS]) + (f" and {len(names) - _NAMED_FIELDS} more fields" if len(names) > _NAMED_FIELDS else "")
+        or "no field"
+    )
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text is what programs write where there is none."""
+    return text.strip().casefold() in _PLACEHOLDERS
+
+
+def is_written_list(text: str) -> bool:
+    """Whether a text is a list as Python or JSON write it, and not prose in brackets."""
+    return text.startswith("[") and text.endswith("]") and isinstance(parse_literal(text), list)
 
 
 def case_id(record: object) -> str | None:
@@ -173,7 +220,9 @@ def _text(record: Mapping[str, Any], name: str) -> str:
         value = ""
     if not isinstance(value, str):
         raise CaseProblem(f"field '{name}' must be text, but is {_kind(value)}")
-    return _clean(value)
+    if len(value) * 4 > MAX_TEXT and (size := len(value.encode("utf-8", "replace"))) > MAX_TEXT:
+        raise CaseProblem(f"field '{name}' has {size:,} bytes, more than {MAX_TEXT:,}: cut it to what belongs to the case")
+    return "" if is_placeholder(value) else _clean(value)
 
 
 def _optional(record: Mapping[str, Any], name: str) -> str | None:
@@ -191,7 +240,7 @@ def _texts(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
         value = [value]
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise CaseProblem(f"field '{name}' must be a list of texts, but is {_kind(value)}")
-    return tuple(text for v in value if (text := _clean(v)))
+    return tuple(text for v in value if (text := _text({name: v}, name)))
 
 
 def _images(record: Mapping[str, Any]) -> tuple[str, ...]:

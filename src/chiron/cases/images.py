@@ -76,7 +76,9 @@ class ImageFolder:
         if "\x00" in name:
             raise ImageProblem("image path holds a NUL character")
         pure = PurePosixPath(name)
-        if pure.is_absolute() or Path(name).is_absolute() or ".." in pure.parts or "\\" in name:
+        if "\\" in name:
+            raise ImageProblem(f"image '{name}' has a backslash in its path: write '/' between folders")
+        if pure.is_absolute() or Path(name).is_absolute() or ".." in pure.parts:
             raise ImageProblem(f"image '{name}' leaves the image folder: give a path relative to {self.root}")
         path = Path(os.path.realpath(self._fence / name))
         if not path.is_relative_to(self._fence):

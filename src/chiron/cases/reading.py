@@ -12,22 +12,22 @@ from chiron.cases.formats import CaseProblem, case_id, parse_case
 from chiron.errors import InputError
 
 
-def read_cases(path: Path | str, *, material: bool = False) -> Iterator[Case | BadCase]:
+def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | BadCase]:
     """Every case of a JSONL or JSON file, in order; what cannot be read comes as a :class:`BadCase` in its place.
 
     A second case of the same id is bad: ids name results, and one would hide the other. A case with neither question nor answer is
-    bad too, unless ``material`` is asked for.
+    bad too, unless ``unlabeled`` is asked for.
 
     Raises:
         InputError: there is no such file, or it is no JSON at all.
     """
     seen: dict[str, int] = {}
-    for line, raw in _records(Path(path)):
-        if isinstance(raw, _Broken):
+    for line, raw in read_records(Path(path)):
+        if isinstance(raw, BrokenRecord):
             yield BadCase(line, None, raw.problem)
             continue
         try:
-            case = replace(parse_case(raw, material=material), line=line)
+            case = replace(parse_case(raw, unlabeled=unlabeled), line=line)
         except CaseProblem as problem:
             yield BadCase(line, case_id(raw), str(problem))
             continue
@@ -38,8 +38,11 @@ def read_cases(path: Path | str, *, material: bool = False) -> Iterator[Case | B
         yield case
 
 
-class _Broken:
+class BrokenRecord:
+    """A line that is not JSON."""
+
     def __init__(self, problem: str) -> None:
+        """``problem``: what is wrong and how to fix it, in one line."""
         self.problem = problem
 
 
@@ -54,13 +57,24 @@ def need_cases(path: Path) -> None:
         raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' draws some)")
 
 
-def _records(path: Path) -> Iterator[tuple[int, object]]:
+def read_records(path: Path) -> Iterator[tuple[int, object]]:
+    """Every record of a JSONL or JSON file with its line, or its position in a list, from 1.
+
+    A JSON file may hold a list of records, one record, or an object with one list of records in it (``{"data": [...]}``).
+
+    Raises:
+        InputError: there is no such file, or it is not JSON at all.
+    """
     need_cases(path)
     try:
         with path.open("rb") as file:
-            begins_a_list = _begins_a_list(file.read(1024))
+            head = file.read(1024)
             file.seek(0)
-            if begins_a_list and (records := _json_list(path, file)) is not None:
+            if path.suffix.lower() == ".json" and _begins(head, b"{") and (records := _json_object(file)) is not None:
+                yield from enumerate(records, start=1)
+                return
+            file.seek(0)
+            if _begins(head, b"[") and (records := _json_list(path, file)) is not None:
                 yield from enumerate(records, start=1)
                 return
             file.seek(0)
@@ -71,8 +85,18 @@ def _records(path: Path) -> Iterator[tuple[int, object]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _begins_a_list(head: bytes) -> bool:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+def _begins(head: bytes, mark: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(mark)
+
+
+def _json_object(file: BinaryIO) -> list[object] | None:
+    """The records of a file that is one JSON object; ``None`` if it is not one: it may be JSONL under another name."""
+    try:
+        whole = json.loads(file.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    lists = [value for value in whole.values() if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)]
+    return lists[0] if len(lists) == 1 and not {"messages", "conversations"} & set(whole) else [whole]
 
 
 def _json_list(path: Path, file: BinaryIO) -> list[object] | None:
@@ -92,10 +116,10 @@ def _json_line(line: bytes) -> object:
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return _Broken(f"not UTF-8 text (byte {error.start} of the line): save the file as UTF-8")
+        return BrokenRecord(f"not UTF-8 text (byte {error.start} of the line): save the file as UTF-8")
     except json.JSONDecodeError as error:
-        return _Broken(f"broken JSON at column {error.colno}: {error.msg}")
+        return BrokenRecord(f"broken JSON at column {error.colno}: {error.msg}")
     except RecursionError:
-        return _Broken("JSON nested too deeply to be a case")
+        return BrokenRecord("JSON nested too deeply to be a case")
     except ValueError as error:  # a number of thousands of digits, for one
-        return _Broken(f"broken JSON: {error}")
+        return BrokenRecord(f"broken JSON: {error}")

@@ -35,6 +35,9 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Questions, answers, history, findings for DICOM or NIfTI, by accession, study or folder."),
     ] = None,
+    question: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="One question for all rows that have an answer or impression and no question.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(metavar="NAME", help="The modality where the source names none.")] = None,
     keep_ids: Annotated[
         bool | None, typer.Option("--keep-ids/--hash-ids", help="Ids as they are, or pseudonyms (default: DICOM and NIfTI hashed).")
@@ -59,6 +62,7 @@ def command(
         split=split,
         slices=slices,
         questions=questions,
+        question=question,
         modality=modality,
         keep_ids=keep_ids,
         salt=salt,
@@ -76,7 +80,7 @@ def command(
     if json_output:
         print(json.dumps(summary.to_record(), ensure_ascii=False))
     done = "was there already, unchanged" if summary.unchanged else "written"
-    asked = f" ({summary.material:,} without a question)" if summary.material else ""
+    asked = f" ({summary.unlabeled:,} without a question)" if summary.unlabeled else ""
     console.print(printable(f"{summary.cases:,} cases{asked} with {summary.images:,} images in {out}: {done}"), markup=False)
     for note, count in summary.notes.items():
         console.print(printable(f"  {note}{f' ({count:,})' if count > 1 else ''}"), markup=False)

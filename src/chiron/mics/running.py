@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases.case import BadCase, Case
+from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageProblem
 from chiron.errors import DiskError, InputError
 from chiron.mics.progress import SearchProgress
@@ -243,6 +244,8 @@ class Run:
         if counts["unjudged"]:
             self._note_unjudged(ledger, self.desk)
         self._note_missing(ledger, self.desk)
+        if counts["bad"]:
+            self._note_unlabeled(ledger, self.desk)
         return RunSummary(
             run=self.directory.path,
             total=self.progress.total,
@@ -271,6 +274,16 @@ class Run:
             f"{len(problems)} cases are unjudged, most of them because {commonest(problems)}. Running again reads the same replies: choose"
             f" another judge or raise search.max_tokens.judge, and 'chiron replay {self.directory.path}' with that configuration",
         )
+
+    def _note_unlabeled(self, ledger: Ledger, desk: Desk) -> None:
+        """Say how many cases have no question yet, and what to do with them."""
+        unlabeled = sum(result.record.get("detail") == NO_QUESTION for result in ledger.results(retained=False))
+        if unlabeled:
+            desk.note(
+                "\0unlabeled",
+                f"{unlabeled} cases have no question and were not searched: make questions with 'chiron build questions"
+                f" {self.setup.selection.cases} --config FILE --out DIR', and search those",
+            )
 
     def _note_missing(self, ledger: Ledger, desk: Desk) -> None:
         """Report how many cases ended on a quorum: their results stand, and a replay asks for the rest."""

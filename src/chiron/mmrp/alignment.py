@@ -76,7 +76,7 @@ def prepare_alignment(
     replaced = config.build.prompts if config is not None else {}
     prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
     seed = config.build.seed if config is not None else 0
-    aligner = Aligner(prompts, form if form is not None else Published(), seed, str(out.resolve()))
+    aligner = Aligner(prompts, form if form is not None else Published(), seed, out.resolve().name)
     return PartRun(
         "alignment",
         WorkDirectory(out),

@@ -137,7 +137,7 @@ class Chain:
                 reasoning=reasoning,
                 difficulty=difficulty(path, unit.run.deepest),
                 depth=path.get("depth"),
-                provenance=Provenance(str(unit.run.path.resolve()), _calls(known), unit.run.prompts(), unit.run.models()),
+                provenance=Provenance(unit.run.path.resolve().name, _calls(known), unit.run.prompts(), unit.run.models()),
                 **placed(case),
             )
             for dialogue in self.form.of_path(case, reasoning)

@@ -232,9 +232,9 @@ def execute(run: PartRun[Any]) -> BuildSummary:
 
 
 def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case | BadCase]:
-    """The cases of a file that a process works on, material without a question included; the first ``limit`` after sharding."""
+    """The cases of a file that a process works on, unlabeled cases included; the first ``limit`` after sharding."""
     taken = 0
-    for case in read_cases(cases, material=True):
+    for case in read_cases(cases, unlabeled=True):
         name = case.id if isinstance(case, Case) else case.label
         if shard is not None and not shard.holds(name):
             continue

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from chiron.cases.case import Case
+from chiron.cases.choices import lettered
 from chiron.errors import InputError
 from chiron.mics.prompts import patient
 from chiron.models.call import Message, Picture, Text
@@ -99,11 +100,6 @@ class BuildPrompts:
 
     def _fill(self, name: str, **values: str) -> str:
         return fill(self.texts[name], **values)
-
-
-def lettered(options: Sequence[str]) -> str:
-    """Options with their letters, one a line."""
-    return "\n".join(f"{letter}. {option}" for letter, option in zip("ABCDEFGHIJ", options, strict=False))
 
 
 def _told(case: Case) -> dict[str, str]:

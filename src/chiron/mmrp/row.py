@@ -26,7 +26,7 @@ class Provenance:
     """How a row came to be: enough to find every call that went into it."""
 
     run: str = ""
-    """The directory of the run, as it was named."""
+    """The name of the run's directory. No path: the folders above it may hold names of people."""
     calls: tuple[str, ...] = ()
     """Keys (hex) of the ledger's calls."""
     prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

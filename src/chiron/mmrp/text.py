@@ -81,7 +81,7 @@ def prepare_text(
         WorkDirectory(out),
         ROWS,
         partial(chosen, cases, limit, part),
-        Examiner(seats, wording, str(out.resolve())).examine,
+        Examiner(seats, wording, out.resolve().name).examine,
         {**seats.identity(), **rules, "rules": RULES, **wording.identity()},
         {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
         seats.endpoints,

@@ -69,6 +69,11 @@ def detect(path: Path) -> Layout:
     """
     if not os.path.isdir(path):
         raise InputError(f"{path} is no folder: name one with a checkpoint's files (hf download fetches a published one)")
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise InputError(
+            f"{path} is a LoRA adapter, not a checkpoint: merge it into its base first ('chiron train' writes the merged model into model/"
+            " next to adapter/; with peft: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder))"
+        )
     if not (path / "config.json").is_file():
         raise InputError(f"{path} has no config.json: it is no checkpoint")
     kind = read_json(path / "config.json").get("model_type")

@@ -17,7 +17,7 @@ from chiron.cases.reading import read_cases
 def imported(source: Path, out: Path, **options: Any) -> tuple[list[Case], list[LeftOut]]:
     """Import, and read what was written."""
     import_cases(source, out, ImportOptions(**options))
-    cases = list(read_cases(out / "cases.jsonl", material=True))
+    cases = list(read_cases(out / "cases.jsonl", unlabeled=True))
     assert all(isinstance(case, Case) for case in cases)
     return [case for case in cases if isinstance(case, Case)], left_out(out)
 

@@ -94,7 +94,7 @@ def test_nothing_of_the_patient_comes_along(tmp_path: Path) -> None:
     said = everything(tmp_path / "out").casefold()
     for secret in ("featherstone", "agatha", "998877", "1956", "2019", "554433", "quigley", "elsewhere", "1.2.3.4", "private"):
         assert secret not in said
-    assert case.material
+    assert case.unlabeled
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_questions_in_jsonl_may_put_several_to_one_study(tmp_path: Path) -> None
 def test_a_case_without_a_question_is_material_and_no_case_for_a_search(tmp_path: Path) -> None:
     write_dicom(tmp_path / "a.dcm")
     summary = import_cases(tmp_path / "a.dcm", tmp_path / "out", ImportOptions())
-    assert (summary.cases, summary.material) == (1, 1)
+    assert (summary.cases, summary.unlabeled) == (1, 1)
     (bad,) = read_cases(tmp_path / "out" / "cases.jsonl")
     assert "no question" in getattr(bad, "problem", "")
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chiron.cases.importing.importer import import_cases
 from chiron.cases.importing.records import SourceKind
 from tests.cases.importing.support import everything, imported, pixels
 
@@ -15,9 +16,12 @@ REAL = Path(nibabel.__file__).parent / "tests" / "data"
 
 def test_every_volume_that_nibabel_carries_is_read_or_refused_with_its_reason(tmp_path: Path) -> None:
     cases, left = imported(REAL, tmp_path / "out", kind=SourceKind.NIFTI)
-    assert len(cases) == len(list(REAL.glob("*.nii*"))) - 1
-    assert [record.place for record in left] == ["row_major.dconn.nii"]
-    assert "no volume in space" in left[0].reason
+    reasons = {record.place: record.reason for record in left}
+    assert set(reasons) == {"analyze.hdr", "nifti1.hdr", "nifti2.hdr", "row_major.dconn.nii", "standard.nii.gz"}
+    assert len(cases) == len(list(REAL.glob("*.nii*"))) - 2
+    assert "its voxels (analyze.img) are missing" in reasons["analyze.hdr"]
+    assert "no volume in space" in reasons["row_major.dconn.nii"]
+    assert "label map" in reasons["standard.nii.gz"]
     for case in cases:
         assert all(pixels(tmp_path / "out" / "images" / name).std() >= 0 for name in case.images)
 
@@ -76,8 +80,99 @@ def test_what_is_no_grey_volume_is_refused_with_its_reason(tmp_path: Path) -> No
     whole = nibabel.Nifti1Image(np.random.default_rng(0).random((20, 20, 20)).astype(np.float32), np.eye(4)).to_bytes()
     (folder / "cut.nii").write_bytes(whole[:5000])
     cases, left = imported(folder, tmp_path / "out")
-    assert len(cases) == 1  # of nothing but missing values: grey
+    assert not cases
     reasons = {record.place: record.reason for record in left}
     assert "complex" in reasons["complex.nii"]
     assert "no NIfTI volume that can be read" in reasons["noise.nii.gz"]
     assert "truncated" in reasons["cut.nii"]
+    assert "none of its voxels has a value" in reasons["nan.nii"]
+
+
+def a_volume(path: Path, data: Any = None, *, oriented: bool = True, pair: bool = False) -> Path:
+    """A volume of a gradient, or of the given voxels."""
+    voxels = np.arange(10 * 12 * 6, dtype=np.int16).reshape(10, 12, 6) if data is None else data
+    image = (nibabel.Nifti1Pair if pair else nibabel.Nifti1Image)(voxels, np.eye(4))
+    image.set_sform(np.eye(4), code=int(oriented))
+    image.set_qform(np.eye(4), code=int(oriented))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+    return path
+
+
+def test_without_an_orientation_code_a_note_says_that_sides_are_unknown(tmp_path: Path) -> None:
+    told = import_cases(a_volume(tmp_path / "told.nii"), tmp_path / "a")
+    untold = import_cases(a_volume(tmp_path / "untold.nii", oriented=False), tmp_path / "b")
+    assert not any("left and right" in note for note in told.notes)
+    assert any("left and right" in note for note in untold.notes)
+
+
+def test_label_maps_are_left_out_by_name_folder_and_content(tmp_path: Path) -> None:
+    labels = np.zeros((10, 12, 6), np.uint8)
+    labels[2:5, 2:5, 2:4] = 4
+    for name in ("p1/p1_flair.nii.gz", "p1/p1_seg.nii.gz", "labelsTr/x_001.nii.gz", "imagesTr/x_001_0000.nii.gz"):
+        a_volume(tmp_path / "s" / name)
+    a_volume(tmp_path / "s" / "p1" / "unnamed.nii", labels)
+    cases, left = imported(tmp_path / "s", tmp_path / "out")
+    assert len(cases) == 2
+    assert {record.place: "label map" in record.reason for record in left} == {
+        "p1/p1_seg.nii.gz": True,
+        "labelsTr/x_001.nii.gz": True,
+        "p1/unnamed.nii": True,
+    }
+
+
+@pytest.mark.parametrize("modality", ["CT", None])
+def test_padding_below_air_does_not_wash_a_ct_out(tmp_path: Path, modality: str | None) -> None:
+    body = np.full((20, 20, 8), -1000, np.int16)
+    body[6:14, 6:14] = 40
+    body[8:10, 8:10] = -850
+    body[12, 12] = 300
+    padded = body.copy()
+    padded[:, :3] = -3024
+    shown = []
+    for name, data in (("plain", body), ("padded", padded)):
+        (case,), _ = imported(a_volume(tmp_path / f"{name}.nii", data), tmp_path / name, modality=modality)
+        image = pixels(tmp_path / name / "images" / case.images[4])
+        shown.append((int(image[20 - 1 - 8, 20 - 1 - 8]), int(image[20 - 1 - 7, 20 - 1 - 7])))
+    assert shown[0] == shown[1]
+    assert shown[0][0] < 50
+    assert shown[0][1] > 150
+
+
+@pytest.mark.parametrize(
+    ("names", "patients"),
+    [
+        (("imagesTr/liver_001.nii.gz", "imagesTr/liver_002.nii.gz"), 2),
+        (("imagesTr/b_001_0000.nii.gz", "imagesTr/b_001_0001.nii.gz", "imagesTr/b_002_0000.nii.gz"), 2),
+        (("T1/IXI002-Guys-0828-T1.nii.gz", "T1/IXI012-HH-1211-T1.nii.gz", "T2/IXI002-Guys-0828-T2.nii.gz"), 2),
+        (("site/case_1/ct.nii", "site/case_2/ct.nii", "site/case_2/pet.nii"), 2),
+        (("site/sub-01/anat/sub-01_T1w.nii", "site/sub-02/anat/sub-02_T1w.nii"), 2),
+        (("Case_7/Case_7_flair.nii.gz", "Case_7/Case_7_t1ce.nii.gz"), 1),
+        (("patient/3_t1_mprage.nii", "patient/5_flair.nii", "patient/7_dwi.nii"), 1),
+        (("patient/2019-03-12/ct.nii", "patient/2020-01-01/ct.nii"), 1),
+        (("a.nii", "b.nii"), 2),
+    ],
+)
+def test_a_folder_of_many_patients_is_not_one_case(tmp_path: Path, names: tuple[str, ...], patients: int) -> None:
+    for name in names:
+        a_volume(tmp_path / "s" / name)
+    cases, _ = imported(tmp_path / "s", tmp_path / "out")
+    assert len({case.meta["patient"] for case in cases}) == len(cases) == patients
+
+
+def test_a_pair_of_header_and_voxels_is_read_and_half_a_pair_is_named(tmp_path: Path) -> None:
+    a_volume(tmp_path / "s" / "whole.img", pair=True)
+    for name, gone in (("a", ".img"), ("b", ".hdr")):
+        a_volume(tmp_path / "s" / f"{name}.img", pair=True)
+        (tmp_path / "s" / f"{name}{gone}").unlink()
+    cases, left = imported(tmp_path / "s", tmp_path / "out")
+    assert len(cases) == 1
+    assert {record.place: "missing: copy both" in record.reason for record in left} == {"a.hdr": True, "b.img": True}
+
+
+def test_a_blank_volume_is_left_out(tmp_path: Path) -> None:
+    a_volume(tmp_path / "s" / "blank.nii", np.full((5, 5, 5), 7, np.int16))
+    a_volume(tmp_path / "s" / "other.nii")
+    cases, left = imported(tmp_path / "s", tmp_path / "out")
+    assert len(cases) == 1
+    assert [(r.place, "blank" in r.reason) for r in left] == [("blank.nii", True)]

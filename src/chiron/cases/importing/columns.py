@@ -8,21 +8,38 @@ from dataclasses import dataclass
 from chiron.errors import InputError
 
 _NAMES: Mapping[str, str] = {
-    "id": "id|case|case id|case no|case number|rid|record|row id|uid|image id|fall|fallnummer|caso",
-    "patient": "patient|patient id|patient no|patient number|pat id|subject|subject id|pid|mrn|patienten id|paciente",
-    "question": "question|questions|prompt|query|frage|pregunta|domanda|vraag",
-    "answer": "answer|answers|correct answer|known answer|ground truth|gold|label|antwort|respuesta|reponse|réponse|antwoord",
-    "images": "image|images|image path|image paths|image file|image files|images paths|path|paths|file|files|filename|filenames|file name"
-    "|file names|figure|figure path|img|img name|img path|img names|bild|bilder|bilddatei|imagen|imagenes|imágenes",
-    "history": "history|clinical history|presentation|indication|clinical information|clinical indication|anamnese|anamnesis|vorgeschichte"
-    "|historia|antecedents|antécédents",
-    "findings": "findings|finding|report|radiology report|caption|captions|description|befund|befunde|hallazgos|resultats|résultats",
+    "id": "id|case|case id|case no|case number|rid|record|row id|uid|qid|question id|sample id|image id|fall|fallnummer|caso",
+    "patient": "patient|patient id|patient identifier|patient no|patient number|pat id|subject|subject id|pid|mrn|patienten id|paciente",
+    "question": "question|questions|question text|prompt|query|instruction|frage|pregunta|domanda|vraag",
+    "answer": (
+        "answer|answers|correct answer|right answer|correct option|known answer|gt answer|ground truth|gold|label|response|output"
+        "|antwort|respuesta|reponse|réponse|antwoord"
+    ),
+    "options": "options|choices|answer options|answer choices|candidates|optionen|opciones",
+    "images": (
+        "image|images|image name|image names|image path|image paths|image file|image files|images paths|path|paths|file|files"
+        "|filename|filenames|file name|file names|figure|figure path|img|img name|img path|img names|bild|bilder|bilddatei|imagen"
+        "|imagenes|imágenes"
+    ),
+    "history": (
+        "history|clinical history|patient history|clinical details|clinical data|reason for exam|reason for examination"
+        "|reason for study|presentation|indication|clinical information|clinical indication|anamnese|anamnesis|vorgeschichte"
+        "|historia|antecedents|antécédents"
+    ),
+    "findings": (
+        "findings|finding|report|report text|radiology findings|befundtext|radiology report|caption|captions|description|befund"
+        "|befunde|hallazgos|resultats|résultats"
+    ),
+    "impression": "impression|impressions|conclusion|conclusions|radiology impression|beurteilung|conclusión",
     "age": "age|patient age|age label|age years|alter|edad|âge",
     "sex": "sex|gender|patient sex|gender label|geschlecht|sexo|sexe",
-    "title": "title|case title|titel|titulo|título|titre",
+    "title": (
+        "title|case title|exam|examination|exam description|exam name|procedure|procedure description|study description"
+        "|untersuchung|titel|titulo|título|titre"
+    ),
     "modality": "modality|modalities|imaging modality|imaging|modalität|modalitaet|modalidad",
     "body_system": "body system|system|organ system|section|organsystem",
-    "accession": "accession|accession number|accession no|acc no",
+    "accession": "accession|accession number|accession no|accession nr|acc|acc no|acc nr|acc number",
     "study": "study|study uid|study instance uid|studyinstanceuid|study id",
     "folder": "folder|directory|study folder|ordner",
 }
@@ -41,7 +58,12 @@ _CALLS_SOMEBODY = re.compile(
     r"|(?:reported|signed|dictated|referred|verified|approved|transcribed|seen) by"
     r"|(?:.+ )?(?:phone|telephone|mobile|fax|e ?mail|address|street|ssn|social security|nhs|insurance)(?: (?:no|nr|number|id))?"
 )
+_MANY = ("images", "options")
+_NAMED = 12
+"""Names of unused columns that are listed."""
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|picture|bild|slice)(?: path| file)? ?\d+")
+_OPTION = re.compile(r"(?:choice|option|opt|op|answer|antwort|opcion|opción) ?(?:[a-j]|10|[1-9])")
+"""One option of several, in a column of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +79,11 @@ class ColumnMap:
     def words(self) -> str:
         """The map for a person."""
         pairs = (f"{field}={' + '.join(self.header[i] for i in at)}" for field, at in self.places.items())
-        unused = len(self.header) - len({i for at in self.places.values() for i in at})
-        return "columns: " + ", ".join(pairs) + (f"; {unused} more left behind" if unused else "")
+        used = {i for at in self.places.values() for i in at}
+        unused = [i for i in range(len(self.header)) if i not in used]
+        names = [self.header[i] for i in unused if self.header[i]]
+        listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        return "columns: " + ", ".join(pairs) + (f"; not used: {listed}" if names else "")
 
 
 def names_a_patient(field: str) -> bool:
@@ -98,16 +123,17 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
         InputError: a column that was asked for is not there. ``where`` names the table.
     """
     names = [_plain(h) for h in header]
+    separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
     places: dict[str, tuple[int, ...]] = {}
     for field, columns in wanted.items():
         places[field] = tuple(_find(column, header, names, where) for column in columns)
     taken = {i for at in places.values() for i in at}
     for i, name in enumerate(names):
-        field_of = "images" if _NUMBERED_IMAGE.fullmatch(name) else _BY_NAME.get(name)
+        field_of = _field_of(name, separate_options=separate)
         if field_of is None or field_of in wanted or i in taken:
             continue
-        # Of two columns that both could be a field the first is it; images may be spread over several.
-        if field_of not in places or field_of == "images":
+        # Of two columns that both could be a field the first is it; images and options may be spread over several.
+        if field_of not in places or field_of in _MANY:
             places[field_of] = (*places.get(field_of, ()), i)
     return ColumnMap(
         header=tuple(header),
@@ -116,12 +142,25 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
     )
 
 
+def _field_of(name: str, *, separate_options: bool) -> str | None:
+    if _NUMBERED_IMAGE.fullmatch(name):
+        return "images"
+    return "options" if separate_options and _OPTION.fullmatch(name) else _BY_NAME.get(name)
+
+
 def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
     """How many fields a row would name if it were the header."""
     names = {_plain(h) for h in header}
     asked = sum(_plain(column) in names for columns in wanted.values() for column in columns)
     usual = {_BY_NAME[n] for n in names if n in _BY_NAME} | ({"images"} if any(_NUMBERED_IMAGE.fullmatch(n) for n in names) else set())
     return asked + len(usual - set(wanted))
+
+
+def present(wanted: Mapping[str, tuple[str, ...]], header: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Of the columns asked for those that a header has: records of one file need not all have the same fields."""
+    names = {*header, *map(_plain, header)}
+    found = {field: tuple(c for c in columns if c in names or _plain(c) in names) for field, columns in wanted.items()}
+    return {field: columns for field, columns in found.items() if columns}
 
 
 def _find(column: str, header: Sequence[str], names: list[str], where: str) -> int:

@@ -1,19 +1,19 @@
 """A Hugging Face dataset saved to disk, or a folder of Parquet files: a row a case, its images in the rows or beside them."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chiron.cases.importing.columns import ColumnMap, map_columns
+from chiron.cases.importing.columns import map_columns
 from chiron.cases.importing.extras import need
 from chiron.cases.importing.files import files_under
-from chiron.cases.importing.identifying import named
-from chiron.cases.importing.pictures import suffix_of
 from chiron.cases.importing.pseudonyms import Pseudonyms
-from chiron.cases.importing.records import Draft, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
-from chiron.cases.importing.tables import Entry, TableImages, draft_of
+from chiron.cases.importing.records import Draft, ImportOptions, LeaveOut, LeftOut, Reading
+from chiron.cases.importing.rows import entry_of, row_pictures
+from chiron.cases.importing.tables import TableImages, draft_of
 from chiron.errors import InputError
 
 _ROWS = 16
@@ -32,8 +32,8 @@ def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -
         parts = [part for part in parts if part[0] == options.split]
         if not parts:
             raise InputError(f"{source} has no split '{options.split}' (there are {names})")
-    maps = [map_columns(columns, options.columns, f"{source}, split '{name}'") for name, columns, _, _ in parts]
-    for found, (name, columns, _, _) in zip(maps, parts, strict=True):
+    maps = [map_columns(columns, options.columns, f"{source}, split '{name}'") for name, columns, *_ in parts]
+    for found, (name, columns, *_) in zip(maps, parts, strict=True):
         if not {"images", "id"} & set(found.places):
             raise InputError(
                 f"{source}, split '{name}': no column of images (there are {', '.join(columns)}): name one with --map images=..."
@@ -42,21 +42,21 @@ def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -
     files = TableImages(root, fallback=options.images is None, hidden=options.keep_ids is False)
 
     def items() -> Iterator[Draft | LeftOut]:
-        for found, (name, _, _, rows) in zip(maps, parts, strict=True):
+        for found, (name, _, _, rows, labels) in zip(maps, parts, strict=True):
             for number, row in enumerate(rows, start=1):
                 place = f"{source.name}, split '{name}', row {number}"
                 try:
-                    entry, images = _entry(found, row, place)
-                    pictures = partial(_pictures, images, files)
+                    entry, images = entry_of(found, row, place, labels)
+                    pictures = partial(row_pictures, images, files)
                     yield draft_of(entry, f"{name}-{number:06d}", pictures, options, pseudonyms)
                 except LeaveOut as reason:
                     yield LeftOut(place, None, reason.why, str(reason))
 
-    return Reading(items(), sum(count for _, _, count, _ in parts), tuple(dict.fromkeys(found.words() for found in maps)))
+    return Reading(items(), sum(count for _, _, count, *_ in parts), tuple(dict.fromkeys(found.words() for found in maps)))
 
 
-Part = tuple[str, list[str], int, Iterator[dict[str, Any]]]
-"""A split: name, columns, number of rows, and the rows as they are stored, images undecoded."""
+Part = tuple[str, list[str], int, Iterator[dict[str, Any]], dict[str, list[str]]]
+"""A split: name, columns, number of rows, the rows as they are stored with images undecoded, and the names of classes by column."""
 
 
 def _saved(source: Path) -> bool:
@@ -77,7 +77,7 @@ def _arrow(source: Path) -> list[Part]:
         for table in split.with_format("arrow").iter(batch_size=_ROWS):
             yield from table.to_pylist()
 
-    return [(str(name), list(split.column_names), len(split), rows(split)) for name, split in splits.items()]
+    return [(str(name), list(split.column_names), len(split), rows(split), _class_names(split.features)) for name, split in splits.items()]
 
 
 def _parquet(source: Path) -> list[Part]:
@@ -100,42 +100,19 @@ def _parquet(source: Path) -> list[Part]:
                 for batch in file.iter_batches(batch_size=_ROWS):
                     yield from batch.to_pylist()
 
-        parts.append((name, columns, count, rows()))
+        parts.append((name, columns, count, rows(), _stored_class_names(opened[0].schema_arrow.metadata)))
     return parts
 
 
-def _entry(columns: ColumnMap, row: dict[str, Any], place: str) -> tuple[Entry, list[Any]]:
-    texts: dict[str, str] = {}
-    images: list[Any] = []
-    for field, at in columns.places.items():
-        values = [row.get(columns.header[i]) for i in at]
-        if field == "images":
-            images = [image for value in values for image in (value if isinstance(value, list) else [value]) if image is not None]
-        else:
-            texts[field] = "\n\n".join(_text(value, field) for value in values if value is not None)
-    values = [row.get(columns.header[i]) for i in columns.identifiers]
-    return Entry(place, texts, (), named(values)), images
+def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {str(column): list(feature.names) for column, feature in features.items() if type(feature).__name__ == "ClassLabel"}
 
 
-def _text(value: Any, field: str) -> str:
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return "\n\n".join(value)
-    if isinstance(value, str | int | float):
-        return str(value).strip()
-    raise LeaveOut(Why.RECORD, f"field '{field}' is no text: name another column with --map {field}=...")
-
-
-def _pictures(images: list[Any], files: TableImages, names: Sequence[str], case_id: str, under: str, group: str) -> tuple[Picture, ...]:
-    """Images in the row first; paths, in the row or beside the bytes, as a table's."""
-    del names  # an entry of a dataset names none itself
-    inside = [image["bytes"] for image in images if isinstance(image, dict) and isinstance(image.get("bytes"), bytes)]
-    paths = [path for image in images if isinstance(path := image.get("path") if isinstance(image, dict) else image, str)]
-    if not inside:
-        return files.pictures(paths, case_id, under, group)
-    if len(inside) != len(images):
-        raise LeaveOut(Why.IMAGE, "some of its images are in the row and some are not")
-    pictures = []
-    for number, data in enumerate(inside):
-        name = f"{number}{suffix_of(data, f'image {number + 1} of the row')}"
-        pictures.append(Picture("/".join(p for p in (under, group, name) if p), partial(bytes, data)))
-    return tuple(pictures)
+def _stored_class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names of classes from what ``datasets`` stores in a Parquet file; nothing where another program wrote it."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        labels = {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        return {column: [str(name) for name in names] for column, names in labels.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}

@@ -34,8 +34,10 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     questions = load_questions(options) if options.questions is not None else None
     found = scan(source, skip)
     frames = Frames()
+    studies: list[tuple[set[tuple[str, str]], str | None]] = []
     if questions is not None:
-        questions.set_aside_ambiguous([(study.keys, study.patient) for study in found.studies])
+        studies = [(study.keys, study.patient) for study in found.studies]
+        questions.set_aside_ambiguous(studies)
 
     def items() -> Iterator[Draft | LeftOut]:
         yield from found.left_out
@@ -48,6 +50,7 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
             yield from questions.unused()
 
     notes = [f"{found.others} other files passed over"] if found.others else []
+    notes += questions.notes(studies) if questions is not None else ()
     return Reading(items(), len(found.studies) + len(found.left_out), tuple(notes))
 
 
@@ -95,7 +98,8 @@ def _draft(
     place = study.place
     if entry is not None:
         try:
-            case = entry.onto(case)
+            case, told = entry.onto(case)
+            notes += told
         except LeaveOut as reason:
             return LeftOut(entry.place, case_id, reason.why, str(reason))
         place = f"{study.place} with {entry.place}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chiron.cases.importing.dicom_header import (
     NO_IMAGE,
     Kept,
+    is_screenshot,
     kept_of,
     known_of,
     numbers,
@@ -20,6 +21,7 @@ from chiron.cases.importing.dicom_header import (
     unusable_window,
 )
 from chiron.cases.importing.files import files_under
+from chiron.cases.importing.gzipped import without_gz
 from chiron.cases.importing.records import LeftOut, Why
 from chiron.errors import InputError
 
@@ -54,7 +56,7 @@ class Series:
     burned_in: bool | None = None
     """What the headers say; one yes is enough. None: nothing."""
     often_burned_in: bool = False
-    """Ultrasound and secondary captures."""
+    """Ultrasound, secondary captures, screenshots and dose sheets."""
     face: bool = False
     no_window: bool = False
     """Whether a header gives a window of no width."""
@@ -168,7 +170,8 @@ class _Scan:
         from pydicom.errors import InvalidDicomError
 
         place = path.relative_to(self._root).as_posix()
-        likely = path.suffix.lower() in _SUFFIXES and path.name.upper() != "README"
+        suffix = Path(without_gz(path.name)).suffix.lower()
+        likely = suffix in _SUFFIXES and path.name.upper() != "README"
         try:
             try:
                 header = read_header(path)
@@ -179,7 +182,7 @@ class _Scan:
                 # Old files lack the preamble, and are told by what is in them.
                 header = read_header(path, force=True)
                 if not ("SOPClassUID" in header or "Modality" in header or "Rows" in header):
-                    if path.suffix:
+                    if suffix:
                         self._leave(place, Why.IMAGE, "it is called a DICOM file and is none, or its beginning is lost")
                     else:
                         self._others += 1
@@ -232,7 +235,7 @@ class _Scan:
         said = (text_of(header, "BurnedInAnnotation") or "").upper()
         series.burned_in = True if said == "YES" or series.burned_in else False if said == "NO" else series.burned_in
         captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
-        series.often_burned_in |= modality in {"US", "OT", "SC"} or captured
+        series.often_burned_in |= modality in {"US", "OT", "SC"} or captured or is_screenshot(header)
         series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS
         series.no_window |= unusable_window(header)
         frames = int((numbers(header, "NumberOfFrames") or [1.0])[0] or 1)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chiron.cases.ages import dicom_age, years
+from chiron.cases.ages import MAX_YEARS, dicom_age, years
+from chiron.cases.importing.gzipped import open_unpacked
 from chiron.cases.importing.identifying import find_identifying, identifiers, names
 from chiron.cases.modalities import modality_of
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _IDENTIFYING = (
-    "PatientName PatientID OtherPatientNames OtherPatientIDs PatientBirthName AccessionNumber StudyID ReferringPhysicianName"
-    " PerformingPhysicianName NameOfPhysiciansReadingStudy OperatorsName RequestingPhysician ResponsiblePerson InstitutionName"
-    " PatientBirthDate StudyDate PatientTelephoneNumbers".split()
+    "PatientID OtherPatientIDs AccessionNumber StudyID InstitutionName PatientBirthDate StudyDate PatientTelephoneNumbers PatientAddress"
+    " MedicalRecordLocator AdmissionID ServiceEpisodeID RequestedProcedureID PerformedProcedureStepID ScheduledProcedureStepID"
+    " PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest".split()
 )
-_PATIENT_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
+_OF_THE_PATIENT = frozenset({"PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"})
+"""Names of which two letters are enough to look for."""
+_OF_FRAMES = frozenset({"PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"})
+_NESTED = 3
+"""Sequences within one another, and items of each, in which names and numbers are looked for."""
 _SEXES = {"M": "Male", "F": "Female", "O": "Other"}
 _LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
 NO_IMAGE = {
@@ -89,16 +94,46 @@ def modality_name(code: str | None) -> str | None:
 
 
 def known_of(header: "Dataset") -> frozenset[str]:
-    """Names and numbers that the header gives, to look for in other text."""
-    return identifiers(*(text_of(header, name) for name in _IDENTIFYING)) | names(*(text_of(header, name) for name in _PATIENT_NAMES))
+    """Names and numbers that the header gives, to look for in other text: every person name in it, and the usual numbers."""
+    numbering, others, patients = list[str](), list[str](), list[str]()
+    for keyword, vr, text in _naming(header):
+        kept = patients if keyword in _OF_THE_PATIENT else others if vr == "PN" else numbering
+        kept.append(text)
+    return identifiers(*numbering, *others) | names(*patients)
+
+
+def _naming(header: "Dataset", depth: int = 0) -> "Iterator[tuple[str, str, str]]":
+    """Elements that name or number somebody, at any depth: keyword, value representation, text."""
+    from pydicom.datadict import dictionary_keyword, dictionary_VR
+
+    for tag in list(header.keys()):
+        try:
+            keyword, vr = dictionary_keyword(tag), dictionary_VR(tag)
+        except KeyError:  # private elements, and such as no standard knows
+            continue
+        if vr == "PN" or keyword in _IDENTIFYING:
+            if (text := text_of(header, keyword)) is not None:
+                yield keyword, vr, text
+        elif vr == "SQ" and keyword not in _OF_FRAMES and depth < _NESTED:
+            for item in (_sequence(header, keyword))[:_NESTED]:
+                yield from _naming(item, depth + 1)
+
+
+def _sequence(header: "Dataset", name: str) -> "list[Dataset]":
+    try:
+        return list(header.get(name) or ())
+    except Exception:  # noqa: BLE001 - as in text_of: a damaged sequence is as good as missing
+        return []
 
 
 def _age(header: "Dataset") -> str | None:
     if (age := dicom_age(text_of(header, "PatientAge") or "")) is not None:
         return age
     born, seen = text_of(header, "PatientBirthDate") or "", text_of(header, "StudyDate") or ""
-    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen >= born:
-        return years((int(seen) - int(born)) // 10_000)
+    # A birth date equal to the study date, or of 1900, is what scanners and de-identification tools fill in for an unknown one.
+    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen > born:
+        number = (int(seen) - int(born)) // 10_000
+        return years(number) if number <= MAX_YEARS else None
     return None
 
 
@@ -172,8 +207,20 @@ def orientation(header: "Dataset", frame: int = 0) -> tuple[int, ...]:
     return ()
 
 
+_SCREENSHOT = re.compile(
+    r"screen[ _-]?(?:save|shot|capture)|dose[ _-]?(?:report|info|summary|sheet|record)|patient protocol|\bprot\b", re.IGNORECASE
+)
+
+
+def is_screenshot(header: "Dataset") -> bool:
+    """Whether image type or series description name a screenshot or a dose sheet, which show the patient's name more often than not."""
+    said = " ".join(text_of(header, name) or "" for name in ("ImageType", "SeriesDescription", "ProtocolName"))
+    return _SCREENSHOT.search(said.replace("_", " ")) is not None
+
+
 def read_header(path: Path, *, force: bool = False) -> "Dataset":
     """A header without its pixels. Raises whatever pydicom does."""
     from pydicom import dcmread
 
-    return dcmread(path, stop_before_pixels=True, force=force)
+    with open_unpacked(path) as file:
+        return dcmread(file, stop_before_pixels=True, force=force)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from chiron.cases.images import MAX_PIXELS
 from chiron.cases.importing.dicom_header import frame_groups, numbers, text_of, window_of
+from chiron.cases.importing.gzipped import open_unpacked
 from chiron.cases.importing.pictures import png
 from chiron.cases.importing.records import LeaveOut, Why
 
@@ -54,7 +55,8 @@ class Frames:
         if path != self._path:
             self._path = self._header = None
             try:
-                self._header = dcmread(path, force=True)
+                with open_unpacked(path) as file:
+                    self._header = dcmread(file, force=True)
             except Exception as error:
                 # Damaged files fail in every way there is, and what is said may quote the header.
                 raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
@@ -68,8 +70,11 @@ def missing_decoder(header: "Dataset") -> str | None:
     from pydicom.uid import UID
 
     uid = UID(text_of(getattr(header, "file_meta", header), "TransferSyntaxUID") or "1.2.840.10008.1.2")
-    if not uid.is_compressed or uid == "1.2.840.10008.1.2.1.99":
-        return None
+    try:
+        if not uid.is_compressed or uid == "1.2.840.10008.1.2.1.99":
+            return None
+    except ValueError:  # neither a transfer syntax of the standard nor one that was registered with pydicom
+        return "its transfer syntax is private or invalid, so the pixels cannot be decoded: export it as Explicit VR Little Endian"
     try:
         available = get_decoder(uid).is_available
     except NotImplementedError:
@@ -159,10 +164,42 @@ def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]
 
     if int((numbers(header, "BitsStored") or [16])[0]) <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
         return np.asarray(values / (2.0 ** int((numbers(header, "BitsStored") or [8])[0]) - 1))
-    inside = values
-    if (padding := numbers(header, "PixelPaddingValue")) and (left := values[pixels != padding[0]]).size:
-        inside = left
-    return spread(values, inside)
+    inside = values[~_padding(header, pixels)]
+    hounsfield = (text_of(header, "Modality") or "").upper() == "CT"
+    return spread(values, without_padding(inside if inside.size else values, hounsfield=hounsfield))
+
+
+def _padding(header: "Dataset", pixels: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """Which stored values the header calls padding: one value, or a range from it to its limit (PS3.3 C.7.5.1.1.2)."""
+    import numpy as np
+
+    value, limit = numbers(header, "PixelPaddingValue"), numbers(header, "PixelPaddingRangeLimit")
+    if value is None:
+        return np.zeros(pixels.shape, dtype=bool)
+    # Some writers store a negative value as an unsigned one.
+    ends = sorted(end - 2**16 if pixels.dtype.kind == "i" and end >= 2**15 else end for end in (value[0], (limit or value)[0]))
+    return np.asarray((pixels >= ends[0]) & (pixels <= ends[1]))
+
+
+_AIR = -1024
+"""Hounsfield units. No tissue is darker; scanners and converters fill what they did not measure with -2000, -2048 or -3024."""
+
+
+def without_padding(values: "NDArray[Any]", *, hounsfield: bool | None) -> "NDArray[Any]":
+    """Values without what lies below air, for a window that shows the body.
+
+    Args:
+        values: a sample of an image or a volume.
+        hounsfield: whether they are Hounsfield units. None, if unknown: they are taken for such if at least 2 % of them have one
+            lowest value below air, which an image of measured values does not have.
+    """
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    if hounsfield is None:
+        hounsfield = bool(finite.size and finite.min() < _AIR < 0 < finite.max() and np.mean(finite == finite.min()) >= 0.02)
+    inside = finite[finite >= _AIR] if hounsfield else finite
+    return np.asarray(inside if inside.size * 100 >= finite.size else finite)
 
 
 def spread(values: "NDArray[Any]", inside: "NDArray[Any]") -> "NDArray[np.float64]":

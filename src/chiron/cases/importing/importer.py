@@ -42,8 +42,8 @@ class ImportSummary:
     kind: SourceKind
     cases: int
     """Written to ``cases.jsonl``."""
-    material: int
-    """Of these, cases without a question: for making questions from, not for searching."""
+    unlabeled: int
+    """Of these, cases without a question: for 'chiron build questions', not for searching."""
     images: int
     """Image files that they have."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -84,6 +84,7 @@ def import_cases(
         raise InputError(f"{out} is the source itself: name another folder with --out")
     if options.slices is not None and options.slices < 1:
         raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
+    _refuse_useless(kind, options)
     options = replace(options, kind=kind)
     _refuse_strange(out, source)
     busy = f"{out} is being written by another import: wait for it, or name another folder with --out"
@@ -96,6 +97,16 @@ def import_cases(
         if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
             return _summary_of(before, out, kind)
         return _import(source, out, options, pseudonyms, plan, progress)
+
+
+def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
+    """See that no option that changes what is read is without effect."""
+    if kind in {SourceKind.DICOM, SourceKind.NIFTI}:
+        if options.questions is None and (options.columns or options.question):
+            name = "--map" if options.columns else "--question"
+            raise InputError(f"{name} has no effect on {kind} without a sheet: give the sheet with --questions FILE")
+    elif options.questions is not None:
+        raise InputError(f"--questions is for DICOM and NIfTI, and the source is of kind {kind}: put the questions into its own columns")
 
 
 def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
@@ -129,7 +140,7 @@ def _import(
         for number, case in enumerate(keeper.keep(reading.items), start=1):
             if case is not None:
                 counts["cases"] += 1
-                counts["material"] += case.material
+                counts["unlabeled"] += case.unlabeled
                 yield _line(case.to_record())
             if progress is not None:
                 progress(number, reading.total)
@@ -142,7 +153,7 @@ def _import(
         out=out,
         kind=options.kind or SourceKind.JSONL,
         cases=counts["cases"],
-        material=counts["material"],
+        unlabeled=counts["unlabeled"],
         images=len(keeper.written),
         left_out=dict(sorted(Counter(str(left.why) for left in keeper.left_out).items())),
         notes=dict(sorted(keeper.notes.items())),
@@ -240,7 +251,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
 def _whole(out: Path, before: Mapping[str, Any]) -> bool:
     """Whether an earlier import came to its end and lies there as it was written, every image included."""
     hashes = before.get("sha256")
-    if not isinstance(hashes, dict) or "result" not in before:
+    if not isinstance(hashes, dict) or "unlabeled" not in before.get("result", {}):
         return False
     names = ("cases.jsonl", "not-imported.jsonl")
     if not all((out / name).is_file() and file_sha256(out / name) == hashes.get(name) for name in names):
@@ -259,14 +270,14 @@ def _digest(images: Mapping[str, str]) -> str:
 
 def _images_of(cases: Path) -> Iterator[str]:
     if cases.is_file():
-        for case in read_cases(cases, material=True):
+        for case in read_cases(cases, unlabeled=True):
             if not isinstance(case, BadCase):
                 yield from case.images
 
 
 def _summary_of(before: Mapping[str, Any], out: Path, kind: SourceKind) -> ImportSummary:
     result = before["result"]
-    counts = {name: result[name] for name in ("cases", "material", "images", "left_out", "notes")}
+    counts = {name: result[name] for name in ("cases", "unlabeled", "images", "left_out", "notes")}
     return ImportSummary(out=out, kind=kind, unchanged=True, **counts)
 
 

@@ -5,21 +5,29 @@ Fields that neither format knows come along too, unless they are called as field
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.ages import age_band
 from chiron.cases.case import BadCase, Case
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import CaseProblem, case_id, fields_of, parse_case
 from chiron.cases.images import ImageFolder, image_folder
-from chiron.cases.importing.columns import names_a_patient, names_somebody
+from chiron.cases.importing.columns import map_columns, names_a_patient, names_somebody, present
+from chiron.cases.importing.conversations import SEVERAL, is_conversation, unrolled
 from chiron.cases.importing.identifying import find_identifying, identifiers, named
 from chiron.cases.importing.kinds import GROUP_FOLDER, JSONL, the_file
 from chiron.cases.importing.pictures import copied
 from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
+from chiron.cases.importing.question_fields import LETTER_ALONE, with_options
 from chiron.cases.importing.records import ID_TELLS, Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
-from chiron.cases.reading import read_cases
+from chiron.cases.importing.rows import entry_of, options_of, row_pictures
+from chiron.cases.importing.tables import TableImages, draft_of
+from chiron.cases.reading import BrokenRecord, read_records
 
 LEFT_BEHIND = "fields left behind, since they are called as fields that name a patient or a physician are"
 RENAMED = "cases whose images were named anew, since their names may say who the patient is"
@@ -29,26 +37,93 @@ _DEPTH = 20
 
 
 def read_jsonl(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> Reading:
-    """Drafts of a file of cases.
+    """Drafts of a file of records: cases in the published or the tidy format, or records with other names for their fields.
 
     Raises:
-        InputError: the file or its image folder is not there.
+        InputError: the file or its image folder is not there, or no record has a field that was asked for.
     """
     path = the_file(source, JSONL, "JSONL file")
-    folder = image_folder(path, options.images)
+    if options.images is not None:
+        image_folder(path, options.images)
+    if options.columns:
+        need_fields(path, options.columns)
+    reader = _Reader(path, options, pseudonyms)
+    return Reading(reader.items())
 
-    def items() -> Iterator[Draft | LeftOut]:
-        for case in read_cases(path, material=True):
-            place = f"{path.name}, line {case.line}"
-            if isinstance(case, BadCase):
-                yield _bad(case, place, options, pseudonyms)
-                continue
+
+class _Reader:
+    """The records of one file, each read as what it is."""
+
+    def __init__(self, path: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> None:
+        self._path, self._options, self._pseudonyms = path, options, pseudonyms
+        beside = path.parent / "images"
+        root = options.images or (beside if beside.is_dir() else path.parent)
+        self._folder = ImageFolder(root)
+        self._files = TableImages(options.images or path.parent, fallback=options.images is None, hidden=options.keep_ids is False)
+
+    def items(self) -> Iterator[Draft | LeftOut]:
+        seen: dict[str, int] = {}
+        for line, raw in read_records(self._path):
+            place = f"{self._path.name}, line {line}"
             try:
-                yield _draft(case, place, folder, options, pseudonyms)
-            except LeaveOut as reason:
-                yield _bad(BadCase(case.line, case.id, str(reason)), place, options, pseudonyms)
+                yield self._draft(raw, place, line, seen)
+            except (LeaveOut, CaseProblem) as reason:
+                why = reason.why if isinstance(reason, LeaveOut) else Why.RECORD
+                yield replace(_bad(BadCase(line, case_id(raw), str(reason)), place, self._options, self._pseudonyms), why=why)
 
-    return Reading(items())
+    def _draft(self, raw: object, place: str, line: int, seen: dict[str, int]) -> Draft:
+        if isinstance(raw, BrokenRecord):
+            raise CaseProblem(raw.problem)
+        if isinstance(raw, Mapping) and (self._options.columns or not _is_case(raw)):
+            draft = self._of_record(raw, place, line)
+        else:
+            case = parse_case(raw, unlabeled=True)
+            if case.answer and not case.question and self._options.question:
+                case = replace(case, question=self._options.question)
+            draft = _draft(case, place, self._folder, self._options, self._pseudonyms)
+        if (first := seen.setdefault(draft.case.id, line)) != line:
+            raise CaseProblem(f"id '{draft.case.id}' was already used on line {first}: give each case its own id")
+        return draft
+
+    def _of_record(self, raw: Mapping[str, Any], place: str, line: int) -> Draft:
+        row, more = unrolled(raw)
+        columns = map_columns(tuple(row), present(self._options.columns, tuple(row)), place)
+        entry, images = entry_of(columns, row, place)
+        try:
+            pictures = partial(row_pictures, images, self._files)
+            draft = draft_of(entry, f"{self._path.stem}-{line:06d}", pictures, self._options, self._pseudonyms)
+        except LeaveOut as reason:
+            if {"question", "answer", "images"} <= set(columns.places):
+                raise
+            raise LeaveOut(reason.why, f"{reason}; it has {fields_of(raw)}, and --map FIELD=NAME says which is which") from reason
+        return replace(draft, notes=(*draft.notes, columns.words().replace("columns:", "fields:"), *([SEVERAL] if more else [])))
+
+
+def _is_case(record: Mapping[str, Any]) -> bool:
+    """Whether a record is in one of the two formats of a case."""
+    if is_conversation(record):
+        return "rid" in record
+    return "images" in record and bool({"id", "rid"} & set(record)) and not _named_otherwise(record)
+
+
+def _named_otherwise(record: Mapping[str, Any]) -> bool:
+    """Whether a record lacks ``question`` or ``answer`` and has another usual name for it."""
+    places = map_columns(tuple(record), {}, "").places
+    return any(name in places and name not in record for name in ("question", "answer")) and "rid" not in record
+
+
+def need_fields(path: Path, columns: Mapping[str, tuple[str, ...]]) -> None:
+    """See that every field that was asked for is in some record.
+
+    Raises:
+        InputError: one is not. The message names the fields that are there.
+    """
+    found: dict[str, None] = {}
+    for _, raw in read_records(path):
+        if isinstance(raw, Mapping):
+            with suppress(LeaveOut):  # it is reported when the record is read
+                found.update(dict.fromkeys([*raw, *unrolled(raw)[0]]))
+    map_columns(tuple(found), columns, str(path))
 
 
 def _bad(case: BadCase, place: str, options: ImportOptions, pseudonyms: Pseudonyms) -> LeftOut:
@@ -59,6 +134,7 @@ def _bad(case: BadCase, place: str, options: ImportOptions, pseudonyms: Pseudony
 
 
 def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:
+    case = with_options(case, _options_of(case.meta))
     patient = _patient(case.meta)
     known, left = set[str](), list[str]()
     meta = _without_names(case.meta, known, left)
@@ -81,12 +157,20 @@ def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, 
         # The old names hold the old id.
         kept = {name: f"{folder_name(draft.id)}/{n}{_suffix(name)}" for n, name in enumerate(case.images)}
         known |= identifiers(case.id)
+    notes += [LETTER_ALONE] * letter_without_options(draft.question, draft.answer)
     if draft.modality is None and options.modality is not None:
         draft = replace(draft, modality=options.modality)
     pictures = tuple(
         Picture(shown, copied(folder, name, called=shown if options.keep_ids is False else None)) for name, shown in kept.items()
     )
     return Draft(draft, (Group(pictures, place),), place, frozenset(known - identifiers(draft.id)), tuple(notes))
+
+
+def _options_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options of a record that is a case otherwise."""
+    header = tuple(meta)
+    columns = map_columns(header, {}, "")
+    return options_of([meta[header[i]] for i in columns.places.get("options", ())])
 
 
 def _told(names: Sequence[str], under: str, known: Collection[str]) -> dict[str, str]:

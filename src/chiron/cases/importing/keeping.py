@@ -11,9 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from chiron.cases.case import Case
+from chiron.cases.formats import LONG_TEXT, MAX_TEXT
 from chiron.cases.importing.metadata import without_metadata
-from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Why
-from chiron.cases.importing.screening import MAX_TEXT, longest_field, screen
+from chiron.cases.importing.records import Draft, Group, LeaveOut, LeftOut, Picture, Why
+from chiron.cases.importing.screening import longest_text, screen
+from chiron.errors import DiskError, InputError
 from chiron.files import unwritten
 
 _SAID_AT_MOST = 8
@@ -50,11 +52,10 @@ class Keeper:
         case = draft.case
         if case.id in self._ids:
             raise LeaveOut(Why.DUPLICATE, f"its id was already used by {self._ids[case.id]}: give each case its own id")
-        name, length = longest_field(case)
+        name, text = longest_text(case)
+        length = len(text.encode("utf-8", "replace"))
         if length > MAX_TEXT:
-            raise LeaveOut(
-                Why.RECORD, f"field '{name}' has {length:,} characters, more than {MAX_TEXT:,}: cut it to what belongs to the case"
-            )
+            raise LeaveOut(Why.RECORD, f"field '{name}' has {length:,} bytes, more than {MAX_TEXT:,}: cut it to what belongs to the case")
         said = screen(case, draft.known)
         if said and not self.allow_identifying:
             more = f" and {len(said) - _SAID_AT_MOST} more" if len(said) > _SAID_AT_MOST else ""
@@ -63,6 +64,8 @@ class Keeper:
         kept, abouts = self._write_images(draft)
         if said:
             self.notes["text may say who the patient is, and was taken all the same"] += 1
+        if len(text) > LONG_TEXT:
+            self.notes[f"cases with a text of more than {LONG_TEXT:,} characters, which is more than most models read"] += 1
         self.notes.update(draft.notes)
         self._ids[case.id] = draft.place
         meta: dict[str, Any] = dict(case.meta)
@@ -107,8 +110,7 @@ class Keeper:
         begun: dict[str, str] = {}
         try:
             for picture in group.pictures:
-                source = picture.data()
-                data = without_metadata(source)
+                source, data = _made(picture)
                 digest = hashlib.sha256(data).hexdigest()
                 self._need_free(picture.name, digest, fresh)
                 if picture.name not in self.written and picture.name not in fresh:
@@ -122,6 +124,21 @@ class Keeper:
             raise
         fresh.update(begun)
         return [picture.name for picture in group.pictures]
+
+
+def _made(picture: Picture) -> tuple[bytes, bytes]:
+    """The bytes of an image as its source has them, and without metadata.
+
+    Raises:
+        LeaveOut: the image cannot be made, for whatever reason: one damaged file does not end an import.
+    """
+    try:
+        source = picture.data()
+        return source, without_metadata(source)
+    except (LeaveOut, InputError, DiskError):
+        raise
+    except Exception as error:
+        raise LeaveOut(Why.IMAGE, f"it cannot be read ({type(error).__name__}): the file is damaged, or of an unsupported kind") from error
 
 
 def _need_any(names: list[str], missed: list[LeftOut]) -> None:

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from chiron.cases.importing.files import files_under
+from chiron.cases.importing.gzipped import without_gz
+from chiron.cases.importing.nifti_files import is_volume
 from chiron.cases.importing.records import SourceKind
 from chiron.errors import InputError
 
@@ -65,9 +67,9 @@ def _file_kind(path: Path) -> SourceKind | None:
         return SourceKind.JSONL
     if suffix == ".parquet":
         return SourceKind.DATASET
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if is_volume(path):
         return SourceKind.NIFTI
-    if suffix in {".dcm", ".dicom", ".ima"} or path.name.upper() == "DICOMDIR" or _has_preamble(path):
+    if Path(without_gz(path.name)).suffix.lower() in {".dcm", ".dicom", ".ima"} or path.name.upper() == "DICOMDIR" or _has_preamble(path):
         return SourceKind.DICOM
     return None
 

@@ -130,6 +130,8 @@ class ImportOptions:
     """DICOM, NIfTI: every n-th slice. None: the key images where a study names them, else at most eight evenly spaced."""
     questions: Path | None = None
     """DICOM, NIfTI: a table or JSONL with questions, answers, history and findings by study."""
+    question: str | None = None
+    """A question for all rows that have an answer, or a report with an impression, and no question of their own."""
     modality: str | None = None
     """The modality of cases whose source names none."""
     keep_ids: bool | None = None

@@ -4,10 +4,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from chiron.cases.case import Case
-from chiron.cases.importing.identifying import Kind, find_identifying
-
-MAX_TEXT = 200_000
-"""Characters a field. More is no report, and every model would cut it."""
+from chiron.cases.importing.identifying import find_identifying
+from chiron.cases.importing.phi_patterns import Kind
 
 
 def screen(case: Case, known: Collection[str] = ()) -> list[str]:
@@ -22,9 +20,9 @@ def screen(case: Case, known: Collection[str] = ()) -> list[str]:
     return said
 
 
-def longest_field(case: Case) -> tuple[str, int]:
-    """The field with the longest text, and its length in characters."""
-    return max(((field, len(text)) for field, text in _texts(case)), key=lambda found: found[1])
+def longest_text(case: Case) -> tuple[str, str]:
+    """The field with the longest text, and that text."""
+    return max(_texts(case), key=lambda found: len(found[1]))
 
 
 def _texts(case: Case) -> Iterator[tuple[str, str]]:

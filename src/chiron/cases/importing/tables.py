@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from chiron.cases.ages import age_band
 from chiron.cases.case import Case
-from chiron.cases.formats import CaseProblem, parse_case
+from chiron.cases.choices import letter_without_options, split_options
+from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
 from chiron.cases.images import ImageFolder
 from chiron.cases.importing.columns import ColumnMap, map_columns, recognised
 from chiron.cases.importing.files import files_under
@@ -19,6 +20,7 @@ from chiron.cases.importing.identifying import identifiers, named
 from chiron.cases.importing.kinds import GROUP_FOLDER, TABLES, the_file
 from chiron.cases.importing.pictures import copied
 from chiron.cases.importing.pseudonyms import Pseudonyms, folder_name
+from chiron.cases.importing.question_fields import LETTER_ALONE, settle, with_options
 from chiron.cases.importing.records import ID_TELLS, Draft, Group, ImportOptions, LeaveOut, LeftOut, Picture, Reading, Why
 from chiron.cases.importing.spreadsheets import Row, Sheet, Unreadable, sheets_of
 from chiron.cases.modalities import modality_of
@@ -49,6 +51,8 @@ class Entry:
     texts: Mapping[str, str]
     images: tuple[str, ...]
     known: frozenset[str]
+    options: tuple[str, ...] = ()
+    """Of a multiple-choice question."""
 
 
 def open_table(path: Path, options: ImportOptions) -> Table:
@@ -120,6 +124,7 @@ def _entry(table: Table, row: Row) -> Entry | LeftOut:
         return LeftOut(place, None, Why.RECORD, row.problem)
     texts: dict[str, str] = {}
     images: list[str] = []
+    options: tuple[str, ...] = ()
     for field, at in table.columns.places.items():
         cells = [row.cells[i] for i in at if i < len(row.cells)]
         for cell in cells:
@@ -127,10 +132,21 @@ def _entry(table: Table, row: Row) -> Entry | LeftOut:
                 return LeftOut(place, texts.get("id") or None, Why.RECORD, f"field '{field}': {cell.problem}")
         if field == "images":
             images = [name for cell in cells if isinstance(cell, str) for part in _SEPARATORS.split(cell) if (name := part.strip())]
+        elif field == "options":
+            try:
+                options = _options([cell for cell in cells if isinstance(cell, str) and cell], separate=len(at) > 1)
+            except ValueError as problem:
+                return LeftOut(place, texts.get("id") or None, Why.RECORD, str(problem))
         else:
-            texts[field] = "\n\n".join(cell for cell in cells if isinstance(cell, str) and cell)
+            texts[field] = "\n\n".join(cell for cell in cells if isinstance(cell, str) and cell and not is_placeholder(cell))
     values = [row.cells[i] for i in table.columns.identifiers if i < len(row.cells)]
-    return Entry(place, texts, tuple(images), named(values))
+    return Entry(place, texts, tuple(images), named(values), options)
+
+
+def _options(cells: Sequence[str], *, separate: bool) -> tuple[str, ...]:
+    if not cells:
+        return ()
+    return tuple(cells) if separate else split_options(cells[0])
 
 
 def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> Reading:
@@ -175,7 +191,7 @@ class TableImages:
             raise LeaveOut(Why.IMAGE, "no image: the row names none, and there is no folder of images that is called as its id")
         kept: dict[str, int] = {}
         pictures = []
-        for name in names:
+        for name in (given.replace("\\", "/") for given in names):  # as Windows writes paths
             folder = next((f for f in self._folders if _exists(f, name)), self._folders[0])
             parents = [part for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
@@ -216,7 +232,9 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     texts = entry.texts
     source_id = texts.get("id") or default_id
     hidden = options.keep_ids is False
-    case = _case(texts, pseudonyms.name("case", source_id) if hidden else source_id, options.modality)
+    settled = settle(texts, options.question)
+    case = _case(settled, pseudonyms.name("case", source_id) if hidden else source_id, options.modality)
+    case = with_options(case, entry.options)
     if texts.get("patient"):
         patient = texts["patient"] if options.keep_ids else pseudonyms.name("patient", texts["patient"])
         case = replace(case, meta=MappingProxyType({**case.meta, "patient": patient}))
@@ -224,8 +242,9 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     group = f"{modality.slug}_group1" if modality is not None else ""
     known = entry.known | (identifiers(source_id) if hidden else frozenset()) - identifiers(case.id)
     images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
-    told = (ID_TELLS,) if options.keep_ids is None and entry.known & identifiers(case.id) else ()
-    return Draft(case, (Group(images(), entry.place),), entry.place, known, told)
+    notes = [ID_TELLS] * bool(options.keep_ids is None and entry.known & identifiers(case.id))
+    notes += [LETTER_ALONE] * letter_without_options(case.question, case.answer)
+    return Draft(case, (Group(images(), entry.place),), entry.place, known, tuple(notes))
 
 
 def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
@@ -234,6 +253,6 @@ def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record["age"] = age_band(texts["age"]) if texts.get("age") else None
     record["modality"] = texts.get("modality") or modality
     try:
-        return replace(parse_case(record, material=True), images=())
+        return replace(parse_case(record, unlabeled=True), images=())
     except CaseProblem as problem:
         raise LeaveOut(Why.RECORD, str(problem)) from problem

@@ -1,11 +1,10 @@
 """Fields of published records as they are found: options as strings, answers by letter, index or text."""
 
-import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chiron.cases import choices
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.item import Item
@@ -25,18 +24,10 @@ def read_options(value: Any) -> tuple[str, ...]:
     Raises:
         BadRecord: they are none of these, or one is empty.
     """
-    if isinstance(value, str):
-        value = _literal(value)
-    if value is None:
-        return ()
-    if isinstance(value, Mapping):
-        value = [text for _, text in sorted(value.items(), key=lambda pair: str(pair[0])) if text is not None]
-    if not isinstance(value, list | tuple):
-        raise BadRecord(f"its options are {type(value).__name__}, not a list")
-    options = tuple(str(option["content"] if isinstance(option, Mapping) and "content" in option else option).strip() for option in value)
-    if any(not option for option in options):
-        raise BadRecord("one of its options is empty")
-    return options
+    try:
+        return choices.read_options(value)
+    except ValueError as problem:
+        raise BadRecord(str(problem)) from problem
 
 
 def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
@@ -85,18 +76,6 @@ def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple
         raise BadRecord(f"its text speaks of image {lost[0]}, which is not there")
     unmarked = [name for n, name in sorted(numbered.items()) if n not in order]
     return tuple(_NUMBERED_MARK.sub(IMAGE_MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
-
-
-def _literal(text: str) -> Any:
-    text = text.strip()
-    if not text:
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-    raise BadRecord(f"its options are a string that is no list: {text[:60]!r}")
 
 
 def choice(

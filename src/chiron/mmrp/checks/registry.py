@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from chiron.mmrp.checks import contradiction, conversation, final_answer, given_away, image_marks, steps
+from chiron.mmrp.checks import contradiction, conversation, final_answer, given_away, image_marks, steps, values
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 
@@ -29,6 +29,7 @@ _ALL: Final = (
     Check("unreadable_images", "Images that nobody can open", 0.0),
     Check("image_marks", "Image marks that do not fit the images", 0.0, image_marks.look),
     Check("conversation", "Turns out of order, empty, or in text that no file can hold", 0.0, conversation.look),
+    Check("values", "A difficulty that is not from 0 to 1, or a depth that is not a number", 0.0, values.look),
     Check("duplicates", "The same row again: an id, or words and images", 0.01),
     Check("near_duplicates", "Nearly the same words with nearly the same images", 0.10),
     Check("shared_images", "The same image under several patients", 0.05),

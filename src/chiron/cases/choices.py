@@ -1,0 +1,111 @@
+"""Multiple-choice questions as tables and records store them: options read, put into the question, and the answer in words."""
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LONGEST = 100_000
+"""Characters of options written as one text. More is not a list of options."""
+_MARK = re.compile(r"\A\(?([A-Za-z]|\d{1,2})\s*[.:)]\s*")
+_MARKED_LETTER = re.compile(r"\A\W*(?:(?:option|choice|answer)\s*)?\(?([A-Za-z])\W*\Z", re.IGNORECASE)
+
+
+def parse_literal(text: str) -> Any:
+    """A list or mapping that is written as text, in JSON or Python; the text itself if it is neither. Nothing is executed."""
+    text = text.strip()
+    if text[:1] not in {"[", "{", "("} or len(text) > _LONGEST:
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    return text
+
+
+def read_options(value: Any) -> tuple[str, ...]:
+    """Options from a list, a mapping by letter, ``[{letter, content}]``, or any of these written as text.
+
+    Raises:
+        ValueError: the value is none of these, or an option is empty.
+    """
+    if isinstance(value, str):
+        value = parse_literal(value) if value.strip() else None
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        value = [text for _, text in sorted(value.items(), key=lambda pair: str(pair[0])) if text is not None]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"its options are {type(value).__name__}, not a list")  # noqa: TRY004 - as the other faults of a record
+    options = tuple(str(option["content"] if isinstance(option, Mapping) and "content" in option else option).strip() for option in value)
+    if any(not option for option in options):
+        raise ValueError("one of its options is empty")
+    return options
+
+
+def split_options(text: str) -> tuple[str, ...]:
+    """Options from one cell of a table: a list written as text, or parts between line breaks, semicolons or bars.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    value = parse_literal(text)
+    options = read_options(value) if not isinstance(value, str) else tuple(p for part in re.split(r"[\n;|]", text) if (p := part.strip()))
+    if len(options) < 2:
+        raise ValueError("its options are one text: separate them by semicolons, or give each a column of its own")
+    return options
+
+
+def bare_options(options: Sequence[str]) -> tuple[str, ...]:
+    """Options without the letters or numbers before them, where each has its own: ``A: Cyst``, ``B: Stone``."""
+    marks = [_MARK.match(option) for option in options]
+    told = [match.group(1).upper() if match else "" for match in marks]
+    if told not in ([*LETTERS[: len(options)]], [str(n) for n in range(1, len(options) + 1)]):
+        return tuple(options)
+    bare = tuple(option[match.end() :].strip() for option, match in zip(options, marks, strict=True) if match)
+    return bare if all(bare) else tuple(options)
+
+
+def lettered(options: Sequence[str]) -> str:
+    """Options, one per line, with a letter before each."""
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def question_with_options(question: str, options: Sequence[str]) -> str:
+    """The question with its options below it, unless it already names them all."""
+    said = question.casefold()
+    return question if not options or all(option.casefold() in said for option in options) else f"{question}\n{lettered(options)}"
+
+
+def answer_in_words(answer: str, options: Sequence[str]) -> str:
+    """The option that an answer means: by its words, its letter, or both (``B. Stone``).
+
+    Raises:
+        ValueError: the answer is none of the options, or does not say which.
+    """
+    folded = [_folded(option) for option in options]
+    said = _folded(answer)
+    if folded.count(said) == 1:
+        return options[folded.index(said)]
+    mark = _MARK.match(answer)
+    rest = _folded(answer[mark.end() :]) if mark else ""
+    if rest and folded.count(rest) == 1:
+        return options[folded.index(rest)]
+    letter = _MARKED_LETTER.match(answer)
+    if letter and (at := LETTERS.index(letter.group(1).upper())) < len(options):
+        return options[at]
+    if said.isdigit():
+        raise ValueError(f"its answer is the number {said} and none of its options says so: give the option's letter or words")
+    raise ValueError(f"its answer is none of its {len(options)} options")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def letter_without_options(question: str, answer: str) -> bool:
+    """Whether an answer is the letter of an option and the question has no such option."""
+    return bool(re.fullmatch(r"\(?[A-H][).:]?", answer.strip())) and not re.search(rf"(?:^|\s)\(?{answer.strip(' ().:')}[).:]", question)
