@@ -72,7 +72,8 @@ def test_only_the_first_exchange_is_taken_and_a_note_says_so(tmp_path: Path) -> 
 
 def test_a_question_with_marks_within_it_keeps_them_all(tmp_path: Path) -> None:
     write_png(tmp_path / "images" / "a.png")
-    record = {**SHAPES["mmrp"], "question": "<image> before, <image> after: what changed?", "img_name": ["a.png", "a.png"]}
+    write_png(tmp_path / "images" / "b.png", seed=1)
+    record = {**SHAPES["mmrp"], "question": "<image> before, <image> after: what changed?", "img_name": ["a.png", "b.png"]}
     (case,), _ = imported(jsonl(tmp_path / "x.jsonl", record), tmp_path / "out")
     assert case.question.count("<image>") == 2
 
