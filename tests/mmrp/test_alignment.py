@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.mmrp.alignment import LONGEST, build_alignment, place_findings
 from chiron.mmrp.checking import check_rows
 from chiron.mmrp.forms import AsInterns

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.mmrp.forms import AsInterns, Published, plain
 from chiron.mmrp.prompts import BuildPrompts
 from chiron.mmrp.readings import named_options

@@ -13,7 +13,6 @@ from chiron.evaluation.answers.declarations import Role, declarations
 from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.marks import unwrap
 from chiron.evaluation.answers.options import LETTERS, Options
-from chiron.evaluation.answers.plain import plain
 from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
 from chiron.evaluation.answers.yes_no import explicit
 
@@ -64,7 +63,7 @@ def extract(reply: str, options: Sequence[str], *, family: Family | None = None)
         InputError: fewer than 2 or more than 26 options.
     """
     prepared = Options(options)
-    unwrapped = unwrap(plain(reply), family)
+    unwrapped = unwrap(reply, family)
     if unwrapped.rule:
         found = _second_thought(unwrapped.after, prepared) or _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
     elif unwrapped.unfinished:

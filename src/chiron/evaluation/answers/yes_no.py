@@ -9,7 +9,6 @@ import re
 from chiron.evaluation.answers.declarations import declarations
 from chiron.evaluation.answers.family import Family
 from chiron.evaluation.answers.marks import unwrap
-from chiron.evaluation.answers.plain import plain
 
 _PRONOUN = r"(?:there|it|this|that|these|those|they|he|she|i|we|you)\b"
 # "No" before a noun is an article, not an answer; before a pause or a new clause it is one.
@@ -28,7 +27,7 @@ _ANYWHERE = re.compile(
 
 def yes_no(reply: str, *, family: Family | None = None) -> bool | None:
     """``True`` for an explicit yes, ``False`` for an explicit no, ``None`` for neither and for both."""
-    unwrapped = unwrap(plain(reply), family)
+    unwrapped = unwrap(reply, family)
     if unwrapped.unfinished:
         return _last_said(unwrapped.answer)
     return explicit(unwrapped.answer)
