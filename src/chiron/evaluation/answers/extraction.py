@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chiron.evaluation.answers.declarations import Role, declarations
+from chiron.evaluation.answers.checklists import Checklist, read_checklist
+from chiron.evaluation.answers.corrections import corrected_letter, last_cue, letters_in
+from chiron.evaluation.answers.declarations import Declaration, Role, declarations
 from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.marks import unwrap
 from chiron.evaluation.answers.options import LETTERS, Options
@@ -21,6 +23,7 @@ _LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])[)\].:]", r
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
+_TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
 _SHOWN = 200
 # A reply that declares more often goes round in circles, and each reading costs time.
 _MOST = 64
@@ -49,6 +52,8 @@ class _Found:
     reading: Reading
     rule: Rule
     text: str
+    at: int = 0
+    """Where it was said, in characters: second thoughts follow it."""
 
 
 def extract(reply: str, options: Sequence[str], *, family: Family | None = None) -> Extraction:
@@ -65,7 +70,8 @@ def extract(reply: str, options: Sequence[str], *, family: Family | None = None)
     prepared = Options(options)
     unwrapped = unwrap(reply, family)
     if unwrapped.rule:
-        found = _second_thought(unwrapped.after, prepared) or _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+        marked = _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+        found = _second_thought(unwrapped.after, prepared) or _corrected(marked, _own_question(unwrapped.after), prepared)
     elif unwrapped.unfinished:
         found = _after_steps(unwrapped.answer, prepared)
     else:
@@ -111,6 +117,51 @@ def _in_prose(text: str, options: Options) -> _Found:
 
 
 def _by_rules(text: str, options: Options) -> _Found:
+    """By the first rule that finds something, unless the reply takes it back."""
+    text = options.without_named_letters(text)
+    found = _first_rule(text, options)
+    return _corrected(found, text[found.at :], options) if found.reading.kind is Kind.CHOSEN else found
+
+
+def _corrected(found: _Found, text: str, options: Options) -> _Found:
+    """What remains of a choice after "Sorry, I mean C": that letter; nothing if it cannot be told which."""
+    behind = last_cue(text)
+    if behind is None or found.reading.kind is not Kind.CHOSEN:
+        return found
+    letter = corrected_letter(text[behind:])
+    index = None if letter is None else options.index_of(letter)
+    if index is not None:
+        return _Found(Reading(Kind.CHOSEN, index), Rule.DECLARATION, sentence(text[behind:]).strip())
+    others = {options.index_of(other) for other in letters_in(text[behind:])} | set(options.named(text[behind:]))
+    return found if others <= {found.reading.index, None} else _Found(REFUSED, found.rule, found.text)
+
+
+def _first_rule(text: str, options: Options) -> _Found:
+    checklist = read_checklist(text, options)
+    if checklist:
+        return _beside_marks(text, checklist, options)
+    return _by_words(text, options)
+
+
+def _beside_marks(text: str, checklist: Checklist, options: Options) -> _Found:
+    """What check marks say, and the words outside of their lines; nothing if these differ."""
+    words = _by_words(checklist.rest, options)
+    declared = _declared(text, options)
+    if declared and declared.reading.kind is Kind.CHOSEN:
+        words = declared
+    index = words.reading.index if words.reading.kind is Kind.CHOSEN else None
+    said = index is not None and (words.rule is not Rule.OPTION_TEXT or not checklist.ticked)
+    if checklist.unclear or len(checklist.ticked) > 1:
+        return words if said and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+    if checklist.ticked:
+        (ticked,) = checklist.ticked
+        if (said and index != ticked) or words.reading.kind is Kind.REFUSED:
+            return _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+        return words if said else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT, "check marks")
+    return _Found(REFUSED, words.rule, words.text) if index in checklist.crossed else words
+
+
+def _by_words(text: str, options: Options) -> _Found:
     if (index := options.exact(text)) is not None and len(text.strip()) > 1:
         return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, text)
     for rule in (_declared, _bare_letter, _labelled, _named):
@@ -142,11 +193,18 @@ def _declared(text: str, options: Options) -> _Found | None:
         elif reading.kind is not Kind.NOTHING:
             # "The answer is C. However, B is also correct."
             several = beside.keys() - {reading.index}
-            return _Found(REFUSED if several else reading, Rule.DECLARATION, sentence(said.content))
+            return _Found(REFUSED if several or _doubted(said, reading, text, options) else reading, Rule.DECLARATION, sentence(said.content), said.at)
     if beside:
         index, words = beside.popitem()
         return _Found(REFUSED if beside else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
     return None
+
+
+def _doubted(said: Declaration, reading: Reading, text: str, options: Options) -> bool:
+    """Whether "Edema is most likely" is followed by a "but" and another option."""
+    if said.role is not Role.TEXT or not (turn := _TURN.search(text, said.at)):
+        return False
+    return any(index != reading.index for index in options.named(text[turn.end() :]))
 
 
 def _denied(text: str, options: Options) -> set[int]:

@@ -24,9 +24,15 @@ _SHAPES = str.maketrans({
 })  # fmt: skip
 
 
+# In "\u9009B" and "A\u548cB" the letter is a word of its own.
+_LETTER_IN_CJK = re.compile(r"(?<=[\u3400-\u9fff])(?=[A-Z](?![A-Za-z0-9]))|(?<=(?<![A-Za-z0-9])[A-Z])(?=[\u3400-\u9fff])")
+
+
 def plain(reply: str) -> str:
     """``reply`` in compatibility form (NFKC), one blank between words, no emphasis, no LaTeX styling. Linear in its length."""
     text = _tidy(_HTML.sub("", without_tokens(compatible(reply).translate(_SHAPES))))
+    if not text.isascii():
+        text = _LETTER_IN_CJK.sub(" ", text)
     text = _FENCE.sub("", text).replace("*", "").replace("`", "").replace("__", "")
     text = _UNDERSCORE.sub("", text)
     for _ in range(2):  # \textbf{\text{B}} is as deep as they go
