@@ -69,7 +69,7 @@ def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tupl
         return [(index, marks[0])]
     named = options.named(bare.strip(" |-:"))
     if not named:
-        return []
+        return None if any(options.index_of(letter[0]) is not None for letter in _LETTER.finditer(bare)) else []
     return [(named[0], marks[0])] if len(named) == 1 else None
 
 

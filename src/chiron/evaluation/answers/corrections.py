@@ -9,6 +9,7 @@ CUE: Final = re.compile(
     r"|I (?:mean|meant|misread|misspoke|mistyped|was wrong|stand corrected|take (?:that|it) back|made (?:a|an) (?:mistake|error|typo)"
     r"|(?:have )?changed my mind|change my (?:mind|answer))"
     r"|make (?:that|it)|(?:or )?rather(?! than\b)|hmm+|instead(?! of\b)|perd\u00f3n|disculpa|d\u00e9sol\u00e9|pardon|Entschuldigung|quatsch)\b"
+    r"|(?<=[.!?;] )(?:no|nein|non|n\u00e3o)(?=[,:.!])"
     r"|\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u66f4\u6b63|\u4e0d\u5bf9|\u7b49\u7b49|\u6211\u9519\u4e86",
     re.IGNORECASE,
 )
@@ -18,7 +19,11 @@ _LEAD: Final = re.compile(
     re.IGNORECASE,
 )
 _LETTER: Final = re.compile(r"[(\[\"']?(?P<letter>(?-i:[A-Z]))[)\]\"']?(?=[\s]*(?:$|[.,;:!)\n]))", re.IGNORECASE)
-_OTHER: Final = re.compile(r"(?<![\w'-])(?:[B-HJ-Z](?![\w'-])|[AI](?=[).,;:!\]]|$))")
+_OTHER: Final = re.compile(r"(?<![\w'-])(?:[B-HJ-Z](?![\w'-])|[AI](?=[).,;:!\]]|$| (?:is|fits|seems|looks|was|matches|remains|would|might)\b))")
+_BETTER: Final = re.compile(
+    r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\]]? (?:is|fits|seems|looks|would be|would fit|matches|might be|may be|remains|appears|explains)"
+    r"(?: \w{1,12}){0,3}? (?:better|best|more|likelier|closer|stronger|preferable|superior)\b"
+)
 
 
 def last_cue(text: str) -> int | None:
@@ -32,6 +37,11 @@ def corrected_letter(behind: str) -> str | None:
     lead = _LEAD.match(behind)
     found = _LETTER.match(behind, lead.end() if lead else 0)
     return found["letter"].upper() if found else None
+
+
+def preferred_letters(text: str) -> frozenset[str]:
+    """Letters of which ``text`` says that they are better, or more likely."""
+    return frozenset(found["letter"] for found in _BETTER.finditer(text))
 
 
 def letters_in(text: str) -> frozenset[str]:

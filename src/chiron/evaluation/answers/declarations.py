@@ -55,6 +55,7 @@ _SHORT = re.compile(
     rf"|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
     rf"|(?P<weak>\b(?:argues?|argued|speaks?|arguing|speaking)(?: \w{{1,12}})? (?:for|in favou?r of)[ ](?=(?:option |choice )?{_UPPER}{_AT_END}))"
     rf"|(?:^|(?<=\n))final(?: choice| pick| selection| decision)?[ ]?:[ ]?(?=(?:option |choice )?{_UPPER}{_AT_END})"
+    rf"|\bans\.?[ ](?={_UPPER}{_AT_END})"
     rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))|{_CHOSEN}",
     re.IGNORECASE,
 )
@@ -79,6 +80,11 @@ _DENIALS = frozenset({"incorrect", "wrong", "unlikely", "less likely", "least li
 _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=[ ]?(?:[,}]|$|\n))")
 """What a key of JSON holds, if it is words."""
 _KEY_ENDS = frozenset({'":', "':"})
+_UNMEANT = re.compile(
+    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do|did)\b|n't\b)"
+    r"(?: (?!but |so |and )[\w']+){0,5} ?$",
+    re.IGNORECASE,
+)
 _LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
 _IF_IT_WERE = re.compile(r"[^.!?\n]{0,80}?\b(?:if|unless|had)\b[^.!?\n]{0,80}?\b(?:were|was|had|been|showed)\b", re.IGNORECASE)
@@ -130,6 +136,8 @@ def _diagnoses(text: str) -> Iterator[Declaration]:
 
 def _short(text: str) -> Iterator[Declaration]:
     for m in _SHORT.finditer(text):
+        if _UNMEANT.search(_before(text, m.start() + (len(m[0]) if m["weak"] else 0))):
+            continue  # "I don't think it's B", "nothing argues for B"
         if m["weak"] and len(set(_LONE.findall(text, m.end()))) > 1:
             continue  # what speaks for one option is weighed against what speaks for another
         yield Declaration(m.start(), _ahead(text, m.end()), role=Role.LETTER)

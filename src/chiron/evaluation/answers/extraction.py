@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chiron.evaluation.answers.checklists import Checklist, read_checklist
-from chiron.evaluation.answers.corrections import corrected_letter, last_cue, letters_in
+from chiron.evaluation.answers.corrections import corrected_letter, last_cue, letters_in, preferred_letters
 from chiron.evaluation.answers.declarations import Declaration, Role, declarations
 from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.marks import unwrap
@@ -19,9 +19,12 @@ from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, r
 from chiron.evaluation.answers.yes_no import explicit
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
-_LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])[)\].:]", re.MULTILINE)
+_LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[\-\u2013\u2014] )", re.MULTILINE)
+_WEIGHED = re.compile(r"[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
+_CLOSING = re.compile(r"(?<=[.!?:][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
+_LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
 _SHOWN = 200
@@ -111,9 +114,11 @@ def _after_steps(text: str, options: Options) -> _Found:
 
 def _in_prose(text: str, options: Options) -> _Found:
     head = _own_question(text)
-    if head != text and (found := _by_rules(head, options)).reading.kind is not Kind.NOTHING:
+    found = _by_rules(head, options)
+    if head == text or found.reading.kind is not Kind.NOTHING:
         return found
-    return _by_rules(text, options)
+    # Where nothing was said before, the question was only repeated.
+    return found if letters_in(head) or options.named(head) else _by_rules(text, options)
 
 
 def _by_rules(text: str, options: Options) -> _Found:
@@ -125,8 +130,12 @@ def _by_rules(text: str, options: Options) -> _Found:
 
 def _corrected(found: _Found, text: str, options: Options) -> _Found:
     """What remains of a choice after "Sorry, I mean C": that letter; nothing if it cannot be told which."""
+    if found.reading.kind is not Kind.CHOSEN:
+        return found
+    if {options.index_of(letter) for letter in preferred_letters(text)} - {found.reading.index, None}:
+        return _Found(REFUSED, found.rule, found.text)
     behind = last_cue(text)
-    if behind is None or found.reading.kind is not Kind.CHOSEN:
+    if behind is None:
         return found
     letter = corrected_letter(text[behind:])
     index = None if letter is None else options.index_of(letter)
@@ -164,7 +173,7 @@ def _beside_marks(text: str, checklist: Checklist, options: Options) -> _Found:
 def _by_words(text: str, options: Options) -> _Found:
     if (index := options.exact(text)) is not None and len(text.strip()) > 1:
         return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, text)
-    for rule in (_declared, _bare_letter, _labelled, _named):
+    for rule in (_declared, _bare_letter, _labelled, _closing_letter, _named):
         found = rule(text, options)
         if found and found.reading.kind is not Kind.NOTHING:
             # "B is not correct" begins with a letter too, and means it not.
@@ -215,11 +224,13 @@ def _denied(text: str, options: Options) -> set[int]:
 
 
 def _bare_letter(text: str, options: Options) -> _Found | None:
-    lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip())]
+    lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip(" |"))]
     if not lines:
         return None
     alone = [(number, m["letter"].upper()) for number, line in enumerate(lines) if len(line) < 20 and (m := _PURE.fullmatch(line))]
     letters = {letter for _, letter in alone}
+    if alone and any(m["letter"] not in letters for line in lines if (m := _CLOSING.search(line[-40:]))):
+        return _Found(REFUSED, Rule.BARE_LETTER, alone[-1][1])
     if alone and (len(letters) == 1 or alone[-1][0] == len(lines) - 1 > alone[-2][0] + 1):
         number = alone[-1][0]
         return _Found(read_letter(lines[number], options), Rule.BARE_LETTER, lines[number])
@@ -234,7 +245,7 @@ def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | N
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
     for line in (lines[0], lines[-1]):
         reading = read_letter(line, options)
-        if reading.kind is Kind.NOTHING:
+        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and len(set(_LONE.findall(line))) > 1):
             continue
         inline = {m["letter"] for m in _LABEL.finditer(line)}
         if len(inline) > 1 or (len(labelled) > 1 and not (apart and line is lines[0])):
@@ -254,6 +265,14 @@ def _labelled(text: str, options: Options) -> _Found | None:
         return None
     (index, words), *_ = named.items()
     return _Found(Reading(Kind.CHOSEN, index), Rule.OPTION_TEXT, sentence(words))
+
+
+def _closing_letter(text: str, options: Options) -> _Found | None:
+    """A last sentence that is a letter, where no other stands alone: "The image is a chest X-ray. B."."""
+    closing = _CLOSING.search(text[-40:])
+    if closing is None or letters_in(text) | {closing["letter"]} != {closing["letter"]} or len(_LONE.findall(text)) > 1:
+        return None
+    return _Found(read_letter(closing["letter"], options), Rule.BARE_LETTER, closing["letter"], len(text) - len(closing[0]))
 
 
 def _named(text: str, options: Options) -> _Found | None:

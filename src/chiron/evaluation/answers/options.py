@@ -19,7 +19,7 @@ _FEW_WORDS = 20
 
 _LISTS = frozenset({"no", "without", "neither", "nor"})
 """Deny a whole list behind them, commas and all."""
-_SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "versus", "against", "denies"})
+_SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "against", "denies"})
 _PAIRS = frozenset({
     ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("ruled", "out"), ("rules", "out"), ("rule", "out"), ("negative", "for"),
     ("absence", "of"), ("lack", "of"), ("less", "likely"), ("free", "of"), ("different", "from"),
@@ -175,7 +175,7 @@ def _denied_before(text: Words, start: int) -> bool:
             return False
         paused = paused or gap == 1
         if word in _LISTS:
-            return True
+            return not (word == "no" and text.gaps[at + 1] == 1)  # "No, edema" says edema
         if not paused and start - at <= 6 and (word in _SINGLE or (not stated and at and (text.words[at - 1], word) in _PAIRS)):
             return True
         stated = stated or word in {"is", "was", "are"}  # rather than A this is B

@@ -34,6 +34,9 @@ _CHINESE_BACKWARD: Final = re.compile(
     r"(?<![\w'-])(?P<letter>[A-Z])[)\]]?[ ]?(?:\u9009\u9879|\u9078\u9805|\u9879)?[ ]?(?P<between>[\u662f\u624d\u4e3a\u6700\u4e0d\u5e76\u975e\u7684\u5c31\u5e94\u8be5\u592a ]{0,6})"
     r"(?P<word>\u6b63\u786e|\u7b54\u6848|\u6700?\u4f73|\u7b26\u5408|\u53ef\u80fd|\u5408\u9002|\u9519\u8bef|\u4e0d\u5bf9)"
 )
+_OTHER_THAN_RIGHT: Final = re.compile(r"(?:mauvaise|fausse|autre|falsche|andere|erste|premi\u00e8re|otra|primera|outra|altra|prima) $", re.IGNORECASE)
+_IF_CJK: Final = re.compile("\u82e5|\u5982\u679c|\u5047\u5982|\u8981\u662f|\u6709\u4eba|\u4e3a\u4ec0\u4e48|\u5426\u5219")
+_CLAUSE_CJK: Final = re.compile(r"[.;!?\n]")
 _WRONG: Final = frozenset({"\u9519\u8bef", "\u4e0d\u5bf9"})
 
 
@@ -49,6 +52,8 @@ class ForeignDeclaration:
 def foreign_declarations(text: str) -> Iterator[ForeignDeclaration]:
     """All of them."""
     for found in _EUROPEAN.finditer(text):
+        if _OTHER_THAN_RIGHT.search(text[max(0, found.start() - 16) : found.start()]):
+            continue
         yield ForeignDeclaration(found.start(), found["said"], bool(found["no"]))
     if text.isascii():
         return
@@ -56,7 +61,7 @@ def foreign_declarations(text: str) -> Iterator[ForeignDeclaration]:
         yield ForeignDeclaration(found.start(), found["said"] or found["instead"], bool(found["no"]))
     for found in _PICK.finditer(text):
         before = found["before"].rstrip()
-        if before[-1:] not in _NO_PICK:
+        if before[-1:] not in _NO_PICK and not _IF_CJK.search(_CLAUSE_CJK.split(text[max(0, found.start("said") - 40) : found.start("said")])[-1]):
             yield ForeignDeclaration(found.start("said"), found["said"], "\u4e0d" in before or "\u522b" in before)
     for found in _CHINESE_BACKWARD.finditer(text):
         denied = found["word"] in _WRONG or any(char in found["between"] for char in "\u4e0d\u975e")

@@ -58,6 +58,7 @@ _ANOTHER = re.compile(
     r"(?=[ ]?(?:$|[.,;)\]/&+\n\"']|and\b|or\b|are\b|both\b))"
 )
 _LEAD = re.compile(r"^(?:[ \n\t`:;,=|]|->|[>\-\u2013\u2014](?![ ]?[\d.$\u20ac\u00a3]))*")
+_LONE_LETTER = re.compile(r"[(\[]?([A-Z])[)\]]?[.]?\s*")
 _EXPLAINS = re.compile(r"[.,;] (?:it|its|it's|this|that|these|those|the|there|here|because|since|as|i|we|no|not|given|due|they|both|all|none|while|although)\b")
 _LOWER_AFTER = re.compile(r"[.] ?[a-z]")
 _DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])")
@@ -164,6 +165,8 @@ def _contradicts(rest: str, index: int, options: Options) -> bool:
     after = rest[_label_end(rest) :]
     if options.begins(after, index):
         return False
+    if (letter := _LONE_LETTER.fullmatch(after)) and options.index_of(letter[1]) not in {index, None}:
+        return True  # "A: B" may be question and answer
     other = options.exact(_clause(after))
     return other is not None and other != index
 
