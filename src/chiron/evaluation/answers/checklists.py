@@ -12,7 +12,9 @@ _EMPTY: Final = "\u2610\u2b1c\u25a1"
 # A box with an x in it is a ticked one to some and a crossed-out one to others.
 _UNCLEAR: Final = "\u2612\U0001f5f7\u2b55"
 _MARK: Final = re.compile(rf"(?P<sign>[{_TICK}{_CROSS}{_EMPTY}{_UNCLEAR}])\ufe0f?|\[(?P<box>[ xX])?\](?!\()")
-_HEAD: Final = re.compile(r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])[)\].:|]?(?=[ |:,\-\u2013\u2014]|$)")
+_HEAD: Final = re.compile(
+    r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])(?:[)\].:|]|(?=[ ]?[|:,\-\u2013\u2014]|[ ][A-Z(]|[ ]*$))"
+)
 _LETTER: Final = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEGATION: Final = re.compile(r"\b(?:no|not|none|never|without|unlikely|incorrect|wrong|excluded|false|against|absent|lacks?|cannot|n't)\b|n't\b", re.I)
 _LONGEST: Final = 400

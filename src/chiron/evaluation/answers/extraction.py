@@ -23,7 +23,7 @@ _LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|
 _WEIGHED = re.compile(r"[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
-_CLOSING = re.compile(r"(?<=[.!?:][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
+_CLOSING = re.compile(r"(?<=[.!?][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
 _LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
@@ -59,18 +59,19 @@ class _Found:
     """Where it was said, in characters: second thoughts follow it."""
 
 
-def extract(reply: str, options: Sequence[str], *, family: Family | None = None) -> Extraction:
+def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: Family | None = None) -> Extraction:
     """Take the chosen option out of ``reply``. Linear in its length; no reply makes it fail.
 
     Args:
         reply: what the model wrote, thinking and all.
         options: the texts of the 2 to 26 options, in the order of their letters, as they were asked.
+        question: what was asked; needed where the options are yes and no, and the reply states what is seen.
         family: whose mark to look for first; told from the reply if ``None``.
 
     Raises:
         InputError: fewer than 2 or more than 26 options.
     """
-    prepared = Options(options)
+    prepared = Options(options, question)
     unwrapped = unwrap(reply, family)
     if unwrapped.rule:
         marked = _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
@@ -277,7 +278,7 @@ def _closing_letter(text: str, options: Options) -> _Found | None:
 
 def _named(text: str, options: Options) -> _Found | None:
     if options.yes_no:
-        said = explicit(text)
+        said = explicit(text, options.question)
         index = None if said is None else options.words.index(("yes",) if said else ("no",))
         return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if said else "no")
     last = text.rstrip().rsplit("\n", 1)[-1]

@@ -52,8 +52,8 @@ class Mention:
 class Options:
     """Prepared once for an item."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Read the options.
+    def __init__(self, texts: Sequence[str], question: str | None = None) -> None:
+        """Read the options of ``question``.
 
         Raises:
             InputError: there are fewer than 2 or more than 26.
@@ -70,6 +70,7 @@ class Options:
         self._naming = {
             index: text.rstrip(". ") for index, text in enumerate(map(plain, texts)) if _NAMES_LETTERS.search(text) and len(text) > 3
         }
+        self.question = question
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
     def __len__(self) -> int:
