@@ -20,7 +20,7 @@ from chiron.evaluation.answers.yes_no import explicit
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
 _LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[\-\u2013\u2014] )", re.MULTILINE)
-_WEIGHED = re.compile(r"[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
+_WEIGHED = re.compile(r"(?:(?:Option|Choice|Answer) )?[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
 _CLOSING = re.compile(r"(?<=[.!?][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
@@ -244,15 +244,18 @@ def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | N
     """A letter with which the reply, or its last line, begins; not one of a list of all options."""
     labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
-    for line in (lines[0], lines[-1]):
+    chosen: list[_Found] = []
+    for line in dict.fromkeys((lines[0], lines[-1])):
         reading = read_letter(line, options)
-        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and len(set(_LONE.findall(line))) > 1):
+        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and (len(lines) > 1 or len(set(_LONE.findall(text))) > 1)):
             continue
         inline = {m["letter"] for m in _LABEL.finditer(line)}
         if len(inline) > 1 or (len(labelled) > 1 and not (apart and line is lines[0])):
             continue
-        return _Found(reading, Rule.BARE_LETTER, line)
-    return None
+        chosen.append(_Found(reading, Rule.BARE_LETTER, line, text.rfind(line)))
+    if len({found.reading for found in chosen}) > 1:
+        return _Found(REFUSED, Rule.BARE_LETTER, chosen[-1].text)
+    return chosen[0] if chosen else None
 
 
 def _labelled(text: str, options: Options) -> _Found | None:
