@@ -6,34 +6,31 @@ from hypothesis import strategies as st
 
 from chiron.conversation.reasoning import Defect, Reasoning, parse_reasoning
 
-READ = Reasoning(("The bone is thin.", "A vertebra is flat."), "Compression fracture")
+READ = Reasoning(("Thin bone.", "A flat vertebra."), "Fracture")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "Sure. ### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n### The final answer is: Compression fracture",
-        "Of course - **Step 1:** The bone is thin.\n**Step 2:** A vertebra is flat.\n**Final answer:** Compression fracture",
-        "Certainly! Step 1: The bone is thin.\nStep 2: A vertebra is flat.\nFinal answer: Compression fracture",
-        "### Step 1: The bone is thin. ### Step 2: A vertebra is flat. ### The final answer is: Compression fracture",
-        "Step 1: The bone is thin. Step 2: A vertebra is flat. The final answer is: Compression fracture",
-        "**Step 1:** The bone is thin. **Step 2:** A vertebra is flat. **Answer:** Compression fracture",
-        "### Step 1.1: The bone is thin.\n### Step 1.2: A vertebra is flat.\n### The final answer is: Compression fracture",
-        "### Step 1: The bone is thin.\u2028### Step 2: A vertebra is flat.\u2029### The final answer is: Compression fracture",
-        "\ufeff### Step 1: The bone is thin.\n\u200b### Step\u200b 2: A vertebra is flat.\n### The final answer is: Compression fracture\u200b",
-        "###\u00a0Step\u00a01:\u00a0The bone is thin.\n###\u3000Step\u20072: A vertebra is flat.\n### The\u00a0final\u00a0answer is: Compression fracture",
-        "\uff03\uff03\uff03 \uff33\uff54\uff45\uff50 \uff11\uff1aThe bone is thin.\n### Step \uff12: A vertebra is flat.\n"
-        "### The final answer is\uff1aCompression fracture",
-        "### \u2705 Step 1: The bone is thin.\n### \U0001f50d Step 2: A vertebra is flat.\n### The final answer is: Compression fracture",
-        "1. **Step 1:** The bone is thin.\n2. **Step 2:** A vertebra is flat.\n\n**Final Answer:** Compression fracture",
-        "<answer>\n### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n### The final answer is: Compression fracture\n</answer>",
-        "### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n<answer>Compression fracture</answer>",
-        "### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n\n$\\boxed{Compression fracture}$",
-        "### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n"
-        "### The final answer is: <|begin_of_box|>Compression fracture<|end_of_box|><|im_end|>",
-        'As "### Step 1:" asks:\n### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n'
-        "### The final answer is: Compression fracture",
-        "ASSISTANT: ### Step 1: The bone is thin.\n### Step 2: A vertebra is flat.\n### The final answer is: Compression fracture</s>",
+        "Sure. ### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n### The final answer is: Fracture",
+        "Of course - **Step 1:** Thin bone.\n**Step 2:** A flat vertebra.\n**Final answer:** Fracture",
+        "Certainly! Step 1: Thin bone.\nStep 2: A flat vertebra.\nFinal answer: Fracture",
+        "### Step 1: Thin bone. ### Step 2: A flat vertebra. ### The final answer is: Fracture",
+        "Step 1: Thin bone. Step 2: A flat vertebra. The final answer is: Fracture",
+        "**Step 1:** Thin bone. **Step 2:** A flat vertebra. **Answer:** Fracture",
+        "### Step 1.1: Thin bone.\n### Step 1.2: A flat vertebra.\n### The final answer is: Fracture",
+        "### Step 1: Thin bone.\u2028### Step 2: A flat vertebra.\u2029### The final answer is: Fracture",
+        "\ufeff### Step 1: Thin bone.\n\u200b### Step\u200b 2: A flat vertebra.\n### The final answer is: Fracture\u200b",
+        "###\u00a0Step\u00a01:\u00a0Thin bone.\n###\u3000Step\u20072: A flat vertebra.\n### The\u00a0final\u00a0answer is: Fracture",
+        "\uff03\uff03\uff03 St\uff45p \uff11\uff1aThin bone.\n### Step \uff12: A flat vertebra.\n### The final answer is\uff1aFracture",
+        "### \u2705 Step 1: Thin bone.\n### \U0001f50d Step 2: A flat vertebra.\n### The final answer is: Fracture",
+        "1. **Step 1:** Thin bone.\n2. **Step 2:** A flat vertebra.\n\n**Final Answer:** Fracture",
+        "<answer>\n### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n### The final answer is: Fracture\n</answer>",
+        "### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n<answer>Fracture</answer>",
+        "### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n\n$\\boxed{Fracture}$",
+        "### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n### The final answer is: <|begin_of_box|>Fracture<|end_of_box|><|im_end|>",
+        'As "### Step 1:" asks:\n### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n### The final answer is: Fracture',
+        "ASSISTANT: ### Step 1: Thin bone.\n### Step 2: A flat vertebra.\n### The final answer is: Fracture</s>",
     ],
 )
 def test_marks_are_found_wherever_they_are(text: str) -> None:
@@ -61,7 +58,9 @@ def test_mentions_of_steps_are_no_marks() -> None:
     assert parse_reasoning(text) == Reasoning(("As Step 2: will show, a.", "b"), "x")
 
 
-words = st.lists(st.text(st.characters(categories=("Ll",), max_codepoint=0x2FF), min_size=1, max_size=8), min_size=1, max_size=6).map(" ".join)
+words = st.lists(st.text(st.characters(categories=["Ll"], max_codepoint=0x2FF), min_size=1, max_size=8), min_size=1, max_size=6).map(
+    " ".join
+)
 
 
 @given(

@@ -7,7 +7,8 @@ from chiron.text import fold
 
 _ASSISTANT: Final = re.compile(
     r"^\s{0,8}(?:<\|im_start\|>\s{0,4}assistant\b|<\|start_header_id\|>\s{0,4}assistant\s{0,4}<\|end_header_id\|>|<start_of_turn>\s{0,4}model\b"
-    r"|<\|(?:assistant|Assistant)\|>|\[/INST\]|(?:\*\*|#{1,4} ?)?(?:assistant|gpt)[ ]?:(?:\*\*)?|#{1,4} ?(?:assistant|response)[ ]?:?[ ]?(?=\n)"
+    r"|<\|(?:assistant|Assistant)\|>|\[/INST\]|(?:\*\*|#{1,4} ?)?(?:assistant|gpt)[ ]?:(?:\*\*)?|#{1,4} ?(?:assistant"
+    r"|response)[ ]?:?[ ]?(?=\n)"
     r"|assistant[ ]?(?=\n))\s*",
     re.IGNORECASE,
 )

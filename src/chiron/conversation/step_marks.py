@@ -1,4 +1,4 @@
-r"""Find the marks of steps and final answers in reasoning: at the start of a line in any style, inside a line where they are plain enough."""
+r"""Find the marks of steps and final answers in reasoning: at the start of a line in any style, inside a line if they are clear."""
 
 import re
 from bisect import bisect_right
@@ -57,7 +57,7 @@ def find_marks(text: str) -> list[Mark]:
         mark = Mark(found.start(), found.end(), _numbers(found))
         if found["hashes"] and (found["mark"] or len(found["hashes"]) > 1):
             steps.append(mark)
-        elif found["mark"] and (":" in found["mark"] or found["bold"]) or (found["bold"] and found["close"].strip()):
+        elif (found["mark"] and (":" in found["mark"] or found["bold"])) or (found["bold"] and found["close"].strip()):
             loose.append(mark)
     steps.sort(key=lambda mark: mark.start)
     steps += _fitting(loose, steps)
@@ -138,13 +138,11 @@ def _finals_inside(folded: str, taken: list[tuple[int, int]], found_others: bool
         if _within(found.start(), taken) or not _begins(found, folded):
             continue
         mark = Mark(found.start(), found.end())
-        if found["hashes"] and (found["mark"] or found["is"] or found["final"]):
+        if (found["hashes"] and (found["mark"] or found["is"] or found["final"])) or (
+            found["final"] and found["bold"] and (found["mark"] or found["is"])
+        ):
             strong.append(mark)
-        elif found["final"] and found["bold"] and (found["mark"] or found["is"]):
-            strong.append(mark)
-        elif found["mark"] and ":" in found["mark"]:
-            plain.append(mark)
-        elif found["final"] and found["is"] and not _NOT_AN_ANSWER.match(folded, found.end()):
+        elif (found["mark"] and ":" in found["mark"]) or (found["final"] and found["is"] and not _NOT_AN_ANSWER.match(folded, found.end())):
             plain.append(mark)
     if not found_others and not strong:
         strong = plain

@@ -39,7 +39,7 @@ class Thinking:
     unclosed: bool = False
     """The thinking never ended: the reply was cut off in it, or its model forgot to close it."""
     endings: tuple[str, ...] = ()
-    """The beginning (at most 500 characters) of what follows each end of thinking. Quoted marks look like real ones: there may be several."""
+    """The beginning (at most 500 characters) of what follows each end of thinking. Quoted marks look real: there may be several."""
     steps: str = ""
     """Of the thinking, what is between ``<reasoning>`` and ``</reasoning>``: some models put their steps there, not their thoughts."""
 

@@ -9,7 +9,9 @@ from chiron.text import fold
 
 _LABEL: Final = r"(?:(?:my |the )?(?:final )?(?:verdict|answer|judg(?:e)?ment|decision|result)[\s*_]*:[\s*_]*)?"
 _BOX: Final = r"(?:\$*\\boxed\{[\s{]*(?:\\text\w{0,4}\{)?|<(?:final_?)?(?:answer|verdict)>|\{\s*\"(?:verdict|answer)\"\s*:\s*\")?"
-_WORD: Final = re.compile(rf"[\s\W_]*?(?:{_LABEL})(?:{_BOX})[\s\W_]*?(?<![^\W_])(?P<word>yes|no)(?![^\W_])(?P<rest>.{{0,12}})", re.I | re.DOTALL)
+_WORD: Final = re.compile(
+    rf"[\s\W_]*?(?:{_LABEL})(?:{_BOX})[\s\W_]*?(?<![^\W_])(?P<word>yes|no)(?![^\W_])(?P<rest>.{{0,12}})", re.IGNORECASE | re.DOTALL
+)
 _BOTH: Final = re.compile(r"[\s*_]*(?:/|,?\s?(?:and|or)\b|\|)[\s*_]*(?:yes|no)\b", re.IGNORECASE)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from chiron.cases.case import Case
-from chiron.mics.prompts import Prompts
 from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning
+from chiron.conversation.verdict import read_verdict
+from chiron.mics.prompts import Prompts
 from chiron.mics.result import Candidate, Path
 from chiron.mics.score import Evaluation, Score, reaches_quorum
 from chiron.mics.team import Draw, Policy, Seat, Team
-from chiron.conversation.verdict import read_verdict
 from chiron.mics.words import steps_before_answer
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
 from chiron.models.failures import CallFailed

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reading import need_cases, read_cases
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import NAMES, Prompts
-from chiron.conversation.reasoning import parse_reasoning
 from chiron.mics.rundir import PATHS, RunDirectory
 from chiron.mmrp.forms import AsInterns, Form, Published, plain
 from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed

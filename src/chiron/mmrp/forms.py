@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from chiron.cases.case import Case
-from chiron.mics.prompts import Prompts, patient
 from chiron.conversation.reasoning import render_reasoning, render_steps
+from chiron.mics.prompts import Prompts, patient
 from chiron.mmrp.groups import Group, groups_of, marks_of
 from chiron.mmrp.prompts import lettered
 from chiron.models.call import Message, Picture

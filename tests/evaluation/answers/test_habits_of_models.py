@@ -43,7 +43,10 @@ def test_a_correction_replaces_what_was_said_or_leaves_nothing(reply: str, expec
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("| Option | Fits |\n|---|---|\n| A. Glioma | \u274c |\n| B. Metastasis | \u2705 |\n| C. Meningioma | \u274c |\n| D. Abscess | \u274c |", "B"),
+        (
+            "| Option | Fit |\n|-|-|\n| A. Glioma | \u274c |\n| B. Metastasis | \u2705 |\n| C. Meningioma | \u274c |\n| D. Abscess | \u274c",
+            "B",
+        ),
         ("| A | Glioma | \u2717 |\n| B | Metastasis | \u2717 |\n| C | Meningioma | \u2713 |\n| D | Abscess | \u2717 |", "C"),
         ("\u274c A. Glioma\n\u274c B. Metastasis\n\u2705 C. Meningioma\n\u274c D. Abscess", "C"),
         ("- [ ] A. Glioma\n- [x] B. Metastasis\n- [ ] C. Meningioma\n- [ ] D. Abscess", "B"),
@@ -106,14 +109,19 @@ def test_labels_arguments_and_tags(reply: str, options: list[str], expected: str
     ("reply", "expected"),
     [
         *((text, "B") for text in (
-            "\u9009B", "\u9009B\u3002", "\u6b63\u786e\u9009\u9879\u662fB", "\u3010\u7b54\u6848\u3011B", "\u7b54\u6848\uff1aB\u3002", "B\u9009\u9879\u6b63\u786e",
-            "\u6392\u9664A\uff0c\u9009B", "La respuesta correcta es B.", "Respuesta: B", "La opci\u00f3n correcta es la B.", "La bonne r\u00e9ponse est B.",
-            "R\u00e9ponse : B", "La r\u00e9ponse est l'option B.", "Die richtige Antwort ist B.", "Die Antwort lautet B.", "A resposta correta \u00e9 B.",
+            "\u9009B", "\u9009B\u3002", "\u6b63\u786e\u9009\u9879\u662fB", "\u3010\u7b54\u6848\u3011B", "\u7b54\u6848\uff1aB\u3002",
+            "B\u9009\u9879\u6b63\u786e",
+            "\u6392\u9664A\uff0c\u9009B", "La respuesta correcta es B.", "Respuesta: B", "La opci\u00f3n correcta es la B.",
+            "La bonne r\u00e9ponse est B.",
+            "R\u00e9ponse : B", "La r\u00e9ponse est l'option B.", "Die richtige Antwort ist B.", "Die Antwort lautet B.",
+            "A resposta correta \u00e9 B.",
             "La risposta corretta \u00e8 B.",
         )),
         *((text, None) for text in (
-            "\u4e0d\u9009B", "\u7b54\u6848\u4e0d\u662fB", "\u9009A\u6216B", "\u53ef\u9009A\u6216B", "\u82e5\u53d1\u70ed\u5219\u9009B\uff0c\u5426\u5219\u9009C", "La respuesta no es B.",
-            "La r\u00e9ponse n'est pas B.", "La r\u00e9ponse est A ou B.", "La mauvaise r\u00e9ponse est B.", "Die Antwort ist nicht B.", "Die falsche Antwort ist B.",
+            "\u4e0d\u9009B", "\u7b54\u6848\u4e0d\u662fB", "\u9009A\u6216B", "\u53ef\u9009A\u6216B",
+            "\u82e5\u53d1\u70ed\u5219\u9009B\uff0c\u5426\u5219\u9009C", "La respuesta no es B.",
+            "La r\u00e9ponse n'est pas B.", "La r\u00e9ponse est A ou B.", "La mauvaise r\u00e9ponse est B.",
+            "Die Antwort ist nicht B.", "Die falsche Antwort ist B.",
             "La r\u00e9ponse est \u00e0 droite",
         )),
     ],
@@ -138,15 +146,29 @@ def test_an_options_text_in_a_chinese_sentence(reply: str, expected: str | None)
 
 
 FORMS = [
-    "The answer is {}.", "Answer: {}", "**Answer: {}**", "\\boxed{{{}}}", "<answer>{}</answer>", "### The final answer is: {}", "The correct option is ({}).",
-    "I would choose {}.", "\u6b63\u786e\u7b54\u6848\u662f{}", "La respuesta correcta es {}.", "La bonne r\u00e9ponse est {}.", "Die richtige Antwort ist {}.",
+    "The answer is {}.", "Answer: {}", "**Answer: {}**", "\\boxed{{{}}}", "<answer>{}</answer>", "### The final answer is: {}",
+    "The correct option is ({}).",
+    "I would choose {}.", "\u6b63\u786e\u7b54\u6848\u662f{}", "La respuesta correcta es {}.", "La bonne r\u00e9ponse est {}.",
+    "Die richtige Antwort ist {}.",
 ]  # fmt: skip
 PREAMBLES = [
-    "", "Sure! ", "Sorry, this took a while. ", "Hmm, wait. ", "Let me think.\n\n", "<think>A? The answer is A.</think>\n", "A necrotic mass is seen. ",
-    "Vitamin D is low. ", "\u2705 The quality is good.\n\n", "| Sign | Seen |\n|---|---|\n| Ring | \u2713 |\n\n", "Option A was tempting.\n\n", "ASSISTANT: ",
-    "\ufeff", "I do not see edema. ", "A or D? ", "\u25c1think\u25b7Answer: A\u25c1/think\u25b7", "Not A. ", "First I thought of A, but no.\n\n",
+    "", "Sure! ", "Sorry, this took a while. ", "Hmm, wait. ", "Let me think.\n\n", "<think>A? The answer is A.</think>\n",
+    "A necrotic mass is seen. ",
+    "Vitamin D is low. ", "\u2705 The quality is good.\n\n", "| Sign | Seen |\n|---|---|\n| Ring | \u2713 |\n\n",
+    "Option A was tempting.\n\n", "ASSISTANT: ",
+    "\ufeff", "I do not see edema. ", "A or D? ", "\u25c1think\u25b7Answer: A\u25c1/think\u25b7", "Not A. ",
+    "First I thought of A, but no.\n\n",
 ]  # fmt: skip
-ENDINGS = ["", "\n", "\n\nI hope this helps!", "\n\nSorry for the brevity.", "</s>", "<|im_end|>", "\n\nPlease see a physician.", "\n\nI am certain."]
+ENDINGS = [
+    "",
+    "\n",
+    "\n\nI hope this helps!",
+    "\n\nSorry for the brevity.",
+    "</s>",
+    "<|im_end|>",
+    "\n\nPlease see a physician.",
+    "\n\nI am certain.",
+]
 
 
 @given(st.sampled_from(FORMS), st.sampled_from(PREAMBLES), st.sampled_from(ENDINGS), st.sampled_from("BC"))
@@ -155,7 +177,20 @@ def test_nothing_around_an_answer_changes_it(form: str, preamble: str, ending: s
 
 
 @given(
-    st.sampled_from(["B", "**B**", "(B)", "Option B", "B. Metastasis", "Metastasis", "\u2705 B", "B \u2705", "\u9009B", "It comes down to A or B. The site argues for B."]),
+    st.sampled_from(
+        [
+            "B",
+            "**B**",
+            "(B)",
+            "Option B",
+            "B. Metastasis",
+            "Metastasis",
+            "\u2705 B",
+            "B \u2705",
+            "\u9009B",
+            "It comes down to A or B. The site argues for B.",
+        ]
+    ),
     st.sampled_from(PREAMBLES),
     st.sampled_from(ENDINGS),
 )
@@ -163,7 +198,11 @@ def test_a_bare_answer_is_read_as_itself_or_not_at_all(form: str, preamble: str,
     assert read(preamble + form + ending) in {"B", None}
 
 
-@given(st.sampled_from("ABCD"), st.sampled_from("ABCD"), st.sampled_from(["{x} or {y}", "{x}, {y}", "\u2705 {x}\n\u2705 {y}", "\u9009{x}\u6216{y}", "Is it {x} or {y}?"]))
+@given(
+    st.sampled_from("ABCD"),
+    st.sampled_from("ABCD"),
+    st.sampled_from(["{x} or {y}", "{x}, {y}", "\u2705 {x}\n\u2705 {y}", "\u9009{x}\u6216{y}", "Is it {x} or {y}?"]),
+)
 def test_two_answers_are_none(first: str, second: str, form: str) -> None:
     if first != second:
         assert read(form.format(x=first, y=second)) is None

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from chiron.evaluation.answers.options import Options
@@ -13,10 +14,13 @@ _EMPTY: Final = "\u2610\u2b1c\u25a1"
 _UNCLEAR: Final = "\u2612\U0001f5f7\u2b55"
 _MARK: Final = re.compile(rf"(?P<sign>[{_TICK}{_CROSS}{_EMPTY}{_UNCLEAR}])\ufe0f?|\[(?P<box>[ xX])?\](?!\()")
 _HEAD: Final = re.compile(
-    r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])(?:[)\].:|]|(?=[ ]?[|:,\-\u2013\u2014]|[ ][A-Z(]|[ ]*$))"
+    r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])(?:[)\].:|]|(?=[ ]?["
+    r"|:,\-\u2013\u2014]|[ ][A-Z(]|[ ]*$))"
 )
 _LETTER: Final = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
-_NEGATION: Final = re.compile(r"\b(?:no|not|none|never|without|unlikely|incorrect|wrong|excluded|false|against|absent|lacks?|cannot|n't)\b|n't\b", re.I)
+_NEGATION: Final = re.compile(
+    r"\b(?:no|not|none|never|without|unlikely|incorrect|wrong|excluded|false|against|absent|lacks?|cannot|n't)\b|n't\b", re.IGNORECASE
+)
 _LONGEST: Final = 400
 
 
@@ -55,7 +59,9 @@ def read_checklist(text: str, options: Options) -> Checklist | None:
                 (ticked if ticks else crossed).add(index)
     if not found:
         return None
-    return Checklist(frozenset(ticked), frozenset(crossed), unclear or (boxed_x and signed) or bool(ticked & crossed), "\n".join(rest).strip())
+    return Checklist(
+        frozenset(ticked), frozenset(crossed), unclear or (boxed_x and signed) or bool(ticked & crossed), "\n".join(rest).strip()
+    )
 
 
 def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tuple[int, re.Match[str]]] | None:
@@ -77,7 +83,7 @@ def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tupl
 
 def _alternates(line: str, marks: list[re.Match[str]]) -> bool:
     """Whether a letter stands between each two marks: ``A x B x``, or ``x A x B``."""
-    between = [line[one.end() : other.start()] for one, other in zip(marks, marks[1:], strict=False)]
+    between = [line[one.end() : other.start()] for one, other in pairwise(marks)]
     return all(len(_LETTER.findall(piece)) == 1 for piece in between)
 
 

@@ -4,11 +4,13 @@ import re
 from typing import Final
 
 CUE: Final = re.compile(
-    r"\b(?:sorry|oops|whoops|apologies|I apologi[sz]e|my (?:mistake|bad|error)|correction|corrected|scratch that|strike that|edit|wait|hold on"
+    r"\b(?:sorry|oops|whoops|apologies|I apologi[sz]e|my (?:mistake|bad|error)|correction|corrected|scratch that|strike that|edit"
+    r"|wait|hold on"
     r"|on (?:second thoughts?|reflection|closer (?:look|inspection)|reconsideration)|after reconsidering|reconsidering"
     r"|I (?:mean|meant|misread|misspoke|mistyped|was wrong|stand corrected|take (?:that|it) back|made (?:a|an) (?:mistake|error|typo)"
     r"|(?:have )?changed my mind|change my (?:mind|answer))"
-    r"|make (?:that|it)|(?:or )?rather(?! than\b)|hmm+|instead(?! of\b)|perd\u00f3n|disculpa|d\u00e9sol\u00e9|pardon|Entschuldigung|quatsch)\b"
+    r"|make (?:that|it)|(?:or )?rather(?! than\b)|hmm+|instead(?! of\b)|perd\u00f3n|disculpa|d\u00e9sol\u00e9|pardon|Entschuldigung"
+    r"|quatsch)\b"
     r"|(?<=[.!?;] )(?:no|nein|non|n\u00e3o)(?=[,:.!])"
     r"|\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u66f4\u6b63|\u4e0d\u5bf9|\u7b49\u7b49|\u6211\u9519\u4e86",
     re.IGNORECASE,
@@ -19,7 +21,9 @@ _LEAD: Final = re.compile(
     re.IGNORECASE,
 )
 _LETTER: Final = re.compile(r"[(\[\"']?(?P<letter>(?-i:[A-Z]))[)\]\"']?(?=[\s]*(?:$|[.,;:!)\n]))", re.IGNORECASE)
-_OTHER: Final = re.compile(r"(?<![\w'-])(?:[B-HJ-Z](?![\w'-])|[AI](?=[).,;:!\]]|$| (?:is|fits|seems|looks|was|matches|remains|would|might)\b))")
+_OTHER: Final = re.compile(
+    r"(?<![\w'-])(?:[B-HJ-Z](?![\w'-])|[AI](?=[).,;:!\]]|$| (?:is|fits|seems|looks|was|matches|remains|would|might)\b))"
+)
 _BETTER: Final = re.compile(
     r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\]]? (?:is|fits|seems|looks|would be|would fit|matches|might be|may be|remains|appears|explains)"
     r"(?: \w{1,12}){0,3}? (?:better|best|more|likelier|closer|stronger|preferable|superior)\b"
@@ -28,8 +32,8 @@ _BETTER: Final = re.compile(
 
 def last_cue(text: str) -> int | None:
     """Where the words behind the last second thought begin."""
-    *_, last = [None, *CUE.finditer(text)]
-    return None if last is None else last.end()
+    ends = [cue.end() for cue in CUE.finditer(text)]
+    return ends[-1] if ends else None
 
 
 def corrected_letter(behind: str) -> str | None:

@@ -53,7 +53,8 @@ _SHORT = re.compile(
     rf"|\b(?:it|this|that)(?: is|'s| must be| has to be| should be| should have been)[ ](?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
     rf"|\b(?:correspond(?:s|ing)? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?"
     rf"|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
-    rf"|(?P<weak>\b(?:argues?|argued|speaks?|arguing|speaking)(?: \w{{1,12}})? (?:for|in favou?r of)[ ](?=(?:option |choice )?{_UPPER}{_AT_END}))"
+    rf"|(?P<weak>\b(?:argues?|argued|speaks?|arguing|speaking)(?: \w{{1,12}})? (?:for|in favou?r of)[ ](?=(?:option "
+    rf"|choice )?{_UPPER}{_AT_END}))"
     rf"|(?:^|(?<=\n))final(?: choice| pick| selection| decision)?[ ]?:[ ]?(?=(?:option |choice )?{_UPPER}{_AT_END})"
     rf"|\bans\.?[ ](?={_UPPER}{_AT_END})"
     rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))|{_CHOSEN}",
@@ -81,7 +82,8 @@ _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=
 """What a key of JSON holds, if it is words."""
 _KEY_ENDS = frozenset({'":', "':"})
 _UNMEANT = re.compile(
-    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do|did)\b|n't\b)"
+    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do"
+    r"|did)\b|n't\b)"
     r"(?: (?!but |so |and )[\w']+){0,5} ?$",
     re.IGNORECASE,
 )

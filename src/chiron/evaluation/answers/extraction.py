@@ -203,7 +203,9 @@ def _declared(text: str, options: Options) -> _Found | None:
         elif reading.kind is not Kind.NOTHING:
             # "The answer is C. However, B is also correct."
             several = beside.keys() - {reading.index}
-            return _Found(REFUSED if several or _doubted(said, reading, text, options) else reading, Rule.DECLARATION, sentence(said.content), said.at)
+            return _Found(
+                REFUSED if several or _doubted(said, reading, text, options) else reading, Rule.DECLARATION, sentence(said.content), said.at
+            )
     if beside:
         index, words = beside.popitem()
         return _Found(REFUSED if beside else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)

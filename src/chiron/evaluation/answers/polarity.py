@@ -12,17 +12,19 @@ _IMAGE_MARK: Final = re.compile(r"<image[^<>]{0,8}>", re.IGNORECASE)
 _SENTENCES: Final = re.compile(r"[.;!?\n]+(?=\s|$)|\n|\bbut\b|\bhowever\b|\balthough\b|\bwhile\b|\bwhereas\b")
 _ARTICLES: Final = frozenset({"a", "an", "the", "any", "some", "this", "these", "that", "those"})
 _IMAGE: Final = (
-    r"(?:image|scan|x-?ray|ct|mri|film|radiograph|picture|figure|study|slide|photo(?:graph)?|ultrasound|view|patient|examination|section|exam)s?"
+    r"(?:image|scan|x-?ray|ct|mri|film|radiograph|picture|figure|study|slide|photo(?:graph)?|ultrasound|view|patient"
+    r"|examination|section|exam)s?"
 )
 _BE: Final = r"(?:is|are|was|were)"
 _SEEN: Final = (
-    r"(?:present|seen|visible|evident|identified|observed|noted|shown|detected|visuali[sz]ed|demonstrated|apparent|appreciated|found|there|visible)"
+    r"(?:present|seen|visible|evident|identified|observed|noted|shown|detected|visuali[sz]ed|demonstrated|apparent|appreciated|found|there)"
 )
 _EVIDENCE: Final = r"(?:(?:any|a|an|the|some) )?(?:(?:evidence|signs?|indications?|suggestion|presence) of )?"
 _QUESTIONS: Final = (
     re.compile(rf"{_BE} there {_EVIDENCE}(?P<what>.+)"),
     re.compile(
-        rf"(?:do|does|did) (?:the |this |these |that )?(?:[\w-]+ ){{0,2}}{_IMAGE} (?:show|demonstrate|reveal|have|depict|contain|display){'(?:s|ed)?'}"
+        rf"(?:do|does|did) (?:the |this |these |that )?(?:[\w-]+ ){{0,2}}{_IMAGE} (?:show|demonstrate|reveal|have|depict|contain"
+        rf"|display){'(?:s|ed)?'}"
         rf" {_EVIDENCE}(?P<what>.+)"
     ),
     re.compile(rf"(?:can|could|do|did) (?:you|we|one|i) (?:see|identify|observe|detect) {_EVIDENCE}(?P<what>.+)"),
@@ -31,7 +33,8 @@ _QUESTIONS: Final = (
 )
 _ABOUT: Final = re.compile(rf"{_BE} (?P<rest>.+)")
 _IN_IMAGE: Final = re.compile(
-    rf"\b(?:in|on|from|within|by|here)? ?(?:the |this |these |that |above |given |shown |provided ){{1,3}}(?:[\w-]+ )?{_IMAGE}\b|\bhere$|\bshown$|\bvisible$"
+    rf"\b(?:in|on|from|within|by|here)? ?(?:the |this |these |that |above |given |shown |provided ){{1,3}}(?:[\w-]+ )?{_IMAGE}\b"
+    rf"|\bhere$|\bshown$|\bvisible$"
 )
 _PREPOSITION: Final = frozenset(
     ["in", "on", "at", "within", "along", "near", "around", "over", "under", "involving", "above", "below", "of", "from", "to"]
@@ -40,23 +43,30 @@ _FILLERS: Final = frozenset(
     """a an any the of evidence sign signs indication suggestion presence definite obvious visible clear convincing radiographic
     radiological apparent appreciable sonographic imaging other there is are was were be""".split()
 )
-_DENIALS: Final = frozenset("no not without negative absence free lack lacks denies neither never nor cannot isn't aren't doesn't don't".split())
+_DENIALS: Final = frozenset(
+    "no not without negative absence free lack lacks denies neither never nor cannot isn't aren't doesn't don't".split()
+)
 _UNSURE: Final = frozenset(
-    """may might could possible possibly possibility suspicious suspected suspicion suggest suggests suggestive suggesting if whether unclear
-    uncertain rule consider differential question questionable probable probably likely unlikely perhaps exclude excluded would should
+    """may might could possible possibly possibility suspicious suspected suspicion
+    suggest suggests suggestive suggesting if whether
+    unclear uncertain rule consider differential question questionable probable probably likely unlikely perhaps exclude excluded would should
     cannot equivocal prior previous previously old history resolved former earlier concern concerning""".split()
 )
 _STATES: Final = frozenset(
     """is are was were has have shows show showing demonstrates demonstrate demonstrating reveals reveal revealing contains contain see seen
     depicts displays identified noted of confirms confirm indicates indicate with""".split()
 )
-_FOLLOWS: Final = frozenset("is are was were has in on at with within and or seen present visible that which without measuring along near over noted to from".split())
+_FOLLOWS: Final = frozenset(
+    "is are was were has in on at with within without and or seen present visible that which measuring along near over noted".split()
+)
 _SIDES: Final = frozenset(
     """left right bilateral unilateral upper lower middle anterior posterior superior inferior medial lateral apical basal both central
     peripheral proximal distal""".split()
 )
 _PRESENT: Final = re.compile(rf"{_BE} (?:\w+ly |also |now )?{_SEEN}\b")
-_ABSENT: Final = re.compile(rf"{_BE} (?:not|absent|never|n't|ruled out)\b|(?:isn't|aren't|wasn't)\b|(?:not|cannot be|can not be) {_SEEN}\b|absent\b")
+_ABSENT: Final = re.compile(
+    rf"{_BE} (?:not|absent|never|n't|ruled out)\b|(?:isn't|aren't|wasn't)\b|(?:not|cannot be|can not be) {_SEEN}\b|absent\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +117,21 @@ def _of_thing(sentence: tuple[str, ...], asked: _Asked) -> bool | str | None:
     sides = _SIDES & set(sentence)
     if after and after[0] not in _FOLLOWS | _PREPOSITION | {","}:
         return None  # "mass effect" is not a mass
+    return _said_of_thing(before, after, sides, asked)
+
+
+def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: frozenset[str] | set[str], asked: _Asked) -> bool | str | None:
+    sentence = {*before, *after}
     tail = " ".join(after)
-    denied = _denied(before)
-    if denied is None:
+    denied, absent = _denied(before), bool(_ABSENT.match(tail))
+    if denied is None or (denied and absent):
         return "unsure"
-    if denied != bool(_ABSENT.match(tail)):
+    if denied or absent:
         elsewhere = _place(after) - asked.where - set(asked.what)
         return None if elsewhere or sides - asked.where - set(asked.what) else False
-    if denied:
-        return "unsure"
     if not (_STATES & set(before) or _PRESENT.match(tail)):
         return None
-    if asked.where - set(sentence) or (asked.where and sides - asked.where - set(asked.what)):
+    if asked.where - sentence or (asked.where and sides - asked.where - set(asked.what)):
         return None
     return True
 
@@ -130,7 +143,9 @@ def _denied(before: tuple[str, ...]) -> bool | None:
         return False
     between = before[last + 1 :]
     listed = bool(between) and between[-1] in {"or", "nor", ","}
-    rest = [word for word in between if word not in _FILLERS and word not in {"see", "show", "demonstrate", "have", "reveal", "for", "identify"}]
+    rest = [
+        word for word in between if word not in _FILLERS and word not in {"see", "show", "demonstrate", "have", "reveal", "for", "identify"}
+    ]
     if not rest or (listed and not {"with", "shows", "has", "and"} & set(between)):
         return True
     return None
@@ -158,7 +173,8 @@ def _predicates(sentences: list[tuple[str, ...]], asked: str) -> set[bool | str 
         for split in range(1, len(rest)):
             subject, predicate = (re.escape(" ".join(part)) for part in (rest[:split], rest[split:]))
             match = re.fullmatch(
-                rf"(?:.{{0,60}} )?{subject} (?:is|are|was|were|appears?|seems?)(?: to be)? (?P<not>not )?(?:\w+ly )?{predicate}(?: (?:in|on|at|with)\b.*| ,.*)?",
+                rf"(?:.{{0,60}} )?{subject} (?:is|are|was|were|appears?"
+                rf"|seems?)(?: to be)? (?P<not>not )?(?:\w+ly )?{predicate}(?: (?:in|on|at|with)\b.*| ,.*)?",
                 text,
             )
             if match:

@@ -41,7 +41,8 @@ _LETTER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _NOT = re.compile(
-    rf"(?:definitely |certainly |likely |probably )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]|$))[)\]]?(?![\w'-])(?P<rest>.*)",
+    rf"(?:definitely |certainly |likely |probably )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]"
+    rf"|$))[)\]]?(?![\w'-])(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _BUT = re.compile(
@@ -53,13 +54,16 @@ _SEVERAL_WORDS = re.compile(r"(?:both|either|between|neither|any of|all of)\b", 
 _ONLY_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[ \n,;/&+|]{1,4}|(?<=[)\]])|[ ,]{1,3}(?:and|or)[ ])[(\[]?[A-Z][)\]]?){1,26}[.]?")
 _JOINED_LETTERS = re.compile(r"[A-Z]{2,5}[.]?")
 _ANOTHER = re.compile(
-    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[\u548c\u4e0e\u6216\u53ca]|y\b|et\b|ou\b|oder\b|und\b|o\b|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])"
+    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[\u548c\u4e0e\u6216\u53ca]|y\b|et\b|ou\b|oder\b|und\b|o\b"
+    r"|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])"
     r"(?P<letter>[A-Z])[)\]\"']{0,2}"
     r"(?=[ ]?(?:$|[.,;)\]/&+\n\"']|and\b|or\b|are\b|both\b))"
 )
 _LEAD = re.compile(r"^(?:[ \n\t`:;,=|]|->|[>\-\u2013\u2014](?![ ]?[\d.$\u20ac\u00a3]))*")
 _LONE_LETTER = re.compile(r"[(\[]?([A-Z])[)\]]?[.]?\s*")
-_EXPLAINS = re.compile(r"[.,;] (?:it|its|it's|this|that|these|those|the|there|here|because|since|as|i|we|no|not|given|due|they|both|all|none|while|although)\b")
+_EXPLAINS = re.compile(
+    r"[.,;] (?:it|its|it's|this|that|these|those|the|there|here|because|since|as|i|we|no|not|given|due|they|both|all|none|while|although)\b"
+)
 _LOWER_AFTER = re.compile(r"[.] ?[a-z]")
 _DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])")
 _CONNECTIVE = re.compile(r"[ ](?:because|since|as|due|given|which|rather|instead|not|but|for|if|here|is|was|seems|would)\b", re.IGNORECASE)

@@ -21,11 +21,37 @@ _LEADING = re.compile(
     rf"[\W_]{{0,8}}(?:(?:so|therefore|thus|hence|well|simply|clearly|probably|likely)[, ]{{1,2}})?(?P<word>{_YES}|{_NO})", re.IGNORECASE
 )
 _CLAUSES = re.compile(r"[.,;:!?\n]+")
-_ADVERBS = ("", "probably ", "definitely ", "certainly ", "absolutely ", "likely ", "most likely ", "i think ", "apparently ", "clearly ", "of course ")
+_ADVERBS = (
+    "",
+    "probably ",
+    "definitely ",
+    "certainly ",
+    "absolutely ",
+    "likely ",
+    "most likely ",
+    "i think ",
+    "apparently ",
+    "clearly ",
+    "of course ",
+)
 _CLAUSE_MEANS = {
     **{f"{adverb}not": False for adverb in _ADVERBS if adverb},
     **dict.fromkeys(("not really", "not at all", "not likely", "i don't think so", "i do not think so", "i don't believe so"), False),
-    **dict.fromkeys(("nein", "n\u00e3o", "non", "\u5426", "\u4e0d", "\u4e0d\u662f", "\u4e0d\u662f\u7684", "\u6ca1\u6709", "\u6c92\u6709", "\u5e76\u6ca1\u6709"), False),
+    **dict.fromkeys(
+        (
+            "nein",
+            "n\u00e3o",
+            "non",
+            "\u5426",
+            "\u4e0d",
+            "\u4e0d\u662f",
+            "\u4e0d\u662f\u7684",
+            "\u6ca1\u6709",
+            "\u6c92\u6709",
+            "\u5e76\u6ca1\u6709",
+        ),
+        False,
+    ),
     **dict.fromkeys(("\u4e0d\u5bf9", "\u4e0d\u5b58\u5728", "\u4e0d\u80fd", "\u4e0d\u4f1a"), False),
     **dict.fromkeys(("i think so", "i believe so", "of course", "s\u00ed", "oui", "ja", "sim"), True),
     **dict.fromkeys(("\u662f", "\u662f\u7684", "\u5bf9", "\u5bf9\u7684", "\u5b58\u5728", "\u6709\u7684"), True),
