@@ -19,7 +19,9 @@ from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, r
 from chiron.evaluation.answers.yes_no import explicit
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
-_LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[\-\u2013\u2014] )", re.MULTILINE)
+_LINE_LABEL = re.compile(r"^[ \-\u2022#>|]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[|\-\u2013\u2014] )", re.MULTILINE)
+# Each with a share or a verdict of its own: "A (10%), B (70%)", '"A": false, "B": true'.
+_LISTED = re.compile(r"(?<![\w'-])[A-Z](?= \(\d|[\"'] ?:)")
 _WEIGHED = re.compile(r"(?:(?:Option|Choice|Answer) )?[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
@@ -246,6 +248,8 @@ def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | N
     """A letter with which the reply, or its last line, begins; not one of a list of all options."""
     labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
+    if len(set(_LISTED.findall(text))) > 1:
+        return None
     chosen: list[_Found] = []
     for line in dict.fromkeys((lines[0], lines[-1])):
         reading = read_letter(line, options)

@@ -17,6 +17,7 @@ _OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in
 # A bare number or letter as an option is named only where there is little else.
 _FEW_WORDS = 20
 
+_SIGNS = frozenset("-<>\u2264\u2265\u00b1")
 _LISTS = frozenset({"no", "without", "neither", "nor"})
 """Deny a whole list behind them, commas and all."""
 _SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "against", "denies"})
@@ -137,6 +138,9 @@ class Options:
             sought, at = f" {' '.join(words)} ", 0
             while (at := joined.find(sought, at)) >= 0:
                 start = bisect_left(starts, at + 1)
+                if start and words[0][0].isdigit() and text.words[start - 1] in _SIGNS:  # -3 is not 3
+                    at += len(sought) - 1
+                    continue
                 spans.append((start, start + len(words), index))
                 at += len(sought) - 1
         spans.sort(key=lambda span: (span[0], -span[1]))

@@ -10,6 +10,7 @@ from typing import Final
 _WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|,")
 _IMAGE_MARK: Final = re.compile(r"<image[^<>]{0,8}>", re.IGNORECASE)
 _SENTENCES: Final = re.compile(r"[.;!?\n]+(?=\s|$)|\n|\bbut\b|\bhowever\b|\balthough\b|\bwhile\b|\bwhereas\b")
+_ASKING: Final = re.compile(r"[^.!?\n;]*\?")
 _ARTICLES: Final = frozenset({"a", "an", "the", "any", "some", "this", "these", "that", "those"})
 _IMAGE: Final = (
     r"(?:image|scan|x-?ray|ct|mri|film|radiograph|picture|figure|study|slide|photo(?:graph)?|ultrasound|view|patient"
@@ -41,16 +42,14 @@ _PREPOSITION: Final = frozenset(
 )
 _FILLERS: Final = frozenset(
     """a an any the of evidence sign signs indication suggestion presence definite obvious visible clear convincing radiographic
-    radiological apparent appreciable sonographic imaging other there is are was were be""".split()
+    radiological apparent appreciable sonographic imaging there is are was were be""".split()
 )
-_DENIALS: Final = frozenset(
-    "no not without negative absence free lack lacks denies neither never nor cannot isn't aren't doesn't don't".split()
-)
+_DENIALS: Final = frozenset("no not without negative absence free lack lacks neither never nor cannot isn't aren't doesn't don't".split())
 _UNSURE: Final = frozenset(
     """may might could possible possibly possibility suspicious suspected suspicion
-    suggest suggests suggestive suggesting if whether
-    unclear uncertain rule consider differential question questionable probable probably likely unlikely perhaps exclude excluded would should
-    cannot equivocal prior previous previously old history resolved former earlier concern concerning""".split()
+    suggest suggests suggestive suggesting if whether denies denied missed overlooked
+    unclear uncertain rule consider differential question questionable probable probably likely unlikely perhaps exclude excluded would
+    should cannot equivocal prior previous previously old history resolved former earlier concern concerning""".split()
 )
 _STATES: Final = frozenset(
     """is are was were has have shows show showing demonstrates demonstrate demonstrating reveals reveal revealing contains contain see seen
@@ -78,7 +77,7 @@ class _Asked:
 def answered_by(statement: str, question: str) -> bool | None:
     """Whether ``statement`` affirms (``True``) or denies (``False``) what ``question`` asks; ``None`` if it does neither, or both."""
     asked = " ".join(_words(_SENTENCES.split(_IMAGE_MARK.sub(" ", question).strip().rstrip("? ."))[-1]))
-    sentences = [tuple(_words(sentence)) for sentence in _SENTENCES.split(statement[:4000])]
+    sentences = [tuple(_words(sentence)) for sentence in _SENTENCES.split(_ASKING.sub("", statement[:4000]))]
     thing = _thing(asked)
     said = {_of_thing(sentence, thing) for sentence in sentences} if thing else _predicates(sentences, asked)
     said -= {None}
@@ -108,11 +107,12 @@ def _of_thing(sentence: tuple[str, ...], asked: _Asked) -> bool | str | None:
     """``True``, ``False``, ``"unsure"``, or ``None`` for a sentence about something else."""
     words = tuple(_singular(word) for word in sentence)
     size = len(asked.what)
-    at = next((i for i in range(len(words) - size + 1) if words[i : i + size] == asked.what), None)
-    if at is None:
+    places = [i for i in range(len(words) - size + 1) if words[i : i + size] == asked.what]
+    if not places:
         return None
+    at = places[0]
     before, after = sentence[:at], sentence[at + size :]
-    if _UNSURE & set(sentence):
+    if _UNSURE & set(sentence) or len(places) > 1:
         return "unsure"
     sides = _SIDES & set(sentence)
     if after and after[0] not in _FOLLOWS | _PREPOSITION | {","}:
