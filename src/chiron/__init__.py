@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from chiron.cases.importing.importer import ImportSummary, import_cases
     from chiron.cases.importing.records import ImportOptions
     from chiron.cases.reading import read_cases
+    from chiron.conversation.reasoning import Reasoning, parse_reasoning
+    from chiron.conversation.verdict import read_verdict
     from chiron.errors import ChironError, DiskError, InputError
+    from chiron.evaluation.answers.public import read_choice, read_yes_no
     from chiron.evaluation.comparing import Comparison
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.public import compare_runs, evaluate
@@ -54,6 +57,7 @@ _HOMES = {
     "Message": "chiron.models.call",
     "Picture": "chiron.models.call",
     "Policy": "chiron.mics.team",
+    "Reasoning": "chiron.conversation.reasoning",
     "Released": "chiron.mmrp.release",
     "Reply": "chiron.models.call",
     "RunSummary": "chiron.mics.running",
@@ -72,9 +76,13 @@ _HOMES = {
     "load_build": "chiron.mmrp.config",
     "load_config": "chiron.mics.config",
     "load_evaluation": "chiron.evaluation.config",
+    "parse_reasoning": "chiron.conversation.reasoning",
     "read_cases": "chiron.cases.reading",
+    "read_choice": "chiron.evaluation.answers.public",
     "read_results": "chiron.evaluation.record",
     "read_status": "chiron.mics.status",
+    "read_verdict": "chiron.conversation.verdict",
+    "read_yes_no": "chiron.evaluation.answers.public",
     "release": "chiron.mmrp.release",
     "run_search": "chiron.mics.public",
     "run_search_async": "chiron.mics.public",
@@ -101,6 +109,7 @@ __all__ = [
     "Message",
     "Picture",
     "Policy",
+    "Reasoning",
     "Released",
     "Reply",
     "RunSummary",
@@ -120,9 +129,13 @@ __all__ = [
     "load_build",
     "load_config",
     "load_evaluation",
+    "parse_reasoning",
     "read_cases",
+    "read_choice",
     "read_results",
     "read_status",
+    "read_verdict",
+    "read_yes_no",
     "release",
     "run_search",
     "run_search_async",

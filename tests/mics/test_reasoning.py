@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.mics.reasoning import Defect, continue_from, parse_reasoning, render_reasoning, render_steps
-from chiron.mics.verdict import read_verdict
+from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning, render_reasoning, render_steps
+from chiron.conversation.verdict import read_verdict
 from chiron.mics.words import content_words, giveaway, names_answer, steps_before_answer
 
 plain = (

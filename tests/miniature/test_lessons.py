@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
 from chiron.miniature.lessons import DESCRIBE, answer_row, chain, described, rule_cases, steps_of
 from chiron.miniature.material import Rows, build_stage_1, build_stage_2
 from chiron.miniature.purity import is_pure

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from chiron.cases.case import Case
+from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.evaluation.answering import Question, answer_all
 from chiron.mics.prompts import Prompts, load_prompts
-from chiron.mics.reasoning import render_reasoning, render_steps
 from chiron.miniature.curriculum import IMAGES
 from chiron.miniature.lessons import ATTRIBUTES, DESCRIBE, answer_row, chain, rule_cases, steps_of
 from chiron.miniature.material import build_stage_1, write_rows

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
 from chiron.mmrp.alignment import LONGEST, build_alignment, place_findings
 from chiron.mmrp.checking import check_rows
 from chiron.mmrp.forms import AsInterns

@@ -14,9 +14,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
 from chiron.mmrp.forms import AsInterns, Published, plain
 from chiron.mmrp.prompts import BuildPrompts
 from chiron.mmrp.readings import named_options

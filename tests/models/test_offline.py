@@ -6,9 +6,9 @@ import time
 import pytest
 
 from chiron.cases.textbook import Entry
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mics.reasoning import parse_reasoning
 from chiron.models.call import Call, Message, Role
 from chiron.models.offline.catalogue import Catalogue
 from chiron.models.offline.matching import match, normalise

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chiron.cases.case import Case
-from chiron.mics.reasoning import Reasoning, parse_reasoning, render_reasoning
+from chiron.conversation.reasoning import Reasoning, parse_reasoning, render_reasoning
 from chiron.mics.result import SearchResult
 from chiron.mics.search import search
 from chiron.mics.team import Policy, Seat, Team

@@ -1,12 +1,14 @@
 """Verdicts by a model: as the search's judge is asked, or as the published evaluation asked one; and options read by a model."""
 
-import re
 from dataclasses import dataclass
 
+from chiron.conversation.markup import own_turn
+from chiron.conversation.thinking import escape_markup, said
+from chiron.evaluation.answers.extraction import extract
 from chiron.evaluation.item import Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Finding
-from chiron.evaluation.rendering import LETTERS, as_judged, in_words
+from chiron.evaluation.rendering import as_judged, in_words
 from chiron.mics.panel import Panel, TooFewAnswers
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
 from chiron.mics.team import Policy, Seat, Team
@@ -18,7 +20,6 @@ from chiron.models.sections import section
 PUBLISHED_TEMPERATURE = 0.9
 _MOST = 8000
 """Characters of a reply that an extractor is shown: its end, where the answer stands."""
-_LETTER = re.compile(r"^[\s\W_]*(?:option\s+|answer\s*:?\s*)?([A-Z])\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Judging:
         """The published judge sees both answers and not the question, and is asked whether they mean something similar."""
         body = fill(
             self.prompts.own["published_judge"],
-            known_answer=section("known_answer", item.answer),
-            given_answer=section("given_answer", " ".join(given.split())[:MAX_GIVEN_ANSWER]),
+            known_answer=section("known_answer", escape_markup(item.answer)),
+            given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
         )
         seat = self.seat
         reply = await ask(
             Call("judge", seat.name, seat.identity, (Message("user", (Text(body),)),), PUBLISHED_TEMPERATURE, seat.max_tokens)
         )
-        return "yes" in reply.text.lower()
+        return "yes" in own_turn(said(reply.text)).lower()
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,5 @@ class ExtractorColumn:
             reasoning=section("reasoning", reply.text[-_MOST:]),
         )
         seat = self.seat
-        said = await ask(Call("extractor", seat.name, seat.identity, (Message("user", (Text(body),)),), 0.0, seat.max_tokens))
-        letter = _LETTER.match(said.text)
-        return {f"extractor:{seat.name}": float(letter is not None and LETTERS.index(letter[1].upper()) == item.gold)}
+        read = await ask(Call("extractor", seat.name, seat.identity, (Message("user", (Text(body),)),), 0.0, seat.max_tokens))
+        return {f"extractor:{seat.name}": float(extract(read.text, item.options).index == item.gold)}

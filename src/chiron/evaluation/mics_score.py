@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.evaluation.item import Item
 from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.protocols.protocol import Finding
 from chiron.evaluation.rendering import as_case
 from chiron.mics.panel import Panel, together
-from chiron.mics.reasoning import parse_reasoning
 from chiron.mics.score import Score
 from chiron.mics.team import Policy, Team
 from chiron.mics.words import steps_before_answer

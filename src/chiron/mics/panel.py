@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from chiron.cases.case import Case
+from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning
+from chiron.conversation.verdict import read_verdict
 from chiron.mics.prompts import Prompts
-from chiron.mics.reasoning import continue_from, parse_reasoning
 from chiron.mics.result import Candidate, Path
 from chiron.mics.score import Evaluation, Score, reaches_quorum
 from chiron.mics.team import Draw, Policy, Seat, Team
-from chiron.mics.verdict import read_verdict
 from chiron.mics.words import steps_before_answer
 from chiron.models.call import Ask, Call, Message, Picture, Reply, Role
 from chiron.models.cures import MORE_SPACE
@@ -140,10 +140,10 @@ class Panel:
             reply = await self._reply(call)
         except CallFailed as failure:
             return Candidate(name, None, problem=f"{CALL_FAILED}: {failure.public}", missing=True)
-        reasoning = parse_reasoning(reply.text)
+        reasoning = parse_reasoning(reply.text, after=len(prefix))
         if problem := _shortfall(call, reply):
             return Candidate(name, None, problem=problem)
-        if not reasoning.steps:
+        if not reasoning.steps or Defect.MISSING_FIRST_STEP in reasoning.defects:
             return Candidate(name, None, problem=f"unreadable: {', '.join(reasoning.defects)}")
         return self._candidate(Path(name, continue_from(prefix, reasoning), reasoning.answer, call.key), prefix)
 

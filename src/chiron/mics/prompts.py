@@ -12,7 +12,8 @@ from pathlib import Path
 
 from chiron.cases.case import Case
 from chiron.cases.image_marks import named_marks
-from chiron.mics.reasoning import render_steps
+from chiron.conversation.reasoning import render_steps
+from chiron.conversation.thinking import escape_markup
 from chiron.models.call import Message, Picture, Text
 from chiron.models.placing import own_marks, user_message
 from chiron.models.prompt_texts import PromptKind, fill, hashes
@@ -66,12 +67,15 @@ class Prompts:
         return self._messages("intern", body, pictures, prefix)
 
     def judge(self, question: str, known: str, given: str) -> tuple[Message, ...]:
-        """The question and both answers, the given one on one line that it cannot break out of."""
+        """The question and both answers, the given one on one line that it cannot break out of.
+
+        Closing brackets of thinking are escaped: a thinking judge repeats what it is shown, and would end its own thinking with them.
+        """
         body = self._fill(
             "judge",
-            question=section("question", named_marks(question)),
-            known_answer=section("known_answer", known),
-            given_answer=section("given_answer", " ".join(given.split())[:MAX_GIVEN_ANSWER]),
+            question=section("question", escape_markup(named_marks(question))),
+            known_answer=section("known_answer", escape_markup(known)),
+            given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
         )
         return (_say("system", self.texts["judge_system"].strip()), _say("user", body))
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from chiron.cases.case import Case
-from chiron.mics.reasoning import render_reasoning
+from chiron.conversation.reasoning import render_reasoning
 from chiron.mics.score import Score
 from chiron.mics.team import PolicyName
 from chiron.models.missing import Missing

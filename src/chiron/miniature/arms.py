@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chiron.mics.reasoning import render_reasoning, render_steps
+from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.miniature.data import Data, direct_answers, true_chains
 from chiron.miniature.lessons import answer_row, steps_of
 from chiron.miniature.material import build_stage_3

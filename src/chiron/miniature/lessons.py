@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from chiron.cases.case import Case
+from chiron.conversation.reasoning import render_reasoning
 from chiron.mics.prompts import Prompts
-from chiron.mics.reasoning import render_reasoning
 from chiron.mmrp.forms import AsInterns
 from chiron.phantom.casting import Casting
 from chiron.phantom.wording import QUESTIONS

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.evaluation.answering import Answered
-from chiron.mics.reasoning import parse_reasoning
 from chiron.miniature.data import Data
 from chiron.miniature.lessons import ATTRIBUTES, steps_of
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reading import read_cases
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import NAMES, Prompts
-from chiron.mics.reasoning import parse_reasoning
 from chiron.mics.rundir import RunDirectory
 from chiron.mmrp.authors_search import AuthorsSearch
 from chiron.mmrp.forms import AsInterns, Form, Published, plain

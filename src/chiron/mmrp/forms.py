@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 from chiron.cases.case import Case
 from chiron.cases.choices import lettered
 from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
+from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.mics.prompts import Prompts, patient
-from chiron.mics.reasoning import render_reasoning, render_steps
 from chiron.mmrp.groups import Group, groups_of
 from chiron.models.call import Message, Picture
 from chiron.models.local.dialogue import Turn

@@ -7,6 +7,7 @@ from typing import Self
 
 from chiron.cases.case import Case
 from chiron.cases.choices import lettered
+from chiron.conversation.thinking import escape_markup
 from chiron.errors import InputError
 from chiron.mics.prompts import patient
 from chiron.models.call import Message, Picture, Text
@@ -89,8 +90,9 @@ class BuildPrompts:
         return self._messages("reader_system", self._fill("reader_all", **_told(case), **_asked(question, options)))
 
     def reader_question(self, case: Case, question: str, answer: str, pictures: tuple[Picture, ...]) -> tuple[Message, ...]:
-        """For whether an answer to a question follows from the case."""
-        body = self._fill("reader_question", **_told(case), question=section("question", question), answer=section("answer", answer))
+        """For whether an answer to a question follows from the case. What ends thinking is escaped, as in the search's judge."""
+        shown = {"question": section("question", escape_markup(question)), "answer": section("answer", escape_markup(answer))}
+        body = self._fill("reader_question", **_told(case), **shown)
         return self._messages("reader_system", body, pictures)
 
     def _messages(self, system: str, body: str, pictures: tuple[Picture, ...] = ()) -> tuple[Message, ...]:

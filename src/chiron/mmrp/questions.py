@@ -10,10 +10,10 @@ from typing import Any, Final
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reading import need_cases
+from chiron.conversation.verdict import read_verdict
 from chiron.mics.panel import JUDGE_DRAWS
 from chiron.mics.prompts import patient
 from chiron.mics.selection import Shard
-from chiron.mics.verdict import read_verdict
 from chiron.mics.words import content_words, names_answer
 from chiron.mmrp.config import BuildFile, Manner
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, patient_of

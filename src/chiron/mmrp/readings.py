@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from chiron.conversation.markup import boxed, own_turn
+from chiron.conversation.thinking import said
 from chiron.mmrp.structured import one_line
 from chiron.models.offline.matching import normalise
+from chiron.text import compatible
 
-_THINKING = re.compile(r"^.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
 _LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
 _MORE = re.compile(
@@ -21,7 +23,7 @@ def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
 
     The last declaration ("the answer is B") counts; else the last line, where it begins with letters or is an option's text.
     """
-    text = _THINKING.sub("", reply[-20_000:]).strip()
+    text = compatible(boxed(own_turn(said(reply[-20_000:])))).strip()
     if not text:
         return None
     declared = list(_DECLARED.finditer(text))

@@ -4,7 +4,8 @@ import json
 import re
 from typing import Any, Final
 
-_THINKING: Final = re.compile(r"^.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+from chiron.conversation.thinking import split_thinking
+
 _OPENING: Final = re.compile(r"[{\[]")
 _LONGEST: Final = 100_000
 """Characters of a reply that are looked at."""
@@ -22,7 +23,9 @@ def read_json(reply: str) -> Any:
     Raises:
         BrokenReply: there is none.
     """
-    text = _THINKING.sub("", reply[:_LONGEST])
+    thinking = split_thinking(reply[:_LONGEST])
+    # An unclosed bracket may be a word of the JSON, or the model forgot to close it.
+    text = reply[:_LONGEST] if thinking.unclosed and not thinking.endings else thinking.said
     decoder = json.JSONDecoder()
     problem = "no JSON in the reply"
     for number, opening in enumerate(_OPENING.finditer(text)):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from chiron.mics.reasoning import parse_reasoning
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.mmrp.structured import BrokenReply, one_line, read_json
 from chiron.models.offline.matching import normalise
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from chiron.evaluation.answers.other_languages import foreign_declarations
+
 _SCOPE = r"(?:[ ](?:to|for|in|of|here|based on)\b[^\n.:;?!]{0,60}?)?"
 _ADVERB = r"(?:,?[ ](?:therefore|thus|then|hence|clearly|likely|probably|really|still|now|definitely|most likely|also|here),?)?"
 _VERB = (
@@ -38,7 +40,7 @@ _DIAGNOSIS = re.compile(
 )
 _CHOICE = re.compile(
     r"\b(?:I|we)(?:'d|'ll)?[ ](?:would |will |have to |must |therefore |thus )*"
-    r"(?:choose|pick|select|go with|go for|opt for|say|chose|vote for|meant|lean towards?)\b|\bgo(?:ing)? with\b",
+    r"(?:choose|pick|select|go with|go for|opt for|say|chose|vote for|mean|meant|lean towards?)\b|\bgo(?:ing)? with\b",
     re.IGNORECASE,
 )
 # "I choose B" in Chinese, after a word that says it is so: what is not chosen has none of them before it.
@@ -48,9 +50,13 @@ _SHORT = re.compile(
     rf"|(?<!less )(?<!not )(?:likely|probably))"
     rf"[,:]?[ ](?:it(?:'s| is) |that leaves )?)"
     rf"(?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
-    rf"|\b(?:it|this|that)(?: is|'s| must be| has to be)[ ](?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
-    rf"|\b(?:corresponds? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?"
+    rf"|\b(?:it|this|that)(?: is|'s| must be| has to be| should be| should have been)[ ](?=(?:option |choice |answer )?{_UPPER}{_AT_END})"
+    rf"|\b(?:correspond(?:s|ing)? to|match(?:es|ing)?|consistent with|fits|is|points? to|favou?rs?|supports?"
     rf"|indicates?|suggests?|means|leaves)[ ](?=(?:answer |option |choice ){_UPPER})"
+    rf"|(?P<weak>\b(?:argues?|argued|speaks?|arguing|speaking)(?: \w{{1,12}})? (?:for|in favou?r of)[ ](?=(?:option "
+    rf"|choice )?{_UPPER}{_AT_END}))"
+    rf"|(?:^|(?<=\n))final(?: choice| pick| selection| decision)?[ ]?:[ ]?(?=(?:option |choice )?{_UPPER}{_AT_END})"
+    rf"|\bans\.?[ ](?={_UPPER}{_AT_END})"
     rf"|\banswer[ ](?=(?:[(\[]?[A-Za-z][)\]]?)[.]?[ ]?(?:$|\n))|{_CHOSEN}",
     re.IGNORECASE,
 )
@@ -75,6 +81,13 @@ _DENIALS = frozenset({"incorrect", "wrong", "unlikely", "less likely", "least li
 _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=[ ]?(?:[,}]|$|\n))")
 """What a key of JSON holds, if it is words."""
 _KEY_ENDS = frozenset({'":', "':"})
+_UNMEANT = re.compile(
+    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do"
+    r"|did)\b|n't\b)"
+    r"(?: (?!but |so |and )[\w']+){0,5} ?$",
+    re.IGNORECASE,
+)
+_LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _IF = re.compile(r"\b(?:if|unless|were|had|suppose)\b", re.IGNORECASE)
 _IF_IT_WERE = re.compile(r"[^.!?\n]{0,80}?\b(?:if|unless|had)\b[^.!?\n]{0,80}?\b(?:were|was|had|been|showed)\b", re.IGNORECASE)
 _BACK = 160
@@ -103,7 +116,7 @@ class Declaration:
 
 def declarations(text: str) -> list[Declaration]:
     """All of them, in the order of the text. Linear: every look ahead or back is bounded."""
-    found = [*_forward(text), *_diagnoses(text), *_short(text), *_backward(text)]
+    found = [*_forward(text), *_diagnoses(text), *_short(text), *_backward(text), *_foreign(text)]
     return sorted(found, key=lambda d: d.at)
 
 
@@ -125,6 +138,10 @@ def _diagnoses(text: str) -> Iterator[Declaration]:
 
 def _short(text: str) -> Iterator[Declaration]:
     for m in _SHORT.finditer(text):
+        if _UNMEANT.search(_before(text, m.start() + (len(m[0]) if m["weak"] else 0))):
+            continue  # "I don't think it's B", "nothing argues for B"
+        if m["weak"] and len(set(_LONE.findall(text, m.end()))) > 1:
+            continue  # what speaks for one option is weighed against what speaks for another
         yield Declaration(m.start(), _ahead(text, m.end()), role=Role.LETTER)
 
 
@@ -135,6 +152,7 @@ def _backward(text: str) -> Iterator[Declaration]:
             continue
         if not (m["word"] or "most" in m["verb"].lower()):
             continue
+        ends = text[m.end() : m.end() + 1] in {"", ".", ";", "!", "\n", ","} or text[m.end() : m.end() + 6] in {" here.", " here,"}
         subject = _before(text, m.start()).rstrip()
         also = " also" in m["verb"].lower()
         denied = "not " if bool(m["no"]) != ((m["word"] or "").lower() in _DENIALS) else ""
@@ -142,8 +160,13 @@ def _backward(text: str) -> Iterator[Declaration]:
             yield Declaration(m.start(), denied + joined[0], role=Role.LETTER, also=also)
         elif letter := _SUBJECT.search(subject):
             yield Declaration(m.start(), denied + letter["letter"], role=Role.LETTER, also=also)
-        elif m["word"] and not denied:
+        elif not denied and not m["no"] and (m["word"] or (ends and not _IF.search(subject))):
             yield Declaration(m.start(), subject, role=Role.TEXT, also=also)
+
+
+def _foreign(text: str) -> Iterator[Declaration]:
+    for said in foreign_declarations(text):
+        yield Declaration(said.at, ("not " if said.denied else "") + said.content, role=Role.LETTER)
 
 
 def _before(text: str, end: int) -> str:

@@ -9,19 +9,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chiron.evaluation.answers.declarations import Role, declarations
+from chiron.evaluation.answers.checklists import Checklist, read_checklist
+from chiron.evaluation.answers.corrections import corrected_letter, last_cue, letters_in, preferred_letters
+from chiron.evaluation.answers.declarations import Declaration, Role, declarations
 from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.marks import unwrap
 from chiron.evaluation.answers.options import LETTERS, Options
-from chiron.evaluation.answers.plain import plain
 from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
 from chiron.evaluation.answers.yes_no import explicit
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
-_LINE_LABEL = re.compile(r"^[ \-\u2022#>]{0,6}[(\[]?(?P<letter>[A-Z])[)\].:]", re.MULTILINE)
+_LINE_LABEL = re.compile(r"^[ \-\u2022#>|]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[|\-\u2013\u2014] )", re.MULTILINE)
+# Each with a share or a verdict of its own: "A (10%), B (70%)", '"A": false, "B": true'.
+_LISTED = re.compile(r"(?<![\w'-])[A-Z](?= \(\d|[\"'] ?:)")
+_WEIGHED = re.compile(r"(?:(?:Option|Choice|Answer) )?[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
 _PURE = re.compile(r"(?:(?:option|choice|letter|answer)[ :]{1,2})?[(\[<\"']{0,2}(?P<letter>[A-Za-z])[)\]>\"']{0,2}[.:,;)!]?", re.IGNORECASE)
+_CLOSING = re.compile(r"(?<=[.!?][ ])(?:(?:option|choice) )?[(\[]?(?P<letter>(?-i:[A-Z]))[)\]]?[.!]?$", re.IGNORECASE)
+_LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
+_TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
 _SHOWN = 200
 # A reply that declares more often goes round in circles, and each reading costs time.
 _MOST = 64
@@ -50,23 +57,27 @@ class _Found:
     reading: Reading
     rule: Rule
     text: str
+    at: int = 0
+    """Where it was said, in characters: second thoughts follow it."""
 
 
-def extract(reply: str, options: Sequence[str], *, family: Family | None = None) -> Extraction:
+def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: Family | None = None) -> Extraction:
     """Take the chosen option out of ``reply``. Linear in its length; no reply makes it fail.
 
     Args:
         reply: what the model wrote, thinking and all.
         options: the texts of the 2 to 26 options, in the order of their letters, as they were asked.
+        question: what was asked; needed where the options are yes and no, and the reply states what is seen.
         family: whose mark to look for first; told from the reply if ``None``.
 
     Raises:
         InputError: fewer than 2 or more than 26 options.
     """
-    prepared = Options(options)
-    unwrapped = unwrap(plain(reply), family)
+    prepared = Options(options, question)
+    unwrapped = unwrap(reply, family)
     if unwrapped.rule:
-        found = _second_thought(unwrapped.after, prepared) or _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+        marked = _Found(_in_mark(unwrapped.answer, prepared), unwrapped.rule, unwrapped.answer)
+        found = _second_thought(unwrapped.after, prepared) or _corrected(marked, _own_question(unwrapped.after), prepared)
     elif unwrapped.unfinished:
         found = _after_steps(unwrapped.answer, prepared)
     else:
@@ -106,15 +117,66 @@ def _after_steps(text: str, options: Options) -> _Found:
 
 def _in_prose(text: str, options: Options) -> _Found:
     head = _own_question(text)
-    if head != text and (found := _by_rules(head, options)).reading.kind is not Kind.NOTHING:
+    found = _by_rules(head, options)
+    if head == text or found.reading.kind is not Kind.NOTHING:
         return found
-    return _by_rules(text, options)
+    # Where nothing was said before, the question was only repeated.
+    return found if letters_in(head) or options.named(head) else _by_rules(text, options)
 
 
 def _by_rules(text: str, options: Options) -> _Found:
+    """By the first rule that finds something, unless the reply takes it back."""
+    text = options.without_named_letters(text)
+    found = _first_rule(text, options)
+    return _corrected(found, text[found.at :], options) if found.reading.kind is Kind.CHOSEN else found
+
+
+def _corrected(found: _Found, text: str, options: Options) -> _Found:
+    """What remains of a choice after "Sorry, I mean C": that letter; nothing if it cannot be told which."""
+    if found.reading.kind is not Kind.CHOSEN:
+        return found
+    if {options.index_of(letter) for letter in preferred_letters(text)} - {found.reading.index, None}:
+        return _Found(REFUSED, found.rule, found.text)
+    behind = last_cue(text)
+    if behind is None:
+        return found
+    letter = corrected_letter(text[behind:])
+    index = None if letter is None else options.index_of(letter)
+    if index is not None:
+        return _Found(Reading(Kind.CHOSEN, index), Rule.DECLARATION, sentence(text[behind:]).strip())
+    others = {options.index_of(other) for other in letters_in(text[behind:])} | set(options.named(text[behind:]))
+    return found if others <= {found.reading.index, None} else _Found(REFUSED, found.rule, found.text)
+
+
+def _first_rule(text: str, options: Options) -> _Found:
+    checklist = read_checklist(text, options)
+    if checklist:
+        return _beside_marks(text, checklist, options)
+    return _by_words(text, options)
+
+
+def _beside_marks(text: str, checklist: Checklist, options: Options) -> _Found:
+    """What check marks say, and the words outside of their lines; nothing if these differ."""
+    words = _by_words(checklist.rest, options)
+    declared = _declared(text, options)
+    if declared and declared.reading.kind is Kind.CHOSEN:
+        words = declared
+    index = words.reading.index if words.reading.kind is Kind.CHOSEN else None
+    said = index is not None and (words.rule is not Rule.OPTION_TEXT or not checklist.ticked)
+    if checklist.unclear or len(checklist.ticked) > 1:
+        return words if said and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+    if checklist.ticked:
+        (ticked,) = checklist.ticked
+        if (said and index != ticked) or words.reading.kind is Kind.REFUSED:
+            return _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+        return words if said else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT, "check marks")
+    return _Found(REFUSED, words.rule, words.text) if index in checklist.crossed else words
+
+
+def _by_words(text: str, options: Options) -> _Found:
     if (index := options.exact(text)) is not None and len(text.strip()) > 1:
         return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, text)
-    for rule in (_declared, _bare_letter, _labelled, _named):
+    for rule in (_declared, _bare_letter, _labelled, _closing_letter, _named):
         found = rule(text, options)
         if found and found.reading.kind is not Kind.NOTHING:
             # "B is not correct" begins with a letter too, and means it not.
@@ -143,11 +205,20 @@ def _declared(text: str, options: Options) -> _Found | None:
         elif reading.kind is not Kind.NOTHING:
             # "The answer is C. However, B is also correct."
             several = beside.keys() - {reading.index}
-            return _Found(REFUSED if several else reading, Rule.DECLARATION, sentence(said.content))
+            return _Found(
+                REFUSED if several or _doubted(said, reading, text, options) else reading, Rule.DECLARATION, sentence(said.content), said.at
+            )
     if beside:
         index, words = beside.popitem()
         return _Found(REFUSED if beside else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
     return None
+
+
+def _doubted(said: Declaration, reading: Reading, text: str, options: Options) -> bool:
+    """Whether "Edema is most likely" is followed by a "but" and another option."""
+    if said.role is not Role.TEXT or not (turn := _TURN.search(text, said.at)):
+        return False
+    return any(index != reading.index for index in options.named(text[turn.end() :]))
 
 
 def _denied(text: str, options: Options) -> set[int]:
@@ -158,11 +229,13 @@ def _denied(text: str, options: Options) -> set[int]:
 
 
 def _bare_letter(text: str, options: Options) -> _Found | None:
-    lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip())]
+    lines = [line for raw in text.split("\n") if (line := _BULLET.sub("", raw).strip(" |"))]
     if not lines:
         return None
     alone = [(number, m["letter"].upper()) for number, line in enumerate(lines) if len(line) < 20 and (m := _PURE.fullmatch(line))]
     letters = {letter for _, letter in alone}
+    if alone and any(m["letter"] not in letters for line in lines if (m := _CLOSING.search(line[-40:]))):
+        return _Found(REFUSED, Rule.BARE_LETTER, alone[-1][1])
     if alone and (len(letters) == 1 or alone[-1][0] == len(lines) - 1 > alone[-2][0] + 1):
         number = alone[-1][0]
         return _Found(read_letter(lines[number], options), Rule.BARE_LETTER, lines[number])
@@ -175,15 +248,20 @@ def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | N
     """A letter with which the reply, or its last line, begins; not one of a list of all options."""
     labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
-    for line in (lines[0], lines[-1]):
+    if len(set(_LISTED.findall(text))) > 1:
+        return None
+    chosen: list[_Found] = []
+    for line in dict.fromkeys((lines[0], lines[-1])):
         reading = read_letter(line, options)
-        if reading.kind is Kind.NOTHING:
+        if reading.kind is Kind.NOTHING or (_WEIGHED.match(line) and (len(lines) > 1 or len(set(_LONE.findall(text))) > 1)):
             continue
         inline = {m["letter"] for m in _LABEL.finditer(line)}
         if len(inline) > 1 or (len(labelled) > 1 and not (apart and line is lines[0])):
             continue
-        return _Found(reading, Rule.BARE_LETTER, line)
-    return None
+        chosen.append(_Found(reading, Rule.BARE_LETTER, line, text.rfind(line)))
+    if len({found.reading for found in chosen}) > 1:
+        return _Found(REFUSED, Rule.BARE_LETTER, chosen[-1].text)
+    return chosen[0] if chosen else None
 
 
 def _labelled(text: str, options: Options) -> _Found | None:
@@ -199,9 +277,17 @@ def _labelled(text: str, options: Options) -> _Found | None:
     return _Found(Reading(Kind.CHOSEN, index), Rule.OPTION_TEXT, sentence(words))
 
 
+def _closing_letter(text: str, options: Options) -> _Found | None:
+    """A last sentence that is a letter, where no other stands alone: "The image is a chest X-ray. B."."""
+    closing = _CLOSING.search(text[-40:])
+    if closing is None or letters_in(text) | {closing["letter"]} != {closing["letter"]} or len(_LONE.findall(text)) > 1:
+        return None
+    return _Found(read_letter(closing["letter"], options), Rule.BARE_LETTER, closing["letter"], len(text) - len(closing[0]))
+
+
 def _named(text: str, options: Options) -> _Found | None:
     if options.yes_no:
-        said = explicit(text)
+        said = explicit(text, options.question)
         index = None if said is None else options.words.index(("yes",) if said else ("no",))
         return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if said else "no")
     last = text.rstrip().rsplit("\n", 1)[-1]

@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from chiron.conversation.markup import boxed, own_turn
+from chiron.conversation.thinking import split_thinking
 from chiron.evaluation.answers.family import Family, Rule
+from chiron.evaluation.answers.plain import plain
+from chiron.text import unify_newlines
 
-_THINK = re.compile(r"<(?P<close>/)?(?:think(?:ing)?|thought|reasoning|reflection)>", re.IGNORECASE)
-_TAG = re.compile(r"<(?P<close>/)?(?:(?:final[_ ]?)?answer|conclusion)>", re.IGNORECASE)
+_TAG = re.compile(r"<(?P<close>/)?(?:(?:final[_ ]?|my[_ ]?|selected[_ ]?)?(?:answer|choice|option)|conclusion|solution)>", re.IGNORECASE)
 _BRACE = re.compile(r"\\[{}]|\\{1,2}f?(?:boxed|box) ?\{|[{}]")
 _MARK = re.compile(
     r"^[ #>\-]{0,10}(?:(?:so|therefore|thus|hence),? )?(?:the |my |our )?final answer(?P<is> is)?[ ]?:[ \n]*(?P<content>[^\n]*)",
@@ -51,17 +54,18 @@ class _Found:
     content: str
 
 
-def unwrap(text: str, family: Family | None = None) -> Unwrapped:
+def unwrap(reply: str, family: Family | None = None) -> Unwrapped:
     r"""Find the last tag, box or mark that has content; without one, the section of the final answer; without one, all but the thinking.
 
     Thinking is no answer, so nothing that is merely said in it counts. Only where nothing else is left (the reply was cut while
     thinking, or forgot to close it) does a tag, a box or a mark inside it.
 
     Args:
-        text: a reply as :func:`chiron.evaluation.answers.plain.plain` gives it.
+        reply: what the model wrote.
         family: whose mark is looked for first; the others' are where it has none.
     """
-    spoken, thought = _apart(text)
+    thinking = split_thinking(unify_newlines(reply))
+    spoken, thought = plain(own_turn(boxed(thinking.said))), plain(boxed(thinking.thought))
     found = list(_found(spoken)) or ([] if spoken.strip() else list(_found(thought)))
     wanted = _RULE_OF.get(family) if family else None
     if found:
@@ -76,8 +80,8 @@ def unwrap(text: str, family: Family | None = None) -> Unwrapped:
         if not (_REASONING_SECTION.search(spoken) or _THINKING_SECTION.search(spoken)):
             return Unwrapped(content.strip(), "", None, family)
         return Unwrapped(content.strip(), "", None, family or told)
-    if thinking := _THINKING_SECTION.search(spoken):
-        return Unwrapped(spoken[: thinking.start()].strip(), "", None, family or Family.HUATUO_O1)
+    if section_of_thinking := _THINKING_SECTION.search(spoken):
+        return Unwrapped(spoken[: section_of_thinking.start()].strip(), "", None, family or Family.HUATUO_O1)
     if steps := [*_HEADED_STEP.finditer(spoken)]:
         return Unwrapped(spoken[steps[-1].end() :].rstrip(), "", None, family or Family.CHIRON, unfinished=True)
     return Unwrapped(spoken.strip(), "", None, family)
@@ -97,22 +101,6 @@ def _found(text: str) -> Iterator[_Found]:
     for found in (*_tags(text), *_boxes(text), *_marks(text)):
         if re.search(r"\w", found.content):
             yield found
-
-
-def _apart(text: str) -> tuple[str, str]:
-    """What is said and what is thought. A closing tag without an opening one ends thinking that began with the reply."""
-    spoken, thought, depth, at = list[str](), list[str](), 0, 0
-    for tag in _THINK.finditer(text):
-        piece = text[at : tag.start()]
-        if tag["close"] and not depth:
-            thought += [*spoken, piece]
-            spoken = []
-        else:
-            (thought if depth else spoken).append(piece)
-        depth = max(0, depth - 1) if tag["close"] else depth + 1
-        at = tag.end()
-    (thought if depth else spoken).append(text[at:])
-    return "\n".join(spoken), "\n".join(thought)
 
 
 def _tags(text: str) -> Iterator[_Found]:

@@ -7,7 +7,6 @@ from chiron.evaluation.answers.declarations import declarations
 from chiron.evaluation.answers.family import Family
 from chiron.evaluation.answers.marks import unwrap
 from chiron.evaluation.answers.open_match import same_answer
-from chiron.evaluation.answers.plain import plain
 from chiron.evaluation.answers.reading import sentence
 from chiron.models.offline.matching import normalise
 
@@ -23,7 +22,7 @@ def final_text(reply: str, family: Family | None = None) -> str | None:
         family: with one that marks its answer (Chiron, tagged, boxed) a reply without any such mark has none: ``None``. Told from the
             reply if not given; then prose counts: what it declares to be the answer, else the whole of it but the thinking.
     """
-    unwrapped = unwrap(plain(reply), family)
+    unwrapped = unwrap(reply, family)
     if unwrapped.rule is None and family in _MARKED:
         return None
     text = unwrapped.answer

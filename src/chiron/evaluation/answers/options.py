@@ -1,5 +1,6 @@
 """The options of an item, and where a text names one of them: whole words, the longest wins, what is denied does not count."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,25 @@ from chiron.evaluation.answers.plain import plain
 from chiron.evaluation.answers.words import Words, words_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NAMES_LETTERS = re.compile(r"(?<![\w'-])[A-Z](?:,|\b)[ ]?(?:and|or|&|only|[A-Z]\b)|\b(?:only|both|neither|not) [A-Z](?![\w'-])")
 _ARTICLES = frozenset({"a", "an", "the"})
 _OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in ("the above", "these", "the others"))
 # A bare number or letter as an option is named only where there is little else.
 _FEW_WORDS = 20
 
+_SIGNS = frozenset("-<>\u2264\u2265\u00b1")
 _LISTS = frozenset({"no", "without", "neither", "nor"})
 """Deny a whole list behind them, commas and all."""
-_SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "versus", "against", "denies"})
+_SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "against", "denies"})
 _PAIRS = frozenset({
     ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("ruled", "out"), ("rules", "out"), ("rule", "out"), ("negative", "for"),
     ("absence", "of"), ("lack", "of"), ("less", "likely"), ("free", "of"), ("different", "from"),
 })  # fmt: skip
+_CJK_DENIALS = frozenset("\u4e0d\u6ca1\u6c92\u65e0\u7121\u672a\u975e\u6392\u9664")
+_CJK_TURNS = frozenset("\u6709\u662f\u4e3a\u70ba\u89c1\u898b\u800c\u4f46\u793a")
+"""There is, is, seen, but: what follows is said, unless a denial precedes them."""
+_ONLY = frozenset("\u4ec5\u4f46\u53ea\u5355")
+"""Behind a "not" they make "not only"."""
 _TURNS = frozenset({"but", "however", "it", "instead", "so", "therefore"})
 _DENIED_AFTER = frozenset({"unlikely", "excluded", "absent", "incorrect", "wrong", "impossible", "less", "not"})
 _AUXILIARIES = frozenset(
@@ -45,8 +53,8 @@ class Mention:
 class Options:
     """Prepared once for an item."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Read the options.
+    def __init__(self, texts: Sequence[str], question: str | None = None) -> None:
+        """Read the options of ``question``.
 
         Raises:
             InputError: there are fewer than 2 or more than 26.
@@ -59,6 +67,11 @@ class Options:
         self._plurals_differ = len(set(singular)) < len(set(self.words))
         self._sought = self.words if self._plurals_differ else singular
         self._longest = max(len(text) for text in texts)
+        # "F. A, B and C are correct": the letters in it are its own words, not an answer.
+        self._naming = {
+            index: text.rstrip(". ") for index, text in enumerate(map(plain, texts)) if _NAMES_LETTERS.search(text) and len(text) > 3
+        }
+        self.question = question
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
     def __len__(self) -> int:
@@ -69,6 +82,12 @@ class Options:
         """Of the option with this letter; ``None`` if there is none."""
         index = LETTERS.find(letter.upper())
         return index if 0 <= index < len(self) else None
+
+    def without_named_letters(self, text: str) -> str:
+        """``text`` with a label alone for an option under its label that names other options: ``F. A, B and C are correct`` is ``F.``."""
+        for index, own in self._naming.items():
+            text = re.sub(rf"(?<![\w'-])({LETTERS[index]}[)\].:]{{1,2}})[ ]{re.escape(own)}(?!\w)", r"\1", text, flags=re.IGNORECASE)
+        return text
 
     def exact(self, text: str) -> int | None:
         """The one option with these words and no others."""
@@ -119,6 +138,9 @@ class Options:
             sought, at = f" {' '.join(words)} ", 0
             while (at := joined.find(sought, at)) >= 0:
                 start = bisect_left(starts, at + 1)
+                if start and words[0][0].isdigit() and text.words[start - 1] in _SIGNS:  # -3 is not 3
+                    at += len(sought) - 1
+                    continue
                 spans.append((start, start + len(words), index))
                 at += len(sought) - 1
         spans.sort(key=lambda span: (span[0], -span[1]))
@@ -152,9 +174,13 @@ def _denied_before(text: Words, start: int) -> bool:
         gap, word = text.gaps[at + 1], text.words[at]
         if gap > 1 or word in _TURNS:
             return False
+        if word in _CJK_DENIALS:
+            return text.words[at + 1] not in _ONLY
+        if word in _CJK_TURNS and not (at and text.words[at - 1] in _CJK_DENIALS):
+            return False
         paused = paused or gap == 1
         if word in _LISTS:
-            return True
+            return not (word == "no" and text.gaps[at + 1] == 1)  # "No, edema" says edema
         if not paused and start - at <= 6 and (word in _SINGLE or (not stated and at and (text.words[at - 1], word) in _PAIRS)):
             return True
         stated = stated or word in {"is", "was", "are"}  # rather than A this is B

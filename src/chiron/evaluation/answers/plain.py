@@ -1,9 +1,10 @@
 """A reply without its dress: full-width letters, Markdown, HTML, LaTeX and end-of-text tokens are taken off; tags and boxes stay."""
 
 import re
-import unicodedata
 
-_TOKENS = re.compile(r"<\|[\w/]{1,40}\|>|</?s>")
+from chiron.conversation.markup import without_tokens
+from chiron.text import compatible
+
 # A capital alone, <B>, is an option's letter.
 _HTML = re.compile(r"</?(?:(?-i:[biup])|em|strong|br|span|div|code|center|mark)(?: [^<>]{0,120})?/?>", re.IGNORECASE)
 _BLANK = re.compile(r"[^\S\n]+")
@@ -19,15 +20,19 @@ _ARROWS = re.compile(r"\\(?:Right|right|Longright|longright|implies|to)(?:arrow)
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$")
 _SHAPES = str.maketrans({
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"',
-    "\u3002": ".", "\u3001": ",", "\u00ad": None,
+    "\u3002": ".", "\u3001": ",",
 })  # fmt: skip
+
+
+# In "\u9009B" and "A\u548cB" the letter is a word of its own.
+_LETTER_IN_CJK = re.compile(r"(?<=[\u3400-\u9fff])(?=[A-Z](?![A-Za-z0-9]))|(?<=(?<![A-Za-z0-9])[A-Z])(?=[\u3400-\u9fff])")
 
 
 def plain(reply: str) -> str:
     """``reply`` in compatibility form (NFKC), one blank between words, no emphasis, no LaTeX styling. Linear in its length."""
-    text = unicodedata.normalize("NFKC", reply).translate(_SHAPES).replace("\r\n", "\n").replace("\r", "\n")
-    text = _HTML.sub("", _TOKENS.sub("", text))
-    text = _tidy(text)
+    text = _tidy(_HTML.sub("", without_tokens(compatible(reply).translate(_SHAPES))))
+    if not text.isascii():
+        text = _LETTER_IN_CJK.sub(" ", text)
     text = _FENCE.sub("", text).replace("*", "").replace("`", "").replace("__", "")
     text = _UNDERSCORE.sub("", text)
     for _ in range(2):  # \textbf{\text{B}} is as deep as they go

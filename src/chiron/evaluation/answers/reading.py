@@ -41,7 +41,8 @@ _LETTER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _NOT = re.compile(
-    rf"(?:definitely |certainly )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]|$))[)\]]?(?![\w'-])(?P<rest>.*)",
+    rf"(?:definitely |certainly |likely |probably )?(?:not|isn't|never) {_NAME}[(\[]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)\].,;]"
+    rf"|$))[)\]]?(?![\w'-])(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _BUT = re.compile(
@@ -53,15 +54,22 @@ _SEVERAL_WORDS = re.compile(r"(?:both|either|between|neither|any of|all of)\b", 
 _ONLY_LETTERS = re.compile(r"[(\[]?[A-Z][)\]]?(?:(?:[ \n,;/&+|]{1,4}|(?<=[)\]])|[ ,]{1,3}(?:and|or)[ ])[(\[]?[A-Z][)\]]?){1,26}[.]?")
 _JOINED_LETTERS = re.compile(r"[A-Z]{2,5}[.]?")
 _ANOTHER = re.compile(
-    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])"
+    r"[)\]\"']*[ ]?(?:(?:,[ ]?(?:and |or )?|/|&|\+|;|and\b|or\b|[\u548c\u4e0e\u6216\u53ca]|y\b|et\b|ou\b|oder\b|und\b|o\b"
+    r"|[ ]?-[ ]?)[ ]?(?:option |choice )?[(\[\"']{0,2}|[ ]?[(\[])"
     r"(?P<letter>[A-Z])[)\]\"']{0,2}"
     r"(?=[ ]?(?:$|[.,;)\]/&+\n\"']|and\b|or\b|are\b|both\b))"
+)
+_LEAD = re.compile(r"^(?:[ \n\t`:;,=|]|->|[>\-\u2013\u2014](?![ ]?[\d.$\u20ac\u00a3]))*")
+_LONE_LETTER = re.compile(r"[(\[]?([A-Z])[)\]]?[.]?\s*")
+_EXPLAINS = re.compile(
+    r"[.,;] (?:it|its|it's|this|that|these|those|the|there|here|because|since|as|i|we|no|not|given|due|they|both|all|none|while|although)\b"
 )
 _LOWER_AFTER = re.compile(r"[.] ?[a-z]")
 _DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])")
 _CONNECTIVE = re.compile(r"[ ](?:because|since|as|due|given|which|rather|instead|not|but|for|if|here|is|was|seems|would)\b", re.IGNORECASE)
 _STRICT_CONNECTIVE = re.compile(r"[ ](?:because|since|due|given|which|rather|instead)\b", re.IGNORECASE)
-_LABEL_END = re.compile(r"[)\]}\"'.:,;|\-\u2013\u2014> \n]{0,6}")
+# A sign before a number is the option's own: "B. -2.5", "A. > 50%".
+_LABEL_END = re.compile(r"(?:->|[)\]}\"'.:,;| \n]|[\-\u2013\u2014>](?![ ]?[\d.$\u20ac\u00a3])){0,6}")
 _CLAUSE_END = re.compile(r"[.;\n(](?!\d)|,[ ]|[ ](?:because|since|as|due|-|given)[ ]", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\"'#>]|\s*$)|\n")
 
@@ -115,7 +123,7 @@ def read_letter(text: str, options: Options) -> Reading:
 
 
 def _bare(content: str) -> str:
-    text = content.strip(" \n\t`:;,=|>-\u2013\u2014").rstrip(" \n\t\"'`")
+    text = _LEAD.sub("", content, count=1).rstrip(" \n\t`:;,=|>-\u2013\u2014").rstrip(" \n\t\"'`")
     while text and text[0] in "\"'" and text.count(text[0]) == 1:
         text = text[1:]
     return text.lstrip(" ")
@@ -151,7 +159,7 @@ def _is_label(found: re.Match[str], options: Options) -> bool:
     if closed or found["name"] or (found["open"] and found["close"]):
         return True
     if _LOWER_AFTER.match(rest):  # E. coli, S. aureus; but not "C. because"
-        return bool(_CONNECTIVE.match(f" {rest[1:].lstrip()}")) or options.exact(_clause(rest[1:])) is not None
+        return bool(_CONNECTIVE.match(f" {rest[1:].lstrip()}") or _EXPLAINS.match(rest)) or options.exact(_clause(rest[1:])) is not None
     connective = _STRICT_CONNECTIVE if letter in {"A", "I"} else _CONNECTIVE
     return bool(_DELIMITER.match(rest) or connective.match(rest))
 
@@ -161,6 +169,8 @@ def _contradicts(rest: str, index: int, options: Options) -> bool:
     after = rest[_label_end(rest) :]
     if options.begins(after, index):
         return False
+    if (letter := _LONE_LETTER.fullmatch(after)) and options.index_of(letter[1]) not in {index, None}:
+        return True  # "A: B" may be question and answer
     other = options.exact(_clause(after))
     return other is not None and other != index
 

@@ -4,7 +4,11 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_WORD = re.compile(r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_]*)|(?P<word>[^\W_]+)|(?P<sign>[%<>≤≥±+\-])")
+# Chinese and Japanese are written without blanks, so that each character is a word.
+_WORD = re.compile(
+    r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_\u3040-\u30ff\u3400-\u9fff]*)|(?P<cjk>[\u3040-\u30ff\u3400-\u9fff])"
+    r"|(?P<word>[^\W_\u3040-\u30ff\u3400-\u9fff]+)|(?P<sign>[%<>≤≥±+\-])"
+)
 _STOP = re.compile(r"[.;!?\n]")
 _PAUSE = re.compile(r"[,()\[\]]")
 _NONE = ("", " ")
@@ -14,6 +18,7 @@ _ALPHABET = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi chi psi omega"
 )
 _GREEK_LETTERS = str.maketrans({0x3B1 + place: name for place, name in enumerate(_ALPHABET.split())})
+_CURRENCIES = frozenset("$\u20ac\u00a3\u00a5")
 _UNIT_LETTERS = frozenset("mglshdxvy")
 
 
@@ -58,7 +63,7 @@ def _parts(found: re.Match[str]) -> tuple[str, ...]:
         unit = found["unit"]
         # 5mm is 5 mm; but 4C is no 4.
         return (number + unit,) if len(unit) == 1 and unit not in _UNIT_LETTERS else (number, *([unit] if unit else []))
-    word = found["word"]
+    word = found["word"] or found["cjk"]
     return (word.replace("oe", "e").replace("ae", "e").replace("tumour", "tumor"),) if word else (found[0],)
 
 
@@ -66,7 +71,8 @@ def _meant(found: re.Match[str], text: str, before: list[str]) -> bool:
     """Whether a sign says something: a hyphen and a stray plus don't."""
     sign, behind, ahead = found[0], text[max(0, found.start() - 1) : found.start()], text[found.end() : found.end() + 2]
     if sign == "-":
-        negative = ahead[:1].isdigit() and not behind.isalnum() and not (before and before[-1][:1].isdigit())
+        amount = ahead[:1].isdigit() or (ahead[:1] in _CURRENCIES and ahead[1:].isdigit())
+        negative = amount and not behind.isalnum() and not (before and before[-1][:1].isdigit())
         return negative or (behind.isalnum() and (not ahead or ahead[0] in ".,;)\n"))
     if sign == "+":
         return behind.isalnum() and not ahead[:1].isalnum()

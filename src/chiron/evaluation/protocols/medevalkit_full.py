@@ -30,7 +30,7 @@ class MedEvalKitFull(Protocol):
         if item.options:
             return chosen(item, reply, family)
         if item.kind == "yes_no":
-            said = yes_no(reply, family=family)
+            said = yes_no(reply, item.question, family=family)
             given = None if said is None else "yes" if said else "no"
             return Finding(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
         given = final_text(reply, family)

@@ -13,7 +13,7 @@ from chiron.evaluation.prompts import EvaluationPrompts
 from chiron.evaluation.rendering import own_messages
 from chiron.models.call import Message, Picture
 
-PARSER = 3
+PARSER = 4
 """Stands in every result file; raised whenever an answer is read otherwise."""
 
 
@@ -76,7 +76,7 @@ def closed(item: Item | BadItem) -> bool:
 
 def chosen(item: Item, reply: str, family: Family | None) -> Finding:
     """An option taken out of a reply by rule."""
-    found = extract(reply, item.options, family=family)
+    found = extract(reply, item.options, question=item.question, family=family)
     given = None if found.index is None else item.options[found.index]
     return Finding(given, str(found.rule), found.index is not None and found.index == item.gold)
 

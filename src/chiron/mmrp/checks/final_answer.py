@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from chiron.cases.likeness.texts import normalised
-from chiron.mics.reasoning import parse_reasoning
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.mics.words import content_words
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow

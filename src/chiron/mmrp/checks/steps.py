@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Final
 
 from chiron.cases.likeness.texts import normalised
-from chiron.mics.reasoning import Defect, parse_reasoning
+from chiron.conversation.reasoning import Defect, parse_reasoning
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 

@@ -1,0 +1,40 @@
+"""Read a judge's verdict: the first word that it says, and nothing else of it."""
+
+import re
+from typing import Final
+
+from chiron.conversation.markup import own_turn
+from chiron.conversation.thinking import split_thinking
+from chiron.text import fold
+
+_LABEL: Final = r"(?:(?:my |the )?(?:final )?(?:verdict|answer|judg(?:e)?ment|decision|result)[\s*_]*:[\s*_]*)?"
+_BOX: Final = r"(?:\$*\\boxed\{[\s{]*(?:\\text\w{0,4}\{)?|<(?:final_?)?(?:answer|verdict)>|\{\s*\"(?:verdict|answer)\"\s*:\s*\")?"
+_WORD: Final = re.compile(
+    rf"[\s\W_]*?(?:{_LABEL})(?:{_BOX})[\s\W_]*?(?<![^\W_])(?P<word>yes|no)(?![^\W_])(?P<rest>.{{0,12}})", re.IGNORECASE | re.DOTALL
+)
+_BOTH: Final = re.compile(r"[\s*_]*(?:/|,?\s?(?:and|or)\b|\|)[\s*_]*(?:yes|no)\b", re.IGNORECASE)
+
+
+def read_verdict(reply: str) -> bool | None:
+    """Read whether a judge says yes.
+
+    The first word counts, after thinking (up to its *last* closing bracket), a label (``Verdict:``, ``Answer:``), a box or a tag.
+
+    Returns:
+        ``True`` for yes, ``False`` for no, ``None`` for anything else: "not yes", "maybe yes", "yes or no", thinking without an end.
+        If several marks end the thinking, some are quoted: a yes behind the last one counts only if no other is followed by a no.
+    """
+    thinking = split_thinking(reply)
+    if not thinking.endings:
+        return _first_word(thinking.said)
+    *others, last = thinking.endings
+    verdict = _first_word(last)
+    return None if verdict and any(_first_word(other) is False for other in others) else verdict
+
+
+def _first_word(text: str) -> bool | None:
+    # Tokens of chats are cut off; what a judge quotes stays, since only the beginning is read.
+    found = _WORD.match(fold(own_turn(text[:500])))
+    if found is None or _BOTH.match(found["rest"]):
+        return None
+    return found["word"].lower() == "yes"
