@@ -221,17 +221,16 @@ def test_a_ledger_can_be_read_where_nothing_may_be_written(open_place: Path, log
 
 def test_a_ledger_that_was_emptied_or_swapped_is_refused_with_how_to_recover(tmp_path: Path) -> None:
     path = filled(tmp_path / "l.sqlite")
-    for emptied in (b"", None, "tables"):
-        if emptied == "tables":
-            path.unlink()
-            Ledger.open(path).close()  # as new
-        elif emptied is None:
-            path.unlink()
+    for left in ("nothing", "no tables", "no rows"):
+        path.unlink()
+        if left == "nothing":
+            path.touch()
+        elif left == "no tables":
             db = sqlite3.connect(path)
-            db.executescript("PRAGMA journal_mode=WAL")  # what is left where only the log had everything
+            db.executescript("PRAGMA journal_mode=WAL")  # where the log, which had everything, went astray
             db.close()
         else:
-            path.write_bytes(emptied)
+            Ledger.open(path).close()
         with pytest.raises(InputError, match=r"is empty, but its run has begun.*put back l.sqlite.*l.sqlite-wal.*pay"):
             Ledger.open(path, begun=True)
     path.write_bytes(b"")

@@ -158,7 +158,7 @@ class Ledger(Results, Accounts):
             self._verify(name, checksum, (raw,), offset=_HALF)
             yield row
 
-    def _verify(self, key: str, checksum: bytes | None, values: Sequence[Any], *, offset: int = 0) -> None:
+    def _verify(self, key: str, checksum: object, values: Sequence[Any], *, offset: int = 0) -> None:
         """Check a reply's columns against its checksum, where it has one.
 
         Raises:
