@@ -174,5 +174,6 @@ def test_a_reply_is_cut_off_at_its_limit(tmp_path: Path, server: Server) -> None
     config.write_text(yaml.safe_dump({"models": {"mentor": server.model("mentor")}}))
     done = chiron("ask", "What is seen?", "--model", "mentor", "--config", config, "--max-tokens", 1)
     assert done.returncode == 0
-    assert done.stdout == STEPS[0] + "\n"
+    assert STEPS[0].startswith(done.stdout.strip())
+    assert done.stdout.strip()
     assert "the token limit ended the answer" in done.stderr

@@ -135,6 +135,13 @@ def test_an_error_half_way_keeps_the_servers_words(event: Any, kind: type[CallFa
     assert "the context has 8192" in caught.value.public
 
 
+def test_a_stream_of_nothing_is_asked_for_its_reason_without_streaming() -> None:
+    nothing = lambda: web.Response(text="", content_type="text/event-stream")  # noqa: E731
+    with pytest.raises(CallerFault, match="713 tokens"):
+        streamed(nothing, lambda: web.json_response({"error": {"message": "you requested 713 tokens"}}, status=400))
+    assert streamed(nothing, lambda: web.json_response(completion("A rib.")))[0] == "A rib."
+
+
 def test_a_stream_that_ends_without_a_word_broke_off() -> None:
     with pytest.raises(Transient, match="broke off"):
         streamed(sent(delta("A "), end=""))

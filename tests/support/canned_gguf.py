@@ -11,7 +11,7 @@ _TEMPLATE = (
     "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}{% endif %}" + _END + "\n{% endfor %}"
     "{% if add_generation_prompt %}" + _BEGIN + "assistant\n{% endif %}"
 )
-_CONTEXT = 8192
+_CONTEXT, _PIECE = 8192, 24
 
 
 def write_gguf(path: Path, says: Sequence[str]) -> Path:
@@ -20,6 +20,9 @@ def write_gguf(path: Path, says: Sequence[str]) -> Path:
     from gguf import GGUFWriter, TokenType
     from tokenizers import pre_tokenizers
 
+    # llama-cpp-python has room for 32 bytes a token.
+    says = [text[at : at + _PIECE] for text in says for at in range(0, len(text), _PIECE)]
+    assert len(set(says)) == len(says), "the next token depends on the last one, so no piece may come twice"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, _BEGIN, _END, *says]
     types = [TokenType.NORMAL] * len(letters) + [TokenType.CONTROL] * 2 + [TokenType.USER_DEFINED] * len(says)

@@ -79,7 +79,10 @@ async def _pieces(provider: OpenAICompatible, call: Call) -> AsyncIterator[Piece
             raise classify_status(response.status, response.headers, await read_bounded(response, limit), origin)
         body = _Body(response, limit)
         if not await body.is_stream():
-            reply = read_reply(await body.rest(), asyncio.get_running_loop().time() - began, origin)
+            whole = await body.rest()
+            # Some servers (llama-cpp-python) have sent their headers when a request turns out to be wrong, and send nothing then; asked
+            # without streaming they say why.
+            reply = read_reply(whole, asyncio.get_running_loop().time() - began, origin) if whole.strip() else await provider.complete(call)
             yield Piece(reply.text, reply)
             return
         written = _Written(limit)
