@@ -218,8 +218,7 @@ def test_a_server_without_a_system_role_gets_its_text_before_the_first_user_turn
 
     def turns(*messages: Message) -> list[tuple[str, list[str]]]:
         client = openai_client("http://127.0.0.1:9/v1", system_role="user")
-        call = Call("mentor", "m", client.identity, messages, 0.0, 8)
-        return [(m.role, [p.text if isinstance(p, Text) else "image" for p in m.parts]) for m in client._turns(call)]
+        return [(m.role, [p.text if isinstance(p, Text) else "image" for p in m.parts]) for m in client._turns(messages)]
 
     system, user = Message("system", (Text("Be exact."),)), Message("user", (Text("Why?"),))
     assert turns(system, user) == [("user", ["Be exact.\n\nWhy?"])]

@@ -102,7 +102,7 @@ def test_the_doctor_warns_of_images_that_are_cut_otherwise(tmp_path: Path, serve
 
     async def listing(url: str) -> dict[str, str]:
         config = OpenAIModel.model_validate({"provider": "openai", "base_url": url, "model": "m", "serves": serves})
-        return {f.what: f.detail async for f in probe("m", config, ask=False, needs_image=True)}
+        return {f.what: f.detail async for f in probe("m", config, [])}
 
     async def serve() -> dict[str, str]:
         async def answer(_: web.Request) -> web.Response:
