@@ -114,8 +114,8 @@ class Desk:
 
     def _outage_notes(self) -> dict[str, str]:
         return {
-            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited until it"
-            " answered again"
+            f"outage {name}": f"model '{name}' was down for {outage.seconds_down:.0f} s ({outage.times_down} times): its calls waited until"
+            " it answered again"
             for name, endpoint in self.endpoints.items()
             if (outage := endpoint.limiter.outage).times_down
         }
@@ -123,8 +123,8 @@ class Desk:
     def down(self) -> list[str]:
         """A line on each model whose queue is held now, because its endpoint answers nothing."""
         return [
-            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried; the run stops after"
-            f" {endpoint.retry.outage:g} s"
+            f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried; the run stops"
+            f" after {endpoint.retry.outage:g} s"
             for name, endpoint in self.endpoints.items()
             if endpoint.limiter.held
         ]
