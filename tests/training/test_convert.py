@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from chiron.cli import convert as cli
 from chiron.errors import DiskError, InputError
+from chiron.models.local.dialogue import SYSTEM_MESSAGES
 from chiron.training import convert, weight_files
 from chiron.training.convert import ConversionReport, detect, to_hf, to_internvl_chat
 from chiron.training.convert_settings import read_chat, write_hf
@@ -463,3 +464,14 @@ def test_a_report_is_frozen(chat: Path, tmp_path: Path) -> None:
     assert isinstance(report, ConversionReport)
     with pytest.raises(AttributeError):
         report.tensors = 0  # type: ignore[misc]
+
+
+def test_a_converted_checkpoint_says_how_its_authors_ask_it(chat: Path, tmp_path: Path) -> None:
+    to_hf(chat, tmp_path / "plain")
+    to_hf(chat, tmp_path / "told", system="internvl2_5")
+    plain, told = (json.loads((tmp_path / name / "chiron.json").read_text()) for name in ("plain", "told"))
+    assert (plain["max_tiles"], plain["max_tiles_per"], plain["thumbnail"], plain["system"]) == (12, "image", True, None)
+    assert told == {**plain, "system": SYSTEM_MESSAGES["internvl2_5"]}
+    templates = [(tmp_path / name / "chat_template.jinja").read_text() for name in ("plain", "told")]
+    assert templates[1].endswith(templates[0])
+    assert SYSTEM_MESSAGES["internvl2_5"] in templates[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import InputError
-from chiron.models.local.chat_template import system_block
+from chiron.models.local.chat_template import system_block, turns_template
 from chiron.models.local.checkpoint_format import write_format
 from chiron.models.local.tiling import Tiling
 from chiron.training.convert_settings import Layout, Settings
@@ -22,28 +22,6 @@ _VIDEO = "video_token"
 _TURN_END = "<|im_end|>"
 # What stands for an image in a rendered prompt, before its tokens are put there.
 _MARK: dict[Layout, str] = {"internvl_chat": "<image>", "hf": _NAMED["context_image_token"]}
-_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message.role + '\\n' -}}
-{%- if message.content is string -%}
-{{- message.content -}}
-{%- else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}
-{{- 'IMAGE_MARK\\n' -}}
-{%- elif part.type == 'video' -%}
-{{- 'VIDEO_MARK\\n' -}}
-{%- elif part.type == 'text' -%}
-{{- part.text -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
@@ -237,7 +215,7 @@ def _template(tokenizer: Tokenizer, origin: Layout, goal: Layout, written: Writt
         return template.replace(_MARK[origin], _MARK[goal])
     if template is not None:
         written.notes.append("the chat template knew no images and was replaced by one that does, without tools or a system message")
-    return _TEMPLATE.replace("IMAGE_MARK", _MARK[goal])
+    return turns_template(f"{_MARK[goal]}\\n", "VIDEO_MARK\\n")
 
 
 def _write_generation(tokenizer: Tokenizer, settings: Settings, out: Path) -> None:

@@ -1,14 +1,16 @@
 """The chat template of checkpoints made here: turns exactly as training wrote them."""
 
-_TEMPLATE = """\
-SYSTEM{%- for message in messages -%}
+_TURNS = """\
+{%- for message in messages -%}
 {{- '<|im_start|>' + message.role + '\\n' -}}
 {%- if message.content is string -%}
 {{- message.content -}}
 {%- else -%}
 {%- for part in message.content -%}
 {%- if part.type == 'image' -%}
-{{- '<IMG_CONTEXT>' -}}
+{{- 'IMAGE' -}}
+{%- elif part.type == 'video' -%}
+{{- 'VIDEO' -}}
 {%- elif part.type == 'text' -%}
 {{- part.text -}}
 {%- endif -%}
@@ -20,6 +22,15 @@ SYSTEM{%- for message in messages -%}
 {{- '<|im_start|>assistant\\n' -}}
 {%- endif -%}
 """
+_VIDEO = """{%- elif part.type == 'video' -%}
+{{- 'VIDEO' -}}
+"""
+
+
+def turns_template(image: str, video: str | None = None) -> str:
+    """A Jinja template of ChatML turns, with what stands for an image and for a video; without ``video`` there are none."""
+    turns = _TURNS.replace("'IMAGE'", f"'{image}'")
+    return turns.replace(_VIDEO, "") if video is None else turns.replace("'VIDEO'", f"'{video}'")
 
 
 def exact_template(system: str | None) -> str:
@@ -28,7 +39,7 @@ def exact_template(system: str | None) -> str:
     Args:
         system: Said before conversations that do not begin with a system turn.
     """
-    return _TEMPLATE.replace("SYSTEM", system_block(system) if system else "")
+    return (system_block(system) if system else "") + turns_template("<IMG_CONTEXT>")
 
 
 def system_block(system: str) -> str:
