@@ -95,7 +95,13 @@ def test_the_identity_names_the_weights_and_what_shapes_replies(checkpoint: Path
     assert identity(copy) == first == identity(checkpoint, batch=2, max_tokens=7)
     assert first == identity(copy, max_tiles=6, thumbnail=True, max_tiles_per="row", system="none")
     assert first.endswith(":1:precision=auto,tiles=6,thumbnail=yes"), "ledgers of earlier versions hold replies under it"
-    others: list[dict[str, Any]] = [{"max_tiles": 2}, {"thumbnail": False}, {"precision": "bf16"}, {"max_tiles_per": "image"}, {"system": "internvl2_5"}]
+    others: list[dict[str, Any]] = [
+        {"max_tiles": 2},
+        {"thumbnail": False},
+        {"precision": "bf16"},
+        {"max_tiles_per": "image"},
+        {"system": "internvl2_5"},
+    ]
     assert len({first, identity(copy, system="Be kind."), *(identity(copy, **other) for other in others)}) == 7
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
