@@ -33,7 +33,7 @@ def echoing(case: str, status: int, *, model: str | None = None) -> Any:
 def searched(tmp_path: Path, override: Any, **search: Any) -> tuple[Path, Path, Any]:
     cases = write_cases(tmp_path / "cases", 3)
     with Endpoint(Simulation(known_answers(cases), skill=1.0).reply, override=override) as endpoint:
-        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url, model={"attempts": 1}, **search))
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url, model={"attempts": 1, "outage": 5}, **search))
         ended = chiron("search", cases, "--config", config, "--run", tmp_path / "run")
     return cases, tmp_path / "run", ended
 
