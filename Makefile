@@ -90,13 +90,13 @@ constraints: newest-environment
 	@git --no-pager diff --stat -- constraints.txt
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench experiments
+	$(BIN)/ruff format --check src tests bench experiments
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 ablation: $(VENV)/demo.stamp
-	$(BIN)/python -m chiron.miniature.ablation --dir ablation
+	$(BIN)/python -m experiments.ablation --dir ablation
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench

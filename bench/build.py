@@ -20,9 +20,10 @@ from PIL import Image
 from bench.planted import measure
 from bench.table import heading, table
 from chiron.mmrp.alignment import build_alignment
-from chiron.mmrp.release import Wishes, release
+from chiron.mmrp.release import release
+from chiron.mmrp.release_types import ReleaseOptions
 from chiron.mmrp.row import MmrpRow, write_lines
-from chiron.models.local.dialogue import Turn
+from chiron.providers.local.dialogue import Turn
 
 CASES = 60_000
 _COPIES = 50
@@ -133,13 +134,13 @@ def _derived(alignment: Path, part: str) -> Iterator[MmrpRow]:
 
 def _build(work: Path) -> tuple[dict[str, float], int, int]:
     marks: list[tuple[str, float]] = []
-    limits = dict.fromkeys(Wishes().limits, 1.0)
+    limits = dict.fromkeys(ReleaseOptions().limits, 1.0)
     parts = [work / part for part in ("text", "alignment", "cot")]
     made = release(
         parts,
         work / "release",
         images=work / "images",
-        wishes=Wishes(limits=limits),
+        wishes=ReleaseOptions(limits=limits),
         watch=lambda name: marks.append((name, time.perf_counter())),
     )
     phases = {name: end - begin for (name, begin), (_, end) in pairwise(marks)}

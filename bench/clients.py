@@ -10,23 +10,23 @@ from PIL import Image
 from bench.cost_of_a_call import cpu_seconds
 from bench.simulated import simulated
 from bench.table import heading, table
-from chiron.models.call import Call, Message, Picture, Text
-from chiron.models.config import OpenAIModel
-from chiron.models.openai_compatible import OpenAICompatible
-from chiron.models.pictures import PictureStore
+from chiron.client.call import Call, ImagePart, Message, TextPart
+from chiron.client.config import OpenAIModel
+from chiron.client.images import PictureStore
+from chiron.providers.openai_compatible import OpenAICompatible
 from tests.support.cases import write_cases
 
 CALLS = 4000
 
 
-async def measure(url: str, pictures: PictureStore, parts: tuple[Text | Picture, ...]) -> float:
+async def measure(url: str, pictures: PictureStore, parts: tuple[TextPart | ImagePart, ...]) -> float:
     """CPU ms a request."""
     client = OpenAICompatible("intern-a", OpenAIModel(provider="openai", base_url=url, model="intern-a"), pictures)
     places = asyncio.Semaphore(200)
 
     async def one(n: int) -> None:
         async with places:
-            await client.complete(Call("intern", "intern-a", "i", (Message("user", (*parts, Text(str(n)))),), 0.2, 64))
+            await client.complete(Call("intern", "intern-a", "i", (Message("user", (*parts, TextPart(str(n)))),), 0.2, 64))
 
     await one(0)
     began = cpu_seconds()
@@ -46,10 +46,10 @@ def main() -> None:
         Image.effect_noise((216, 216), 80).save(image)
         digest, pictures = sha256(image.read_bytes()).hexdigest(), PictureStore()
         pictures.add(digest, image)
-        words = Text("x" * 1800)
+        words = TextPart("x" * 1800)
         with simulated(cases, seconds={"intern": 0.05}) as url:
             plain = asyncio.run(measure(url, pictures, (words,)))
-            with_image = asyncio.run(measure(url, pictures, (Picture(digest, 1024), words)))
+            with_image = asyncio.run(measure(url, pictures, (ImagePart(digest, 1024), words)))
     table(["requests", "CPU ms a request", f"with an image of {image_size(216)}"], [[CALLS, plain, with_image]])
 
 

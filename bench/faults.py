@@ -11,12 +11,12 @@ from typing import Any
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
-from chiron.mics.rundir import RunDirectory
-from chiron.models.desk import Desk, Endpoint
-from chiron.models.ledger import Ledger
-from chiron.models.limits import Limiter
-from chiron.models.missing import Missing
-from chiron.models.retry import JITTER, RetryPolicy
+from chiron.client.client import Endpoint, ModelClient
+from chiron.client.ledger import Ledger
+from chiron.client.limiter import Limiter
+from chiron.client.missing_calls import Missing
+from chiron.client.retry import JITTER, RetryPolicy
+from chiron.mics.run_directory import RunDirectory
 from tests.support.calls import a_call
 from tests.support.cases import write_cases
 from tests.support.clock import run_virtually
@@ -65,7 +65,7 @@ def limits() -> None:
 def _calls_on(traffic: Traffic, folder: Path) -> tuple[str, int, int]:
     JITTER.seed(0)
     with Ledger.open(folder / "l.sqlite") as ledger:
-        desk = Desk({"m": Endpoint(traffic, Limiter(32), RetryPolicy())}, ledger)
+        desk = ModelClient({"m": Endpoint(traffic, Limiter(32), RetryPolicy())}, ledger)
 
         async def main() -> float:
             await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(CALLS)))

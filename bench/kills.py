@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
-from chiron.models.ledger import Ledger
+from chiron.client.ledger import Ledger
 from tests.support.cases import write_cases
 from tests.support.runs import team, write_config
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from bench.table import heading, table
-from chiron.models.local.checkpoint import find_checkpoint
-from chiron.models.local.generation import Request, generate
-from chiron.models.local.loading import load
-from chiron.models.local.prefixes import PrefixCache
-from tests.models.local.checkpoints import a_call, config_of, write_internvl, write_pictures
+from chiron.providers.local.cache import PrefixCache
+from chiron.providers.local.checkpoint import find_checkpoint
+from chiron.providers.local.generation import Request, generate
+from chiron.providers.local.loading import load
+from tests.providers.local.checkpoints import a_call, config_of, write_internvl, write_pictures
 
 _CASES, _EVALUATIONS, _TOKENS = 4, 16, 48
 

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 from chiron.mmrp.checking import check_rows
-from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.checks.overlap import BenchmarkItem
+from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow, write_lines
-from chiron.mmrp.survey import sources_of
-from chiron.models.local.dialogue import Turn
-from chiron.phantom.casting import cast
+from chiron.phantom.sample import generate_case
 from chiron.phantom.world import World
+from chiron.providers.local.dialogue import Turn
 
 COUNT = 1000
 _COUNTED = ("duplicates", "near_duplicates", "overlap", "given_away", "contradiction", "steps", "final_answer")
@@ -87,13 +87,13 @@ def measure(count: int = COUNT) -> list[tuple[object, ...]]:
 
 def plant(  # noqa: C901, PLR0912, PLR0915 - a table of twenty kinds, read from top to bottom
     work: Path, count: int
-) -> tuple[list[MmrpRow], dict[str, set[str]], list[Foreign]]:
+) -> tuple[list[MmrpRow], dict[str, set[str]], list[BenchmarkItem]]:
     """Rows, the ids of those with each fault, and a benchmark's items. Of twenty rows nine have a fault, and five nearly have one."""
-    world, rows, foreign = World(0), list[MmrpRow](), list[Foreign]()
+    world, rows, foreign = World(0), list[MmrpRow](), list[BenchmarkItem]()
     faults: dict[str, set[str]] = defaultdict(set)
     for number in range(count):
         random = np.random.default_rng(number)
-        casting = cast(world, number, seed=0, size=96)
+        casting = generate_case(world, number, seed=0, size=96)
         name, tones = next(casting.pictures())
         picture = Image.fromarray(tones)
         row = _clean(number, name, random)
@@ -117,10 +117,10 @@ def plant(  # noqa: C901, PLR0912, PLR0915 - a table of twenty kinds, read from 
                 foreign.append(_taken(work, number, picture, "An unrelated question of the benchmark about something else entirely here?"))
                 faults["overlap"].add(row.id)
             case 9:
-                foreign.append(Foreign("bench", str(number), row.question))
+                foreign.append(BenchmarkItem("bench", str(number), row.question))
                 faults["overlap"].add(row.id)
             case 10:  # near miss: the benchmark shows another case of the same kind
-                other = next(cast(world, number + 36 * 1000, seed=1, size=96).pictures())[1]
+                other = next(generate_case(world, number + 36 * 1000, seed=1, size=96).pictures())[1]
                 foreign.append(_taken(work, number, Image.fromarray(other), "What is seen?"))
             case 11 | 12:
                 answer = _ANSWERS[number // 20 % len(_ANSWERS)]
@@ -207,10 +207,10 @@ def _altered(image: Image.Image, kind: int) -> Image.Image:
             return Image.open(data)
 
 
-def _taken(work: Path, number: int, picture: Image.Image, question: str) -> Foreign:
+def _taken(work: Path, number: int, picture: Image.Image, question: str) -> BenchmarkItem:
     path = work / "benchmark" / f"{number}.jpg"
     _save(picture, path)
-    return Foreign("bench", str(number), question, (path,))
+    return BenchmarkItem("bench", str(number), question, (path,))
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
-from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run
+from chiron.cases.selection import Selection
+from chiron.client.call import Call, Reply
+from chiron.client.client import ModelClient
+from chiron.client.ledger import Ledger
+from chiron.mics.run import Run
+from chiron.mics.run_directory import RunDirectory
 from chiron.mics.search import search
-from chiron.mics.selection import Selection
-from chiron.mics.setup import Setup
-from chiron.models.call import Call, Reply
-from chiron.models.desk import Desk
-from chiron.models.ledger import Ledger
+from chiron.mics.setup import SearchSetup
 from tests.support.cases import write_cases
 from tests.support.runs import config_of, make_run, team
 
@@ -30,10 +30,10 @@ def chain(run: Path) -> tuple[float, int]:
 
 async def one_at_a_time(cases: Path, base_url: str, folder: Path) -> tuple[float, int]:
     """The same search with every call waiting for the one before it; seconds and calls."""
-    setup = Setup.of(Selection(cases), config_of(team(base_url, policy="paper")))
+    setup = SearchSetup.of(Selection(cases), config_of(team(base_url, policy="paper")))
     lock = asyncio.Lock()
     with Ledger.open(folder / "serial.sqlite") as ledger:
-        desk = Desk(setup.endpoints, ledger)
+        desk = ModelClient(setup.endpoints, ledger)
 
         async def ask(call: Call) -> Reply:
             async with lock:
@@ -82,7 +82,7 @@ def thousand_cases(folder: Path) -> None:
         for name, model in data["models"].items():
             model["concurrency"] = ceilings[name.split("-")[0]]
             model["timeout"] = 60.0
-        run = Run(Setup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
+        run = Run(SearchSetup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
         began = time.perf_counter()
         summary = asyncio.run(run.execute())
         took = time.perf_counter() - began

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.table import heading, table
-from chiron.models.local.internvl import tokens_per_tile
-from chiron.models.local.tiling import TileKey, Tiles
+from chiron.providers.local.families import tokens_per_tile
+from chiron.providers.local.tiling import TileKey, Tiles
 from chiron.training.batches import collate
 from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.model import Loss, add_adapter

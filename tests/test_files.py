@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import DiskError
-from chiron.files import remove_leftovers, unwritten, write_atomically
+from chiron.io import remove_leftovers, unwritten, write_atomically
 
 
 def test_a_file_is_whole_and_its_owners_alone(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_how_to_mend_it_depends_on_what_was_wrong(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom chiron.files import write_atomically\n"
+        "import sys, time\nfrom pathlib import Path\nfrom chiron.io import write_atomically\n"
         "def lines():\n    yield 'half'\n    print('writing', flush=True)\n    time.sleep(600)\n"
         "write_atomically(Path(sys.argv[1]), lines())\n"
     )

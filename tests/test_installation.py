@@ -59,14 +59,14 @@ def test_it(): module.work()
 @pytest.mark.parametrize(
     ("module", "category", "passes"),
     [
-        ("chiron.mics.score", "UserWarning", False),
+        ("chiron.mics.team", "UserWarning", False),
         ("tests.somewhere", "RuntimeWarning", False),
         ("bench.build", "UserWarning", False),
         ("chironomid", "UserWarning", True),
         ("transformers.deprecation", "FutureWarning", True),
         # A library blames the line that called it, which is a line of this project.
-        ("chiron.models.local", "FutureWarning", True),
-        ("chiron.models.local", "DeprecationWarning", True),
+        ("chiron.providers.local", "FutureWarning", True),
+        ("chiron.providers.local", "DeprecationWarning", True),
     ],
 )
 def test_a_dependencys_deprecation_is_listed_and_our_own_warning_fails(tmp_path: Path, module: str, category: str, passes: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import chiron
 from chiron import Call, Case, Picture, Policy, Reply, Seat, Team, search
-from chiron.models.ledger import Ledger
+from chiron.client.ledger import Ledger
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import wait_for
 from tests.support.endpoint import Endpoint

@@ -6,88 +6,89 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chiron.cases.case import BadCase, Case
     from chiron.cases.images import ImageFolder
-    from chiron.cases.importing.importer import ImportSummary, import_cases
-    from chiron.cases.importing.records import ImportOptions
-    from chiron.cases.reading import read_cases
+    from chiron.cases.reader import read_cases
+    from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+    from chiron.client.failures import CallFailed, RunStopped
     from chiron.conversation.reasoning import Reasoning, parse_reasoning
     from chiron.conversation.verdict import read_verdict
     from chiron.errors import ChironError, DiskError, InputError
-    from chiron.evaluation.answers.public import read_choice, read_yes_no
+    from chiron.evaluation.answers.api import read_choice, read_yes_no
+    from chiron.evaluation.api import compare_runs, evaluate
     from chiron.evaluation.comparing import Comparison
     from chiron.evaluation.config import load_evaluation
-    from chiron.evaluation.public import compare_runs, evaluate
-    from chiron.evaluation.record import ItemResult, read_results
-    from chiron.evaluation.running import EvaluationSummary
+    from chiron.evaluation.evaluation import EvaluationSummary
+    from chiron.evaluation.items import ItemResult, read_results
+    from chiron.importing.drafts import ImportOptions
+    from chiron.importing.importer import ImportSummary, import_cases
+    from chiron.mics.api import run_search, run_search_async
     from chiron.mics.config import load_config
-    from chiron.mics.public import run_search, run_search_async
     from chiron.mics.result import SearchResult
-    from chiron.mics.running import RunSummary
+    from chiron.mics.run import RunSummary
+    from chiron.mics.run_directory import read_status
     from chiron.mics.search import search
-    from chiron.mics.status import read_status
-    from chiron.mics.team import Policy, Seat, Team
+    from chiron.mics.team import Policy, RoleModel, Team
     from chiron.mmrp.alignment import build_alignment
     from chiron.mmrp.config import load_build
     from chiron.mmrp.cot import build_cot
     from chiron.mmrp.part import BuildSummary
     from chiron.mmrp.questions import build_questions
-    from chiron.mmrp.release import Released, Wishes, release
+    from chiron.mmrp.release import release
+    from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
     from chiron.mmrp.text import build_text
-    from chiron.models.call import Call, Message, Picture, Reply, Text
-    from chiron.models.failures import CallFailed, Halted
-    from chiron.report.page import write_report
+    from chiron.reports.page import write_report
 
     __version__: str
 
 _HOMES = {
     "BadCase": "chiron.cases.case",
     "BuildSummary": "chiron.mmrp.part",
-    "Call": "chiron.models.call",
-    "CallFailed": "chiron.models.failures",
+    "Call": "chiron.client.call",
+    "CallFailed": "chiron.client.failures",
     "Case": "chiron.cases.case",
     "ChironError": "chiron.errors",
     "Comparison": "chiron.evaluation.comparing",
     "DiskError": "chiron.errors",
-    "EvaluationSummary": "chiron.evaluation.running",
-    "Halted": "chiron.models.failures",
+    "EvaluationSummary": "chiron.evaluation.evaluation",
+    "RunStopped": "chiron.client.failures",
     "ImageFolder": "chiron.cases.images",
-    "ImportOptions": "chiron.cases.importing.records",
-    "ImportSummary": "chiron.cases.importing.importer",
+    "ImportOptions": "chiron.importing.drafts",
+    "ImportSummary": "chiron.importing.importer",
     "InputError": "chiron.errors",
-    "ItemResult": "chiron.evaluation.record",
-    "Message": "chiron.models.call",
-    "Picture": "chiron.models.call",
+    "ItemResult": "chiron.evaluation.items",
+    "Message": "chiron.client.call",
+    "ImagePart": "chiron.client.call",
     "Policy": "chiron.mics.team",
     "Reasoning": "chiron.conversation.reasoning",
-    "Released": "chiron.mmrp.release",
-    "Reply": "chiron.models.call",
-    "RunSummary": "chiron.mics.running",
+    "ReleaseSummary": "chiron.mmrp.release_types",
+    "Reply": "chiron.client.call",
+    "RunSummary": "chiron.mics.run",
     "SearchResult": "chiron.mics.result",
-    "Seat": "chiron.mics.team",
+    "RoleModel": "chiron.mics.team",
     "Team": "chiron.mics.team",
-    "Text": "chiron.models.call",
-    "Wishes": "chiron.mmrp.release",
+    "TextPart": "chiron.client.call",
+    "ReleaseOptions": "chiron.mmrp.release_types",
     "build_alignment": "chiron.mmrp.alignment",
     "build_cot": "chiron.mmrp.cot",
     "build_questions": "chiron.mmrp.questions",
     "build_text": "chiron.mmrp.text",
-    "compare_runs": "chiron.evaluation.public",
-    "evaluate": "chiron.evaluation.public",
-    "import_cases": "chiron.cases.importing.importer",
+    "compare_runs": "chiron.evaluation.api",
+    "evaluate": "chiron.evaluation.api",
+    "import_cases": "chiron.importing.importer",
     "load_build": "chiron.mmrp.config",
     "load_config": "chiron.mics.config",
     "load_evaluation": "chiron.evaluation.config",
     "parse_reasoning": "chiron.conversation.reasoning",
-    "read_cases": "chiron.cases.reading",
-    "read_choice": "chiron.evaluation.answers.public",
-    "read_results": "chiron.evaluation.record",
-    "read_status": "chiron.mics.status",
+    "read_cases": "chiron.cases.reader",
+    "read_choice": "chiron.evaluation.answers.api",
+    "read_results": "chiron.evaluation.items",
+    "read_status": "chiron.mics.run_directory",
     "read_verdict": "chiron.conversation.verdict",
-    "read_yes_no": "chiron.evaluation.answers.public",
+    "read_yes_no": "chiron.evaluation.answers.api",
     "release": "chiron.mmrp.release",
-    "run_search": "chiron.mics.public",
-    "run_search_async": "chiron.mics.public",
+    "run_search": "chiron.mics.api",
+    "run_search_async": "chiron.mics.api",
     "search": "chiron.mics.search",
-    "write_report": "chiron.report.page",
+    "write_report": "chiron.reports.page",
 }
 
 __all__ = [
@@ -100,24 +101,24 @@ __all__ = [
     "Comparison",
     "DiskError",
     "EvaluationSummary",
-    "Halted",
     "ImageFolder",
+    "ImagePart",
     "ImportOptions",
     "ImportSummary",
     "InputError",
     "ItemResult",
     "Message",
-    "Picture",
     "Policy",
     "Reasoning",
-    "Released",
+    "ReleaseOptions",
+    "ReleaseSummary",
     "Reply",
+    "RoleModel",
+    "RunStopped",
     "RunSummary",
     "SearchResult",
-    "Seat",
     "Team",
-    "Text",
-    "Wishes",
+    "TextPart",
     "__version__",
     "build_alignment",
     "build_cot",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chiron.cases.textbook import Entry, read_textbook
+from chiron.cases.reader import Entry, read_textbook
 from chiron.errors import InputError
 
 

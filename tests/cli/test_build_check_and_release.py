@@ -7,7 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from chiron.cli import build_check, build_release
+from chiron.cli import build_release
+from chiron.cli import build_release as build_check
 from chiron.errors import InputError
 from tests.evaluation.published import parquet
 from tests.mmrp.making import a_row, a_text_row, write_part

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chiron.__main__ import main
-from chiron.models.ledger import Ledger
+from chiron.client.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from chiron.cli.conducting import closing_code, spending_table
-from chiron.cli.consoles import results
+from chiron.cli.runner import closing_code, spending_table
+from chiron.cli.streams import results
+from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, RunStopped, TooManyCrashes, UserStopped
+from chiron.client.ledger import Spending
 from chiron.errors import DiskError
-from chiron.models.failures import BudgetSpent, BugEverywhere, EndpointDown, Halted, Misconfigured, Stopping
-from chiron.models.ledger import Spending
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Ended:
     pending: int = 0
     pending_because: str | None = None
     refused: int = 0
-    halted: Halted | DiskError | None = None
+    halted: RunStopped | DiskError | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -33,12 +33,12 @@ class Ended:
             "3 pending, most of them because HTTP 400; the calls will be refused again",
         ),
         (Ended(pending=3, refused=1), 3, "run the same command again to resume (1 of them will be refused again"),
-        (Ended(pending=3, halted=Stopping("stopped")), 130, "run the same command again"),
+        (Ended(pending=3, halted=UserStopped("stopped")), 130, "run the same command again"),
         (Ended(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
         (Ended(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),
-        (Ended(pending=3, halted=Misconfigured("no key")), 2, "stopped: no key"),
+        (Ended(pending=3, halted=ConfigurationError("no key")), 2, "stopped: no key"),
         (Ended(pending=3, halted=DiskError("full")), 2, "stopped: full"),
-        (Ended(pending=3, halted=BugEverywhere("10 in a row")), 1, "stopped: 10 in a row"),
+        (Ended(pending=3, halted=TooManyCrashes("10 in a row")), 1, "stopped: 10 in a row"),
         (Ended(notes=("[red]look[/red]",)), 0, "note: [red]look[/red]"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chiron.cli.doctor import command
+from chiron.cli.doctor import doctor_command as command
 from chiron.errors import InputError
 from tests.support.endpoint import Endpoint
 from tests.support.runs import write_config

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from aiohttp import web
 
-from chiron.models.call import Reply
-from chiron.models.ledger import Ledger
+from chiron.client.call import Reply
+from chiron.client.ledger import Ledger
 from tests.support.calls import Scripted, a_call, desk_over, endpoint_of, run
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import chiron

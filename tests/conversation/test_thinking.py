@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.conversation.markup import own_turn
+from chiron.conversation.markup import escape_markup, own_turn, said, split_thinking
 from chiron.conversation.reasoning import parse_reasoning
-from chiron.conversation.thinking import escape_markup, said, split_thinking
 from chiron.conversation.verdict import read_verdict
 from chiron.evaluation.answers.extraction import extract
 from chiron.mics.prompts import load_prompts

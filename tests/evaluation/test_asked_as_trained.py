@@ -13,10 +13,10 @@ from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
-from chiron.evaluation.item import Item
-from chiron.evaluation.running import prepare_evaluation
-from chiron.mmrp.forms import Published, Quiz
-from chiron.models.local.dialogue import Turn
+from chiron.evaluation.evaluation import prepare_evaluation
+from chiron.evaluation.items import Item
+from chiron.mmrp.templates import PaperTemplate, QuizTemplate
+from chiron.providers.local.dialogue import Turn
 from tests.evaluation import published
 from tests.mmrp.making import REASONING, a_row, a_text_row, write_part
 from tests.support.cases import a_case
@@ -34,10 +34,10 @@ GROUPS = {
 
 def turns_of(case: Case, kind: str) -> tuple[Turn, ...]:
     if kind == "none":
-        quiz = Quiz("Which sign is it?", ("Halo sign", "Comet tail", "Deep sulcus"), 1, ("It looks like one.",))
-        (dialogue,) = Published().of_quiz(case, quiz, chance=None)  # type: ignore[arg-type]
+        quiz = QuizTemplate("Which sign is it?", ("Halo sign", "Comet tail", "Deep sulcus"), 1, ("It looks like one.",))
+        (dialogue,) = PaperTemplate().of_quiz(case, quiz, chance=None)  # type: ignore[arg-type]
     else:
-        (dialogue,) = Published().of_path(case, REASONING)
+        (dialogue,) = PaperTemplate().of_path(case, REASONING)
     return dialogue.turns
 
 

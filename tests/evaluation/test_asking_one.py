@@ -9,7 +9,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from chiron.evaluation.rendering import as_modalities
+from chiron.evaluation.items import as_modalities
 from tests.support.cases import write_png
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint

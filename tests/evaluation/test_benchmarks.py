@@ -15,27 +15,27 @@ from hypothesis import strategies as st
 
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
-from chiron.evaluation.benchmarks.benchmark import Row
-from chiron.evaluation.benchmarks.loading import Loaded, load
-from chiron.evaluation.benchmarks.material import Material
+from chiron.evaluation.benchmarks.benchmark import BenchmarkRecord
+from chiron.evaluation.benchmarks.image_source import ImageSource
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
-from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.protocols.registry import protocol_of
 from tests.evaluation import published
 from tests.mmrp.making import a_row, a_text_row, write_part
 from tests.support.command import chiron
 
 
-def loaded(name: str, data: Path) -> Loaded:
+def loaded(name: str, data: Path) -> LoadedBenchmark:
     return load(benchmark_of(name), data, data.parent / "run")
 
 
-def good(found: Loaded) -> list[Item]:
+def good(found: LoadedBenchmark) -> list[Item]:
     assert all(isinstance(item, Item) for item in found.items), found.items
     return [item for item in found.items if isinstance(item, Item)]
 
 
-def problems(found: Loaded) -> list[str]:
+def problems(found: LoadedBenchmark) -> list[str]:
     return [item.problem for item in found.items if isinstance(item, BadItem)]
 
 
@@ -354,7 +354,7 @@ def test_hostile_options_and_marks_are_bad_items(tmp_path: Path) -> None:
 
 
 def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -> None:
-    def read(row: Row) -> Item:
+    def read(row: BenchmarkRecord) -> Item:
         if row.number == 2:
             raise TypeError("'<' not supported")
         return Item(row.name, "q", "a")
@@ -437,7 +437,7 @@ def test_a_damaged_member_of_a_zip_is_a_bad_image(method: int, data: st.DataObje
         raw[place] ^= data.draw(st.integers(1, 255))
         (folder / "images.zip").write_bytes(raw)
         with pytest.raises(ImageProblem, match=r"download the zip again|no image|image 'images/a\.png'"):
-            Material(folder, [folder / "images.zip"], folder / "cache").check("images/a.png")
+            ImageSource(folder, [folder / "images.zip"], folder / "cache").check("images/a.png")
 
 
 def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.evaluation.bertscore import ROBERTA_LARGE, BertScores, Encoder, bertscores, scored
-from chiron.evaluation.record import Verdict
+from chiron.evaluation.items import Verdict
 from tests.support.evaluations import an_item
 
 WORDS = ["rib fracture of the seventh rib", "no pneumothorax", "cyst in the upper lobe of the left lung"]

@@ -11,14 +11,12 @@ from typer.testing import CliRunner
 from chiron.cli import compare as command
 from chiron.errors import InputError
 from chiron.evaluation.comparing import Comparison, compare, reference_of
-from chiron.evaluation.intervals import Share
-from chiron.evaluation.record import ItemResult, Verdict
-from chiron.evaluation.runs import read_evaluations
+from chiron.evaluation.items import ItemResult, Verdict
+from chiron.evaluation.read_runs import read_evaluations
+from chiron.evaluation.statistics.intervals import Share
+from chiron.evaluation.tables.cells import Grid, cell
 from chiron.evaluation.tables.content import grids
-from chiron.evaluation.tables.grid import Grid, cell
-from chiron.evaluation.tables.latex import latex
-from chiron.evaluation.tables.markdown import markdown
-from chiron.evaluation.tables.page import html
+from chiron.evaluation.tables.formats import html, latex, markdown
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation, write_models
 
 

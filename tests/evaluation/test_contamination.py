@@ -11,7 +11,7 @@ from PIL import Image
 
 from chiron.cases.images import ImageFile, ImageFolder
 from chiron.evaluation.contamination import Contamination, Likeness, TrainingRow, find_contamination
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 VIGNETTE = "A 54 year old man fell from a ladder and now has pain over the left seventh rib when he breathes in. What does the film show?"
 
@@ -147,7 +147,7 @@ def test_nothing_given_is_nothing_found(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from chiron.cli.contamination import command
+    from chiron.cli.eval import contamination_command as command
 
     train, bench = tmp_path / "train", tmp_path / "bench"
     (train / "images").mkdir(parents=True)

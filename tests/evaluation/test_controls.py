@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.client.call import ImagePart, TextPart
 from chiron.errors import InputError
 from chiron.evaluation.controls import Control, concerned, varied
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.rendering import user_message
-from chiron.models.call import Picture, Text
+from chiron.evaluation.items import BadItem, Item, user_message
 
 NAMES = st.tuples(st.sampled_from("abcdefg")) | st.tuples(st.sampled_from("abcdefg"), st.sampled_from("abcdefg"))
 OPTIONS = st.lists(st.sampled_from(["one", "two", "three", "four", "five"]), min_size=2, max_size=5, unique=True)
@@ -58,14 +57,14 @@ def test_images_of_options_go_where_their_options_go() -> None:
 
 
 def test_pictures_stand_where_the_marks_do_and_a_template_cannot_be_broken_out_of() -> None:
-    one, two = Picture("1", 64), Picture("2", 64)
+    one, two = ImagePart("1", 64), ImagePart("2", 64)
     item = Item("i", "see <image> and $options", "b", ("1", "2"), ("a <image>", "b"), 1, "choice")
     message = user_message("$question\n$options\nGo.", item, (one, two))
-    assert message.parts == (Text("see "), one, Text(" and $options\nA. a "), two, Text("\nB. b\nGo."))
+    assert message.parts == (TextPart("see "), one, TextPart(" and $options\nA. a "), two, TextPart("\nB. b\nGo."))
     assert message.inline
-    assert user_message("$question", item, ()).parts == (Text("see  and $options"),)
+    assert user_message("$question", item, ()).parts == (TextPart("see  and $options"),)
     plain = Item("i", "q", "b", ("1", "2"))
-    assert user_message("$question", plain, (one, two)).parts == (one, two, Text("q"))
+    assert user_message("$question", plain, (one, two)).parts == (one, two, TextPart("q"))
 
 
 def test_a_control_that_would_change_nothing_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import load
-from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.protocols.registry import protocol_of
 from tests.evaluation import published
 

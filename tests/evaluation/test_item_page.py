@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
-from chiron.evaluation.item_page import gathering
+from chiron.evaluation.item_page import page as gathering
 from chiron.evaluation.item_page.page import write_item_page
-from chiron.evaluation.record import ItemResult, Verdict
-from chiron.evaluation.runs import read_evaluations
+from chiron.evaluation.items import ItemResult, Verdict
+from chiron.evaluation.read_runs import read_evaluations
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation
 

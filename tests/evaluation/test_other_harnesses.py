@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from chiron.cases.images import ImageFolder
-from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.tsv import export_tsv
 from tests.evaluation import published
@@ -106,7 +106,7 @@ def test_a_tsv_holds_the_bytes_of_its_images(tmp_path: Path) -> None:
 def exported(tmp_path: Path, *items: Item, protocol: str = "exact") -> tuple[list[dict[str, str]], list[str]]:
     """The rows that are written of these items, and what was left out."""
     (tmp_path / "1.png").write_bytes(published.png())
-    loaded = Loaded("slake", items, tmp_path, ImageFolder(tmp_path).check)
+    loaded = LoadedBenchmark("slake", items, tmp_path, ImageFolder(tmp_path).check)
     _, left_out = export_tsv(loaded, protocol_of(protocol), tmp_path / "o.tsv")
     csv.field_size_limit(2**24)
     with (tmp_path / "o.tsv").open(newline="") as file:

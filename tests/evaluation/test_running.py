@@ -14,14 +14,14 @@ import pytest
 import yaml
 from aiohttp import web
 
+from chiron.client.failures import ConfigurationError
 from chiron.errors import InputError
+from chiron.evaluation.api import compare_runs, evaluate
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
-from chiron.evaluation.public import compare_runs, evaluate
-from chiron.evaluation.record import ItemResult, Verdict, read_results
-from chiron.evaluation.running import EvaluationSummary, prepare_evaluation
-from chiron.models.failures import Misconfigured
-from chiron.models.offline.matching import match
+from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.items import ItemResult, Verdict, read_results
+from chiron.providers.baselines.search_team import match
 from tests.evaluation import published
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint, Faults, completion
@@ -142,7 +142,7 @@ def test_an_endpoint_that_takes_no_images_is_told_of(tmp_path: Path) -> None:
     with Endpoint(answers, override=refuse) as endpoint:
         config = write(tmp_path, endpoint.base_url, models={"concurrency": 1}, protocol="exact")
         summary = run(tmp_path, config)
-        assert isinstance(summary.halted, Misconfigured)
+        assert isinstance(summary.halted, ConfigurationError)
         assert any("does the model take images?" in note for note in summary.notes)
         assert endpoint.seen.requests < 20
         assert len(lines(tmp_path)) == 40

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from chiron.client.config import LocalModel, OpenAIModel
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
 from chiron.mics.config import load_config
-from chiron.mics.templates import NAMES, template
+from chiron.mics.prompts import TEMPLATE_NAMES as NAMES
+from chiron.mics.prompts import template
 from chiron.mmrp.config import load_build
-from chiron.models.config import LocalModel, OpenAIModel
 from tests.support.runs import team, write_config
 
 GOOD = team("http://127.0.0.1:9/v1")

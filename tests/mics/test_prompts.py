@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.client.call import Call, ImagePart, TextPart
+from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.models.call import Call, Picture, Text
-from chiron.models.offline.matching import match
-from chiron.models.sections import read_section
+from chiron.providers.baselines.search_team import match
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
 MENTOR_KEY = "c431d7aae70e9ea12c8add57685606d643131d0a4888985c54b205149cbd5a6e"
 INTERN_KEY = "c7b3fd54e1c5680b0a348361e5d2f720b14422dae452554e04470ae96dbdbe07"
 JUDGE_KEY = "74881c43e4846e189d1a80145b123bab8510cc6efd22f0d403f67a4592671c06"
-PICTURES = (Picture("a" * 64, 512), Picture("b" * 64, 512))
+PICTURES = (ImagePart("a" * 64, 512), ImagePart("b" * 64, 512))
 
 
 def test_what_stays_the_same_stands_first_and_the_reasoning_last() -> None:
@@ -27,7 +27,7 @@ def test_what_stays_the_same_stands_first_and_the_reasoning_last() -> None:
         assert deeper[1].parts[: len(root[1].parts)] == root[1].parts
         assert deeper[1].parts[:2] == PICTURES
         last = deeper[1].parts[-1]
-        assert isinstance(last, Text)
+        assert isinstance(last, TextPart)
         assert "### Step 2: two" in last.text
         assert "Step 3" in last.text
 
@@ -95,12 +95,12 @@ def test_images_stand_where_a_question_marks_them() -> None:
     for build in (PROMPTS.mentor, PROMPTS.intern):
         asked = build(case, PICTURES, ("one",))[1]
         before, first, between, second, after, prefix = asked.parts
-        assert (first, between, second) == (PICTURES[0], Text("\nand ("), PICTURES[1])
-        assert isinstance(before, Text)
-        assert isinstance(after, Text)
+        assert (first, between, second) == (PICTURES[0], TextPart("\nand ("), PICTURES[1])
+        assert isinstance(before, TextPart)
+        assert isinstance(after, TextPart)
         assert before.text.endswith("<question>\nHere ")
         assert after.text.startswith(")?\n</question>")
-        assert isinstance(prefix, Text)
+        assert isinstance(prefix, TextPart)
         assert "### Step 1: one" in prefix.text
     judged = PROMPTS.judge(case.question, "known", "given")[1].text
     assert read_section(judged, "question") == "Here image 1\nand (image 2)?"

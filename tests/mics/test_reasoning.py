@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning, render_reasoning, render_steps
 from chiron.conversation.verdict import read_verdict
-from chiron.mics.words import content_words, giveaway, names_answer, steps_before_answer
+from chiron.mics.answer_leak import content_words, leak_phrase, names_answer, steps_before_answer
 
 plain = (
     st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=40)
@@ -218,7 +218,7 @@ def test_steps_before_the_answer() -> None:
     ],
 )
 def test_giving_away_the_answer_is_noticed(text: str) -> None:
-    assert giveaway(f"The rib is seen. {text}") is not None
+    assert leak_phrase(f"The rib is seen. {text}") is not None
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_giving_away_the_answer_is_noticed(text: str) -> None:
     ],
 )
 def test_ordinary_reasoning_gives_nothing_away(text: str) -> None:
-    assert giveaway(text) is None
+    assert leak_phrase(text) is None
 
 
 @pytest.mark.parametrize("piece", ["#", "# > * ", "the final answer ", "step ", "**", "so, ", "<think>", "### Step 1: a\n", " \t"])
 def test_no_text_takes_long_to_read(piece: str) -> None:
     """A line of hashes once took for ever; a bound on time would be a benchmark, so this one only has to end."""
     assert parse_reasoning(piece * 20_000).answer is None or "final" in piece
-    assert giveaway(piece * 20_000) is None
+    assert leak_phrase(piece * 20_000) is None
     assert read_verdict(piece * 20_000) is None

@@ -12,19 +12,18 @@ import pytest
 from aiohttp import web
 
 from chiron.cases.case import Case
+from chiron.cases.selection import Selection, Shard
+from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, TooManyCrashes, UserStopped
+from chiron.client.ledger import Ledger
+from chiron.client.missing_calls import Missing
 from chiron.errors import DiskError, InputError
-from chiron.mics.replaying import most_calls, rehearse, replay_run, replay_setup
+from chiron.mics.replay import most_calls, rehearse, replay_run, replay_setup
 from chiron.mics.result import SearchResult
-from chiron.mics.rundir import PATH_FIELDS, RunDirectory
-from chiron.mics.running import Run
+from chiron.mics.run import Run
+from chiron.mics.run_directory import PATH_FIELDS, RunDirectory, read_status
 from chiron.mics.search import search
-from chiron.mics.selection import Selection, Shard
-from chiron.mics.setup import Setup
-from chiron.mics.status import read_status
-from chiron.models.failures import BudgetSpent, BugEverywhere, EndpointDown, Misconfigured, Stopping
-from chiron.models.ledger import Ledger
-from chiron.models.missing import Missing
-from chiron.report.page import write_report
+from chiron.mics.setup import SearchSetup
+from chiron.reports.page import write_report
 from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint, Faults
@@ -152,7 +151,7 @@ def test_a_dead_intern_leaves_cases_pending_and_a_second_run_ends_them(tmp_path:
         first = execute(cases, config, tmp_path / "run")
         assert first.pending == 3
         assert {r["reason"] for r in lines(tmp_path / "run" / "rejected.jsonl")} <= {"calls_refused", "calls_failed"}
-        assert isinstance(first.halted, Misconfigured)
+        assert isinstance(first.halted, ConfigurationError)
 
         dead.clear()
         second = execute(cases, config, tmp_path / "run")
@@ -236,7 +235,7 @@ def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None
 
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=1)), tmp_path / "run")
-        assert isinstance(summary.halted, Misconfigured)
+        assert isinstance(summary.halted, ConfigurationError)
         assert "model 'mentor-b' refuses every call: mentor-b: HTTP 404: model 'mentor-b' not found: check 'model'" in str(summary.halted)
         assert endpoint.seen.requests < 40
 
@@ -254,7 +253,7 @@ def test_stopping_keeps_what_was_paid_for(tmp_path: Path) -> None:
                 await asyncio.sleep(0.005)
             run.stop()
             summary = await task
-            assert isinstance(summary.halted, Stopping)
+            assert isinstance(summary.halted, UserStopped)
             assert summary.pending > 0
 
         asyncio.run(main())
@@ -315,7 +314,7 @@ def test_a_bug_that_one_case_meets_leaves_it_pending_and_stops_nothing(tmp_path:
     with Endpoint(simulation(cases, skill=0.9).reply) as endpoint:
         config = config_of(team(endpoint.base_url))
         with monkeypatch.context() as patch:
-            patch.setattr("chiron.mics.running.search", stumbling)
+            patch.setattr("chiron.mics.run.search", stumbling)
             summary = execute(cases, config, tmp_path / "run")
         assert (summary.pending, summary.halted) == (1, None)
         (row,) = [r for r in lines(tmp_path / "run" / "rejected.jsonl") if r["case_id"] == "case-00002"]
@@ -334,10 +333,10 @@ def test_a_bug_that_every_case_meets_stops_the_run(tmp_path: Path, monkeypatch: 
     async def stumbling(*_: Any, **__: Any) -> SearchResult:
         raise KeyError
 
-    monkeypatch.setattr("chiron.mics.running.search", stumbling)
+    monkeypatch.setattr("chiron.mics.run.search", stumbling)
     with Endpoint(simulation(cases).reply) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=2)), tmp_path / "run")
-    assert isinstance(summary.halted, BugEverywhere)
+    assert isinstance(summary.halted, TooManyCrashes)
     assert (summary.pending, summary.retained) == (40, 0)
     assert len(lines(tmp_path / "run" / "rejected.jsonl")) < 20
 
@@ -483,7 +482,7 @@ def test_a_late_snapshot_never_replaces_the_final_files(tmp_path: Path, monkeypa
         else:
             slow(directory, ledger)
 
-    monkeypatch.setattr("chiron.mics.running._DERIVE_EVERY", 0.0)
+    monkeypatch.setattr("chiron.mics.run._DERIVE_EVERY", 0.0)
     monkeypatch.setattr(RunDirectory, "write_derived", write)
     with Endpoint(simulation(cases, skill=0.9).reply) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
@@ -563,7 +562,7 @@ def test_rehearsing_counts_a_whole_wave_of_new_calls(tmp_path: Path) -> None:
         config = config_of(team(endpoint.base_url))
         execute(cases, config, tmp_path / "old")
         fresh = config_of(team(endpoint.base_url, model={"parameters": {"top_p": 0.9}}))
-        setup = Setup.of(Selection(cases), fresh)
+        setup = SearchSetup.of(Selection(cases), fresh)
         plan = asyncio.run(rehearse(setup, tmp_path / "old" / "ledger.sqlite"))
     assert (plan.complete, plan.known_calls, plan.new_calls_at_least) == (0, 0, 2 * 3)  # three mentors a case; then nobody knows
     assert plan.new_calls_at_most == 2 * most_calls(setup.team, setup.policy)
@@ -649,7 +648,7 @@ def test_a_key_that_a_server_echoes_reaches_no_file(tmp_path: Path, monkeypatch:
 def test_a_run_works_from_within_a_running_loop(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint:
-        run = Run(Setup.of(Selection(cases), config_of(team(endpoint.base_url))), RunDirectory(tmp_path / "run"))
+        run = Run(SearchSetup.of(Selection(cases), config_of(team(endpoint.base_url))), RunDirectory(tmp_path / "run"))
 
         async def main() -> int:
             return (await run.execute()).total

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.mics.result import Outcome, Reason
-from chiron.mics.team import Policy, Seat, Team
+from chiron.mics.team import Policy, RoleModel, Team
 from tests.support.cases import a_case
 from tests.support.table import CASE, CUT, MENTORS, TEAM, Table, own_paths, prefix_of, steps
 
@@ -409,7 +409,9 @@ def test_interns_never_see_findings_or_answer_and_mentors_see_both() -> None:
 
 
 def test_two_seats_of_one_model_do_not_share_their_draws() -> None:
-    team = Team((Seat("one", "same", 512), Seat("two", "same", 512)), (Seat("x", "i", 512), Seat("y", "i", 512)), TEAM.judge)
+    team = Team(
+        (RoleModel("one", "same", 512), RoleModel("two", "same", 512)), (RoleModel("x", "i", 512), RoleModel("y", "i", 512)), TEAM.judge
+    )
     table = Table(own_paths, lambda *_: True)
     table.search(PAPER, team)
     asked = [c.key for c in table.calls if c.role != "judge"]
@@ -417,5 +419,5 @@ def test_two_seats_of_one_model_do_not_share_their_draws() -> None:
 
 
 def test_one_mentor_and_one_intern_are_a_team() -> None:
-    team = Team((Seat("A", "A", 512),), (Seat("x", "x", 512),), TEAM.judge)
+    team = Team((RoleModel("A", "A", 512),), (RoleModel("x", "x", 512),), TEAM.judge)
     assert Table(own_paths, lambda *_: True).search(Policy(temperatures=(0.7,)), team).retained

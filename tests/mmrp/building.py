@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chiron.client.prompts import read_section
 from chiron.mmrp.config import BuildFile, check_build
-from chiron.models.sections import read_section
 from tests.support.cases import a_case
 from tests.support.simulation import prompt_of
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from chiron.mmrp.row import MmrpRow, Provenance, write_lines
-from chiron.models.local.dialogue import Turn
+from chiron.providers.local.dialogue import Turn
 
 REASONING = (
     "### Step 1: The cortex of the seventh rib is interrupted on the left side of the chest.\n"

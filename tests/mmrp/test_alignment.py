@@ -12,11 +12,10 @@ from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
 from chiron.mmrp.alignment import LONGEST, build_alignment, place_findings
+from chiron.mmrp.caption_filter import LONGEST_SENTENCE, images_named, is_measurement, renumbered, sentences, trim, without_lead
 from chiron.mmrp.checking import check_rows
-from chiron.mmrp.forms import AsInterns
-from chiron.mmrp.groups import groups_of
-from chiron.mmrp.survey import sources_of
-from chiron.mmrp.trimming import LONGEST_SENTENCE, images_named, is_measurement, renumbered, sentences, trim, without_lead
+from chiron.mmrp.dataset_index import sources_of
+from chiron.mmrp.templates import InternTemplate, groups_of
 from chiron.phantom.sample import write_sample
 from chiron.training.rows import read_rows
 from tests.mmrp.building import lines
@@ -171,14 +170,14 @@ def test_marks_in_findings_make_no_images(tmp_path: Path) -> None:
 
 def test_phantoms_as_interns_are_asked(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, count=12, size=32)
-    build_alignment(sample.cases, tmp_path / "out", form=AsInterns(load_prompts(), begun="some"))
+    build_alignment(sample.cases, tmp_path / "out", form=InternTemplate(load_prompts(), begun="some"))
     rows = lines(tmp_path / "out" / "rows.jsonl")
     assert len(rows) == 12
     for row in rows:
         assert parse_reasoning(said(row)).steps
         assert " mm" not in said(row)
         assert not any(word in said(row) for word in ("final answer", "nodule", "granuloma"))
-    build_alignment(sample.cases, tmp_path / "worked", form=AsInterns(load_prompts(), begun="any", concludes=True))
+    build_alignment(sample.cases, tmp_path / "worked", form=InternTemplate(load_prompts(), begun="any", concludes=True))
     cases = {json.loads(line)["id"]: json.loads(line)["answer"] for line in sample.cases.read_text().splitlines()}
     for row in lines(tmp_path / "worked" / "rows.jsonl"):
         assert parse_reasoning(said(row)).answer == cases[row["case_id"]]

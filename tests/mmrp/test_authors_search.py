@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from chiron.cases.case import Case
-from chiron.cases.importing.importer import import_cases
-from chiron.cases.reading import read_cases
+from chiron.cases.reader import read_cases
 from chiron.errors import InputError
+from chiron.importing.importer import import_cases
 from chiron.mmrp.cot import build_cot
 from tests.support.cases import write_png
 

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.cli.build_check import image_folders
+from chiron.cli.build_release import image_folders
 from chiron.errors import InputError
-from chiron.mmrp.checking import CheckReport, check_rows, limits_of
-from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.checking import CheckReport, check_rows, limits_of, write_results
+from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.checks.registry import look_at
-from chiron.mmrp.page import write_results
+from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow
-from chiron.mmrp.survey import sources_of
-from chiron.models.local.dialogue import Turn
+from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import REASONING, a_row, a_text_row, draw_image, picture, write_part
 
 
@@ -25,7 +24,7 @@ def names(row: MmrpRow) -> set[str]:
     return {finding.check for finding in look_at(row)}
 
 
-def checked(directory: Path, foreign: list[Foreign] | None = None, **limits: float) -> CheckReport:
+def checked(directory: Path, foreign: list[BenchmarkItem] | None = None, **limits: float) -> CheckReport:
     with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, foreign=foreign or []) as (_, report):
         return report
 
@@ -242,11 +241,11 @@ def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> N
     draw_image(theirs / "other.png", "nobody's")
     (theirs / "broken.png").write_bytes(b"?")
     foreign = [
-        Foreign("VQA", "1", "What?", (theirs / "same.png",)),
-        Foreign("VQA", "2", "What?", (theirs / "looks.jpg", theirs / "broken.png", theirs / "missing.png")),
-        Foreign("VQA", "3", "What is it?", (theirs / "other.png",)),
-        Foreign("VQA", "4", rows[2].question.upper()),
-        Foreign("VQA", "5", rows[3].question.rsplit(" ", 1)[0] + " display?"),
+        BenchmarkItem("VQA", "1", "What?", (theirs / "same.png",)),
+        BenchmarkItem("VQA", "2", "What?", (theirs / "looks.jpg", theirs / "broken.png", theirs / "missing.png")),
+        BenchmarkItem("VQA", "3", "What is it?", (theirs / "other.png",)),
+        BenchmarkItem("VQA", "4", rows[2].question.upper()),
+        BenchmarkItem("VQA", "5", rows[3].question.rsplit(" ", 1)[0] + " display?"),
     ]
     report = checked(part, foreign)
     assert found(report, "overlap") == [0, 1, 2, 3]
@@ -257,7 +256,9 @@ def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> N
     part = write_part(
         tmp_path, [a_row("1", question="Is a fracture seen?"), a_row("2", question="Is there evidence of a pleural effusion?")]
     )
-    report = checked(part, [Foreign("VQA", "1", "Is a fracture seen?"), Foreign("VQA", "2", "Is there evidence of a pleural effusion?")])
+    report = checked(
+        part, [BenchmarkItem("VQA", "1", "Is a fracture seen?"), BenchmarkItem("VQA", "2", "Is there evidence of a pleural effusion?")]
+    )
     assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
 
 

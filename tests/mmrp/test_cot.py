@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.client.call import ImagePart
+from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
 from chiron.mmrp.cot import build_cot, difficulty, intern_form
-from chiron.mmrp.forms import AsInterns, Published, dialogue_of
 from chiron.mmrp.row import read_rows
-from chiron.models.call import Picture
-from chiron.models.ledger import Ledger
+from chiron.mmrp.templates import InternTemplate, PaperTemplate, dialogue_of
 from chiron.training.rows import read_rows as read_training_rows
 from tests.mmrp.building import lines
 from tests.support.cases import a_case, known_answers, write_cases
@@ -62,7 +62,7 @@ def test_a_row_is_in_the_published_form_and_leads_back_to_its_calls(tmp_path: Pa
 
 def test_several_groups_are_several_modalities() -> None:
     case = a_case(images=("c1/x-ray_group1/0.png", "c1/x-ray_group1/1.png", "c1/mri_group2/0.png"), history="", age=None, sex=None)
-    (dialogue,) = Published().of_path(case, "### The final answer is: x")
+    (dialogue,) = PaperTemplate().of_path(case, "### The final answer is: x")
     assert dialogue.turns[0].text.startswith(f"{case.question}\nPlease base")
     assert "(Modality 1: <image>\n<image>,\nModality 2: <image>)" in dialogue.turns[0].text
 
@@ -153,11 +153,11 @@ def test_difficulty_of_a_full_score_at_the_first_depth_is_none_at_all() -> None:
 
 def test_a_dialogue_has_as_many_marks_as_pictures() -> None:
     case = a_case(history="<image> <ima<image>ge>", images=("a.png", "b.png"))
-    messages = load_prompts().intern(case, (Picture("a", 0), Picture("b", 0)), ())
+    messages = load_prompts().intern(case, (ImagePart("a", 0), ImagePart("b", 0)), ())
     turns = dialogue_of(messages, "### Step 1: <image>")
     assert sum(len(turn.texts) - 1 for turn in turns) == 2
     assert "<image>" not in turns[-1].text
-    assert AsInterns(load_prompts()).identity()["begun"] == "none"
+    assert InternTemplate(load_prompts()).identity()["begun"] == "none"
 
 
 def test_runs_on_different_image_folders_are_not_one_part(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.cases.case import Case
-from chiron.cases.reading import read_cases
+from chiron.cases.reader import read_cases
+from chiron.client.prompts import read_section
+from chiron.mmrp.authoring import OpenQuestion, Refused
 from chiron.mmrp.questions import build_questions, check_question
-from chiron.mmrp.writing import Asked, Refused
-from chiron.models.sections import read_section
 from tests.mmrp.building import build_config, lines
 from tests.support.cases import a_case, write_cases, write_png
 from tests.support.endpoint import Endpoint
@@ -72,7 +72,7 @@ def test_material_without_a_question_gets_one(tmp_path: Path) -> None:
     cases = tmp_path / "cases.jsonl"
     record = {k: v for k, v in a_case(title="Rib fracture").to_record().items() if k not in {"question", "answer"}}
     cases.write_text(json.dumps(record))
-    made, dropped = build(Author(), cases, tmp_path / "out", manners=["doctor"])
+    made, dropped = build(Author(), cases, tmp_path / "out", personas=["doctor"])
     assert [c["question"] for c in made] == [GOOD]
     assert "first_question" not in made[0]
     assert dropped == []
@@ -83,13 +83,13 @@ def test_material_of_images_alone_needs_to_be_shown(tmp_path: Path) -> None:
     write_png(tmp_path / "images" / "c1" / "0.png")
     cases = tmp_path / "cases.jsonl"
     cases.write_text(json.dumps({"id": "c1", "images": ["c1/0.png"]}) + "\n" + json.dumps({"id": "c2", "images": ["c2/0.png"]}))
-    made, dropped = build(Author(), cases, tmp_path / "blind", manners=["doctor"])
+    made, dropped = build(Author(), cases, tmp_path / "blind", personas=["doctor"])
     assert made == []
     assert [d["reason"] for d in dropped] == ["no text", "no text"]
     assert "show_images" in dropped[0]["detail"]
     author = Author()
     with Endpoint(author.answer) as endpoint:
-        build_questions(cases, build_config(endpoint.base_url, show_images=True, manners=["doctor"]), tmp_path / "seen")
+        build_questions(cases, build_config(endpoint.base_url, show_images=True, personas=["doctor"]), tmp_path / "seen")
         assert [part["type"] for part in endpoint.seen.bodies[0]["messages"][1]["content"]] == ["image_url", "text"]
     assert [c["answer"] for c in lines(tmp_path / "seen" / "cases.jsonl")] == ["Rib fracture"]
     assert [(d["case_id"], d["reason"]) for d in lines(tmp_path / "seen" / "dropped.jsonl")] == [("c2", "bad image")]
@@ -110,27 +110,27 @@ def test_material_of_images_alone_needs_to_be_shown(tmp_path: Path) -> None:
 )
 def test_a_bad_question_is_asked_for_once_more_and_then_dropped(tmp_path: Path, first: str, reason: str) -> None:
     cases = write_cases(tmp_path, 1)
-    made, dropped = build(Author(first, first), cases, tmp_path / "twice", manners=["student"])
+    made, dropped = build(Author(first, first), cases, tmp_path / "twice", personas=["student"])
     assert made == []
     assert [d["reason"] for d in dropped] == [reason]
-    made, dropped = build(Author(first, asked(GOOD, "Rib fracture")), cases, tmp_path / "once", manners=["student"])
+    made, dropped = build(Author(first, asked(GOOD, "Rib fracture")), cases, tmp_path / "once", personas=["student"])
     assert len(made) == 1
     assert dropped == []
 
 
 def test_a_reader_may_look_them_over(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
-    made, dropped = build(Author(verdict="No, it does not."), cases, tmp_path / "no", read_questions=True, manners=["doctor"])
+    made, dropped = build(Author(verdict="No, it does not."), cases, tmp_path / "no", read_questions=True, personas=["doctor"])
     assert made == []
     assert [d["reason"] for d in dropped] == ["the reader disagrees"]
-    made, _ = build(Author(verdict="Yes."), cases, tmp_path / "yes", read_questions=True, manners=["doctor"])
+    made, _ = build(Author(verdict="Yes."), cases, tmp_path / "yes", read_questions=True, personas=["doctor"])
     assert len(made[0]["made_by"]["calls"]) == 2
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_what_passes_is_one_line_and_gives_nothing_away(question: str, answer: str) -> None:
     case = a_case()
-    found = check_question(case, Asked(question=question, answer=answer))
+    found = check_question(case, OpenQuestion(question=question, answer=answer))
     if isinstance(found, Refused):
         return
     assert len(found.question.splitlines()) == len(found.answer.splitlines()) == 1

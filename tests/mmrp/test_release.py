@@ -14,13 +14,13 @@ from PIL.PngImagePlugin import PngInfo
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
 from chiron.errors import DiskError, InputError
-from chiron.files import write_atomically
+from chiron.io import new_folder, write_atomically
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
-from chiron.mmrp.checks.overlap import Foreign
+from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
-from chiron.mmrp.folder import new_folder
-from chiron.mmrp.release import Released, Wishes, release
+from chiron.mmrp.release import release
+from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
 from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
 
 RATIOS = (0.6, 0.2, 0.2)
@@ -43,8 +43,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def made(parts: list[Path]) -> Released:
-    return release(parts, parts[0].parent / "release", wishes=Wishes(ratios=RATIOS))
+def made(parts: list[Path]) -> ReleaseSummary:
+    return release(parts, parts[0].parent / "release", wishes=ReleaseOptions(ratios=RATIOS))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def loaded(path: Path, cache: Path, *names: str, **options: Any) -> Any:
     return load_dataset(str(path), *names, cache_dir=str(cache), **options)
 
 
-def test_datasets_loads_the_folder_with_images_and_splits(made: Released, tmp_path: Path) -> None:
+def test_datasets_loads_the_folder_with_images_and_splits(made: ReleaseSummary, tmp_path: Path) -> None:
     everything = loaded(made.path, tmp_path)
     assert {split: len(rows) for split, rows in everything.items()} == {
         split: sum(count for (_, s), count in made.rows.items() if s == split) for split in ("train", "validation", "test")
@@ -75,7 +75,7 @@ def test_datasets_loads_the_folder_with_images_and_splits(made: Released, tmp_pa
     assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
 
 
-def test_every_row_can_be_traced(made: Released, tmp_path: Path) -> None:
+def test_every_row_can_be_traced(made: ReleaseSummary, tmp_path: Path) -> None:
     row = loaded(made.path, tmp_path, "cot", split="train")[0]
     assert (row["provenance"]["run"], PROVENANCE.run) == ("one", "runs/one")  # folders above it may hold names
     assert row["provenance"]["calls"] == list(PROVENANCE.calls)
@@ -86,7 +86,7 @@ def test_every_row_can_be_traced(made: Released, tmp_path: Path) -> None:
     assert told["seed"] == 0
 
 
-def test_groups_stay_on_one_side_and_rows_stand_from_easy_to_hard(made: Released, tmp_path: Path) -> None:
+def test_groups_stay_on_one_side_and_rows_stand_from_easy_to_hard(made: ReleaseSummary, tmp_path: Path) -> None:
     sides: dict[str, set[str]] = {}
     count = 0
     for split, rows in loaded(made.path, tmp_path, "cot").items():
@@ -101,7 +101,7 @@ def test_groups_stay_on_one_side_and_rows_stand_from_easy_to_hard(made: Released
     assert count == 41
 
 
-def test_names_of_patients_and_files_do_not_leave(made: Released) -> None:
+def test_names_of_patients_and_files_do_not_leave(made: ReleaseSummary) -> None:
     names = {path.name for path in (made.path / "images").rglob("*.png")}
     assert len(names) == made.images == 62
     assert all(len(name) == 64 + 4 for name in names)
@@ -117,7 +117,7 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
     for name, how in (("1/0.jpg", {"exif": exif}), ("2/0.png", {"pnginfo": notes})):
         (part / "images" / name).parent.mkdir(parents=True)
         picture(name).save(part / "images" / name, **how)
-    out = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0))).path
+    out = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
     assert [path for path in out.rglob("*") if path.is_file() and b"SMITH" in path.read_bytes()] == []
     for path in (out / "images").rglob("*.*"):
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -127,7 +127,7 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
         assert before.getexif().get(0x0112) == after.getexif().get(0x0112)
 
 
-def test_exports_are_what_their_trainers_read(made: Released) -> None:
+def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
     exports = made.path / "exports"
     for name, faults in (
         ("internvl", internvl_faults),
@@ -169,7 +169,7 @@ def test_rows_that_no_trainer_reads_are_told(faults: Any, row: dict[str, Any]) -
     assert list(faults(row))
 
 
-def test_trl_takes_its_rows_with_every_image_in_its_place(made: Released, tmp_path: Path) -> None:
+def test_trl_takes_its_rows_with_every_image_in_its_place(made: ReleaseSummary, tmp_path: Path) -> None:
     from trl.data_utils import is_conversational, prepare_multimodal_messages
 
     for name in ("cot", "text"):
@@ -182,7 +182,7 @@ def test_trl_takes_its_rows_with_every_image_in_its_place(made: Released, tmp_pa
             assert len(shown) == len(row["images"])
 
 
-def test_chiron_train_reads_the_rows_and_takes_two_steps(made: Released, tmp_path: Path) -> None:
+def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, tmp_path: Path) -> None:
     from chiron.training.recipe import Recipe, load_recipe
     from chiron.training.session import prepare, train
     from tests.training.tiny import tiny_model, tiny_tokenizer
@@ -200,8 +200,8 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: Released, tmp_pat
     assert (trained.model / "model.safetensors").is_file()
 
 
-def test_the_same_rows_give_the_same_release(parts: list[Path], made: Released, tmp_path: Path) -> None:
-    again = release(parts, tmp_path / "again", wishes=Wishes(ratios=RATIOS))
+def test_the_same_rows_give_the_same_release(parts: list[Path], made: ReleaseSummary, tmp_path: Path) -> None:
+    again = release(parts, tmp_path / "again", wishes=ReleaseOptions(ratios=RATIOS))
     files = sorted(path.relative_to(made.path) for path in made.path.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again.path) for path in again.path.rglob("*") if path.is_file())
     assert all((made.path / file).read_bytes() == (again.path / file).read_bytes() for file in files)
@@ -214,7 +214,7 @@ def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
         release([part], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     limits = limits_of(["steps=0.2", "final_answer=0.2"])
-    made = release([part], tmp_path / "out", wishes=Wishes(limits=limits, ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits, ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
     assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
 
@@ -227,19 +227,19 @@ def test_a_difficulty_that_is_not_a_number_from_0_to_1_refuses_a_release(tmp_pat
     (part / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match="values"):
         release([part], tmp_path / "out")
-    made = release([part], tmp_path / "out", wishes=Wishes(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
 
 
 def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
     with pytest.raises(InputError, match="overlap"):
-        release([part], tmp_path / "out", foreign=[Foreign("VQA", "1", "?", (part / "images/1/0.png",))])
+        release([part], tmp_path / "out", foreign=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
 
 
 def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n), modalities=("CT",) if n < 20 else ("MRI",)) for n in range(25)])
-    made = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0), balance=6))
+    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
     assert made.rows == {("text", "train"): 11}
     assert made.left_out == {"over the cap of its cell": 14}
 
@@ -250,10 +250,10 @@ def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list
     (out / "thesis.tex").write_text("years of work")
     for replace in (False, True):
         with pytest.raises(InputError, match=r"out exists|no folder that this command wrote"):
-            release(parts, out, wishes=Wishes(replace=replace))
+            release(parts, out, wishes=ReleaseOptions(replace=replace))
     assert (out / "thesis.tex").read_text() == "years of work"
     release(parts[:1], tmp_path / "mine")
-    release(parts[:1], tmp_path / "mine", wishes=Wishes(replace=True, seed=4))
+    release(parts[:1], tmp_path / "mine", wishes=ReleaseOptions(replace=True, seed=4))
     assert json.loads((tmp_path / "mine" / "provenance.json").read_text())["seed"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine", ".out.lock", ".mine.lock"}
 
@@ -268,7 +268,7 @@ def test_a_full_disk_leaves_what_was_there(parts: list[Path], tmp_path: Path, mo
 
     monkeypatch.setattr(ParquetShards, "_flush", full)
     with pytest.raises(DiskError, match="No space left"):
-        release(parts, tmp_path / "out", wishes=Wishes(replace=True, seed=9))
+        release(parts, tmp_path / "out", wishes=ReleaseOptions(replace=True, seed=9))
     assert (tmp_path / "out" / "provenance.json").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
 
@@ -319,7 +319,7 @@ def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
 def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
     placed = {"modalities": (MODALITIES[0].name,), "body_system": BODY_SYSTEMS[3].name}
     part = write_part(tmp_path / "text", [a_text_row(str(n), **(placed if n else {"body_system": None})) for n in range(8)])
-    made = release([part], tmp_path / "out", wishes=Wishes(ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0)))
     card = (made.path / "README.md").read_text()
     heads = [line for line in card.splitlines() if all(f" {cell(system.name)} " in line for system in BODY_SYSTEMS)]
     assert len(heads) == 1
@@ -333,7 +333,7 @@ def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
 def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:
     hostile = "evil | x |\n# Heading <script> [link](http://x)"
     part = write_part(tmp_path / "text", [a_text_row(str(n), licence=hostile, body_system="a|b") for n in range(8)])
-    release([part], tmp_path / "out", wishes=Wishes(modalities=("CT", "MRI"), body_systems=("chest",)))
+    release([part], tmp_path / "out", wishes=ReleaseOptions(modalities=("CT", "MRI"), body_systems=("chest",)))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "\n# Heading" not in card
     assert "<script>" not in card

@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiron.cases.likeness.texts import JACCARD
+from chiron.dedup.near_texts import JACCARD
 from chiron.errors import InputError
-from chiron.mmrp.coverage_map import cells
-from chiron.mmrp.difficulty import curriculum_key
+from chiron.mmrp.coverage import capped, cells, curriculum_key, weights
+from chiron.mmrp.dataset_index import DatasetIndex, sources_of
 from chiron.mmrp.row import MmrpRow
-from chiron.mmrp.sampling import capped, weights
-from chiron.mmrp.splits import SPLITS, Division, divide, read_ratios
-from chiron.mmrp.survey import Survey, sources_of
-from chiron.models.local.dialogue import Turn
+from chiron.mmrp.splits import SPLITS, Split, read_ratios, split_rows
+from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import a_row, a_text_row, draw_image, write_part
 
 
-def survey_of(folder: Path, rows: list[MmrpRow], *, draw: bool = True) -> Survey:
-    return Survey(sources_of([write_part(folder, rows, draw=draw)]))
+def survey_of(folder: Path, rows: list[MmrpRow], *, draw: bool = True) -> DatasetIndex:
+    return DatasetIndex(sources_of([write_part(folder, rows, draw=draw)]))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +44,8 @@ def test_no_patient_case_or_image_is_on_two_sides(
         for number, (case, patient, images) in enumerate(rows)
     ]
     part = write_part(tmp_path_factory.mktemp("part"), made, draw=False)
-    with Survey(sources_of([part], pictures)) as survey:
-        division = divide(survey, range(len(made)), ratios=(0.4, 0.3, 0.3), seed=seed)
+    with DatasetIndex(sources_of([part], pictures)) as survey:
+        division = split_rows(survey, range(len(made)), ratios=(0.4, 0.3, 0.3), seed=seed)
     assert set(division.split) == set(range(len(made)))
     for a in range(len(made)):
         for b in range(a):
@@ -63,7 +61,7 @@ def test_a_groups_name_says_nothing_of_its_patients(tmp_path: Path) -> None:
     names = []
     for folder, them in (("a", rows), ("b", others)):
         with survey_of(tmp_path / folder, them) as survey:
-            names.append(divide(survey, range(30), seed=3).group)
+            names.append(split_rows(survey, range(30), seed=3).group)
     assert names[0] == names[1]
     assert len(set(names[0].values())) == 10
 
@@ -74,7 +72,7 @@ def test_copies_of_an_image_under_other_names_and_patients_stay_together(tmp_pat
         draw_image(tmp_path / "images" / f"{n}/0.png", f"pair {n}")
         draw_image(tmp_path / "images" / f"{n + 1}/0.png", f"pair {n}", side=128)
     with survey_of(tmp_path, rows, draw=False) as survey:
-        split = divide(survey, range(30), ratios=(0.4, 0.3, 0.3)).split
+        split = split_rows(survey, range(30), ratios=(0.4, 0.3, 0.3)).split
     assert all(split[n] == split[n + 1] for n in range(0, 30, 2))
     assert set(split.values()) == set(SPLITS)
 
@@ -83,17 +81,17 @@ def test_rows_stay_where_they_are_when_others_come(tmp_path: Path) -> None:
     rows = [a_text_row(str(n), patient=f"p{n % 60}") for n in range(90)]
     more = [a_text_row(f"new{n}", patient=f"q{n}") for n in range(50)]
     with survey_of(tmp_path / "a", rows) as survey:
-        before = divide(survey, range(90), ratios=(0.5, 0.25, 0.25)).split
+        before = split_rows(survey, range(90), ratios=(0.5, 0.25, 0.25)).split
     with survey_of(tmp_path / "b", more + rows) as survey:
-        after = divide(survey, range(140), ratios=(0.5, 0.25, 0.25)).split
+        after = split_rows(survey, range(140), ratios=(0.5, 0.25, 0.25)).split
     assert [before[n] for n in range(90)] == [after[n + 50] for n in range(90)]
 
 
 def test_shares_are_met_about_and_the_seed_matters(tmp_path: Path) -> None:
     with survey_of(tmp_path, [a_text_row(str(n)) for n in range(400)]) as survey:
-        split = divide(survey, range(400), ratios=(0.8, 0.1, 0.1)).split
-        other = divide(survey, range(400), ratios=(0.8, 0.1, 0.1), seed=1).split
-        alone = divide(survey, range(400), ratios=(1.0, 0.0, 0.0)).split
+        split = split_rows(survey, range(400), ratios=(0.8, 0.1, 0.1)).split
+        other = split_rows(survey, range(400), ratios=(0.8, 0.1, 0.1), seed=1).split
+        alone = split_rows(survey, range(400), ratios=(1.0, 0.0, 0.0)).split
     assert 280 <= sum(side == "train" for side in split.values()) <= 360
     assert split != other
     assert set(alone.values()) == {"train"}
@@ -112,7 +110,7 @@ def variants(family: int, count: int, random: np.random.Generator) -> list[MmrpR
     return made
 
 
-def crossing(survey: Survey, division: Division) -> list[tuple[int, int]]:
+def crossing(survey: DatasetIndex, division: Split) -> list[tuple[int, int]]:
     """By comparing all with all: rows on different sides that say nearly the same."""
     return [
         (a, b)
@@ -133,7 +131,7 @@ def test_no_two_rows_that_say_nearly_the_same_are_on_two_sides(
         everything = range(len(rows))
         some = [position for position in everything if random.random() < 0.8]  # others have errors, say
         for positions in (everything, some):
-            division = divide(survey, positions, ratios=(0.4, 0.3, 0.3), seed=seed)
+            division = split_rows(survey, positions, ratios=(0.4, 0.3, 0.3), seed=seed)
             assert crossing(survey, division) == []
             assert set(division.split) | set(division.left_out) == set(positions)
             for position in division.left_out:
@@ -144,7 +142,7 @@ def test_no_two_rows_that_say_nearly_the_same_are_on_two_sides(
 def test_a_family_of_two_hundred_is_on_one_side(tmp_path: Path) -> None:
     rows = variants(0, 200, np.random.default_rng(1))
     with survey_of(tmp_path, rows) as survey:
-        division = divide(survey, range(200), ratios=(0.4, 0.3, 0.3))
+        division = split_rows(survey, range(200), ratios=(0.4, 0.3, 0.3))
         assert crossing(survey, division) == []
     assert len(division.split) >= 40
 
@@ -152,12 +150,12 @@ def test_a_family_of_two_hundred_is_on_one_side(tmp_path: Path) -> None:
 def test_words_that_two_sides_share_leave_the_smaller_one(tmp_path: Path) -> None:
     rows = [a_text_row(str(n)) for n in range(60)]
     with survey_of(tmp_path / "a", rows) as survey:
-        plain = divide(survey, range(60), ratios=(0.5, 0.25, 0.25)).split
+        plain = split_rows(survey, range(60), ratios=(0.5, 0.25, 0.25)).split
     a = next(n for n in plain if plain[n] == "test")
     b = next(n for n in plain if plain[n] == "train")
     rows[a] = replace(rows[a], turns=rows[b].turns)
     with survey_of(tmp_path / "b", rows) as survey:
-        division = divide(survey, range(60), ratios=(0.5, 0.25, 0.25))
+        division = split_rows(survey, range(60), ratios=(0.5, 0.25, 0.25))
     assert division.left_out == {a: f"says nearly what {rows[b].id} of train says"}
     assert division.split == {n: side for n, side in plain.items() if n != a}
 

@@ -14,17 +14,15 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.client.prompts import read_section
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mmrp.forms import AsInterns, Published, plain
-from chiron.mmrp.prompts import BuildPrompts
-from chiron.mmrp.readings import named_options
+from chiron.mmrp.authoring import BrokenReply, MultipleChoice, Refused, named_options, read_choices, read_json
+from chiron.mmrp.config import BuildPrompts
 from chiron.mmrp.row import read_rows
-from chiron.mmrp.structured import BrokenReply, read_json
+from chiron.mmrp.templates import InternTemplate, PaperTemplate, plain
 from chiron.mmrp.text import build_text, prepare_text
-from chiron.mmrp.writing import Choice, Refused, read_choices
-from chiron.models.sections import read_section
 from chiron.training.rows import read_rows as read_training_rows
 from tests.mmrp.building import QUESTION, RIGHT, WRONG, Models, build_config, lines, reply, write_different, write_material, written
 from tests.support.cases import a_case, write_cases
@@ -282,7 +280,7 @@ def test_letters_are_read_and_words_are_not(said: str, named: set[int] | None) -
 
 def test_an_intern_reads_the_findings_as_its_question(tmp_path: Path) -> None:
     cases = write_material(tmp_path / "cases.jsonl")
-    form = AsInterns(load_prompts(), begun="each")
+    form = InternTemplate(load_prompts(), begun="each")
     with Endpoint(Models().answer) as endpoint:
         build_text(cases, build_config(endpoint.base_url), tmp_path / "out", form=form)
     rows = lines(tmp_path / "out" / "rows.jsonl")
@@ -314,7 +312,7 @@ def test_what_is_missing_is_said_before_anything_is_asked(tmp_path: Path) -> Non
         build_config("http://127.0.0.1:9/v1", author="autor")
     with pytest.raises(InputError, match="a budget needs prices"):
         build_config("http://127.0.0.1:9/v1", budget_usd=1.0)
-    assert Published().identity()["form"] == "published"
+    assert PaperTemplate().identity()["form"] == "published"
 
 
 def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
@@ -351,7 +349,7 @@ def test_exit_codes_tell_how_it_ended(tmp_path: Path) -> None:
 
 def test_a_letter_that_is_an_option_and_the_place_of_another_is_no_answer() -> None:
     (clear,) = read_choices(reply(written(options=["A", "B", "C", "D"], answer="B")), 1)
-    assert isinstance(clear, Choice)
+    assert isinstance(clear, MultipleChoice)
     assert clear.right() == 1
     (unclear,) = read_choices(reply(written(options=["B", "A", "D", "C"], answer="B")), 1)
     assert isinstance(unclear, Refused)

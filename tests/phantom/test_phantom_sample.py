@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from chiron.cases.case import Case
-from chiron.cases.reading import read_cases
+from chiron.cases.reader import read_cases
 from chiron.errors import DiskError, InputError
 from chiron.phantom.sample import Sample, write_sample
 

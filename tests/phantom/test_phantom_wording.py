@@ -4,9 +4,9 @@ from collections import Counter
 import pytest
 
 from chiron.cases.formats import image_marks, parse_case
-from chiron.phantom.casting import Casting, cast
+from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES
-from chiron.phantom.places import PLACES
+from chiron.phantom.sample import SyntheticCase, generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import DENSITIES, DIAGNOSES, MARGINS, SIDES, SIZES, World
 
@@ -16,15 +16,15 @@ ANSWER_WORDS = {word.lower() for name in DIAGNOSES for word in name.split()}
 
 
 @pytest.fixture(scope="module")
-def castings() -> list[Casting]:
-    return [cast(WORLD, index, seed=5, size=64) for index in range(360)]
+def castings() -> list[SyntheticCase]:
+    return [generate_case(WORLD, index, seed=5, size=64) for index in range(360)]
 
 
 def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower()))
 
 
-def test_a_record_is_a_tidy_case(castings: list[Casting]) -> None:
+def test_a_record_is_a_tidy_case(castings: list[SyntheticCase]) -> None:
     for casting in castings:
         case = parse_case(casting.case.to_record())
         assert case == casting.case
@@ -37,7 +37,7 @@ def test_a_record_is_a_tidy_case(castings: list[Casting]) -> None:
     assert castings[12].case.id == "phantom-000012"
 
 
-def test_findings_state_every_attribute_and_no_other(castings: list[Casting]) -> None:
+def test_findings_state_every_attribute_and_no_other(castings: list[SyntheticCase]) -> None:
     for casting in castings:
         said = words(" ".join(casting.case.findings))
         assert said & ATTRIBUTE_WORDS == set(casting.attributes.to_record().values())
@@ -45,7 +45,7 @@ def test_findings_state_every_attribute_and_no_other(castings: list[Casting]) ->
         assert all(text.startswith(("The lesion", "No ", "The ", "Both", "Blood")) for text in casting.case.findings)
 
 
-def test_a_pronoun_follows_only_where_the_lesion_was_named(castings: list[Casting]) -> None:
+def test_a_pronoun_follows_only_where_the_lesion_was_named(castings: list[SyntheticCase]) -> None:
     for casting in castings:
         for text in casting.case.findings:
             before = ""
@@ -54,7 +54,7 @@ def test_a_pronoun_follows_only_where_the_lesion_was_named(castings: list[Castin
                 before = sentence
 
 
-def test_question_and_history_reveal_nothing(castings: list[Casting]) -> None:
+def test_question_and_history_reveal_nothing(castings: list[SyntheticCase]) -> None:
     for casting in castings:
         assert not words(casting.case.question + " " + casting.case.history) & (ATTRIBUTE_WORDS | ANSWER_WORDS)
 
@@ -66,7 +66,7 @@ def test_neutral_words_are_neutral() -> None:
         assert not words(" ".join(c.words for c in place.complaints)) & taken
 
 
-def test_the_findings_lead_to_one_rule_and_part_of_them_to_several(castings: list[Casting]) -> None:
+def test_the_findings_lead_to_one_rule_and_part_of_them_to_several(castings: list[SyntheticCase]) -> None:
     rules = WORLD.rules()
     for casting in castings[:36]:
         said = words(" ".join(casting.case.findings))
@@ -85,7 +85,7 @@ def test_rules_are_worded_as_promised() -> None:
     assert len(set(texts)) == 36
 
 
-def test_cases_vary_and_are_balanced(castings: list[Casting]) -> None:
+def test_cases_vary_and_are_balanced(castings: list[SyntheticCase]) -> None:
     cases = [casting.case for casting in castings]
     assert Counter(case.answer for case in cases) == dict.fromkeys(DIAGNOSES, 60)
     assert set(Counter(c.attributes for c in castings).values()) == {10}
@@ -98,7 +98,7 @@ def test_cases_vary_and_are_balanced(castings: list[Casting]) -> None:
         assert len({c.modality for c in castings[start : start + 8]}) >= 4
 
 
-def test_patients_fit_their_complaints(castings: list[Casting]) -> None:
+def test_patients_fit_their_complaints(castings: list[SyntheticCase]) -> None:
     for casting in castings:
         case = casting.case
         assert case.age is not None
@@ -111,5 +111,5 @@ def test_patients_fit_their_complaints(castings: list[Casting]) -> None:
             assert case.sex == "Female"
 
 
-def test_all_modalities_take_turns(castings: list[Casting]) -> None:
+def test_all_modalities_take_turns(castings: list[SyntheticCase]) -> None:
     assert [c.modality for c in castings[: len(MODALITIES)]] == list(MODALITIES)

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiron.phantom.split import HELD_OUT_EACH, split
-from chiron.phantom.world import COMBINATIONS, DIAGNOSES, Attributes, World
+from chiron.phantom.world import COMBINATIONS, DIAGNOSES, HELD_OUT_EACH, Attributes, World, split
 
 NAMES = ("side", "size", "density", "margin")
 

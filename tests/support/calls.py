@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from chiron.models.call import Call, Message, Reply, Role, Text
-from chiron.models.config import OpenAIModel, Price
-from chiron.models.desk import Desk, Endpoint
-from chiron.models.ledger import Ledger
-from chiron.models.limits import Limiter
-from chiron.models.openai_compatible import OpenAICompatible
-from chiron.models.pictures import PictureStore
-from chiron.models.retry import RetryPolicy
+from chiron.client.call import Call, Message, Reply, Role, TextPart
+from chiron.client.client import Endpoint, ModelClient
+from chiron.client.config import OpenAIModel, Price
+from chiron.client.images import PictureStore
+from chiron.client.ledger import Ledger
+from chiron.client.limiter import Limiter
+from chiron.client.retry import RetryPolicy
+from chiron.providers.openai_compatible import OpenAICompatible
 
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05, deadline=5.0)
 PRICE = Price(input=0.0, output=1_000_000.0)
@@ -19,7 +19,7 @@ PRICE = Price(input=0.0, output=1_000_000.0)
 
 
 def a_call(text: str = "hello", *, role: Role = "intern", model: str = "m", draw: int = 0, max_tokens: int = 64) -> Call:
-    return Call(role, model, f"test:{model}", (Message("user", (Text(text),)),), 0.2, max_tokens, draw)
+    return Call(role, model, f"test:{model}", (Message("user", (TextPart(text),)),), 0.2, max_tokens, draw)
 
 
 class Scripted:
@@ -54,8 +54,8 @@ def openai_client(base_url: str, **changes: object) -> OpenAICompatible:
     return OpenAICompatible("m", OpenAIModel.model_validate(values), PictureStore())
 
 
-def desk_over(path: Path, **endpoints: Endpoint) -> Desk:
-    return Desk(endpoints, Ledger.open(path / "ledger.sqlite"))
+def desk_over(path: Path, **endpoints: Endpoint) -> ModelClient:
+    return ModelClient(endpoints, Ledger.open(path / "ledger.sqlite"))
 
 
 def echo(call: Call, _: int) -> Reply:
@@ -63,7 +63,7 @@ def echo(call: Call, _: int) -> Reply:
     return Reply(call.messages[0].text)
 
 
-def run(desk: Desk, work: Callable[[], Awaitable[object]]) -> None:
+def run(desk: ModelClient, work: Callable[[], Awaitable[object]]) -> None:
     """Do ``work``, and close desk and ledger whatever comes of it."""
 
     async def main() -> None:

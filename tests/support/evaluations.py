@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from chiron.evaluation.record import ITEMS, RESULTS, ItemResult, Verdict
+from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict
 
 MODALITIES = ("CT", "MRI", "X-ray")
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
+from chiron.cases.selection import Selection
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.rundir import RunDirectory
-from chiron.mics.running import Run, RunSummary
-from chiron.mics.selection import Selection
-from chiron.mics.setup import Setup
+from chiron.mics.run import Run, RunSummary
+from chiron.mics.run_directory import RunDirectory
+from chiron.mics.setup import SearchSetup
 
 MENTORS, INTERNS, JUDGE = ("mentor-a", "mentor-b", "mentor-c"), ("intern-a", "intern-b", "intern-c"), "judge"
 
@@ -32,7 +32,7 @@ def write_config(path: Path, data: dict[str, Any]) -> Path:
 
 
 def make_run(cases: Path, config: RunConfig, run: Path, **selection: Any) -> Run:
-    return Run(Setup.of(Selection(cases, **selection), config), RunDirectory(run))
+    return Run(SearchSetup.of(Selection(cases, **selection), config), RunDirectory(run))
 
 
 def execute(cases: Path, config: RunConfig, run: Path, **selection: Any) -> RunSummary:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chiron.client.call import Call
+from chiron.client.client import Endpoint, ModelClient
+from chiron.client.ledger import Ledger
+from chiron.client.limiter import Limiter
+from chiron.client.retry import JITTER, RetryPolicy
 from chiron.mics.search import search
-from chiron.mics.team import Policy, Seat, Team
-from chiron.models.call import Call
-from chiron.models.desk import Desk, Endpoint
-from chiron.models.ledger import Ledger
-from chiron.models.limits import Limiter
-from chiron.models.retry import JITTER, RetryPolicy
+from chiron.mics.team import Policy, RoleModel, Team
 from tests.support.cases import a_case
 from tests.support.clock import run_virtually
 from tests.support.runs import INTERNS, JUDGE, MENTORS
@@ -47,14 +47,14 @@ def searched(
     traffic = {name: traffic_of(name, number) for number, name in enumerate((*MENTORS, *INTERNS, JUDGE))}
     for name, provider in traffic.items():
         provider.answer, provider.identity = lambda call: world.reply(_body(call)), f"test:{name}"
-    desk = Desk(
+    desk = ModelClient(
         {name: Endpoint(provider, Limiter(at_once), policy or RetryPolicy()) for name, provider in traffic.items()},
         Ledger.open(folder / "ledger.sqlite"),
     )
     team = Team(
-        mentors=tuple(Seat(name, f"test:{name}", 2048) for name in MENTORS),
-        interns=tuple(Seat(name, f"test:{name}", 1024) for name in INTERNS),
-        judge=Seat(JUDGE, f"test:{JUDGE}", 16),
+        mentors=tuple(RoleModel(name, f"test:{name}", 2048) for name in MENTORS),
+        interns=tuple(RoleModel(name, f"test:{name}", 1024) for name in INTERNS),
+        judge=RoleModel(JUDGE, f"test:{JUDGE}", 16),
     )
 
     async def main() -> tuple[float, list[dict[str, Any]]]:

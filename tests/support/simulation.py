@@ -5,8 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from chiron.models.offline.matching import match
-from chiron.models.sections import read_section
+from chiron.client.prompts import read_section
+from chiron.providers.baselines.search_team import match
 
 
 @dataclass

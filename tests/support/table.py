@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chiron.cases.case import Case
+from chiron.client.call import Call, ImagePart, Reply
+from chiron.client.failures import Transient
+from chiron.client.prompts import read_section
 from chiron.conversation.reasoning import Reasoning, parse_reasoning, render_reasoning
 from chiron.mics.result import SearchResult
 from chiron.mics.search import search
-from chiron.mics.team import Policy, Seat, Team
-from chiron.models.call import Call, Picture, Reply
-from chiron.models.failures import Transient
-from chiron.models.sections import read_section
+from chiron.mics.team import Policy, RoleModel, Team
 from tests.support.cases import a_case
 
 MENTORS, INTERNS = ("A", "B", "C"), ("x", "y", "z")
-TEAM = Team(tuple(Seat(m, m, 512) for m in MENTORS), tuple(Seat(i, i, 512) for i in INTERNS), Seat("judge", "judge", 8))
+TEAM = Team(tuple(RoleModel(m, m, 512) for m in MENTORS), tuple(RoleModel(i, i, 512) for i in INTERNS), RoleModel("judge", "judge", 8))
 CASE = a_case(answer="Mondor disease")
 
 CUT = "<cut>"
@@ -67,7 +67,7 @@ class Table:
         return sum(c.role == role for c in self.calls)
 
     def search(self, policy: Policy | None = None, team: Team = TEAM) -> SearchResult:
-        pictures = tuple(Picture(f"{n:064x}", 512) for n in range(len(self.case.images)))
+        pictures = tuple(ImagePart(f"{n:064x}", 512) for n in range(len(self.case.images)))
         return asyncio.run(search(self.case, team, self, policy if policy is not None else Policy(), pictures=pictures))
 
 

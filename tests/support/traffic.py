@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chiron.models.call import Call, Reply, Text
-from chiron.models.failures import RateLimited, Transient
+from chiron.client.call import Call, Reply, TextPart
+from chiron.client.failures import RateLimited, Transient
 
 
 @dataclass
@@ -87,4 +87,4 @@ class Traffic:
 
 def text_of(call: Call) -> str:
     """All the words of a call."""
-    return "\n\n".join(part.text for message in call.messages for part in message.parts if isinstance(part, Text))
+    return "\n\n".join(part.text for message in call.messages for part in message.parts if isinstance(part, TextPart))

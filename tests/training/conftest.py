@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.training.conversions import CHAT_SHAPES, published_config, tiny_internvl, write_tokenizer
+from tests.convert.conversions import CHAT_SHAPES, published_config, tiny_internvl, write_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)

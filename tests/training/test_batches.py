@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from chiron.cases.images import ImageFolder
-from chiron.models.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
-from chiron.training.batches import Batch, collate
-from chiron.training.decoding import Decoder
+from chiron.providers.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
+from chiron.training.batches import Batch, Decoder, collate
 from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
 from chiron.training.rows import read_rows

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from chiron.cases.images import ImageFolder
+from chiron.client.call import ImagePart
+from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.models.call import Picture
-from chiron.models.local.tiling import Tiles, cut, tile_budget
-from chiron.models.pictures import PictureStore
-from chiron.training import decoding
-from chiron.training.decoding import Decoder
+from chiron.providers.local.tiling import Tiles, cut, tile_budget
+from chiron.training import batches as decoding
+from chiron.training.batches import Decoder
 from chiron.training.encoding import Encoded, encode_all
 from chiron.training.rows import read_rows
 from tests.support.waiting import wait_until
@@ -78,7 +78,7 @@ def test_a_photograph_is_trained_on_as_it_is_sent(tmp_path: Path, kind: str, ori
     with Decoder(ImageFolder(path.parent), tiny_tiling(), 1) as decoder:
         [(_, tiles)] = decoder.ahead([[[row]]])
     [trained] = tiles.values()
-    store, picture = PictureStore(), Picture(sha256(path.read_bytes()).hexdigest(), 2000)
+    store, picture = PictureStore(), ImagePart(sha256(path.read_bytes()).hexdigest(), 2000)
     store.add(picture.sha256, path)
     seen = store.image(picture)
     assert seen.size == ((140, 60) if orientation < 5 else (60, 140))

@@ -12,10 +12,10 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.models.local.dialogue import ChatFormat, Turn
-from chiron.models.local.tiling import Tiling
+from chiron.providers.local.dialogue import ChatFormat, Turn
+from chiron.providers.local.tiling import Tiling
 from chiron.training.encoding import IGNORED, Encoded, Encoder, encode_all, trained_tokens
-from chiron.training.rows import Row, read_rows
+from chiron.training.rows import TrainingExample, read_rows
 from tests.training.tiny import TOKENS_PER_TILE, tiny_encoder, tiny_tiling, tiny_tokenizer, write_rows
 
 TOKENIZER = tiny_tokenizer()
@@ -23,8 +23,8 @@ ENCODER = tiny_encoder(TOKENIZER)
 SPECIAL = ["<|im_end|>", "<|im_start|>", "<IMG_CONTEXT>", "<img>", "</img>", "<|endoftext|>", "<video>"]
 
 
-def row(*texts: str, images: tuple[str, ...] = ()) -> Row:
-    return Row("r", images, tuple(Turn("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)))
+def row(*texts: str, images: tuple[str, ...] = ()) -> TrainingExample:
+    return TrainingExample("r", images, tuple(Turn("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)))
 
 
 def written(encoded: Encoded) -> str:
@@ -46,7 +46,7 @@ def runs(encoded: Encoded) -> list[str]:
 
 def test_a_conversation_is_written_as_chatml() -> None:
     encoded = ENCODER.encode(
-        Row("r", ("a", "b"), (Turn("system", "S"), Turn("user", "<image>\nQ <image>"), Turn("assistant", "A"))), [1, 2]
+        TrainingExample("r", ("a", "b"), (Turn("system", "S"), Turn("user", "<image>\nQ <image>"), Turn("assistant", "A"))), [1, 2]
     )
     context = "<IMG_CONTEXT>" * TOKENS_PER_TILE
     text = f"<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n<img>{context}</img>\nQ <img>{context}{context}</img><|im_end|>\n"
@@ -172,7 +172,7 @@ def test_a_tokenizer_without_a_fast_backend_is_refused() -> None:
 def test_a_default_system_text_gives_way_to_the_rows_own() -> None:
     encoder = Encoder(TOKENIZER, tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE, chat=ChatFormat(system="Be kind."))
     assert written(encoder.encode(row("Q", "A"), [])).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nQ")
-    own = Row("r", (), (Turn("system", "Mine."), *row("Q", "A").turns))
+    own = TrainingExample("r", (), (Turn("system", "Mine."), *row("Q", "A").turns))
     assert "Be kind." not in written(encoder.encode(own, []))
     with pytest.raises(ValueError, match="mark"):
         ChatFormat(system="See <image>")
@@ -194,8 +194,8 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
     (images / rows[1].images[0]).unlink()
     broken = images / rows[3].images[0]
     broken.write_bytes(broken.read_bytes()[:200])
-    outside = Row("escapes", ("../../etc/passwd",), (Turn("user", "<image>"), Turn("assistant", "A")))
-    long = Row("endless", (), (Turn("user", "Q" * 3000), Turn("assistant", "A")))
+    outside = TrainingExample("escapes", ("../../etc/passwd",), (Turn("user", "<image>"), Turn("assistant", "A")))
+    long = TrainingExample("endless", (), (Turn("user", "Q" * 3000), Turn("assistant", "A")))
     with pytest.raises(InputError) as caught:
         encode_all([*rows, outside, long], ImageFolder(images), ENCODER, limit=2000)
     message = str(caught.value)

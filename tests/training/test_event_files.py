@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from chiron.errors import DiskError, InputError
-from chiron.training.event_files import EventFiles
-from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
+from chiron.training.metrics import EventFiles, HeldOut, StepMetrics, read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows

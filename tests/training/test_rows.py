@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import InputError
-from chiron.models.local.dialogue import Turn
-from chiron.training.rows import Row, read_rows, rows_fingerprint
+from chiron.providers.local.dialogue import Turn
+from chiron.training.rows import TrainingExample, read_rows, rows_fingerprint
 
 GOOD = {
     "id": "good",
@@ -44,10 +44,10 @@ def test_both_formats_are_read(tmp_path: Path) -> None:
     }
     none = {**internvl, "id": 9, "image": "", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
     rows = read_rows(write(tmp_path, GOOD, text, "", internvl, several, none))
-    assert rows[0] == Row("good", ("a.png", "b.png"), (Turn("user", "<image>\nand <image>?"), Turn("assistant", "A rib.")))
+    assert rows[0] == TrainingExample("good", ("a.png", "b.png"), (Turn("user", "<image>\nand <image>?"), Turn("assistant", "A rib.")))
     assert [turn.role for turn in rows[1].turns] == ["system", "user", "assistant", "user", "assistant"]
     assert rows[1].images == ()
-    assert rows[2] == Row("7", ("x/y.png",), (Turn("system", "S"), Turn("user", "<image>\nQ"), Turn("assistant", "A")))
+    assert rows[2] == TrainingExample("7", ("x/y.png",), (Turn("system", "S"), Turn("user", "<image>\nQ"), Turn("assistant", "A")))
     assert rows[3].images == ("a", "b")
     assert rows[4].images == ()
 

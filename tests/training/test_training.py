@@ -25,7 +25,7 @@ from chiron.training.estimate import estimate
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
 from chiron.training.model import Loss, add_adapter, plain
-from chiron.training.plan import plan_stage, steps_of_stage
+from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, load_recipe
 from chiron.training.session import prepare, train
 from tests.support.waiting import wait_until

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chiron.models.local.tiling import Tiling
-from chiron.phantom.apprentice import SPECIAL_TOKENS
+from chiron.phantom.tiny_model import SPECIAL_TOKENS
+from chiron.providers.local.tiling import Tiling
 from chiron.training.encoding import Encoder
 
 TILE = 32

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from chiron.cases.reading import need_cases
+from chiron.cases.reader import need_cases
 from chiron.errors import InputError
 
 MAX_PIXELS = 64_000_000

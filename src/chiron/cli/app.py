@@ -6,28 +6,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import (
-    ask,
-    build,
-    build_check,
-    build_release,
-    cases,
-    compare,
-    contamination,
-    convert,
-    demo,
-    doctor,
-    init,
-    replay,
-    report,
-    sample,
-    search,
-    status,
-    train,
-)
+from chiron.cli import ask, build, build_release, cases, compare, demo, doctor, search, train
 from chiron.cli import eval as evaluation
-from chiron.cli.consoles import messages
-from chiron.cli.streams import ReaderGone, speaking
+from chiron.cli.streams import BrokenPipe, messages, safe_streams
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
@@ -41,21 +22,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("search")(search.command)
-app.command("status")(status.command)
-app.command("replay")(replay.command)
-app.command("report")(report.command)
-app.command("init")(init.command)
-app.command("doctor")(doctor.command)
-app.command("train")(train.command)
-app.command("convert")(convert.command)
-app.command("sample")(sample.command)
+app.command("search")(search.search_command)
+app.command("status")(search.status_command)
+app.command("replay")(search.replay_command)
+app.command("report")(search.report_command)
+app.command("init")(doctor.init_command)
+app.command("doctor")(doctor.doctor_command)
+app.command("train")(train.train_command)
+app.command("convert")(train.convert_command)
+app.command("sample")(demo.sample_command)
 app.command("ask")(ask.command)
-app.command("demo")(demo.command)
+app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
-build.app.command("check")(build_check.command)
-build.app.command("release")(build_release.command)
-evaluation.app.command("contamination")(contamination.command)
+build.app.command("check")(build_release.check_command)
+build.app.command("release")(build_release.release_command)
+evaluation.app.command("contamination")(evaluation.contamination_command)
 app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")
 app.add_typer(evaluation.app, name="eval")
@@ -64,7 +45,7 @@ app.add_typer(evaluation.app, name="eval")
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:
-        from chiron import __version__
+        from chiron._version import __version__
 
         print(f"chiron {__version__}")
         raise typer.Exit
@@ -72,11 +53,11 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 a crash of ours, 2 the user's to mend, 3 work left pending, 130 interrupted."""
-    with speaking():
+    with safe_streams():
         code = _obey()
         try:
             sys.stdout.flush()
-        except ReaderGone:
+        except BrokenPipe:
             pass  # what was done is done, and its exit code says how
         except ChironError as error:
             code = _say(error)
@@ -89,7 +70,7 @@ def _obey() -> int | str | None:
         app()
     except SystemExit as leaving:
         return leaving.code
-    except ReaderGone:
+    except BrokenPipe:
         return 0
     except ChironError as error:
         return _say(error)

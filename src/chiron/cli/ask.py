@@ -31,12 +31,12 @@ def command(
 
     from rich.markup import escape
 
-    from chiron.cli.consoles import messages
+    from chiron.cli.streams import messages
+    from chiron.client.failures import CallFailed
+    from chiron.client.finish_reasons import finish_note
     from chiron.errors import InputError
     from chiron.evaluation.ask import Asked, answer
     from chiron.evaluation.config import load_evaluation
-    from chiron.models.failures import CallFailed
-    from chiron.models.finish_reasons import finish_note
     from chiron.terminal import printable
 
     *images, question = words

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from chiron.mmrp.forms import Form
     from chiron.mmrp.part import PartRun
+    from chiron.mmrp.templates import ConversationTemplate
 
 app = typer.Typer(help="Make a dataset: text questions, image-text alignment, chains of thought.", no_args_is_help=True)
 
@@ -87,14 +87,14 @@ def cot(
     _conduct(prepare_cot(runs, out, cases=cases, limit=limit, form=_form(form, runs[0])), json_output=json_output)
 
 
-def _form(name: str, run: Path) -> "Form":
+def _form(name: str, run: Path) -> "ConversationTemplate":
     from chiron.errors import InputError
     from chiron.mmrp.cot import intern_form
-    from chiron.mmrp.forms import Published
+    from chiron.mmrp.templates import PaperTemplate
 
     if name not in {"published", "intern"}:
         raise InputError(f"--form {name}: write published or intern")
-    return intern_form(run) if name == "intern" else Published()
+    return intern_form(run) if name == "intern" else PaperTemplate()
 
 
 def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
@@ -103,13 +103,13 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
 
     from rich.markup import escape
 
-    from chiron.cli.conducting import attend, closing_code, print_json, spending_table, spent_in_words
-    from chiron.cli.consoles import messages
     from chiron.cli.live import duration
+    from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
+    from chiron.cli.streams import messages
     from chiron.mmrp.row import DROPPED
     from chiron.terminal import printable
 
-    summary = attend(run, run.execute)
+    summary = run_with_ui(run, run.execute)
     if json_output:
         print_json(summary.to_record())
     else:

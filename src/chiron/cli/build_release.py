@@ -1,18 +1,165 @@
-"""``chiron build release``: the dataset as one folder that can be loaded, trained on and given away."""
+"""`chiron build check` and `chiron build release`."""
 
 import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.benchmark_options import BenchmarkOption, BenchmarksOption, benchmark_items
-from chiron.cli.build_check import DistanceOption, ImagesOption, LimitOption, PartsArgument, image_folders
-from chiron.cli.consoles import messages
+from chiron.cli.streams import messages
+from chiron.errors import InputError
 from chiron.terminal import printable
 
+if TYPE_CHECKING:
+    from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+    from chiron.mmrp.checks.overlap import BenchmarkItem
+    from chiron.mmrp.dataset_index import ImageFolders
 
-def command(
+BenchmarkOption = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", metavar="NAME=DIR", help="A benchmark on disk that must not be in it; 'chiron eval --list' has the names."),
+]
+BenchmarksOption = Annotated[
+    Path | None, typer.Option("--benchmarks", metavar="DIR", help="Every benchmark below it, each in a folder of its name.")
+]
+
+
+@contextmanager
+def benchmark_items(named: list[str] | None, below: Path | None) -> Iterator[Iterator["BenchmarkItem"]]:
+    """Every question of the benchmarks named and of those below a folder, one at a time; says what of them cannot be compared.
+
+    Raises:
+        InputError: there is no such benchmark, or its files are not there.
+    """
+    from chiron.evaluation.benchmarks.loading import load
+    from chiron.evaluation.benchmarks.registry import benchmark_of
+
+    places = _places(named or [], below)
+    # What a benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
+    with tempfile.TemporaryDirectory(prefix="chiron-benchmarks-") as unpacked:
+        # All are loaded before anything is looked at: a misspelt folder is told now and not after an hour.
+        yield _items([load(benchmark_of(name), folder, Path(unpacked)) for name, folder in places])
+
+
+def _places(named: list[str], below: Path | None) -> list[tuple[str, Path]]:
+    from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+
+    places = []
+    for each in named:
+        name, equals, folder = each.partition("=")
+        if not equals or not folder:
+            raise InputError(f"--benchmark {each}: write NAME=DIR, such as vqa_rad=data/vqa_rad; 'chiron eval --list' has the names")
+        benchmark_of(name)
+        if not Path(folder).is_dir():
+            raise InputError(f"--benchmark {each}: {folder} is no folder: name the one that the benchmark's files lie in")
+        places.append((name, Path(folder)))
+    if below is not None:
+        if not below.is_dir():
+            raise InputError(f"--benchmarks {below}: no such folder: name the one that has a folder for each benchmark")
+        folders = sorted(path for path in below.iterdir() if path.is_dir() and not path.name.startswith("."))
+        known = [path for path in folders if path.name in benchmarks()]
+        if not known:
+            raise InputError(f"--benchmarks {below}: no folder in it is called as a benchmark: 'chiron eval --list' has the names")
+        if other := [path.name for path in folders if path not in known]:
+            messages().print(printable(f"note: no benchmark is called {', '.join(other)}: not compared with"), markup=False)
+        places += [(path.name, path) for path in known]
+    return places
+
+
+def _items(benchmarks: list["LoadedBenchmark"]) -> Iterator["BenchmarkItem"]:
+    from chiron.cases.image_marks import IMAGE_MARK
+    from chiron.cases.images import ImageProblem
+    from chiron.evaluation.items import BadItem
+    from chiron.mmrp.checks.overlap import BenchmarkItem
+
+    for loaded in benchmarks:
+        bad, unreadable = 0, set[str]()
+        for item in loaded.items:
+            if isinstance(item, BadItem):
+                bad += 1
+                continue
+            images = []
+            for name in item.images:
+                try:
+                    images.append(loaded.check(name).path)
+                except ImageProblem:
+                    unreadable.add(name)
+            yield BenchmarkItem(loaded.name, item.id, item.question.replace(IMAGE_MARK, " "), tuple(images))
+        if bad or unreadable:
+            told = f"note: of {loaded.name} {bad} records and {len(unreadable)} images cannot be read, and were not compared with"
+            messages().print(printable(told), markup=False)
+
+
+PartsArgument = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="Directories that 'chiron build text', 'alignment' or 'cot' wrote.")
+]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option("--images", metavar="[PART=]DIR", help="Where images lie, of all parts or of one (default: what the parts say)."),
+]
+LimitOption = Annotated[list[str] | None, typer.Option("--limit", metavar="CHECK=SHARE", help="Share of rows that a check may object to.")]
+DistanceOption = Annotated[
+    int, typer.Option("--distance", min=0, max=15, help="Bits of 64 in which the hashes of nearly the same image may differ.")
+]
+
+
+def image_folders(parts: Sequence[Path], said: Sequence[str]) -> "ImageFolders | None":
+    """What ``--images`` says: a folder for all parts, or ``PART=DIR`` again and again.
+
+    Raises:
+        InputError: it says neither, or both.
+    """
+    by_name = {str(part): part for part in parts} | {part.name: part for part in parts}
+    folders = {by_name[name]: Path(folder) for name, equals, folder in (text.partition("=") for text in said) if equals and name in by_name}
+    if folders and len(folders) < len(said):
+        raise InputError(f"--images {' '.join(said)}: name one folder for all parts, or each part once, as PART=DIR")
+    if not folders and len(said) > 1:
+        listed = ", ".join(map(str, parts))
+        raise InputError(f"--images {' '.join(said)}: name one folder for all parts, or write PART=DIR with a part of {listed}")
+    return folders or (Path(said[0]) if said else None)
+
+
+def check_command(
+    parts: PartsArgument,
+    images: ImagesOption = None,
+    limit: LimitOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where the page goes (default: the first DIR).")] = None,
+    distance: DistanceOption = 6,
+    benchmark: BenchmarkOption = None,
+    benchmarks: BenchmarksOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts for programs.")] = False,
+) -> None:
+    """Look the rows over; write check.html, check.json and findings.jsonl. Exit code 2 if a limit is passed."""
+    from chiron.mmrp.checking import check_rows, limits_of, write_results
+    from chiron.mmrp.dataset_index import sources_of
+
+    folder = out or parts[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+    with (
+        benchmark_items(benchmark, benchmarks) as foreign,
+        check_rows(
+            sources_of(parts, image_folders(parts, images or ())), limits=limits_of(limit or ()), foreign=foreign, distance=distance
+        ) as (survey, report),
+    ):
+        page = write_results(folder, survey, report)
+    if as_json:
+        print(json.dumps(report.to_record(), ensure_ascii=False))
+    else:
+        for name, tally in report.tallies.items():
+            over = "  over its limit" if name in report.passed else ""
+            print(f"{name:18} {len(tally.rows):>8,} rows {report.share(name):>8.2%}  {len(tally.errors):>7,} errors{over}")
+    messages().print(f"{report.rows:,} rows, {report.compared_with}; page  {printable(page)}", markup=False)
+    if report.passed:
+        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise the limit: {report.higher_limits}")
+
+
+def release_command(
     parts: PartsArgument,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make.")],
     images: ImagesOption = None,
@@ -31,10 +178,11 @@ def command(
 ) -> None:
     """Check, divide, order and write: Parquet with images, a card, and rows for four trainers and 'chiron train'."""
     from chiron.mmrp.checking import limits_of
-    from chiron.mmrp.release import Wishes, release
+    from chiron.mmrp.release import release
+    from chiron.mmrp.release_types import ReleaseOptions
     from chiron.mmrp.splits import SPLITS, read_ratios
 
-    wishes = Wishes(
+    wishes = ReleaseOptions(
         ratios=read_ratios(ratios),
         seed=seed,
         balance=balance,

@@ -12,8 +12,8 @@ from chiron.errors import InputError
 
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
-    from chiron.evaluation.runs import Evaluated
-    from chiron.evaluation.tables.grid import Grid
+    from chiron.evaluation.read_runs import Evaluated
+    from chiron.evaluation.tables.cells import Grid
 
 
 class Format(StrEnum):
@@ -53,12 +53,12 @@ def command(
 
     One table a protocol. A figure counts every item of its benchmark; items that differ between runs are never tested against each other.
     """
-    from chiron.cli.consoles import messages
+    from chiron.cli.streams import messages
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page.page import write_item_page
     from chiron.evaluation.published import few, published_grids, read_published
     from chiron.evaluation.published import published as published_rows
-    from chiron.evaluation.runs import image_folders, read_evaluations
+    from chiron.evaluation.read_runs import image_folders, read_evaluations
     from chiron.evaluation.tables.content import grids
 
     models = read_evaluations(runs)
@@ -79,7 +79,7 @@ def command(
 
 
 def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
-    from chiron.files import write_atomically
+    from chiron.io import write_atomically
 
     text = _text(tables, form, wide=out is not None)
     if out is None:
@@ -92,15 +92,15 @@ def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
 def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
     match form:
         case Format.MARKDOWN:
-            from chiron.evaluation.tables.markdown import markdown
+            from chiron.evaluation.tables.formats import markdown
 
             return markdown(tables)
         case Format.LATEX:
-            from chiron.evaluation.tables.latex import latex
+            from chiron.evaluation.tables.formats import latex
 
             return latex(tables)
         case Format.HTML:
-            from chiron.evaluation.tables.page import html
+            from chiron.evaluation.tables.formats import html
 
             return html(tables)
         case Format.JSON:
@@ -108,8 +108,8 @@ def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
 
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
         case Format.TERMINAL:
-            from chiron.cli.consoles import results
-            from chiron.evaluation.tables.terminal import show
+            from chiron.cli.streams import results
+            from chiron.evaluation.tables.formats import show
 
             console = results()
             if wide:
@@ -132,7 +132,7 @@ def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[
 
     from rich.markup import escape
 
-    from chiron.cli.consoles import messages
+    from chiron.cli.streams import messages
     from chiron.evaluation.bertscore import scored
     from chiron.terminal import printable
 

@@ -1,4 +1,4 @@
-"""``chiron demo``: the whole loop in miniature, offline; or its search alone, which needs no torch."""
+"""`chiron demo` and `chiron sample`."""
 
 import sys
 from pathlib import Path
@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from chiron.cli.consoles import messages
+from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.miniature.demonstration import Demonstration, Progress
+    from chiron.demo.demonstration import Demonstration, Progress
     from chiron.training.metrics import HeldOut, StepMetrics
 
 
-def command(
+def demo_command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
     search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
@@ -33,15 +33,15 @@ def command(
         import scipy.stats  # noqa: F401 - for the intervals of its figures, which are computed last
         import torch
 
-        from chiron.miniature.demonstration import demonstrate
+        from chiron.demo.demonstration import demonstrate
     except ModuleNotFoundError as error:
         raise InputError(
             f"the demonstration trains a model and needs the package '{error.name}': pip install 'chiron-med[train]', or use --search-only"
         ) from error
-    from chiron.cli.conducting import conduct
-    from chiron.miniature.page import write_page
-    from chiron.miniature.processes import cores
-    from chiron.miniature.scale import FULL, QUICK
+    from chiron.cli.runner import conduct
+    from chiron.demo.data import FULL, QUICK
+    from chiron.demo.page import write_page
+    from chiron.demo.processes import cores
 
     # Models that small lose more by waiting for each other's threads than they win by them; processes share the work.
     torch.set_num_threads(1)
@@ -83,10 +83,10 @@ def _say_where(done: "Demonstration", page: Path, console: Console) -> None:
 def _search_only(directory: Path, count: int, seed: int) -> None:
     import yaml
 
-    from chiron.cli.conducting import conduct, finish
+    from chiron.cli.runner import conduct, finish
+    from chiron.mics.api import prepare_run
     from chiron.mics.config import check_config
-    from chiron.mics.public import prepare_run
-    from chiron.mics.templates import template
+    from chiron.mics.prompts import template
     from chiron.phantom.sample import write_sample
 
     console = messages()
@@ -104,7 +104,7 @@ class _Teller:
     """Says what goes on: a headline a part, and a line now and then while it lasts."""
 
     def __init__(self, console: Console) -> None:
-        from chiron.cli.progress_line import ProgressLine
+        from chiron.cli.live import ProgressLine
 
         self._line = ProgressLine(console)
         self._arms: dict[str, str] = {}
@@ -121,7 +121,7 @@ class _Teller:
             )
 
     def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
-        from chiron.miniature.demonstration import Progress
+        from chiron.demo.demonstration import Progress
         from chiron.training.metrics import StepMetrics
 
         if isinstance(news, Progress):
@@ -129,3 +129,16 @@ class _Teller:
         elif isinstance(news, StepMetrics):
             self._arms[name] = f"step {news.step}/{news.steps}, loss {news.loss:.3f}"
         self._line.say("  " + "; ".join(f"{arm}: {state}" for arm, state in self._arms.items()))
+
+
+def sample_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write cases.jsonl, images/ and textbook.jsonl.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
+    seed: Annotated[int, typer.Option(help="Another seed, other cases.")] = 0,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 256,
+) -> None:
+    """Draw sample cases: an organ, a lesion, a history, findings, a question and its answer."""
+    from chiron.phantom.sample import write_sample
+
+    sample = write_sample(directory, count=count, seed=seed, size=size)
+    print(f"wrote {sample.count} cases to {sample.cases}, images under {sample.images}, rules in {sample.textbook}")

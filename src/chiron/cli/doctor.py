@@ -1,7 +1,8 @@
-"""``chiron doctor``: is everything that a configuration needs there?"""
+"""`chiron init` and `chiron doctor`."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,18 +10,46 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from chiron.cli.consoles import results
+from chiron.cli.streams import results
 from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.models.config import AnyModel
-    from chiron.models.probing import Finding, RoleCall
+    from chiron.client.config import AnyModel
+    from chiron.providers.health_check import Finding, RoleCall
 
 
-def command(
+class Team(StrEnum):
+    """The configurations there are."""
+
+    PAPER = "paper"
+    OLLAMA = "ollama"
+    OFFLINE = "offline"
+    CHIRON_O1 = "chiron-o1"
+
+
+def init_command(
+    team: Annotated[
+        Team, typer.Argument(help="The paper's models, models behind Ollama, the embedded baselines; or the published models, to measure.")
+    ] = Team.PAPER,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.")] = Path("chiron.yaml"),
+) -> None:
+    """Write a configuration file."""
+    from chiron.mics.prompts import template
+
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(template(team.value))
+    except FileExistsError:
+        raise InputError(f"{out} is there already: name another file with --out") from None
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
+    print(f"wrote {out}; check it with: chiron doctor {out}")
+
+
+def doctor_command(
     config: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration file.")],
     ask: Annotated[
         bool, typer.Option("--ask/--no-ask", help="Send one tiny call for each role of a model, in the form of that role's calls.")
@@ -31,7 +60,7 @@ def command(
     Looks at the models that the sections search and build name; at all of them where there is a section evaluation, or none at all, since
     'chiron eval --model' can name any.
     """
-    from chiron.models.config_file import ConfigFile, read_config, validate
+    from chiron.client.config_file import ConfigFile, read_config, validate
 
     data = read_config(config)
     uses: dict[str, list[RoleCall]] = {}
@@ -58,7 +87,7 @@ _SEVERAL = 2
 
 def _measured() -> "RoleCall":
     """How 'chiron eval' and 'chiron ask' put a question to any model."""
-    from chiron.models.probing import RoleCall
+    from chiron.providers.health_check import RoleCall
 
     return RoleCall("model", _SEVERAL, 64, system=False, temperature=0.0)
 
@@ -69,7 +98,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
     Raises:
         InputError: a section cannot be used, or a prompt of it.
     """
-    from chiron.models.probing import RoleCall
+    from chiron.providers.health_check import RoleCall
 
     if "search" in data:
         from chiron.mics.config import check_config
@@ -85,8 +114,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         }
         yield from ((name, sent[role]) for role, name in run.named())
     if "build" in data:
-        from chiron.mmrp.config import check_build
-        from chiron.mmrp.prompts import BuildPrompts
+        from chiron.mmrp.config import BuildPrompts, check_build
 
         file = check_build(dict(data), origin=origin)
         BuildPrompts.load(_paths(file.build.prompts))
@@ -95,9 +123,8 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
             limit, temperature = getattr(file.build.max_tokens, role), getattr(file.build, f"{role}_temperature")
             yield name, RoleCall(role, images, limit, system=True, temperature=temperature)
     if "evaluation" in data:
-        from chiron.evaluation.config import EvaluationFile
-        from chiron.evaluation.prompts import EvaluationPrompts
-        from chiron.models.config_file import files_beside, validate
+        from chiron.client.config_file import files_beside, validate
+        from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
 
         chosen = validate(EvaluationFile, {**data, "evaluation": data["evaluation"] or {}}, origin=origin)  # it may be left empty
         EvaluationPrompts.load(_paths(files_beside(chosen.evaluation.prompts, origin, "evaluation.prompts")))
@@ -116,7 +143,7 @@ def _paths(files: Mapping[str, str]) -> dict[str, Path]:
 
 async def _examine(models: "Mapping[str, AnyModel]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
-    from chiron.models.probing import probe
+    from chiron.providers.health_check import probe
 
     async def look(name: str) -> "list[Finding]":
         return [f async for f in probe(name, models[name], uses[name] if ask else ())]

@@ -1,15 +1,37 @@
-"""``chiron eval``: a model's answers to benchmarks, by a protocol, in a run directory."""
+"""`chiron eval` and `chiron eval contamination`."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from chiron.cli.live import duration
+from chiron.cli.runner import closing_code, print_json, spending_table, spent_in_words
+from chiron.cli.streams import messages
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.loading import how_to_get, load
+from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+from chiron.evaluation.evaluation import EvaluationSummary
+from chiron.evaluation.items import ITEMS, RESULTS
+from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.tsv import export_tsv
+from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.evaluation.contamination import Contamination, Overlap
 
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
 @app.callback()
-def command(
+def eval_command(
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -45,7 +67,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    from chiron.cli.evaluating import finish_evaluation, show_benchmarks, write_tsv
+    # FIXME-empty-import
     from chiron.errors import InputError
 
     if list_all:
@@ -58,10 +80,10 @@ def command(
         if value is None:
             raise InputError(f"{name} is missing: 'chiron eval --help' shows how it is used, 'chiron eval --list' the benchmarks")
     assert model is not None and benchmarks is not None and run is not None  # noqa: S101, PT018 - looked at above
-    from chiron.cli.conducting import attend
+    from chiron.cli.runner import run_with_ui
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
-    from chiron.evaluation.running import prepare_evaluation
+    from chiron.evaluation.evaluation import prepare_evaluation
 
     chosen = load_evaluation(
         config,
@@ -75,8 +97,182 @@ def command(
         interns=_names(interns) if interns is not None else None,
     )
     prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control))
-    finish_evaluation(attend(prepared.session, prepared.execute), json_output=json_output)
+    finish_evaluation(run_with_ui(prepared.session, prepared.execute), json_output=json_output)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def show_benchmarks(*, json_output: bool) -> None:
+    """All of them on standard output."""
+    known = benchmarks().values()
+    if json_output:
+        fields = ("name", "title", "size", "licence", "protocol", "hub")
+        print_json([{**{f: getattr(b, f) for f in fields}, "how_to_get": how_to_get(b)} for b in known])
+        return
+    console = Console()
+    for b in known:
+        console.print(Text.assemble((b.name, "bold"), f"  {b.title}"))
+        for label, value in (("holds", b.size), ("licence", b.licence), ("protocol", b.protocol), ("to get it", how_to_get(b))):
+            console.print(Text(f"    {label:10}{value}"), soft_wrap=True)
+
+
+def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None) -> None:
+    """Write each benchmark as ``OUT/NAME.tsv``."""
+    if not names:
+        raise InputError("--benchmarks LIST is missing: 'chiron eval --list' shows them")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {out} cannot be made: {error.strerror}") from error
+    for benchmark in map(benchmark_of, names):
+        path = out / f"{benchmark.name}.tsv"
+        count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol), path)
+        for line in left_out:
+            messages().print(f"[yellow]left out:[/yellow] {escape(printable(line))}")
+        print(f"{count} questions  {printable(path)}")
+
+
+def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:
+    """Say how an evaluation ended, and leave with the exit code that tells it."""
+    if json_output:
+        value = {k: v for k, v in asdict(summary).items() if k not in {"directory", "halted"}}
+        print_json({**value, "run": str(summary.directory), "halted": str(summary.halted) if summary.halted else None})
+    else:
+        console = messages()
+        console.print(figures_table(summary.groups))
+        console.print(spending_table(summary.spending))
+        spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+        console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
+        for name, file in (("items", ITEMS), ("results", RESULTS)):
+            console.print(f"{name:8}{escape(printable(summary.directory / file))}")
+    sys.exit(closing_code(summary))
+
+
+def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
+    """A line a benchmark and control."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):
+        table.add_column(title, justify="left" if title in {"benchmark", "control", "other scores"} else "right")
+    for group in groups:
+        interval = group["interval"]
+        count = group["verdicts"]
+        part = "" if group["n"] == group["n_of_benchmark"] else f" of {group['n_of_benchmark']}"
+        scores = ", ".join(f"{name} {score['mean']:.3f}" for name, score in group["scores"].items() if "@" not in name)
+        table.add_row(
+            group["benchmark"],
+            group["control"],
+            str(group["seeds"]),
+            f"{group['n']}{part}",
+            f"{group['accuracy']:.1%}",
+            f"{interval[0]:.1%} - {interval[1]:.1%}" if interval else "-",
+            f"{group['unparsed_rate']:.1%}",
+            str(count["unusable"]),
+            str(count["pending"]),
+            Text(printable(scores)),
+        )
+    return table
+
+
+def contamination_command(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="JSONL of rows as 'chiron train' takes them.")],
+    benchmark: Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark's name; 'chiron eval --list' shows them.")],
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The training data's images (default: images/ beside TRAIN).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The benchmark's files as downloaded; else they come from the hub.")
+    ] = None,
+    distance: Annotated[
+        int, typer.Option(metavar="BITS", min=0, max=15, help="Of 64, in which hashes of images that count as near may differ.")
+    ] = 6,
+    json_output: Annotated[bool, typer.Option("--json", help="Every overlap as JSON on standard output.")] = False,
+) -> None:
+    """Look a benchmark's images and questions up in training data: by file, by perceptual hash, and word for word.
+
+    What is found was very likely trained on; what is not found may have been all the same, in other words or another picture.
+    """
+    import tempfile
+
+    from chiron.cases.images import ImageFolder
+    from chiron.errors import InputError
+    from chiron.evaluation.benchmarks.loading import load
+    from chiron.evaluation.benchmarks.registry import benchmark_of
+    from chiron.evaluation.contamination import TrainingRow, find_contamination
+    from chiron.evaluation.items import BadItem, Item
+    from chiron.training.rows import read_rows
+
+    chosen = benchmark_of(benchmark)
+    rows = [TrainingRow(row.id, row.images, tuple(turn.text for turn in row.turns if turn.role == "user")) for row in read_rows(train)]
+    if not rows:
+        raise InputError(f"{train} holds no row: name the JSONL that was trained on")
+    folder = images if images is not None else train.parent / "images"
+    if any(row.images for row in rows) and not folder.is_dir():
+        raise InputError(f"image folder {folder} does not exist: name the training data's with --images DIR")
+    # What the benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
+    with tempfile.TemporaryDirectory() as unpacked:
+        loaded = load(chosen, data, Path(unpacked))
+        items = [item for item in loaded.items if isinstance(item, Item)]
+        bad = sum(isinstance(item, BadItem) for item in loaded.items)
+        found = find_contamination(rows, ImageFolder(folder), items, loaded.check, distance=distance)
+    if json_output:
+        print(json.dumps(_record(found, bad), ensure_ascii=False))
+    else:
+        _show(found, benchmark, bad)
+
+
+def _record(found: "Contamination", bad: int) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {**asdict(found), "bad_items": bad}
+
+
+def _show(found: "Contamination", benchmark: str, bad: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from chiron.cli.streams import messages, results
+    from chiron.evaluation.contamination import Likeness
+    from chiron.terminal import printable
+
+    console = results()
+    if found.overlaps:
+        table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+        for title in ("item", "found as", "distance", "training rows", "what"):
+            table.add_column(title, overflow="fold")
+        for overlap in found.overlaps:
+            table.add_row(
+                *(Text(printable(t)) for t in (overlap.item, overlap.likeness, _distance(overlap), _rows(overlap), overlap.detail[:100]))
+            )
+        console.print(table)
+    ways = ", ".join(f"{found.found(likeness)} by {likeness}" for likeness in Likeness)
+    say = messages()
+    say.print(
+        printable(
+            f"{benchmark}: {found.touched} of {found.items} items are found in {found.rows} training rows ({ways}); "
+            f"of {len(found.both)} one row has image and question"
+        ),
+        markup=False,
+    )
+    if bad:
+        say.print(f"{bad} records of the benchmark are no questions and were not looked up")
+    for problem in found.unreadable[:5]:
+        say.print(printable(f"not looked at: {problem}"), markup=False)
+    if len(found.unreadable) > 5:
+        say.print(f"... and {len(found.unreadable) - 5} more images that could not be looked at")
+
+
+def _distance(overlap: "Overlap") -> str:
+    from chiron.evaluation.contamination import Likeness
+
+    match overlap.likeness:
+        case Likeness.NEAR_IMAGE:
+            return f"{overlap.distance:.0f} bits"
+        case Likeness.NEAR_TEXT:
+            return f"{overlap.distance:.2f}"
+        case _:
+            return "0"
+
+
+def _rows(overlap: "Overlap") -> str:
+    more = overlap.of_rows - len(overlap.rows)
+    return ", ".join(overlap.rows) + (f" and {more} more" if more else "")

@@ -1,22 +1,75 @@
-"""What a person sees while a search, a build or an evaluation runs: a live panel on a terminal, a plain line now and then elsewhere."""
+"""What is shown while a job runs: a live panel on a terminal, a plain line elsewhere."""
 
 import asyncio
 import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.progress_line import PLAIN_EVERY
-from chiron.models.desk import Count
-from chiron.models.session import Attended
+from chiron.client.client import Count
+from chiron.jobs.session import Job
 from chiron.terminal import printable
+from chiron.training.metrics import HeldOut, StepMetrics
+from chiron.training.packing import StagePlan
+
+PLAIN_EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+class ProgressLine:
+    """Parts of some long work, one after another, and how far the present one is."""
+
+    def __init__(self, console: Console) -> None:
+        """``console``: standard error."""
+        self._console = console
+        self._status: Status | None = None
+        self._last = self._began = time.monotonic()
+
+    def headline(self, text: str) -> None:
+        """Say that something begins or has ended, in a line that stays."""
+        self._end()
+        self._console.print(text, markup=False, highlight=False)
+        self._last = self._began = time.monotonic()
+
+    def update(self, text: str, done: int, of: int) -> None:
+        """Say how far it is."""
+        now = time.monotonic()
+        left = (now - self._began) / done * (of - done) if done else 0.0
+        self.say(f"{text}, {left:.0f} s left" if done < of else text, last=done == of)
+
+    def say(self, line: str, *, last: bool = False) -> None:
+        """Say something of which nobody can tell how long it will take; the ``last`` word is always said."""
+        now = time.monotonic()
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status(line)
+                self._status.start()
+            self._status.update(line)
+            if last:
+                self._end()
+        elif now - self._last >= PLAIN_EVERY or last:
+            self._last = now
+            self._console.print(line, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Leave the line, wherever the work stands."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
 
 _NARROW, _WIDE = 72, 100
 """Columns below which a table would be nothing but dots, and from which on it can breathe."""
@@ -26,7 +79,7 @@ _STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "m
 
 
 @asynccontextmanager
-async def watching(run: Attended, console: Console) -> AsyncIterator[None]:
+async def watching(run: Job, console: Console) -> AsyncIterator[None]:
     """Show ``run`` on ``console`` (standard error) while the block lasts."""
     task = asyncio.create_task(_panel(run, console) if console.is_terminal else _lines(run, console))
     try:
@@ -41,25 +94,25 @@ async def watching(run: Attended, console: Console) -> AsyncIterator[None]:
             console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
 
 
-async def _panel(run: Attended, console: Console) -> None:
+async def _panel(run: Job, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run, console.width)):
         await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
-async def _lines(run: Attended, console: Console) -> None:
+async def _lines(run: Job, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
         await _line(run, console)
 
 
-async def _line(run: Attended, console: Console) -> None:
+async def _line(run: Job, console: Console) -> None:
     console.print(plain_line(run), soft_wrap=True)
     if run.desk is not None:
         for line in run.desk.down():
             console.print(escape(printable(line)), soft_wrap=True)
 
 
-def plain_line(run: Attended) -> str:
+def plain_line(run: Job) -> str:
     """The state of a run in one line."""
     p = run.progress
     figure = f", {p.figure()}" if p.figure() else ""
@@ -73,7 +126,7 @@ def plain_line(run: Attended) -> str:
     )
 
 
-def panel(run: Attended, width: int) -> Group:
+def panel(run: Job, width: int) -> Group:
     """The state of a run as a table; in words where the terminal's ``width`` in columns has no room for one."""
     if width < _NARROW:
         # Broken here, because a live view shows of a line what the terminal has room for.
@@ -107,7 +160,7 @@ def panel(run: Attended, width: int) -> Group:
     return Group(head, outcomes)
 
 
-def by_role(run: Attended) -> dict[str, Count]:
+def by_role(run: Job) -> dict[str, Count]:
     """Counts summed over the models of each role."""
     sums: dict[str, Count] = {}
     if run.desk is not None:
@@ -126,3 +179,44 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+"""Seconds between plain lines."""
+
+
+class TrainingView:
+    """Told of every step; shows what matters of it."""
+
+    def __init__(self, console: Console, plans: list[StagePlan]) -> None:
+        """``plans``: the stages to come."""
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._tasks = {p.stage.name: self._bar.add_task(p.stage.name, total=p.steps, told="", start=False) for p in plans}
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, metrics: StepMetrics | HeldOut) -> None:
+        """Show a step, or a stage's end."""
+        if isinstance(metrics, HeldOut):
+            self._console.print(f"stage {metrics.stage}: held-out loss {metrics.held_out_loss:.4f} over {metrics.rows} rows")
+            return
+        task = self._tasks[metrics.stage]
+        self._bar.start_task(task)
+        told = (
+            f"loss {metrics.loss:.3f}  {metrics.tokens / metrics.seconds:,.0f} tokens/s  {metrics.utilisation:.0%} used"
+            f"  {metrics.memory_gib:.1f} GiB"
+        )
+        self._bar.update(task, completed=metrics.step, told=told)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._last >= PLAIN_EVERY or metrics.step == metrics.steps):
+            self._last = now
+            self._console.print(f"stage {metrics.stage} step {metrics.step}/{metrics.steps} {told}")

@@ -1,9 +1,17 @@
-"""``chiron search``: the search over a file of cases, in a run directory."""
+"""`chiron search`, `replay`, `status` and `report`."""
 
+import asyncio
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+
+from chiron.cli.streams import messages, results
+from chiron.errors import InputError
+from chiron.terminal import printable
 
 Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")]
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML; 'chiron init' writes one.")]
@@ -12,7 +20,7 @@ Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Wh
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
 
-def command(
+def search_command(
     cases: Cases,
     config: Config,
     run: RunDir,
@@ -27,10 +35,96 @@ def command(
     Run it again to go on: what the run directory holds is neither asked nor paid for twice. Ctrl-C stops once the calls under way are
     in; a second Ctrl-C stops at once.
     """
-    # Imported here, and so in every command, because a person waits for "chiron --help" too.
-    from chiron.cli.conducting import conduct, finish
+    # Imported here, and so in every search_command, because a person waits for "chiron --help" too.
+    from chiron.cli.runner import conduct, finish
+    from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
-    from chiron.mics.public import prepare_run
 
     prepared = prepare_run(cases, load_config(config, seed=seed), run, images=images, limit=limit, shard=shard)
     finish(conduct(prepared), json_output=json_output)
+
+
+def replay_command(
+    old: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory to take replies from; it is only read.")],
+    config: Config,
+    run: RunDir,
+    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they lie elsewhere now.")] = None,
+    images: Images = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls would be new, and leave.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Search the cases of a run again with another judge, policy or team. What its ledger holds costs nothing."""
+    from chiron.cli.runner import conduct, finish
+    from chiron.mics.config import load_config
+    from chiron.mics.replay import rehearse, replay_run, replay_setup
+    from chiron.mics.run_directory import RunDirectory
+
+    source = RunDirectory(old)
+    setup = replay_setup(source, load_config(config), cases, images, need_keys=not dry_run)
+    new = replay_run(setup, source, run)
+    plan = asyncio.run(rehearse(setup, source.ledger))
+    console = messages()
+    console.print(
+        f"{plan.complete} of {plan.cases} cases need no new call; {plan.known_calls} calls are in {escape(printable(source.ledger))};"
+        f" new calls: at least {plan.new_calls_at_least}, at most {plan.new_calls_at_most}"
+    )
+    if not dry_run:
+        finish(conduct(new), json_output=json_output)
+
+
+RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+def status_command(
+    run: RunDirArgument,
+    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="Also why calls got no answer, in the servers' words.")] = False,
+) -> None:
+    """Show a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
+    from chiron.cli.runner import spending_table, spent_in_words
+    from chiron.mics.run_directory import read_status
+
+    status = read_status(run)
+    if json_output:
+        print(json.dumps({**asdict(status), "run": str(run)}, ensure_ascii=False))
+        return
+    console = results()
+    state = "a process is at work in it" if status.in_use else "nobody is at work in it"
+    console.print(escape(printable(f"{run}: begun {status.began}, {state}; cases from {status.cases}")))
+    counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case has ended yet"
+    mean = "" if status.mean_score is None else f"; mean MICS-Score {status.mean_score:.2f}"
+    console.print(escape(printable(f"{counts}{mean}")))
+    if status.reasons:
+        reasons = ", ".join(f"{name} {n}" for name, n in status.reasons.items())
+        console.print(f"not retained because: {escape(printable(reasons))}")
+    if status.incomplete:
+        console.print(
+            f"{status.incomplete} ended with something missing: {status.missing_candidates} candidates, {status.missing_evaluations}"
+            " evaluations (their calls failed; 'chiron replay' asks for those alone)"
+        )
+    if status.spending:
+        console.print(spending_table(status.spending))
+    if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
+        console.print(spent)
+    if failures:
+        console.print("calls without an answer:" if status.failures else "no call is without an answer")
+        for failure in status.failures:
+            line = f"{failure.count:>6}  {failure.role} {failure.model}: {failure.words}"
+            console.print(escape(printable(line)), soft_wrap=True)
+    elif status.failures:
+        total = sum(failure.count for failure in status.failures)
+        console.print(f"{total} calls got no answer at some time; --failures says why", soft_wrap=True)
+
+
+def report_command(
+    run: RunDirArgument,
+    cases: Annotated[str, typer.Option("--cases", metavar="N|all", help="How many cases to show in full.")] = "200",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it (default: DIR/report.html).")] = None,
+) -> None:
+    """Write the report of a run anew, also while it goes on."""
+    from chiron.reports.page import write_report
+
+    # Eighteen digits: more cases than anybody has, and fewer than Python refuses to read.
+    if cases != "all" and not (cases.isdecimal() and len(cases) <= 18 and int(cases) > 0):
+        raise InputError(f"--cases {cases}: write a number from 1 (at most 18 digits), or all")
+    print(write_report(run, out=out, cases=None if cases == "all" else int(cases)))

@@ -1,8 +1,4 @@
-"""Standard output and standard error as the command line has them: what a broken one may do, and what it may not.
-
-Results that cannot be written are an error, and a reader who goes away (``chiron status DIR | head -1``) has what it wanted: quiet, and
-exit code 0. Messages that cannot be written end nothing: a run that was paid for goes on when its log is full or its reader gone.
-"""
+"""Standard output and standard error: what a broken one may do, and where results and messages go."""
 
 import os
 import sys
@@ -12,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from rich.console import Console
+from rich.table import Table
+
 from chiron.errors import ChironError, DiskError
 
 
-class ReaderGone(ChironError):
+class BrokenPipe(ChironError):
     """Whoever read standard output reads no more. Not an ``OSError``: typer and rich have exit codes of their own for those."""
 
 
@@ -51,7 +50,7 @@ class _Results(_Stream):
         # What is left in the buffer would fail again when the interpreter leaves, with a message and an exit code of its own.
         _silence(self._stream)
         if isinstance(error, BrokenPipeError):
-            raise ReaderGone("standard output is closed") from error
+            raise BrokenPipe("standard output is closed") from error
         raise DiskError(f"standard output cannot be written ({error.strerror}): give it a place that takes it") from error
 
 
@@ -63,7 +62,7 @@ class _Messages(_Stream):
 
 
 @contextmanager
-def speaking() -> Iterator[None]:
+def safe_streams() -> Iterator[None]:
     """Have ``sys.stdout`` and ``sys.stderr`` behave so while the block lasts, whatever their encoding."""
     out, messages = sys.stdout or _null(), sys.stderr or _null()
     for stream in (out, messages):
@@ -91,3 +90,25 @@ def _silence(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+_WIDE = 150
+"""Columns where nobody's terminal sets a width: a table in a log file is not cut."""
+
+
+def messages() -> Console:
+    """Standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDE)
+
+
+def results() -> Console:
+    """Standard output."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDE)
+
+
+def whole(table: Table) -> Table:
+    """The table at its own width: on a narrower terminal its lines go on in the next one, and no figure is cut off."""
+    table.width = Console(width=10_000).measure(table).maximum
+    return table

@@ -1,12 +1,13 @@
-"""``chiron train``: a recipe's stages on a folder of data."""
+"""`chiron train` and `chiron convert`."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.consoles import messages
+from chiron.cli.streams import messages
 from chiron.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,12 +15,11 @@ if TYPE_CHECKING:
 
     from chiron.training.session import Prepared
 
-
 _BUSY = 0.8
 """If less of the GPUs' time is used, a dry run says so."""
 
 
-def command(
+def train_command(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; recipes/ holds some.")],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds the recipe's JSONL files.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; gone on with if it is there.")],
@@ -29,7 +29,7 @@ def command(
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="For --dry-run.")] = 1,
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="For --dry-run: what a GPU really does.")] = 400.0,
 ) -> None:
-    """Train a curriculum. Killed anywhere, the same command goes on to the same weights.
+    """Train a curriculum. Killed anywhere, the same train_command goes on to the same weights.
 
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
@@ -48,7 +48,7 @@ def command(
     if dry_run:
         _estimate(prepared, console, gpus=gpus, tflops=tflops)
         return
-    from chiron.cli.training_view import TrainingView
+    from chiron.cli.live import TrainingView
 
     with TrainingView(console, prepared.plans) as view:
         trained = train(prepared, out, watch=view.tell)
@@ -83,3 +83,35 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
         console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} tiles, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
     where = f"on {gpus} GPU at {tflops:g} TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")
+
+
+class Target(StrEnum):
+    """The layouts there are."""
+
+    HF = "hf"
+    INTERNVL_CHAT = "internvl_chat"
+
+
+def convert_command(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder with an InternVL checkpoint in either layout.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    target: Annotated[Target | None, typer.Option("--to", help="The layout to write; else the one that SOURCE is not in.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="To hf: said before conversations without a system turn: internvl2_5 (the authors') or a text."),
+    ] = None,
+) -> None:
+    """Convert a checkpoint: the authors' internvl_chat (InternVL3, Chiron-o1) to transformers' InternVL, and back."""
+    from chiron.convert.convert import detect, to_hf, to_internvl_chat
+
+    if target is not None and target == detect(source):
+        raise InputError(f"{source} is in the layout {target} already: nothing to convert")
+    if system is not None and detect(source) != "internvl_chat":
+        raise InputError("--system is for the layout hf: the authors' code has a system message of its own")
+    report = to_hf(source, out, system=system) if detect(source) == "internvl_chat" else to_internvl_chat(source, out)
+    left = f"; left out: {', '.join(report.left_out)}" if report.left_out else ""
+    notes = "".join(f"; {note}" for note in report.notes)
+    print(
+        f"wrote {out} in the layout {report.layout}: {report.tensors} tensors, {report.parameters / 1e6:,.1f} M parameters,"
+        f" {report.size / 1e9:.2f} GB in {len(report.shards)} file{'s' if len(report.shards) != 1 else ''}{left}{notes}"
+    )

@@ -1,6 +1,7 @@
-r"""Remove the markup of chats: role labels, end-of-turn tokens, the turns a model invents after its own, boxes in special tokens."""
+"""Remove the markup of chats: role labels, end-of-turn tokens, the turns a model invents after its own, boxes in special tokens."""
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from chiron.text import fold
@@ -50,3 +51,112 @@ def without_tokens(text: str) -> str:
         kept.append(text[at : token.start()])
         at = token.end()
     return "".join([*kept, text[at:]]) if kept else text
+
+
+_NAMES: Final = r"(?:[a-z]{1,12}[:_])?(?:think(?:ing)?|thoughts?|reasoning|reflection)"
+_BRACKET: Final = re.compile(
+    rf"<(?P<slash>[ ]?/[ ]?)?(?P<name>{_NAMES})[ ]?>"
+    r"|\[(?P<slash2>/)?think(?:ing)?\]"
+    r"|\u25c1(?P<slash3>/)?think(?:ing)?\u25b7"
+    r"|<\|(?:(?P<end>end_of_thought|end_thinking)|begin_of_thought|start_thinking)\|>"
+    r"|<unused9(?:4>(?:thought)?|(?P<end2>5)>)",
+    re.IGNORECASE,
+)
+_CHANNEL: Final = re.compile(
+    r"(?:<\|start\|>\s{0,4}assistant[^<>\n]{0,80})?<\|channel\|>\s{0,4}(?P<name>[a-z]{1,20})[^<\n]{0,80}"
+    r"(?:<\|constrain\|>\s{0,4}\w{0,20}\s{0,4})?<\|message\|>",
+    re.IGNORECASE,
+)
+_CHANNEL_END: Final = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_BARE_CHANNELS: Final = re.compile(r"^\s*analysis(?=[A-Z\s\"'(])")
+"""Harmony text whose special tokens were removed by the server: ``analysisThe film shows...assistantfinalB``."""
+_BARE_FINAL: Final = "assistantfinal"
+_SHOWN: Final = 500
+_TOKEN: Final = re.compile(r"<(?=[ ]?\|)")
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A reply, with what is said separated from what is thought."""
+
+    said: str
+    """What is left without thinking and channel marks."""
+    thought: str
+    """The thinking."""
+    unclosed: bool = False
+    """The thinking never ended: the reply was cut off in it, or its model forgot to close it."""
+    endings: tuple[str, ...] = ()
+    """The beginning (at most 500 characters) of what follows each end of thinking. Quoted marks look real: there may be several."""
+    steps: str = ""
+    """Of the thinking, what is between ``<reasoning>`` and ``</reasoning>``: some models put their steps there, not their thoughts."""
+
+
+def split_thinking(reply: str) -> Thinking:
+    """Separate ``reply``. Linear in its length.
+
+    A closing bracket without an opening one ends thinking that began with the reply. An opening bracket inside thinking is text. The last
+    closing bracket counts: what precedes an unpaired one is thinking. Of harmony channels the last ``final`` one is what is said.
+    """
+    folded = fold(reply)
+    if channels := list(_CHANNEL.finditer(folded)):
+        return _channels(reply, folded, channels)
+    if _BARE_CHANNELS.match(folded) and (at := folded.rfind(_BARE_FINAL)) >= 0:
+        said = reply[at + len(_BARE_FINAL) :]
+        return Thinking(said, reply[:at], endings=(said[:_SHOWN],))
+    return _brackets(reply, folded)
+
+
+def said(reply: str) -> str:
+    """What ``reply`` says, without its thinking; empty if the thinking never ended."""
+    return split_thinking(reply).said
+
+
+def escape_markup(text: str) -> str:
+    """``text`` with closing brackets of thinking and special tokens made harmless; all other text stays byte-equal.
+
+    A thinking judge repeats what it is shown: an answer that holds ``</think>yes`` would end its thinking for it.
+    """
+    folded = fold(text)
+    at = {mark.start() for mark in _BRACKET.finditer(folded) if _closes(mark)} | {mark.start() for mark in _TOKEN.finditer(folded)}
+    return "".join("\u2039" if place in at else char for place, char in enumerate(text)) if at else text
+
+
+def _closes(mark: re.Match[str]) -> bool:
+    return any(mark[group] for group in ("slash", "slash2", "slash3", "end", "end2"))
+
+
+def _brackets(reply: str, folded: str) -> Thinking:
+    spoken, thought, steps, endings = list[str](), list[str](), list[str](), list[str]()
+    thinking, at, opened = False, 0, ""
+    for mark in _BRACKET.finditer(folded):
+        piece = reply[at : mark.start()]
+        closes = _closes(mark)
+        if closes:
+            if not thinking:
+                # Also what seemed to be said: the marks before this one were quoted.
+                thought += spoken
+                spoken = []
+            elif opened == "reasoning":
+                steps.append(piece)
+            thought.append(piece)
+            endings.append(reply[mark.end() : mark.end() + _SHOWN])
+        else:
+            (thought if thinking else spoken).append(piece)
+            opened = opened if thinking else (mark["name"] or "").lower()
+        thinking, at = not closes, mark.end()
+    (thought if thinking else spoken).append(reply[at:])
+    return Thinking("\n".join(filter(None, spoken)), "\n".join(filter(None, thought)), thinking, tuple(endings), "\n".join(steps))
+
+
+def _channels(reply: str, folded: str, channels: list[re.Match[str]]) -> Thinking:
+    said, thought, endings = "", [reply[: channels[0].start()]], list[str]()
+    unclosed = True
+    for channel in channels:
+        end = _CHANNEL_END.search(folded, channel.end())
+        content = reply[channel.end() : end.start() if end else len(reply)]
+        if channel["name"].lower() == "final":
+            said, unclosed = content, False
+            endings.append(reply[channel.end() : channel.end() + _SHOWN])
+        else:
+            thought.append(content)
+    return Thinking(said, "\n".join(thought), unclosed, tuple(endings))

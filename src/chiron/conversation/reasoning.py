@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from chiron.conversation.markup import own_turn
+from chiron.conversation.markup import own_turn, split_thinking
 from chiron.conversation.step_marks import Mark, find_marks
-from chiron.conversation.thinking import split_thinking
 from chiron.text import trim, unify_newlines
 
 _SPACES = re.compile(r"[ \t]+")

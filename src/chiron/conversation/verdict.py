@@ -3,8 +3,7 @@
 import re
 from typing import Final
 
-from chiron.conversation.markup import own_turn
-from chiron.conversation.thinking import split_thinking
+from chiron.conversation.markup import own_turn, split_thinking
 from chiron.text import fold
 
 _LABEL: Final = r"(?:(?:my |the )?(?:final )?(?:verdict|answer|judg(?:e)?ment|decision|result)[\s*_]*:[\s*_]*)?"

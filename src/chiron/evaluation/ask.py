@@ -6,19 +6,17 @@ from pathlib import Path
 
 from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
 from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.client.call import Call, ImagePart
+from chiron.client.config import max_tokens_of
+from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.evaluation.config import EvaluationFile
-from chiron.evaluation.item import Item
-from chiron.evaluation.prompts import EvaluationPrompts
-from chiron.evaluation.rendering import as_modalities, own_messages, user_message
-from chiron.models.assembly import build_endpoint
-from chiron.models.call import Call, Picture
-from chiron.models.config import max_tokens_of
-from chiron.models.local.dialogue import Turn
-from chiron.models.offline.catalogue import Catalogue
-from chiron.models.openai_compatible import OpenAICompatible
-from chiron.models.pictures import PictureStore
-from chiron.models.streaming import Piece, stream
+from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
+from chiron.evaluation.items import Item, as_modalities, own_messages, user_message
+from chiron.providers.baselines.search_team import AnswerPool
+from chiron.providers.factory import build_endpoint
+from chiron.providers.local.dialogue import Turn
+from chiron.providers.openai_compatible import OpenAICompatible
+from chiron.providers.streaming import Piece, stream
 
 MAX_TOKENS = 1024
 
@@ -51,7 +49,7 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     shown = [_picture(path, pictures, chosen.image_side) for path in asked.images]
     prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
     item = _item(asked)
-    endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: Catalogue.of(()))
+    endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: AnswerPool.of(()))
     limit = asked.max_tokens or max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)
     messages = own_messages(item, shown) if item.asked else (user_message(prompts.own["chain"], item, shown),)
     call = Call("model", model, endpoint.provider.identity, messages, asked.temperature, limit)
@@ -82,10 +80,10 @@ def _item(asked: Asked) -> Item:
     return Item("asked", f"{grouped_marks(asked.groups)}\n{asked.question}", "", images)
 
 
-def _picture(path: Path, pictures: PictureStore, side: int) -> Picture:
+def _picture(path: Path, pictures: PictureStore, side: int) -> ImagePart:
     try:
         image = ImageFolder(path.parent).check(path.name)
     except ImageProblem as problem:
         raise InputError(str(problem)) from None
     pictures.add(image.sha256, image.path)
-    return Picture(image.sha256, side)
+    return ImagePart(image.sha256, side)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chiron.errors import InputError
-from chiron.evaluation.record import ItemResult
-from chiron.models.local.quiet import no_bars
+from chiron.evaluation.items import ItemResult
+from chiron.providers.local.loading import no_bars
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"

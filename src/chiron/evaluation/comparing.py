@@ -7,10 +7,10 @@ from typing import Literal
 
 from chiron.errors import InputError
 from chiron.evaluation.figures import Accuracy, Figure, accuracy, consistency, difference, group_of, scores
-from chiron.evaluation.record import Verdict
-from chiron.evaluation.runs import REAL, Arm, Evaluated
+from chiron.evaluation.items import Verdict
+from chiron.evaluation.read_runs import REAL, Arm, Evaluated
+from chiron.evaluation.statistics.intervals import Consistency
 from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar
-from chiron.evaluation.statistics.repeats import Consistency
 
 Test = Literal["McNemar", "image swaps"]
 
@@ -84,7 +84,7 @@ def compare(models: Sequence[Evaluated], *, reference: str | None = None) -> lis
     """One comparison a protocol, in order of appearance: what was counted differently never stands in one table.
 
     Args:
-        models: as :func:`chiron.evaluation.runs.read_evaluations` gives them.
+        models: as :func:`chiron.evaluation.read_runs.read_evaluations` gives them.
         reference: the name of the model to test the others against; each benchmark's best by default.
     """
     protocols = dict.fromkeys(protocol for model in models for protocol, _, _ in model.arms)

@@ -1,14 +1,19 @@
-"""An evaluation's configuration: the section ``evaluation`` of a configuration file, checked."""
+"""The configuration of an evaluation, and its prompts."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from chiron.client.config import AnyModel, LocalModel, OfflineModel, Strict
+from chiron.client.config_file import ConfigFile, files_beside, nearest, read_config, validate
+from chiron.client.prompts import PromptKind, hashes
 from chiron.errors import InputError
-from chiron.evaluation.answers.family import Family
-from chiron.models.config import AnyModel, LocalModel, OfflineModel, Strict
-from chiron.models.config_file import ConfigFile, files_beside, nearest, read_config, validate
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.mics.prompts import NAMES as SEARCH_NAMES
+from chiron.mics.prompts import Prompts, load_prompts
 from chiron.terminal import printable
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -41,7 +46,7 @@ class EvaluationConfig(Strict):
     seeds: PositiveInt = 1
     seed: int = 0
     """Of what is drawn here: partners of swapped images, orders of options."""
-    family: Family | None = None
+    family: ReplyFormat | None = None
     """In which form the model answers; ``None``: told from every answer."""
     image_side: Annotated[int, Field(ge=28)] = 1536
     """Longest side in pixels of the images as models see them."""
@@ -126,3 +131,47 @@ def _alone(model: str) -> OfflineModel | LocalModel:
         f"model '{printable(model)}' is neither 'offline:NAME' nor the folder of a checkpoint: name a model of a configuration with"
         " --config FILE ('chiron init' writes one)"
     )
+
+
+_KIND = PromptKind(
+    "chiron.evaluation",
+    {
+        "choice": frozenset({"question", "options"}),
+        "short": frozenset({"question"}),
+        "yes_no": frozenset({"question"}),
+        "chain": frozenset({"question", "options"}),
+        "published_judge": frozenset({"known_answer", "given_answer"}),
+        "extractor": frozenset({"question", "reasoning"}),
+    },
+)
+_BARE = {"intern_system": "", "intern": "$question\n", "intern_prefix": "$reasoning\n"}
+"""Nothing but question and reasoning: all that the miniature's small models know."""
+
+
+@dataclass(frozen=True)
+class EvaluationPrompts:
+    """The texts of one evaluation."""
+
+    own: Mapping[str, str]
+    search: Prompts
+    """Interns and judge, as in a search."""
+
+    @classmethod
+    def load(cls, replacements: Mapping[str, Path] | None = None) -> Self:
+        """The packages' texts, with the user's own files in place of some.
+
+        Raises:
+            InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+        """
+        given = dict(replacements or {})
+        search = {name: given.pop(name) for name in SEARCH_NAMES if name in given}
+        return cls(_KIND.load(given), load_prompts(search))
+
+    def bare(self) -> Self:
+        """The same with interns that are told the question alone."""
+        return replace(self, search=Prompts({**self.search.texts, **_BARE}))
+
+    def hashes(self, names: tuple[str, ...]) -> dict[str, str]:
+        """SHA-256 (hex) of the texts of these names."""
+        texts = {**self.search.texts, **self.own}
+        return hashes({name: texts[name] for name in names})

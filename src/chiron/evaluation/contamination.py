@@ -9,10 +9,10 @@ from itertools import islice
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
-from chiron.cases.likeness.hamming import near_matches
-from chiron.cases.likeness.prints import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
-from chiron.cases.likeness.texts import TextIndex, normalised
-from chiron.evaluation.item import Item
+from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
+from chiron.dedup.linking import near_matches
+from chiron.dedup.near_texts import TextIndex, normalised
+from chiron.evaluation.items import Item
 
 ROWS_SHOWN = 5
 """Training rows named for each way in which an item is found; how many there are is counted."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from chiron.cases.image_marks import IMAGE_MARK
+from chiron.client.config_file import nearest
 from chiron.errors import InputError
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.rendering import lettered
-from chiron.models.config_file import nearest
+from chiron.evaluation.items import BadItem, Item, lettered
 
 
 class Control(StrEnum):

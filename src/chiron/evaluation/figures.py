@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chiron.evaluation.intervals import Share
-from chiron.evaluation.record import ItemResult, Verdict
-from chiron.evaluation.runs import Arm
-from chiron.evaluation.statistics.clustered import Estimate, clustered_difference, clustered_mean
+from chiron.evaluation.items import ItemResult, Verdict
+from chiron.evaluation.read_runs import Arm
+from chiron.evaluation.statistics.intervals import Consistency, Estimate, Share, Spread, clustered_difference, clustered_mean
 from chiron.evaluation.statistics.paired import Pairs, newcombe
-from chiron.evaluation.statistics.repeats import Consistency, Spread
 
 Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20

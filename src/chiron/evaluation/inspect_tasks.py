@@ -17,14 +17,14 @@ from inspect_ai.solver import TaskState, generate
 from inspect_ai.util import registry_info
 
 from chiron.cases.images import ImageProblem
+from chiron.client.call import ImagePart, TextPart
 from chiron.evaluation.benchmarks.benchmark import Benchmark
-from chiron.evaluation.benchmarks.loading import Loaded, load
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmarks
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.protocols.registry import protocol_of
-from chiron.models.call import Picture, Text
 
 _SIDE = 1536
 
@@ -49,7 +49,7 @@ def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None 
     return Task(dataset=MemoryDataset(samples, name=benchmark.name), solver=generate(), scorer=_by_rule(items, way), name=benchmark.name)
 
 
-def _sample(item: Item | BadItem, loaded: Loaded, protocol: Protocol, prompts: EvaluationPrompts) -> Sample:
+def _sample(item: Item | BadItem, loaded: LoadedBenchmark, protocol: Protocol, prompts: EvaluationPrompts) -> Sample:
     """A bad item is a sample too, so that N stays what it is; nothing can be answered to it."""
     if isinstance(item, BadItem):
         return Sample(id=item.id, input=f"(not asked: {item.problem})", target="", metadata={"problem": item.problem})
@@ -58,9 +58,9 @@ def _sample(item: Item | BadItem, loaded: Loaded, protocol: Protocol, prompts: E
         order = [loaded.check(name).sha256 for name in item.images]
     except ImageProblem as problem:
         return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
-    said = protocol.request(item, tuple(Picture(sha256, _SIDE) for sha256 in order), prompts)
+    said = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
     content: list[Content] = [
-        ContentText(text=part.text) if isinstance(part, Text) else ContentImage(image=_data_url(paths[part.sha256]))
+        ContentText(text=part.text) if isinstance(part, TextPart) else ContentImage(image=_data_url(paths[part.sha256]))
         for message in said
         for part in message.parts
     ]

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chiron.errors import InputError
-from chiron.evaluation.tables.grid import EMPTY, Grid, cell
-from chiron.yaml_files import read_yaml
+from chiron.evaluation.tables.cells import EMPTY, Grid, cell
+from chiron.io import read_yaml
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Words = Annotated[str, Field(min_length=1)]

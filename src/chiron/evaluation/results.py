@@ -9,14 +9,13 @@ from statistics import fmean
 from typing import Any
 
 from chiron.errors import InputError
-from chiron.evaluation.answers.open_match import NORMALIZER
-from chiron.evaluation.benchmarks.loading import Loaded
+from chiron.evaluation.answers.open_answers import NORMALIZER
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.figures import accuracy
-from chiron.evaluation.intervals import Share
-from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.items import ITEMS, RESULTS, BadItem, Item, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER
-from chiron.evaluation.record import ITEMS, RESULTS, ItemResult, Verdict, read_results
-from chiron.files import write_atomically
+from chiron.evaluation.statistics.intervals import Share
+from chiron.io import write_atomically
 
 VERSION = 1
 """Of the form of ``results.json``."""
@@ -29,7 +28,7 @@ Group = dict[str, Any]
 
 
 def group_of(
-    loaded: Loaded, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
+    loaded: LoadedBenchmark, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
 ) -> Group:
     """The figures of one benchmark, and everything that another would need to make them again."""
     left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
@@ -54,7 +53,7 @@ def group_of(
     }
 
 
-def need_no_smaller(directory: Path, loaded: Loaded, control: str, answers: int) -> None:
+def need_no_smaller(directory: Path, loaded: LoadedBenchmark, control: str, answers: int) -> None:
     """Keep a smaller run (fewer items, fewer seeds) from taking the place of what an earlier one has of the same data.
 
     Args:

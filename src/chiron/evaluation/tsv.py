@@ -10,11 +10,10 @@ from pathlib import Path
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
-from chiron.evaluation.benchmarks.loading import Loaded
-from chiron.evaluation.item import BadItem, Item
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.items import LETTERS, BadItem, Item, lettered
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.rendering import LETTERS, lettered
-from chiron.files import write_atomically
+from chiron.io import write_atomically
 
 _READ_AS_MISSING = frozenset(
     """#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null""".split("|")
@@ -45,7 +44,7 @@ class _Form:
         return ["index", "id", *(["image"] if self.pictured else []), "question", *self.letters, "answer", "category", "split"]
 
 
-def export_tsv(loaded: Loaded, protocol: Protocol, path: Path) -> tuple[int, list[str]]:
+def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple[int, list[str]]:
     """Write the questions that a protocol takes.
 
     VLMEvalKit reads a file with columns of options as multiple choice, so questions without options are left out of such a file; of
@@ -83,7 +82,7 @@ def export_tsv(loaded: Loaded, protocol: Protocol, path: Path) -> tuple[int, lis
     return count, left_out
 
 
-def _row(loaded: Loaded, item: Item | BadItem, form: _Form) -> list[str]:
+def _row(loaded: LoadedBenchmark, item: Item | BadItem, form: _Form) -> list[str]:
     if isinstance(item, BadItem):
         raise _LeftOut(item.problem)
     if form.letters and not item.options:

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from chiron.client.config import AnyModel, Strict
+from chiron.client.config_file import ConfigFile, check_section, read_config
 from chiron.mics.team import Policy, PolicyName
-from chiron.models.config import AnyModel, Strict
-from chiron.models.config_file import ConfigFile, check_section, read_config
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 

@@ -1,23 +1,16 @@
-"""What mentors, interns and the judge are told: text files in this package, or the user's own in their place.
-
-Image marks in a case's question stay where they are, and each image stands in place of its mark.
-
-The part that stays the same for a case stands first (system, images, instructions, case), the growing reasoning last, so that the
-prefix caches of providers and of vLLM hit.
-"""
+"""Prompts of mentors, interns and judge, and the configurations that `chiron init` writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 
 from chiron.cases.case import Case
 from chiron.cases.image_marks import named_marks
+from chiron.client.call import ImagePart, Message, TextPart
+from chiron.client.prompts import PromptKind, fill, hashes, own_marks, section, user_message
+from chiron.conversation.markup import escape_markup
 from chiron.conversation.reasoning import render_steps
-from chiron.conversation.thinking import escape_markup
-from chiron.models.call import Message, Picture, Text
-from chiron.models.placing import own_marks, user_message
-from chiron.models.prompt_texts import PromptKind, fill, hashes
-from chiron.models.sections import section
 
 _KIND = PromptKind(
     "chiron.mics",
@@ -50,7 +43,7 @@ class Prompts:
         """SHA-256 (hex) of each text; they stand in ``run.json``."""
         return hashes(self.texts)
 
-    def mentor(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
+    def mentor(self, case: Case, pictures: tuple[ImagePart, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         """Everything about the case, its answer included, and the prefix to go on from."""
         body = self._fill(
             "mentor",
@@ -61,7 +54,7 @@ class Prompts:
         )
         return self._messages("mentor", body, pictures, prefix)
 
-    def intern(self, case: Case, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
+    def intern(self, case: Case, pictures: tuple[ImagePart, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         """Images, question and history, and the prefix; neither findings nor answer."""
         body = self._fill("intern", question=section("question", own_marks(case.question)), history=section("history", patient(case)))
         return self._messages("intern", body, pictures, prefix)
@@ -79,11 +72,11 @@ class Prompts:
         )
         return (_say("system", self.texts["judge_system"].strip()), _say("user", body))
 
-    def _messages(self, role: str, body: str, pictures: tuple[Picture, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
+    def _messages(self, role: str, body: str, pictures: tuple[ImagePart, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
         asked = user_message(body, pictures)
         if prefix:
             reasoning = section("reasoning", render_steps(prefix))
-            begun = Text(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1)))
+            begun = TextPart(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1)))
             asked = replace(asked, parts=(*asked.parts, begun))
         system = self.texts[f"{role}_system"].strip()
         # An empty file means that nothing is said: endpoints differ in what they make of an empty turn.
@@ -111,4 +104,13 @@ def patient(case: Case) -> str:
 
 def _say(role: str, text: str) -> Message:
     assert role in {"system", "user"}  # noqa: S101 - narrows a literal
-    return Message("system" if role == "system" else "user", (Text(text),))
+    return Message("system" if role == "system" else "user", (TextPart(text),))
+
+
+TEMPLATE_NAMES = ("paper", "ollama", "offline", "chiron-o1")
+"""The paper's team behind its usual endpoints; a team behind Ollama; the embedded one; the published models, to be measured."""
+
+
+def template(name: str) -> str:
+    """A configuration file as text."""
+    return (files("chiron.mics") / "configurations" / f"{name}.yaml").read_text("utf-8")

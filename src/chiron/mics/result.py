@@ -7,10 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from chiron.cases.case import Case
+from chiron.client.missing_calls import Missing
 from chiron.conversation.reasoning import render_reasoning
-from chiron.mics.score import Score
-from chiron.mics.team import PolicyName
-from chiron.models.missing import Missing
+from chiron.mics.team import PolicyName, Score
 
 
 class Outcome(StrEnum):

@@ -4,21 +4,20 @@ import random
 from collections.abc import Sequence
 
 from chiron.cases.case import Case
+from chiron.client.call import Ask, ImagePart
 from chiron.errors import InputError
-from chiron.mics.panel import Panel, TooFewAnswers, Unjudged
+from chiron.mics.answer_leak import leak_phrase
+from chiron.mics.case_team import CaseTeam, TooFewAnswers, Unjudged
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchResult
-from chiron.mics.score import Score
-from chiron.mics.team import Policy, Team
-from chiron.mics.words import giveaway
-from chiron.models.call import Ask, Picture
+from chiron.mics.team import Policy, Score, Team
 
 RULES = 1
 """Of how replies are read, judged and chosen from; raised when the same replies would give another result."""
 
 
 async def search(
-    case: Case, team: Team, ask: Ask, policy: Policy, *, prompts: Prompts | None = None, pictures: tuple[Picture, ...] = ()
+    case: Case, team: Team, ask: Ask, policy: Policy, *, prompts: Prompts | None = None, pictures: tuple[ImagePart, ...] = ()
 ) -> SearchResult:
     """Search for a reasoning path that interns can follow to the known answer.
 
@@ -41,7 +40,7 @@ async def search(
         raise InputError(
             f"case {case.id} has {len(case.images)} images, but {len(pictures)} pictures were given: pass pictures=, one an image"
         )
-    panel = Panel(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
+    panel = CaseTeam(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
     result = SearchResult(case, policy.stop, image_hashes=tuple(p.sha256 for p in pictures))
     try:
         await _search(panel, policy, result)
@@ -54,7 +53,7 @@ async def search(
     return result
 
 
-async def _search(panel: Panel, policy: Policy, result: SearchResult) -> None:
+async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None:
     chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - choices that can be repeated, not secrets
     if policy.baseline:
         result.baseline = await panel.baseline()
@@ -118,10 +117,10 @@ def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: rand
     return chance.choice([c for c in best if c.mentor not in before] or best)
 
 
-async def _conclude(panel: Panel, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
+async def _conclude(panel: CaseTeam, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
     """Retain the path if most interns succeeded, its own final answer is right, and it does not give away that it knew it."""
     result.path, result.score = path, score
-    phrase = giveaway("\n".join(path.steps))
+    phrase = leak_phrase("\n".join(path.steps))
     if score.value <= policy.threshold:
         result.reason = Reason.LOW_SCORE
         result.detail = f"MICS-Score {score.value:.2f} is not above {policy.threshold:g}"

@@ -6,21 +6,21 @@ from typing import Any, Self
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, image_folder
+from chiron.cases.selection import Selection
+from chiron.client.call import ImagePart, Role
+from chiron.client.client import Endpoint
+from chiron.client.config import max_tokens_of
+from chiron.client.images import PictureStore
 from chiron.mics.config import RunConfig
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.search import RULES
-from chiron.mics.selection import Selection
-from chiron.mics.team import Policy, Seat, Team
-from chiron.models.assembly import build_endpoints
-from chiron.models.call import Picture, Role
-from chiron.models.config import max_tokens_of
-from chiron.models.desk import Endpoint
-from chiron.models.offline.catalogue import Catalogue
-from chiron.models.pictures import PictureStore
+from chiron.mics.team import Policy, RoleModel, Team
+from chiron.providers.baselines.search_team import AnswerPool
+from chiron.providers.factory import build_endpoints
 
 
 @dataclass(frozen=True)
-class Setup:
+class SearchSetup:
     """Everything that one process needs to search: made once, from configuration and cases."""
 
     selection: Selection
@@ -43,12 +43,12 @@ class Setup:
         prompts = load_prompts({name: Path(path) for name, path in config.search.prompts.items()})
         pictures = PictureStore()
         endpoints = build_endpoints(
-            config.team_models(), pictures=pictures, catalogue=lambda: Catalogue.beside(selection.cases), need_keys=need_keys
+            config.team_models(), pictures=pictures, catalogue=lambda: AnswerPool.beside(selection.cases), need_keys=need_keys
         )
 
-        def seat(role: Role, name: str) -> Seat:
+        def seat(role: Role, name: str) -> RoleModel:
             limit = max_tokens_of(config.models[name], getattr(config.search.max_tokens, role))
-            return Seat(name, endpoints[name].provider.identity, limit)
+            return RoleModel(name, endpoints[name].provider.identity, limit)
 
         team = Team(
             mentors=tuple(seat("mentor", m) for m in config.search.mentors),
@@ -80,7 +80,7 @@ class Setup:
         }
         return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
 
-    def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[Picture, ...]:
+    def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
         """Check a case's images, and hold them encoded until :meth:`PictureStore.release`. Meant for a thread.
 
         Raises:
@@ -90,7 +90,7 @@ class Setup:
         checked = [self.images.check(name) for name in case.images]
         for image in checked:
             self.pictures.add(image.sha256, image.path)
-        pictures = tuple(Picture(image.sha256, self.policy.image_side) for image in checked)
+        pictures = tuple(ImagePart(image.sha256, self.policy.image_side) for image in checked)
         if hold:
             self.pictures.hold(pictures)
         return pictures

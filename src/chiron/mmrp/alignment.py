@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reading import need_cases
-from chiron.mics.selection import Shard
-from chiron.mmrp.config import BuildFile
-from chiron.mmrp.forms import Form, Published
-from chiron.mmrp.groups import Group, groups_of, modalities_shown
+from chiron.cases.reader import need_cases
+from chiron.cases.selection import Shard
+from chiron.client.call import Ask
+from chiron.jobs.directory import WorkDirectory
+from chiron.mmrp.caption_filter import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
+from chiron.mmrp.config import BuildFile, BuildPrompts
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
-from chiron.mmrp.prompts import BuildPrompts
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
-from chiron.mmrp.trimming import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
-from chiron.models.call import Ask
-from chiron.models.directory import WorkDirectory
-from chiron.models.offline.matching import normalise
+from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, groups_of, modalities_shown
+from chiron.providers.baselines.search_team import normalise
 
 RULES: Final = 2
 """Of what is kept; raised when the same findings would give other rows."""
@@ -40,7 +38,7 @@ def build_alignment(
     images: Path | None = None,
     limit: int | None = None,
     shard: str | None = None,
-    form: Form | None = None,
+    form: ConversationTemplate | None = None,
 ) -> BuildSummary:
     """Make rows of image groups and their findings in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
 
@@ -68,7 +66,7 @@ def prepare_alignment(
     images: Path | None = None,
     limit: int | None = None,
     shard: str | None = None,
-    form: Form | None = None,
+    form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """The same, checked and ready to be executed."""
     need_cases(cases)
@@ -76,7 +74,7 @@ def prepare_alignment(
     replaced = config.build.prompts if config is not None else {}
     prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
     seed = config.build.seed if config is not None else 0
-    aligner = Aligner(prompts, form if form is not None else Published(), seed, out.resolve().name)
+    aligner = Aligner(prompts, form if form is not None else PaperTemplate(), seed, out.resolve().name)
     return PartRun(
         "alignment",
         WorkDirectory(out),
@@ -93,7 +91,7 @@ class Aligner:
     """Puts findings to the image groups that they belong to."""
 
     prompts: BuildPrompts
-    form: Form
+    form: ConversationTemplate
     seed: int
     run: str
 

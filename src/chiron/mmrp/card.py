@@ -5,21 +5,19 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from chiron import __version__
-from chiron.files import write_atomically
+from chiron._version import __version__
+from chiron.io import write_atomically
 from chiron.mmrp.checking import CheckReport
 from chiron.mmrp.checks.registry import CHECKS
-from chiron.mmrp.coverage_map import axes
+from chiron.mmrp.coverage import axes
+from chiron.mmrp.release_types import ReleaseSummary
 from chiron.mmrp.row import PARTS
 from chiron.mmrp.splits import SPLITS
-
-if TYPE_CHECKING:
-    from chiron.mmrp.release import Released
 
 MAP_FIGURE = "map.png"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -27,7 +25,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 def write_card(
     folder: Path,
-    released: "Released",
+    released: ReleaseSummary,
     report: CheckReport,
     *,
     licence: str | None = None,
@@ -82,7 +80,7 @@ def cell(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", short)
 
 
-def _front(released: "Released", licence: str | None) -> dict[str, Any]:
+def _front(released: ReleaseSummary, licence: str | None) -> dict[str, Any]:
     total = sum(released.rows.values())
     stated = licence or (next(iter(released.licences)) if len(released.licences) == 1 else None)
     front: dict[str, Any] = {

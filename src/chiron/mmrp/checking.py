@@ -1,24 +1,34 @@
 """The checks of a dataset, put together: what was found, how much of it, and whether that is too much."""
 
+import base64
+import hashlib
 import json
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from importlib import resources
 from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
-from chiron.cases.likeness.prints import DISTANCE
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from chiron.dedup.image_hash import DISTANCE
 from chiron.errors import DiskError, InputError
+from chiron.io import write_atomically
 from chiron.mmrp.checks import duplicates
 from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.checks.overlap import Foreign, overlap
+from chiron.mmrp.checks.overlap import BenchmarkItem, overlap
 from chiron.mmrp.checks.registry import CHECKS, look_at
+from chiron.mmrp.dataset_index import DatasetIndex, PartSource
 from chiron.mmrp.row import MmrpRow
-from chiron.mmrp.survey import Source, Survey
+from chiron.reports import wording
+from chiron.reports.thumbnails import thumbnails
 
 EXAMPLES: Final = 5
 """Of each check, for the page."""
@@ -142,17 +152,17 @@ def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
 
 @contextmanager
 def check_rows(
-    sources: list[Source],
+    sources: list[PartSource],
     *,
     limits: Mapping[str, float] | None = None,
-    foreign: Iterable[Foreign] = (),
+    foreign: Iterable[BenchmarkItem] = (),
     distance: int = DISTANCE,
     spool: Path | None = None,
-) -> Iterator[tuple[Survey, CheckReport]]:
+) -> Iterator[tuple[DatasetIndex, CheckReport]]:
     """Look at every row by itself and at all of them together.
 
     Args:
-        sources: the parts, from :func:`chiron.mmrp.survey.sources_of`.
+        sources: the parts, from :func:`chiron.mmrp.dataset_index.sources_of`.
         limits: by check; the defaults where not given.
         foreign: items of the benchmarks on disk.
         distance: bits in which perceptual hashes of nearly the same image may differ.
@@ -172,24 +182,24 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    def counted() -> Iterator[Foreign]:
+    def counted() -> Iterator[BenchmarkItem]:
         for item in foreign:
             report.compared[item.benchmark] += 1
             yield item
 
-    with closing(report), Survey(sources, watch=watch, distance=distance, spool=spool) as survey:
+    with closing(report), DatasetIndex(sources, watch=watch, distance=distance, spool=spool) as survey:
         repeated = chain(duplicates.repeated(survey), duplicates.nearly_repeated(survey))
         for position, finding in chain(_unreadable(survey), repeated, duplicates.shared(survey), overlap(survey, counted())):
             report.add(position, finding)
         yield survey, report
 
 
-def counts_by_part(survey: Survey) -> Counter[str]:
+def counts_by_part(survey: DatasetIndex) -> Counter[str]:
     """Rows of each part."""
     return Counter(entry.part for entry in survey.entries)
 
 
-def _unreadable(survey: Survey) -> Iterator[tuple[int, Finding]]:
+def _unreadable(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     if not survey.problems:
         return
     broken: dict[int, str] = defaultdict(str, survey.problems)
@@ -198,3 +208,66 @@ def _unreadable(survey: Survey) -> Iterator[tuple[int, Finding]]:
             if image in broken:
                 yield position, Finding("unreadable_images", entry.id, broken[image])
                 break
+
+
+PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
+_LONGEST = 4000
+"""Letters of a text that the page shows."""
+
+
+def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Path:
+    """Write ``check.html``, ``check.json`` (counts and examples) and ``findings.jsonl`` (every finding); the page's path.
+
+    Raises:
+        DiskError: they cannot be written.
+    """
+    write_atomically(folder / SUMMARY, [json.dumps(report.to_record(), indent=2, ensure_ascii=False) + "\n"])
+    write_atomically(folder / FINDINGS, report.findings())
+    style = resources.files("chiron.mmrp").joinpath("check.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    env = Environment(
+        loader=PackageLoader("chiron.mmrp", ""),
+        autoescape=True,
+        finalize=wording.legible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(count=wording.count)
+    page = env.get_template("check.html").generate(
+        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        style=Markup(style),  # noqa: S704 - a file of this package
+        written=time.strftime("%Y-%m-%d %H:%M %z"),
+        directories=[str(source.directory) for source in survey.sources],
+        report=report,
+        parts=counts_by_part(survey),
+        images=len(survey.prints),
+        checks=list(CHECKS.values()),
+        examples=lambda name: _examples(name, survey, report),
+    )
+    write_atomically(folder / PAGE, page)
+    return folder / PAGE
+
+
+def _examples(name: str, survey: DatasetIndex, report: CheckReport) -> Iterator[dict[str, Any]]:
+    examples = report.tallies[name].examples
+    positions = [position for position, _ in examples]
+    for (position, finding), (_, record) in zip(examples, survey.records(positions), strict=True):
+        folder = survey.sources[survey.entries[position].source].folder
+        yield {
+            "finding": finding,
+            "images": thumbnails(folder, record["images"]),
+            "texts": [(title, _cut(text)) for title, text in _texts(record) if text],
+        }
+
+
+def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "Question", record["question"]
+    yield "Options", "\n".join(record["options"])
+    yield "Answer", record["answer"]
+    yield "Reasoning", record["reasoning"] or record["messages"][-1]["content"]
+    yield "Findings", "\n".join(record["findings"])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} letters more)"

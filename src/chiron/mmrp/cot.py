@@ -6,25 +6,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reading import read_cases
+from chiron.cases.reader import read_cases
+from chiron.client.call import Ask
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
+from chiron.jobs.directory import WorkDirectory
 from chiron.mics.prompts import NAMES, Prompts
-from chiron.mics.rundir import RunDirectory
-from chiron.mmrp.authors_search import AuthorsSearch
-from chiron.mmrp.forms import AsInterns, Form, Published, plain
+from chiron.mics.run_directory import RunDirectory
 from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
+from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
-from chiron.mmrp.search_runs import SearchRun
-from chiron.models.call import Ask
-from chiron.models.directory import WorkDirectory
+from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
 
 RULES: Final = 1
 """Of which path is kept and how difficult it is; raised when the same paths would give other rows."""
 
 
 def build_cot(
-    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: Form | None = None
+    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
 ) -> BuildSummary:
     """Make rows of retained paths in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
 
@@ -46,7 +45,7 @@ def build_cot(
 
 
 def prepare_cot(
-    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: Form | None = None
+    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
 ) -> "PartRun[Retained]":
     """The same, checked and ready to be executed."""
     if not runs:
@@ -60,7 +59,7 @@ def prepare_cot(
             f"these runs have their images in different folders ({', '.join(folders)}): build a part of each run on its own;"
             " 'chiron build release' takes several"
         )
-    wording = form if form is not None else Published()
+    wording = form if form is not None else PaperTemplate()
     return PartRun(
         "cot",
         WorkDirectory(out),
@@ -77,7 +76,7 @@ def prepare_cot(
     )
 
 
-def intern_form(run: Path) -> AsInterns:
+def intern_form(run: Path) -> InternTemplate:
     """The form in which a run asks its interns, by the prompts that it used.
 
     Raises:
@@ -86,7 +85,7 @@ def intern_form(run: Path) -> AsInterns:
     texts = RunDirectory(run).need_run().get("prompts")
     if not isinstance(texts, dict) or not all(isinstance(texts.get(name), str) for name in NAMES):
         raise InputError(f"{run}/run.json does not hold the prompts of its search: search again, or leave --form intern out")
-    return AsInterns(Prompts(texts))
+    return InternTemplate(Prompts(texts))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Retained:
 class Chain:
     """Makes rows of paths."""
 
-    form: Form
+    form: ConversationTemplate
 
     async def link(self, unit: Retained, ask: Ask) -> Made:
         """The row of a path."""

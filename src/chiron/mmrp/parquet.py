@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from chiron.errors import InputError
-from chiron.mmrp.exports.released import ReleasedRow
+from chiron.mmrp.exports.rows import ReleasedRow
 
 GROUP_BYTES: Final = 16 * 2**20
 """Of images in a row group: what is held in memory, some times over, and what a reader has to take at once."""

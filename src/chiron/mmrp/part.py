@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reading import read_cases
+from chiron.cases.reader import read_cases
+from chiron.cases.selection import Shard
+from chiron.client.call import Ask
+from chiron.client.client import Endpoint, ModelClient
+from chiron.client.failures import RunStopped
+from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
-from chiron.files import unwritten
-from chiron.mics.selection import Shard
-from chiron.mmrp.groups import modalities_shown
+from chiron.io import unwritten
+from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.running import run_to_end
+from chiron.jobs.session import Pending, Progress, Session, SessionSummary
 from chiron.mmrp.row import DROPPED, Dropped, Part
-from chiron.models.call import Ask
-from chiron.models.desk import Desk, Endpoint
-from chiron.models.directory import WorkDirectory
-from chiron.models.failures import Halted
-from chiron.models.ledger import Spending
-from chiron.models.progress import Progress
-from chiron.models.running import run_to_end
-from chiron.models.session import Pending, Session, SessionSummary
+from chiron.mmrp.templates import modalities_shown
 
 PartName = Part | Literal["questions"]
 """A part of the dataset, or ``questions``."""
@@ -107,7 +106,7 @@ class BuildSummary:
         return self.session.refused
 
     @property
-    def halted(self) -> Halted | DiskError | None:
+    def halted(self) -> RunStopped | DiskError | None:
         """Why it ended early, if it did."""
         return self.session.halted
 
@@ -159,7 +158,7 @@ class PartRun(Generic[Unit]):
     budget_usd: float | None = None
     in_flight: int = 256
     progress: BuildProgress = field(default_factory=BuildProgress)
-    desk: Desk | None = None
+    desk: ModelClient | None = None
     """``None`` before anything can be asked."""
     _session: Session | None = None
     _dropped: Counter[str] = field(default_factory=Counter)

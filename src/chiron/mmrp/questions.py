@@ -9,21 +9,19 @@ from typing import Any, Final
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.reading import need_cases
+from chiron.cases.reader import need_cases
+from chiron.cases.selection import Shard
+from chiron.client.call import Ask, Call, ImagePart
+from chiron.client.failures import CallerFault
 from chiron.conversation.verdict import read_verdict
-from chiron.mics.panel import JUDGE_DRAWS
+from chiron.jobs.directory import WorkDirectory
+from chiron.mics.answer_leak import content_words, names_answer
+from chiron.mics.case_team import JUDGE_DRAWS
 from chiron.mics.prompts import patient
-from chiron.mics.selection import Shard
-from chiron.mics.words import content_words, names_answer
+from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
 from chiron.mmrp.config import BuildFile, Manner
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, patient_of
 from chiron.mmrp.row import Dropped
-from chiron.mmrp.seats import Seats
-from chiron.mmrp.structured import BrokenReply
-from chiron.mmrp.writing import Asked, Refused, read_asked
-from chiron.models.call import Ask, Call, Picture
-from chiron.models.directory import WorkDirectory
-from chiron.models.failures import CallerFault
 
 RULES: Final = 1
 """Of how replies are read and questions are kept; raised when the same replies would give other questions."""
@@ -64,10 +62,10 @@ def prepare_questions(
     """The same, checked and ready to be executed."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
-    seats = Seats.of(config, cases, need_reader=False)
+    seats = BuildRoles.of(config, cases, need_reader=False)
     build = config.build
     folder = image_folder(cases, images) if build.show_images else None
-    rules: dict[str, Any] = {"manners": list(build.manners), "read_questions": build.read_questions, "show_images": build.show_images}
+    rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
     if build.show_images:
         rules["image_side"] = build.image_side
     run = PartRun(
@@ -90,7 +88,7 @@ def prepare_questions(
 class Inquirer:
     """Has questions written."""
 
-    seats: Seats
+    seats: BuildRoles
     folder: ImageFolder | None
     """Where the images lie that author and reader are shown, if they are."""
 
@@ -111,23 +109,23 @@ class Inquirer:
         except (ImageProblem, CallerFault) as problem:
             return Made(dropped=(self._drop(case, "bad image", str(problem)),), outcome="bad")
         try:
-            made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.manners]
+            made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.personas]
         finally:
             self.seats.pictures.release(pictures)
         kept = tuple(item for item in made if isinstance(item, Case))
         return Made(kept, tuple(item for item in made if isinstance(item, Dropped)))
 
-    def _pictures_of(self, case: Case) -> tuple[Picture, ...]:
+    def _pictures_of(self, case: Case) -> tuple[ImagePart, ...]:
         if self.folder is None:
             return ()
         checked = [self.folder.check(name) for name in case.images]
         for image in checked:
             self.seats.pictures.add(image.sha256, image.path)
-        pictures = tuple(Picture(image.sha256, self.seats.config.build.image_side) for image in checked)
+        pictures = tuple(ImagePart(image.sha256, self.seats.config.build.image_side) for image in checked)
         self.seats.pictures.hold(pictures)
         return pictures
 
-    async def _one(self, case: Case, manner: Manner, pictures: tuple[Picture, ...], ask: Ask) -> Case | Dropped:
+    async def _one(self, case: Case, manner: Manner, pictures: tuple[ImagePart, ...], ask: Ask) -> Case | Dropped:
         refused = Refused("broken reply", "")
         for draw in range(AUTHOR_DRAWS):
             call = self.seats.call("author", self.seats.prompts.question(case, manner, pictures), draw=draw)
@@ -151,7 +149,7 @@ class Inquirer:
             return self._case(case, manner, found, keys)
         return self._drop(case, refused.reason, f"{manner}: {refused.detail}", refused.text)
 
-    async def _read(self, case: Case, asked: Asked, pictures: tuple[Picture, ...], ask: Ask) -> Call | Refused:
+    async def _read(self, case: Case, asked: OpenQuestion, pictures: tuple[ImagePart, ...], ask: Ask) -> Call | Refused:
         messages = self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures)
         for draw in range(JUDGE_DRAWS):
             call = self.seats.call("reader", messages, draw=draw)
@@ -160,7 +158,7 @@ class Inquirer:
                 return call if verdict else Refused("the reader disagrees", f"answer: {asked.answer}", asked.question)
         return Refused("reader cannot be understood", "its replies are neither yes nor no", asked.question)
 
-    def _case(self, case: Case, manner: Manner, asked: Asked, keys: list[str]) -> Case:
+    def _case(self, case: Case, manner: Manner, asked: OpenQuestion, keys: list[str]) -> Case:
         made = {
             "made_from": case.id,
             "manner": manner,
@@ -178,7 +176,7 @@ class Inquirer:
         return Dropped("questions", case.id, reason, detail, text, case.line)
 
 
-def check_question(case: Case, asked: Asked, *, seen: bool = False) -> Asked | Refused:
+def check_question(case: Case, asked: OpenQuestion, *, seen: bool = False) -> OpenQuestion | Refused:
     """The question without blanks around it, or why it cannot be used.
 
     Args:
@@ -198,4 +196,4 @@ def check_question(case: Case, asked: Asked, *, seen: bool = False) -> Asked | R
     text = "\n".join((patient(case), *case.findings, case.title or "", case.answer))
     if not seen and not names_answer(text, answer):
         return Refused("answer not in the case", f"answer: {answer}", question)
-    return Asked(question=question, answer=answer)
+    return OpenQuestion(question=question, answer=answer)

@@ -11,78 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from chiron import __version__
-from chiron.cases.coverage_figure import draw_coverage
-from chiron.cases.importing.extras import need
-from chiron.cases.importing.metadata import without_metadata
-from chiron.cases.importing.records import LeaveOut
-from chiron.cases.likeness.prints import DISTANCE, ImagePrint
+from chiron._version import __version__
+from chiron.cases.coverage import draw_coverage
+from chiron.dedup.image_hash import ImagePrint
 from chiron.errors import InputError
-from chiron.files import write_atomically
+from chiron.extras import need
+from chiron.importing.drafts import LeaveOut
+from chiron.importing.image_metadata import without_metadata
+from chiron.io import new_folder, write_atomically
+from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.card import MAP_FIGURE, write_card
-from chiron.mmrp.checking import CheckReport, check_rows, limits_of
-from chiron.mmrp.checks.overlap import Foreign
-from chiron.mmrp.coverage_map import BODY_SYSTEM_NAMES, MODALITY_NAMES, Cell, count_cells, coverage_of_rows
-from chiron.mmrp.difficulty import curriculum_key
-from chiron.mmrp.exports.released import IMAGES, ReleasedImage, ReleasedRow
-from chiron.mmrp.exports.writing import Exports
-from chiron.mmrp.folder import new_folder
+from chiron.mmrp.checking import CheckReport, check_rows
+from chiron.mmrp.checks.overlap import BenchmarkItem
+from chiron.mmrp.coverage import capped, count_cells, coverage_of_rows, curriculum_key, weights
+from chiron.mmrp.dataset_index import DatasetIndex, ImageFolders, sources_of
+from chiron.mmrp.exports.rows import IMAGES, ReleasedImage, ReleasedRow
+from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
+from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
 from chiron.mmrp.row import PARTS, Part
-from chiron.mmrp.sampling import capped, weights
-from chiron.mmrp.splits import RATIOS, SPLITS, Division, SplitName, divide
-from chiron.mmrp.survey import ImageFolders, Survey, sources_of
-from chiron.models.directory import WorkDirectory
-from chiron.models.local.dialogue import Turn
+from chiron.mmrp.splits import SPLITS, Split, SplitName, split_rows
+from chiron.providers.local.dialogue import Turn
 
 PROVENANCE, LEFT_OUT, CHECK = "provenance.json", "left_out.jsonl", "check.json"
 _SUFFIXES: Final[Mapping[str, str]] = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How a release is to be made."""
-
-    ratios: tuple[float, float, float] = RATIOS
-    """Shares of train, validation and test."""
-    seed: int = 0
-    balance: int | None = None
-    """The most training rows of a part in a cell of the map; ``None`` for all."""
-    limits: Mapping[str, float] = field(default_factory=limits_of)
-    """By check; a dataset that passes one is refused."""
-    licence: str | None = None
-    """Of the whole, for the card; by default what the rows say."""
-    distance: int = DISTANCE
-    """Bits in which perceptual hashes of nearly the same image may differ."""
-    replace: bool = False
-    """Whether an earlier release may be replaced."""
-    modalities: tuple[str, ...] = MODALITY_NAMES
-    """Rows of the card's map, even if empty."""
-    body_systems: tuple[str, ...] = BODY_SYSTEM_NAMES
-    """Its columns, likewise."""
-
-
-@dataclass(frozen=True)
-class Released:
-    """What a release holds."""
-
-    path: Path
-    rows: Mapping[tuple[Part, SplitName], int]
-    """By part and split."""
-    images: int
-    """Files."""
-    left_out: Mapping[str, int]
-    """Rows that are not in it, by reason."""
-    groups: int
-    """Groups of rows that hang together."""
-    largest_group: int
-    """Rows of the largest."""
-    cells: Mapping[Cell, int]
-    """Rows by modality and body system."""
-    licences: Mapping[str, int]
-    """Rows by the licence of their source."""
-    models: Mapping[str, int]
-    """Rows by what answered, ``role: model``."""
 
 
 def release(
@@ -90,10 +42,10 @@ def release(
     out: Path,
     *,
     images: ImageFolders | None = None,
-    wishes: Wishes | None = None,
-    foreign: Iterable[Foreign] = (),
+    wishes: ReleaseOptions | None = None,
+    foreign: Iterable[BenchmarkItem] = (),
     watch: Callable[[str], None] = lambda _: None,
-) -> Released:
+) -> ReleaseSummary:
     """Check the rows of some parts, divide and order them, and write a release, whole or not at all.
 
     Args:
@@ -108,7 +60,7 @@ def release(
         InputError: a part cannot be read, a limit is passed, or ``out`` is there.
         DiskError: the disk is full; what was there before is still there.
     """
-    wishes = wishes or Wishes()
+    wishes = wishes or ReleaseOptions()
     features()  # says at once if "datasets" is missing
     need("matplotlib", "the card's map")  # likewise
     sources = sources_of(directories, images)
@@ -124,14 +76,14 @@ def release(
         if not usable:
             raise InputError("no row is left to release: 'chiron build check' shows what is wrong with them")
         watch("dividing")
-        division = divide(survey, usable, ratios=wishes.ratios, seed=wishes.seed)
+        division = split_rows(survey, usable, ratios=wishes.ratios, seed=wishes.seed)
         left_out |= dict.fromkeys(division.left_out, "like a row of another split")
         chosen = _balanced(survey, division, wishes, left_out)
         watch("writing")
         tally = _write_rows(survey, division, chosen, folder)
         kept = [position for positions in chosen.values() for position in positions]
         entries = [survey.entries[position] for position in kept]
-        released = Released(
+        released = ReleaseSummary(
             path=out,
             rows=tally.rows,
             images=tally.images,
@@ -169,7 +121,9 @@ def _need_passed(report: CheckReport) -> None:
         raise InputError(f"not released: {told}: see them with 'chiron build check', mend them, or raise the limit: {report.higher_limits}")
 
 
-def _balanced(survey: Survey, division: Division, wishes: Wishes, left_out: dict[int, str]) -> dict[tuple[Part, SplitName], list[int]]:
+def _balanced(
+    survey: DatasetIndex, division: Split, wishes: ReleaseOptions, left_out: dict[int, str]
+) -> dict[tuple[Part, SplitName], list[int]]:
     """Positions by part and split, each in the order of the curriculum; what a cap leaves out is noted."""
     chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in PARTS for split in SPLITS}
     for position in sorted(division.split, key=lambda position: curriculum_key(survey.entries[position])):
@@ -183,7 +137,7 @@ def _balanced(survey: Survey, division: Division, wishes: Wishes, left_out: dict
     return chosen
 
 
-def _write_rows(survey: Survey, division: Division, chosen: Mapping[tuple[Part, SplitName], list[int]], folder: Path) -> _Tally:
+def _write_rows(survey: DatasetIndex, division: Split, chosen: Mapping[tuple[Part, SplitName], list[int]], folder: Path) -> _Tally:
     tally = _Tally()
     store = _ImageStore(survey, folder / IMAGES)
     with Exports(folder) as exports:
@@ -218,7 +172,7 @@ def _write_rows(survey: Survey, division: Division, chosen: Mapping[tuple[Part, 
 class _ImageStore:
     """The release's images: each once, without metadata and named by its content, since both may hold names of people."""
 
-    def __init__(self, survey: Survey, folder: Path) -> None:
+    def __init__(self, survey: DatasetIndex, folder: Path) -> None:
         self._survey, self._folder = survey, folder
         self._there: set[str] = set()
 
@@ -258,7 +212,7 @@ def _released_name(data: bytes, taken: ImagePrint) -> str:
     return f"{sha256[:2]}/{sha256}.{_SUFFIXES.get(taken.format, 'img')}"
 
 
-def _write_left_out(path: Path, survey: Survey, left_out: Mapping[int, str], division: Division) -> None:
+def _write_left_out(path: Path, survey: DatasetIndex, left_out: Mapping[int, str], division: Split) -> None:
     def lines() -> Iterator[str]:
         for position in sorted(left_out):
             record = {"id": survey.entries[position].id, "reason": left_out[position], "detail": division.left_out.get(position, "")}
@@ -275,7 +229,7 @@ def _counts(report: CheckReport) -> dict[str, Any]:
     return record
 
 
-def _provenance(survey: Survey, wishes: Wishes) -> dict[str, Any]:
+def _provenance(survey: DatasetIndex, wishes: ReleaseOptions) -> dict[str, Any]:
     return {
         "chiron": __version__,
         "python": platform.python_version(),

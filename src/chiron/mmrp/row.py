@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from chiron.errors import InputError
-from chiron.files import write_atomically
-from chiron.models.local.dialogue import RoleName, Turn
+from chiron.io import write_atomically
+from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot"]
 PARTS: tuple[Part, ...] = ("text", "alignment", "cot")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from chiron.cases.likeness.groups import Groups
+from chiron.dedup.linking import UnionFind
 from chiron.errors import InputError
-from chiron.mmrp.survey import Survey
+from chiron.mmrp.dataset_index import DatasetIndex
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -21,7 +21,7 @@ RATIOS: Final = (0.9, 0.05, 0.05)
 
 
 @dataclass(frozen=True)
-class Division:
+class Split:
     """Which row goes where."""
 
     split: Mapping[int, SplitName]
@@ -51,13 +51,13 @@ def read_ratios(text: str) -> tuple[float, float, float]:
     return shares[0], shares[1], shares[2]
 
 
-def divide(
-    survey: Survey,
+def split_rows(
+    survey: DatasetIndex,
     positions: Sequence[int],
     *,
     ratios: tuple[float, float, float] = RATIOS,
     seed: int = 0,
-) -> Division:
+) -> Split:
     """Divide the rows at ``positions``.
 
     Shares are met on average, over groups: a few large groups, or few of them in all, may miss them widely.
@@ -77,11 +77,11 @@ def divide(
     left_out = _repeated_elsewhere(survey, split)
     for position in left_out:
         del split[position]
-    return Division(split, names, left_out, max(sizes.values(), default=0))
+    return Split(split, names, left_out, max(sizes.values(), default=0))
 
 
-def _groups(survey: Survey, positions: Sequence[int]) -> Callable[[int], int]:
-    groups = Groups(len(survey.entries))
+def _groups(survey: DatasetIndex, positions: Sequence[int]) -> Callable[[int], int]:
+    groups = UnionFind(len(survey.entries))
     first: dict[tuple[str, str | int], int] = {}
     for position in positions:
         entry = survey.entries[position]
@@ -92,12 +92,12 @@ def _groups(survey: Survey, positions: Sequence[int]) -> Callable[[int], int]:
     return groups.find
 
 
-def _repeated_elsewhere(survey: Survey, split: Mapping[int, SplitName]) -> dict[int, str]:
+def _repeated_elsewhere(survey: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
     """Rows whose family is on a larger side too, with why they leave: what is measured on loses, what is learned from stays.
 
     Families are of texts, not of rows: rows that are not divided, and several that say the same, tie them together like any other.
     """
-    families = Groups(len(survey.texts))
+    families = UnionFind(len(survey.texts))
     for a, b, _ in survey.text_links:
         families.unite(a, b)
     worded = {position: families.find(survey.entries[position].text) for position in split if not survey.entries[position].images}

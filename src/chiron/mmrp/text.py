@@ -7,22 +7,19 @@ from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reading import need_cases
-from chiron.mics.panel import together
-from chiron.mics.score import reaches_quorum
-from chiron.mics.selection import Shard
-from chiron.mics.words import names_answer
+from chiron.cases.reader import need_cases
+from chiron.cases.selection import Shard
+from chiron.client.call import Ask, Call
+from chiron.jobs.directory import WorkDirectory
+from chiron.mics.answer_leak import names_answer
+from chiron.mics.case_team import together
+from chiron.mics.team import reaches_quorum
+from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.forms import Form, Published, Quiz
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
-from chiron.mmrp.readings import named_options
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
-from chiron.mmrp.seats import Seats
-from chiron.mmrp.structured import BrokenReply
-from chiron.mmrp.writing import Choice, Refused, read_choices
-from chiron.models.call import Ask, Call
-from chiron.models.directory import WorkDirectory
-from chiron.models.offline.matching import normalise
+from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
+from chiron.providers.baselines.search_team import normalise
 
 RULES: Final = 2
 """Of how replies are read and questions are kept; raised when the same replies would give other rows."""
@@ -38,7 +35,7 @@ def build_text(
     images: Path | None = None,
     limit: int | None = None,
     shard: str | None = None,
-    form: Form | None = None,
+    form: ConversationTemplate | None = None,
 ) -> BuildSummary:
     """Make rows of text questions in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Run again it goes on, and asks nothing twice.
 
@@ -66,13 +63,13 @@ def prepare_text(
     images: Path | None = None,
     limit: int | None = None,
     shard: str | None = None,
-    form: Form | None = None,
+    form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """The same, checked and ready to be executed."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
-    seats = Seats.of(config, cases, need_reader=True)
-    wording = form if form is not None else Published()
+    seats = BuildRoles.of(config, cases, need_reader=True)
+    wording = form if form is not None else PaperTemplate()
     build = config.build
     rules = {name: getattr(build, name) for name in ("questions_per_case", "tries", "tries_threshold", "blind_tries", "blind_threshold")}
 
@@ -95,7 +92,7 @@ class _Question:
     """A question on its way to a row."""
 
     case: Case
-    choice: Choice
+    choice: MultipleChoice
     number: int
     calls: list[str] = field(default_factory=list)
     share: float = 0.0
@@ -106,8 +103,8 @@ class _Question:
 class Examiner:
     """Has questions written and tried."""
 
-    seats: Seats
-    form: Form
+    seats: BuildRoles
+    form: ConversationTemplate
     run: str
 
     async def examine(self, case: Case, ask: Ask) -> Made:
@@ -138,10 +135,10 @@ class Examiner:
                 rows.extend(self._rows(question))
         return Made(tuple(rows), tuple(dropped))
 
-    async def _written(self, case: Case, ask: Ask) -> tuple[str, list[Choice | Refused]]:
+    async def _written(self, case: Case, ask: Ask) -> tuple[str, list[MultipleChoice | Refused]]:
         """What the author wrote: of two replies the one with more that can be used; and the key of its call."""
         count = self.seats.config.build.questions_per_case
-        best: tuple[str, list[Choice | Refused]] = ("", [])
+        best: tuple[str, list[MultipleChoice | Refused]] = ("", [])
         for draw in range(AUTHOR_DRAWS):
             call = self.seats.call("author", self.seats.prompts.author(case, count), draw=draw)
             reply = await ask(call)
@@ -152,7 +149,7 @@ class Examiner:
                 written = [Refused("broken reply", detail)]
             if not best[1] or _good(written) > _good(best[1]):
                 best = (call.key, written)
-            if all(isinstance(choice, Choice) for choice in written):
+            if all(isinstance(choice, MultipleChoice) for choice in written):
                 break
         return best
 
@@ -227,7 +224,7 @@ class Examiner:
     def _rows(self, question: _Question) -> list[MmrpRow]:
         case, choice, seats = question.case, question.choice, self.seats
         order = self._order(question, "row")
-        quiz = Quiz(choice.question, tuple(choice.options[i] for i in order), order.index(choice.right()), choice.reasoning)
+        quiz = QuizTemplate(choice.question, tuple(choice.options[i] for i in order), order.index(choice.right()), choice.reasoning)
         chance = random.Random(f"{seats.config.build.seed}:{case.id}:{question.number}:begun")  # noqa: S311 - to be repeated
         base = MmrpRow(
             id=f"text:{case.id}:{question.number}",
@@ -256,11 +253,11 @@ class Examiner:
         return Dropped("text", case.id, reason, detail, text, case.line)
 
 
-def _good(written: list[Choice | Refused]) -> int:
-    return sum(isinstance(choice, Choice) for choice in written)
+def _good(written: list[MultipleChoice | Refused]) -> int:
+    return sum(isinstance(choice, MultipleChoice) for choice in written)
 
 
-def _chosen(reply: str, order: list[int], choice: Choice) -> set[int] | None:
+def _chosen(reply: str, order: list[int], choice: MultipleChoice) -> set[int] | None:
     """Which of the author's options a reply names, whatever their order was."""
     named = named_options(reply, [choice.options[i] for i in order])
     return None if named is None else {order[i] for i in named}

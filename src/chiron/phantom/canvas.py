@@ -5,14 +5,17 @@ of the image's width from its centre: ``x`` grows to the right of the image (the
 code draws any size, and only noise is counted in pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from chiron.phantom.world import Attributes, Density, Margin, Size
 
 Plane = NDArray[np.floating]
 """Tones, coverages or coordinates of every pixel, or of a window; float32, shape (size, size)."""
@@ -111,3 +114,106 @@ def vessels(grid: Grid, rng: np.random.Generator, x: float, y: float, reach: flo
         steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length[k] / 8
         paths.append(np.array([x, y]) + np.cumsum(steps, axis=0))
     return strokes(grid, paths, width)
+
+
+RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.05, "medium": 0.1, "large": 0.175})
+"""Of the drawn lesion, as a fraction of the image's width: far enough apart that a spiculated lesion, from tip to tip, is smaller than a
+smooth one of the next size. At 48 pixels the smallest one is 5 pixels across."""
+
+CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.33, "grey": 0.0, "bright": 0.42})
+"""Tone of the lesion's inside, against the tissue around it."""
+
+_RIM: Final[Mapping[Margin, float]] = MappingProxyType({"smooth": 0.4, "spiculated": -0.4})
+# A thin rim shows where a grey lesion ends: bright as of a capsule, or dark as a halo. It goes with the margin, which a very small picture
+# would otherwise hardly show.
+_CORE: Final = 0.75  # of a spiculated lesion, against its radius
+_SPIKES: Final = 7
+_LONGEST: Final = 0.6  # of a spike, against the radius
+_REACH: Final = 1.9  # nothing of a lesion is farther from its centre than so many radii, rim and chance included
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a lesion may lie, on the patient's left (the right of the image); it is mirrored for the other side."""
+
+    x: float
+    y: float
+    wander_x: float
+    """How far its centre may be from ``x``, either way."""
+    wander_y: float
+
+
+def paint(
+    plane: Plane,
+    grid: Grid,
+    attributes: Attributes,
+    home: Home,
+    tissue: float,
+    anatomy: np.random.Generator,
+    texture: np.random.Generator,
+) -> Plane:
+    """The plane with the lesion on it.
+
+    Where it lies and its outline come from ``anatomy``, and so are those of all the case's images; ``texture`` moves it a
+    little from one image to the next. The random numbers drawn do not depend on the attributes: the same generators draw the
+    same lesion but for what the attributes say.
+
+    Args:
+        plane: tones to draw on, shape (size, size).
+        grid: its coordinates.
+        attributes: what is true of the lesion.
+        home: where it may lie.
+        tissue: tone of the tissue around it.
+        anatomy: generator of what the case's images have in common.
+        texture: generator of what is this image's own.
+    """
+    offset = anatomy.uniform(-1, 1, 2) * (home.wander_x, home.wander_y) + texture.uniform(-0.008, 0.008, 2)
+    radius = RADIUS[attributes.size] * anatomy.uniform(0.96, 1.04) * texture.uniform(0.97, 1.03)
+    outline = _Outline.drawn(anatomy)
+    x = (home.x + float(offset[0])) * (1 if attributes.side == "left" else -1)
+    y = home.y + float(offset[1])
+    window = grid.window(x, y, _REACH * radius)  # the rest of the plane need not be reckoned with
+    inside = _depth(grid.x[window] - x, grid.y[window] - y, radius, outline, attributes.margin)
+    body = mix(plane[window], tissue + CONTRAST[attributes.density], 0.93 * edge(grid, inside, 1.5))
+    thin = max(0.006, 0.55 / grid.size)
+    done = plane.copy()
+    done[window] = mix(body, tissue + _RIM[attributes.margin], 0.8 * np.exp(-0.5 * (inside / np.float32(thin)) ** 2))
+    return done
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What chance decides about a lesion's outline."""
+
+    turn: float
+    oval: float
+    phases: tuple[float, float]
+    heights: tuple[float, ...]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> "_Outline":
+        heights = rng.permutation(np.linspace(0.6, 1.0, _SPIKES))
+        return cls(rng.random(), rng.uniform(0.03, 0.08), (rng.random(), rng.random()), tuple(heights.tolist()))
+
+    def reach(self, theta: Plane, radius: float, margin: Margin) -> Plane:
+        """The outline's distance from the centre in every direction: a gentle oval, or a core with uneven spikes."""
+        if margin == "smooth":
+            oval: Plane = radius * (1 + self.oval * np.cos(2 * theta - 2 * np.pi * self.turn))
+            return oval
+        sway = 0.25 * np.sin(2 * theta + 6 * self.phases[0]) + 0.2 * np.sin(3 * theta + 6 * self.phases[1])
+        phase = ((theta / np.float32(2 * np.pi) + self.turn) * _SPIKES + sway) % _SPIKES
+        heights = np.array(self.heights, dtype=np.float32)[phase.astype(np.intp) % _SPIKES]
+        star: Plane = _CORE * radius + _LONGEST * radius * heights * (1 - np.abs(phase % 1 * 2 - 1)) ** 1.5
+        return star
+
+
+def _depth(x: Plane, y: Plane, radius: float, outline: _Outline, margin: Margin) -> Plane:
+    """How far inside the lesion each point lies, (x, y) being measured from its centre; negative outside."""
+    rho, theta = np.hypot(x, y), np.arctan2(y, x)
+    inside = outline.reach(theta, radius, margin) - rho
+    # Where the outline is steep, its level set falls faster than distance does: divided by the slope it is one, near the
+    # edge. Deep inside the core that would be too little, and the core's own depth is known.
+    slope_y, slope_x = np.gradient(inside, x[0, 1] - x[0, 0])
+    inside = inside / np.maximum(np.hypot(slope_x, slope_y), 1)
+    depth: Plane = np.maximum(inside, radius * _CORE - rho)
+    return depth

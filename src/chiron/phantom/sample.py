@@ -1,23 +1,91 @@
-"""Writing a sample of the miniature world: cases, images and a textbook, in the form in which every command reads them."""
+"""Generate synthetic cases and write samples of them: cases, images, textbook."""
 
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from chiron.cases.case import Case
 from chiron.errors import DiskError, InputError
 from chiron.phantom import wording
-from chiron.phantom.casting import Casting, cast
-from chiron.phantom.world import Rule, World
+from chiron.phantom.anatomy import PLACES
+from chiron.phantom.drawing import MODALITIES, draw
+from chiron.phantom.world import COMBINATIONS, Attributes, Rule, World
+
+_WORDS, _PICTURES, _LESIONS = range(3)  # of one seed, generators that know nothing of each other
+
+
+@dataclass(frozen=True)
+class SyntheticCase:
+    """A case and what is needed to draw it."""
+
+    case: Case
+    attributes: Attributes
+    """The truth. The case's ``meta["attributes"]`` says it too."""
+    modality: str
+    seed: tuple[int, ...]
+    """Of the generator that draws the pictures."""
+    size: int
+    """Pixels a side."""
+
+    def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Each image's path, as the case names it, and its tones, shape (size, size)."""
+        for view, path in enumerate(self.case.images):
+            rng = np.random.default_rng(self.seed)
+            yield path, draw(self.modality, self.attributes, rng, self.size, view=view)
+
+
+def generate_case(
+    world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom"
+) -> SyntheticCase:
+    """The case of that number. It depends on nothing but the arguments.
+
+    Modalities take turns from case to case; every ``len(among)`` cases, each of these combinations of attributes occurs once; one case
+    in four or so has two images.
+
+    Args:
+        world: what leads from attributes to the answer.
+        index: of the case, from 0.
+        seed: of the series of cases, not negative.
+        size: pixels a side of its images.
+        among: the combinations of attributes that occur.
+        name: what its id begins with.
+    """
+    place = PLACES[modality := MODALITIES[index % len(MODALITIES)]]
+    block, position = divmod(index, len(among))
+    shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
+    attributes = among[shuffled[position]]
+    rng = np.random.default_rng([seed, index, _WORDS])
+    complaint = place.complaints[int(rng.integers(len(place.complaints)))]
+    age = int(rng.integers(complaint.youngest, complaint.oldest + 1))
+    sex = place.sexes[int(rng.integers(len(place.sexes)))]
+    images = 2 if rng.random() < 0.25 else 1
+    case_id = f"{name}-{index:06d}"
+    case = Case(
+        id=case_id,
+        question=wording.question(rng),
+        answer=world.diagnose(attributes),
+        images=tuple(f"{case_id}/{modality.lower()}_group1/{view}.png" for view in range(images)),
+        history=wording.history(complaint, age, sex, rng),
+        findings=wording.findings(attributes, place, images, rng),
+        age=f"{age} years",
+        sex=sex,
+        modality=modality,
+        body_system=place.body_system,
+        meta=MappingProxyType({"attributes": attributes.to_record(), "image_size": size}),
+    )
+    return SyntheticCase(case, attributes, modality, (seed, index, _PICTURES), size)
+
 
 SMALLEST = 32
 """Pixels a side, below which a small lesion's margin cannot be told."""
@@ -59,7 +127,7 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
     """
     _check(count=count, seed=seed, size=size, world_seed=world_seed)
     world = World(world_seed)
-    castings = [cast(world, index, seed=seed, size=size) for index in range(count)]
+    castings = [generate_case(world, index, seed=seed, size=size) for index in range(count)]
     sample = Sample(directory / "cases.jsonl", directory / "images", directory / "textbook.jsonl", count)
     cases = _jsonl(casting.case.to_record() for casting in castings)
     with _disk_errors(directory):
@@ -71,7 +139,7 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
     return sample
 
 
-def write_castings(castings: Iterable[Casting], images: Path) -> None:
+def write_castings(castings: Iterable[SyntheticCase], images: Path) -> None:
     """Draw the cases' images into a folder, each whole or not at all.
 
     Raises:

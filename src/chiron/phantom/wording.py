@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from chiron.phantom.places import Complaint, Place
+from chiron.phantom.anatomy import Anatomy, Complaint
 from chiron.phantom.world import Attributes, Size
 
 QUESTIONS: Final = (
@@ -53,7 +53,7 @@ def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) 
     return f"{article} {age}-year-old {person} with {complaint.words}{since}. {_one(_BACKGROUNDS, rng)}"
 
 
-def findings(attributes: Attributes, place: Place, images: int, rng: np.random.Generator) -> tuple[str, ...]:
+def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random.Generator) -> tuple[str, ...]:
     """What the radiologist saw: every attribute in a sentence of its own, among neutral ones; one or two paragraphs.
 
     Args:

@@ -26,7 +26,7 @@ _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainPosition:
     """Where a run stands."""
 
     stage: int
@@ -38,7 +38,7 @@ class Place:
 
 
 def save_checkpoint(
-    folder: Path, place: Place, weights: dict[str, Tensor], optimizer: dict[str, Any], randoms: dict[str, Any], run: dict[str, Any]
+    folder: Path, place: TrainPosition, weights: dict[str, Tensor], optimizer: dict[str, Any], randoms: dict[str, Any], run: dict[str, Any]
 ) -> Path:
     """Write a checkpoint; it gets its name only when all of it is on disk.
 
@@ -72,7 +72,7 @@ def save_checkpoint(
 class Saved:
     """A checkpoint, read."""
 
-    place: Place
+    place: TrainPosition
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     randoms: dict[str, Any]
@@ -98,7 +98,7 @@ def load_last(folder: Path) -> Saved | None:
         about = json.loads((last / "place.json").read_text())
         run = about.pop("run")
         return Saved(
-            Place(**about),
+            TrainPosition(**about),
             load_file(last / "weights.safetensors"),
             torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
             torch.load(last / "random.pt", map_location="cpu", weights_only=True),

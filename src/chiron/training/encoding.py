@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.client.images import upright_size
 from chiron.errors import InputError
-from chiron.models.local.dialogue import DialogueTokens
-from chiron.models.local.tiling import TileKey, Tiling, tile_budget, tile_count
-from chiron.models.pictures import upright_size
-from chiron.training.rows import Row, listing, shown
+from chiron.providers.local.dialogue import DialogueTokens
+from chiron.providers.local.tiling import TileKey, Tiling, tile_budget, tile_count
+from chiron.training.rows import TrainingExample, listing, shown
 
 LossWeighting = Literal["token", "sample", "square"]
 _POWERS: Final[Mapping[LossWeighting, float]] = MappingProxyType({"token": 0.0, "sample": 1.0, "square": 0.5})
@@ -45,7 +45,7 @@ class Encoded:
 class Encoder(DialogueTokens):
     """Turns rows into tokens, and tells which of them are learned."""
 
-    def encode(self, row: Row, tile_counts: Sequence[int]) -> Encoded:
+    def encode(self, row: TrainingExample, tile_counts: Sequence[int]) -> Encoded:
         """Tokens of a whole conversation; what the assistant says is learned, and the end of it, and nothing else.
 
         Every turn's text is tokenized apart from what stands around it, so that a label is what generation would have to say there.
@@ -61,7 +61,7 @@ class Encoder(DialogueTokens):
         return Encoded(row.id, np.array(input_ids, np.int32), np.array(labels, np.int32), row.images, tuple(tile_counts))
 
 
-def encode_all(rows: Sequence[Row], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
+def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
     """All rows, in order, every image decoded once on the way, so that training meets no broken one.
 
     Raises:
@@ -103,7 +103,7 @@ def token_weight(encoded: Encoded, weighting: LossWeighting) -> float:
     return float(count ** -_POWERS[weighting]) if count else 0.0
 
 
-def _tile_counts(row: Row, sizes: dict[str, tuple[int, int] | str], tiling: Tiling) -> list[int]:
+def _tile_counts(row: TrainingExample, sizes: dict[str, tuple[int, int] | str], tiling: Tiling) -> list[int]:
     if not row.images:
         return []
     budget = tile_budget(len(row.images), tiling)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chiron.training.encoding import trained_tokens
-from chiron.training.plan import StagePlan, steps_of_stage
+from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 400.0

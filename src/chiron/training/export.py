@@ -11,15 +11,14 @@ import torch
 from torch import nn
 
 from chiron.errors import DiskError
-from chiron.files import write_atomically
-from chiron.models.local.chat_template import exact_template
-from chiron.models.local.checkpoint_format import write_format
-from chiron.models.local.dialogue import system_text
-from chiron.models.local.quiet import no_bars
-from chiron.models.local.tiling import tile_budget
+from chiron.io import write_atomically
+from chiron.providers.local.checkpoint_format import exact_template, write_format
+from chiron.providers.local.dialogue import system_text
+from chiron.providers.local.loading import no_bars
+from chiron.providers.local.tiling import tile_budget
 from chiron.training.checkpoint import FULL_DISK
 from chiron.training.metrics import read_metrics
-from chiron.training.plan import StagePlan
+from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
 
 KEPT_BASE = "base.safetensors"

@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.training.batches import collate
-from chiron.training.checkpoint import Place
-from chiron.training.decoding import Decoder
+from chiron.training.batches import Decoder, collate
+from chiron.training.checkpoint import TrainPosition
 from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
-from chiron.training.plan import Line, StagePlan
+from chiron.training.packing import Line, StagePlan
 from chiron.training.recipe import Recipe
 from chiron.training.sharding import ShardedLoss, unexchanged, whole
 
 
 @dataclass
-class Trainee:
+class TrainState:
     """A model in training on this process."""
 
     loss: nn.Module
@@ -58,15 +57,15 @@ def learning_rate(plan: StagePlan, step: int) -> float:
 
 
 def train_stage(
-    trainee: Trainee,
+    trainee: TrainState,
     recipe: Recipe,
     plan: StagePlan,
     steps: Iterable[list[Line]],
     folder: ImageFolder | None,
     *,
-    place: Place,
-    after: Callable[[Place, StepMetrics], None],
-) -> Place:
+    place: TrainPosition,
+    after: Callable[[TrainPosition, StepMetrics], None],
+) -> TrainPosition:
     """Train the steps of a stage that ``place`` has not done yet; ``after`` is called when each is done.
 
     Raises:
@@ -100,7 +99,7 @@ def train_stage(
             with memory_explained(what):  # its first step makes the moments
                 trainee.optimizer.step()
             trainee.optimizer.zero_grad(set_to_none=True)
-            place = Place(place.stage, place.step + 1, place.total_steps + 1)
+            place = TrainPosition(place.stage, place.step + 1, place.total_steps + 1)
             tokens = sum(len(r.input_ids) for line in step for r in line)
             after(
                 place,
@@ -123,7 +122,7 @@ def train_stage(
 
 
 def _one_step(
-    trainee: Trainee, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
+    trainee: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
 ) -> tuple[float, int, float]:
     """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm.
 
@@ -152,7 +151,7 @@ def _one_step(
     return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
 
 
-def _no_exchange(trainee: Trainee) -> contextlib.AbstractContextManager[None]:
+def _no_exchange(trainee: TrainState) -> contextlib.AbstractContextManager[None]:
     if isinstance(trainee.loss, ShardedLoss):
         return unexchanged(trainee.loss)
     alone: contextlib.AbstractContextManager[None] = trainee.accelerator.no_sync(trainee.loss)
@@ -160,7 +159,7 @@ def _no_exchange(trainee: Trainee) -> contextlib.AbstractContextManager[None]:
 
 
 @torch.no_grad()
-def held_out_loss(trainee: Trainee, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
+def held_out_loss(trainee: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
     """Mean loss a trained token over packed lines that are not trained on."""
     trainee.loss.eval()
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chiron.errors import InputError
-from chiron.models.local.internvl import tile_side, tokens_per_tile
-from chiron.models.local.pretrained import load_whole
+from chiron.providers.local.families import tile_side, tokens_per_tile
+from chiron.providers.local.loading import load_whole
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from chiron.client.config import Strict, SystemText
 from chiron.errors import InputError
-from chiron.models.config import Strict, SystemText
-from chiron.models.local.tiling import Tiling
+from chiron.io import read_yaml
+from chiron.providers.local.tiling import Tiling
 from chiron.training.encoding import LossWeighting
-from chiron.yaml_files import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
-from chiron.models.local.dialogue import RoleName, Turn
+from chiron.providers.local.dialogue import RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
@@ -18,7 +18,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrainingExample:
     """One conversation to train on."""
 
     id: str
@@ -29,7 +29,7 @@ class Row:
     """A system turn or none, then user and assistant in turn, the assistant last."""
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[TrainingExample]:
     """Every row of a JSONL file, in order; none if the file is empty.
 
     A line is ``{"id", "images": [paths], "messages": [{"role", "content"}]}`` or InternVL's own ``{"id", "image": path or [paths],
@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a JSONL file of rows to train on")
-    rows: list[Row] = []
+    rows: list[TrainingExample] = []
     faults: list[str] = []
     lines_of_ids: dict[str, int] = {}
     try:
@@ -108,12 +108,12 @@ def _json(line: bytes) -> dict[str, object] | str:
     return raw if isinstance(raw, dict) else "not a JSON object"
 
 
-def _row(raw: Mapping[str, object]) -> Row:
+def _row(raw: Mapping[str, object]) -> TrainingExample:
     """What can be read of a row; :func:`_faults` says what could not."""
     name = raw.get("id")
     images = _image_list(raw)
     given = isinstance(images, list) and all(isinstance(image, str) for image in images)
-    return Row(
+    return TrainingExample(
         # InternVL's published annotations count their rows.
         id=name if isinstance(name, str) else str(name) if isinstance(name, int) and not isinstance(name, bool) else "",
         images=tuple(str(image) for image in images) if isinstance(images, list) and given else (),
@@ -148,7 +148,7 @@ def _turns(raw: Mapping[str, object]) -> Iterator[Turn | str]:
             yield Turn(roles[who], text)
 
 
-def _faults(raw: Mapping[str, object], row: Row) -> list[str]:
+def _faults(raw: Mapping[str, object], row: TrainingExample) -> list[str]:
     faults = [] if row.id.strip() else ["its id is missing or no text"]
     unread = [turn for turn in _turns(raw) if isinstance(turn, str)]
     images = _image_list(raw)
@@ -162,7 +162,7 @@ def _faults(raw: Mapping[str, object], row: Row) -> list[str]:
     return faults
 
 
-def _mark_faults(row: Row) -> list[str]:
+def _mark_faults(row: TrainingExample) -> list[str]:
     marks = sum(turn.text.count(IMAGE_MARK) for turn in row.turns)
     faults = [] if marks == len(row.images) else [f"{marks} {IMAGE_MARK} marks for {len(row.images)} images"]
     if any(IMAGE_MARK in turn.text for turn in row.turns if turn.role == "assistant"):
@@ -170,7 +170,7 @@ def _mark_faults(row: Row) -> list[str]:
     return faults
 
 
-def _turn_faults(row: Row) -> list[str]:
+def _turn_faults(row: TrainingExample) -> list[str]:
     roles = [turn.role for turn in row.turns]
     spoken = roles[1:] if roles[0] == "system" else roles
     faults = []

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.models.local.dialogue import ChatFormat, system_text
+from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     UNREADABLE,
-    Place,
     Saved,
+    TrainPosition,
     load_last,
     random_states,
     restore_random_states,
@@ -30,13 +30,11 @@ from chiron.training.checkpoint import (
     write_weights,
 )
 from chiron.training.encoding import Encoded, Encoder, encode_all
-from chiron.training.event_files import FOLDER, EventFiles, check_installed
 from chiron.training.export import KEPT_BASE, export
-from chiron.training.loop import Trainee, held_out_loss, make_optimizer, memory_explained, train_stage
-from chiron.training.metrics import HeldOut, MetricsFile, StepMetrics, draw_curves, read_metrics
+from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, train_stage
+from chiron.training.metrics import FOLDER, EventFiles, HeldOut, MetricsFile, StepMetrics, check_installed, draw_curves, read_metrics
 from chiron.training.model import Loaded, Loss, add_adapter, load_base, train_everything, trained_state
-from chiron.training.packing import bins
-from chiron.training.plan import StagePlan, plan_stage, steps_of_stage
+from chiron.training.packing import StagePlan, bins, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import read_rows, rows_fingerprint
 from chiron.training.sharding import ShardedLoss, bring_home, sharded, split_state, whole_state
@@ -128,7 +126,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     saved = load_last(out / "checkpoints")
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
-    place = saved.place if saved is not None else Place(0, 0, 0)
+    place = saved.place if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
         if saved is not None and place.stage == len(prepared.plans):
             # All was trained before; the model may still have to be written, and must not be written untrained.
@@ -159,10 +157,10 @@ def _run_stage(
     accelerator: Accelerator,
     plan: StagePlan,
     resumed: Saved | None,
-    place: Place,
+    place: TrainPosition,
     out: Path,
     tell: Callable[[StepMetrics | HeldOut], None],
-) -> Place:
+) -> TrainPosition:
     """One stage with an optimizer of its own, from where it was left to its end and its held-out loss."""
     recipe = prepared.recipe
     # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
@@ -170,7 +168,7 @@ def _run_stage(
     with memory_explained(f"stage {plan.stage.name}, before its first step"):
         trainee = _trainee(prepared, model, accelerator, plan, resumed)
 
-    def keep(at: Place) -> None:
+    def keep(at: TrainPosition) -> None:
         randoms = _gathered(accelerator, random_states())
         state = whole_state(trainee.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
         if isinstance(trainee.loss, ShardedLoss):
@@ -179,7 +177,7 @@ def _run_stage(
             save_checkpoint(out / "checkpoints", at, trained_state(model), state, randoms, prepared.identity)
         accelerator.wait_for_everyone()
 
-    def after(at: Place, metrics: StepMetrics) -> None:
+    def after(at: TrainPosition, metrics: StepMetrics) -> None:
         tell(metrics)
         if at.step % recipe.checkpoint_every == 0 and at.step < plan.steps:
             keep(at)
@@ -192,12 +190,12 @@ def _run_stage(
             loss = held_out_loss(trainee, recipe, lines, prepared.folder)
         tell(HeldOut(plan.stage.name, place.total_steps, loss, len(rows)))
     accelerator.free_memory()
-    place = Place(place.stage + 1, 0, place.total_steps)
+    place = TrainPosition(place.stage + 1, 0, place.total_steps)
     keep(place)
     return place
 
 
-def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> Trainee:
+def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> TrainState:
     """The model of a stage on this process, whole or in shards, with the optimizer and the random states that a checkpoint knows."""
     recipe, world = prepared.recipe, accelerator.num_processes
     left = resumed if resumed is not None and resumed.place.step else None
@@ -219,7 +217,7 @@ def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, pla
             wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
             raise InputError(f"the last checkpoint was written by {wrote}: go on with as many (these are {world}), or fewer")
         restore_random_states(mine)
-    return Trainee(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None, *, writes: bool) -> nn.Module:
@@ -272,7 +270,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def _records(out: Path, recipe: Recipe, place: Place, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
+def _records(out: Path, recipe: Recipe, place: TrainPosition, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
     """What writes down every step, gone on with from ``place``; ``files`` closes it."""
     try:
         out.mkdir(parents=True, exist_ok=True)

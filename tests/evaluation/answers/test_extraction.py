@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.errors import InputError
+from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.extraction import extract
-from chiron.evaluation.answers.family import Family, Rule
 
 CHEST = ["Pneumonia", "Pneumothorax", "Pleural effusion", "Pulmonary edema"]
 STROKE = ["Right MCA", "Basilar artery", "Left MCA", "Left PCA", "Right PCA"]
 TEN = [f"Finding {name}" for name in "one two three four five six seven eight nine ten".split()]
 
 
-def letter(reply: str, options: list[str] = CHEST, family: Family | None = None) -> str | None:
+def letter(reply: str, options: list[str] = CHEST, family: ReplyFormat | None = None) -> str | None:
     return extract(reply, options, family=family).letter
 
 
@@ -77,19 +77,19 @@ class TestTrapsOfOtherHarnesses:
             "### Step 1: Look.\n### The final answer is: A\n### Step 2: Again.\n### The final answer is: C",
             "C",
             Rule.FINAL_MARK,
-            Family.CHIRON,
+            ReplyFormat.CHIRON,
         ),
-        ("<think>The answer is A.</think><answer>B</answer>", "B", Rule.TAG, Family.TAGGED),
-        (r"First \boxed{A}, then \boxed{\text{D. Pulmonary edema}}", "D", Rule.BOXED, Family.BOXED),
-        ("## Thinking\n\nThe answer is A.\n\n## Final Response\n\nThe answer is B.", "B", Rule.DECLARATION, Family.HUATUO_O1),
-        ("### Reasoning Process:\nA or B.\n\n### Conclusion:\nC. Pleural effusion", "C", Rule.BARE_LETTER, Family.MEDREASON),
-        ("Air beyond a line.\n\n**B**", "B", Rule.BARE_LETTER, Family.BARE),
-        ("A pleural effusion on the left", "C", Rule.OPTION_TEXT, Family.FREE),
-        ('{"answer": "B"}', "B", Rule.DECLARATION, Family.FREE),
-        ("", None, Rule.UNPARSED, Family.FREE),
+        ("<think>The answer is A.</think><answer>B</answer>", "B", Rule.TAG, ReplyFormat.TAGGED),
+        (r"First \boxed{A}, then \boxed{\text{D. Pulmonary edema}}", "D", Rule.BOXED, ReplyFormat.BOXED),
+        ("## Thinking\n\nThe answer is A.\n\n## Final Response\n\nThe answer is B.", "B", Rule.DECLARATION, ReplyFormat.HUATUO_O1),
+        ("### Reasoning Process:\nA or B.\n\n### Conclusion:\nC. Pleural effusion", "C", Rule.BARE_LETTER, ReplyFormat.MEDREASON),
+        ("Air beyond a line.\n\n**B**", "B", Rule.BARE_LETTER, ReplyFormat.BARE),
+        ("A pleural effusion on the left", "C", Rule.OPTION_TEXT, ReplyFormat.FREE),
+        ('{"answer": "B"}', "B", Rule.DECLARATION, ReplyFormat.FREE),
+        ("", None, Rule.UNPARSED, ReplyFormat.FREE),
     ],
 )
-def test_each_form_is_told_from_the_reply(reply: str, expected: str | None, rule: Rule, family: Family) -> None:
+def test_each_form_is_told_from_the_reply(reply: str, expected: str | None, rule: Rule, family: ReplyFormat) -> None:
     found = extract(reply, CHEST)
     assert (found.letter, found.rule, found.family) == (expected, rule, family)
 
@@ -150,7 +150,7 @@ def test_option_texts(reply: str, options: list[str], expected: str | None) -> N
 def test_steps_without_an_end_weigh_options_and_choose_none(behind: str, wanted: str | None) -> None:
     reply = f"### Step 1: The answer is C unless there is air.\n### Step 2: {behind}"
     found = extract(reply, CHEST)
-    assert (found.letter, found.family) == (wanted, Family.CHIRON)
+    assert (found.letter, found.family) == (wanted, ReplyFormat.CHIRON)
 
 
 @pytest.mark.parametrize("reply", ["B is not correct. C is not correct either.", "A is wrong, and so is B.", "B is not right, nor is C."])
@@ -160,7 +160,7 @@ def test_a_letter_that_is_denied_is_not_chosen(reply: str) -> None:
 
 def test_a_family_that_is_set_comes_first() -> None:
     reply = r"<answer>A</answer> \boxed{B}"
-    assert (letter(reply), letter(reply, family=Family.TAGGED), letter(reply, family=Family.BOXED)) == ("B", "A", "B")
+    assert (letter(reply), letter(reply, family=ReplyFormat.TAGGED), letter(reply, family=ReplyFormat.BOXED)) == ("B", "A", "B")
 
 
 def test_an_unparsed_reply_shows_what_was_meant() -> None:
@@ -202,9 +202,11 @@ SHARDS = [
 
 
 @given(
-    st.one_of(st.text(), st.lists(st.sampled_from(SHARDS), max_size=30).map("".join)), st.sampled_from([None, *Family]), st.integers(2, 4)
+    st.one_of(st.text(), st.lists(st.sampled_from(SHARDS), max_size=30).map("".join)),
+    st.sampled_from([None, *ReplyFormat]),
+    st.integers(2, 4),
 )
-def test_any_text_is_read_without_failing_and_within_the_options(reply: str, family: Family | None, count: int) -> None:
+def test_any_text_is_read_without_failing_and_within_the_options(reply: str, family: ReplyFormat | None, count: int) -> None:
     found = extract(reply, CHEST[:count], family=family)
     assert found.index is None or 0 <= found.index < count
     assert (found.index is None) == (found.rule is Rule.UNPARSED)

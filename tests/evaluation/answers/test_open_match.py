@@ -4,8 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from chiron.evaluation.answers.open_answers import exact_match
-from chiron.evaluation.answers.open_match import normal_form, same_answer
+from chiron.evaluation.answers.open_answers import exact_match, normal_form, same_answer
 
 SAME = """
 3.0 cm = 3 cm

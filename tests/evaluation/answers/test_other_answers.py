@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.errors import InputError
-from chiron.evaluation.answers.family import Family
+from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import exact_match, final_text, token_recall
 from chiron.evaluation.answers.yes_no import yes_no
 
@@ -43,12 +43,12 @@ def test_only_the_words_themselves_count(reply: str, expected: bool | None) -> N
         ("## Thinking\n\nHm.\n\n## Final Response\n\nIt is a glioma.", None, "It is a glioma."),
         ("The MRI is bright. The answer is glioma.", None, "glioma"),
         ("A glioma of the left lobe", None, "A glioma of the left lobe"),
-        ("A glioma of the left lobe", Family.CHIRON, None),
+        ("A glioma of the left lobe", ReplyFormat.CHIRON, None),
         ("<think>never ends", None, None),
         ("", None, None),
     ],
 )
-def test_the_final_text(reply: str, family: Family | None, expected: str | None) -> None:
+def test_the_final_text(reply: str, family: ReplyFormat | None, expected: str | None) -> None:
     assert final_text(reply, family) == expected
 
 
@@ -66,8 +66,8 @@ def test_exact_match_is_after_normalisation() -> None:
     assert not exact_match("left liver", "liver")
 
 
-@given(st.text(), st.sampled_from([None, *Family]))
-def test_any_text_is_read_without_failing(reply: str, family: Family | None) -> None:
+@given(st.text(), st.sampled_from([None, *ReplyFormat]))
+def test_any_text_is_read_without_failing(reply: str, family: ReplyFormat | None) -> None:
     assert yes_no(reply, family=family) in {True, False, None}
     text = final_text(reply, family)
     assert text is None or text

@@ -1,7 +1,11 @@
-"""Second thoughts: where a reply takes back what it has said."""
+"""Replies that correct themselves, and tables and lists of check marks."""
 
 import re
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
+
+from chiron.evaluation.answers.options import Options
 
 CUE: Final = re.compile(
     r"\b(?:sorry|oops|whoops|apologies|I apologi[sz]e|my (?:mistake|bad|error)|correction|corrected|scratch that|strike that|edit"
@@ -51,3 +55,89 @@ def preferred_letters(text: str) -> frozenset[str]:
 def letters_in(text: str) -> frozenset[str]:
     """Capital letters that stand alone and may be labels."""
     return frozenset(found[0] for found in _OTHER.finditer(text))
+
+
+_TICK: Final = "\u2705\u2713\u2714\u2611\U0001f5f8\U0001f5f9"
+_CROSS: Final = "\u274c\u274e\u2717\u2718\u2715\u2716\U0001f5f4\U0001f6ab\u26d4"
+_EMPTY: Final = "\u2610\u2b1c\u25a1"
+# A box with an x in it is a ticked one to some and a crossed-out one to others.
+_UNCLEAR: Final = "\u2612\U0001f5f7\u2b55"
+_MARK: Final = re.compile(rf"(?P<sign>[{_TICK}{_CROSS}{_EMPTY}{_UNCLEAR}])\ufe0f?|\[(?P<box>[ xX])?\](?!\()")
+_HEAD: Final = re.compile(
+    r"^[ \-\u2022#>|+]{0,8}(?:\d{1,2}[.)] )?(?:(?:option|choice|answer) )?[(\[]?(?P<letter>[A-Z])(?:[)\].:|]|(?=[ ]?["
+    r"|:,\-\u2013\u2014]|[ ][A-Z(]|[ ]*$))"
+)
+_TICKED_LETTER: Final = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
+_NEGATION: Final = re.compile(
+    r"\b(?:no|not|none|never|without|unlikely|incorrect|wrong|excluded|false|against|absent|lacks?|cannot|n't)\b|n't\b", re.IGNORECASE
+)
+_LONGEST: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Checklist:
+    """What the check marks of a reply say."""
+
+    ticked: frozenset[int]
+    crossed: frozenset[int]
+    """Indexes of options that are crossed out, or left empty."""
+    unclear: bool
+    """A mark belongs to no option, to several, or to a denial."""
+    rest: str
+    """The reply without the lines that have marks."""
+
+
+def read_checklist(text: str, options: Options) -> Checklist | None:
+    """The check marks of ``text``; ``None`` if there are none."""
+    ticked, crossed, rest = set[int](), set[int](), list[str]()
+    unclear = found = boxed_x = signed = False
+    for line in text.split("\n"):
+        marks = list(_MARK.finditer(line[:_LONGEST]))
+        if not marks:
+            rest.append(line)
+            continue
+        found = True
+        signed = signed or any((m["sign"] or "") in _TICK + _CROSS and m["sign"] for m in marks)
+        boxed_x = boxed_x or any((m["box"] or "").lower() == "x" for m in marks)
+        pairs = _pairs(line[:_LONGEST], marks, options)
+        unclear = unclear or pairs is None
+        for index, mark in pairs or ():
+            ticks = _ticks(mark)
+            if ticks is None or (ticks and _NEGATION.search(line)):
+                unclear = True
+            else:
+                (ticked if ticks else crossed).add(index)
+    if not found:
+        return None
+    return Checklist(
+        frozenset(ticked), frozenset(crossed), unclear or (boxed_x and signed) or bool(ticked & crossed), "\n".join(rest).strip()
+    )
+
+
+def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tuple[int, re.Match[str]]] | None:
+    """Each mark of a line with its option; nothing if the line names no option; ``None`` if it cannot be told which mark is whose."""
+    bare = _MARK.sub(" ", line).strip()
+    head = _HEAD.match(bare)
+    if len(marks) > 1:
+        letters = [found[0] for found in _TICKED_LETTER.finditer(_MARK.sub(" ", line))]
+        indexes = [index for letter in letters if (index := options.index_of(letter)) is not None]
+        alternating = len(indexes) == len(marks) == len(set(indexes)) and _alternates(line, marks)
+        return list(zip(indexes, marks, strict=True)) if alternating else None
+    if head and (index := options.index_of(head["letter"])) is not None:
+        return [(index, marks[0])]
+    named = options.named(bare.strip(" |-:"))
+    if not named:
+        return None if any(options.index_of(letter[0]) is not None for letter in _TICKED_LETTER.finditer(bare)) else []
+    return [(named[0], marks[0])] if len(named) == 1 else None
+
+
+def _alternates(line: str, marks: list[re.Match[str]]) -> bool:
+    """Whether a letter stands between each two marks: ``A x B x``, or ``x A x B``."""
+    between = [line[one.end() : other.start()] for one, other in pairwise(marks)]
+    return all(len(_TICKED_LETTER.findall(piece)) == 1 for piece in between)
+
+
+def _ticks(mark: re.Match[str]) -> bool | None:
+    if sign := mark["sign"]:
+        return None if sign in _UNCLEAR else sign in _TICK
+    return (mark["box"] or " ").lower() == "x"

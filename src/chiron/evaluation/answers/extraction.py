@@ -9,11 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chiron.evaluation.answers.checklists import Checklist, read_checklist
-from chiron.evaluation.answers.corrections import corrected_letter, last_cue, letters_in, preferred_letters
-from chiron.evaluation.answers.declarations import Declaration, Role, declarations
-from chiron.evaluation.answers.family import Family, Rule
-from chiron.evaluation.answers.marks import unwrap
+from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
+from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
+from chiron.evaluation.answers.corrections import Checklist, corrected_letter, last_cue, letters_in, preferred_letters, read_checklist
 from chiron.evaluation.answers.options import LETTERS, Options
 from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
 from chiron.evaluation.answers.yes_no import explicit
@@ -44,7 +42,7 @@ class Extraction:
     text: str | None
     """The words taken, at most 200 characters; of an unparsed reply those that were meant as its answer, if any."""
     rule: Rule
-    family: Family
+    family: ReplyFormat
 
     @property
     def letter(self) -> str | None:
@@ -61,7 +59,7 @@ class _Found:
     """Where it was said, in characters: second thoughts follow it."""
 
 
-def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: Family | None = None) -> Extraction:
+def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: ReplyFormat | None = None) -> Extraction:
     """Take the chosen option out of ``reply``. Linear in its length; no reply makes it fail.
 
     Args:
@@ -83,7 +81,7 @@ def extract(reply: str, options: Sequence[str], *, question: str | None = None, 
     else:
         found = _in_prose(unwrapped.answer, prepared)
     chosen = found.reading.kind is Kind.CHOSEN
-    told = unwrapped.family or (Family.BARE if found.rule is Rule.BARE_LETTER else Family.FREE)
+    told = unwrapped.family or (ReplyFormat.BARE if found.rule is Rule.BARE_LETTER else ReplyFormat.FREE)
     return Extraction(found.reading.index if chosen else None, found.text[:_SHOWN] or None, found.rule if chosen else Rule.UNPARSED, told)
 
 

@@ -1,20 +1,238 @@
-"""Answers to open questions: the final answer's text, the same words, and how many of the known answer's words it has."""
+"""Compare open answers: exact match after normalization, and token recall."""
 
+import re
 from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 
 from chiron.errors import InputError
-from chiron.evaluation.answers.declarations import declarations
-from chiron.evaluation.answers.family import Family
-from chiron.evaluation.answers.marks import unwrap
-from chiron.evaluation.answers.open_match import same_answer
+from chiron.evaluation.answers.answer_phrases import declarations
+from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
 from chiron.evaluation.answers.reading import sentence
-from chiron.models.offline.matching import normalise
+from chiron.evaluation.answers.words import EXPANSIONS, LONGEST, singular, words_of
+from chiron.providers.baselines.search_team import normalise
 
-_MARKED = frozenset({Family.CHIRON, Family.TAGGED, Family.BOXED})
-_SECTIONED = frozenset({Family.HUATUO_O1, Family.MEDREASON})
+NORMALIZER = 1
+"""Recorded in every result file; raised whenever two answers match that did not, or no longer match. Files without it are older."""
+
+Part = tuple[str, ...]
+"""The words of an entry of a list: of ``left lung, right kidney`` there are two."""
+
+_ARTICLES = frozenset({"an", "the"})
+_BEFORE_AN_A = frozenset("is are was of in with without has have to from by at on and or as like no not".split())
+_NUMBER_WORDS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+_COMPARISONS = frozenset("<>\u2264\u2265\u00b1-")
+# Metric units by what they are a multiple of. Times, temperatures and densities are left as they are written.
+_UNITS = {
+    **{name: ("mm", Decimal(factor)) for factor, names in (
+        ("0.001", "um mum micron micrometer micrometre"), ("1", "mm millimeter millimetre"), ("10", "cm centimeter centimetre"),
+        ("1000", "m meter metre"),
+    ) for name in names.split()},
+    **{name: ("mg", Decimal(factor)) for factor, names in (
+        ("0.001", "ug mug mcg microgram"), ("1", "mg milligram"), ("1000", "g gram"), ("1000000", "kg kilogram"),
+    ) for name in names.split()},
+    **{name: ("ml", Decimal(factor)) for factor, names in (
+        ("1", "ml milliliter millilitre cc"), ("100", "dl deciliter decilitre"), ("1000", "l liter litre"),
+    ) for name in names.split()},
+    **dict.fromkeys(("%", "percent"), ("%", Decimal(1))),
+}  # fmt: skip
+_QUALIFIERS = frozenset(
+    """left right bilateral unilateral upper lower middle mid inner outer anterior posterior superior inferior medial lateral central
+    peripheral proximal distal dorsal ventral cranial caudal frontal apical basal ipsilateral contralateral""".split()
+)
+"""Words of place that mean the same before and behind what they are about: ``left lung``, ``lung, left``."""
+_NEGATIONS = frozenset(
+    """no not none non never neither nor without absent absence negative denied denies exclude excluded excludes free lacking lacks lack
+    rather instead but except unlike than versus vs unlikely""".split()
+)
+"""Words after which the order of everything carries meaning: ``no mass, effusion`` is not ``mass, no effusion``."""
+_RELATIONS = frozenset(
+    "of in with to from between by at on near above below over under behind into through or if then toward after before".split()
+)
+_DIGITS = 20
+"""A longer number is compared as text: decimals have 28 digits."""
+_BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
+_WITHOUT = re.compile(r"\bw/o\b", re.IGNORECASE)
+_APART = re.compile(r"(?<=\w) (\+(?!\S)|[-\u2212](?=[,;.)]|$))")
+"""The sign of ``HER2 +``, which belongs to the word before."""
+_WITH = re.compile(r"\bw/(?=\s)", re.IGNORECASE)
 
 
-def final_text(reply: str, family: Family | None = None) -> str | None:
+def same_answer(given: str, known: str) -> bool:
+    """Whether two open answers have the same normal form; an empty one matches nothing."""
+    form = normal_form(given)
+    return form != () and form == normal_form(known)
+
+
+def normal_form(answer: str) -> tuple[Part, ...]:
+    """The parts of an answer, spelled one way and in an order of their own; ``()`` of an empty answer.
+
+    Of an answer that negates or compares something there is one part, in the order as written.
+    """
+    parts = [_spelled(part) for part in _parts(answer)]
+    parts = [part for part in parts if part]
+    if not parts:
+        # Nothing but signs: the same signs.
+        return (tuple(answer.casefold().split()),) if answer.strip() else ()
+    if any(word in _NEGATIONS for part in parts for word in part):
+        return (tuple(word for part in parts for word in (*part, ",")),)
+    parts = list(_turned(parts))
+    numbered = [part for part in parts if any(word[-1:].isdigit() or word[:1].isdigit() for word in part)]
+    if len(numbered) > 1:
+        return tuple(map(_ordered, parts))  # which number comes first may matter
+    return tuple(sorted({_ordered(part) for part in parts}))
+
+
+def _parts(answer: str) -> Iterator[list[str]]:
+    """Words between commas, colons, brackets and ``and``."""
+    text = _WITH.sub("with ", _WITHOUT.sub("without", _BARE_POINT.sub("0.", answer))).replace("&", " and ")
+    text = _APART.sub(r"\1", text)
+    found = words_of(text)
+    part: list[str] = []
+    for word, gap in zip(found.words, found.gaps, strict=True):
+        if gap and part:
+            yield part
+            part = []
+        part.append(word)
+    if part:
+        yield part
+
+
+def _spelled(part: list[str]) -> Part:
+    """Without articles; singular; numbers as decimals with their unit; abbreviations written out."""
+    words = [singular(word) for n, word in enumerate(part) if not _is_article(part, n)]
+    return _expanded(tuple(_with_units(list(_numbers(words)))))
+
+
+def _is_article(part: list[str], n: int) -> bool:
+    if n + 1 == len(part):
+        return False  # "hepatitis A"
+    return part[n] in _ARTICLES or (part[n] == "a" and (n == 0 or part[n - 1] in _BEFORE_AN_A))  # "a mass", but "vitamin A deficiency"
+
+
+def _numbers(words: list[str]) -> Iterator[str]:
+    """Signs joined to what they belong to, numbers as plain decimals."""
+    sign = ""
+    for word in words:
+        if word in _COMPARISONS or word == "+":
+            sign += word
+            continue
+        value = _NUMBER_WORDS.get(word, word)
+        number = _decimal(value)
+        yield sign + (value if number is None else _plain(number))
+        sign = ""
+    if sign:
+        yield sign
+
+
+def _decimal(word: str) -> Decimal | None:
+    if not word[:1].isdigit() or not word[-1:].isdigit() or len(word) > _DIGITS:
+        return None
+    if re.fullmatch(r"\d+,\d{1,2}", word):
+        word = word.replace(",", ".")
+    try:
+        return Decimal(word)
+    except InvalidOperation:
+        return None
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
+
+
+def _with_units(words: list[str]) -> Iterator[str]:
+    """``3 cm`` as ``30mm``, and so each number of ``3 x 4 cm``."""
+    done = 0
+    for n, word in enumerate(words):
+        if n < done:
+            continue
+        size = _sized(words, n)
+        if size is None:
+            yield word
+            continue
+        end, unit, factor = size
+        for part in words[n:end]:
+            sign, number = re.fullmatch(r"([^\w.]*)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+            value = _decimal(number)
+            yield part if value is None else f"{sign}{_plain(value * factor)}{unit}"
+        done = end + 1
+
+
+def _sized(words: list[str], start: int) -> tuple[int, str, Decimal] | None:
+    """Where the numbers that begin here end, if a unit follows them, and that unit."""
+    end = start
+    while end < len(words) and _decimal(words[end].lstrip("".join(_COMPARISONS) + "+")) is not None:
+        end += 1
+        if end < len(words) and words[end] in _UNITS:
+            unit, factor = _UNITS[words[end]]
+            return end, unit, factor
+        if end < len(words) and words[end] in {"x", "by"}:
+            end += 1
+    return None
+
+
+def _expanded(words: Part) -> Part:
+    found: list[str] = []
+    n = 0
+    while n < len(words):
+        for length in range(min(LONGEST, len(words) - n), 0, -1):
+            if (written := EXPANSIONS.get(words[n : n + length])) is not None:
+                found += written
+                n += length
+                break
+        else:
+            found.append(words[n])
+            n += 1
+    return tuple(found)
+
+
+def _turned(parts: list[Part]) -> Iterator[Part]:
+    """Lists taken apart at ``and``, and ``lung, left`` turned into ``left lung``."""
+    split = [tuple(piece) for part in parts for piece in _split_at_and(part)]
+    before: Part = ()
+    for part in split:
+        if before and all(word in _QUALIFIERS for word in part) and not all(word in _QUALIFIERS for word in before):
+            before = (*part, *before)
+            continue
+        if before:
+            yield before
+        before = part
+    if before:
+        yield before
+
+
+def _split_at_and(part: Part) -> Iterator[list[str]]:
+    if part[:3] in EXPANSIONS.values() or any(word in _RELATIONS for word in part):
+        yield list(part)
+        return
+    piece: list[str] = []
+    for word in part:
+        if word != "and":
+            piece.append(word)
+        elif piece:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+def _ordered(part: Part) -> Part:
+    """Words of place first, in alphabetic order, where they are at the beginning or end and nothing relates the others to each other."""
+    if any(word in _RELATIONS for word in part):
+        return part
+    start, end = 0, len(part)
+    while start < end and part[start] in _QUALIFIERS:
+        start += 1
+    while end > start and part[end - 1] in _QUALIFIERS:
+        end -= 1
+    return (*sorted((*part[:start], *part[end:])), *part[start:end])
+
+
+_MARKED = frozenset({ReplyFormat.CHIRON, ReplyFormat.TAGGED, ReplyFormat.BOXED})
+_SECTIONED = frozenset({ReplyFormat.HUATUO_O1, ReplyFormat.MEDREASON})
+
+
+def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
     """The words of the final answer, without mark or emphasis.
 
     Args:
@@ -35,7 +253,7 @@ def final_text(reply: str, family: Family | None = None) -> str | None:
 
 
 def exact_match(candidate: str | None, gold: str) -> bool:
-    """The same answer as :func:`chiron.evaluation.answers.open_match.same_answer` compares them; no answer matches nothing."""
+    """The same answer as :func:`chiron.evaluation.answers.open_answers.same_answer` compares them; no answer matches nothing."""
     return candidate is not None and same_answer(candidate, gold)
 
 

@@ -1,4 +1,4 @@
-"""Texts as words that can be compared: 3.5 cm is not 5 cm, <5 mm is not >5 mm, an alpha is an alpha in any script."""
+"""Texts as words that can be compared: numbers with units, plurals, listed abbreviations."""
 
 import re
 import unicodedata
@@ -77,3 +77,115 @@ def _meant(found: re.Match[str], text: str, before: list[str]) -> bool:
     if sign == "+":
         return behind.isalnum() and not ahead[:1].isalnum()
     return sign not in "<>" or ahead.strip()[:1].isdigit()
+
+
+_LISTED = {
+    "alveoli": "alveolus",
+    "bacteria": "bacterium",
+    "bronchi": "bronchus",
+    "calculi": "calculus",
+    "children": "child",
+    "diverticula": "diverticulum",
+    "emboli": "embolus",
+    "feet": "foot",
+    "foci": "focus",
+    "fungi": "fungus",
+    "ganglia": "ganglion",
+    "gyri": "gyrus",
+    "hila": "hilum",
+    "men": "man",
+    "nuclei": "nucleus",
+    "ova": "ovum",
+    "septa": "septum",
+    "sulci": "sulcus",
+    "teeth": "tooth",
+    "thrombi": "thrombus",
+    "vertebre": "vertebra",
+    "women": "woman",
+}
+"""``vertebrae`` has lost its ``a`` by then: words are compared in American spelling."""
+_SINGULAR = frozenset(
+    """ascites atlas biceps caries cirrhosis diabetes facies forceps herpes lens news pancreas pons quadriceps rabies scabies series species
+    triceps""".split()
+)
+_SIS = ("oses", "stases", "theses", "lyses", "physes", "ptyses")
+_NOT_SIS = frozenset({"doses", "noses", "roses", "hoses", "glucoses"})
+
+
+def singular(word: str) -> str:
+    """The singular of a lower-case word; a word that is not a plural is returned as it is."""
+    if word in _LISTED:
+        return _LISTED[word]
+    if len(word) < 4 or not word.endswith("s") or word in _SINGULAR or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith(_SIS) and word not in _NOT_SIS:
+        return word[:-2] + "is"
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    return word[:-1]
+
+
+_ABBREVIATIONS = """
+aids: acquired immunodeficiency syndrome
+ards: acute respiratory distress syndrome
+avm: arteriovenous malformation
+bcc: basal cell carcinoma
+cad: coronary artery disease
+chf: congestive heart failure
+cmv: cytomegalovirus
+cns: central nervous system
+copd: chronic obstructive pulmonary disease
+csf: cerebrospinal fluid
+ct: computed tomography, ct scan, computed tomography scan, computerized tomography, cat scan
+cxr: chest x ray, chest xray, chest radiograph
+dcis: ductal carcinoma in situ
+dvt: deep vein thrombosis, deep venous thrombosis
+dwi: diffusion weighted imaging
+ebv: epstein barr virus
+ecg: electrocardiogram, ekg, electrocardiography
+eeg: electroencephalogram
+gerd: gastroesophageal reflux disease
+gi: gastrointestinal
+h and e: hematoxylin and eosin, he stain, h and e stain, hematoxylin and eosin stain
+hcc: hepatocellular carcinoma
+hiv: human immunodeficiency virus
+hpv: human papillomavirus
+ivc: inferior vena cava
+lll: left lower lobe
+lul: left upper lobe
+lv: left ventricle
+mri: magnetic resonance imaging, mr imaging, mri scan, mr, mr scan
+nsclc: non small cell lung cancer
+pet: positron emission tomography, pet scan
+rcc: renal cell carcinoma
+rll: right lower lobe
+rml: right middle lobe
+rul: right upper lobe
+rv: right ventricle
+sah: subarachnoid hemorrhage
+scc: squamous cell carcinoma
+sclc: small cell lung cancer
+sdh: subdural hematoma
+svc: superior vena cava
+tb: tuberculosis
+uti: urinary tract infection
+us: ultrasound, ultrasonography, sonography, us scan, ultrasound scan
+x ray: xray, radiograph, plain radiograph, radiography
+"""
+
+
+def _entries() -> dict[tuple[str, ...], tuple[str, ...]]:
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for line in _ABBREVIATIONS.strip().splitlines():
+        short, _, names = line.partition(": ")
+        first, *others = (tuple(name.split()) for name in names.split(", "))
+        found.update(dict.fromkeys((tuple(short.split()), first, *others), first))
+    return found
+
+
+EXPANSIONS = _entries()
+"""From the words of an abbreviation or of another name to the words it is written out as; all lower case and singular."""
+LONGEST = max(map(len, EXPANSIONS))
+"""Words of the longest of them."""

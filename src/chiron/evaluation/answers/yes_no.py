@@ -1,16 +1,191 @@
-"""Yes or no, said in so many words, or stated of what the question asks.
-
-"No evidence of a nodule" answers "Is there a nodule?" with no and "Is the lung clear?" with yes, so without the question it is neither;
-and neither "abnormal" nor "nodule" holds a "no".
-"""
+"""Read yes or no from a reply, with the question it answers."""
 
 import re
+from dataclasses import dataclass
+from typing import Final
 
+from chiron.evaluation.answers.answer_phrases import declarations
+from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
 from chiron.evaluation.answers.corrections import last_cue
-from chiron.evaluation.answers.declarations import declarations
-from chiron.evaluation.answers.family import Family
-from chiron.evaluation.answers.marks import unwrap
-from chiron.evaluation.answers.polarity import answered_by
+
+_WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|,")
+_IMAGE_MARK: Final = re.compile(r"<image[^<>]{0,8}>", re.IGNORECASE)
+_SENTENCES: Final = re.compile(r"[.;!?\n]+(?=\s|$)|\n|\bbut\b|\bhowever\b|\balthough\b|\bwhile\b|\bwhereas\b")
+_ASKING: Final = re.compile(r"[^.!?\n;]*\?")
+_ARTICLES: Final = frozenset({"a", "an", "the", "any", "some", "this", "these", "that", "those"})
+_IMAGE: Final = (
+    r"(?:image|scan|x-?ray|ct|mri|film|radiograph|picture|figure|study|slide|photo(?:graph)?|ultrasound|view|patient"
+    r"|examination|section|exam)s?"
+)
+_BE: Final = r"(?:is|are|was|were)"
+_SEEN: Final = (
+    r"(?:present|seen|visible|evident|identified|observed|noted|shown|detected|visuali[sz]ed|demonstrated|apparent|appreciated|found|there)"
+)
+_EVIDENCE: Final = r"(?:(?:any|a|an|the|some) )?(?:(?:evidence|signs?|indications?|suggestion|presence) of )?"
+_QUESTIONS: Final = (
+    re.compile(rf"{_BE} there {_EVIDENCE}(?P<what>.+)"),
+    re.compile(
+        rf"(?:do|does|did) (?:the |this |these |that )?(?:[\w-]+ ){{0,2}}{_IMAGE} (?:show|demonstrate|reveal|have|depict|contain"
+        rf"|display){'(?:s|ed)?'}"
+        rf" {_EVIDENCE}(?P<what>.+)"
+    ),
+    re.compile(rf"(?:can|could|do|did) (?:you|we|one|i) (?:see|identify|observe|detect) {_EVIDENCE}(?P<what>.+)"),
+    re.compile(r"(?:can|could) (?P<what>.+?) be (?:seen|observed|identified|visuali[sz]ed|detected|found)(?P<where>.*)"),
+    re.compile(rf"{_BE} {_EVIDENCE}(?P<what>.+?) {_SEEN}(?P<where>(?: (?:in|on|at|within|here|by)\b.*)?)"),
+)
+_ABOUT: Final = re.compile(rf"{_BE} (?P<rest>.+)")
+_IN_IMAGE: Final = re.compile(
+    rf"\b(?:in|on|from|within|by|here)? ?(?:the |this |these |that |above |given |shown |provided ){{1,3}}(?:[\w-]+ )?{_IMAGE}\b"
+    rf"|\bhere$|\bshown$|\bvisible$"
+)
+_PREPOSITION: Final = frozenset(
+    ["in", "on", "at", "within", "along", "near", "around", "over", "under", "involving", "above", "below", "of", "from", "to"]
+)
+_FILLERS: Final = frozenset(
+    """a an any the of evidence sign signs indication suggestion presence definite obvious visible clear convincing radiographic
+    radiological apparent appreciable sonographic imaging there is are was were be""".split()
+)
+_DENIALS: Final = frozenset("no not without negative absence free lack lacks neither never nor cannot isn't aren't doesn't don't".split())
+_UNSURE: Final = frozenset(
+    """may might could possible possibly possibility suspicious suspected suspicion
+    suggest suggests suggestive suggesting if whether denies denied missed overlooked
+    unclear uncertain rule consider differential question questionable probable probably likely unlikely perhaps exclude excluded would
+    should cannot equivocal prior previous previously old history resolved former earlier concern concerning""".split()
+)
+_STATES: Final = frozenset(
+    """is are was were has have shows show showing demonstrates demonstrate demonstrating reveals reveal revealing contains contain see seen
+    depicts displays identified noted of confirms confirm indicates indicate with""".split()
+)
+_FOLLOWS: Final = frozenset(
+    "is are was were has in on at with within without and or seen present visible that which measuring along near over noted".split()
+)
+_SIDES: Final = frozenset(
+    """left right bilateral unilateral upper lower middle anterior posterior superior inferior medial lateral apical basal both central
+    peripheral proximal distal""".split()
+)
+_PRESENT: Final = re.compile(rf"{_BE} (?:\w+ly |also |now )?{_SEEN}\b")
+_ABSENT: Final = re.compile(
+    rf"{_BE} (?:not|absent|never|n't|ruled out)\b|(?:isn't|aren't|wasn't)\b|(?:not|cannot be|can not be) {_SEEN}\b|absent\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    what: tuple[str, ...]
+    where: frozenset[str]
+
+
+def answered_by(statement: str, question: str) -> bool | None:
+    """Whether ``statement`` affirms (``True``) or denies (``False``) what ``question`` asks; ``None`` if it does neither, or both."""
+    asked = " ".join(_words(_SENTENCES.split(_IMAGE_MARK.sub(" ", question).strip().rstrip("? ."))[-1]))
+    sentences = [tuple(_words(sentence)) for sentence in _SENTENCES.split(_ASKING.sub("", statement[:4000]))]
+    thing = _thing(asked)
+    said = {_of_thing(sentence, thing) for sentence in sentences} if thing else _predicates(sentences, asked)
+    said -= {None}
+    if "unsure" in said or len(said) != 1:
+        return None
+    return said.pop() is True
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text.replace("\u2019", "'"))]
+
+
+def _thing(asked: str) -> _Asked | None:
+    for pattern in _QUESTIONS:
+        if found := pattern.fullmatch(asked):
+            what = _IN_IMAGE.sub("", found["what"] + " " + (found.groupdict().get("where") or "")).split()
+            cut = next((at for at, word in enumerate(what) if word in _PREPOSITION - {"of"}), len(what))
+            thing = tuple(_singular(word) for word in what[:cut] if word not in _ARTICLES)
+            where = frozenset(what[cut:]) - _ARTICLES - _PREPOSITION
+            if {"or", "and", ",", "no", "not"} & set(what) or not 1 <= len(thing) <= 5:
+                return None
+            return _Asked(thing, where)
+    return None
+
+
+def _of_thing(sentence: tuple[str, ...], asked: _Asked) -> bool | str | None:
+    """``True``, ``False``, ``"unsure"``, or ``None`` for a sentence about something else."""
+    words = tuple(_singular(word) for word in sentence)
+    size = len(asked.what)
+    places = [i for i in range(len(words) - size + 1) if words[i : i + size] == asked.what]
+    if not places:
+        return None
+    at = places[0]
+    before, after = sentence[:at], sentence[at + size :]
+    if _UNSURE & set(sentence) or len(places) > 1:
+        return "unsure"
+    sides = _SIDES & set(sentence)
+    if after and after[0] not in _FOLLOWS | _PREPOSITION | {","}:
+        return None  # "mass effect" is not a mass
+    return _said_of_thing(before, after, sides, asked)
+
+
+def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: frozenset[str] | set[str], asked: _Asked) -> bool | str | None:
+    sentence = {*before, *after}
+    tail = " ".join(after)
+    denied, absent = _denied(before), bool(_ABSENT.match(tail))
+    if denied is None or (denied and absent):
+        return "unsure"
+    if denied or absent:
+        elsewhere = _place(after) - asked.where - set(asked.what)
+        return None if elsewhere or sides - asked.where - set(asked.what) else False
+    if not (_STATES & set(before) or _PRESENT.match(tail)):
+        return None
+    if asked.where - sentence or (asked.where and sides - asked.where - set(asked.what)):
+        return None
+    return True
+
+
+def _denied(before: tuple[str, ...]) -> bool | None:
+    """Whether the words before a thing deny it; ``None`` if they deny something else, perhaps a kind of it."""
+    last = next((at for at in range(len(before) - 1, -1, -1) if before[at] in _DENIALS), None)
+    if last is None:
+        return False
+    between = before[last + 1 :]
+    listed = bool(between) and between[-1] in {"or", "nor", ","}
+    rest = [
+        word for word in between if word not in _FILLERS and word not in {"see", "show", "demonstrate", "have", "reveal", "for", "identify"}
+    ]
+    if not rest or (listed and not {"with", "shows", "has", "and"} & set(between)):
+        return True
+    return None
+
+
+def _place(after: tuple[str, ...]) -> set[str]:
+    """The words of a place behind a thing; an image is none."""
+    text = _IN_IMAGE.sub("", " ".join(after))
+    words = text.split()
+    if not words or words[0] not in _PREPOSITION:
+        return set()
+    end = next((at for at, word in enumerate(words) if word in {",", "and", "or", "is", "are", "with"}), len(words))
+    return set(words[:end]) - _ARTICLES - _PREPOSITION
+
+
+def _predicates(sentences: list[tuple[str, ...]], asked: str) -> set[bool | str | None]:
+    """Of "Is the heart enlarged?" the sentences "The heart is (not) enlarged"."""
+    found = _ABOUT.fullmatch(_IN_IMAGE.sub("", asked).strip())
+    rest = [word for word in (found["rest"].split() if found else []) if word not in {"a", "an", "the"}]
+    if not 2 <= len(rest) <= 8 or {"or", "and", "there", ","} & set(rest):
+        return set()
+    said = set[bool | str | None]()
+    for sentence in sentences:
+        text = " ".join(word for word in sentence if word not in {"a", "an", "the"})
+        for split in range(1, len(rest)):
+            subject, predicate = (re.escape(" ".join(part)) for part in (rest[:split], rest[split:]))
+            match = re.fullmatch(
+                rf"(?:.{{0,60}} )?{subject} (?:is|are|was|were|appears?"
+                rf"|seems?)(?: to be)? (?P<not>not )?(?:\w+ly )?{predicate}(?: (?:in|on|at|with)\b.*| ,.*)?",
+                text,
+            )
+            if match:
+                said.add("unsure" if _UNSURE & set(sentence) or "no longer" in text else not match["not"])
+    return said
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" else word
+
 
 _PRONOUN = r"(?:there|it|this|that|these|those|they|he|she|i|we|you)\b"
 # "No" before a noun is an article, not an answer; before a pause or a new clause it is one.
@@ -68,7 +243,7 @@ _ANYWHERE = re.compile(
 )
 
 
-def yes_no(reply: str, question: str | None = None, *, family: Family | None = None) -> bool | None:
+def yes_no(reply: str, question: str | None = None, *, family: ReplyFormat | None = None) -> bool | None:
     """``True`` for yes, ``False`` for no, ``None`` for neither and for both.
 
     Args:

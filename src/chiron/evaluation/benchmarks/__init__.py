@@ -1,1 +1,1 @@
-"""Benchmarks: each a small loader in ``sets``, from the data as published to :class:`~chiron.evaluation.item.Item`."""
+"""Benchmarks: each a small loader in ``sets``, from the data as published to :class:`~chiron.evaluation.items.Item`."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chiron.evaluation.benchmarks.material import Material
-from chiron.evaluation.item import Item
+from chiron.evaluation.benchmarks.image_source import ImageSource
+from chiron.evaluation.items import Item
 
 _SPACES = re.compile(r"[ \t]+")
 
@@ -17,14 +17,14 @@ class BadRecord(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRecord:
     """One record, with ways to take out of it what should be there."""
 
     raw: Mapping[str, Any]
     number: int
     """From 1."""
     benchmark: str
-    material: Material
+    material: ImageSource
     beside: Mapping[str, Mapping[str, Any]]
     """Further files of the benchmark, records by their ``id``: for example answers that are published apart."""
 
@@ -88,7 +88,7 @@ class Benchmark:
     """Patterns of the files of records, the first that matches counts (``A|B``: both); from the data folder."""
     columns: Sequence[str]
     """What every record must have."""
-    read: Callable[[Row], Item]
+    read: Callable[[BenchmarkRecord], Item]
     """One record that belongs to it as a question. May raise :class:`BadRecord`."""
     recognize: Callable[[Mapping[str, Any]], bool] | None = None
     """Where no pattern matches: whether a JSON or JSONL file of any name in the data folder is its, by the first record."""
@@ -97,7 +97,7 @@ class Benchmark:
     archives: Sequence[str] = ()
     """Patterns of zips of images."""
     beside: Sequence[str] = ()
-    """Patterns of further files, one of which must be there; ``Row.beside`` has their records by id."""
+    """Patterns of further files, one of which must be there; ``BenchmarkRecord.beside`` has their records by id."""
     protocol: str = "huatuo_closed"
     """The usual one."""
     how: str = ""

@@ -1,4 +1,4 @@
-"""A benchmark loaded: every record of the published data as an item or as a bad item, none dropped in silence."""
+"""Find a benchmark's files on disk or on the hub, and load every record as an item or a bad item."""
 
 import hashlib
 import json
@@ -11,18 +11,72 @@ from typing import Any
 
 from chiron.cases.images import ImageFile
 from chiron.errors import InputError
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row
-from chiron.evaluation.benchmarks.fields import UNKNOWN, yes_or_no
-from chiron.evaluation.benchmarks.hub import how_to_get, place_of
-from chiron.evaluation.benchmarks.material import Material, cache_folder
-from chiron.evaluation.benchmarks.records import Record, Unreadable, read_records
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
+from chiron.evaluation.benchmarks.fields import UNKNOWN, Record, Unreadable, read_records, yes_or_no
+from chiron.evaluation.benchmarks.image_source import ImageSource, cache_folder
 from chiron.evaluation.benchmarks.registry import benchmarks
-from chiron.evaluation.item import BadItem, Item, Kind
+from chiron.evaluation.items import BadItem, Item, Kind
 from chiron.evaluation.protocols.protocol import Protocol
 
 
 @dataclass(frozen=True)
-class Loaded:
+class BenchmarkFiles:
+    """A folder with a benchmark's files."""
+
+    folder: Path
+    revision: str | None = None
+    """The hub's commit; ``None`` for files that a person put there."""
+
+
+def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
+    """Where the files lie: ``DATA/NAME`` if there is such a folder, ``DATA``, or, with no ``data``, the hub's cache.
+
+    Raises:
+        InputError: they are nowhere; says what to download and where to put it.
+    """
+    if data is None:
+        return _from_hub(benchmark)
+    if not data.is_dir():
+        raise InputError(f"data folder {data} does not exist: {how_to_get(benchmark)}")
+    own = data / benchmark.name
+    return BenchmarkFiles(own if own.is_dir() else data)
+
+
+def how_to_get(benchmark: Benchmark) -> str:
+    """What to download and where to put it, in one sentence."""
+    if benchmark.hub is None:
+        return benchmark.how
+    files = benchmark.files[0].replace("|", ", ")
+    zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
+    # A pattern that a person can act on: the first of the several that are looked for.
+    return (
+        f"download {files}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
+        f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.how}" if benchmark.how else "")
+    )
+
+
+def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
+    if benchmark.hub is None:
+        raise InputError(f"{benchmark.name} is on no hub: {benchmark.how}")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(
+            f"{benchmark.name} without --data is fetched from the hub, which needs the package datasets ({error}):"
+            " pip install 'chiron-med[eval]'"
+        ) from error
+    hub: Any = huggingface_hub
+    wanted = [*(part for pattern in benchmark.files for part in pattern.split("|")), *benchmark.archives, *benchmark.beside]
+    try:
+        folder = Path(hub.snapshot_download(benchmark.hub, repo_type="dataset", allow_patterns=wanted))
+    except Exception as error:
+        # The hub's client fails in its own ways, its HTTP library's and the system's; to the user all are one: it is not here.
+        raise InputError(f"{benchmark.name} could not be fetched from the hub ({type(error).__name__}): {how_to_get(benchmark)}") from error
+    return BenchmarkFiles(folder, folder.resolve().name)
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
     """The questions of one benchmark, ready to be asked."""
 
     name: str
@@ -52,7 +106,7 @@ class Loaded:
         return digest.hexdigest()
 
 
-def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
+def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
     """Read a benchmark's files. Images are looked at when they are asked for.
 
     Args:
@@ -67,7 +121,7 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
     place = place_of(benchmark, data)
     files = _files(benchmark, place.folder)
     archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
-    material = Material(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
+    material = ImageSource(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
     beside = _beside(benchmark, place.folder)
     nobodys: list[int] = []
     items = tuple(_unique(_items(benchmark, files, material, beside, nobodys)))
@@ -79,7 +133,7 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> Loaded:
         notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
     if nobodys:
         notes += (f"{benchmark.name}: {len(nobodys)} records do not say whose they are (the first is row {nobodys[0]}): they are not in N",)
-    return Loaded(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare, benchmark.whole)
+    return LoadedBenchmark(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare, benchmark.whole)
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
@@ -127,7 +181,7 @@ def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any
 
 
 def _items(
-    benchmark: Benchmark, files: Sequence[Path], material: Material, beside: Mapping[str, Mapping[str, Any]], nobodys: list[int]
+    benchmark: Benchmark, files: Sequence[Path], material: ImageSource, beside: Mapping[str, Mapping[str, Any]], nobodys: list[int]
 ) -> Iterator[Item | BadItem]:
     number = 0
     for file in files:
@@ -151,7 +205,9 @@ def _belongs(benchmark: Benchmark, record: Record) -> bool | None:
     return None if isinstance(record, Unreadable) else benchmark.belongs(record)
 
 
-def _item(benchmark: Benchmark, record: Record, number: int, material: Material, beside: Mapping[str, Mapping[str, Any]]) -> Item | BadItem:
+def _item(
+    benchmark: Benchmark, record: Record, number: int, material: ImageSource, beside: Mapping[str, Mapping[str, Any]]
+) -> Item | BadItem:
     if isinstance(record, Unreadable):
         return BadItem(f"row {number}", record.problem, "choice" if benchmark.closed else None)
     kind = _kind(benchmark, record)
@@ -159,7 +215,7 @@ def _item(benchmark: Benchmark, record: Record, number: int, material: Material,
     if missing := benchmark.missing_columns(record):
         return BadItem(name, f"row {number} lacks {', '.join(missing)}", kind)
     try:
-        item = benchmark.read(Row(record, number, benchmark.name, material, beside))
+        item = benchmark.read(BenchmarkRecord(record, number, benchmark.name, material, beside))
     except BadRecord as problem:
         return BadItem(name, f"row {number}: {problem}", kind)
     except (ValueError, TypeError) as error:
@@ -207,7 +263,7 @@ def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
         yield BadItem(label, problem, _kind_of(item))
 
 
-def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: Material, folder: Path) -> None:
+def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: ImageSource, folder: Path) -> None:
     """That some image is there: of a few missing ones each item tells by itself.
 
     Raises:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Row
+from chiron.evaluation.benchmarks.benchmark import BadRecord, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import read_options
-from chiron.models.local.dialogue import Turn
+from chiron.providers.local.dialogue import Turn
 
 _OF_A_BUILD = {"messages", "provenance"}
 """What rows of a build have and published ones do not. Their files may hold what is trained on, so they are not taken by their columns."""
@@ -24,7 +24,7 @@ def is_published(part: str, raw: Mapping[str, Any]) -> bool:
     return known and (pictured if part == "cot" else not pictured and "images" not in raw)
 
 
-def named_images(row: Row) -> tuple[str, ...]:
+def named_images(row: BenchmarkRecord) -> tuple[str, ...]:
     """The images in the column ``img_name``: a list, a list written as a string, or one path.
 
     Raises:
@@ -35,7 +35,7 @@ def named_images(row: Row) -> tuple[str, ...]:
     return tuple(row.material.locate(name.strip().removeprefix("./")) for name in names)
 
 
-def own_turns(row: Row, *, plain: bool) -> tuple[Turn, ...]:
+def own_turns(row: BenchmarkRecord, *, plain: bool) -> tuple[Turn, ...]:
     """What a model trained on the row saw before its answer, to the letter; empty where a protocol has to word the question.
 
     A row of a release has its conversation. The authors send a published question as it is.

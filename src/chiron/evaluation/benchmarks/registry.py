@@ -4,10 +4,10 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
+from chiron.client.config_file import nearest
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks import sets
 from chiron.evaluation.benchmarks.benchmark import Benchmark
-from chiron.models.config_file import nearest
 
 
 @cache

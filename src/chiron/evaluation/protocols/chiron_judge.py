@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from chiron.evaluation.answers.family import Family, Rule
+from chiron.client.call import ImagePart, Message
+from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.open_answers import final_text
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import BadItem, Item, as_modalities, user_message, with_options
 from chiron.evaluation.protocols.protocol import Finding, Protocol, closed
-from chiron.evaluation.rendering import as_modalities, user_message, with_options
-from chiron.models.call import Message, Picture
 
 
 class ChironJudge(Protocol):
@@ -40,12 +39,12 @@ class ChironJudge(Protocol):
         item = with_options(item)
         return item if item.asked else replace(item, question=as_modalities(item.question, len(item.images)))
 
-    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Steps and a final answer are asked for."""
         return (user_message(prompts.own["chain"], item, pictures),)
 
-    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
         """The last final answer; what it means the judge says."""
         del item  # the judge reads it
-        given = final_text(reply, family or Family.CHIRON)
+        given = final_text(reply, family or ReplyFormat.CHIRON)
         return Finding(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)

@@ -2,12 +2,11 @@
 
 from typing import ClassVar
 
-from chiron.evaluation.answers.family import Family
-from chiron.evaluation.item import Item
-from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.client.call import ImagePart, Message
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import Item, as_case
 from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, phrase
-from chiron.evaluation.rendering import as_case
-from chiron.models.call import Message, Picture
 
 
 class Exact(Protocol):
@@ -17,10 +16,10 @@ class Exact(Protocol):
     words: ClassVar[str] = "asked as an intern is; open answers by exact match after normalization"
     prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
 
-    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """As the search asks an intern from the beginning."""
         return prompts.search.intern(as_case(item), pictures, ())
 
-    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
         """The final answer's words, or the option."""
         return chosen(item, reply, family) if item.options else phrase(item, reply, family)

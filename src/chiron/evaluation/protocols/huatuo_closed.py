@@ -2,12 +2,11 @@
 
 from typing import ClassVar
 
-from chiron.evaluation.answers.family import Family
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.client.call import ImagePart, Message
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import BadItem, Item, user_message, with_options
 from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, closed, phrase
-from chiron.evaluation.rendering import user_message, with_options
-from chiron.models.call import Message, Picture
 
 
 class HuatuoClosed(Protocol):
@@ -25,10 +24,10 @@ class HuatuoClosed(Protocol):
         """A yes/no question as a choice."""
         return with_options(item)
 
-    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Question, options, and the demand for a letter."""
         return (user_message(prompts.own["choice" if item.options else "short"], item, pictures),)
 
-    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
         """By rule."""
         return chosen(item, reply, family) if item.options else phrase(item, reply, family)

@@ -2,14 +2,13 @@
 
 from typing import ClassVar
 
-from chiron.evaluation.answers.family import Family, Rule
+from chiron.client.call import ImagePart, Message
+from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.answers.yes_no import yes_no
-from chiron.evaluation.item import Item
-from chiron.evaluation.prompts import EvaluationPrompts
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import Item, user_message
 from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen
-from chiron.evaluation.rendering import user_message
-from chiron.models.call import Message, Picture
 
 
 class MedEvalKitFull(Protocol):
@@ -20,12 +19,12 @@ class MedEvalKitFull(Protocol):
     prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
     judged: ClassVar[bool] = True
 
-    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """A letter, a yes or no, or a phrase is asked for."""
         name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
         return (user_message(prompts.own[name], item, pictures),)
 
-    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
         """By rule, but for open questions."""
         if item.options:
             return chosen(item, reply, family)

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from chiron.client.call import ImagePart, Message
+from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.extraction import extract
-from chiron.evaluation.answers.family import Family, Rule
 from chiron.evaluation.answers.open_answers import exact_match, final_text
-from chiron.evaluation.item import BadItem, Item
-from chiron.evaluation.prompts import EvaluationPrompts
-from chiron.evaluation.rendering import own_messages
-from chiron.models.call import Message, Picture
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.items import BadItem, Item, own_messages
 
 PARSER = 4
 """Stands in every result file; raised whenever an answer is read otherwise."""
@@ -54,16 +53,16 @@ class Protocol(ABC):
         """The item as it is asked: for example a yes/no question with two options."""
         return item
 
-    def request(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def request(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """What the model is asked: the item's own turns where it brings some, else this protocol's wording."""
         return own_messages(item, pictures) if item.asked else self.messages(item, pictures, prompts)
 
     @abstractmethod
-    def messages(self, item: Item, pictures: tuple[Picture, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
+    def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """How the protocol words an item that brings no turns of its own; ``item`` as :meth:`shown`."""
 
     @abstractmethod
-    def read(self, item: Item, reply: str, family: Family | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
         """What it answered; ``item`` as it was asked."""
 
 
@@ -74,14 +73,14 @@ def closed(item: Item | BadItem) -> bool:
     return item.kind != "open" or item.labels.get("answer_type", "").upper() == "CLOSED"
 
 
-def chosen(item: Item, reply: str, family: Family | None) -> Finding:
+def chosen(item: Item, reply: str, family: ReplyFormat | None) -> Finding:
     """An option taken out of a reply by rule."""
     found = extract(reply, item.options, question=item.question, family=family)
     given = None if found.index is None else item.options[found.index]
     return Finding(given, str(found.rule), found.index is not None and found.index == item.gold)
 
 
-def phrase(item: Item, reply: str, family: Family | None) -> Finding:
+def phrase(item: Item, reply: str, family: ReplyFormat | None) -> Finding:
     """The final answer's words, right if they match the known answer exactly (:func:`exact_match`)."""
     given = final_text(reply, family)
     return Finding(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))

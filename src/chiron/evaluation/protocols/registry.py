@@ -2,13 +2,13 @@
 
 from types import MappingProxyType
 
+from chiron.client.config_file import nearest
 from chiron.errors import InputError
 from chiron.evaluation.protocols.chiron_judge import ChironJudge
 from chiron.evaluation.protocols.exact import Exact
 from chiron.evaluation.protocols.huatuo_closed import HuatuoClosed
 from chiron.evaluation.protocols.medevalkit_full import MedEvalKitFull
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.models.config_file import nearest
 
 _ALL: tuple[Protocol, ...] = (HuatuoClosed(), ChironJudge(), MedEvalKitFull(), Exact())
 PROTOCOLS = MappingProxyType({protocol.name: protocol for protocol in _ALL})

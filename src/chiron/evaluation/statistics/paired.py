@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chiron.evaluation.intervals import Share
-from chiron.evaluation.statistics.scipy_stats import scipy_stats
+from chiron.evaluation.statistics.intervals import Share, scipy_stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
 
     R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10: Wilson's intervals of both shares, squared and added with the
     correlation of the pairs (continuity corrected where it is positive). It has a width also where no pair differs. Items are taken as
-    independent; for grouped ones see :func:`chiron.evaluation.statistics.clustered.clustered_difference`.
+    independent; for grouped ones see :func:`chiron.evaluation.statistics.intervals.clustered_difference`.
     """
     n = pairs.of_items
     if not n:

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from chiron.errors import InputError
 from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled, Test
 from chiron.evaluation.figures import FEW_IMAGES, Accuracy, accuracy, by_label
-from chiron.evaluation.intervals import Share
-from chiron.evaluation.runs import SETTINGS
-from chiron.evaluation.statistics.repeats import Consistency
-from chiron.evaluation.tables import wording
-from chiron.evaluation.tables.grid import EMPTY, Cell, Grid, cell
+from chiron.evaluation.read_runs import SETTINGS
+from chiron.evaluation.statistics.intervals import Consistency, Share
+from chiron.evaluation.tables import cells as wording
+from chiron.evaluation.tables.cells import EMPTY, Cell, Grid, cell
 
 PUBLISHED_PROTOCOL = "chiron_judge"
 """Whose own script leaves unparsed answers out of the count."""

@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from chiron.cases.likeness.texts import JACCARD
+from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.survey import Survey
+from chiron.mmrp.dataset_index import DatasetIndex
 
 _MOST: Final = 50
 """Earlier rows of the same images that a row is compared with."""
 
 
-def repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
+def repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """An id a second time; the same words with the very same images a second time. The first of them stays."""
     ids: dict[str, int] = {}
     contents: dict[tuple[int, tuple[str, ...]], int] = {}
@@ -26,7 +26,7 @@ def repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
             yield position, Finding("duplicates", entry.id, f"says what '{survey.entries[first].id}' says, with the same images")
 
 
-def nearly_repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
+def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Nearly the same words with nearly the same images, or without any.
 
     Words alone are no duplicate where images differ: a hundred normal chests may be described alike. So rows with images are compared
@@ -50,7 +50,7 @@ def nearly_repeated(survey: Survey) -> Iterator[tuple[int, Finding]]:
         yield position, _near(survey, position, other, share)
 
 
-def shared(survey: Survey) -> Iterator[tuple[int, Finding]]:
+def shared(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """An image under a second patient: the same person twice, or a stock picture."""
     owners: dict[int, str] = {}
     for position, entry in enumerate(survey.entries):
@@ -82,20 +82,20 @@ def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[i
     yield from sorted(found)
 
 
-def _near(survey: Survey, position: int, like: int, index: float) -> Finding:
+def _near(survey: DatasetIndex, position: int, like: int, index: float) -> Finding:
     return Finding("near_duplicates", survey.entries[position].id, f"like '{survey.entries[like].id}' ({index:.2f})", "warning")
 
 
-def _likeness(survey: Survey, a: int, b: int) -> float:
+def _likeness(survey: DatasetIndex, a: int, b: int) -> float:
     one, other = survey.entries[a].text, survey.entries[b].text
     return 1.0 if one == other else survey.texts.likeness(one, other)
 
 
-def _same(survey: Survey, a: int, b: int) -> bool:
+def _same(survey: DatasetIndex, a: int, b: int) -> bool:
     """Equal in words and images: a duplicate, and told as one."""
     return survey.entries[a].text == survey.entries[b].text and _files(survey, a) == _files(survey, b)
 
 
-def _files(survey: Survey, position: int) -> tuple[str, ...]:
+def _files(survey: DatasetIndex, position: int) -> tuple[str, ...]:
     """Its images by their SHA-256; one that cannot be opened is like itself only."""
     return tuple(sorted(taken.sha256 if (taken := survey.prints[i]) else f"?{i}" for i in survey.entries[position].images))

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from chiron.cases.likeness.texts import normalised
 from chiron.conversation.reasoning import parse_reasoning
-from chiron.mics.words import content_words
+from chiron.dedup.near_texts import normalised
+from chiron.mics.answer_leak import content_words
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.cases.likeness.texts import normalised
-from chiron.mics.words import content_words, names_answer
+from chiron.dedup.near_texts import normalised
+from chiron.mics.answer_leak import content_words, names_answer
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 

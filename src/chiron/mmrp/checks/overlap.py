@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from chiron.cases.images import ImageFolder
-from chiron.cases.likeness.hamming import near_matches
-from chiron.cases.likeness.prints import ImagePrint, hashes_and_looks, look_alike, print_images
+from chiron.dedup.image_hash import ImagePrint, hashes_and_looks, look_alike, print_images
+from chiron.dedup.linking import near_matches
 from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.survey import Survey
+from chiron.mmrp.dataset_index import DatasetIndex
 
 _FEW: Final = 6
 """Words: "Is there a fracture?" is asked everywhere, and means nothing."""
@@ -20,7 +20,7 @@ _AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class BenchmarkItem:
     """An item of a benchmark that is on disk."""
 
     benchmark: str
@@ -31,7 +31,7 @@ class Foreign:
     images: tuple[Path, ...] = ()
 
 
-def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, Finding]]:
+def overlap(survey: DatasetIndex, foreign: Iterable[BenchmarkItem]) -> Iterator[tuple[int, Finding]]:
     """Rows that show a benchmark's image, or put its question; a row is told once for images and once for words.
 
     Items are taken some at a time. An image that cannot be opened is compared by nothing, and so passed over: the benchmark's own
@@ -45,7 +45,7 @@ def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, F
         for image in entry.images:
             rows_of[image].append(position)
     hit: set[int] = set()
-    sayings: dict[int, Foreign] = {}
+    sayings: dict[int, BenchmarkItem] = {}
     for items in _batches(foreign):
         for image, item, how in known.shown_by(items):
             for position in rows_of[image]:
@@ -61,7 +61,7 @@ def overlap(survey: Survey, foreign: Iterable[Foreign]) -> Iterator[tuple[int, F
 class _Known:
     """The survey's images, to be found by file and by looks."""
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: DatasetIndex) -> None:
         self._distance = survey.distance
         self._by_file: dict[str, list[int]] = defaultdict(list)
         seen: list[tuple[int, ImagePrint]] = []
@@ -73,9 +73,9 @@ class _Known:
         self._images = [image for image, _ in seen]
         self._hashes, self._looks = hashes_and_looks([taken for _, taken in seen])
 
-    def shown_by(self, items: list[Foreign]) -> Iterator[tuple[int, Foreign, str]]:
+    def shown_by(self, items: list[BenchmarkItem]) -> Iterator[tuple[int, BenchmarkItem, str]]:
         """Images that an item shows too, the item, and how alike they are."""
-        seen: list[tuple[Foreign, ImagePrint]] = []
+        seen: list[tuple[BenchmarkItem, ImagePrint]] = []
         # The benchmark's folders are the user's own, named by its loader: each file is fenced by the folder it lies in.
         for path, item in {path: each for each in items for path in each.images}.items():
             taken = next(iter(print_images(ImageFolder(path.parent), [path.name], threads=1)))
@@ -91,7 +91,7 @@ class _Known:
                 yield self._images[i], seen[j][0], "looks like"
 
 
-def _asked(survey: Survey, sayings: dict[int, Foreign], by_question: dict[int, list[int]]) -> Iterator[tuple[int, Finding]]:
+def _asked(survey: DatasetIndex, sayings: dict[int, BenchmarkItem], by_question: dict[int, list[int]]) -> Iterator[tuple[int, Finding]]:
     questions = survey.questions
     same = [(number, number, 1.0) for number in sayings if number in by_question]
     near = sorted(questions.near(sayings, by_question), key=lambda pair: -pair[2])
@@ -108,8 +108,8 @@ def _asked(survey: Survey, sayings: dict[int, Foreign], by_question: dict[int, l
                 yield position, Finding("overlap", survey.entries[position].id, detail, "error" if words >= _MANY else "warning")
 
 
-def _batches(foreign: Iterable[Foreign]) -> Iterator[list[Foreign]]:
-    batch: list[Foreign] = []
+def _batches(foreign: Iterable[BenchmarkItem]) -> Iterator[list[BenchmarkItem]]:
+    batch: list[BenchmarkItem] = []
     for item in foreign:
         batch.append(item)
         if len(batch) == _AT_ONCE:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
-from chiron.cases.likeness.texts import normalised
 from chiron.conversation.reasoning import Defect, parse_reasoning
+from chiron.dedup.near_texts import normalised
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from chiron.mmrp.exports.released import IMAGES, ReleasedRow
-from chiron.models.local.tiling import Tiling, tile_budget, tile_count
+from chiron.mmrp.exports.rows import IMAGES, ReleasedRow
+from chiron.providers.local.tiling import Tiling, tile_budget, tile_count
 
 _SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
 _TOKENS_PER_TILE: Final = 256

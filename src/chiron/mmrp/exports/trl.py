@@ -3,7 +3,7 @@
 from typing import Any
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.mmrp.exports.released import IMAGES, ReleasedRow
+from chiron.mmrp.exports.rows import IMAGES, ReleasedRow
 
 
 def trl_row(row: ReleasedRow) -> dict[str, Any]:

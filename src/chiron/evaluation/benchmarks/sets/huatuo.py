@@ -1,11 +1,11 @@
 """HuatuoGPT-Vision's bundle: closed questions of six benchmarks in one file, each a benchmark here. Most published rows come from it."""
 
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row, files_of, having
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_text, read_options
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     question, images, options = row.text("question"), row.images("image"), read_options(row.raw["options"])
     labels = row.label("subset=modality", "question_type")
     answer = row.text("answer")

@@ -3,20 +3,20 @@
 import json
 from functools import partial
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 _LABELS = ("modality", "body_system", "question_type", "medical_task", "subset")
 
 
-def _item(source: str, row: Row) -> Item:
+def _item(source: str, row: BenchmarkRecord) -> Item:
     options = read_options(row.raw["options"])
     name = f"{source}-{row.text('dataset_index')}"
     return choice(name, row.text("question"), options, gold_by_letter(row.raw["answer_label"], options), row.images("images"), _labels(row))
 
 
-def _labels(row: Row) -> dict[str, str]:
+def _labels(row: BenchmarkRecord) -> dict[str, str]:
     """What ``misc`` says in passing; it differs from source to source, and nothing depends on it."""
     try:
         misc = json.loads(str(row.raw.get("misc") or "{}"))

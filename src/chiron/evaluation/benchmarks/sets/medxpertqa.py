@@ -1,13 +1,13 @@
 """MedXpertQA-MM: choices of five on one to six images; as on the hub, and as in its repository, whose fields have other shapes."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, having
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 _OPTIONS_IN_QUESTION = "\nAnswer Choices:"
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     options = read_options(row.raw["options"])
     question = row.text("question").partition(_OPTIONS_IN_QUESTION)[0].strip()
     labels = row.label("medical_task", "body_system", "question_type")

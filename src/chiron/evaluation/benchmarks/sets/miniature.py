@@ -2,27 +2,27 @@
 
 from collections.abc import Callable
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import choice, gold_by_text
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 from chiron.phantom.world import DIAGNOSES
 
 _OPTIONS = tuple(sorted(DIAGNOSES))
 """In one order for every case: what ``shuffle-options`` moves must not have been moved before."""
 
 
-def _case(row: Row) -> Item:
+def _case(row: BenchmarkRecord) -> Item:
     images = row.images("images")
     labels = row.label("modality", "body_system")
     return Item(row.text("id"), row.text("question"), row.text("answer"), images, group=" ".join(images), labels=labels)
 
 
-def _choice(row: Row) -> Item:
+def _choice(row: BenchmarkRecord) -> Item:
     gold = gold_by_text(row.text("answer"), _OPTIONS)
     return choice(row.text("id"), row.text("question"), _OPTIONS, gold, row.images("images"), row.label("modality", "body_system"))
 
 
-def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[Row], Item] = _case) -> Benchmark:
+def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[BenchmarkRecord], Item] = _case) -> Benchmark:
     return Benchmark(
         name=name,
         title=f"the miniature: new cases of {words}",

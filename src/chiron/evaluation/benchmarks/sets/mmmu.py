@@ -2,14 +2,14 @@
 
 from functools import partial
 
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Row, having
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_letter, read_options, with_marks
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 SUBJECTS = ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health")
 
 
-def _item(split: str, row: Row) -> Item:
+def _item(split: str, row: BenchmarkRecord) -> Item:
     name = row.text("id")
     numbered = {n: image for n in range(1, 8) for image in row.images(f"image_{n}")}
     options = read_options(row.raw.get("options"))

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import choice, gold_by_text, read_options
 from chiron.evaluation.benchmarks.mmrp_rows import belongs, is_published, named_images, own_turns
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     # Published golds are now and then wrapped in emphasis.
     answer = row.text("answer").strip("* ")
     images = row.images("images") if row.raw.get("img_name") is None else named_images(row)

@@ -1,11 +1,11 @@
 """PathVQA: questions on figures of pathology."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of
 from chiron.evaluation.benchmarks.fields import yes_or_no
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     images = row.images("image")
     answer = row.text("answer")
     word = yes_or_no(answer)

@@ -2,15 +2,15 @@
 
 import re
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 _LEAD = re.compile(r"^\s*[A-D]\s*:\s*")
 _CHOICES = ("Choice A", "Choice B", "Choice C", "Choice D")
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     options = tuple(_LEAD.sub("", row.text(column)).strip() for column in _CHOICES)
     gold = gold_by_letter(row.text("Answer_label"), options)
     return choice(row.name, row.text("Question"), options, gold, row.images("Figure_path"))

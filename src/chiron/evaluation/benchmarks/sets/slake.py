@@ -1,11 +1,11 @@
 """SLAKE: questions in English and Chinese on radiological images; the English ones. Closed is not only yes or no."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 
-def _item(row: Row) -> Item:
+def _item(row: BenchmarkRecord) -> Item:
     images = row.images("img_name")
     answer = row.text("answer")
     word = yes_or_no(answer)

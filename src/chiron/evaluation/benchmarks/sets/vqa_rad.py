@@ -1,20 +1,20 @@
 """VQA-RAD: questions that clinicians asked on radiological images."""
 
-from chiron.evaluation.benchmarks.benchmark import Benchmark, Row, files_of, having
+from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no
-from chiron.evaluation.item import Item
+from chiron.evaluation.items import Item
 
 
-def _published(row: Row) -> Item:
+def _published(row: BenchmarkRecord) -> Item:
     return _item(row, row.text("question"), row.text("answer"), row.label("answer_type"))
 
 
-def _closed(row: Row) -> Item:
+def _closed(row: BenchmarkRecord) -> Item:
     """The variant of 272 closed questions; open ones stand in the same files."""
     return _item(row, row.text("input"), row.text("label"), row.label("answer_type"))
 
 
-def _item(row: Row, question: str, answer: str, labels: dict[str, str]) -> Item:
+def _item(row: BenchmarkRecord, question: str, answer: str, labels: dict[str, str]) -> Item:
     images = row.images("image")
     word = yes_or_no(answer)
     return Item(row.name, question, word or answer, images, kind="yes_no" if word else "open", group=" ".join(images), labels=labels)

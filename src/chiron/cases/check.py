@@ -1,0 +1,70 @@
+"""Looking over a file of cases before anything is paid for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chiron.cases.case import BadCase, Case
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import LONG_TEXT, NO_QUESTION, image_marks
+from chiron.cases.images import ImageProblem, image_folder
+from chiron.cases.modalities import findings_without_images
+from chiron.cases.reader import read_cases
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One case, looked over."""
+
+    line: int
+    """Line of a JSONL file, position in a JSON list; from 1."""
+    id: str | None
+    usable: bool
+    problem: str | None
+    """What is wrong, or worth knowing of a usable case."""
+    lacks_question: bool = False
+    """Whether the case is unlabeled, and nothing else is wrong with it."""
+
+
+LONG_FINDINGS = 8_000
+"""Characters. Longer findings take the place of images in most models' windows."""
+
+
+def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = False) -> Iterator[Remark]:
+    """A remark a case, in order, with every image read and decoded. ``unlabeled``: cases without a question can be used too.
+
+    Raises:
+        InputError: the file or the image folder is not there.
+    """
+    folder = image_folder(cases, images)
+    for case in read_cases(cases, unlabeled=unlabeled):
+        if isinstance(case, BadCase):
+            yield Remark(case.line, case.id, usable=False, problem=case.problem, lacks_question=case.problem == NO_QUESTION)
+            continue
+        problems = []
+        for name in case.images:
+            try:
+                folder.check(name)
+            except ImageProblem as problem:
+                problems.append(str(problem))
+        if problems:
+            yield Remark(case.line, case.id, usable=False, problem="; ".join(problems))
+        else:
+            yield Remark(case.line, case.id, usable=True, problem="; ".join(_notes(case)) or None)
+
+
+def _notes(case: Case) -> Iterator[str]:
+    """What is worth knowing of a usable case."""
+    if letter_without_options(case.question, case.answer):
+        yield f"the answer is the letter '{case.answer}' alone, and the question has no such option: give the option's words"
+    for name in ("question", "answer", "history"):
+        if (length := len(getattr(case, name))) > LONG_TEXT:
+            yield f"field '{name}' has {length:,} characters, more than most models read: keep what belongs to the case"
+    if not case.findings:
+        yield "no findings: mentors see only images and history"
+    if (spoken_of := image_marks(case.findings)) > len(case.images):
+        yield f"findings speak of image {spoken_of}, but there are {len(case.images)}"
+    if missing := findings_without_images(case):
+        yield f"findings describe {', '.join(m.name for m in missing)}, and there is no such image"
+    if (length := sum(len(text) for text in case.findings)) > LONG_FINDINGS:
+        yield f"findings of {length:,} characters: keep those that belong to the images"

@@ -1,0 +1,194 @@
+"""Conducting a run from the command line: the view, the signals, and how it ended in words and exit code."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import NoReturn, Protocol, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from chiron.cli.live import duration, watching
+from chiron.cli.streams import BrokenPipe, messages, whole
+from chiron.client.failures import ConfigurationError, RunStopped, TooManyCrashes, UserStopped
+from chiron.client.ledger import Spending
+from chiron.errors import DiskError, InputError
+from chiron.jobs.session import Job
+from chiron.mics.run import Run, RunSummary
+from chiron.mics.run_directory import PATHS, REJECTED, REPORT
+from chiron.reports.page import write_report
+from chiron.terminal import printable
+
+Ended = TypeVar("Ended")
+
+
+def run_with_ui(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
+    """Execute work with a view on standard error and with signals obeyed: the first stops it in order, the second at once."""
+    console = messages()
+
+    async def attended() -> Ended:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        asked = False
+
+        def obey() -> None:
+            nonlocal asked
+            # A run may have halted by itself, and yet wait for what it has paid for: only a person's second word drops that.
+            if work.desk is not None and not asked:
+                asked = True
+                work.stop()
+                console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
+            elif task is not None:
+                task.cancel()
+
+        def hang_up() -> None:
+            # A closing terminal may send it more than once; that is not a person asking twice.
+            if not asked:
+                obey()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, obey)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored, and means it
+            loop.add_signal_handler(signal.SIGHUP, hang_up)
+        async with watching(work, console):
+            return await execute()
+
+    try:
+        return asyncio.run(attended())
+    except asyncio.CancelledError:
+        console.print("stopped at once; the calls under way are lost, all else is in the ledger: run the same command again to go on")
+        sys.exit(130)
+
+
+def conduct(run: Run) -> RunSummary:
+    """Execute a search with a view, then write its report."""
+    summary = run_with_ui(run, run.execute)
+    write_report(run.directory.path)
+    return summary
+
+
+def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
+    """Say how a run ended, and leave with the exit code that tells it."""
+    if json_output:
+        print_json(summary_json(summary))
+    else:
+        show_summary(summary, messages())
+    code = closing_code(summary)
+    ended = summary.retained + summary.rejected + summary.unsolved
+    if summary.total == summary.bad and not ended + summary.unjudged + summary.pending:
+        raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
+    if code == 0 and summary.unjudged and not ended:
+        raise InputError("the judge gave no verdict on any case: choose another judge or raise search.max_tokens.judge")
+    sys.exit(code)
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs on standard output."""
+    # A reader that has gone changes nothing about how the work ended.
+    with suppress(BrokenPipe):
+        print(json.dumps(value, ensure_ascii=False))
+
+
+class Closing(Protocol):
+    """What the end of a command's words and its exit code depend on."""
+
+    @property
+    def pending(self) -> int: ...
+    @property
+    def pending_because(self) -> str | None: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def halted(self) -> RunStopped | DiskError | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+def closing_code(summary: Closing) -> int:
+    """Say what is left to do and why, and give the exit code that tells it."""
+    console = messages()
+    for note in summary.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(printable(note))}")
+    match summary.halted:
+        case None if summary.pending:
+            return _pending_code(summary)
+        case None:
+            return 0
+        case UserStopped():
+            console.print(f"{summary.pending} pending; run the same command again to resume")
+            return 130
+        case reason:
+            console.print(f"[red]stopped:[/red] {escape(printable(reason))}")
+            return 1 if isinstance(reason, TooManyCrashes) else 2 if isinstance(reason, ConfigurationError | DiskError) else 3
+
+
+def _pending_code(summary: Closing) -> int:
+    """Say why work is pending and what helps; 3 where running again can help, else 2."""
+    because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
+    if summary.refused < summary.pending:
+        refused = f" ({summary.refused} of them will be refused again until the configuration changes)" if summary.refused else ""
+        messages().print(f"{summary.pending} pending{because}; run the same command again to resume{refused}")
+        return 3
+    messages().print(
+        f"{summary.pending} pending{because}; the calls will be refused again: change the configuration, the server or these inputs first"
+    )
+    return 2
+
+
+def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
+    """What was spent, told the same way everywhere; empty if nothing was."""
+    if not spent_usd:
+        return ""
+    possibly = f", of which ${possibly_spent_usd:.4f} possibly (calls without a reply)" if possibly_spent_usd else ""
+    return f"spent ${spent_usd:.4f}{possibly}"
+
+
+def summary_json(summary: RunSummary) -> dict[str, object]:
+    """The summary for programs."""
+    value = asdict(summary)
+    return {**value, "run": str(summary.run), "halted": str(summary.halted) if summary.halted else None}
+
+
+def show_summary(summary: RunSummary, console: Console) -> None:
+    """The summary for people."""
+    mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
+    unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
+    console.print(
+        f"[green]{summary.retained} retained[/green], {summary.rejected} rejected, {summary.unsolved} unsolved,{unjudged}"
+        f" {summary.pending} pending, {summary.bad} bad in this run directory; {summary.total} cases selected, {duration(summary.seconds)};"
+        f" mean MICS-Score of the scored ones {mean}"
+    )
+    if summary.spending:
+        console.print(spending_table(summary.spending))
+    if spent := spent_in_words(summary.spent_usd, summary.possibly_spent_usd):
+        console.print(spent)
+    for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
+        console.print(f"{name:8}{escape(printable(summary.run / file))}")
+
+
+def spending_table(spending: tuple[Spending, ...]) -> Table:
+    """Tokens, cost, seconds and retries by role and model; what there is none of has no column."""
+    columns: dict[str, list[str]] = {
+        "calls": [f"{s.calls:,}" for s in spending],
+        "replayed": [f"{s.copied:,}" for s in spending] if any(s.copied for s in spending) else [],
+        "tokens in": [f"{s.prompt_tokens:,}" for s in spending],
+        "tokens out": [f"{s.completion_tokens:,}" for s in spending],
+        "USD": [f"{s.cost_usd:.4f}" if s.priced else "-" for s in spending] if any(s.priced for s in spending) else [],
+        "s/call": [f"{s.seconds / s.calls:.2f}" if s.calls else "-" for s in spending],
+        "retries": [f"{s.retries:,}" for s in spending] if any(s.retries for s in spending) else [],
+        "failed": [f"{s.failed:,}" for s in spending] if any(s.failed for s in spending) else [],
+        "cut off": [f"{s.cut_off:,}" for s in spending] if any(s.cut_off for s in spending) else [],
+        "only thinking": [f"{s.only_thinking:,}" for s in spending] if any(s.only_thinking for s in spending) else [],
+    }
+    shown = {title: cells for title, cells in columns.items() if cells}
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+    for title in ("role", "model", *shown):
+        table.add_column(title, justify="left" if title in {"role", "model"} else "right", no_wrap=True, overflow="fold")
+    for s, *figures in zip(spending, *shown.values(), strict=True):
+        table.add_row(Text(printable(s.role)), Text(printable(s.model)), *figures)
+    return whole(table)

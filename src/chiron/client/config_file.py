@@ -1,0 +1,199 @@
+"""Reading a configuration file: models, and a section for each job; errors name the place and the nearest right word."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from chiron.client.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Refused, Strict, prompt_file
+from chiron.errors import InputError
+from chiron.io import read_yaml
+from chiron.terminal import printable
+
+SECTIONS: Final = ("search", "build", "evaluation")
+"""One file may serve every command; each reads ``models`` and its own section."""
+_MOST_FAULTS = 20
+"""Told at once."""
+_PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
+
+
+class ConfigFile(Strict):
+    """What every configuration file has. A command's own adds its section."""
+
+    models: dict[str, ModelConfig]
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        for name in self.models:
+            if printable(name) != name or not name.strip() or len(name) > 200:
+                raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
+        for place, text in _texts(self.model_dump()):
+            if any("\ud800" <= c <= "\udfff" for c in text):  # not shown: it may be a secret
+                raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
+        return self
+
+    def need_known(self, named: list[tuple[str, str]]) -> None:
+        """That every (place, model name) is under ``models``.
+
+        Raises:
+            ValueError: one is not; for validators.
+        """
+        unknown = [(place, name) for place, name in named if name not in self.models]
+        if unknown:
+            faults = [f"{place} names '{name}', which is not under models{nearest(name, self.models)}" for place, name in unknown]
+            raise ValueError("; ".join(faults))
+
+    def need_prices(self, models: Mapping[str, AnyModel]) -> None:
+        """That a budget can be kept with these models.
+
+        Raises:
+            ValueError: one has no price; for validators.
+        """
+        for name, model in models.items():
+            if isinstance(model, OpenAIModel) and model.price is None:
+                raise ValueError(
+                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD a million tokens)"
+                )
+
+
+Schema = TypeVar("Schema", bound=ConfigFile)
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """What a configuration file holds, unchecked.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
+    data = read_yaml(Path(path), "configuration", hint="; 'chiron init' writes one")
+    if not isinstance(data, dict):
+        raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
+    return data
+
+
+def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Schema:
+    """Check what a configuration file holds; paths of checkpoints are found from the file, wherever the command is run.
+
+    Raises:
+        InputError: with the place of the fault, and the nearest known key for one misspelt.
+    """
+    others = [name for name in SECTIONS if name not in schema.model_fields]
+    try:
+        config = schema.model_validate({key: value for key, value in data.items() if key not in others})
+    except ValidationError as error:
+        raise InputError(f"configuration {origin}{_explain(schema, error)}") from None
+    return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
+
+
+def check_section(schema: type[Schema], data: dict[str, Any], section: str, *, origin: Path, **overrides: Any) -> Schema:
+    """Check a file and one job's section of it; overrides that are not ``None`` replace the section's keys, prompt files are found from
+    the configuration's own place.
+
+    Raises:
+        InputError: as :func:`validate`; or a prompt is no path.
+    """
+    changed = {key: value for key, value in overrides.items() if value is not None}
+    if changed and isinstance(data.get(section), dict):
+        data = {**data, section: {**data[section], **changed}}
+    config = validate(schema, data, origin=origin)
+    own = getattr(config, section)
+    files = files_beside(own.prompts, origin, f"{section}.prompts")
+    return config.model_copy(update={section: own.model_copy(update={"prompts": files})})
+
+
+def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
+    """Files that a configuration names, found from that configuration's own place.
+
+    Raises:
+        InputError: one is no path.
+    """
+    try:
+        return {name: str(prompt_file(file, origin.parent)) for name, file in files.items()}
+    except InputError as error:
+        raise InputError(f"configuration {origin}: {place}: {error}") from error
+
+
+def nearest(word: str, known: Any) -> str:
+    """``; did you mean 'x'?`` if something known is near."""
+    found = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
+    if not isinstance(model, LocalModel):
+        return model
+    try:
+        return model.model_copy(update={"path": str(prompt_file(model.path, origin.parent))})
+    except InputError as error:
+        raise InputError(f"configuration {origin}: models.{name}.path: {error}") from error
+
+
+def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            where = f"{place}.{key}" if place else str(key)
+            yield from _texts(inner, where)
+            yield where, str(key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner, place)
+
+
+def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
+    """Every fault in words, in one line."""
+    faults = error.errors(include_url=False)
+    unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
+    meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
+    # What is missing because it is misspelt is one fault.
+    told = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
+    if len(told) == 1:
+        return f": {told[0]}"
+    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(told[:_MOST_FAULTS], 1))
+    return f" has {len(told)} errors: {shown}" + ("; and more" if len(told) > _MOST_FAULTS else "")
+
+
+def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
+    # A union's tag stands in the place as if it were a key; a reader of the file does not find it there.
+    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
+    if fault["type"] == "extra_forbidden":
+        known = unknown[fault["loc"]]
+        return f"unknown key '{place}'; " + (
+            f"did you mean '{known}'?" if known is not None else f"known here: {', '.join(_known_keys(schema, fault['loc']))}"
+        )
+    refused = fault.get("input")
+    why = refused.why if isinstance(refused, Refused) else fault["msg"]
+    message = f"{place}: {why}" if place else why
+    return message.replace("Value error, ", "")
+
+
+def _nearest_known(schema: type[ConfigFile], loc: tuple[int | str, ...]) -> str | None:
+    return next(iter(difflib.get_close_matches(str(loc[-1]), _known_keys(schema, loc), n=1, cutoff=0.5)), None)
+
+
+def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where ``loc`` ends; at the top these are also the sections that other commands read."""
+    if len(loc) == 1:
+        return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
+    if len(loc) > 2 and loc[0] == "models":
+        schema, loc = _PROVIDERS.get(str(loc[2]), OpenAIModel), loc[3:]
+    for part in loc[:-1]:
+        field = schema.model_fields.get(str(part))
+        inner = _schema_in(field.annotation) if field is not None else None
+        if inner is None:
+            break
+        schema = inner
+    return list(schema.model_fields)
+
+
+def _schema_in(annotation: Any) -> type[Strict] | None:
+    if get_origin(annotation) is None:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Strict) else None
+    if get_origin(annotation) is Annotated:
+        return _schema_in(get_args(annotation)[0])
+    return next((found for part in get_args(annotation) if (found := _schema_in(part)) is not None), None)

@@ -1,0 +1,209 @@
+"""The classes of failure that asking a model can have, and the removal of keys from error messages."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from chiron.errors import ChironError
+from chiron.terminal import printable
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """At most ``most`` characters of an endpoint's words, on a line that a terminal shows and does not obey."""
+    # Cut first: an error body may have megabytes.
+    return printable(" ".join(text[: 4 * most].split()))[:most]
+
+
+def commonest(reasons: Iterable[str]) -> str | None:
+    """The commonest of some reasons; those that differ in numbers only are one."""
+    first: dict[str, str] = {}
+    counts = Counter(key for reason in reasons if (key := re.sub(r"\d+", "#", reason)) and first.setdefault(key, reason))
+    return next((first[key] for key, _ in counts.most_common(1)), None)
+
+
+class CallFailed(ChironError):
+    """One call got no answer. ``public`` may be shown and logged: the key and the words of the prompt are removed from it.
+
+    The message may echo what was asked, and is shown nowhere.
+
+    Both are one line that a terminal can show: an endpoint's words are in them, and those are hostile.
+    """
+
+    kind = "failed"
+
+    def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
+        """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
+        super().__init__(one_line(message, 1000))
+        self.public = one_line(public if public is not None else message, 600)
+        self.maybe_billed = maybe_billed
+
+
+class RateLimited(CallFailed):
+    """The endpoint asks for fewer or later requests."""
+
+    kind = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, public: str | None = None) -> None:
+        """Keep what the endpoint said of when to come back, in seconds."""
+        super().__init__(message, public=public)
+        self.retry_after = retry_after
+
+
+class Transient(CallFailed):
+    """The same call may well succeed later: a server's fault, a broken connection, a hang, a reply that is none."""
+
+    kind = "transient"
+
+
+class CallerFault(CallFailed):
+    """The same call would fail again: it, or the configuration, has to change."""
+
+    kind = "caller"
+
+    def __init__(self, message: str, *, public: str | None = None, misconfigured: bool = False, maybe_billed: bool = False) -> None:
+        """``misconfigured``: not this call but every call to the endpoint is wrong (key, address, model name)."""
+        super().__init__(message, public=public, maybe_billed=maybe_billed)
+        self.misconfigured = misconfigured
+
+
+class Flagged(CallerFault):
+    """A content filter refuses the input of this one call, before any model sees it."""
+
+
+class RunStopped(ChironError):
+    """The run cannot send more calls. What it has is safe, and running it again goes on from there."""
+
+
+class UserStopped(RunStopped):
+    """A person asked the run to stop."""
+
+
+class BudgetSpent(RunStopped):
+    """Another call could overshoot the budget."""
+
+
+class EndpointDown(RunStopped):
+    """An endpoint failed so often in a row that going on would waste what the others answer."""
+
+
+class TooManyCrashes(RunStopped):
+    """Unit after unit met a bug of ours (exit code 1)."""
+
+
+class ConfigurationError(RunStopped):
+    """An endpoint refuses every call for a reason that only the user can mend (exit code 2)."""
+
+
+_MARK = "[key]"
+_PROMPT = "[...]"
+_WORD = re.compile(r"[^\W_]+")
+_ESCAPE = re.compile(r"\\+(?:[nrt\"'/\\]|u([0-9a-fA-F]{4}))")
+_RUN = 3
+"""Words in a row that a message shares with the prompt before they count as quoted from it."""
+_LONG = re.compile(r"[^\s\"'<>]{120,}")
+"""Longer than any word: an image in base64."""
+_QUOTED = re.compile(r"'[^']{3,}'|\"[^\"]{3,}\"|`[^`]{3,}`")
+_OUR_WORDS = frozenset(
+    "system user assistant text image images image_url url role roles content model max tokens json http api key error invalid request"
+    " the a an this that your only no not at it in on is input message messages unsupported parameter value please".split()
+)
+"""Words of requests and of errors, which are not the patient's even where the prompt has them too."""
+
+
+def redactor(key: str | None) -> Callable[[str], str]:
+    """A function that takes ``key`` out of a text: as it is, escaped as in JSON (also JSON within JSON), in a URL or in HTML."""
+    if not key:
+        return _unchanged
+    pattern = re.compile("".join(_spellings(c) for c in key))
+
+    def redact(text: str) -> str:
+        return pattern.sub(_MARK, text)
+
+    return redact
+
+
+def without_prompt(words: str, prompt: str) -> str:
+    """``words`` without what they quote from ``prompt``, so that they can be shown and logged.
+
+    Replaced with ``[...]`` are: three words or more in the order of the prompt; a quotation, a name (a capitalized word) or a number
+    that the prompt contains; and anything as long as an encoded image.
+    """
+    words = _LONG.sub(_PROMPT, _ESCAPE.sub(_unescaped, words))
+    known = [word.casefold() for word in _WORD.findall(prompt)]
+    if not known:
+        return words
+    runs = {tuple(known[i : i + _RUN]) for i in range(len(known) - _RUN + 1)}
+    capitalized = [match for match in _WORD.finditer(prompt) if _tells(match.group())]
+    names = {match.group().casefold() for match in capitalized}
+    inside = {match.group().casefold() for match in capitalized if not _starts_sentence(prompt, match)}
+    found = list(_WORD.finditer(words))
+    plain = [match.group().casefold() for match in found]
+    quoted = set(_indices_of_runs(plain, runs)) | set(_indices_of_quotations(words, found, plain, set(known)))
+    quoted |= {
+        i
+        for i, match in enumerate(found)
+        if _tells(match.group()) and (plain[i] in inside or (plain[i] in names and not _starts_sentence(words, match)))
+    }
+    return _blotted(words, found, quoted)
+
+
+def _tells(word: str) -> bool:
+    """Whether a word by itself may tell of a patient: a name, an abbreviation, a number of four digits or more."""
+    return word.casefold() not in _OUR_WORDS and (word[0].isupper() or sum(c.isdigit() for c in word) > 3)
+
+
+def _starts_sentence(words: str, match: "re.Match[str]") -> bool:
+    """Whether a word is capitalized for where it stands alone."""
+    before = words[max(0, match.start() - 8) : match.start()]
+    plain = before.rstrip()
+    return match.group()[0].isupper() and (not plain or plain[-1] in ".!?" or "\n" in before[len(plain) :])
+
+
+def _indices_of_runs(plain: list[str], runs: set[tuple[str, ...]]) -> list[int]:
+    return [i + k for i in range(len(plain) - _RUN + 1) if tuple(plain[i : i + _RUN]) in runs for k in range(_RUN)]
+
+
+def _indices_of_quotations(words: str, found: "list[re.Match[str]]", plain: list[str], known: set[str]) -> list[int]:
+    """Words between quotation marks that are all of the prompt."""
+    result: list[int] = []
+    for quotation in _QUOTED.finditer(words):
+        inside = [i for i, match in enumerate(found) if quotation.start() < match.start() < quotation.end()]
+        if inside and all(plain[i] in known for i in inside) and any(plain[i] not in _OUR_WORDS for i in inside):
+            result += inside
+    return result
+
+
+def _blotted(words: str, found: "list[re.Match[str]]", quoted: set[int]) -> str:
+    pieces, at = [], 0
+    for i, match in enumerate(found):
+        if i not in quoted:
+            continue
+        if i - 1 not in quoted:
+            pieces += [words[at : match.start()], _PROMPT]
+        at = match.end()
+    return "".join(pieces) + words[at:]
+
+
+def _unescaped(match: "re.Match[str]") -> str:
+    if match[1]:
+        character = json.loads(f'"\\u{match[1]}"')
+        return character if isinstance(character, str) and character.isprintable() else " "
+    return match[0][-1] if match[0][-1] in "\"'/" else " "
+
+
+def _spellings(character: str) -> str:
+    code = ord(character)
+    # Backslashes are counted out, so that a text of nothing but them is still read in linear time.
+    ways = (
+        rf"\\{{0,4}}{re.escape(character)}",
+        rf"\\{{1,4}}[uU]00(?i:{code:02x})",
+        rf"%(?i:{code:02x})",
+        rf"&#0{{0,4}}{code};?",
+        rf"&#[xX]0{{0,4}}(?i:{code:x});?",
+    )
+    return f"(?:{'|'.join(ways)})"
+
+
+def _unchanged(text: str) -> str:
+    return text

@@ -1,0 +1,146 @@
+"""Prompt texts: files of a package or the user's own, named sections, and images where the marks of a text are."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from chiron.cases.image_marks import IMAGE_MARK
+from chiron.client.call import ImagePart, Message, TextPart
+from chiron.errors import InputError
+
+
+@dataclass(frozen=True)
+class PromptKind:
+    """The prompts of one job."""
+
+    package: str
+    """Whose folder ``prompts/`` holds ``NAME.txt``."""
+    placeholders: Mapping[str, frozenset[str]]
+    """What each must ask for, by name."""
+    optional: frozenset[str] = frozenset()
+    """Of these, what a user's own text may leave out."""
+
+    def load(self, replacements: Mapping[str, Path] | None = None) -> dict[str, str]:
+        """The package's texts, with the user's own files in place of some.
+
+        Raises:
+            InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+        """
+        texts = {name: (files(self.package) / "prompts" / f"{name}.txt").read_text("utf-8") for name in self.placeholders}
+        for name, path in (replacements or {}).items():
+            if name not in texts:
+                raise InputError(f"no prompt is called '{name}': there are {', '.join(self.placeholders)}")
+            try:
+                text = path.read_text("utf-8")
+            except (OSError, ValueError) as error:
+                raise InputError(f"prompt '{name}': {path} cannot be read ({error})") from error
+            self._check(name, text, path)
+            texts[name] = text
+        return texts
+
+    def _check(self, name: str, text: str, path: Path) -> None:
+        try:
+            found = set(Template(text).get_identifiers())
+            Template(text).substitute(dict.fromkeys(found, ""))
+        except ValueError as error:
+            raise InputError(f"prompt '{name}': {path}: {error}; write $$ for a dollar sign") from error
+        wanted = self.placeholders[name]
+        if missing := wanted - found - self.optional:
+            raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
+        if unknown := found - wanted:
+            raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
+
+
+def hashes(texts: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 (hex) of each text; they stand in ``run.json``."""
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())}
+
+
+def fill(text: str, **values: str) -> str:
+    """``text`` with its placeholders filled, in one pass: a ``$answer`` inside a value stays what it is."""
+    return Template(text).substitute(values).strip()
+
+
+NAMES = (
+    "question", "history", "findings", "answer", "reasoning", "known_answer", "given_answer", "title", "manner", "options",
+)  # fmt: skip
+_TAG = re.compile(rf"<(?=\s{{0,8}}/?\s{{0,8}}(?:{'|'.join(NAMES)})\b)", re.IGNORECASE)
+
+
+def section(name: str, text: str) -> str:
+    """``text`` as a section that no text can break out of."""
+    return f"<{name}>\n{harmless(text)}\n</{name}>"
+
+
+def harmless(text: str) -> str:
+    """``text`` without anything that a reader could take for a section's mark; ``<25%`` stays what it is."""
+    return _TAG.sub("\u2039", text)
+
+
+def read_section(prompt: str, name: str) -> str | None:
+    """What stands in the last section of that name, ``None`` if there is none."""
+    begin = prompt.rfind(f"<{name}>\n")
+    if begin < 0:
+        return None
+    begin += len(name) + 3
+    end = prompt.find(f"\n</{name}>", begin - 1)
+    return prompt[begin:end] if end >= begin else "" if end == begin - 1 else None
+
+
+_HOLE = "\x00chiron:image\x00"
+"""A mark of the question's own while a template is filled; a mark in a template or in a model's text is only text."""
+
+
+def own_marks(text: str) -> str:
+    """``text`` with its marks as :func:`user_message` looks for them. Templates are filled with it."""
+    return text.replace(IMAGE_MARK, _HOLE)
+
+
+def user_message(body: str, pictures: Sequence[ImagePart]) -> Message:
+    """A user's message with each picture in place of its mark. Pictures without a mark come first.
+
+    A body without marks keeps the form that it always had: pictures, then text. With fewer pictures than marks, all marks are removed.
+
+    Args:
+        body: Text whose marks went through :func:`own_marks`.
+        pictures: In the order of the marks.
+    """
+    pieces = body.split(_HOLE)
+    first = len(pictures) - (len(pieces) - 1)
+    if len(pieces) == 1 or first < 0:
+        text = "".join(pieces).strip()
+        return Message("user", (*pictures, *([TextPart(text)] if text else [])))
+    gaps = ["", *["\n"] * first]
+    gaps[-1] += pieces[0]
+    parts: list[TextPart | ImagePart] = [TextPart(gaps[0])]
+    for picture, gap in zip(pictures, [*gaps[1:], *pieces[1:]], strict=True):
+        parts += [picture, TextPart(gap)]
+    return Message("user", tuple(part for part in parts if part != TextPart("")), inline=True)
+
+
+def texts_between(message: Message, beside_image: str) -> tuple[str, ...]:
+    """The texts before, between and after the message's images: one text more than there are images.
+
+    Args:
+        message: With any parts.
+        beside_image: Stands between an image and its neighbors, unless the message has its images ``inline``.
+    """
+    beside = "" if message.inline else beside_image
+    texts = [""]
+    before: TextPart | ImagePart | None = None
+    for part in message.parts:
+        words = part.text if isinstance(part, TextPart) else None
+        if words == "":
+            continue
+        if before is not None:
+            texts[-1] += beside if words is None or isinstance(before, ImagePart) else "\n"
+        if words is None:
+            texts.append("")
+        else:
+            texts[-1] += words
+        before = part
+    return tuple(texts)

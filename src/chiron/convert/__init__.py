@@ -1,0 +1,1 @@
+"""Convert InternVL checkpoints between the authors' layout and transformers'."""

@@ -1,0 +1,323 @@
+"""``config.json`` in the authors' layout and in transformers': read from either into one thing, written from it into either.
+
+Every key that is met is either carried over, or checked to have the one value that both layouts mean the same by, or known to say nothing
+about the model. Any other key is refused by name and value: a setting that was lost would give a model that runs and is wrong.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from chiron.convert.config_keys import (
+    CHAT_FIXED,
+    CHAT_VISION_FIXED,
+    HF_FIXED,
+    HF_VISION_FIXED,
+    HINTS,
+    KEPT_DEFAULTS,
+    KEPT_VISION_DEFAULTS,
+    MOE,
+    MOST_LAYERS,
+    ROPES,
+    SILENT,
+    TEXT,
+    TEXT_FIXED,
+    VISION,
+)
+from chiron.convert.weight_names import Dimensions
+from chiron.errors import InputError
+
+Layout = Literal["internvl_chat", "hf"]
+
+KEPT = "internvl_chat"
+"""The key of transformers' ``config.json`` under which what only the authors' code knows is kept, through training and back."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A model's configuration, whichever layout it came in."""
+
+    vision: Mapping[str, Any]
+    """The vision tower's, under the authors' keys; sizes are single numbers."""
+    text: Mapping[str, Any]
+    """The language model's, under the keys that both layouts share."""
+    rope_theta: float
+    rope_scaling: Mapping[str, Any] | None
+    downsample_ratio: float
+    """One side of the feature map after the pixel shuffle, by its side before: 1 over a whole number."""
+    tied: bool
+    """Whether the output matrix is meant to be the embedding."""
+    sure_tied: bool
+    """Whether the source says so itself, not by a default that readers are known to override."""
+    dtype: str | None
+    image_token_id: int | None
+    """None where the layout leaves it to the tokenizer."""
+    kept: Mapping[str, Any]
+    """What only the authors' code knows: their prompt template, tiling, drop path."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along a tile's side."""
+        return int(self.vision["image_size"]) // int(self.vision["patch_size"])
+
+    @property
+    def tokens_a_tile(self) -> int:
+        """Image tokens of one tile."""
+        return (self.grid // self.shuffle) ** 2
+
+    @property
+    def shuffle(self) -> int:
+        """Patches, along a side, that become one image token."""
+        return round(1 / self.downsample_ratio)
+
+    def dimensions(self, *, head: bool) -> Dimensions:
+        """The sizes that decide which weights there are."""
+        vision, text = self.vision, self.text
+        head_width = text["hidden_size"] // text["num_attention_heads"]
+        return Dimensions(
+            vision_width=vision["hidden_size"],
+            vision_layers=vision["num_hidden_layers"],
+            vision_mlp=vision["intermediate_size"],
+            channels=vision["num_channels"],
+            patch=vision["patch_size"],
+            positions=self.grid**2 + 1,
+            qkv_bias=vision["qkv_bias"],
+            shuffled_width=vision["hidden_size"] * self.shuffle**2,
+            text_width=text["hidden_size"],
+            text_layers=text["num_hidden_layers"],
+            text_mlp=text["intermediate_size"],
+            query_width=text["num_attention_heads"] * head_width,
+            key_width=text["num_key_value_heads"] * head_width,
+            vocabulary=text["vocab_size"],
+            head=head,
+        )
+
+
+def read_chat(config: Mapping[str, Any]) -> Settings:
+    """The authors' ``config.json``.
+
+    Raises:
+        InputError: a key is unknown, missing or has a value that does not convert; it names both.
+    """
+    known = {"vision_config", "llm_config", "downsample_ratio", "force_image_size", "tie_word_embeddings", "hidden_size"}
+    _check(config, "", CHAT_FIXED, known | KEPT_DEFAULTS.keys())
+    vision_config, llm_config = _section(config, "vision_config"), _section(config, "llm_config")
+    _check(
+        vision_config,
+        "vision_config.",
+        CHAT_VISION_FIXED,
+        {chat for chat, *_ in VISION} | KEPT_VISION_DEFAULTS.keys() | set(MOE.split()) | {"tie_word_embeddings"},
+    )
+    vision = {chat: vision_config.get(chat, default) for chat, _, default, _ in VISION}
+    architectures = llm_config.get("architectures")
+    if architectures != ["Qwen2ForCausalLM"]:
+        raise _refusal("llm_config.architectures", architectures, ["Qwen2ForCausalLM"])
+    text, theta, scaling = _read_text(llm_config, "llm_config.")
+    if config.get("force_image_size") not in (None, 0, vision["image_size"]):
+        raise _refusal("force_image_size", config["force_image_size"], vision["image_size"])
+    if config.get("hidden_size") not in (None, text["hidden_size"]):
+        raise _refusal("hidden_size", config["hidden_size"], text["hidden_size"])
+    tied = bool(llm_config.get("tie_word_embeddings", False))
+    kept: dict[str, Any] = {k: config[k] for k in KEPT_DEFAULTS if k in config}
+    kept["vision_config"] = {k: vision_config[k] for k in KEPT_VISION_DEFAULTS if k in vision_config}
+    return _checked(
+        Settings(
+            vision=vision,
+            text=text,
+            rope_theta=theta,
+            rope_scaling=scaling,
+            downsample_ratio=config.get("downsample_ratio", 0.5),
+            tied=tied,
+            sure_tied=tied,
+            dtype=_dtype(config, llm_config),
+            image_token_id=None,
+            kept=kept,
+        ),
+        ("vision_config.", "llm_config."),
+    )
+
+
+def read_hf(config: Mapping[str, Any]) -> Settings:
+    """The ``config.json`` of transformers' ``InternVLForConditionalGeneration``.
+
+    Raises:
+        InputError: a key is unknown, missing or has a value that does not convert; it names both.
+    """
+    known = {"vision_config", "text_config", "downsample_ratio", "image_token_id", "image_seq_length", "tie_word_embeddings", KEPT}
+    _check(config, "", HF_FIXED, known)
+    vision_config, text_config = _section(config, "vision_config"), _section(config, "text_config")
+    _check(vision_config, "vision_config.", HF_VISION_FIXED, {hf for _, hf, *_ in VISION} | {"tie_word_embeddings"})
+    vision = {chat: vision_config.get(hf, default) for chat, hf, _, default in VISION}
+    for key in ("image_size", "patch_size"):
+        vision[key] = _side(vision[key], f"vision_config.{key}")
+    text, theta, scaling = _read_text(text_config, "text_config.")
+    kept = config.get(KEPT) or {}
+    if not isinstance(kept, dict) or not isinstance(kept.get("vision_config", {}), dict):
+        raise _refusal(KEPT, kept, "an object")
+    _check(kept, f"{KEPT}.", {}, KEPT_DEFAULTS.keys() | {"vision_config"})
+    _check(kept.get("vision_config", {}), f"{KEPT}.vision_config.", {}, KEPT_VISION_DEFAULTS.keys())
+    # Readers differ on which of the two keys counts, and on their defaults; a reader unties weights that are both there and differ.
+    outer, inner = config.get("tie_word_embeddings"), text_config.get("tie_word_embeddings")
+    return _checked(
+        Settings(
+            vision=vision,
+            text=text,
+            rope_theta=theta,
+            rope_scaling=scaling,
+            downsample_ratio=config.get("downsample_ratio", 0.5),
+            tied=outer is not False,
+            sure_tied=outer is True and inner is True,
+            dtype=_dtype(config, text_config),
+            image_token_id=_count(config.get("image_token_id", 151667), "image_token_id", least=0),
+            kept=kept,
+        ),
+        ("vision_config.", "text_config."),
+    )
+
+
+def write_hf(settings: Settings, *, image_token_id: int, tied: bool) -> dict[str, Any]:
+    """The configuration as transformers reads it, in the words that releases 4.52 to 5.x understand alike."""
+    vision: dict[str, Any] = {hf: settings.vision[chat] for chat, hf, _, _ in VISION}
+    for key in ("image_size", "patch_size"):
+        vision[key] = [vision[key], vision[key]]
+    return {
+        "architectures": ["InternVLForConditionalGeneration"],
+        **_fixed(HF_FIXED),
+        "downsample_ratio": settings.downsample_ratio,
+        "image_seq_length": settings.tokens_a_tile,
+        "image_token_id": image_token_id,
+        # Said at both levels: the class's own default is True, which would put the embedding in the output matrix's place.
+        "tie_word_embeddings": tied,
+        **_maybe_dtype(settings),
+        # A cache is training's business to turn off; with it off, generate() computes every prefix again.
+        "text_config": {**_write_text(settings), "tie_word_embeddings": tied, "use_cache": True},
+        "vision_config": {"architectures": ["InternVLVisionModel"], **_fixed(HF_VISION_FIXED), **vision},
+        KEPT: {**settings.kept},
+    }
+
+
+def write_chat(settings: Settings, *, tied: bool) -> dict[str, Any]:
+    """The configuration as the authors' code reads it. It names no code to load (no ``auto_map``)."""
+    kept_vision = {**KEPT_VISION_DEFAULTS, **settings.kept.get("vision_config", {})}
+    return {
+        "architectures": ["InternVLChatModel"],
+        **_fixed(CHAT_FIXED),
+        **KEPT_DEFAULTS,
+        **{k: v for k, v in settings.kept.items() if k != "vision_config"},
+        "downsample_ratio": settings.downsample_ratio,
+        "force_image_size": settings.vision["image_size"],
+        "hidden_size": settings.text["hidden_size"],
+        "tie_word_embeddings": tied,
+        **_maybe_dtype(settings),
+        "llm_config": {**_write_text(settings), "tie_word_embeddings": tied},
+        "vision_config": {"architectures": ["InternVisionModel"], **_fixed(CHAT_VISION_FIXED), **settings.vision, **kept_vision},
+    }
+
+
+def _refusal(key: str, value: Any, wanted: Any) -> InputError:
+    hint = HINTS.get(key.rpartition(".")[2])
+    return InputError(f"config.json: {key} is {value!r}, and only {wanted!r} converts" + (f": {hint}" if hint else ""))
+
+
+def _check(section: Mapping[str, Any], where: str, fixed: Mapping[str, tuple[Any, Any]], known: Iterable[str]) -> None:
+    for key, (default, wanted) in fixed.items():
+        value = section.get(key, default)
+        # True == 1 and 0 == False in Python, and configurations write both for the same thing.
+        if value != wanted:
+            raise _refusal(f"{where}{key}", value, wanted)
+    allowed = SILENT | fixed.keys() | set(known)
+    for key, value in section.items():
+        if key not in allowed and value is not None:
+            raise InputError(f"config.json: {where}{key} is {value!r}, a setting that this conversion does not know and will not drop")
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = config.get(key)
+    if not isinstance(section, dict):
+        raise _refusal(key, section, "an object of settings")
+    return section
+
+
+def _read_text(section: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, dict[str, Any] | None]:
+    ropes = {"rope_theta", "rope_scaling", "rope_parameters"}
+    _check(section, where, TEXT_FIXED, TEXT.keys() | ropes | {"layer_types", "tie_word_embeddings", "head_dim"})
+    text = {key: section.get(key, default) for key, default in TEXT.items()}
+    if text["num_key_value_heads"] is None:
+        text["num_key_value_heads"] = text["num_attention_heads"]
+    if any(kind != "full_attention" for kind in section.get("layer_types") or []):
+        raise _refusal(f"{where}layer_types", section["layer_types"], "full_attention in every layer")
+    for key in ("num_attention_heads", "hidden_size"):
+        _count(text[key], where + key)
+    width = text["hidden_size"] // text["num_attention_heads"]
+    if section.get("head_dim") not in (None, width):
+        raise _refusal(f"{where}head_dim", section["head_dim"], width)
+    rope = section.get("rope_parameters") or section.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise _refusal(f"{where}rope_scaling", rope, "an object or null")
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind not in ROPES or "mrope_section" in rope or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise _refusal(f"{where}rope_scaling", rope, f"one of {', '.join(ROPES)} over whole heads")
+    theta = rope.get("rope_theta", section.get("rope_theta", 10000.0))
+    rest = {k: v for k, v in rope.items() if k not in {"rope_theta", "type", "rope_type", "partial_rotary_factor"}}
+    # Old readers look for the type under "type", newer ones under "rope_type".
+    scaling = None if kind == "default" else {**rest, "rope_type": kind, "type": kind}
+    return text, theta, scaling
+
+
+def _write_text(settings: Settings) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        **_fixed(TEXT_FIXED),
+        **settings.text,
+        "rope_theta": settings.rope_theta,
+        "rope_scaling": dict(settings.rope_scaling) if settings.rope_scaling else None,
+        **_maybe_dtype(settings),
+    }
+
+
+def _fixed(fixed: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {key: wanted for key, (_, wanted) in fixed.items()}
+
+
+def _dtype(*sections: Mapping[str, Any]) -> str | None:
+    for section in sections:
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(value := section.get(key), str):
+                return value
+    return None
+
+
+def _maybe_dtype(settings: Settings) -> dict[str, str]:
+    return {} if settings.dtype is None else {"torch_dtype": settings.dtype}
+
+
+def _side(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        if len(value) != 2 or value[0] != value[1]:
+            raise _refusal(key, value, "a square")
+        return value[0]
+    return value
+
+
+def _count(value: Any, key: str, *, least: int = 1, most: int | None = None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        raise InputError(f"config.json: {key} is {value!r}, which is no whole number from {least}" + (f" to {most}" if most else " up"))
+    return value
+
+
+def _checked(settings: Settings, sections: tuple[str, str]) -> Settings:
+    in_vision, in_text = sections
+    for key in ("hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels"):
+        _count(settings.vision[key], in_vision + key)
+    for key in ("vocab_size", "intermediate_size", "num_key_value_heads"):
+        _count(settings.text[key], in_text + key)
+    for where, section in ((in_vision, settings.vision), (in_text, settings.text)):
+        _count(section["num_hidden_layers"], f"{where}num_hidden_layers", most=MOST_LAYERS)
+        if section["hidden_size"] % section["num_attention_heads"]:
+            raise _refusal(f"{where}hidden_size", section["hidden_size"], f"a multiple of {section['num_attention_heads']} heads")
+    ratio: Any = settings.downsample_ratio
+    if not isinstance(ratio, int | float) or not 0 < ratio <= 1 or 1 / settings.shuffle != ratio:
+        raise _refusal("downsample_ratio", ratio, "1 over a whole number")
+    if settings.vision["image_size"] % settings.vision["patch_size"] or settings.grid % settings.shuffle:
+        raise _refusal(f"{in_vision}image_size", settings.vision["image_size"], "whole patches that the pixel shuffle shares out evenly")
+    return settings

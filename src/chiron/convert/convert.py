@@ -1,0 +1,255 @@
+"""InternVL checkpoints from the authors' layout to transformers' and back.
+
+What is published as InternVL3 and Chiron-o1 is in the layout of the authors' training code (``internvl_chat``), which only runs with code
+that is fetched along with the weights. Everything in this project reads transformers' own ``InternVLForConditionalGeneration``. The two
+compute the same function of the same numbers, so going over and back is exact: names change, and one fused matrix a layer is cut.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chiron.convert.config_json import Layout, Settings, read_chat, read_hf, write_chat, write_hf
+from chiron.convert.side_files import REWRITTEN, VERBATIM, Tokenizer, Written, read_tokenizer, tile_limits, write_chat_files, write_hf_files
+from chiron.convert.weight_files import INDEX, Tensor, find_weights, join, read_json, same_bytes, write_json, write_weights
+from chiron.convert.weight_names import EMBEDDING, HEAD, Weight, on_disk, weights
+from chiron.errors import DiskError, InputError
+from chiron.providers.local.dialogue import system_text
+
+SHARD_BYTES = 4_000_000_000
+_LAYOUTS: dict[Any, Layout] = {"internvl_chat": "internvl_chat", "internvl": "hf"}
+# Room for the small files: a tokenizer's are some 20 MB.
+_MARGIN = 64 << 20
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did."""
+
+    source: Path
+    out: Path
+    layout: Layout
+    """The layout of what was written."""
+    tensors: int
+    """Tensors written."""
+    parameters: int
+    """Numbers in them."""
+    size: int
+    """Bytes of them."""
+    shards: tuple[str, ...]
+    """The files with weights."""
+    copied: tuple[str, ...]
+    """Files that went over as they were."""
+    left_out: tuple[str, ...]
+    """What lay in the source and has no place in the result: code, other formats of the weights, folders."""
+    notes: tuple[str, ...]
+    """What a user should know: each a sentence without its full stop."""
+
+
+def detect(path: Path) -> Layout:
+    """Which layout a checkpoint is in.
+
+    Raises:
+        InputError: there is no such folder, or it holds no InternVL checkpoint.
+    """
+    if not os.path.isdir(path):
+        raise InputError(f"{path} is no folder: name one with a checkpoint's files (hf download fetches a published one)")
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise InputError(
+            f"{path} is a LoRA adapter, not a checkpoint: merge it into its base first ('chiron train' writes the merged model into model/"
+            " next to adapter/; with peft: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder))"
+        )
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path} has no config.json: it is no checkpoint")
+    kind = read_json(path / "config.json").get("model_type")
+    if not isinstance(kind, str) or kind not in _LAYOUTS:
+        raise InputError(f"{path}/config.json: model_type is {kind!r}; internvl_chat (the authors') and internvl (transformers') convert")
+    return _LAYOUTS[kind]
+
+
+def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, system: str | None = None) -> ConversionReport:
+    """Convert the authors' checkpoint to one of transformers' ``InternVLForConditionalGeneration``.
+
+    Args:
+        source: The folder with the authors' files; their code in it is neither run nor copied.
+        out: The folder to make; it appears when all is written.
+        shard_bytes: The largest file with weights, in bytes.
+        system: The system message of conversations that bring none: ``internvl2_5`` (the authors') or a text; none by default.
+
+    Raises:
+        InputError: the source is something else, incomplete or has a setting that transformers' InternVL does not, or ``out`` is taken.
+        DiskError: the disk took it not; ``out`` does not exist.
+    """
+    _expect(source, "internvl_chat")
+    settings = read_chat(read_json(source / "config.json"))
+    tokenizer = read_tokenizer(source)
+    identity = _image_token(settings, tokenizer)
+    found = find_weights(source)
+    tied = _tied(settings, found)
+    plan = _plan(settings, found, source, lambda w: (w.chat,))
+    tensors: dict[str, Tensor] = {}
+    for weight in plan:
+        tensor = found[weight.chat]
+        parts = tensor.cut(len(weight.hf)) if len(weight.hf) > 1 else [tensor]
+        tensors.update(zip(weight.hf, parts, strict=True))
+
+    def write(folder: Path) -> Written:
+        write_json(folder / "config.json", write_hf(settings, image_token_id=identity, tied=tied))
+        return write_hf_files(tokenizer, settings, folder, system=system_text(system))
+
+    return _write(source, out, "hf", tensors, shard_bytes, write)
+
+
+def to_internvl_chat(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> ConversionReport:
+    """Convert a checkpoint of transformers' ``InternVLForConditionalGeneration`` to the authors' layout.
+
+    Args:
+        source: The folder that ``save_pretrained`` or :func:`to_hf` wrote, its tokenizer included.
+        out: The folder to make; it appears when all is written.
+        shard_bytes: The largest file with weights, in bytes.
+
+    Raises:
+        InputError: the source is something else, incomplete or has a setting that the authors' code does not, or ``out`` is taken.
+        DiskError: the disk took it not; ``out`` does not exist.
+    """
+    _expect(source, "hf")
+    settings = read_hf(read_json(source / "config.json"))
+    tokenizer = read_tokenizer(source)
+    _image_token(settings, tokenizer)
+    found: dict[str, Tensor] = {}
+    for name, tensor in find_weights(source).items():
+        if on_disk(name) in found:
+            raise InputError(f"{source} holds {on_disk(name)} twice, once as {name}")
+        found[on_disk(name)] = tensor
+    tied = _tied(settings, found)
+    plan = _plan(settings, found, source, lambda w: w.hf)
+    tensors: dict[str, Tensor] = {}
+    for weight in plan:
+        parts = [found[name] for name in weight.hf]
+        if len({part.dtype for part in parts}) > 1:
+            kinds = ", ".join(f"{name} is {part.dtype}" for name, part in zip(weight.hf, parts, strict=True))
+            raise InputError(f"{weight.chat} is one tensor, and its parts are of different types: {kinds}")
+        tensors[weight.chat] = join(parts) if len(parts) > 1 else parts[0]
+    config = write_chat(settings, tied=tied)
+    if "max_dynamic_patch" not in settings.kept:
+        config.update(tile_limits(source))
+
+    def write(folder: Path) -> Written:
+        write_json(folder / "config.json", config)
+        return write_chat_files(tokenizer, settings, folder)
+
+    return _write(source, out, "internvl_chat", tensors, shard_bytes, write)
+
+
+def _expect(source: Path, layout: Layout) -> None:
+    if (found := detect(source)) != layout:
+        raise InputError(f"{source} is in the layout {found} already: nothing to convert")
+
+
+def _image_token(settings: Settings, tokenizer: Tokenizer) -> int:
+    identity = tokenizer.image_token_id
+    if settings.image_token_id not in {None, identity}:
+        raise InputError(f"config.json: image_token_id is {settings.image_token_id}, and the tokenizer's <IMG_CONTEXT> is {identity}")
+    if identity >= settings.text["vocab_size"]:
+        raise InputError(f"the tokenizer's <IMG_CONTEXT> is {identity}, behind the {settings.text['vocab_size']} rows of the embedding")
+    return identity
+
+
+def _tied(settings: Settings, found: dict[str, Tensor]) -> bool:
+    """Whether the result's output matrix is the embedding, by what the source says and what it holds."""
+    if HEAD not in found or EMBEDDING not in found or not settings.tied:
+        return settings.tied
+    if same_bytes(found[HEAD], found[EMBEDDING]):
+        return True
+    if settings.sure_tied:
+        raise InputError(f"config.json: tie_word_embeddings is true, and {HEAD} differs from {EMBEDDING}: set it to what the model was")
+    return False
+
+
+def _plan(settings: Settings, found: dict[str, Tensor], source: Path, names: Callable[[Weight], tuple[str, ...]]) -> list[Weight]:
+    """The model's weights, after every one was found in the source with its shape, and nothing else."""
+    plan = list(weights(settings.dimensions(head=HEAD in found or not settings.tied)))
+    wanted = {name: weight for weight in plan for name in names(weight)}
+    if missing := [name for name in wanted if name not in found]:
+        raise InputError(f"{source} lacks {_listed(missing)}, which a model of this configuration has")
+    if strange := sorted(found.keys() - wanted.keys()):
+        raise InputError(f"{source} holds {_listed(strange)}, which this conversion knows no place for and will not drop")
+    for name, weight in wanted.items():
+        shape = weight.shape if len(names(weight)) == 1 else weight.part_shape
+        if found[name].shape != shape:
+            raise InputError(f"{source}: {name} is of shape {list(found[name].shape)}, and by config.json it is {list(shape)}")
+    return plan
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more tensors" if more > 0 else "")
+
+
+def _write(
+    source: Path, out: Path, layout: Layout, tensors: dict[str, Tensor], shard_bytes: int, write_files: Callable[[Path], Written]
+) -> ConversionReport:
+    out = out.absolute()
+    draft = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+    size = sum(t.size for t in tensors.values())
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} is there already and not an empty folder: name another")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(out.parent, size)
+        draft.mkdir()
+        written = write_files(draft)
+        shards = write_weights(draft, tensors, shard_bytes)
+        if out.is_dir():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskError(f"{out} was not written: no space left on its disk; free {_gigabytes(size)} and run it again") from error
+        raise InputError(f"{out} was not written: {error}") from error
+    finally:
+        # Nothing is there any more after the renaming; after any failure, an interrupt included, half a checkpoint is.
+        shutil.rmtree(draft, ignore_errors=True)
+    parameters = sum(_numbers(t) for t in tensors.values())
+    return ConversionReport(
+        source=source,
+        out=out,
+        layout=layout,
+        tensors=len(tensors),
+        parameters=parameters,
+        size=size,
+        shards=tuple(shards),
+        copied=tuple(written.copied),
+        left_out=_left_out(source),
+        notes=tuple(written.notes),
+    )
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + _MARGIN:
+        raise DiskError(f"{folder} has {_gigabytes(free)} free, and the checkpoint takes {_gigabytes(size + _MARGIN)}: free some")
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _numbers(tensor: Tensor) -> int:
+    count = 1
+    for side in tensor.shape:
+        count *= side
+    return count
+
+
+def _left_out(source: Path) -> tuple[str, ...]:
+    index = source / INDEX
+    read = {INDEX, *read_json(index)["weight_map"].values()} if index.is_file() else {"model.safetensors"}
+    handled = read | set(VERBATIM) | set(REWRITTEN)
+    return tuple(sorted(p.name for p in source.iterdir() if p.name not in handled and not p.name.startswith(".")))

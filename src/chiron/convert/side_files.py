@@ -1,0 +1,267 @@
+"""The small files beside the weights: tokenizer, prompt template, generation and image settings, each as its layout wants it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chiron.convert.config_json import Layout, Settings
+from chiron.convert.weight_files import read_json, write_bytes, write_json
+from chiron.errors import InputError
+from chiron.providers.local.checkpoint_format import system_block, turns_template, write_format
+from chiron.providers.local.tiling import Tiling
+
+VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json
+    README.md LICENSE LICENSE.txt LICENSE.md NOTICE""".split()
+REWRITTEN = """config.json tokenizer_config.json chat_template.jinja chat_template.json generation_config.json
+    preprocessor_config.json processor_config.json chiron.json""".split()
+# The authors' code looks these up by their text, transformers' by the names.
+_NAMED = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+_VIDEO = "video_token"
+_TURN_END = "<|im_end|>"
+# What stands for an image in a rendered prompt, before its tokens are put there.
+_MARK: dict[Layout, str] = {"internvl_chat": "<image>", "hf": _NAMED["context_image_token"]}
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_BICUBIC = 3
+
+
+@dataclass
+class Written:
+    """What became of the small files, gathered while they are written."""
+
+    copied: list[str] = field(default_factory=list)
+    """Files that went over as they were."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know: each a sentence without its full stop."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What the files of a tokenizer say."""
+
+    folder: Path
+    config: dict[str, Any]
+    """``tokenizer_config.json``."""
+    ids: dict[str, int]
+    """Text to id, added tokens included."""
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of the token that an image's features take the place of."""
+        return self.ids[_NAMED["context_image_token"]]
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer beside the weights; both layouts need one, since only it knows the image tokens' ids.
+
+    Raises:
+        InputError: there is none, its files contradict each other, or it lacks an image token.
+    """
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no tokenizer_config.json: put the tokenizer's files beside the weights")
+    config = read_json(path)
+    ids = _token_ids(folder, config)
+    for token in _NAMED.values():
+        if token not in ids:
+            raise InputError(f"the tokenizer in {folder} has no {token}: it is not InternVL's")
+    return Tokenizer(folder, config, ids)
+
+
+def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, system: str | None = None) -> Written:
+    """Write what transformers' processor and ``generate`` read.
+
+    Raises:
+        InputError: a file of the source is broken.
+        OSError: a file cannot be written.
+    """
+    written = _copy(tokenizer.folder, out)
+    video = next((t for t in ("<video>", "<|video_pad|>") if t in tokenizer.ids), None)
+    if video is None:
+        video = "<video>"
+        written.notes.append("the tokenizer has no token for videos, and loading it adds <video> behind the embedding's last row")
+    config = {k: v for k, v in tokenizer.config.items() if k not in {"auto_map", "chat_template"}}
+    old = config.pop("extra_special_tokens", None)
+    if isinstance(old, list) and "additional_special_tokens" not in config:
+        config["additional_special_tokens"] = old
+    config["extra_special_tokens"] = {**(old if isinstance(old, dict) else {}), **_NAMED, _VIDEO: video}
+    write_json(out / "tokenizer_config.json", config)
+    template = (system_block(system) if system else "") + _template(tokenizer, "internvl_chat", "hf", written)
+    write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
+    _write_generation(tokenizer, settings, out)
+    # Chat with the authors' code cuts every image on its own, as these settings say.
+    tiling = Tiling(
+        settings.vision["image_size"], settings.kept.get("max_dynamic_patch", 12), settings.kept.get("use_thumbnail", True), per_image=True
+    )
+    write_format(out, tiling, system)
+    size = settings.vision["image_size"]
+    write_json(
+        out / "preprocessor_config.json",
+        {
+            "image_processor_type": "GotOcr2ImageProcessorFast",
+            "processor_class": "InternVLProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"height": size, "width": size},
+            "resample": _BICUBIC,
+            "crop_to_patches": settings.kept.get("dynamic_image_size", True),
+            "min_patches": settings.kept.get("min_dynamic_patch", 1),
+            "max_patches": settings.kept.get("max_dynamic_patch", 12),
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": _MEAN,
+            "image_std": _STD,
+        },
+    )
+    write_json(out / "processor_config.json", {"image_seq_length": settings.tokens_a_tile, "processor_class": "InternVLProcessor"})
+    return written
+
+
+def write_chat_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Written:
+    """Write what the authors' code reads.
+
+    Raises:
+        InputError: a file of the source is broken, or its images are prepared as the authors' code never does.
+        OSError: a file cannot be written.
+    """
+    _check_images(tokenizer.folder, settings)
+    written = _copy(tokenizer.folder, out)
+    config = {k: v for k, v in tokenizer.config.items() if k not in {*_NAMED, _VIDEO, "auto_map", "backend", "is_local", "processor_class"}}
+    extra = config.pop("extra_special_tokens", None)
+    if isinstance(extra, list) and extra:
+        config.setdefault("additional_special_tokens", extra)
+    elif isinstance(extra, dict) and (rest := {k: v for k, v in extra.items() if k not in {*_NAMED, _VIDEO}}):
+        config["extra_special_tokens"] = rest
+    # transformers 5 has a new name for the old class, which older releases and the authors' code do not know.
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    _write_slow_tokenizer(tokenizer, config, out)
+    if _find_template(tokenizer)[0] is not None:
+        config["chat_template"] = _template(tokenizer, "hf", "internvl_chat", written)
+    write_json(out / "tokenizer_config.json", config)
+    generation = tokenizer.folder / "generation_config.json"
+    if generation.is_file():
+        write_json(out / generation.name, read_json(generation))
+    written.notes.append("the authors' modelling code (*.py) is not part of it: readers that have it built in, like vLLM, need none")
+    return written
+
+
+def tile_limits(folder: Path) -> dict[str, int]:
+    """The authors' keys for the least and most tiles of an image, as far as the image settings beside transformers' weights say.
+
+    Raises:
+        InputError: a file of the source is broken.
+    """
+    found: dict[str, int] = {}
+    for values in _image_settings(folder).values():
+        for ours, theirs in (("min_dynamic_patch", "min_patches"), ("max_dynamic_patch", "max_patches")):
+            if isinstance(value := values.get(theirs), int):
+                found[ours] = value
+    return found
+
+
+def _copy(folder: Path, out: Path) -> Written:
+    written = Written()
+    for name in VERBATIM:
+        if (folder / name).is_file():
+            write_bytes(out / name, (folder / name).read_bytes())
+            written.copied.append(name)
+    return written
+
+
+def _token_ids(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    sources: list[tuple[str, Any]] = []
+    if (folder / "tokenizer.json").is_file():
+        whole = read_json(folder / "tokenizer.json")
+        model = whole.get("model")
+        sources.append(("tokenizer.json", model.get("vocab") if isinstance(model, dict) else None))
+        added = whole.get("added_tokens")
+        sources.append(("tokenizer.json", {t.get("content"): t.get("id") for t in added or [] if isinstance(t, dict)}))
+    decoder = config.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        pairs = {t.get("content"): int(i) for i, t in decoder.items() if isinstance(t, dict) and i.isdecimal()}
+        sources.append(("tokenizer_config.json", pairs))
+    sources += [(name, read_json(folder / name)) for name in ("added_tokens.json", "vocab.json") if (folder / name).is_file()]
+    ids: dict[str, int] = {}
+    for name, values in sources:
+        for text, number in values.items() if isinstance(values, dict) else ():
+            if not isinstance(text, str) or not isinstance(number, int):
+                raise InputError(f"{folder / name} gives {text!r} the id {number!r}")
+            if ids.setdefault(text, number) != number:
+                raise InputError(f"{folder / name} gives {text!r} the id {number}, and another of the tokenizer's files {ids[text]}")
+    return ids
+
+
+def _find_template(tokenizer: Tokenizer) -> tuple[str | None, bool]:
+    # Readers prefer the file to the key. Several named templates may stand there; one can go over.
+    jinja, old = tokenizer.folder / "chat_template.jinja", tokenizer.folder / "chat_template.json"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8"), False
+    value = read_json(old).get("chat_template") if old.is_file() else tokenizer.config.get("chat_template")
+    if isinstance(value, list):
+        named = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
+        value, several = named.get("default"), len(named) > 1
+        return (value if isinstance(value, str) else None), several
+    return (value if isinstance(value, str) else None), False
+
+
+def _template(tokenizer: Tokenizer, origin: Layout, goal: Layout, written: Written) -> str:
+    template, several = _find_template(tokenizer)
+    if several:
+        written.notes.append("of several chat templates only the default one went over")
+    if template is not None and (_MARK[origin] in template or origin == "hf"):
+        return template.replace(_MARK[origin], _MARK[goal])
+    if template is not None:
+        written.notes.append("the chat template knew no images and was replaced by one that does, without tools or a system message")
+    return turns_template(f"{_MARK[goal]}\\n", "VIDEO_MARK\\n")
+
+
+def _write_generation(tokenizer: Tokenizer, settings: Settings, out: Path) -> None:
+    path = tokenizer.folder / "generation_config.json"
+    values = read_json(path) if path.is_file() else {k: settings.text[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    # With this flag transformers would take the values from the model's configuration once more.
+    values = {k: v for k, v in values.items() if k != "_from_model_config" and v is not None}
+    ends = values.get("eos_token_id", [])
+    ends = list(ends) if isinstance(ends, list) else [ends]
+    # The authors' chat code passes the end of a turn at every call; here nobody would, and answers would run on.
+    if (end := tokenizer.ids.get(_TURN_END)) is not None and end not in ends:
+        ends.append(end)
+    if ends:
+        values["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    write_json(out / path.name, values)
+
+
+def _write_slow_tokenizer(tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
+    # The authors' scripts ask for the slow class, which reads these files; transformers 5 writes tokenizer.json alone.
+    path = tokenizer.folder / "tokenizer.json"
+    if not path.is_file() or (out / "vocab.json").is_file() or not str(config.get("tokenizer_class")).startswith("Qwen2Tokenizer"):
+        return
+    whole = read_json(path)
+    model = whole.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise InputError(f"{path} holds no byte-pair vocabulary, which a {config['tokenizer_class']} has")
+    merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+    write_bytes(out / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False).encode())
+    write_bytes(out / "merges.txt", ("#version: 0.2\n" + "".join(f"{m}\n" for m in merges)).encode())
+    added = {str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in whole.get("added_tokens") or []}
+    config.setdefault("added_tokens_decoder", added)
+
+
+def _image_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            values = read_json(folder / name)
+            inner = values.get("image_processor")
+            found[name] = inner if isinstance(inner, dict) else values
+    return found
+
+
+def _check_images(folder: Path, settings: Settings) -> None:
+    side = settings.vision["image_size"]
+    wanted = {"image_mean": _MEAN, "image_std": _STD, "size": {"height": side, "width": side}}
+    for name, values in _image_settings(folder).items():
+        for key, value in wanted.items():
+            if key in values and values[key] != value:
+                raise InputError(f"{folder / name}: {key} is {values[key]!r}; the authors' code always prepares images with {value!r}")

@@ -1,0 +1,126 @@
+"""Evaluate, compare, and answer cases as one call each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chiron.cases.case import Case
+from chiron.cases.images import ImageFolder
+from chiron.client.config import AnyModel
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.comparing import Comparison, compare, reference_of
+from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
+from chiron.evaluation.controls import Control, control_of
+from chiron.evaluation.evaluation import EvaluationSummary, evaluation_of, prepare_evaluation
+from chiron.evaluation.items import ITEMS, Item, read_results
+from chiron.evaluation.protocols.exact import Exact
+from chiron.evaluation.read_runs import read_evaluations
+from chiron.jobs.running import run_to_end
+from chiron.mics.prompts import Prompts
+
+
+def evaluate(
+    model: str,
+    benchmarks: Sequence[str],
+    run: Path | str,
+    config: EvaluationFile | None = None,
+    *,
+    data: Path | str | None = None,
+    control: Control | str = Control.NONE,
+) -> EvaluationSummary:
+    """Ask a model the benchmarks' questions, as far as ``run`` does not know its answers; arguments as
+    :func:`chiron.evaluation.evaluation.prepare_evaluation`. Works where an event loop already runs (a notebook).
+
+    Without a configuration ``model`` is ``offline:NAME`` or the folder of a checkpoint.
+
+    Raises:
+        InputError: something is missing, the directory is in use, or it is of another model or protocol.
+        DiskError: the files cannot be written.
+    """
+    config = config if config is not None else load_evaluation(None, model)
+    prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control))
+    return run_to_end(prepared.session, prepared.execute)
+
+
+def compare_runs(runs: Sequence[Path | str], *, reference: Path | str | None = None) -> list[Comparison]:
+    """Models side by side, from the run directories of their evaluations: one comparison a protocol.
+
+    Args:
+        runs: what ``evaluate`` wrote.
+        reference: the run of the model to test the others against; each benchmark's best by default.
+
+    Raises:
+        InputError: a directory holds no evaluation, or is named twice; the reference is none of them.
+    """
+    models = read_evaluations([Path(run) for run in runs])
+    return compare(models, reference=reference_of(models, Path(reference)) if reference is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One case and what a model said to it."""
+
+    case: Case
+    reply: str | None
+    """``None`` if the call failed; ``problem`` says why."""
+    answer: str | None
+    """The final answer in it; ``None`` if there is none, which is wrong."""
+    correct: bool
+    """The same words as the known answer, after normalisation."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """How cases are asked."""
+
+    prompts: Prompts
+    images: Path
+    """The folder that image paths are relative to."""
+    max_tokens: int = 1024
+    image_side: int = 1536
+    """Longest side in pixels of the images as the model sees them."""
+
+
+async def answer_all(
+    sets: Mapping[str, Sequence[Case]],
+    model: AnyModel,
+    question: Question,
+    run: Path,
+    *,
+    watch: Callable[[int], None] = lambda _: None,
+) -> dict[str, list[Answered]]:
+    """Every case's answer at temperature 0 by the protocol ``exact``, in the order of the cases.
+
+    Args:
+        sets: what to ask, by the name that each set has as a benchmark.
+        model: whom; any provider.
+        question: in which words. History and findings are not told.
+        run: the run directory of an evaluation, made or gone on with; what its ledger holds is not asked again.
+        watch: called with the number of cases answered so far.
+
+    Raises:
+        InputError: the model or the directory cannot be used; a case whose image cannot be is answered with a ``problem``.
+        Halted: the endpoint is down or refuses every call.
+        DiskError: the disk is full.
+    """
+    check = ImageFolder(question.images).check
+    loaded = [LoadedBenchmark(name, tuple(map(_item, cases)), question.images, check) for name, cases in sets.items()]
+    chosen = EvaluationConfig(image_side=question.image_side, max_tokens=EvaluationTokens(model=question.max_tokens))
+    prompts = replace(EvaluationPrompts.load(), search=question.prompts)
+    config = EvaluationFile(models={"model": model}, evaluation=chosen)
+    evaluation = evaluation_of("model", loaded, Exact(), run, config, prompts=prompts)
+    evaluation.watch = watch
+    summary = await evaluation.execute()
+    if summary.halted is not None:
+        raise summary.halted
+    answered: dict[str, list[Answered]] = {name: [] for name in sets}
+    for line in read_results(run / ITEMS):
+        if line.benchmark in answered and line.control == "none":
+            case = sets[line.benchmark][len(answered[line.benchmark])]
+            answered[line.benchmark].append(Answered(case, line.reply, line.given, line.right, line.problem or None))
+    return answered
+
+
+def _item(case: Case) -> Item:
+    return Item(case.id, case.question, case.answer, case.images, group=" ".join(case.images))

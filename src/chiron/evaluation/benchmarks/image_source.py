@@ -1,0 +1,143 @@
+"""The images of a benchmark, wherever they came from: a folder, a zip read in place, or bytes inside the records."""
+
+import hashlib
+import lzma
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from threading import Lock
+
+from chiron.cases.images import MAX_BYTES, ImageFile, ImageFolder, ImageProblem
+from chiron.errors import InputError
+from chiron.io import unwritten
+
+FOLDERS = ("images", "imgs", "figures")
+"""Where published data keep their images, beside the records or in a zip."""
+_ENDINGS = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+}
+
+_DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
+"""What a damaged archive raises: :mod:`zipfile` hands on what the decompressors of its members do."""
+
+
+class ImageSource:
+    """Finds an image by the name in a record. What comes out of a zip or a record is written into the cache once."""
+
+    def __init__(self, folder: Path, archives: Sequence[Path], cache: Path) -> None:
+        """``folder``: where the records lie. ``archives`` are opened only if it has no folder of images.
+
+        Raises:
+            InputError: an archive is damaged.
+        """
+        self._cache, self._folder, self._lock = cache, folder, Lock()
+        self._checked: dict[str, ImageFile | ImageProblem] = {}
+        loose = any(os.path.isdir(folder / name) for name in FOLDERS)
+        self._zips = [] if loose else [_open_zip(path) for path in archives]
+        self._members = {info.filename: (number, info) for number, z in enumerate(self._zips) for info in z.infolist() if not info.is_dir()}
+        self._kept = False
+
+    @property
+    def root(self) -> Path:
+        """The folder that the names of images are relative to."""
+        return self._cache if self._kept or self._zips else self._folder
+
+    def locate(self, name: str) -> str:
+        """The name of an image relative to :attr:`root`; a name that is nowhere stays as it is, and is missing when it is checked."""
+        for candidate in (name, *(f"{folder}/{name}" for folder in FOLDERS)):
+            if candidate in self._members or (not self._zips and os.path.isfile(self._folder / candidate)):
+                return candidate
+        return name
+
+    def has(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        return name in self._members or os.path.isfile(self.root / name)
+
+    def keep(self, data: bytes) -> str:
+        """Write an image that came inside a record into the cache; its name there, by its hash.
+
+        Raises:
+            DiskError: the cache cannot be written.
+        """
+        self._kept = True
+        ending = next((e for start, e in _ENDINGS.items() if data.startswith(start)), ".img")
+        name = hashlib.sha256(data).hexdigest() + ending
+        _write_once(self._cache / name, data)
+        return name
+
+    def check(self, name: str) -> ImageFile:
+        """An image, found and decoded whole, once. Meant for a thread.
+
+        Raises:
+            ImageProblem: it cannot be used; as :meth:`chiron.cases.images.ImageFolder.check`.
+        """
+        known = self._checked.get(name)
+        if known is None:
+            known = self._checked[name] = self._look_at(name)
+        if isinstance(known, ImageProblem):
+            raise known.with_traceback(None)
+        return known
+
+    def _look_at(self, name: str) -> ImageFile | ImageProblem:
+        try:
+            if name in self._members:
+                self._extract(name)
+            elif self._zips:
+                zips = ", ".join(sorted({str(zip_.filename) for zip_ in self._zips}))
+                return ImageProblem(f"image '{name}' is missing: it is not in {zips}")
+            return ImageFolder(self.root).check(name)
+        except ImageProblem as problem:
+            return problem
+
+    def _extract(self, name: str) -> None:
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\x00" in name:
+            raise ImageProblem(f"image '{name}' would leave the folder that it is unpacked into")
+        number, info = self._members[name]
+        if info.file_size > MAX_BYTES:
+            raise ImageProblem(f"image '{name}' has {info.file_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
+        if os.path.isfile(self._cache / name):
+            return
+        try:
+            with self._lock, self._zips[number].open(info) as member:
+                data = member.read(MAX_BYTES + 1)
+        except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
+            raise ImageProblem(f"image '{name}' cannot be taken out of its zip ({error}): download the zip again") from error
+        if len(data) > MAX_BYTES:
+            raise ImageProblem(f"image '{name}' has more than {MAX_BYTES // 2**20} MiB: shrink it")
+        _write_once(self._cache / name, data)
+
+
+def cache_folder(data: Path, run: Path, benchmark: str) -> Path:
+    """Where images are unpacked: beside the data, for every run to use, or in the run directory where the data may not be written to."""
+    beside = data / ".chiron"
+    return (beside if os.access(beside if beside.exists() else data, os.W_OK) else run / "images") / benchmark
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (*_DAMAGED, NotImplementedError) as error:
+        raise InputError(f"{path} cannot be read as a zip ({error}): download it again") from error
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    if os.path.isfile(path):
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except OSError as error:
+        raise unwritten(path, error) from error

@@ -1,0 +1,189 @@
+"""One item put to a model: its pictures found, its reply read by the protocol, its verdict and further columns made."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol as Door
+
+from chiron.cases.images import ImageProblem
+from chiron.client.call import Ask, Call, ImagePart, Reply
+from chiron.client.failures import CallerFault, CallFailed, RunStopped
+from chiron.client.finish_reasons import MORE_SPACE
+from chiron.client.images import PictureStore
+from chiron.client.missing_calls import UnitAsk
+from chiron.evaluation.answers.answer_tags import ReplyFormat
+from chiron.evaluation.answers.open_answers import token_recall
+from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.config import EvaluationPrompts
+from chiron.evaluation.controls import Control, grey
+from chiron.evaluation.extra_scores import Judging
+from chiron.evaluation.items import BadItem, Item, ItemResult, Verdict
+from chiron.evaluation.protocols.protocol import Finding, Protocol
+from chiron.mics.team import RoleModel
+
+REFUSED = "the endpoint refuses it"
+"""How the problem of an item begins that its endpoint would refuse again."""
+UNSCORED = "a further score is pending"
+"""How the problem of an item begins that has its verdict, but not every further column."""
+UNSCORED_FOR_GOOD = "a further score is refused"
+"""The same where every failed call would be refused again."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One item, asked once."""
+
+    benchmark: LoadedBenchmark
+    item: Item | BadItem
+    """As it is asked: shown by the protocol, varied by the control."""
+    control: Control
+    draw: int
+    """Which of the seeds."""
+
+
+class ExtraScore(Door):
+    """A further metric of an answer that costs calls."""
+
+    async def scores(
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+    ) -> dict[str, float | None]:
+        """By name; ``None`` where the metric says nothing.
+
+        Raises:
+            CallFailed: a call got no answer.
+            Halted: no more calls are sent.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """How every item is asked."""
+
+    model: RoleModel
+    protocol: Protocol
+    prompts: EvaluationPrompts
+    temperature: float
+    image_side: int
+    max_images: int | None = None
+    family: ReplyFormat | None = None
+
+
+@dataclass(frozen=True)
+class ItemRunner:
+    """Asks units."""
+
+    manner: AskSettings
+    pictures: PictureStore
+    blank: Path
+    """Where grey images are written."""
+    judging: Judging | None = None
+    """Gives the verdicts that the protocol leaves to a judge."""
+    columns: Sequence[ExtraScore] = ()
+
+    async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
+        """The item's line.
+
+        Raises:
+            CallFailed: a call that the verdict needs got no answer, and may get one when it is asked again.
+            Halted: no more calls are sent, and the verdict needs one.
+        """
+        item = unit.item
+        if isinstance(item, BadItem):
+            return self.unusable(unit, item.problem)
+        if not item.answer:
+            return self.unusable(unit, "its answer is not known")
+        if (most := self.manner.max_images) is not None and len(item.images) > most:
+            return self.unusable(unit, f"it has {len(item.images)} images, and the model takes {most} (evaluation.max_images)")
+        try:
+            pictures = await asyncio.to_thread(self._pictures, unit, item)
+        except ImageProblem as problem:
+            return self.unusable(unit, str(problem))
+        call = self._call(unit, item, pictures)
+        try:
+            reply = await ask(call)
+        except CallerFault as fault:
+            if fault.misconfigured:
+                raise
+            return self.unusable(unit, f"{REFUSED}: {fault.public}")
+        return await self._result(unit, item, pictures, call, reply, ask)
+
+    def unusable(self, unit: Unit, problem: str) -> ItemResult:
+        """The line of an item that cannot be put."""
+        return replace(self._line(unit), verdict=Verdict.UNUSABLE, problem=problem)
+
+    def pending(self, unit: Unit, problem: str) -> ItemResult:
+        """The line of an item whose calls got no answer yet."""
+        return replace(self._line(unit), problem=problem)
+
+    async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
+        finding = self.manner.protocol.read(item, reply.text, self.manner.family)
+        problem = f"the reply is nothing but thinking: {MORE_SPACE}" if reply.only_thinking else ""
+        line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
+        if finding.right is None:
+            assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
+            verdict = await self.judging.verdict(item, str(finding.given), ask)
+            if verdict is None:
+                line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
+            finding = replace(finding, right=verdict is True)
+        scores: dict[str, float | None] = {"token_recall": token_recall(finding.given, item.answer)} if _in_words(item) else {}
+        for column in self.columns:
+            try:
+                scores.update(await column.scores(item, pictures, reply, finding, ask))
+            except (CallFailed, RunStopped) as reason:
+                # The verdict is there, and a further metric is not to take it away.
+                lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
+                words = reason.public if isinstance(reason, CallFailed) else str(reason)
+                line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
+        verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
+        verdict_here = Verdict.UNPARSED if finding.given is None else verdict_of[bool(finding.right)]
+        if line.verdict is Verdict.UNJUDGED:
+            verdict_here = Verdict.UNJUDGED
+        return replace(line, verdict=verdict_here, given=finding.given, rule=finding.rule, scores=scores)
+
+    def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
+        shown = []
+        for name in item.images:
+            image = unit.benchmark.check(name)
+            sha256, path = image.sha256, image.path
+            if unit.control == Control.BLANK:
+                sha256, path = _grey((image.width, image.height), self.blank, self.manner.image_side)
+            self.pictures.add(sha256, path)
+            shown.append(ImagePart(sha256, self.manner.image_side))
+        return tuple(shown)
+
+    def _call(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...]) -> Call:
+        manner = self.manner
+        prompts = manner.prompts.bare() if unit.benchmark.bare else manner.prompts
+        messages = manner.protocol.request(item, pictures, prompts)
+        # At temperature 0 another draw would be the same question paid for twice.
+        draw = unit.draw if manner.temperature > 0 else 0
+        return Call("model", manner.model.name, manner.model.identity, messages, manner.temperature, manner.model.max_tokens, draw)
+
+    def _line(self, unit: Unit) -> ItemResult:
+        item = unit.item
+        base = ItemResult(unit.benchmark.name, item.id, Verdict.PENDING, self.manner.protocol.name, str(unit.control), unit.draw)
+        if isinstance(item, BadItem):
+            return base
+        return replace(
+            base,
+            kind=item.kind,
+            group=item.group,
+            labels=dict(item.labels),
+            question=item.question,
+            images=item.images,
+            options=item.options,
+            answer=item.answer,
+        )
+
+
+def _in_words(item: Item) -> bool:
+    return item.kind == "open" and any(c.isalnum() for c in item.answer)
+
+
+def _grey(size: tuple[int, int], folder: Path, most: int) -> tuple[str, Path]:
+    import hashlib
+
+    path = grey(size, folder, most=most)
+    return hashlib.sha256(path.read_bytes()).hexdigest(), path

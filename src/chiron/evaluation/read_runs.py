@@ -1,0 +1,247 @@
+"""Evaluations as they lie in their run directories: read, named by model, and put together by model."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chiron.errors import InputError
+from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, read_results
+from chiron.jobs.directory import RUN, WorkDirectory
+
+REAL = "none"
+"""The control of a run that leaves nothing out."""
+SETTINGS = ("temperature", "image_side", "max_images", "max_tokens", "prompts")
+"""What models are told apart by beside themselves: of a run's identity, what changes answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How answers were got, as far as ``results.json`` and ``run.json`` say."""
+
+    judge: str | None = None
+    """Whose verdicts they are; ``None`` where a rule gave them."""
+    limit: int | None = None
+    """Only the first so many items were asked."""
+    whole: int | None = None
+    """How many items the benchmark has under the protocol."""
+    images: Path | None = None
+    """Where the images lie."""
+    fingerprint: str | None = None
+    """Of the benchmark's questions as they were loaded."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else shapes an answer, by name (:data:`SETTINGS`), as ``run.json`` says it."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """All answers of one model to one benchmark under one protocol and one control; every seed of them."""
+
+    benchmark: str
+    protocol: str
+    control: str
+    results: tuple[ItemResult, ...]
+    """In the order of the file."""
+    making: Making = Making()
+
+    @cached_property
+    def by_seed(self) -> dict[int, dict[str, ItemResult]]:
+        """Results by id, by seed, seeds ascending."""
+        seeds: dict[int, dict[str, ItemResult]] = {}
+        for result in self.results:
+            seeds.setdefault(result.seed, {})[result.id] = result
+        return dict(sorted(seeds.items()))
+
+    @cached_property
+    def by_id(self) -> dict[str, list[ItemResult]]:
+        """Results of every seed, by id."""
+        found: dict[str, list[ItemResult]] = {}
+        for result in self.results:
+            found.setdefault(result.id, []).append(result)
+        return found
+
+    @cached_property
+    def first(self) -> dict[str, ItemResult]:
+        """Results of the first seed, by id."""
+        return next(iter(self.by_seed.values()))
+
+    def asks_the_same(self, other: "Arm") -> bool:
+        """Whether both asked the very same items: data, ids and known answers, and, under the same control, questions and options."""
+        if None not in (prints := {self.making.fingerprint, other.making.fingerprint}) and len(prints) > 1:
+            return False
+        mine, theirs = self.first, other.first
+        worded = self.control == other.control  # a control may word a question anew: without its image marks, say
+        return mine.keys() == theirs.keys() and all(
+            r.answer == theirs[id_].answer and (not worded or (r.question, r.options) == (theirs[id_].question, theirs[id_].options))
+            for id_, r in mine.items()
+        )
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, and everything that it was asked in the runs given."""
+
+    name: str
+    """As tables call it: the model's, with the run directory's where runs under one name cannot be put together."""
+    runs: tuple[Path, ...]
+    results: tuple[ItemResult, ...]
+    making: Mapping[tuple[str, str, str], Making] = field(default_factory=dict)
+    """By (protocol, benchmark, control)."""
+    apart: tuple[str, ...] = ()
+    """In what it differs from other runs under the model's name, if that is why it stands alone: ``model``, or one of :data:`SETTINGS`."""
+
+    @cached_property
+    def arms(self) -> dict[tuple[str, str, str], Arm]:
+        """By (protocol, benchmark, control), in order of appearance."""
+        found: dict[tuple[str, str, str], list[ItemResult]] = {}
+        for result in self.results:
+            found.setdefault((result.protocol, result.benchmark, result.control), []).append(result)
+        return {key: Arm(key[1], key[0], key[2], tuple(results), self.making.get(key, Making())) for key, results in found.items()}
+
+    def arm(self, protocol: str, benchmark: str, control: str = REAL) -> Arm | None:
+        """Its answers, or ``None`` if it was not asked."""
+        return self.arms.get((protocol, benchmark, control))
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    model: str
+    results: tuple[ItemResult, ...]
+    making: Mapping[tuple[str, str, str], Making]
+    identity: Any
+    """The model's own, as its endpoint tells it: two models may go by one name."""
+    settings: Mapping[str, Any]
+
+    @property
+    def asked(self) -> set[tuple[str, str, str]]:
+        return {(r.protocol, r.benchmark, r.control) for r in self.results}
+
+    def unlike(self, other: "_Run") -> set[str]:
+        """In what the two differ so that their answers are no one model's."""
+        found = set() if self.identity == other.identity else {"model"}
+        # Protocols have prompts and token limits of their own, and no table in common.
+        same_protocol = {p for p, _, _ in self.asked} & {p for p, _, _ in other.asked}
+        for name in SETTINGS if same_protocol else ("temperature", "image_side", "max_images"):
+            if self.settings.get(name) != other.settings.get(name):
+                found.add(name)
+        return found
+
+
+def read_evaluations(runs: Sequence[Path]) -> list[Evaluated]:
+    """The models of some run directories, in their order.
+
+    Several runs of one model that asked different things (its controls, say) in the same manner become one. Where they asked the same,
+    each stays alone, under the model's name and the directory's; so do runs that name their models alike and yet are of other models, or
+    of other settings.
+
+    Raises:
+        InputError: a directory is named twice, is no evaluation's, holds none of its items, or holds one twice.
+    """
+    resolved = [run.resolve() for run in runs]
+    if twice := [str(run) for run, number in Counter(resolved).items() if number > 1]:
+        raise InputError(f"{twice[0]} is named twice: a run cannot be compared with itself")
+    by_model: dict[str, list[_Run]] = {}
+    for path in runs:
+        run = _read(path)
+        by_model.setdefault(run.model, []).append(run)
+    return [evaluated for model, theirs in by_model.items() for evaluated in _together(model, theirs)]
+
+
+def _read(path: Path) -> _Run:
+    about = WorkDirectory(path).need_run()
+    results = tuple(read_results(path / ITEMS))
+    if not results:
+        raise InputError(f"{path / ITEMS} holds no item: run the evaluation again")
+    seen = Counter((r.protocol, r.benchmark, r.control, r.seed, r.id) for r in results)
+    (protocol, benchmark, _, seed, id_), most = seen.most_common(1)[0]
+    if most > 1:
+        raise InputError(f"{path / ITEMS}: item {id_!r} of {benchmark} ({protocol}, seed {seed}) stands {most} times: run it again")
+    identity, settings = _manner(about.get("identity"))
+    said = dict(_makings(path / RESULTS))
+    making = {key: replace(said.get(key, Making()), settings=settings) for key in dict.fromkeys(k[:3] for k in seen)}
+    return _Run(path, _model_name(path, about), results, making, identity, settings)
+
+
+def _manner(identity: Any) -> tuple[Any, dict[str, Any]]:
+    """The model's own identity, and the settings, out of a run's."""
+    known = identity if isinstance(identity, dict) else {}
+    model = known.get("model")
+    of_model, max_tokens = model if isinstance(model, list) and len(model) == 2 else (model, None)
+    return of_model, {"max_tokens": max_tokens} | {name: known[name] for name in SETTINGS if name in known}
+
+
+def _model_name(path: Path, run: dict[str, Any]) -> str:
+    for part in (run, run.get("about"), run.get("identity")):
+        name = part.get("model") if isinstance(part, dict) else None
+        if isinstance(name, str) and name.strip():
+            return name
+    raise InputError(f"{path / RUN} names no model: it is the run of something else than 'chiron eval'")
+
+
+def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
+    """The runs under one name: as few models as they can be."""
+    alike: list[list[_Run]] = []
+    apart: set[str] = set()
+    for run in runs:
+        unlike = [(kind, set().union(*(run.unlike(one) for one in kind))) for kind in alike]
+        home = next((kind for kind, found in unlike if not found), None)
+        if home is None:
+            apart = apart.union(*(found for _, found in unlike))
+            alike.append([run])
+        else:
+            home.append(run)
+    told = _told([run.path for run in runs])
+    for kind in alike:
+        asked = [key for run in kind for key in run.asked]
+        whole = [kind] if len(asked) == len(set(asked)) else [[run] for run in kind]
+        for part in whole:
+            alone = len(alike) == len(whole) == 1
+            yield Evaluated(
+                model if alone else f"{model} ({' + '.join(told[run.path] for run in part)})",
+                tuple(run.path for run in part),
+                tuple(result for run in part for result in run.results),
+                {key: value for run in part for key, value in run.making.items()},
+                tuple(name for name in ("model", *SETTINGS) if name in apart),
+            )
+
+
+def _told(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each run is called: its directory's name, or the whole path where two directories have the same name."""
+    names = [path.resolve().name for path in paths]
+    return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)}
+
+
+def _makings(path: Path) -> Iterator[tuple[tuple[str, str, str], Making]]:
+    """Of every group of a ``results.json``; of none where there is no such file: the items are what counts."""
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        for group in results["groups"]:
+            protocol = group.get("protocol") or results["identity"]["protocol"]
+            data = group.get("data", {})
+            folder = data.get("images")
+            making = Making(
+                group.get("judge"),
+                group.get("limit"),
+                group.get("n_of_benchmark"),
+                Path(folder) if folder else None,
+                data.get("fingerprint"),
+            )
+            yield (protocol, group["benchmark"], group["control"]), making
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): run the evaluation again") from error
+
+
+def image_folders(models: Iterable[Evaluated]) -> dict[str, Path]:
+    """Where each benchmark's images lay when it was asked, as far as the runs say and the folders are still there."""
+    return {
+        benchmark: making.images
+        for model in models
+        for (_, benchmark, _), making in model.making.items()
+        if making.images is not None and making.images.is_dir()
+    }

@@ -1,0 +1,116 @@
+"""Cells of tables, and how figures are written in them."""
+
+from dataclasses import dataclass
+
+from chiron.evaluation.figures import Accuracy, Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: a figure, and below it what is needed to believe it."""
+
+    lines: tuple[str, ...] = ("\N{EN DASH}",)
+    """The first is the figure; the others are small print."""
+    strong: bool = False
+    """The column's reference."""
+
+    @property
+    def figure(self) -> str:
+        """The first line."""
+        return self.lines[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One table."""
+
+    title: str
+    head: tuple[str, ...]
+    """Of every column; the first is the rows'."""
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    """Name and cells."""
+    notes: tuple[str, ...] = ()
+    """Below the table, a line each."""
+    measured: bool = True
+    """False of figures that others published: they are set apart."""
+
+
+def cell(*lines: str, strong: bool = False) -> Cell:
+    """A cell of these lines; empty ones are left out."""
+    return Cell(tuple(line for line in lines if line), strong)
+
+
+EMPTY = Cell()
+"""Nothing was measured here."""
+
+
+_MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+
+
+def percent(share: float) -> str:
+    """``62.5``."""
+    return f"{100 * share:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points: ``+3.1``, with a true minus sign."""
+    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def with_interval(figure: Figure) -> str:
+    """``62.5 [55.1, 69.2]``."""
+    if figure.interval is None:
+        return f"{percent(figure.value)} [no interval]"
+    low, high = figure.interval
+    return f"{percent(figure.value)} [{percent(low)}, {percent(high)}]"
+
+
+def difference_with_interval(figure: Figure) -> str:
+    """``-22.4 [-27.0, -17.8]``."""
+    if figure.interval is None:
+        return f"{points(figure.value)} [no interval]"
+    low, high = figure.interval
+    return f"{points(figure.value)} [{points(low)}, {points(high)}]"
+
+
+def score_with_interval(figure: Figure) -> str:
+    """``0.612 [0.580, 0.641]``: scores are no shares of answers, so they are not in percent."""
+    if figure.interval is None:
+        return _minus(f"{figure.value:.3f} [no interval]")
+    return _minus(f"{figure.value:.3f} [{figure.interval[0]:.3f}, {figure.interval[1]:.3f}]")
+
+
+def mark(p: float | None) -> str:
+    """Stars of an adjusted p-value."""
+    return next((stars for level, stars in _MARKS if p is not None and p < level), "")
+
+
+def p_value(p: float) -> str:
+    """``p 0.034``; very small ones only as such."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def doubts(accuracy: Accuracy) -> tuple[str, ...]:
+    """What weakens the figure: the unparsed share always; unusable and pending items, and few images, where there are any."""
+    return tuple(
+        line
+        for line in (
+            f"unparsed {percent(accuracy.unparsed_share)} %",
+            f"{accuracy.unjudged} unjudged" if accuracy.unjudged else "",
+            f"{accuracy.unusable} unusable" if accuracy.unusable else "",
+            f"{accuracy.pending} pending" if accuracy.pending else "",
+            few_images(accuracy),
+        )
+        if line
+    )
+
+
+def few_images(accuracy: Accuracy) -> str:
+    """``only 12 images``; empty where there are enough."""
+    if not accuracy.has_few_images:
+        return ""
+    return "only 1 image" if accuracy.groups == 1 else f"only {accuracy.groups} images"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,1 @@
+"""Import cases from JSONL, tables, DICOM studies, NIfTI volumes and datasets on disk."""

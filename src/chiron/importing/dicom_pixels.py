@@ -1,0 +1,236 @@
+"""One frame of a DICOM image as it is meant to be seen: DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2, and nothing of our own taste."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.images import MAX_PIXELS
+from chiron.importing.dicom_header import frame_groups, numbers, text_of, window_of
+from chiron.importing.drafts import LeaveOut, Why
+from chiron.importing.source import open_unpacked
+from chiron.importing.writer import png
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+_DECODERS = {
+    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
+    "High-Throughput": "pylibjpeg and pylibjpeg-openjpeg",
+    "JPEG": "pylibjpeg and pylibjpeg-libjpeg",
+    "RLE": "pylibjpeg and pylibjpeg-rle",
+}
+
+
+class Frames:
+    """Frames of DICOM files. The file last read is held, since a file of many frames would else be read again for each of them."""
+
+    def __init__(self) -> None:
+        """Nothing is read before a frame is asked for."""
+        self._path: Path | None = None
+        self._header: Any = None
+
+    def render(self, path: Path, frame: int) -> bytes:
+        """A PNG of one frame, windowed as the header says.
+
+        Raises:
+            LeaveOut: there are no pixels, they are compressed in a way that nothing here decodes, truncated, or damaged.
+        """
+        import warnings
+
+        with warnings.catch_warnings():
+            # pydicom warns of every departure from the standard; what matters of them shows when the pixels are decoded.
+            warnings.simplefilter("ignore")
+            header = self._read(path)
+            pixels = _decoded(header, frame)
+            try:
+                shown = _shown(header, frame, pixels)
+            except Exception as error:
+                raise LeaveOut(Why.IMAGE, f"its window or palette is damaged ({type(error).__name__})") from error
+        return png(shown, _aspect(header, frame))
+
+    def _read(self, path: Path) -> Any:
+        from pydicom import dcmread
+
+        if path != self._path:
+            self._path = self._header = None
+            try:
+                with open_unpacked(path) as file:
+                    self._header = dcmread(file, force=True)
+            except Exception as error:
+                # Damaged files fail in every way there is, and what is said may quote the header.
+                raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
+            self._path = path
+        return self._header
+
+
+def missing_decoder(header: "Dataset") -> str | None:
+    """What is not installed to decode these pixels, as a reason with the package to add; None if they can be decoded."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    uid = UID(text_of(getattr(header, "file_meta", header), "TransferSyntaxUID") or "1.2.840.10008.1.2")
+    try:
+        if not uid.is_compressed or uid == "1.2.840.10008.1.2.1.99":
+            return None
+    except ValueError:  # neither a transfer syntax of the standard nor one that was registered with pydicom
+        return "its transfer syntax is private or invalid, so the pixels cannot be decoded: export it as Explicit VR Little Endian"
+    try:
+        available = get_decoder(uid).is_available
+    except NotImplementedError:
+        return f"compressed as {uid.name}, which no decoder here knows: export it uncompressed"
+    if available:
+        return None
+    wanted = next((packages for name, packages in _DECODERS.items() if name in uid.name), "pylibjpeg")
+    return f"compressed as {uid.name}, and no decoder for it is installed: add {wanted} or python-gdcm (pip install 'chiron-med[import]')"
+
+
+def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import UID
+
+    if "PixelData" not in header:
+        what = (
+            "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+        )
+        raise LeaveOut(Why.NO_IMAGE, f"it holds {what}")
+    size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
+    if size == 0 or size > MAX_PIXELS:
+        raise LeaveOut(Why.IMAGE, f"it says that it has {size:,} pixels a frame; from 1 to {MAX_PIXELS:,} are read")
+    if (missing := missing_decoder(header)) is not None:
+        raise LeaveOut(Why.COMPRESSION, missing)
+    try:
+        array: NDArray[Any] = pixel_array(header, index=frame)
+    except Exception as error:
+        words = str(error)
+        if any(part in words for part in ("less than expected", "truncated", "shorter than", "end of file", "is missing frame")):
+            raise LeaveOut(Why.IMAGE, "its pixels are truncated: fetch the file again from where it came") from error
+        how = UID(text_of(header.file_meta, "TransferSyntaxUID") or "1.2.840.10008.1.2").name
+        reason = f"its pixels ({how}) cannot be decoded: the file is damaged, or of a kind that only the package python-gdcm reads"
+        raise LeaveOut(Why.IMAGE, reason) from error
+    return array
+
+
+def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
+    photometric = text_of(header, "PhotometricInterpretation") or "MONOCHROME2"
+    if photometric == "PALETTE COLOR":
+        from pydicom.pixels.processing import apply_color_lut
+
+        return _eight_bits(apply_color_lut(pixels, header))
+    if pixels.ndim == 3:
+        return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
+    grey = _windowed(header, frame, pixels)
+    # MONOCHROME1: the lowest value is meant to be the brightest.
+    inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
+    return 255 - grey if inverse else grey
+
+
+def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
+    import numpy as np
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
+
+    groups = list(frame_groups(header, frame))
+    if "ModalityLUTSequence" in header:
+        values = np.asarray(apply_modality_lut(pixels, header), dtype=np.float64)
+    else:
+        slope = next((s[0] for g in groups if (s := numbers(g, "RescaleSlope"))), 1.0)
+        intercept = next((i[0] for g in groups if (i := numbers(g, "RescaleIntercept"))), 0.0)
+        values = pixels * (slope or 1.0) + intercept
+    if header.get("VOILUTSequence") and header.VOILUTSequence[0].get("LUTData") is not None:
+        table = header.VOILUTSequence[0]
+        top = 2.0 ** int(table.LUTDescriptor[2]) - 1
+        return _bytes(np.asarray(apply_voi(values.astype(np.int64), header, index=0), dtype=np.float64) / top)
+    if (given := window_of(header, frame)) is not None:
+        return _bytes(window(values, *given))
+    return _bytes(_unwindowed(header, pixels, values))
+
+
+def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
+    """Values through a window to 0 (black) and 1 (white): PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    import numpy as np
+
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / max(width, 1e-6), -700, 700))))
+    if function == "LINEAR_EXACT":
+        return np.asarray(np.clip((values - center) / max(width, 1e-6) + 0.5, 0, 1))
+    if width <= 1:
+        return np.asarray(values > center - 0.5, dtype=np.float64)
+    return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+
+
+def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Without a window: eight bits as they are, more by what is there, the rarest half percent at either end apart."""
+    import numpy as np
+
+    if int((numbers(header, "BitsStored") or [16])[0]) <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
+        return np.asarray(values / (2.0 ** int((numbers(header, "BitsStored") or [8])[0]) - 1))
+    inside = values[~_padding(header, pixels)]
+    hounsfield = (text_of(header, "Modality") or "").upper() == "CT"
+    return spread(values, without_padding(inside if inside.size else values, hounsfield=hounsfield))
+
+
+def _padding(header: "Dataset", pixels: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """Which stored values the header calls padding: one value, or a range from it to its limit (PS3.3 C.7.5.1.1.2)."""
+    import numpy as np
+
+    value, limit = numbers(header, "PixelPaddingValue"), numbers(header, "PixelPaddingRangeLimit")
+    if value is None:
+        return np.zeros(pixels.shape, dtype=bool)
+    # Some writers store a negative value as an unsigned one.
+    ends = sorted(end - 2**16 if pixels.dtype.kind == "i" and end >= 2**15 else end for end in (value[0], (limit or value)[0]))
+    return np.asarray((pixels >= ends[0]) & (pixels <= ends[1]))
+
+
+_AIR = -1024
+"""Hounsfield units. No tissue is darker; scanners and converters fill what they did not measure with -2000, -2048 or -3024."""
+
+
+def without_padding(values: "NDArray[Any]", *, hounsfield: bool | None) -> "NDArray[Any]":
+    """Values without what lies below air, for a window that shows the body.
+
+    Args:
+        values: a sample of an image or a volume.
+        hounsfield: whether they are Hounsfield units. None, if unknown: they are taken for such if at least 2 % of them have one
+            lowest value below air, which an image of measured values does not have.
+    """
+    import numpy as np
+
+    finite = values[np.isfinite(values)]
+    if hounsfield is None:
+        hounsfield = bool(finite.size and finite.min() < _AIR < 0 < finite.max() and np.mean(finite == finite.min()) >= 0.02)
+    inside = finite[finite >= _AIR] if hounsfield else finite
+    return np.asarray(inside if inside.size * 100 >= finite.size else finite)
+
+
+def spread(values: "NDArray[Any]", inside: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Values between the 0.5th and the 99.5th percentile of ``inside`` to 0 and 1; grey where all are the same."""
+    import numpy as np
+
+    finite = inside[np.isfinite(inside)]
+    low, high = (float(p) for p in np.percentile(finite, (0.5, 99.5))) if finite.size else (0.0, 0.0)
+    if high <= low:
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if high <= low:
+        return np.full(values.shape, 0.5)
+    return np.asarray(np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1))
+
+
+def _bytes(shares: "NDArray[Any]") -> "NDArray[np.uint8]":
+    import numpy as np
+
+    return np.round(shares * 255).astype(np.uint8)
+
+
+def _eight_bits(pixels: "NDArray[Any]", stored: int | None = None) -> "NDArray[np.uint8]":
+    import numpy as np
+
+    bits = pixels.dtype.itemsize * 8 if stored is None or stored > pixels.dtype.itemsize * 8 else stored
+    return pixels[..., :3].astype(np.uint8) if bits == 8 else _bytes(pixels[..., :3] / (2.0**bits - 1))
+
+
+def _aspect(header: "Dataset", frame: int) -> float:
+    for group in frame_groups(header, frame):
+        for name in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+            if (pair := numbers(group, name)) and len(pair) == 2 and min(pair) > 0:
+                return pair[0] / pair[1]
+    return 1.0

@@ -1,0 +1,262 @@
+"""DICOM files put into studies and series by their headers, in the order of space rather than of file names."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from chiron.errors import InputError
+from chiron.importing.dicom_header import (
+    NO_IMAGE,
+    Kept,
+    is_screenshot,
+    kept_of,
+    known_of,
+    numbers,
+    orientation,
+    position,
+    read_header,
+    text_of,
+    unusable_window,
+)
+from chiron.importing.drafts import LeftOut, Why
+from chiron.importing.source import files_under, without_gz
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_SUFFIXES = {"", ".dcm", ".dicom", ".ima"}
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_HEADS = {"head", "brain", "face", "skull", "neck", "orbit", "sinus", "headneck"}
+_MAX_FRAMES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One frame of one file."""
+
+    path: Path
+    frame: int
+    uid: str
+    order: tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Series:
+    """The images of a series, in order once :func:`scan` is done."""
+
+    kept: Kept
+    place: str
+    number: float
+    images: list[Image] = field(default_factory=list)
+    burned_in: bool | None = None
+    """What the headers say; one yes is enough. None: nothing."""
+    often_burned_in: bool = False
+    """Ultrasound, secondary captures, screenshots and dose sheets."""
+    face: bool = False
+    no_window: bool = False
+    """Whether a header gives a window of no width."""
+
+
+@dataclass(slots=True)
+class Study:
+    """A study with its series by number."""
+
+    uid: str
+    place: str
+    kept: Kept
+    patient: str | None
+    whose: str = ""
+    """The patient's number, else the name: what tells studies of one UID apart."""
+    shared: bool = False
+    """Whether studies of several patients have this UID."""
+    series: list[Series] = field(default_factory=list)
+    keys: set[tuple[str, str]] = field(default_factory=set)
+    """What questions may call it: (field, value) with the field ``accession``, ``study`` or ``folder``."""
+    known: frozenset[str] = frozenset()
+    withheld: int = 0
+    key_images: set[str] = field(default_factory=set)
+    """SOP instances that a key object selection names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source holds."""
+
+    studies: Sequence[Study]
+    left_out: Sequence[LeftOut]
+    others: int
+    """Files that are no DICOM and do not look as if they should be."""
+
+
+def scan(source: Path, skip: Path | None = None) -> Found:
+    """Read every header.
+
+    Raises:
+        InputError: the source cannot be listed, or is a DICOMDIR that cannot be read.
+    """
+    import warnings
+
+    with warnings.catch_warnings():
+        # pydicom warns of every departure from the standard, and its words may quote the header.
+        warnings.simplefilter("ignore")
+        return _Scan(source, skip).run()
+
+
+class _Scan:
+    def __init__(self, source: Path, skip: Path | None) -> None:
+        self._source, self._skip = source, skip
+        self._root = source if source.is_dir() else source.parent
+        # Exports that went wrong give studies of several patients one UID; a case of two patients would be neither's.
+        self._studies: dict[tuple[str, str], Study] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._key_images: dict[str, set[str]] = {}
+        self._selections: list[tuple[str, str]] = []
+        self._left_out: list[LeftOut] = []
+        self._seen: set[str] = set()
+        self._others = 0
+
+    def run(self) -> Found:
+        for path in self._paths():
+            self._file(path)
+        for uid, images in self._key_images.items():
+            for study in self._studies.values():
+                if study.uid == uid:
+                    study.key_images = images
+        counts = Counter(uid for uid, _ in self._studies)
+        for study in self._studies.values():
+            study.shared = counts[study.uid] > 1
+        for uid, place in self._selections:
+            if uid not in counts:
+                self._leave(place, Why.NO_IMAGE, f"it is {NO_IMAGE['KO']} (KO) of a study that is not here")
+        for study in self._studies.values():
+            study.series.sort(key=lambda s: s.number)
+            for series in study.series:
+                series.images.sort(key=lambda image: image.order)
+        return Found(list(self._studies.values()), self._left_out, self._others)
+
+    def _paths(self) -> Iterator[Path]:
+        if self._source.is_dir():
+            yield from files_under(self._source, self._skip)
+            return
+        if not self._source.name.upper().startswith("DICOMDIR"):
+            yield self._source
+            return
+        try:
+            records = read_header(self._source).get("DirectoryRecordSequence") or ()
+        except Exception as error:
+            raise InputError(f"{self._source} is no DICOMDIR that can be read: name its folder instead") from error
+        fence = os.path.realpath(self._root)
+        for record in records:
+            if not (name := record.get("ReferencedFileID")):
+                continue
+            parts = [name] if isinstance(name, str) else [str(part) for part in name]
+            path = self._root.joinpath(*parts)
+            if PureWindowsPath(*parts).is_absolute() or not os.path.realpath(path).startswith(fence + os.sep):
+                self._leave("DICOMDIR", Why.IMAGE, "it names a file outside its folder, which is not read")
+            elif not path.is_file():
+                self._leave("/".join(parts), Why.IMAGE, "DICOMDIR names this file, and it is not there: copy the whole medium")
+            else:
+                yield path
+
+    def _leave(self, place: str, why: Why, reason: str) -> None:
+        self._left_out.append(LeftOut(place, None, why, reason))
+
+    def _file(self, path: Path) -> None:
+        from pydicom.errors import InvalidDicomError
+
+        place = path.relative_to(self._root).as_posix()
+        suffix = Path(without_gz(path.name)).suffix.lower()
+        likely = suffix in _SUFFIXES and path.name.upper() != "README"
+        try:
+            try:
+                header = read_header(path)
+            except InvalidDicomError:
+                if not likely:
+                    self._others += 1
+                    return
+                # Old files lack the preamble, and are told by what is in them.
+                header = read_header(path, force=True)
+                if not ("SOPClassUID" in header or "Modality" in header or "Rows" in header):
+                    if suffix:
+                        self._leave(place, Why.IMAGE, "it is called a DICOM file and is none, or its beginning is lost")
+                    else:
+                        self._others += 1
+                    return
+            self._header(path, place, header)
+        except Exception as error:  # noqa: BLE001 - damaged files fail in every way there is, and what is said may quote the header
+            self._leave(place, Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})")
+
+    def _header(self, path: Path, place: str, header: "Dataset") -> None:
+        meta = getattr(header, "file_meta", None)
+        sop_class = text_of(header, "SOPClassUID") or (text_of(meta, "MediaStorageSOPClassUID") if meta else None) or ""
+        if sop_class == _DICOMDIR or "DirectoryRecordSequence" in header:
+            return
+        modality = (text_of(header, "Modality") or "").upper()
+        uid = text_of(header, "StudyInstanceUID") or f"no study, {place}"
+        if modality == "KO":
+            self._key_images.setdefault(uid, set()).update(_referenced(header))
+            self._selections.append((uid, place))
+            return
+        if modality in NO_IMAGE:
+            self._leave(place, Why.NO_IMAGE, f"it is {NO_IMAGE[modality]} ({modality}), which holds no image to be read")
+            return
+        if not numbers(header, "Rows") or not numbers(header, "Columns"):
+            self._leave(place, Why.NO_IMAGE, "it holds no pixels")
+            return
+        instance = text_of(header, "SOPInstanceUID") or f"no instance, {place}"
+        if instance in self._seen:
+            self._leave(place, Why.DUPLICATE, "the same image (its SOP Instance UID) was already read from another file")
+            return
+        self._seen.add(instance)
+        self._add(path, place, header, uid, instance, modality, sop_class)
+
+    def _add(self, path: Path, place: str, header: "Dataset", uid: str, instance: str, modality: str, sop_class: str) -> None:
+        kept = kept_of(header)
+        patient = text_of(header, "PatientID")
+        whose = patient or (text_of(header, "PatientName") or "").casefold()
+        study = self._studies.get((uid, whose))
+        if study is None:
+            study = self._studies[uid, whose] = Study(uid, place, kept, patient, whose)
+        series_uid = text_of(header, "SeriesInstanceUID") or "no series"
+        series = self._series.get((uid, whose, series_uid))
+        if series is None:
+            series = self._series[uid, whose, series_uid] = Series(kept, place, (numbers(header, "SeriesNumber") or [0.0])[0])
+            study.series.append(series)
+            study.withheld += kept.withheld
+        study.known |= known_of(header)
+        study.keys |= {("study", uid), *(("folder", name) for name in _folders(place))}
+        if accession := text_of(header, "AccessionNumber"):
+            study.keys.add(("accession", accession))
+        said = (text_of(header, "BurnedInAnnotation") or "").upper()
+        series.burned_in = True if said == "YES" or series.burned_in else False if said == "NO" else series.burned_in
+        captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
+        series.often_burned_in |= modality in {"US", "OT", "SC"} or captured or is_screenshot(header)
+        series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS
+        series.no_window |= unusable_window(header)
+        frames = int((numbers(header, "NumberOfFrames") or [1.0])[0] or 1)
+        number = (numbers(header, "InstanceNumber") or [0.0])[0]
+        for frame in range(min(frames, _MAX_FRAMES)):
+            at = position(header, frame)
+            order = (orientation(header, frame) if at is not None else (), at if at is not None else 0.0, number, frame, place)
+            series.images.append(Image(path, frame, instance, order))
+
+
+def _folders(place: str) -> Iterator[str]:
+    """Every folder that a file lies in, by its own name and by its path."""
+    parts = place.split("/")[:-1]
+    for end in range(1, len(parts) + 1):
+        yield "/".join(parts[:end])
+        yield parts[end - 1]
+
+
+def _referenced(header: "Dataset") -> Iterator[str]:
+    """The SOP instances that a key object selection names."""
+    for study in header.get("CurrentRequestedProcedureEvidenceSequence") or ():
+        for series in study.get("ReferencedSeriesSequence") or ():
+            for image in series.get("ReferencedSOPSequence") or ():
+                if uid := text_of(image, "ReferencedSOPInstanceUID"):
+                    yield uid

@@ -1,0 +1,282 @@
+"""Bringing cases in: one function for all sources."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from chiron._version import __version__
+from chiron.cases.case import BadCase, Case
+from chiron.cases.images import default_image_root
+from chiron.cases.reader import read_cases
+from chiron.errors import DiskError, InputError
+from chiron.importing.drafts import ImportOptions, LeftOut, SourceKind, SourceReading
+from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
+from chiron.importing.source import State, file_sha256, kind_of, state_of
+from chiron.importing.writer import CaseWriter
+from chiron.io import alone, write_atomically
+
+Progress = Callable[[int, int | None], None]
+"""Called with how many records went by, and how many there are where that is known."""
+
+_PACKAGES = {
+    SourceKind.TABLE: ("openpyxl", "python-calamine"),
+    SourceKind.DICOM: ("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pillow", "numpy"),
+    SourceKind.NIFTI: ("nibabel", "pillow", "numpy"),
+    SourceKind.DATASET: ("datasets", "pyarrow"),
+}
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did."""
+
+    out: Path
+    kind: SourceKind
+    cases: int
+    """Written to ``cases.jsonl``."""
+    unlabeled: int
+    """Of these, cases without a question: for 'chiron build questions', not for searching."""
+    images: int
+    """Image files that they have."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Records, files and series in ``not-imported.jsonl``, by kind."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What is worth knowing, and how often it came up."""
+    unchanged: bool = False
+    """Whether all of it was there already and nothing was done."""
+
+    def to_record(self) -> dict[str, Any]:
+        """For ``--json`` and ``import.json``."""
+        return {**asdict(self), "out": str(self.out), "kind": str(self.kind), "left_out": dict(self.left_out), "notes": dict(self.notes)}
+
+
+def import_cases(
+    source: Path | str, out: Path | str, options: ImportOptions | None = None, progress: Progress | None = None
+) -> ImportSummary:
+    """Write ``cases.jsonl``, ``images/``, ``not-imported.jsonl`` and ``import.json`` in ``out``, from whatever ``source`` is.
+
+    What cannot be taken is left out with its reason, and the rest goes on. Run again on a source that did not change, it does nothing.
+
+    Args:
+        source: a JSONL file of cases, a table, a DICOM or NIfTI file, a dataset, or a folder with one of these.
+        out: a folder to make, or one of an earlier import of the same source.
+        options: how to read it.
+        progress: called after every record.
+
+    Raises:
+        InputError: the source is not there or of no known kind, an option does not fit it, a package is missing, or another import
+            writes to ``out``.
+        DiskError: the disk took nothing more.
+    """
+    source, out, options = Path(source), Path(out), options or ImportOptions()
+    kind = options.kind or kind_of(source, out)
+    if not os.path.exists(source):  # noqa: PTH110 - Path.exists raises on a name too long
+        raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
+    if os.path.realpath(source) in {os.path.realpath(out), os.path.realpath(out / "cases.jsonl")}:
+        raise InputError(f"{out} is the source itself: name another folder with --out")
+    if options.slices is not None and options.slices < 1:
+        raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
+    _refuse_useless(kind, options)
+    options = replace(options, kind=kind)
+    _refuse_strange(out, source)
+    busy = f"{out} is being written by another import: wait for it, or name another folder with --out"
+    with alone(_lock(out), place=f"folder {out}", busy=busy):
+        before = _refuse_strange(out, source)
+        _make(out)
+        pseudonyms = load_pseudonyms(options.salt or out / ".salt")
+        state = _state(source, out, options)
+        plan = {**_origin(source, kind, state), "options": _options(options), "salt": pseudonyms.name("salt", "")}
+        if before is not None and all(before.get(key) == value for key, value in plan.items()) and _whole(out, before):
+            return _summary_of(before, out, kind)
+        return _import(source, out, options, pseudonyms, plan, progress)
+
+
+def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
+    """See that no option that changes what is read is without effect."""
+    if kind in {SourceKind.DICOM, SourceKind.NIFTI}:
+        if options.questions is None and (options.columns or options.question):
+            name = "--map" if options.columns else "--question"
+            raise InputError(f"{name} has no effect on {kind} without a sheet: give the sheet with --questions FILE")
+    elif options.questions is not None:
+        raise InputError(f"--questions is for DICOM and NIfTI, and the source is of kind {kind}: put the questions into its own columns")
+
+
+def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
+    """The record of an earlier import of this source, if there is one; a folder that holds anything else is not written to."""
+    before = _earlier(out)
+    if before is not None and before.get("source", {}).get("path") != str(source):
+        raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")
+    if before is None and os.path.isfile(out / "cases.jsonl"):
+        raise InputError(f"{out} holds cases of another origin (no import.json): name another folder with --out")
+    return before
+
+
+def _lock(out: Path) -> Path:
+    """Beside the folder, which may not be there yet; of the folder itself, by whatever link it is named."""
+    place = Path(os.path.realpath(out))
+    return place.parent / f".{place.name}.lock"
+
+
+def _import(
+    source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonyms, plan: Mapping[str, Any], progress: Progress | None
+) -> ImportSummary:
+    reading = _read(source, out, options, pseudonyms)
+    # From here on the folder is no whole import, whatever happens: what was written before goes with other images.
+    write_atomically(out / "import.json", [json.dumps({"source": {"path": str(source)}, "under_way": True}) + "\n"])
+    keeper = CaseWriter(out / "images", allow_identifying=options.allow_identifying)
+    keeper.notes.update(reading.notes)
+    earlier = set(_images_of(out / "cases.jsonl"))
+    counts: Counter[str] = Counter()
+
+    def lines() -> Iterator[str]:
+        for number, case in enumerate(keeper.keep(reading.items), start=1):
+            if case is not None:
+                counts["cases"] += 1
+                counts["unlabeled"] += case.unlabeled
+                yield _line(case.to_record())
+            if progress is not None:
+                progress(number, reading.total)
+
+    write_atomically(out / "cases.jsonl", lines())
+    write_atomically(out / "not-imported.jsonl", (_line(left.to_record()) for left in keeper.left_out))
+    for name in earlier - set(keeper.written):
+        (out / "images" / name).unlink(missing_ok=True)
+    summary = ImportSummary(
+        out=out,
+        kind=options.kind or SourceKind.JSONL,
+        cases=counts["cases"],
+        unlabeled=counts["unlabeled"],
+        images=len(keeper.written),
+        left_out=dict(sorted(Counter(str(left.why) for left in keeper.left_out).items())),
+        notes=dict(sorted(keeper.notes.items())),
+    )
+    hashes = {name: file_sha256(out / name) for name in ("cases.jsonl", "not-imported.jsonl")}
+    hashes["images"] = _digest(keeper.written)
+    record = {**plan, "result": {k: v for k, v in summary.to_record().items() if k not in {"out", "unchanged"}}, "sha256": hashes}
+    write_atomically(out / "import.json", [json.dumps(record, indent=2, ensure_ascii=False) + "\n"])
+    return summary
+
+
+def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
+    # Imported here, because each needs packages of its own.
+    if options.kind is SourceKind.JSONL:
+        from chiron.importing.jsonl import read_jsonl
+
+        return read_jsonl(source, options, pseudonyms)
+    if options.kind is SourceKind.TABLE:
+        from chiron.importing.tables import read_table
+
+        return read_table(source, options, pseudonyms)
+    if options.kind is SourceKind.DATASET:
+        from chiron.importing.datasets_on_disk import read_dataset
+
+        return read_dataset(source, options, pseudonyms)
+    if options.kind is SourceKind.NIFTI:
+        from chiron.importing.nifti import read_nifti
+
+        return read_nifti(source, options, pseudonyms, skip=out)
+    from chiron.importing.dicom import read_dicom
+
+    return read_dicom(source, options, pseudonyms, skip=out)
+
+
+def left_out(out: Path) -> list[LeftOut]:
+    """What an import left out, from its ``not-imported.jsonl``."""
+    from chiron.importing.drafts import Why
+
+    records = [json.loads(line) for line in (out / "not-imported.jsonl").read_text("utf-8").split("\n") if line]
+    return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _make(out: Path) -> None:
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"folder {out} cannot be made: {error.strerror}") from error
+
+
+def _state(source: Path, out: Path, options: ImportOptions) -> State:
+    images = options.images or (default_image_root(source) if options.kind is SourceKind.JSONL and source.is_file() else None)
+    if images is None and options.kind in {SourceKind.TABLE, SourceKind.JSONL} and source.is_file():
+        images = source.parent
+    seen = [p for p in (source, images, options.questions) if p is not None and os.path.exists(p)]  # noqa: PTH110 - as above
+    return state_of(seen, out)
+
+
+def _origin(source: Path, kind: SourceKind, state: State) -> dict[str, Any]:
+    versions = {"chiron": __version__}
+    for package in _PACKAGES.get(kind, ()):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    about = {"path": str(source), "kind": str(kind), "files": state.files, "bytes": state.size, "state": state.digest}
+    if source.is_file():
+        about["sha256"] = file_sha256(source)
+    return {"versions": versions, "source": about}
+
+
+def _options(options: ImportOptions) -> dict[str, Any]:
+    values = {about.name: getattr(options, about.name) for about in fields(options)}
+    record = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {**record, "kind": str(options.kind), "columns": {k: list(v) for k, v in options.columns.items()}}
+
+
+def _earlier(out: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((out / "import.json").read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{out} cannot be read: {error.strerror}") from error
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("source"), dict):
+        raise InputError(f"{out}/import.json is no record of an import: name another folder with --out")
+    return record
+
+
+def _whole(out: Path, before: Mapping[str, Any]) -> bool:
+    """Whether an earlier import came to its end and lies there as it was written, every image included."""
+    hashes = before.get("sha256")
+    if not isinstance(hashes, dict) or "unlabeled" not in before.get("result", {}):
+        return False
+    names = ("cases.jsonl", "not-imported.jsonl")
+    if not all((out / name).is_file() and file_sha256(out / name) == hashes.get(name) for name in names):
+        return False
+    images = set(_images_of(out / "cases.jsonl"))
+    if not all((out / "images" / name).is_file() for name in images):
+        return False
+    return _digest({name: file_sha256(out / "images" / name) for name in images}) == hashes.get("images")
+
+
+def _digest(images: Mapping[str, str]) -> str:
+    """One SHA-256 (hex) for images by their names and hashes."""
+    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(images.items()))
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _images_of(cases: Path) -> Iterator[str]:
+    if cases.is_file():
+        for case in read_cases(cases, unlabeled=True):
+            if not isinstance(case, BadCase):
+                yield from case.images
+
+
+def _summary_of(before: Mapping[str, Any], out: Path, kind: SourceKind) -> ImportSummary:
+    result = before["result"]
+    counts = {name: result[name] for name in ("cases", "unlabeled", "images", "left_out", "notes")}
+    return ImportSummary(out=out, kind=kind, unchanged=True, **counts)
+
+
+__all__ = ["Case", "ImportSummary", "Progress", "import_cases", "left_out"]

@@ -1,0 +1,223 @@
+"""The published format and the tidy one: read as they are, their images copied along under the names that they have.
+
+Fields that neither format knows come along too, unless they are called as fields that name a patient or a physician are.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+from chiron.cases.case import BadCase, Case, age_band
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import CaseProblem, case_id, fields_of, parse_case
+from chiron.cases.images import ImageFolder, image_folder
+from chiron.cases.reader import BrokenRecord, read_records
+from chiron.importing.columns import LETTER_ALONE, map_columns, names_a_patient, names_somebody, present, with_options
+from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
+from chiron.importing.phi_detector import find_identifying, identifiers, named
+from chiron.importing.phi_filter import Pseudonyms, folder_name
+from chiron.importing.rows import SEVERAL, entry_of, is_conversation, options_of, row_pictures, unrolled
+from chiron.importing.source import GROUP_FOLDER, JSONL, the_file
+from chiron.importing.tables import TableImages, draft_of
+from chiron.importing.writer import copied
+
+LEFT_BEHIND = "fields left behind, since they are called as fields that name a patient or a physician are"
+RENAMED = "cases whose images were named anew, since their names may say who the patient is"
+_PSEUDONYM = re.compile(r"patient-[0-9a-f]{16}")
+_DEPTH = 20
+"""Objects and lists within one another. No case needs more, and what lies deeper is not looked over."""
+
+
+def read_jsonl(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
+    """Drafts of a file of records: cases in the published or the tidy format, or records with other names for their fields.
+
+    Raises:
+        InputError: the file or its image folder is not there, or no record has a field that was asked for.
+    """
+    path = the_file(source, JSONL, "JSONL file")
+    if options.images is not None:
+        image_folder(path, options.images)
+    if options.columns:
+        need_fields(path, options.columns)
+    reader = _Reader(path, options, pseudonyms)
+    return SourceReading(reader.items())
+
+
+class _Reader:
+    """The records of one file, each read as what it is."""
+
+    def __init__(self, path: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> None:
+        self._path, self._options, self._pseudonyms = path, options, pseudonyms
+        beside = path.parent / "images"
+        root = options.images or (beside if beside.is_dir() else path.parent)
+        self._folder = ImageFolder(root)
+        self._files = TableImages(options.images or path.parent, fallback=options.images is None, hidden=options.keep_ids is False)
+
+    def items(self) -> Iterator[Draft | LeftOut]:
+        seen: dict[str, int] = {}
+        for line, raw in read_records(self._path):
+            place = f"{self._path.name}, line {line}"
+            try:
+                yield self._draft(raw, place, line, seen)
+            except (LeaveOut, CaseProblem) as reason:
+                why = reason.why if isinstance(reason, LeaveOut) else Why.RECORD
+                yield replace(_bad(BadCase(line, case_id(raw), str(reason)), place, self._options, self._pseudonyms), why=why)
+
+    def _draft(self, raw: object, place: str, line: int, seen: dict[str, int]) -> Draft:
+        if isinstance(raw, BrokenRecord):
+            raise CaseProblem(raw.problem)
+        if isinstance(raw, Mapping) and (self._options.columns or not _is_case(raw)):
+            draft = self._of_record(raw, place, line)
+        else:
+            case = parse_case(raw, unlabeled=True)
+            if case.answer and not case.question and self._options.question:
+                case = replace(case, question=self._options.question)
+            draft = _draft(case, place, self._folder, self._options, self._pseudonyms)
+        if (first := seen.setdefault(draft.case.id, line)) != line:
+            raise CaseProblem(f"id '{draft.case.id}' was already used on line {first}: give each case its own id")
+        return draft
+
+    def _of_record(self, raw: Mapping[str, Any], place: str, line: int) -> Draft:
+        row, more = unrolled(raw)
+        columns = map_columns(tuple(row), present(self._options.columns, tuple(row)), place)
+        entry, images = entry_of(columns, row, place)
+        try:
+            pictures = partial(row_pictures, images, self._files)
+            draft = draft_of(entry, f"{self._path.stem}-{line:06d}", pictures, self._options, self._pseudonyms)
+        except LeaveOut as reason:
+            if {"question", "answer", "images"} <= set(columns.places):
+                raise
+            raise LeaveOut(reason.why, f"{reason}; it has {fields_of(raw)}, and --map FIELD=NAME says which is which") from reason
+        return replace(draft, notes=(*draft.notes, columns.words().replace("columns:", "fields:"), *([SEVERAL] if more else [])))
+
+
+def _is_case(record: Mapping[str, Any]) -> bool:
+    """Whether a record is in one of the two formats of a case."""
+    if is_conversation(record):
+        return "rid" in record
+    return "images" in record and bool({"id", "rid"} & set(record)) and not _named_otherwise(record)
+
+
+def _named_otherwise(record: Mapping[str, Any]) -> bool:
+    """Whether a record lacks ``question`` or ``answer`` and has another usual name for it."""
+    places = map_columns(tuple(record), {}, "").places
+    return any(name in places and name not in record for name in ("question", "answer")) and "rid" not in record
+
+
+def need_fields(path: Path, columns: Mapping[str, tuple[str, ...]]) -> None:
+    """See that every field that was asked for is in some record.
+
+    Raises:
+        InputError: one is not. The message names the fields that are there.
+    """
+    found: dict[str, None] = {}
+    for _, raw in read_records(path):
+        if isinstance(raw, Mapping):
+            with suppress(LeaveOut):  # it is reported when the record is read
+                found.update(dict.fromkeys([*raw, *unrolled(raw)[0]]))
+    map_columns(tuple(found), columns, str(path))
+
+
+def _bad(case: BadCase, place: str, options: ImportOptions, pseudonyms: Pseudonyms) -> LeftOut:
+    if case.id is None or options.keep_ids is not False:
+        return LeftOut(place, case.id, Why.RECORD, case.problem)
+    hidden = pseudonyms.name("case", case.id)
+    return LeftOut(place, hidden, Why.RECORD, case.problem.replace(case.id, hidden))
+
+
+def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:
+    case = with_options(case, _options_of(case.meta))
+    patient = _patient(case.meta)
+    known, left = set[str](), list[str]()
+    meta = _without_names(case.meta, known, left)
+    if patient is not None:
+        left.remove("patient")
+        if options.keep_ids is False or (options.keep_ids is None and not _PSEUDONYM.fullmatch(patient)):
+            meta["patient"] = pseudonyms.name("patient", patient)
+        else:
+            meta["patient"] = patient
+            known -= identifiers(patient)
+    draft = replace(case, images=(), age=age_band(case.age) if case.age else None, meta=MappingProxyType(meta))
+    notes = [LEFT_BEHIND] * bool(left)
+    kept = _told(case.images, folder_name(case.id), known)
+    if any(name != shown for name, shown in kept.items()) and options.keep_ids is not False:
+        notes.append(RENAMED)
+    if known & identifiers(case.id) and options.keep_ids is None:
+        notes.append(ID_TELLS)
+    if options.keep_ids is False:
+        draft = replace(draft, id=pseudonyms.name("case", case.id))
+        # The old names hold the old id.
+        kept = {name: f"{folder_name(draft.id)}/{n}{_suffix(name)}" for n, name in enumerate(case.images)}
+        known |= identifiers(case.id)
+    notes += [LETTER_ALONE] * letter_without_options(draft.question, draft.answer)
+    if draft.modality is None and options.modality is not None:
+        draft = replace(draft, modality=options.modality)
+    pictures = tuple(
+        DraftImage(shown, copied(folder, name, called=shown if options.keep_ids is False else None)) for name, shown in kept.items()
+    )
+    return Draft(draft, (DraftGroup(pictures, place),), place, frozenset(known - identifiers(draft.id)), tuple(notes))
+
+
+def _options_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options of a record that is a case otherwise."""
+    header = tuple(meta)
+    columns = map_columns(header, {}, "")
+    return options_of([meta[header[i]] for i in columns.places.get("options", ())])
+
+
+def _told(names: Sequence[str], under: str, known: Collection[str]) -> dict[str, str]:
+    """The names that images go on under: their own, unless one of the case's may say who the patient is; then numbers for all of them.
+
+    Folders of image groups stay.
+    """
+    if not any(find_identifying(re.sub(r"[_/]+", " ", name), known) for name in names):
+        return {name: name for name in names}
+    groups = {name: [part.lower() for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)][-1:] for name in names}
+    return {name: "/".join([under, *groups[name], f"{n}{_suffix(name)}"]) for n, name in enumerate(names)}
+
+
+def _suffix(name: str) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{2,4}", suffix) else ""
+
+
+def _patient(meta: Mapping[str, Any]) -> str | None:
+    """What the record calls its patient: field ``patient`` first, else one with a usual name for it."""
+    for key in sorted(meta, key=lambda key: key != "patient"):
+        value = meta[key]
+        if names_a_patient(key) and isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return None
+
+
+def _without_names(meta: Mapping[str, Any], known: set[str], left: list[str], depth: int = 0) -> dict[str, Any]:
+    """``meta`` without the fields that name somebody, at any depth; what they say goes into ``known``, their names into ``left``."""
+    kept = {}
+    for key, value in meta.items():
+        if names_somebody(key):
+            known |= named(_strings(value))
+            left.append("patient" if depth == 0 and names_a_patient(key) else key)
+        else:
+            kept[key] = _inside(value, known, left, depth + 1)
+    return kept
+
+
+def _inside(value: Any, known: set[str], left: list[str], depth: int) -> Any:
+    if depth > _DEPTH:
+        raise LeaveOut(Why.RECORD, f"objects and lists lie more than {_DEPTH} deep in it: leave out what is no part of the case")
+    if isinstance(value, dict):
+        return _without_names(value, known, left, depth)
+    return [_inside(v, known, left, depth + 1) for v in value] if isinstance(value, list) else value
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, dict | list) and depth <= _DEPTH:
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner, depth + 1)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)

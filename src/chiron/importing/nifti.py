@@ -1,0 +1,276 @@
+"""NIfTI volumes: axial slices, the patient's right on the left of the image and the front on top, as radiologists look at them."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.case import Case
+from chiron.cases.images import MAX_PIXELS
+from chiron.cases.modalities import Modality, modality_of
+from chiron.extras import need
+from chiron.importing.dicom_pixels import spread, without_padding
+from chiron.importing.drafts import Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
+from chiron.importing.nifti_files import by_patient, is_label_map, is_volume, lacks_header, lacks_voxels, stem_of
+from chiron.importing.phi_detector import find_identifying, identifiers
+from chiron.importing.phi_filter import Pseudonyms, folder_name
+from chiron.importing.questions import load_questions
+from chiron.importing.source import files_under
+from chiron.importing.writer import chosen, png
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NO_ORIENTATION = "volumes whose header has no orientation code: left and right are a guess"
+LABEL_MAP = "it is a label map (a segmentation), not an image"
+_INTENT_LABEL = 1002
+_MAX_LABEL = 20
+"""The highest number of a label in a volume that is taken for a label map by its values alone."""
+_VOLUMES = 4
+"""A file of at most as many volumes gives a group for each: echoes, phases. More are a time series, whose first stands for all."""
+
+
+def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> SourceReading:
+    """Drafts of the volumes in a file or folder: a case for each patient, as :func:`by_patient` tells them apart.
+
+    Raises:
+        InputError: nibabel is missing, or the questions cannot be read.
+    """
+    need("nibabel", "NIfTI")
+    questions = load_questions(options) if options.questions is not None else None
+    root = source if source.is_dir() else source.parent
+    found = list(files_under(source, skip)) if source.is_dir() else [source]
+    volumes, left = _sorted(found, root)
+    cases = {name: [root / place for place in places] for name, places in by_patient(volumes).items()}
+    told: tuple[str, ...] = ()
+    if questions is not None:
+        studies = [(_keys(name, paths), None) for name, paths in cases.items()]
+        questions.set_aside_ambiguous(studies)
+        told = questions.notes(studies)
+
+    def items() -> Iterator[Draft | LeftOut]:
+        yield from left
+        for name, paths in cases.items():
+            case_id = name if options.keep_ids else pseudonyms.name("case", name)
+            texts = questions.of(_keys(name, paths), None) if questions is not None else []
+            case = Case(id=case_id, question="", answer="", images=(), meta=MappingProxyType({"patient": pseudonyms.name("patient", name)}))
+            groups, notes = _groups(paths, root, folder_name(case_id), options)
+            known = frozenset() if options.keep_ids else identifiers(name)
+            try:
+                for number, text in enumerate(texts or [None], start=1):
+                    asked = case if number == 1 else Case(f"{case_id}-{number}", "", "", (), meta=case.meta)
+                    place = paths[0].relative_to(root).as_posix() + (f" with {text.place}" if text else "")
+                    labeled, more = text.onto(asked) if text else (asked, ())
+                    yield Draft(labeled, tuple(groups), place, known, (*notes, *more))
+            except LeaveOut as reason:
+                yield LeftOut(paths[0].relative_to(root).as_posix(), case_id, reason.why, str(reason))
+        if questions is not None:
+            yield from questions.unused()
+
+    return SourceReading(items(), len(cases) + len(left), told)
+
+
+def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Of files the volumes, relative to the root, and those that are left out."""
+    volumes, left = list[Path](), list[LeftOut]()
+    for path in found:
+        place = path.relative_to(root)
+        if lacks_header(path):
+            reason = f"it holds the voxels of a pair of files, and its header ({path.with_suffix('.hdr').name}) is missing: copy both"
+            left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
+        elif not is_volume(path):
+            continue
+        elif lacks_voxels(path):
+            reason = f"it is the header of a pair of files, and its voxels ({path.with_suffix('.img').name}) are missing: copy both"
+            left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
+        elif is_label_map(place):
+            left.append(LeftOut(place.as_posix(), None, Why.NO_IMAGE, LABEL_MAP))
+        else:
+            volumes.append(place)
+    return volumes, left
+
+
+def _keys(name: str, paths: list[Path]) -> set[tuple[str, str]]:
+    return {("folder", name), ("folder", name.rpartition("/")[2]), *(("folder", path.name) for path in paths)}
+
+
+def _groups(paths: list[Path], root: Path, under: str, options: ImportOptions) -> tuple[list[DraftGroup], list[str]]:
+    groups: list[DraftGroup] = []
+    notes: list[str] = []
+    numbers: dict[str, int] = {}
+    for path in paths:
+        place = path.relative_to(root).as_posix()
+        modality = modality_of(options.modality) if options.modality else _modality_of_name(stem_of(path))
+        slug = modality.slug if modality else "image"
+        about = {"modality": modality.name} if modality else {}
+        try:
+            volume = Volume.open(path)
+        except LeaveOut as reason:
+            groups.append(DraftGroup((DraftImage("-", partial(_refused, reason)),), place, needed=False))
+            continue
+        if not volume.oriented:
+            notes.append(NO_ORIENTATION)
+        volumes = volume.count if volume.count <= _VOLUMES else 1
+        if volumes < volume.count:
+            notes.append("time series of which the first volume was taken")
+        for number in range(volumes):
+            numbers[slug] = numbers.get(slug, 0) + 1
+            name = f"{slug}_group{numbers[slug]}"
+            indices = chosen(volume.slices, options.slices)
+            drawing = _Drawing(path, number, tuple(indices), hounsfield=None if modality is None else modality.name == "CT")
+            pictures = tuple(DraftImage(f"{under}/{name}/{n}.png", partial(drawing.slice, i)) for n, i in enumerate(indices))
+            where = place if volume.count == 1 else f"{place}, volume {number + 1}"
+            groups.append(DraftGroup(pictures, where, needed=False, about={"group": name, **about, "slices": volume.slices}))
+    return groups, notes
+
+
+def _refused(reason: LeaveOut) -> bytes:
+    raise reason
+
+
+def _modality_of_name(stem: str) -> Modality | None:
+    """The modality that a file's name ends in or has as a part (``sub-01_T1w``, ``liver_ct``); None where it has none, or two."""
+    if find_identifying(stem):
+        return None
+    found = {m for part in re.split(r"[_\W]+", stem) if part and (m := modality_of(part)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A NIfTI file whose header was read; its voxels are not, until a slice is asked for."""
+
+    data: Any
+    """nibabel's array proxy: what is sliced out of it is read from disk."""
+    axes: tuple[tuple[int, int], ...]
+    """For left-right, back-front and foot-head: which axis of the array it is, and 1 or -1 for its direction."""
+    zooms: tuple[float, ...]
+    """Millimetres along the same."""
+    slices: int
+    count: int
+    """Volumes."""
+    oriented: bool
+    """Whether the header says how the volume lies in the patient: without it, left and right are a guess."""
+
+    @staticmethod
+    def open(path: Path) -> "Volume":
+        """Read a header.
+
+        Raises:
+            LeaveOut: it is damaged, or holds no volume of numbers.
+        """
+        nibabel = need("nibabel", "NIfTI")
+        try:
+            image = nibabel.load(path)
+            shape = tuple(int(n) for n in image.shape)
+            orientation = nibabel.io_orientation(image.affine) if len(shape) >= 3 else None
+            zooms = tuple(float(z) for z in image.header.get_zooms()[:3]) if orientation is not None else ()
+            kind = image.get_data_dtype().kind
+            oriented, labels = _said(image.header)
+        except Exception as error:
+            # Damaged headers fail in every way there is.
+            raise LeaveOut(
+                Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind"
+            ) from error
+        if len(shape) == 2 or orientation is None or orientation.shape != (3, 2) or min(shape, default=0) < 1:
+            raise LeaveOut(Why.NO_IMAGE, f"its shape {'x'.join(map(str, shape))} is no volume in space")
+        if labels:
+            raise LeaveOut(Why.NO_IMAGE, LABEL_MAP)
+        if kind not in "iuf":
+            raise LeaveOut(Why.NO_IMAGE, "its voxels are colours or complex numbers, not grey values: convert it to magnitudes or grey")
+        if any(math.isnan(n) for pair in orientation for n in pair):
+            raise LeaveOut(Why.IMAGE, "its header does not say how it lies in space (no usable affine)")
+        axes = [(0, 1)] * 3
+        for axis, (world, direction) in enumerate(orientation):
+            axes[int(world)] = (axis, int(direction))
+        if max(shape[axes[0][0]], shape[axes[1][0]]) ** 2 > MAX_PIXELS:
+            raise LeaveOut(Why.IMAGE, f"its slices are larger than {MAX_PIXELS // 10**6} megapixels: resample it")
+        count = 1
+        for n in shape[3:]:
+            count *= n
+        return Volume(image.dataobj, tuple(axes), tuple(zooms[axis] for axis, _ in axes), shape[axes[2][0]], count, oriented)
+
+    def axial(self, index: int, number: int) -> "NDArray[Any]":
+        """Slice ``index`` from the feet of volume ``number``: rows from front to back, columns from the patient's right to the left."""
+        import numpy as np
+
+        (across, rightward), (along, forward), (up, upward) = self.axes
+        at = index if upward > 0 else self.slices - 1 - index
+        picked: list[Any] = [slice(None)] * 3
+        picked[up] = at
+        rest = np.unravel_index(number, self.data.shape[3:]) if len(self.data.shape) > 3 else ()
+        plane = np.asarray(self.data[(*picked, *(int(n) for n in rest))], dtype=np.float64)
+        if across < along:
+            plane = plane.T
+        # Rows now run along back-front and columns along left-right, each in the direction of the file.
+        return plane[:: -1 if forward > 0 else 1, :: -1 if rightward > 0 else 1]
+
+
+def _said(header: Any) -> tuple[bool, bool]:
+    """Whether a header gives an orientation, and whether it calls the volume a label map (intent code 1002)."""
+    nibabel = need("nibabel", "NIfTI")
+    if isinstance(header, nibabel.Nifti1Header):
+        return bool(int(header["sform_code"]) or int(header["qform_code"])), int(header["intent_code"]) == _INTENT_LABEL
+    # Analyze has no field for either; the other formats always say how a volume lies.
+    return not isinstance(header, nibabel.AnalyzeHeader), False
+
+
+class _Drawing:
+    """The slices of one volume under one window, which is found when the first of them is drawn."""
+
+    def __init__(self, path: Path, number: int, indices: tuple[int, ...], *, hounsfield: bool | None) -> None:
+        self._path, self._number, self._indices, self._hounsfield = path, number, indices, hounsfield
+        self._planes: dict[int, NDArray[np.float64]] | None = None
+
+    def slice(self, index: int) -> bytes:
+        """A PNG of a slice.
+
+        Raises:
+            LeaveOut: the voxels cannot be read.
+        """
+        import numpy as np
+
+        if self._planes is None:
+            try:
+                volume = Volume.open(self._path)
+                # Few slices, so that a volume of any size needs no more memory than what is shown of it.
+                planes = {i: volume.axial(i, self._number) for i in self._indices}
+            except LeaveOut:
+                raise
+            except Exception as error:
+                raise LeaveOut(
+                    Why.IMAGE, f"its voxels cannot be read ({type(error).__name__}): the file is truncated or damaged"
+                ) from error
+            sample = np.concatenate([plane.ravel()[:: max(1, plane.size // 100_000)] for plane in planes.values()])
+            _need_content(sample)
+            inside = without_padding(sample, hounsfield=self._hounsfield)
+            self._planes = {i: spread(plane, inside) for i, plane in planes.items()}
+            self._aspect = volume.zooms[1] / volume.zooms[0] if min(volume.zooms[:2]) > 0 else 1.0
+        shares = self._planes.pop(index)
+        if not self._planes:
+            self._planes = None
+        return png(np.round(shares * 255).astype(np.uint8), self._aspect)
+
+
+def _need_content(sample: "NDArray[np.float64]") -> None:
+    """See that a volume shows anything.
+
+    Raises:
+        LeaveOut: it is empty, of one value throughout, or holds labels and no measured values.
+    """
+    import numpy as np
+
+    finite = sample[np.isfinite(sample)]
+    if not finite.size:
+        raise LeaveOut(Why.IMAGE, "it is empty: none of its voxels has a value (NaN or infinite)")
+    values = np.unique(finite)
+    if values.size == 1:
+        raise LeaveOut(Why.IMAGE, "it is blank: all of its voxels have the same value")
+    small = values[0] == 0 and values[-1] <= _MAX_LABEL and np.array_equal(values, np.round(values))
+    if small or np.array_equal(values, (0, 255)):
+        raise LeaveOut(Why.NO_IMAGE, f"{LABEL_MAP}: its only values are {', '.join(f'{v:g}' for v in values[:8])}")

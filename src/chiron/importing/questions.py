@@ -1,0 +1,195 @@
+"""Questions, answers and reports for images that bring none: a table or JSONL, matched by study."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chiron.cases.case import Case
+from chiron.cases.choices import letter_without_options
+from chiron.cases.formats import CaseProblem, parse_case
+from chiron.cases.reader import BrokenRecord, read_records
+from chiron.errors import InputError
+from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, present, settle, with_options
+from chiron.importing.drafts import ImportOptions, LeaveOut, LeftOut, Why
+from chiron.importing.jsonl import need_fields
+from chiron.importing.rows import entry_of, unrolled
+from chiron.importing.source import JSONL
+from chiron.importing.tables import Entry, entries, open_table
+
+KEYS = ("accession", "study", "folder")
+"""What a row may name its study by; ``id`` stands for any of them, and ``patient`` for all studies of a patient."""
+NO_QUESTION = (
+    "reports with an answer and no question, taken without one: --question TEXT asks one of all, 'chiron build questions' makes some"
+)
+NO_ANSWER = "reports with a question and no answer, taken without the question: name the column of answers with --map answer=..."
+_MAPS = 3
+"""Different sets of fields of one file that are told."""
+_TEXTS = ("question", "answer", "history", "title", "body_system", "modality")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyText:
+    """One row: what is asked of a study, and said of it."""
+
+    place: str
+    texts: Mapping[str, str]
+    options: tuple[str, ...] = ()
+
+    def onto(self, case: Case) -> tuple[Case, tuple[str, ...]]:
+        """The case with this text, and notes. What the header says of modality, age and sex stays.
+
+        A report is never given up for want of a question or an answer: the case is then unlabeled, and a known answer is the last of
+        its findings.
+
+        Raises:
+            LeaveOut: a question without its answer, or the other way round, and no report.
+        """
+        texts = {name: text for name in _TEXTS if (text := self.texts.get(name))}
+        findings = [text for text in re.split(r"\n\s*\n", self.texts.get("findings", "")) if text.strip()]
+        notes = []
+        if findings and bool(texts.get("question")) != bool(texts.get("answer")):
+            notes.append(NO_ANSWER if texts.pop("question", None) else NO_QUESTION)
+            if answer := texts.pop("answer", None):
+                findings.append(f"Known answer: {answer}")
+        record = {**case.to_record(), **texts, "images": ["-"], "findings": findings}
+        try:
+            read = parse_case(record, unlabeled=True)
+        except CaseProblem as problem:
+            raise LeaveOut(Why.RECORD, str(problem)) from problem
+        read = with_options(replace(read, images=(), meta=case.meta), self.options)
+        return read, (*notes, *([LETTER_ALONE] if letter_without_options(read.question, read.answer) else []))
+
+
+def _folded(key: tuple[str, str]) -> tuple[str, str]:
+    """A key as it is compared: spreadsheets lose leading zeros, and people the case of letters. A folder is called as it is."""
+    field, value = key
+    return field, value if field == "folder" else value.strip().casefold().lstrip("0")
+
+
+class Questions:
+    """A file of questions, by what it calls the studies."""
+
+    def __init__(self, rows: Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut], columns: Sequence[ColumnMap]) -> None:
+        """``rows``: texts with the keys they go by; what could not be read is kept for the end. ``columns``: filled by reading them."""
+        self._by_key: dict[tuple[str, str], list[StudyText]] = {}
+        self._waiting: dict[int, StudyText] = {}
+        self._bad: list[LeftOut] = []
+        for row in rows:
+            if isinstance(row, LeftOut):
+                self._bad.append(row)
+                continue
+            text, keys = row
+            named = [(field, keys[field]) for field in (*KEYS, "patient", "id") if keys.get(field)]
+            if not named:
+                self._bad.append(LeftOut(text.place, None, Why.RECORD, "it names no study: give it an accession, study, folder or id"))
+                continue
+            # The first key counts: a row that names a study and its patient belongs to the study.
+            self._by_key.setdefault(_folded(named[0]), []).append(text)
+            self._waiting[id(text)] = text
+        self._columns = [found.words().replace("columns:", "columns of the questions:") for found in columns[:_MAPS]]
+
+    def notes(self, studies: Sequence[tuple[Collection[tuple[str, str]], str | None]]) -> tuple[str, ...]:
+        """How the file was read and how many of its rows fit, for a person.
+
+        Args:
+            studies: of every study its keys and its patient's number, as for :meth:`of`.
+        """
+        fitting = [{id(text) for text in self._fitting(keys, patient)} for keys, patient in studies]
+        rows = len(self._waiting) + len(self._bad)
+        return (
+            *self._columns,
+            f"{len(set().union(*fitting)):,} of {rows:,} rows fit {sum(map(bool, fitting)):,} of {len(fitting):,} studies",
+        )
+
+    def set_aside_ambiguous(self, studies: Iterable[tuple[Collection[tuple[str, str]], str | None]]) -> None:
+        """Leave out rows whose key fits several studies: whose they are nobody can say, and a wrong answer is worse than none.
+
+        Only by the patient's number several studies may be meant.
+
+        Args:
+            studies: of every study its keys and its patient's number, as for :meth:`of`.
+        """
+        fitting: Counter[tuple[str, str]] = Counter()
+        beside_patient: set[tuple[str, str]] = set()
+        for keys, patient in studies:
+            values = {("id", value) for _, value in keys}
+            by_patient = {("id", patient)} if patient else set()
+            fitting.update({_folded(key) for key in {*keys, *values, *by_patient}})
+            beside_patient |= {_folded(key) for key in {*keys, *values} - by_patient}
+        for key in [key for key in self._by_key if fitting[key] > 1 and key in beside_patient]:
+            for text in self._by_key.pop(key):
+                del self._waiting[id(text)]
+                reason = f"ambiguous: {fitting[key]} studies are called as its '{key[0]}' says: give the folder's path, or the study's UID"
+                self._bad.append(LeftOut(text.place, None, Why.RECORD, reason))
+
+    def of(self, keys: Collection[tuple[str, str]], patient: str | None) -> list[StudyText]:
+        """The texts of a study, in the order of the file."""
+        found = self._fitting(keys, patient)
+        for text in found:
+            self._waiting.pop(id(text), None)
+        return found
+
+    def _fitting(self, keys: Collection[tuple[str, str]], patient: str | None) -> list[StudyText]:
+        wanted = {*keys, *(("id", value) for _, value in keys), *([("patient", patient), ("id", patient)] if patient else [])}
+        return [text for key in sorted({_folded(key) for key in wanted}) for text in self._by_key.get(key, ())]
+
+    def unused(self) -> Iterator[LeftOut]:
+        """Rows that could not be read, and rows that no study was asked for."""
+        yield from self._bad
+        for text in self._waiting.values():
+            yield LeftOut(text.place, None, Why.RECORD, "no study of the source is called as this row calls it")
+
+
+def load_questions(options: ImportOptions) -> Questions:
+    """Read the file of questions.
+
+    Raises:
+        InputError: it is not there, or no row of it can name a study.
+    """
+    path = options.questions
+    if path is None or not os.path.isfile(path):
+        raise InputError(f"questions {path} do not exist or cannot be reached: name a table or JSONL file with --questions")
+    columns: list[ColumnMap] = []
+    rows = _json_rows if path.suffix.lower() in JSONL else _table_rows
+    return Questions(rows(path, options, columns), columns)
+
+
+def _table_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]:
+    table = open_table(path, options)
+    if not {*KEYS, "patient", "id"} & set(table.columns.places):
+        raise InputError(
+            f"{path} has no column that names a study ({table.columns.words()}): name one with --map accession=..., study=..., folder=..."
+            " or patient=..."
+        )
+    columns.append(table.columns)
+    for entry in entries(table):
+        yield entry if isinstance(entry, LeftOut) else _of_entry(entry, options)
+
+
+def _of_entry(entry: Entry, options: ImportOptions) -> tuple[StudyText, Mapping[str, str]]:
+    return StudyText(entry.place, settle(entry.texts, options.question), entry.options), entry.texts
+
+
+def _json_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut]:
+    if options.columns:
+        need_fields(path, options.columns)
+    for number, record in read_records(path):
+        place = f"{path.name}, line {number}"
+        if isinstance(record, BrokenRecord):
+            yield LeftOut(place, None, Why.RECORD, record.problem)
+            continue
+        if not isinstance(record, Mapping):
+            yield LeftOut(place, None, Why.RECORD, "it is not a JSON object")
+            continue
+        try:
+            row, _ = unrolled(record)
+            found = map_columns(tuple(row), present(options.columns, tuple(row)), place)
+            entry, _ = entry_of(found, row, place)
+        except LeaveOut as reason:
+            yield LeftOut(place, None, reason.why, str(reason))
+            continue
+        columns += [found] if found.words() not in {known.words() for known in columns} else []
+        yield _of_entry(entry, options)

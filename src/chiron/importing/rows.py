@@ -1,0 +1,168 @@
+"""Rows of datasets and JSON records to the fields of a case, conversations included."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from chiron.cases.choices import parse_literal, read_options
+from chiron.importing.columns import ColumnMap
+from chiron.importing.drafts import DraftImage, LeaveOut, Why
+from chiron.importing.phi_detector import named
+from chiron.importing.tables import Entry, TableImages
+from chiron.importing.writer import suffix_of
+
+
+def entry_of(
+    columns: ColumnMap, row: Mapping[str, Any], place: str, labels: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Entry, list[Any]]:
+    """A row by field, and its images as it has them.
+
+    Args:
+        columns: which of its values is which field.
+        row: values by column.
+        place: where the row is.
+        labels: of columns of class numbers the names of the classes.
+
+    Raises:
+        LeaveOut: a value is not what its field takes.
+    """
+    texts: dict[str, str] = {}
+    images: list[Any] = []
+    options: tuple[str, ...] = ()
+    for field, at in columns.places.items():
+        values = [_named_class(row.get(columns.header[i]), (labels or {}).get(columns.header[i])) for i in at]
+        if field == "images":
+            images = [image for value in values for image in _images_in(value)]
+        elif field == "options":
+            options = options_of(values)
+        else:
+            texts[field] = "\n\n".join(text for value in values if value is not None and (text := _text(value, field)))
+    values = [row.get(columns.header[i]) for i in columns.identifiers]
+    return Entry(place, texts, (), named(values), options), images
+
+
+def _named_class(value: Any, names: Sequence[str] | None) -> Any:
+    if names is None or isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None  # -1 says that the class is unknown
+
+
+def _images_in(value: Any) -> list[Any]:
+    value = parse_literal(value) if isinstance(value, str) else value
+    return [image for image in (value if isinstance(value, list) else [value]) if image not in (None, "")]
+
+
+def options_of(values: Sequence[Any]) -> tuple[str, ...]:
+    """Options from the one value that lists them, or from a value for each.
+
+    Raises:
+        LeaveOut: they are not options.
+    """
+    given = [value for value in values if value is not None]
+    try:
+        return read_options(given[0] if len(values) == 1 and given else [str(value) for value in given])
+    except ValueError as problem:
+        raise LeaveOut(Why.RECORD, str(problem)) from problem
+
+
+def _text(value: Any, field: str) -> str:
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        if field in {"question", "answer"} and len(value) > 1:
+            raise LeaveOut(Why.RECORD, f"field '{field}' is a list of {len(value)} texts: give one {field}")
+        return "\n\n".join(value)
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise LeaveOut(Why.RECORD, f"field '{field}' is not text: name another column with --map {field}=...")
+
+
+def row_pictures(
+    images: list[Any], files: TableImages, names: Sequence[str], case_id: str, under: str, group: str
+) -> tuple[DraftImage, ...]:
+    """Images in the row first; paths, in the row or beside the bytes, as a table's."""
+    del names  # an entry of a dataset names none itself
+    inside = [image["bytes"] for image in images if isinstance(image, dict) and isinstance(image.get("bytes"), bytes)]
+    paths = [path for image in images if isinstance(path := image.get("path") if isinstance(image, dict) else image, str)]
+    if not inside:
+        return files.pictures(paths, case_id, under, group)
+    if len(inside) != len(images):
+        raise LeaveOut(Why.IMAGE, "some of its images are in the row and some are not")
+    pictures = []
+    for number, data in enumerate(inside):
+        name = f"{number}{suffix_of(data, f'image {number + 1} of the row')}"
+        pictures.append(DraftImage("/".join(p for p in (under, group, name) if p), partial(bytes, data)))
+    return tuple(pictures)
+
+
+_LISTS = ("conversations", "conversation", "messages")
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant", "system": "system"}
+_IMAGE_MARK = "<image>"
+SEVERAL = "conversations of several exchanges, of which the first was taken"
+
+
+def is_conversation(record: Mapping[str, Any]) -> bool:
+    """Whether a record holds a list of turns."""
+    return any(isinstance(record.get(name), list) for name in _LISTS)
+
+
+def unrolled(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A record with its first exchange as ``question`` and ``answer``, and whether there are more exchanges.
+
+    Images within the turns become ``images``, unless the record lists its images itself.
+
+    Raises:
+        LeaveOut: a turn is not one of a user, an assistant or a system.
+    """
+    name = next((name for name in _LISTS if isinstance(record.get(name), list)), None)
+    if name is None:
+        return _instruction(record), False
+    rest = {key: value for key, value in record.items() if key != name}
+    images: list[Any] = []
+    turns = [_turn(turn, name, images) for turn in record[name]]
+    question = next((at for at, (role, _) in enumerate(turns) if role == "user"), None)
+    answer = next((at for at, (role, _) in enumerate(turns) if role == "assistant" and question is not None and at > question), None)
+    if question is not None:
+        rest["question"] = _without_marks(turns[question][1])
+    if answer is not None:
+        rest["answer"] = turns[answer][1]
+    if images:
+        rest.setdefault("images", images)
+    return rest, sum(role == "user" for role, _ in turns) > 1
+
+
+def _instruction(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The instruction with its input, where a record has both."""
+    if not (isinstance(record.get("instruction"), str) and isinstance(given := record.get("input"), str)):
+        return {key: _without_marks(value) if key in {"question", "query", "instruction"} else value for key, value in record.items()}
+    rest = {key: value for key, value in record.items() if key not in {"instruction", "input"}}
+    return {**rest, "question": _without_marks("\n".join(text for text in (record["instruction"], given) if text.strip()))}
+
+
+def _turn(turn: Any, where: str, images: list[Any]) -> tuple[str, str]:
+    if not isinstance(turn, Mapping):
+        raise LeaveOut(Why.RECORD, f"field '{where}' must be a list of turns: objects with role and content, or from and value")
+    role = _ROLES.get(str(turn.get("role", turn.get("from"))).casefold())
+    if role is None:
+        raise LeaveOut(Why.RECORD, f"field '{where}' has a turn that is not of a user, an assistant or a system")
+    content = next((turn[key] for key in ("content", "value", "text") if key in turn), "")
+    return role, content if isinstance(content, str) else "".join(_parts(content, where, images))
+
+
+def _parts(content: Any, where: str, images: list[Any]) -> Iterator[str]:
+    """The text of a list of parts; paths of images in it are added to ``images``."""
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        raise LeaveOut(Why.RECORD, f"field '{where}' has a turn whose content is neither text nor a list of parts")
+    for part in content:
+        if isinstance(text := part.get("text"), str):
+            yield text
+        elif (image := part.get("image", part.get("image_url", part.get("path")))) is not None:
+            images.append(image.get("url") if isinstance(image, Mapping) else image)
+
+
+def _without_marks(text: Any) -> Any:
+    """A question without the marks of images before and after it. One with a mark within it keeps all of them: they show which is where."""
+    if not isinstance(text, str):
+        return text
+    bare = text.strip()
+    while bare.startswith(_IMAGE_MARK) or bare.endswith(_IMAGE_MARK):
+        bare = bare.removeprefix(_IMAGE_MARK).removesuffix(_IMAGE_MARK).strip()
+    return text if _IMAGE_MARK in bare else bare

@@ -1,0 +1,200 @@
+"""Find out what a source is, list its files, open and decode them, and check for the packages it needs."""
+
+import codecs
+import gzip
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from chiron.errors import InputError
+from chiron.importing.drafts import SourceKind
+from chiron.importing.nifti_files import is_volume
+
+
+def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
+    """Every plain file under a folder, in the order of names; hidden ones, ``skip`` and links out of the folder are passed over.
+
+    Raises:
+        InputError: the folder, or one in it, cannot be listed.
+    """
+    fence = os.path.realpath(folder)
+    skipped = os.path.realpath(skip) if skip is not None else None
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be listed: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(Path(place, f)) != skipped)
+        for name in sorted(names):
+            path = Path(place, name)
+            inside = not path.is_symlink() or os.path.realpath(path).startswith(fence + os.sep)
+            if not name.startswith(".") and inside and path.is_file():
+                yield path
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What files look like from outside; an edited file looks different."""
+
+    files: int
+    size: int
+    """Bytes."""
+    digest: str
+    """SHA-256 (hex) of names, sizes and times of change."""
+
+
+def state_of(sources: Iterable[Path], skip: Path) -> State:
+    """Look at files, and at all files under folders, without reading them."""
+    digest, files, size = hashlib.sha256(), 0, 0
+    for source in sources:
+        for path in files_under(source, skip) if source.is_dir() else (source,):
+            about = path.stat()
+            digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            files, size = files + 1, size + about.st_size
+    return State(files, size, digest.hexdigest())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+UNKNOWN = "\ufffd"
+"""Stands in the text where a byte is none of any encoding known here."""
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig", "UTF-8"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"), (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"))
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """The text, and in words what its encoding is taken to be.
+
+    Marked files are what their mark says; else UTF-16 if every other byte is zero, UTF-8 if it is valid as that, and cp1252 line by
+    line where it is not: files put together from two systems are in two encodings.
+    """
+    for mark, codec, name in _MARKS:
+        if data.startswith(mark):
+            return data.decode(codec, "replace"), name
+    head = data[:4000]
+    if len(head) >= 4 and head.count(0) * 5 > len(head) * 2:
+        little = head[1::2].count(0) > head[::2].count(0)
+        return data.decode("utf-16-le" if little else "utf-16-be", "replace"), "UTF-16"
+    try:
+        return data.decode("utf-8"), "UTF-8"
+    except UnicodeDecodeError:
+        return _by_line(data)
+
+
+def _by_line(data: bytes) -> tuple[str, str]:
+    lines, western, unicode = [], 0, 0
+    for line in data.split(b"\n"):
+        try:
+            lines.append(line.decode("utf-8"))
+            unicode += not line.isascii()
+        except UnicodeDecodeError:
+            lines.append(line.decode("cp1252", "replace"))
+            western += 1
+    name = "cp1252" if not unicode else f"UTF-8, and cp1252 in {western} of {len(lines)} lines"
+    return "\n".join(lines), name
+
+
+MAX_BYTES = 2**30
+"""Of a compressed file, unpacked. A small archive can unpack to any size."""
+
+
+def without_gz(name: str) -> str:
+    """A file name without ``.gz`` at its end."""
+    return name[:-3] if name.lower().endswith(".gz") else name
+
+
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading, unpacked if its name ends in ``.gz``.
+
+    Raises:
+        OSError: the file cannot be read, or is not a gzip archive.
+        EOFError: the archive is truncated.
+        ValueError: it unpacks to more than :data:`MAX_BYTES`.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return path.open("rb")
+    with gzip.open(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_BYTES // 2**20} MiB")
+    return io.BytesIO(data)
+
+
+TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".ods", ".xls")
+JSONL = (".jsonl", ".ndjson", ".json")
+GROUP_FOLDER = re.compile(r"[a-z][a-z -]*_group\d+", re.IGNORECASE)
+"""A folder of one image group, as ``ct_group1``."""
+_LOOKED_AT = 2000
+"""Files of a folder that are looked at before it is taken to be of no known kind."""
+
+
+def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
+    """The kind of a file or folder.
+
+    Raises:
+        InputError: there is none, it is of no known kind, or of several.
+    """
+    if os.path.isfile(source):
+        if (kind := _file_kind(source)) is not None:
+            return kind
+        raise InputError(f"{source} is of no kind that cases are read from: say which with --from {'|'.join(SourceKind)}")
+    if not os.path.isdir(source):
+        raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
+    if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
+        return SourceKind.DATASET
+    top = {_file_kind(p) for p in sorted(source.iterdir()) if p.is_file() and not p.name.startswith(".")} - {None}
+    if len(top) == 1:
+        return top.pop() or SourceKind.TABLE
+    found = top or {_file_kind(p) for p in islice(files_under(source, skip), _LOOKED_AT)} - {None, SourceKind.JSONL, SourceKind.TABLE}
+    kinds = sorted(kind for kind in found if kind is not None)
+    if len(kinds) == 1:
+        return kinds[0]
+    if kinds:
+        raise InputError(f"{source} holds several kinds of sources ({', '.join(kinds)}): say which with --from, or name the file")
+    raise InputError(f"{source} holds no JSONL, table, DICOM, NIfTI or dataset: say which it is with --from {'|'.join(SourceKind)}")
+
+
+def the_file(source: Path, suffixes: tuple[str, ...], what: str) -> Path:
+    """The source if it is a file, else the only file of that kind in it.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    if source.is_file():
+        return source
+    files = [p for p in sorted(source.iterdir()) if p.is_file() and p.suffix.lower() in suffixes and not p.name.startswith((".", "~$"))]
+    if len(files) != 1:
+        raise InputError(f"{source} holds {len(files) or 'no'} {what}{'s: name the one' if files else ''}")
+    return files[0]
+
+
+def _file_kind(path: Path) -> SourceKind | None:
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return SourceKind.TABLE if not path.name.startswith("~$") else None
+    if suffix in JSONL:
+        return SourceKind.JSONL
+    if suffix == ".parquet":
+        return SourceKind.DATASET
+    if is_volume(path):
+        return SourceKind.NIFTI
+    if Path(without_gz(path.name)).suffix.lower() in {".dcm", ".dicom", ".ima"} or path.name.upper() == "DICOMDIR" or _has_preamble(path):
+        return SourceKind.DICOM
+    return None
+
+
+def _has_preamble(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,255 @@
+"""A CSV file or spreadsheet, a row a case, with its images in files."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from chiron.cases.case import Case, age_band
+from chiron.cases.choices import letter_without_options, split_options
+from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
+from chiron.cases.images import ImageFolder
+from chiron.cases.modalities import modality_of
+from chiron.errors import InputError
+from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, recognised, settle, with_options
+from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
+from chiron.importing.phi_detector import identifiers, named
+from chiron.importing.phi_filter import Pseudonyms, folder_name
+from chiron.importing.source import GROUP_FOLDER, TABLES, files_under, the_file
+from chiron.importing.spreadsheets import Sheet, SheetRow, Unreadable, sheets_of
+from chiron.importing.writer import copied
+
+_HEADER_WITHIN = 20
+"""Rows in which a header is looked for: above it stand titles and remarks."""
+_SEPARATORS = re.compile(r"[;\n|]")
+_TEXTS = ("question", "answer", "history", "age", "sex", "title", "modality", "body_system")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose header was found."""
+
+    name: str
+    columns: ColumnMap
+    rows: tuple[SheetRow, ...]
+    """Those below the header that hold anything."""
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row's values by field."""
+
+    place: str
+    texts: Mapping[str, str]
+    images: tuple[str, ...]
+    known: frozenset[str]
+    options: tuple[str, ...] = ()
+    """Of a multiple-choice question."""
+
+
+def open_table(path: Path, options: ImportOptions) -> Table:
+    """Find the sheet and the header of a table.
+
+    Raises:
+        InputError: the file cannot be read, holds no header, or lacks a column or sheet that was asked for.
+    """
+    sheets = sheets_of(path)
+    if options.sheet is not None:
+        names = [s.name for s in sheets]
+        sheets = [s for s in sheets if s.name == options.sheet]
+        if not sheets:
+            raise InputError(f"{path} has no sheet '{options.sheet}' (there are {', '.join(names)})")
+    seen: list[str] = []
+    for sheet in sheets:
+        rows = list(sheet.rows)
+        found = [(recognised(_header(row), options.columns), -i) for i, row in enumerate(islice(rows, _HEADER_WITHIN))]
+        best, at = max(found, default=(0, 0))
+        # One name alone may stand in a title; a person who names columns wants to hear which of them is missing.
+        if best >= 2 or (best == 1 and options.columns):
+            return _table(path, sheet, rows, -at, options)
+        seen += [h for row in rows[:1] for h in _header(row) if h]
+    listed = ", ".join(seen[:12]) or "nothing"
+    raise InputError(
+        f"{path}: no header in the first {_HEADER_WITHIN} rows (seen: {listed}): name the columns, as --map question=...,images=..."
+    )
+
+
+def _table(path: Path, sheet: Sheet, rows: list[SheetRow], at: int, options: ImportOptions) -> Table:
+    columns = map_columns(_header(rows[at]), options.columns, str(path))
+    below = tuple(row for row in rows[at + 1 :] if row.problem or any(row.cells))
+    name = path.name if sheet.name == path.name else f"{path.name}, sheet '{sheet.name}'"
+    return Table(name, columns, below, sheet.note)
+
+
+def _header(row: SheetRow) -> tuple[str, ...]:
+    return tuple(cell if isinstance(cell, str) else "" for cell in row.cells)
+
+
+def entries(table: Table) -> Iterator[Entry | LeftOut]:
+    """Rows by field; rows that follow one another under one id and say nothing different are one entry."""
+    held: Entry | None = None
+    for row in table.rows:
+        entry = _entry(table, row)
+        if isinstance(entry, Entry) and held is not None and (joined := _join(held, entry)) is not None:
+            held = joined
+            continue
+        if held is not None:
+            yield held
+        held = entry if isinstance(entry, Entry) else None
+        if isinstance(entry, LeftOut):
+            yield entry
+    if held is not None:
+        yield held
+
+
+def _join(first: Entry, second: Entry) -> Entry | None:
+    if not first.texts.get("id") or second.texts.get("id") != first.texts["id"]:
+        return None
+    if any(text and text != first.texts.get(field) for field, text in second.texts.items()):
+        return None
+    return replace(first, images=tuple(dict.fromkeys(first.images + second.images)))
+
+
+def _entry(table: Table, row: SheetRow) -> Entry | LeftOut:
+    place = f"{table.name}, {row.place}"
+    if row.problem is not None:
+        return LeftOut(place, None, Why.RECORD, row.problem)
+    texts: dict[str, str] = {}
+    images: list[str] = []
+    options: tuple[str, ...] = ()
+    for field, at in table.columns.places.items():
+        cells = [row.cells[i] for i in at if i < len(row.cells)]
+        for cell in cells:
+            if isinstance(cell, Unreadable):
+                return LeftOut(place, texts.get("id") or None, Why.RECORD, f"field '{field}': {cell.problem}")
+        if field == "images":
+            images = [name for cell in cells if isinstance(cell, str) for part in _SEPARATORS.split(cell) if (name := part.strip())]
+        elif field == "options":
+            try:
+                options = _options([cell for cell in cells if isinstance(cell, str) and cell], separate=len(at) > 1)
+            except ValueError as problem:
+                return LeftOut(place, texts.get("id") or None, Why.RECORD, str(problem))
+        else:
+            texts[field] = "\n\n".join(cell for cell in cells if isinstance(cell, str) and cell and not is_placeholder(cell))
+    values = [row.cells[i] for i in table.columns.identifiers if i < len(row.cells)]
+    return Entry(place, texts, tuple(images), named(values), options)
+
+
+def _options(cells: Sequence[str], *, separate: bool) -> tuple[str, ...]:
+    if not cells:
+        return ()
+    return tuple(cells) if separate else split_options(cells[0])
+
+
+def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
+    """Drafts of a table's rows.
+
+    Raises:
+        InputError: as :func:`open_table`; or the image folder is not there.
+    """
+    path = the_file(source, TABLES, "table")
+    table = open_table(path, options)
+    if options.images is not None and not os.path.isdir(options.images):
+        raise InputError(f"image folder {options.images} does not exist or cannot be reached: name the right one with --images DIR")
+    images = TableImages(options.images or path.parent, fallback=options.images is None, hidden=options.keep_ids is False)
+
+    def items() -> Iterator[Draft | LeftOut]:
+        for number, entry in enumerate(entries(table), start=1):
+            if isinstance(entry, LeftOut):
+                yield replace(entry, id=told_id(entry.id, options, pseudonyms))
+                continue
+            try:
+                yield draft_of(entry, f"{path.stem}-{number:05d}", images.pictures, options, pseudonyms)
+            except LeaveOut as reason:
+                yield LeftOut(entry.place, told_id(entry.texts.get("id"), options, pseudonyms), reason.why, str(reason))
+
+    notes = [table.columns.words(), *([table.note] if table.note else [])]
+    return SourceReading(items(), len(table.rows), tuple(notes))
+
+
+class TableImages:
+    """Where a table's images are: named in its cells, or in a folder that is called as the case."""
+
+    def __init__(self, root: Path, *, fallback: bool, hidden: bool) -> None:
+        """``root``: what paths are relative to. With ``fallback``, also to ``images/`` in it; ``hidden``: reasons do not tell names."""
+        self._hidden = hidden
+        self._folders = [ImageFolder(root), *([ImageFolder(root / "images")] if fallback else [])]
+
+    def pictures(self, names: Sequence[str], case_id: str, under: str, group: str) -> tuple[DraftImage, ...]:
+        """The pictures of a row: ``under`` is the case's folder, ``group`` the image group's where the path names none."""
+        if not names:
+            names = self._of_folder(case_id)
+        if not names:
+            raise LeaveOut(Why.IMAGE, "no image: the row names none, and there is no folder of images that is called as its id")
+        kept: dict[str, int] = {}
+        pictures = []
+        for name in (given.replace("\\", "/") for given in names):  # as Windows writes paths
+            folder = next((f for f in self._folders if _exists(f, name)), self._folders[0])
+            parents = [part for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)]
+            place = parents[-1].lower().replace(" ", "-") if parents else group
+            number = kept[place] = kept.get(place, -1) + 1
+            kept_as = "/".join(p for p in (under, place, f"{number}{PurePosixPath(name).suffix.lower()[:6]}") if p)
+            pictures.append(DraftImage(kept_as, copied(folder, name, called=kept_as if self._hidden else None)))
+        return tuple(pictures)
+
+    def _of_folder(self, case_id: str) -> list[str]:
+        if case_id in {".", ".."} or "/" in case_id or "\\" in case_id or "\x00" in case_id:
+            return []
+        for folder in self._folders:
+            if os.path.isdir(place := folder.root / case_id):
+                files = (str(p.relative_to(folder.root).as_posix()) for p in files_under(place))
+                return sorted(files, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+        return []
+
+
+def _exists(folder: ImageFolder, name: str) -> bool:
+    """A first look only; whether it lies inside its fence is seen when it is read."""
+    return ".." not in PurePosixPath(name).parts and os.path.isfile(folder.root / name)
+
+
+Pictures = Callable[[Sequence[str], str, str, str], tuple[DraftImage, ...]]
+
+
+def told_id(source_id: str | None, options: ImportOptions, pseudonyms: Pseudonyms) -> str | None:
+    """An id as it may stand beside a reason."""
+    return pseudonyms.name("case", source_id) if source_id and options.keep_ids is False else source_id or None
+
+
+def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:
+    """A draft of an entry.
+
+    Raises:
+        LeaveOut: it is no case.
+    """
+    texts = entry.texts
+    source_id = texts.get("id") or default_id
+    hidden = options.keep_ids is False
+    settled = settle(texts, options.question)
+    case = _case(settled, pseudonyms.name("case", source_id) if hidden else source_id, options.modality)
+    case = with_options(case, entry.options)
+    if texts.get("patient"):
+        patient = texts["patient"] if options.keep_ids else pseudonyms.name("patient", texts["patient"])
+        case = replace(case, meta=MappingProxyType({**case.meta, "patient": patient}))
+    modality = modality_of(case.modality) if case.modality else None
+    group = f"{modality.slug}_group1" if modality is not None else ""
+    known = entry.known | (identifiers(source_id) if hidden else frozenset()) - identifiers(case.id)
+    images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
+    notes = [ID_TELLS] * bool(options.keep_ids is None and entry.known & identifiers(case.id))
+    notes += [LETTER_ALONE] * letter_without_options(case.question, case.answer)
+    return Draft(case, (DraftGroup(images(), entry.place),), entry.place, known, tuple(notes))
+
+
+def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
+    record: dict[str, object] = {field: texts.get(field, "") for field in _TEXTS}
+    record |= {"id": case_id, "images": ["-"], "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
+    record["age"] = age_band(texts["age"]) if texts.get("age") else None
+    record["modality"] = texts.get("modality") or modality
+    try:
+        return replace(parse_case(record, unlabeled=True), images=())
+    except CaseProblem as problem:
+        raise LeaveOut(Why.RECORD, str(problem)) from problem

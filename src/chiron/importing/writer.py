@@ -1,0 +1,240 @@
+"""Write drafts as cases: filter their text, write their images, set aside what cannot be kept."""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from chiron.cases.case import Case
+from chiron.cases.formats import LONG_TEXT, MAX_TEXT
+from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
+from chiron.errors import DiskError, InputError
+from chiron.importing.drafts import Draft, DraftGroup, DraftImage, LeaveOut, LeftOut, Why
+from chiron.importing.image_metadata import without_metadata
+from chiron.importing.phi_filter import longest_text, screen
+from chiron.io import unwritten
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SAID_AT_MOST = 8
+
+
+@dataclass
+class CaseWriter:
+    """What has been kept so far. One for an import."""
+
+    images: Path
+    """The folder of images."""
+    allow_identifying: bool = False
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    written: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of every image kept, by its name."""
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, items: Iterable[Draft | LeftOut]) -> Iterator[Case | None]:
+        """A case for every draft that can be kept, and None for whatever else went by, so that progress can be told."""
+        for item in items:
+            if isinstance(item, LeftOut):
+                self.left_out.append(item)
+                yield None
+                continue
+            try:
+                yield self._keep(item)
+            except LeaveOut as reason:
+                unsaid = reason.why is Why.IDENTIFYING and " in id, line" in str(reason)
+                self.left_out.append(LeftOut(item.place, None if unsaid else item.case.id, reason.why, str(reason)))
+                yield None
+
+    def _keep(self, draft: Draft) -> Case:
+        case = draft.case
+        if case.id in self._ids:
+            raise LeaveOut(Why.DUPLICATE, f"its id was already used by {self._ids[case.id]}: give each case its own id")
+        name, text = longest_text(case)
+        length = len(text.encode("utf-8", "replace"))
+        if length > MAX_TEXT:
+            raise LeaveOut(Why.RECORD, f"field '{name}' has {length:,} bytes, more than {MAX_TEXT:,}: cut it to what belongs to the case")
+        said = screen(case, draft.known)
+        if said and not self.allow_identifying:
+            more = f" and {len(said) - _SAID_AT_MOST} more" if len(said) > _SAID_AT_MOST else ""
+            listed = "; ".join(said[:_SAID_AT_MOST])
+            raise LeaveOut(Why.IDENTIFYING, f"may say who the patient is: {listed}{more} (mend the text, or give --allow-identifying)")
+        kept, abouts = self._write_images(draft)
+        if said:
+            self.notes["text may say who the patient is, and was taken all the same"] += 1
+        if len(text) > LONG_TEXT:
+            self.notes[f"cases with a text of more than {LONG_TEXT:,} characters, which is more than most models read"] += 1
+        self.notes.update(draft.notes)
+        self._ids[case.id] = draft.place
+        meta: dict[str, Any] = dict(case.meta)
+        modality = case.modality
+        if abouts:
+            meta["series"] = abouts
+            named = list(dict.fromkeys(about["modality"] for about in abouts if about.get("modality")))
+            modality = modality or ", ".join(named) or None
+        return replace(case, images=tuple(kept), modality=modality, meta=MappingProxyType(meta))
+
+    def _write_images(self, draft: Draft) -> tuple[list[str], list[dict[str, Any]]]:
+        names: list[str] = []
+        abouts: list[dict[str, Any]] = []
+        fresh: dict[str, str] = {}
+        missed: list[LeftOut] = []
+        try:
+            for group in draft.groups:
+                try:
+                    written = self._write_group(group, fresh)
+                except LeaveOut as reason:
+                    if group.needed:
+                        raise
+                    missed.append(LeftOut(group.place, draft.case.id, reason.why, str(reason)))
+                    continue
+                names += [name for name in written if name not in names]
+                if group.about is not None:
+                    abouts.append({**group.about, "images": len(written)})
+            _need_any(names, missed)
+        except LeaveOut:
+            for name in fresh:
+                (self.images / name).unlink(missing_ok=True)
+            raise
+        self.left_out += missed
+        self.written.update(fresh)
+        return names, abouts
+
+    def _need_free(self, name: str, digest: str, fresh: dict[str, str]) -> None:
+        if self.written.get(name, fresh.get(name, digest)) != digest:
+            raise LeaveOut(Why.DUPLICATE, f"another image is called '{name}' already: give each case images of its own")
+
+    def _write_group(self, group: DraftGroup, fresh: dict[str, str]) -> list[str]:
+        begun: dict[str, str] = {}
+        try:
+            for picture in group.pictures:
+                source, data = _made(picture)
+                digest = hashlib.sha256(data).hexdigest()
+                self._need_free(picture.name, digest, fresh)
+                if picture.name not in self.written and picture.name not in fresh:
+                    begun[picture.name] = digest
+                    _write(self.images / picture.name, data, digest)
+                    if data is not source:
+                        self.notes["images whose EXIF data or other text beside the pixels was left behind"] += 1
+        except LeaveOut:
+            for name in begun:
+                (self.images / name).unlink(missing_ok=True)
+            raise
+        fresh.update(begun)
+        return [picture.name for picture in group.pictures]
+
+
+def _made(picture: DraftImage) -> tuple[bytes, bytes]:
+    """The bytes of an image as its source has them, and without metadata.
+
+    Raises:
+        LeaveOut: the image cannot be made, for whatever reason: one damaged file does not end an import.
+    """
+    try:
+        source = picture.data()
+        return source, without_metadata(source)
+    except (LeaveOut, InputError, DiskError):
+        raise
+    except Exception as error:
+        raise LeaveOut(Why.IMAGE, f"it cannot be read ({type(error).__name__}): the file is damaged, or of an unsupported kind") from error
+
+
+def _need_any(names: list[str], missed: list[LeftOut]) -> None:
+    """Refuse a case that has no image, for the only reason there is, or the first of several."""
+    if names:
+        return
+    if not missed:
+        raise LeaveOut(Why.NO_IMAGE, "no image")
+    more = f" ({len(missed)} series, none of which can be used)" if len(missed) > 1 else ""
+    raise LeaveOut(missed[0].why, f"{missed[0].reason}{more}")
+
+
+def _write(path: Path, data: bytes, digest: str) -> None:
+    """Write an image whole or not at all; one that is there already stays as it is."""
+    try:
+        if path.is_file() and path.stat().st_size == len(data) and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".image.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritten(path, error) from error
+
+
+_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callable[[], bytes]:
+    """A file of the source, checked inside its fence when it is wanted.
+
+    ``called``: what a reason calls it where its own name, which may hold the patient's, is not to be told.
+    """
+
+    def data() -> bytes:
+        try:
+            return folder.check(name).path.read_bytes()
+        except ImageProblem as problem:
+            said = str(problem)
+            if called is not None:
+                for path in (os.path.realpath(folder.root / name) if "\0" not in name else name, name):
+                    said = said.replace(path, called)
+            raise LeaveOut(Why.IMAGE, said) from (None if called is not None else problem)
+
+    return data
+
+
+def suffix_of(data: bytes, name: str) -> str:
+    """The suffix that fits an image's bytes, which are decoded whole to see that they can be.
+
+    Raises:
+        LeaveOut: they cannot.
+    """
+    try:
+        return _SUFFIXES[check_bytes(data, name)]
+    except ImageProblem as problem:
+        raise LeaveOut(Why.IMAGE, str(problem)) from problem
+
+
+def png(pixels: "NDArray[np.uint8]", aspect: float = 1.0) -> bytes:
+    """A PNG of grey (rows, columns) or colour (rows, columns, 3) pixels.
+
+    ``aspect``: height of a pixel over its width. Where it differs from 1 by more than a hundredth, the shorter side is drawn out, so
+    that a circle in the patient is one in the image.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if not 0.99 <= aspect <= 1.01 and 0.05 <= aspect <= 20:
+        width, height = image.size
+        size = (width, round(height * aspect)) if aspect > 1 else (round(width / aspect), height)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+AT_MOST = 8
+"""Images of a series or volume, where nothing else is asked for."""
+
+
+def chosen(count: int, every: int | None) -> list[int]:
+    """Indices of slices, rising: every ``every``-th, else at most eight, evenly spaced and away from both ends, which are often empty."""
+    if every is not None:
+        return list(range((every - 1) // 2 if count > every else 0, count, every)) or [0][:count]
+    if count <= AT_MOST:
+        return list(range(count))
+    return [(2 * i + 1) * count // (2 * AT_MOST) for i in range(AT_MOST)]

@@ -1,0 +1,142 @@
+"""A directory that one process at a time works in: ``run.json``, ``ledger.sqlite``, and what is derived from the ledger."""
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.io import alone, is_held, remove_leftovers, write_atomically
+
+LEDGER, RUN, LOCK = "ledger.sqlite", "run.json", "run.lock"
+
+
+@dataclass(frozen=True)
+class WorkDirectory:
+    """A place for one piece of work: a search, a build, an evaluation."""
+
+    path: Path
+    other_way: ClassVar[str] = ""
+    """What else can be done where a directory turns out to be of another identity."""
+
+    @property
+    def ledger(self) -> Path:
+        """Where every reply is kept."""
+        return self.path / LEDGER
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process; create it if it is not there.
+
+        Raises:
+            InputError: another process holds it, or it cannot be written.
+        """
+        busy = f"{self.path} is in use by another process: wait for it, or choose another directory"
+        # "chiron status" looks at it for a moment.
+        with alone(self.path / LOCK, place=f"run directory {self.path}", busy=busy, wait=1.0):
+            remove_leftovers(self.path)
+            yield
+
+    @contextmanager
+    def opened(self, identity: dict[str, Any]) -> Iterator[Ledger]:
+        """Hold the directory, check that it is of this ``identity`` (everything that its results depend on), and open its ledger.
+
+        Raises:
+            InputError: another process holds it, it is of another identity, or it cannot be written.
+            DiskError: the disk is full.
+        """
+        with self.locked():
+            self._check_identity(identity)
+            with Ledger.open(self.ledger, begun=self.read_run() is not None) as ledger:
+                self._check_ledger(identity, ledger)
+                yield ledger
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works in it right now."""
+        return is_held(self.path / LOCK)
+
+    def read_run(self) -> dict[str, Any] | None:
+        """What ``run.json`` holds, ``None`` if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            value = json.loads((self.path / RUN).read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self.path / RUN} cannot be read ({error}): move it away, the ledger beside it has all replies") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another directory")
+        return value
+
+    def need_run(self) -> dict[str, Any]:
+        """What ``run.json`` holds.
+
+        Raises:
+            InputError: this is no run directory.
+        """
+        run = self.read_run()
+        if run is None:
+            raise InputError(f"{self.path} is no run directory: it has no {RUN}")
+        return run
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        """That ``run.json``, if it is there, tells of the run of this ``identity``: everything that its results depend on.
+
+        Raises:
+            InputError: it is another's; says what differs. Or its ledger is gone.
+        """
+        known = self.read_run()
+        if known is not None:
+            self._need_same(known.get("identity", {}), identity)
+            if not self.ledger.is_file():
+                raise InputError(
+                    f"{self.path} has a {RUN} and no {LEDGER}: put it back, or choose another directory; every reply was in it"
+                )
+
+    def _check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
+        """The same of the ledger, which outlives a lost ``run.json``; it keeps the identity of the first run.
+
+        Raises:
+            InputError: the ledger is of a run of another identity; says what differs.
+            DiskError: the disk is full.
+        """
+        try:
+            known = json.loads(ledger.remember("identity", json.dumps(identity)))
+        except ValueError as error:
+            raise InputError(
+                f"{self.ledger} is damaged: what it says of its run cannot be read ({error}): choose another directory"
+            ) from error
+        self._need_same(known, identity)
+
+    def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
+        if known != identity:
+            difference = "; ".join(_differences(known, identity))
+            raise InputError(f"{self.path} holds a run of another configuration ({difference}): choose another directory{self.other_way}")
+
+    def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
+        """Write ``run.json``: the ``identity``, and the ``rest`` that results do not depend on."""
+        known = self.read_run()
+        began = known.get("began") if known else time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        value = {**rest, "began": began, "python": platform.python_version(), "identity": identity}
+        write_atomically(self.path / RUN, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
+
+
+def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)]
+    return [] if old == new else [f"{place}: {_short(old)} there, {_short(new)} here"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

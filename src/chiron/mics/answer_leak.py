@@ -1,0 +1,95 @@
+"""Two questions about words: does a step name the answer, and does a path give away that its author knew it?"""
+
+import math
+import re
+from types import MappingProxyType
+
+_STOP = frozenset(
+    """
+    a an and are as at be been by can cannot could do does due for from had has have if in into is it its may might more most no nor not
+    of on or other our shall should such than that the their there these this those to was were which while who will with within would
+    yes most likely possible potential probable associated secondary related confirmed biopsy
+    """.split()
+)
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_OPENING = re.compile(r"[(\[]")
+_CLOSING = MappingProxyType({"(": ")", "[": "]"})
+
+_TOLD = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
+_SAYS = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
+_KNOWN = r"(?:correct|given|provided|stated)"
+_GIVEAWAYS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+{_TOLD}\b",
+        r"\b(?:given|provided|stated|known|supplied|reference|listed)\s+(?:correct\s+)?answer\b",
+        r"\banswer\s+(?:given|provided|supplied|stated)\b",
+        rf"\bcase\s+(?:information|details?|data|record|file|description)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_SAYS}\b",
+        r"\b(?:provided|given|supplied)\s+(?:radiolog\w+\s+)?(?:findings?|captions?|reports?|diagnosis)\b",
+        r"\b(?:radiolog(?:y|ical|ist'?s?)\s+)(?:report|findings?)\s+(?:explicitly\s+|clearly\s+)?(?:states?|says?|describes?|mentions?|notes?)\b",
+        r"\b(?:correct|right|true)\s+(?:answer|diagnosis)\s+(?:given|provided|stated)\b",
+        r"\b(?:i|we)\s+(?:are|were|have\s+been)\s+told\b",
+        r"\bas\s+(?:given|provided|stated|specified|indicated)\s+in\s+the\s+(?:case|answer|prompt|findings|caption|report|input)\b",
+        r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label)|reference\s+answer)\b",
+        r"\b(?:i|we)\s+(?:already\s+)?know\s+(?:that\s+)?the\s+(?:correct\s+|final\s+|right\s+)?(?:answer|diagnosis)\b",
+        r"\b(?:since|because|given\s+that|knowing\s+that)\s+the\s+(?:correct\s+|right\s+|final\s+)?answer\s+(?:is|must\s+be)\b",
+        rf"\b(?:match(?:es)?|(?:consistent|agrees?|aligns?)\s+with|supports?)\s+the\s+{_KNOWN}\s+(?:answer|diagnosis)\b",
+        r"</?(?:answer|findings|history|known_answer)\b",
+    )
+)
+"""Phrases that only somebody who was told the answer, or handed the findings, would write."""
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The words of ``text`` that mean something: lower case, no stop words, plurals cut, brackets left out.
+
+    An answer of nothing but such words (``No``, ``A``) keeps all of them.
+    """
+    bare = _without_brackets(text)
+    words = [_singular(w) for w in _WORD.findall((bare if _WORD.search(bare) else text).casefold())]
+    return frozenset(w for w in words if w not in _STOP) or frozenset(words)
+
+
+def names_answer(step: str, answer: str) -> bool:
+    """Whether a step names the answer: it holds its content words, all of up to three, four in five of more."""
+    return _names(step, content_words(answer))
+
+
+def steps_before_answer(steps: tuple[str, ...], answer: str) -> tuple[str, ...]:
+    """The steps up to the first one that names the answer, that one left out: from there on, following is copying."""
+    wanted = content_words(answer)
+    for number, step in enumerate(steps):
+        if _names(step, wanted):
+            return steps[:number]
+    return steps
+
+
+def leak_phrase(text: str) -> str | None:
+    """The phrase by which a path gives away that its author was told the answer, ``None`` if it does not."""
+    for pattern in _GIVEAWAYS:
+        if found := pattern.search(text):
+            return found.group()
+    return None
+
+
+def _names(step: str, wanted: frozenset[str]) -> bool:
+    if not {w for w in wanted if w not in _STOP and (len(w) > 1 or w.isdigit())}:
+        return False  # "No" or "A": every text holds it, and none names it
+    held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
+    needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
+    return len(wanted & held) >= needed
+
+
+def _without_brackets(text: str) -> str:
+    """``text`` with a blank for whatever stands in brackets, in one pass: thousands that never close are not looked through anew each."""
+    last = {"(": text.rfind(")"), "[": text.rfind("]")}
+    kept, at = [], 0
+    for opening in _OPENING.finditer(text):
+        if at <= opening.start() < last[opening.group()]:
+            kept.append(text[at : opening.start()])
+            at = text.index(_CLOSING[opening.group()], opening.start()) + 1
+    return " ".join([*kept, text[at:]])
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "is", "us")) else word

@@ -1,0 +1,305 @@
+"""Ask author and reader, and read what they write strictly: JSON, questions, choices."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from chiron.client.call import Call, Message, Role
+from chiron.client.client import Endpoint
+from chiron.client.config import max_tokens_of
+from chiron.client.images import PictureStore
+from chiron.conversation.markup import boxed, own_turn, said, split_thinking
+from chiron.conversation.reasoning import parse_reasoning
+from chiron.errors import InputError
+from chiron.mics.team import RoleModel
+from chiron.mmrp.config import BuildFile, BuildPrompts
+from chiron.providers.baselines.search_team import AnswerPool, normalise
+from chiron.providers.factory import build_endpoints
+from chiron.text import compatible
+
+
+@dataclass(frozen=True)
+class BuildRoles:
+    """Who is asked what."""
+
+    config: BuildFile
+    prompts: BuildPrompts
+    endpoints: dict[str, Endpoint]
+    pictures: PictureStore
+    author: RoleModel
+    reader: RoleModel | None
+
+    @classmethod
+    def of(cls, config: BuildFile, cases: Path, *, need_reader: bool) -> "BuildRoles":
+        """Check prompts, keys and embedded models before anything is paid for.
+
+        Raises:
+            InputError: one is missing, or there is no reader where one is needed.
+        """
+        if need_reader and config.build.reader is None:
+            raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
+        prompts = BuildPrompts.load({name: Path(path) for name, path in config.build.prompts.items()})
+        pictures = PictureStore()
+        models = config.build_models()
+        endpoints = build_endpoints(models, pictures=pictures, catalogue=lambda: AnswerPool.beside(cases))
+        limits = config.build.max_tokens
+
+        def seat(name: str, limit: int) -> RoleModel:
+            return RoleModel(name, endpoints[name].provider.identity, max_tokens_of(config.models[name], limit))
+
+        reader = seat(config.build.reader, limits.reader) if config.build.reader is not None else None
+        return cls(config, prompts, endpoints, pictures, seat(config.build.author, limits.author), reader)
+
+    def call(self, role: Role, messages: tuple[Message, ...], *, draw: int = 0) -> Call:
+        """What author or reader is asked."""
+        seat = self.author if role == "author" else self.reader
+        assert seat is not None  # noqa: S101 - who has no reader asks none
+        build = self.config.build
+        temperature = build.author_temperature if role == "author" else build.reader_temperature
+        return Call(role, seat.name, seat.identity, messages, temperature, seat.max_tokens, draw)
+
+    def models(self) -> Mapping[str, str]:
+        """What answers, by role, for a row's provenance."""
+        return {role: seat.identity for role, seat in (("author", self.author), ("reader", self.reader)) if seat is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """What of this results depend on."""
+        named = {role: [s.name, s.identity, s.max_tokens] for role, s in (("author", self.author), ("reader", self.reader)) if s}
+        build = self.config.build
+        return {
+            **named,
+            "temperatures": {"author": build.author_temperature, "reader": build.reader_temperature},
+            "seed": build.seed,
+            "prompts": self.prompts.hashes(),
+        }
+
+
+_OPENING: Final = re.compile(r"[{\[]")
+_LONGEST: Final = 100_000
+"""Characters of a reply that are looked at."""
+_TRIES: Final = 50
+"""Brackets at which JSON may begin: a reply of nothing but brackets must not take quadratic time."""
+
+
+class BrokenReply(ValueError):
+    """A reply is not what was asked for; the message says in a few words what is wrong with it."""
+
+
+def read_json(reply: str) -> Any:
+    """The first JSON object or list of a reply: thinking, greetings and code fences around it are passed over.
+
+    Raises:
+        BrokenReply: there is none.
+    """
+    thinking = split_thinking(reply[:_LONGEST])
+    # An unclosed bracket may be a word of the JSON, or the model forgot to close it.
+    text = reply[:_LONGEST] if thinking.unclosed and not thinking.endings else thinking.said
+    decoder = json.JSONDecoder()
+    problem = "no JSON in the reply"
+    for number, opening in enumerate(_OPENING.finditer(text)):
+        if number == _TRIES:
+            break
+        try:
+            value, _ = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError) as error:
+            problem = f"broken JSON: {getattr(error, 'msg', 'nested too deeply')}" if number == 0 else problem
+            continue
+        if value and (isinstance(value, dict) or all(isinstance(item, dict) for item in value)):
+            return value
+    raise BrokenReply(problem)
+
+
+def one_line(text: str) -> str:
+    """``text`` with every run of white space as one blank."""
+    return " ".join(text.split())
+
+
+_DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
+_LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
+_MORE = re.compile(
+    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
+)
+"""A further letter: "A. fumigatus" behind a letter is none."""
+_NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
+
+
+def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
+    """Indexes of the options that a reply names; empty for "none"; ``None`` if it cannot be told.
+
+    The last declaration ("the answer is B") counts; else the last line, where it begins with letters or is an option's text.
+    """
+    text = compatible(boxed(own_turn(said(reply[-20_000:])))).strip()
+    if not text:
+        return None
+    declared = list(_DECLARED.finditer(text))
+    pieces = [text[declared[-1].end() :]] if declared else []
+    pieces += [text.splitlines()[-1], text]
+    for piece in pieces:
+        line = one_line(piece[:2000])
+        if _NONE.match(line):
+            return frozenset()
+        if (found := _lettered(line, len(options))) is not None:
+            return found
+        for index, option in enumerate(options):
+            if normalise(line) == normalise(option):
+                return frozenset({index})
+    return None
+
+
+def _lettered(line: str, count: int) -> frozenset[int] | None:
+    first = _LETTERS.match(line)
+    if first is None:
+        return None
+    letter = first["first"]
+    # "a" may be an article: a small letter counts alone only.
+    if letter.islower() and re.search(r"\w", line[first.end() :]):
+        return None
+    if letter == "A" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
+        return None  # "A fracture of ..."
+    found, at = {"abcd".index(letter.lower())}, first.end()
+    while more := _MORE.match(line, at):
+        found.add("ABCD".index(more["next"]))
+        at = more.end()
+    return frozenset(found) if max(found) < count else None
+
+
+OPTIONS = 4
+_LETTER = re.compile(r"\s*[(\[]?([A-Da-d])[)\].:]\s*")
+
+Line = Annotated[str, Field(min_length=1, max_length=1200)]
+
+
+class MultipleChoice(BaseModel):
+    """A multiple-choice question as its author wrote it, the right option not yet found."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    question: Line
+    options: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=400)], ...], Field(min_length=1, max_length=26)]
+    answer: Line
+    reasoning: Annotated[tuple[Line, ...], Field(min_length=1, max_length=12)]
+
+    @field_validator("question", "answer", mode="before")
+    @classmethod
+    def _on_one_line(cls, value: Any) -> Any:
+        return one_line(value) if isinstance(value, str) else value
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        listed = list(value.values()) if isinstance(value, dict) else value
+        if not isinstance(listed, list) or not all(isinstance(option, str) for option in listed):
+            return value
+        lines = [one_line(option) for option in listed]
+        # Letters only where every option has its own: "A. fumigatus" begins with one too.
+        letters = [match[1].upper() if (match := _LETTER.match(line)) else "" for line in lines]
+        return [_LETTER.sub("", line, count=1) for line in lines] if letters == list("ABCDEFGHIJ"[: len(lines)]) else lines
+
+    @field_validator("reasoning", mode="before")
+    @classmethod
+    def _steps(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = list(parse_reasoning(value).steps) or [line for line in value.splitlines() if line.strip()]
+        if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
+            return value
+        # A step's own mark, or one inside it, would make two of one.
+        steps = [" ".join(parsed) if (parsed := parse_reasoning(step).steps) else step for step in value]
+        return [line for step in steps if (line := one_line(step.replace("###", " ")))]
+
+    def right(self) -> int:
+        """Index of the right option.
+
+        Raises:
+            BrokenReply: the answer is none of them.
+        """
+        plain = [normalise(option) for option in self.options]
+        if (named := normalise(self.answer)) in plain:
+            index = plain.index(named)
+            if len(named) == 1 and named in "abcd"[: len(plain)] and "abcd".index(named) != index:
+                raise BrokenReply("the answer is the letter of one option and the text of another")
+            return index
+        without = _LETTER.match(self.answer + ".") if len(self.answer) <= 2 else _LETTER.match(self.answer)
+        if without is not None:
+            index = "ABCD".index(without[1].upper())
+            rest = normalise(self.answer[without.end() :])
+            if index < len(plain) and rest in {"", plain[index]}:
+                return index
+        raise BrokenReply("the answer is none of the options")
+
+
+class OpenQuestion(BaseModel):
+    """A question and its answer."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that an author wrote and that cannot be used."""
+
+    reason: str
+    detail: str
+    text: str = ""
+
+
+def read_choices(reply: str, count: int) -> list[MultipleChoice | Refused]:
+    """The multiple-choice questions of a reply, at most ``count``; each that is not as agreed comes as a :class:`Refused`.
+
+    Raises:
+        BrokenReply: there is nothing to read.
+    """
+    value = read_json(reply)
+    listed = value.get("questions", [value]) if isinstance(value, dict) else value
+    if not isinstance(listed, list) or not listed:
+        raise BrokenReply("no list of questions in the reply")
+    return [_choice(item) for item in listed[:count]]
+
+
+def read_asked(reply: str) -> OpenQuestion:
+    """The question and answer of a reply.
+
+    Raises:
+        BrokenReply: there is none.
+    """
+    value = read_json(reply)
+    if isinstance(value, list):
+        value = value[0]
+    try:
+        return OpenQuestion.model_validate(value)
+    except ValidationError as error:
+        raise BrokenReply(_first(error)) from None
+
+
+def _choice(item: Any) -> MultipleChoice | Refused:
+    try:
+        choice = MultipleChoice.model_validate(item)
+    except ValidationError as error:
+        return Refused("broken reply", _first(error), _question(item))
+    if len(choice.options) != OPTIONS:
+        return Refused("not four options", f"{len(choice.options)} options", choice.question)
+    if len({normalise(option) for option in choice.options}) < OPTIONS:
+        return Refused("not four options", "two of the options are the same", choice.question)
+    try:
+        choice.right()
+    except BrokenReply as problem:
+        return Refused("broken reply", str(problem), choice.question)
+    return choice
+
+
+def _question(item: Any) -> str:
+    question = item.get("question") if isinstance(item, dict) else None
+    return one_line(question)[:1200] if isinstance(question, str) else ""
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else str(fault["msg"])

@@ -1,0 +1,80 @@
+"""All exports of a release, written side by side as rows come: JSONL files, and the small files that name them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from chiron.mmrp.exports.faults import Faults, internvl_faults, message_faults, trl_faults
+from chiron.mmrp.exports.internvl import internvl_meta, internvl_row
+from chiron.mmrp.exports.rows import ReleasedRow, chiron_row, llamafactory_entry, llamafactory_row, ms_swift_row
+from chiron.mmrp.exports.trl import trl_row
+
+_FORMATS: Final = {
+    "internvl": (internvl_row, internvl_faults),
+    "llamafactory": (llamafactory_row, message_faults),
+    "ms-swift": (ms_swift_row, message_faults),
+    "trl": (trl_row, trl_faults),
+}
+
+
+class Exports:
+    """The files of the exports. Test rows are in Parquet and in ``test/`` alone: no trainer is to find them."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder``: the release's."""
+        self._folder = folder
+        self._files: dict[Path, IO[str]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        """Ready for rows."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the files; if all went well, write those that name them."""
+        for file in self._files.values():
+            file.close()
+        if kind is None:
+            self._write_indexes()
+
+    def add(self, row: ReleasedRow) -> None:
+        """Write a row in every format.
+
+        Raises:
+            AssertionError: a row of ours is not what its trainer reads: a mistake of this program.
+        """
+        self._line(Path(row.split) / f"{row.part}.jsonl", chiron_row(row))
+        if row.split == "test":
+            return
+        self._counts[f"{row.part}-{row.split}"] += 1
+        for name, (make, faults) in _FORMATS.items():
+            record = make(row)
+            _need_right(name, row.id, record, faults)
+            self._line(Path("exports") / name / f"{row.part}-{row.split}.jsonl", record)
+
+    def _line(self, path: Path, record: dict[str, Any]) -> None:
+        file = self._files.get(path)
+        if file is None:
+            target = self._folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = self._files[path] = target.open("w", encoding="utf-8", errors="backslashreplace")
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _write_indexes(self) -> None:
+        for split, meta in (("train", "meta.json"), ("validation", "meta_validation.json")):
+            names = [name for name in self._counts if name.endswith(f"-{split}")]
+            entries = {f"mmrp-{name}": internvl_meta(f"exports/internvl/{name}.jsonl", self._counts[name]) for name in names}
+            if entries:
+                self._json(Path("exports/internvl") / meta, entries)
+        self._json(Path("exports/llamafactory/dataset_info.json"), {f"mmrp-{n}": llamafactory_entry(f"{n}.jsonl") for n in self._counts})
+
+    def _json(self, path: Path, value: dict[str, Any]) -> None:
+        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _need_right(name: str, row: str, record: dict[str, Any], faults: Faults) -> None:
+    if found := next(faults(record), None):
+        raise AssertionError(f"row {row} as {name}: {found}")

@@ -1,0 +1,161 @@
+"""Sources of reasoning paths: runs of `chiron search`, and the result.jsonl of the authors' own search."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+from chiron.cases.images import default_image_root
+from chiron.cases.reader import need_cases
+from chiron.errors import InputError
+from chiron.mics.run_directory import PATHS, RunDirectory
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """A search's run, as a source of paths."""
+
+    path: Path
+    cases: Path
+    about: dict[str, Any]
+    """Its ``run.json``."""
+
+    @classmethod
+    def read(cls, path: Path, cases: Path | None) -> Self:
+        """Find a run's paths and cases.
+
+        Raises:
+            InputError: there are none.
+        """
+        about = RunDirectory(path).need_run()
+        if not (path / PATHS).is_file():
+            raise InputError(f"{path} has no {PATHS}: run the same search again, which writes it from the ledger")
+        there = cases if cases is not None else Path(str(about.get("cases")))
+        if cases is None and not there.is_file():
+            raise InputError(f"{path} searched {there}, which is not there: say where those cases are with --cases FILE")
+        need_cases(there)
+        return cls(path, there, about)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What its results depend on."""
+        value = self.about.get("identity")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def deepest(self) -> int:
+        """D: how often a prefix was chosen at most."""
+        depth = self.identity.get("depth")
+        return depth if isinstance(depth, int) and depth > 0 else 3
+
+    def models(self) -> dict[str, str]:
+        """What answered, by role and name."""
+        found: dict[str, str] = {}
+        for role in ("mentors", "interns"):
+            seats = self.identity.get(role)
+            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (seats if isinstance(seats, list) else [])}
+        judge = self.identity.get("judge")
+        return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
+
+    def prompts(self) -> dict[str, str]:
+        """SHA-256 of its prompts."""
+        value = self.identity.get("prompts")
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every path, with where its line begins.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            with (self.path / PATHS).open("rb") as file:
+                at = 0
+                for line in file:
+                    yield at, _path(line, self.path)
+                    at += len(line)
+        except OSError as error:
+            raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
+
+    def line(self, at: int) -> dict[str, Any]:
+        """The path whose line begins there."""
+        with (self.path / PATHS).open("rb") as file:
+            file.seek(at)
+            return _path(file.readline(), self.path)
+
+
+def _path(line: bytes, run: Path) -> dict[str, Any]:
+    try:
+        path = json.loads(line)
+        if isinstance(path["case_id"], str):
+            return dict(path)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
+
+
+THRESHOLD: Final = 0.5
+"""A path is retained if its score is above this, as in the paper."""
+
+
+@dataclass(frozen=True)
+class AuthorsSearch(SearchRun):
+    """A ``result.jsonl``. Its cases are those of another file, or what its own lines say of them: question, answer and images."""
+
+    @classmethod
+    def read(cls, path: Path, cases: Path | None) -> Self:
+        """Find the file and its cases.
+
+        Raises:
+            InputError: one of them is not there.
+        """
+        need_cases(path)
+        there = cases if cases is not None else path
+        need_cases(there)
+        return cls(path, there, {"images": str(default_image_root(there).resolve())})
+
+    def models(self) -> dict[str, str]:
+        """Empty: a line names its mentors and nothing else."""
+        return {}
+
+    def prompts(self) -> dict[str, str]:
+        """Empty: the file does not say."""
+        return {}
+
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every path, with where its line begins.
+
+        Raises:
+            InputError: a line is not a result of the authors' search.
+        """
+        try:
+            with self.path.open("rb") as file:
+                at = 0
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield at, self._path(line, f"line {number}")
+                    at += len(line)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
+
+    def line(self, at: int) -> dict[str, Any]:
+        """The path whose line begins there."""
+        with self.path.open("rb") as file:
+            file.seek(at)
+            return self._path(file.readline(), f"byte {at}")
+
+    def _path(self, line: bytes, where: str) -> dict[str, Any]:
+        try:
+            raw = json.loads(line)
+            depth, mentors = int(raw["final_depth"]), raw["generated_by"]
+            score = float(raw["scores"][mentors[-1]][depth - 1])
+            name, reasoning = str(raw["rid"]), str(raw["reasoning"])
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            raise InputError(
+                f"{self.path}, {where}: not a result of the authors' search ({type(error).__name__}: {error}): name their result.jsonl,"
+                " or a run directory of 'chiron search'"
+            ) from error
+        path = {"case_id": name, "reasoning": reasoning, "mics_score": score, "depth": depth, "restarts": 0, "policy": "paper"}
+        return path if score > THRESHOLD else {**path, "not_retained": f"MICS-Score {score:.2f} is not above {THRESHOLD:g}"}

@@ -1,0 +1,1 @@
+"""Providers answer calls: OpenAI-compatible endpoints, embedded baselines, checkpoints in this process."""

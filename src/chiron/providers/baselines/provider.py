@@ -1,0 +1,71 @@
+"""The provider ``offline``: finds the embedded model by its name and lets it read the call's messages."""
+
+from collections.abc import Callable
+from functools import cache
+
+from chiron.client.call import Call, Reply
+from chiron.errors import InputError
+from chiron.providers.baselines.author import Rules, author, reader
+from chiron.providers.baselines.search_team import ORDERS, TOKENS, AnswerPool, Retriever, Specialist, extractive, match
+
+MODELS = (
+    *(f"extractive/{order}" for order in ORDERS),
+    *(f"retrieval/{kind}" for kind in TOKENS),
+    "match/normalised",
+    "author/rules",
+    "reader/rules",
+)
+"""Every embedded model, but for the specialists, of which a textbook with attributes has as many as one likes: ``specialist/side+size``."""
+VERSION = 2
+"""Raised whenever one of them would answer differently."""
+
+
+class Offline:
+    """One embedded model."""
+
+    def __init__(self, name: str, model: str, catalogue: AnswerPool) -> None:
+        """``catalogue``: what retrieval chooses from.
+
+        Raises:
+            InputError: no such model.
+        """
+        kind, _, self._variant = model.partition("/")
+        if model not in MODELS and kind != "specialist":
+            known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
+            raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
+        suffix = f"@{catalogue.fingerprint}" if kind in {"retrieval", "specialist", "author", "reader"} else ""
+        self._specialist = Specialist.parse(self._variant, catalogue.entries) if kind == "specialist" else None
+        self.identity = f"offline:{model}:{VERSION}{suffix}"
+        self._reply: Callable[[Call, str], str] = {
+            "extractive": self._extract,
+            "retrieval": self._retrieve,
+            "specialist": self._specialise,
+            "author": self._write,
+            "reader": self._read,
+            "match": lambda _, prompt: match(prompt),
+        }[kind]
+        self._rules = cache(lambda: Rules(catalogue))
+        self._retriever = cache(lambda: Retriever(self._variant, catalogue))
+
+    async def complete(self, call: Call) -> Reply:
+        """The reply; never fails."""
+        return Reply(self._reply(call, "\n\n".join(m.text for m in call.messages)))
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _write(self, call: Call, prompt: str) -> str:
+        return author(self._rules(), prompt, key=call.key)
+
+    def _read(self, call: Call, prompt: str) -> str:
+        return reader(self._rules(), prompt, key=call.key)
+
+    def _extract(self, call: Call, prompt: str) -> str:
+        return extractive(self._variant, prompt, draw=call.draw, key=call.key)
+
+    def _specialise(self, call: Call, prompt: str) -> str:
+        assert self._specialist is not None  # noqa: S101 - it is made for every model of this kind
+        return self._specialist.reply(prompt, key=call.key)
+
+    def _retrieve(self, call: Call, prompt: str) -> str:
+        return self._retriever().reply(prompt, temperature=call.temperature, key=call.key)

@@ -1,0 +1,249 @@
+"""Embedded mentors, interns and judge for the search: extractive, specialist, retrieval and matching baselines."""
+
+import hashlib
+import json
+import random
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiron.cases.case import Case
+from chiron.cases.reader import Entry, read_cases, read_textbook
+from chiron.client.prompts import read_section
+from chiron.errors import InputError
+
+
+@dataclass(frozen=True)
+class AnswerPool:
+    """Answers, each once, and textbook entries for some of them."""
+
+    answers: tuple[str, ...]
+    entries: tuple[Entry, ...] = ()
+
+    @classmethod
+    def of(cls, answers: Iterable[str], entries: Iterable[Entry] = ()) -> "AnswerPool":
+        """Sorted, so that the order of the cases changes nothing."""
+        entries = tuple(entries)
+        return cls(tuple(sorted({*answers, *(e.answer for e in entries)})), entries)
+
+    @classmethod
+    def beside(cls, cases: Path) -> "AnswerPool":
+        """The answers of a file of cases and the ``textbook.jsonl`` in its folder.
+
+        Raises:
+            InputError: either cannot be read.
+        """
+        answers = (case.answer for case in read_cases(cases) if isinstance(case, Case))
+        return cls.of(answers, read_textbook(cases.parent / "textbook.jsonl"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits: another catalogue is another model."""
+        content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+ORDERS = ("findings-first", "history-first", "last-first")
+MAX_STEPS = 8
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'])|\n+")
+
+Arrange = Callable[[list[str], list[str]], list[str]]
+_ARRANGE: MappingProxyType[str, Arrange] = MappingProxyType(
+    {
+        "findings-first": lambda history, findings: findings + history,
+        "history-first": lambda history, findings: history + findings,
+        "last-first": lambda history, findings: (history + findings)[::-1],
+    }
+)
+
+
+def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
+    """A mentor's reply: the sentences that the reasoning so far does not hold, then the answer. A later draw shuffles them."""
+    history = sentences_of(read_section(prompt, "history"))
+    findings = sentences_of(read_section(prompt, "findings"))
+    sentences = _ARRANGE[order](history, findings)
+    if draw:
+        random.Random(key).shuffle(sentences)  # noqa: S311 - another draw of the same prompt
+    prefix = _plain(read_section(prompt, "reasoning") or "")
+    left = [s for s in sentences if _plain(s) and _plain(s) not in prefix]
+    first = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
+    # What does not fit into the number of steps a reader will follow goes into the last one.
+    steps = [*left[: MAX_STEPS - 1], " ".join(left[MAX_STEPS - 1 :])] if len(left) >= MAX_STEPS else left
+    steps = steps or ["The steps above leave one explanation."]
+    lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
+    return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
+
+
+def sentences_of(text: str | None) -> list[str]:
+    """The sentences of a section, each on one line."""
+    if text is None or text == "None given.":
+        return []
+    return [" ".join(part.split()) for part in _SENTENCE.split(text) if re.search(r"\w", part)]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+_FORM = re.compile(r"(?P<names>[a-z]+(?:\+[a-z]+)*)(?:@(?P<own>0?\.\d+|[01]),(?P<other>0?\.\d+|[01]))?")
+
+
+@dataclass(frozen=True)
+class Specialist:
+    """One specialist."""
+
+    own: frozenset[str]
+    """The attributes that it knows."""
+    values: Mapping[str, tuple[str, ...]]
+    """What each attribute may be, in the order in which the attributes are gone through."""
+    right_on_own: float = 0.95
+    """How often it says what the findings say, of an attribute that it knows."""
+    right_on_others: float = 0.5
+
+    @classmethod
+    def parse(cls, form: str, entries: Sequence[Entry]) -> Self:
+        """From ``side+size``, or ``side+size@0.95,0.5`` with how often it is right on these and on the others.
+
+        Raises:
+            InputError: not of that form, or the textbook knows no such attributes.
+        """
+        match = _FORM.fullmatch(form)
+        if match is None:
+            raise InputError(f"specialist/{form}: write the attributes that it knows, for example specialist/side+size@0.95,0.5")
+        values: dict[str, tuple[str, ...]] = {}
+        for entry in entries:
+            for name, value in entry.attributes.items():
+                values[name] = tuple(sorted({*values.get(name, ()), value}))
+        own = frozenset(match["names"].split("+"))
+        if unknown := sorted(own - set(values)):
+            there = f"it has {', '.join(values)}" if values else "it has none, or there is no textbook.jsonl beside the cases"
+            raise InputError(f"specialist/{form}: the textbook has no attribute '{unknown[0]}': {there}")
+        rights = (float(match["own"]), float(match["other"])) if match["own"] else (0.95, 0.5)
+        return cls(own, values, *rights)
+
+    def reply(self, prompt: str, *, key: str) -> str:
+        """A mentor's reply: the attributes that are not named yet, one a step, then the answer; ``key`` seeds its errors."""
+        dice = random.Random(key)  # noqa: S311 - to be repeated, not to be secret
+        so_far, findings = read_section(prompt, "reasoning") or "", read_section(prompt, "findings") or ""
+        said = [
+            f"The {name} is {self._say(name, truth, dice)}."
+            for name in self.values
+            if f"The {name} is " not in so_far and (truth := self._read(name, findings)) is not None
+        ]
+        first = 1 + len(re.findall(r"^### Step ", so_far, flags=re.MULTILINE))
+        steps = said or ["Together these lead to one diagnosis."]
+        lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
+        return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
+
+    def _read(self, name: str, findings: str) -> str | None:
+        """What the findings say of an attribute; ``None`` if they don't."""
+        words = set(re.findall(r"[a-z]+", findings.lower()))
+        return next((value for value in self.values[name] if value in words), None)
+
+    def _say(self, name: str, truth: str, dice: random.Random) -> str:
+        if dice.random() < (self.right_on_own if name in self.own else self.right_on_others):
+            return truth
+        return dice.choice([value for value in self.values[name] if value != truth])
+
+
+_STOP = frozenset(
+    """
+    a an and are as at be been by for from has have in into is it its of on or seen shows so than that the there these this to was were
+    what which while with patient most likely given based image images findings step final answer
+    """.split()
+)
+_SHARPNESS = 8.0
+"""At temperature 1 an answer that is an eighth less near than the nearest is e times less likely to be given."""
+
+
+def words(text: str) -> list[str]:
+    """Words of ``text``, lower case, without the commonest."""
+    return [w for w in re.findall(r"[^\W_]+", text.lower()) if w not in _STOP]
+
+
+def trigrams(text: str) -> list[str]:
+    """Overlapping three-letter pieces of its words: near in spelling counts as near."""
+    return [f" {w} "[i : i + 3] for w in words(text) for i in range(len(w))]
+
+
+TOKENS: MappingProxyType[str, Callable[[str], list[str]]] = MappingProxyType({"words": words, "trigrams": trigrams})
+METHODS = MappingProxyType({"words": "lucene", "trigrams": "bm25+"})
+
+
+class Retriever:
+    """One retriever over one catalogue; built once, asked for every call."""
+
+    def __init__(self, kind: str, catalogue: AnswerPool) -> None:
+        """``kind``: ``words`` or ``trigrams``. A textbook entry is a document of its own, beside the answer's name."""
+        import bm25s
+
+        self._tokens = TOKENS[kind]
+        self.answers = catalogue.answers
+        index = {answer: i for i, answer in enumerate(catalogue.answers)}
+        documents = [(i, answer) for answer, i in index.items()] + [(index[e.answer], e.text) for e in catalogue.entries]
+        self._owner = np.array([owner for owner, _ in documents], dtype=np.int64)
+        tokens = [self._tokens(text) or ["\x00"] for _, text in documents]
+        self._vocabulary = {t for document in tokens for t in document}
+        self._bm25 = bm25s.BM25(method=METHODS[kind])
+        self._bm25.index(tokens, show_progress=False)
+
+    def nearness(self, query: str) -> NDArray[np.float64]:
+        """For each answer, how near it is, in [0, 1]: shape (answers,), the nearest 1; all 0 if nothing is near."""
+        best = np.zeros(len(self.answers))
+        known = [t for t in self._tokens(query) if t in self._vocabulary]
+        if known:
+            scores = np.asarray(self._bm25.get_scores(known), dtype=np.float64)
+            np.maximum.at(best, self._owner, scores - min(0.0, float(scores.min())))
+        top = float(best.max())
+        return best / top if top > 0 else best
+
+    def reply(self, prompt: str, *, temperature: float, key: str) -> str:
+        """An intern's reply; ``key`` seeds what a temperature leaves to chance."""
+        question = read_section(prompt, "question") or ""
+        reasoning = re.sub(r"^### Step \d+:", "", read_section(prompt, "reasoning") or "", flags=re.MULTILINE)
+        answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
+        number = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
+        return f"### Step {number}: Of the answers known here, this is the nearest to what was said.\n### The final answer is: {answer}"
+
+    def _choose(self, nearness: NDArray[np.float64], temperature: float, key: str) -> str:
+        if temperature <= 0:
+            return self.answers[int(nearness.argmax())]
+        weights = np.exp(_SHARPNESS * (nearness - nearness.max()) / temperature)
+        return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
+
+
+# Before another word only: in "A" and in "Hepatitis A" the letter is the answer.
+_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
+# A sign right behind a word is a finding ("HER2+"); inside one, and in "left- and right-sided", it is a hyphen.
+_PLUS = re.compile(r"(?<=\w)\+(?!\w)")
+_MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
+
+
+def normalise(answer: str) -> str:
+    """Lower case, no accents, brackets, articles or punctuation; what is nothing but these stays as it is."""
+    text = unicodedata.normalize("NFKD", answer).casefold()
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    bare = _without_brackets(text)
+    bare = bare if re.search(r"\w", bare) else text
+    words = _MINUS.sub(" minus ", _PLUS.sub(" plus ", bare))
+    return " ".join(re.sub(r"[^\w%]+", " ", _ARTICLES.sub(" ", words)).split()) or " ".join(text.split())
+
+
+def match(prompt: str) -> str:
+    """The judge's reply: ``yes`` or ``no``."""
+    known, given = read_section(prompt, "known_answer"), read_section(prompt, "given_answer")
+    return "yes" if known is not None and given is not None and normalise(known) == normalise(given) != "" else "no"
+
+
+def _without_brackets(text: str) -> str:
+    # Behind the last bracket that closes none does: looking for it from every one that opens would take quadratic time.
+    head, last, tail = text.rpartition(")")
+    return re.sub(r"\([^)]*\)", " ", head + last) + tail

@@ -1,0 +1,149 @@
+"""What an endpoint says of a failure: its code, its words and how long to wait, in any of the shapes that servers use."""
+
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chiron.client.failures import one_line
+
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
+_LONGEST = 2**18
+"""Characters of an error body's words that are looked at."""
+_LONGEST_WAIT = 30 * 86400.0
+_CONTAINERS = ("error", "errors", "detail", "fault", "body")
+_CODES = ("code", "type", "status", "__type")
+_WORDS = ("message", "msg", "detail", "error", "Message", "faultstring", "error_description", "error_message", "reason", "title")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """The body of an error, read. It still may quote the request."""
+
+    code: str | None
+    """A short code without spaces, such as ``context_length_exceeded``."""
+    words: str
+    """One line; "no explanation" if there are none."""
+    status: int | None = None
+    """The HTTP status that the body itself names."""
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the server said anything."""
+        return self.words != _NOTHING
+
+    @property
+    def said(self) -> str:
+        """Code and words together."""
+        return f"{self.code or ''} {self.words}"
+
+
+_NOTHING = "no explanation"
+
+
+def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
+    """Code and words of an error's body, without the key.
+
+    The key is removed after decoding, because JSON can spell it in many ways.
+    """
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return ErrorBody(None, one_line(re.sub(r"<[^<>]*>", " ", redact(text[:_LONGEST])[:4096])) or _NOTHING)
+    return describe_error(body, redact)
+
+
+def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
+    """The same of a body that is decoded."""
+    codes = [c for c in (redact(str(code)) for code in _found(body, _codes_of)) if _CODE.fullmatch(c)]
+    named = [c for c in codes if not c.isdigit()]
+    words = list(dict.fromkeys(w for w in (one_line(redact(w[:_LONGEST])) for w in _found(body, _words_of)) if w))
+    statuses = [int(c) for c in codes if re.fullmatch(r"[3-5][0-9]{2}", c)]
+    if not words and body not in (None, {}, [], ""):
+        words = [one_line(redact(json.dumps(body, ensure_ascii=False)[:_LONGEST]))]
+    return ErrorBody(next(iter(named or codes), None), one_line("; ".join(words)) or _NOTHING, next(iter(statuses), None))
+
+
+def is_error(body: Mapping[str, Any]) -> bool:
+    """Whether a body of status 200 is an error: it says so, or has words of one and no choices."""
+    if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
+        return True
+    return not body.get("choices") and any(body.get(name) for name in ("detail", "errors", "message", "msg"))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the endpoint asks to wait, at most thirty days; ``None`` if it does not say.
+
+    A date is compared with the response's own ``Date``, since clocks differ; with this machine's clock if there is none.
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except KeyError:
+            continue
+        except ValueError:
+            until = _moment(headers[name])
+            if until is None:
+                continue
+            now = _moment(headers.get("Date", ""))
+            seconds = until - (time.time() if now is None else now)
+        if not math.isnan(seconds):
+            return min(_LONGEST_WAIT, max(0.0, seconds))
+    return None
+
+
+def _moment(date: str) -> float | None:
+    """Seconds since the epoch of an HTTP date."""
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+_Found = Callable[[dict[str, Any]], Iterator[str]]
+
+
+def _found(body: Any, of: _Found, depth: int = 0) -> Iterator[str]:
+    """What ``of`` finds in a body and in the errors that it contains, outermost last: those inside say more."""
+    if depth > 4:
+        return
+    if isinstance(body, list):
+        for entry in body[:8]:
+            yield from _found(entry, of, depth + 1)
+    elif isinstance(body, str) and of is _words_of and depth:
+        yield body
+    elif isinstance(body, dict):
+        for name in _CONTAINERS:
+            if isinstance(body.get(name), dict | list):
+                yield from _found(body[name], of, depth + 1)
+        yield from of(body)
+
+
+def _codes_of(body: dict[str, Any]) -> Iterator[str]:
+    for name in _CODES:
+        if isinstance(code := body.get(name), str | int) and not isinstance(code, bool):
+            yield str(code)
+
+
+def _words_of(body: dict[str, Any]) -> Iterator[str]:
+    """The words of one error; FastAPI's say where in the request the trouble is, OpenRouter's what the provider behind it said."""
+    place = body.get("loc")
+    where = ".".join(str(p) for p in place[:8]) + ": " if isinstance(place, list) and place else ""
+    for name in _WORDS:
+        value = body.get(name)
+        if isinstance(value, str) and value.strip():
+            yield where + value
+            break
+        if isinstance(value, dict) and name not in _CONTAINERS:
+            yield from _found(value, _words_of, 1)
+            break
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict):
+        if isinstance(raw := metadata.get("raw"), str):
+            yield raw
+        if isinstance(reasons := metadata.get("reasons"), list) and reasons:
+            yield "flagged for " + ", ".join(str(r) for r in reasons[:8])

@@ -1,0 +1,224 @@
+"""A conversation as a model reads it: turns with image marks become tokens, in training and in generation by the same code."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chiron.cases.image_marks import IMAGE_MARK
+from chiron.errors import InputError
+from chiron.providers.local.tiling import Tiling
+from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SYSTEM_MESSAGES: Mapping[str, str] = MappingProxyType(
+    {
+        "internvl2_5": (
+            "\u4f60\u662f\u4e66\u751f\u00b7\u4e07\u8c61\uff0c\u82f1\u6587\u540d\u662fInternVL\uff0c\u662f\u7531\u4e0a\u6d77\u4eba\u5de5\u667a\u80fd\u5b9e\u9a8c\u5ba4"
+            "\u3001\u6e05\u534e\u5927\u5b66\u53ca\u591a\u5bb6\u5408\u4f5c\u5355\u4f4d\u8054\u5408\u5f00\u53d1\u7684\u591a\u6a21\u6001\u5927\u8bed\u8a00\u6a21\u578b\u3002"
+        )
+    }
+)
+"""System messages by name: ``internvl2_5`` is what InternVL2.5, InternVL3 and Chiron-o1 were trained with and are asked with ("You are
+Shusheng Wanxiang, in English InternVL, a multimodal large language model developed by ...")."""
+
+RoleName = Literal["system", "user", "assistant"]
+"""Who speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: RoleName
+    text: str
+    """May hold image marks, unless the assistant speaks."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said before, between and after the images: one text more than there are images."""
+        return (self.text,) if self.role == "assistant" else tuple(self.text.split(IMAGE_MARK))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTurn:
+    """A turn whose images are placed by structure, so that a mark in its words is nothing but words."""
+
+    role: RoleName
+    texts: tuple[str, ...]
+    """What is said before, between and after the images: one text more than there are images."""
+
+
+AnyTurn = Turn | PlacedTurn
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """What stands around turns: ``start role after_role text end after_turn``. The default is ChatML, as InternVL3 was trained with."""
+
+    start: str = "<|im_start|>"
+    """One token of its own in the vocabulary."""
+    after_role: str = "\n"
+    end: str = "<|im_end|>"
+    """One token of its own; it is learned, and generation stops at it."""
+    after_turn: str = "\n"
+    system: str | None = None
+    """Said before rows that bring no system turn; None says nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse an image that no row brings."""
+        if self.system and IMAGE_MARK in self.system:
+            raise ValueError(f"the system text holds an {IMAGE_MARK} mark")
+
+
+class DialogueTokens:
+    """Turns a conversation into tokens; text never becomes a special token, whatever it holds."""
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        tiling: Tiling,
+        tokens_per_tile: int,
+        chat: ChatFormat | None = None,
+        image_tokens: tuple[str, str, str] | None = None,
+    ) -> None:
+        """``tokens_per_tile``: image tokens that the model makes of a tile (256 for InternVL3). ``chat`` defaults to ChatML.
+
+        ``image_tokens``: before, in place of, and after an image; by default what the tokenizer says, or InternVL's.
+
+        Raises:
+            InputError: the tokenizer has no fast backend, or lacks an image or chat token.
+        """
+        if tokens_per_tile < 1:
+            raise ValueError(f"{tokens_per_tile} tokens a tile")
+        self.tiling = tiling
+        self.tokens_per_tile = tokens_per_tile
+        self.chat = chat or ChatFormat()
+        self._backend = _private_backend(tokenizer)
+        self._vocabulary: int | None = None
+        named = (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
+        literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
+        self.image_ids = tuple(self._single(token) for token in literal)
+        """Of the tokens before, in place of, and after an image."""
+        self._start_id = self._single(self.chat.start)
+        self.stop_id = self._single(self.chat.end)
+        """The token that ends every turn."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {i for i, token in added.items() if token.special and token.content != getattr(tokenizer, "unk_token", None)}
+        self._protected = special | {*self.image_ids, self._start_id, self.stop_id}
+        literals = sorted((self._backend.id_to_token(i) for i in self._protected), key=len, reverse=True)
+        self._literals = re.compile("|".join(re.escape(literal) for literal in literals))
+        self._headers = {role: [self._start_id, *self._text(role + self.chat.after_role)] for role in ("system", "user", "assistant")}
+        self._after_turn = self._text(self.chat.after_turn)
+        if self._headers["user"] == self._headers["assistant"]:
+            raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
+
+    def check_against(self, model: Any) -> None:
+        """See that the tokenizer is this model's; from here on a text with tokens that the model does not know is refused.
+
+        A tokenizer may know more tokens than the model: they only matter where a text has them.
+
+        Args:
+            model: one of transformers, with an embedding and an ``image_token_id``.
+
+        Raises:
+            InputError: image or chat tokens are others, or lie behind the embedding's last row.
+        """
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        if self.image_ids[1] != model.config.image_token_id:
+            raise InputError(
+                f"the tokenizer's image token is {self.image_ids[1]}, and image_token_id in config.json is {model.config.image_token_id}:"
+                " put the tokenizer that belongs to these weights beside them"
+            )
+        self._known([*self.image_ids, self._start_id, self.stop_id], "the tokenizer's image and chat tokens")
+
+    def prompt(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
+        """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
+
+        Raises:
+            InputError: there are not as many image marks as ``tile_counts``; ``where`` is what the message calls the conversation.
+        """
+        before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+        tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
+        return np.array(tokens + self._headers["assistant"], np.int32)
+
+    def pieces(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
+        """Tokens of the turns in order, each piece with whether an assistant says it.
+
+        Raises:
+            InputError: there are not as many image marks as ``tile_counts``.
+        """
+        marks = sum(len(turn.texts) - 1 for turn in turns)
+        if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
+            raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles")
+        if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
+            turns = (Turn("system", self.chat.system), *turns)
+        counts = iter(tile_counts)
+        for turn in turns:
+            learned = turn.role == "assistant"
+            yield self._headers[turn.role], False
+            for number, text in enumerate(turn.texts):
+                if number:
+                    yield self._image(next(counts)), False
+                if text:
+                    yield self._text(text, where), learned
+            yield [self.stop_id], learned
+            yield self._after_turn, False
+
+    def _image(self, tiles: int) -> list[int]:
+        before, context, after = self.image_ids
+        return [before, *[context] * (tiles * self.tokens_per_tile), after]
+
+    def _text(self, text: str, where: str = "chat format") -> list[int]:
+        """Tokens of plain text, none of them special."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        if self._protected.isdisjoint(ids):
+            self._known(ids, where)
+            return ids
+        # Some vocabularies hold their special tokens as words, or do not mark them as special. Broken after its first character, such a
+        # word is none any more, and no character is lost.
+        breaks = [0, *(found.start() + 1 for found in self._literals.finditer(text) if len(found.group()) > 1), len(text)]
+        if len(breaks) == 2:
+            raise InputError(f"{where}: its text makes special tokens of this tokenizer")
+        return [token for i in range(len(breaks) - 1) for token in self._text(text[breaks[i] : breaks[i + 1]], where)]
+
+    def _known(self, ids: Sequence[int], where: str) -> None:
+        if self._vocabulary is not None and ids and max(ids) >= self._vocabulary:
+            raise InputError(
+                f"{where}: token {max(ids)} lies behind the {self._vocabulary} rows of the model's embedding:"
+                " put the tokenizer that belongs to these weights beside them"
+            )
+
+    def _single(self, token: str) -> int:
+        number: int | None = self._backend.token_to_id(token)
+        if number is None:
+            raise InputError(
+                f"the tokenizer has no token '{printable(token)}': add it as a special token, or take the tokenizer of an InternVL model"
+            )
+        return number
+
+
+def system_text(named: str | None) -> str | None:
+    """The system message of a name in :data:`SYSTEM_MESSAGES`; any other text is the message itself, and ``none`` is no message."""
+    return None if named is None or named == "none" else SYSTEM_MESSAGES.get(named, named)
+
+
+def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """A copy of the Rust tokenizer: settings of the shared one (cutting, padding, special tokens in text) cannot reach it."""
+    from tokenizers import Tokenizer
+
+    shared = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(shared, Tokenizer):
+        raise InputError("this tokenizer has no fast backend (tokenizer.json): convert it first")
+    backend = Tokenizer.from_str(shared.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend

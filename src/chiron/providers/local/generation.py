@@ -1,0 +1,224 @@
+"""Replies to many prompts at once: shared beginnings are computed once, rows join and leave as they begin and end."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chiron.providers.local.backend import Prompt, VLMBackend
+from chiron.providers.local.cache import KVCache, PrefixCache, common_length
+
+
+def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
+    """A token for each row of ``logits`` (``(rows, vocabulary)``); ``None`` where they hold what is no finite number.
+
+    At temperature 0 it is the likeliest (the first of equals). Otherwise it is drawn from softmax(logits / temperature) by the inverse
+    of the cumulative sum at the row's chance in [0, 1), in float64: a row's token depends on nothing else in the batch.
+    """
+    sound: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
+    chosen = logits.argmax(dim=-1)
+    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0 and sound[row]]
+    if drawn:
+        device = logits.device
+        scale = torch.tensor([temperatures[row] for row in drawn], dtype=torch.float64, device=device)
+        chance = torch.tensor([chances[row] for row in drawn], dtype=torch.float64, device=device)
+        rows = torch.tensor(drawn, device=device)
+        sums = torch.softmax(logits[rows].double() / scale[:, None], dim=-1).cumsum(dim=-1)
+        # Rounding leaves the last sum a little off 1; the last token that has any share is never passed over.
+        found = torch.searchsorted(sums, chance[:, None] * sums[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+        chosen[rows] = found
+    tokens: list[int] = chosen.tolist()
+    return [token if whole else None for token, whole in zip(tokens, sound, strict=True)]
+
+
+_PREFILL_TOKENS = 16384
+"""Tokens, padding included, of beginnings that are computed together: more would not be faster, only larger."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One reply to be generated."""
+
+    prompt: Prompt
+    temperature: float
+    """0: always the likeliest token."""
+    max_tokens: int
+    seed: str
+    """Decides what is drawn: the same seed, the same reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came of a request."""
+
+    tokens: tuple[int, ...]
+    """Without the one that ended it."""
+    finish: Literal["stop", "length", "broken"]
+    """``broken``: what the model computed next is no finite number."""
+
+
+@dataclass(slots=True)
+class _Row:
+    request: Request
+    chance: Random
+    said: list[int] = field(default_factory=list)
+
+
+class Generation:
+    """Rows under way. :meth:`admit` takes more in at any time, :meth:`step` gives each its next token.
+
+    What a row says does not depend on the others, up to the rounding of sums.
+    """
+
+    def __init__(self, family: VLMBackend, prefixes: PrefixCache) -> None:
+        """``prefixes`` may outlive this."""
+        self._family = family
+        self._prefixes = prefixes
+        self._rows: list[_Row] = []
+        self._cache: KVCache | None = None
+
+    @property
+    def under_way(self) -> list[Request]:
+        """The requests not yet answered."""
+        return [row.request for row in self._rows]
+
+    @torch.inference_mode()
+    def admit(self, requests: Sequence[Request]) -> list[tuple[Request, Completion]]:
+        """Read these requests' prompts and give each its first token. Returns those that are thereby answered."""
+        if not requests:
+            return []
+        by_images: defaultdict[tuple[object, ...], list[Request]] = defaultdict(list)
+        for request in requests:
+            by_images[request.prompt.image_keys].append(request)
+        groups = list(by_images.values())
+        beginnings = self._beginnings([[request.prompt for request in group] for group in groups])
+        begun = {id(request): states for group, states in zip(groups, beginnings, strict=True) for request in group}
+        # Equal prompts (one at several temperatures) are read once, and become several rows afterwards.
+        distinct: dict[tuple[object, ...], int] = {}
+        prompts: list[Prompt] = []
+        states: list[Tensor | None] = []
+        of_request = []
+        for request in requests:
+            key = (request.prompt.image_keys, request.prompt.ids.tobytes())
+            if key not in distinct:
+                distinct[key] = len(prompts)
+                prompts.append(request.prompt)
+                states.append(begun[id(request)])
+            of_request.append(distinct[key])
+        cache, last = self._read(prompts, states, [len(prompt) for prompt in prompts])
+        cache.select(of_request)
+        logits = self._family.logits(last)[torch.tensor(of_request, device=last.device)]
+        fresh = [_Row(request, Random(request.seed)) for request in requests]  # noqa: S311 - to be repeated, not to be secret
+        going, ended = _say(fresh, logits, self._family.stop_ids)
+        if going:
+            cache.select(going)
+            if self._cache is None:
+                self._cache = cache
+            else:
+                self._cache.join(cache)
+            self._rows += [fresh[number] for number in going]
+        return ended
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Request, Completion]]:
+        """Give every row its next token. Returns the requests that are thereby answered."""
+        cache = self._cache
+        if cache is None:
+            return []
+        family, rows = self._family, self._rows
+        tokens = torch.tensor([[row.said[-1]] for row in rows])
+        places = [row.request.prompt.next_position + len(row.said) - 1 for row in rows]
+        positions = torch.tensor(places, device=family.device).view(1, -1, 1).expand(family.axes, -1, 1)
+        mask = cache.open([1] * len(rows))
+        hidden = family.run(family.embed_tokens(tokens), positions, mask, cache)
+        going, ended = _say(rows, family.logits(hidden[:, -1]), family.stop_ids)
+        if ended:
+            self._rows = [rows[number] for number in going]
+            if going:
+                cache.select(going)
+            else:
+                self._cache = None
+        return ended
+
+    def _beginnings(self, groups: Sequence[Sequence[Prompt]]) -> list[Tensor | None]:
+        """What all prompts of a group begin with, computed: keys and values, or ``None`` where they begin with nothing."""
+        lengths = []
+        known: list[Tensor | None] = []
+        for prompts in groups:
+            # Every prompt keeps a token of its own: what comes after its last one is computed with it.
+            shared = min(common_length([prompt.ids for prompt in prompts]), min(len(prompt) for prompt in prompts) - 1)
+            lengths.append(shared)
+            known.append(self._prefixes.longest(prompts[0].image_keys, prompts[0].ids[:shared]) if shared else None)
+        for chunk in _chunks([length - _length(states) for length, states in zip(lengths, known, strict=True)]):
+            prompts = [groups[number][0] for number in chunk]
+            cache, _ = self._read(prompts, [known[number] for number in chunk], [lengths[number] for number in chunk])
+            for row, number in enumerate(chunk):
+                states = cache.row(row)
+                known[number] = states
+                self._prefixes.keep(prompts[row].image_keys, prompts[row].ids[: lengths[number]], states)
+        return known
+
+    def _read(self, prompts: Sequence[Prompt], known: Sequence[Tensor | None], ends: Sequence[int]) -> tuple[KVCache, Tensor]:
+        """Read each prompt from where it is ``known`` up to its end. Returns the rows, and the last hidden states ``(rows, hidden)``."""
+        family = self._family
+        starts = [_length(states) for states in known]
+        coming = [end - start for start, end in zip(starts, ends, strict=True)]
+        cache = KVCache.of(family, known, coming)
+        longest = max(coming)
+        pieces = [family.embed(prompt, start, end) for prompt, start, end in zip(prompts, starts, ends, strict=True)]
+        embeddings = pieces[0].new_zeros((len(pieces), longest, pieces[0].shape[1]))
+        places = np.zeros((family.axes, len(pieces), longest), np.int64)
+        for row, (prompt, piece) in enumerate(zip(prompts, pieces, strict=True)):
+            embeddings[row, longest - len(piece) :] = piece
+            places[:, row, longest - len(piece) :] = prompt.positions[:, starts[row] : ends[row]]
+        mask = cache.open(coming)
+        hidden = family.run(embeddings, torch.from_numpy(places).to(family.device), mask, cache)
+        return cache, hidden[:, -1]
+
+
+def generate(family: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
+    """The replies to requests, in their order, all of them together."""
+    generation = Generation(family, prefixes)
+    asked = list(requests)
+    answered = {id(request): said for request, said in generation.admit(asked)}
+    while generation.under_way:
+        answered.update((id(request), said) for request, said in generation.step())
+    return [answered[id(request)] for request in asked]
+
+
+def _say(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:
+    """Give every row a token; the numbers of the rows that go on, and what the others said."""
+    # A row draws its chance at every token, so that it is the same one whatever else is going on.
+    tokens = choose(logits, [row.request.temperature for row in rows], [row.chance.random() for row in rows])
+    going, ended = [], []
+    for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        if token is None or token in stop_ids:
+            ended.append((row.request, Completion(tuple(row.said), "broken" if token is None else "stop")))
+            continue
+        row.said.append(token)
+        if len(row.said) == row.request.max_tokens:
+            ended.append((row.request, Completion(tuple(row.said), "length")))
+        else:
+            going.append(number)
+    return going, ended
+
+
+def _length(states: Tensor | None) -> int:
+    return 0 if states is None else states.shape[3]
+
+
+def _chunks(coming: Sequence[int]) -> list[list[int]]:
+    """The numbers of those that have tokens to come, long ones together, in chunks of at most so many with their padding."""
+    order = sorted((number for number, count in enumerate(coming) if count), key=lambda number: -coming[number])
+    chunks: list[list[int]] = []
+    for number in order:
+        if chunks and (len(chunks[-1]) + 1) * coming[chunks[-1][0]] <= _PREFILL_TOKENS:
+            chunks[-1].append(number)
+        else:
+            chunks.append([number])
+    return chunks

@@ -1,0 +1,255 @@
+"""The thread in which a checkpoint answers: takes calls as there is room, gives all under way a token, and so on."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from traceback import clear_frames
+from typing import TYPE_CHECKING
+
+from chiron.client.call import Call, ImagePart, Reply, TextPart, Usage
+from chiron.client.failures import CallerFault, CallFailed, Transient, one_line
+from chiron.errors import InputError
+
+if TYPE_CHECKING:
+    from chiron.client.images import PictureStore
+    from chiron.providers.local.backend import VLMBackend
+    from chiron.providers.local.cache import PrefixCache
+    from chiron.providers.local.generation import Completion, Generation, Request
+
+_GATHER = 0.005
+"""Seconds that an idle model waits after a call for others that were sent with it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One call and who waits for its reply."""
+
+    call: Call
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Reply]
+    began: float = field(default_factory=time.monotonic)
+    over: bool = False
+    """Whether it was told how it ended."""
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """What it shows."""
+        return tuple(part for message in self.call.messages for part in message.parts if isinstance(part, ImagePart))
+
+    def tell(self, outcome: Reply | CallFailed) -> None:
+        """Hand over how it ended. To be called from the worker."""
+        self.over = True
+
+        def say() -> None:
+            if self.future.done():  # whoever waited went away
+                return
+            if isinstance(outcome, Reply):
+                self.future.set_result(outcome)
+            else:
+                self.future.set_exception(outcome)
+
+        with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(say)
+
+
+class Worker:
+    """Answers calls in a thread of its own, from the first call until :meth:`close`; a later call begins anew."""
+
+    def __init__(
+        self, name: str, served_by: str, load: "Callable[[], tuple[VLMBackend, PrefixCache]]", pictures: "PictureStore", *, batch: int
+    ) -> None:
+        """``load`` makes the model, in the thread; ``batch``: calls answered together, at most."""
+        self._name, self._served_by, self._load, self._pictures = name, served_by, load, pictures
+        self._batch = self._most = batch
+        self._waiting: list[_Job] = []
+        self._news = Condition()
+        self._thread: Thread | None = None
+        self._closing = False
+
+    async def ask(self, call: Call) -> Reply:
+        """The reply.
+
+        Raises:
+            CallFailed: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(call, loop, loop.create_future())
+        with self._news:
+            if self._closing:
+                raise Transient(f"{self._name}: is being closed")
+            self._waiting.append(job)
+            if self._thread is None:
+                # A daemon: a process that is told to go must not wait for replies that nobody will read.
+                self._thread = Thread(target=self._work, name=f"local {self._name}", daemon=True)
+                self._thread.start()
+            self._news.notify()
+        return await job.future
+
+    async def close(self) -> None:
+        """Break off what is under way, and free the model."""
+        with self._news:
+            thread = self._thread
+            if thread is None:
+                return
+            self._closing = True
+            self._news.notify()
+        await asyncio.to_thread(thread.join)
+
+    def _work(self) -> None:
+        """What the thread does; it clears up after itself, since whoever closes it may be cancelled while it ends."""
+        live: dict[Request, _Job] = {}
+        try:
+            self._answer(live)
+        finally:
+            with self._news:
+                left, self._waiting = self._waiting, []
+                self._thread, self._closing = None, False
+            for job in (*live.values(), *left):
+                job.tell(Transient(f"{self._name}: closed before it answered"))
+
+    def _answer(self, live: "dict[Request, _Job]") -> None:
+        """Answer calls until it is time to go; ``live`` always holds those under way."""
+        model: tuple[VLMBackend, PrefixCache] | None = None
+        generation: Generation | None = None
+        while (fresh := self._take(len(live))) is not None:
+            try:
+                if model is None:
+                    model = self._load()
+                if generation is None:
+                    generation = _begin(model)
+                requests = self._read(model[0], fresh)
+                live.update(requests)
+                self._tell(generation.admit(list(requests)), live, model[0])
+                self._tell(generation.step(), live, model[0])
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is the failure of these calls, not of the run
+                jobs = [job for job in dict.fromkeys((*live.values(), *fresh)) if not job.over]
+                generation = None
+                live.clear()
+                try:
+                    self._recover(jobs, error, model)
+                except Exception as worse:  # noqa: BLE001 - nobody may be left waiting
+                    why = f"{self._name}: {type(worse).__name__}"
+                    for job in jobs:
+                        job.tell(Transient(f"{why}: {worse}", public=why))
+
+    def _take(self, live: int) -> list[_Job] | None:
+        """Calls to begin now, while ``live`` others are under way; ``None`` when it is time to go. Waits only if nothing is under way."""
+        with self._news:
+            if not live:
+                if not self._waiting:  # what was too much together is over
+                    self._most = self._batch
+                while not self._waiting and not self._closing:
+                    self._news.wait()
+        if not live and not self._closing:
+            time.sleep(_GATHER)
+        with self._news:
+            if self._closing:
+                return None
+            self._waiting = [job for job in self._waiting if not job.future.done()]
+            free = self._most - live
+            # To read prompts is cheapest for several at once, so a few places are let run empty first.
+            if not self._waiting or (live and free < max(1, self._most // 4)):
+                return []
+            order: dict[tuple[ImagePart, ...], int] = {}
+            for job in self._waiting:
+                order.setdefault(job.images, len(order))
+            together = sorted(self._waiting, key=lambda job: order[job.images])
+            taken = set(together[:free])
+            self._waiting = [job for job in self._waiting if job not in taken]
+            return together[:free]
+
+    def _read(self, family: "VLMBackend", jobs: list[_Job]) -> "dict[Request, _Job]":
+        """What is to be generated for these calls. A call that cannot be read fails alone."""
+        from chiron.providers.local.generation import Request
+
+        requests = {}
+        for job in jobs:
+            call = job.call
+            try:
+                _check_text(call)
+                prompt = family.prompt(call.messages, self._pictures)
+                if len(prompt) + call.max_tokens > family.longest:
+                    raise CallerFault(
+                        f"{self._name}: a prompt of {len(prompt)} tokens and a reply of up to {call.max_tokens} are more than the"
+                        f" {family.longest} that the model reads: lower max_tokens, image_side or max_tiles, or shorten the case"
+                    )
+            except CallFailed as failure:
+                job.tell(failure)
+                continue
+            except InputError as fault:  # of this text alone: others may go on
+                job.tell(CallerFault(f"{self._name}: {fault}"))
+                continue
+            requests[Request(prompt, call.temperature, call.max_tokens, call.key)] = job
+        return requests
+
+    def _tell(self, ended: "list[tuple[Request, Completion]]", live: "dict[Request, _Job]", family: "VLMBackend") -> None:
+        for request, said in ended:
+            job = live[request]
+            if said.finish == "broken":
+                what = f"{self._name}: the model's logits for this call hold values that are no finite numbers"
+                job.tell(CallerFault(f"{what}: its weights are broken, or precision bf16 is too little for it"))
+                del live[request]
+                continue
+            usage = Usage(len(request.prompt), len(said.tokens) + (said.finish == "stop"))
+            seconds = time.monotonic() - job.began
+            job.tell(Reply(family.text(said.tokens), said.finish, usage, self._served_by, seconds))
+            del live[request]  # last, so that whatever fails before finds the job among those to be told
+
+    def _recover(self, jobs: list[_Job], error: Exception, model: "tuple[VLMBackend, PrefixCache] | None") -> None:
+        """Say what became of ``jobs`` when ``error`` broke off the work on them."""
+        # Its frames hold the tensors of the work that broke off, and the failure below lives on while the call is tried again.
+        clear_frames(error.__traceback__)
+        if isinstance(error, InputError):
+            # The checkpoint cannot be loaded: so it is for every call.
+            failure: CallFailed = CallerFault(f"{self._name}: {error}", misconfigured=True)
+        elif _out_of_memory(error):
+            if model is not None:
+                _make_room(model)
+            if len(jobs) > 1:
+                self._most = max(1, len(jobs) // 2)
+                with self._news:
+                    self._waiting = [*jobs, *self._waiting]
+                return
+            failure = Transient(
+                f"{self._name}: not memory enough for one call alone ({one_line(str(error), 200)})",
+                public=f"{self._name}: not memory enough for one call alone: lower max_tiles, image_side or max_tokens, or take bf16",
+            )
+        else:
+            failure = Transient(
+                f"{self._name}: {type(error).__name__}: {error}", public=f"{self._name}: {type(error).__name__} while it generated"
+            )
+        for job in jobs:
+            job.tell(failure)
+
+
+def _begin(model: "tuple[VLMBackend, PrefixCache]") -> "Generation":
+    from chiron.providers.local.generation import Generation
+
+    return Generation(*model)
+
+
+def _check_text(call: Call) -> None:
+    for message in call.messages:
+        for part in message.parts:
+            if isinstance(part, TextPart) and any("\ud800" <= c <= "\udfff" for c in part.text):
+                raise CallerFault("its text holds half a character (a lone surrogate), which no tokenizer reads")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # On a CPU torch has no error of its own for it.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _make_room(model: "tuple[VLMBackend, PrefixCache]") -> None:
+    import torch
+
+    family, prefixes = model
+    family.forget()
+    prefixes.forget()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,257 @@
+"""Asking an OpenAI-compatible endpoint: one POST, and every way in which it goes wrong sorted into a class.
+
+Spoken with aiohttp directly. The contract is one small request that dozens of servers share, the raw reply goes into the ledger
+unread, and retries and limits are ours; the SDK on top would cost six times the CPU (bench/README.md).
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+
+from chiron.client.addresses import endpoint_url
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.config import OpenAIModel
+from chiron.client.failures import CallerFault, Transient, redactor
+from chiron.client.images import PictureStore
+from chiron.errors import InputError
+from chiron.providers.response_parsing import PROXY_REFUSES, Origin, classify_status, read_reply
+from chiron.providers.served import as_trained, processor_arguments
+from chiron.providers.transport import (
+    IDLE_SECONDS,
+    TLS_ADVICE,
+    Sent,
+    TooLongError,
+    proxy_for,
+    read_bounded,
+    send_afresh,
+    tls_words,
+    tracing,
+)
+
+_MAX_LISTING_BYTES = 8 * 2**20
+"""Of a list of models."""
+_BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
+"""A reply may have so many bytes a token, and so many around them."""
+_LOGPROB_BYTES = 4096
+"""A token's bytes where its alternatives are sent with it (``logprobs``)."""
+_HOLE = "chiron:image:69d1c2"
+"""Where an image goes in a request."""
+
+
+class OpenAICompatible:
+    """One model behind one endpoint."""
+
+    def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore, *, need_key: bool = True) -> None:
+        """Read the key from the environment; connect at the first call.
+
+        Raises:
+            InputError: the environment variable of the key is not set.
+        """
+        self.name = name
+        self.config = config
+        self.identity = _identity(config)
+        self._pictures = pictures
+        self._key = read_key(name, config) if need_key else None
+        self._origin = Origin(name, config.base_url, redactor(self._key))
+        self._url = endpoint_url(config.base_url, "/chat/completions")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def complete(self, call: Call) -> Reply:
+        """One POST of ``/chat/completions``.
+
+        Raises:
+            CallFailed: in one of its three classes.
+        """
+        began = time.perf_counter()
+        async with self.posted(call) as response:
+            text = await read_bounded(response, self.reply_bytes(call))
+        if response.status != 200:
+            raise classify_status(response.status, response.headers, text, self.origin_of(call))
+        return read_reply(text, time.perf_counter() - began, self.origin_of(call))
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and text of a GET below the base URL; for ``chiron doctor``.
+
+        Raises:
+            Transient: the endpoint cannot be reached.
+        """
+        # No redirect is followed, here or below: another host must not get a header that carries the key.
+        with self.sorting_errors():
+            async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
+                return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
+
+    def origin_of(self, call: Call) -> Origin:
+        """Whose reply is read, and what was asked: a server's words are shown without it."""
+        return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
+
+    def reply_bytes(self, call: Call) -> int:
+        """The most bytes that a reply to ``call`` can have."""
+        a_token = _LOGPROB_BYTES if self.config.parameters.get("logprobs") else _BYTES_A_TOKEN
+        return a_token * call.max_tokens + _ENVELOPE_BYTES
+
+    @asynccontextmanager
+    async def posted(self, call: Call, *, stream: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to ``call``, its body still to be read.
+
+        A server closes connections that were idle for a while, and a call may be sent on one at that moment. Such a call was never
+        read: it is repeated at once, and costs nothing.
+
+        Raises:
+            CallFailed: the connection breaks, here or while the body is read.
+        """
+        body = await self._body(call, stream=stream)
+        headers = {"Content-Type": "application/json"}
+        with self.sorting_errors():
+            response = await send_afresh(lambda sent: self._send(body, headers, sent))
+            async with response:
+                yield response
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _body(self, call: Call, *, stream: bool = False) -> bytes:
+        served = self.config.serves
+        messages = call.messages if served is None else tuple(map(as_trained, call.messages))
+        payload: dict[str, Any] = {
+            "model": self.config.model,
+            "messages": [self._message(m) for m in self._turns(messages)],
+            self.config.max_tokens_field: call.max_tokens,
+            **self.config.parameters,
+        }
+        if self.config.temperature:
+            payload["temperature"] = call.temperature
+        if stream:
+            payload["stream"] = True
+        # Images are put in as bytes afterwards: going through a megabyte of base64 once more a call would be most of its cost.
+        pictures = [p for m in messages for p in m.parts if isinstance(p, ImagePart)]
+        if served is not None and pictures:
+            payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
+        body = json.dumps(payload, separators=(",", ":")).encode()
+        if not pictures:
+            return body
+        pieces = body.split(_HOLE.encode())
+        if len(pieces) != len(pictures) + 1:
+            raise CallerFault(f"a text holds the mark {_HOLE}")
+        whole = [pieces[0]]
+        for picture, piece in zip(pictures, pieces[1:], strict=True):
+            whole += [await self._encoded(picture), piece]
+        return b"".join(whole)
+
+    def _turns(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages as this endpoint takes them: where it has no system role, the first user turn begins with the system text."""
+        if self.config.system_role == "system":
+            return messages
+        system = [TextPart(part.text) for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]
+        others = [m for m in messages if m.role != "system"]
+        if not system or not others or others[0].role != "user":
+            return tuple(others) if others else tuple(Message("user", m.parts) for m in messages)
+        first = others[0]
+        if all(isinstance(p, TextPart) for p in first.parts):
+            return (Message("user", (TextPart("\n\n".join([*(t.text for t in system), first.text])),)), *others[1:])
+        return (Message("user", (*system, *first.parts)), *others[1:])
+
+    async def _encoded(self, picture: ImagePart) -> bytes:
+        """As a ``data:`` URL; encoded beside the event loop, unless it lies ready."""
+        ready = self._pictures.ready(picture)
+        return ready if ready is not None else await asyncio.to_thread(self._pictures.data_url, picture)
+
+    @staticmethod
+    def _message(message: Message) -> dict[str, Any]:
+        if all(isinstance(p, TextPart) for p in message.parts):
+            # Plain text, because many templates of local servers take nothing else where there is no image.
+            return {"role": message.role, "content": message.text}
+        content = [
+            {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image_url", "image_url": {"url": _HOLE}}
+            for part in message.parts
+        ]
+        return {"role": message.role, "content": content}
+
+    async def _send(self, body: bytes, headers: dict[str, str], sent: Sent) -> aiohttp.ClientResponse:
+        return await self._connection().post(self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=sent)
+
+    @contextmanager
+    def sorting_errors(self) -> Iterator[None]:
+        """Whatever breaks between here and the endpoint, as a failure of its class."""
+        where = f"{self.name} at {self.config.base_url}"
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Transient(f"{where} took no connection in time") from error
+        except TimeoutError as error:
+            # It was sent, so the model may have worked all the same.
+            raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
+        except aiohttp.InvalidURL as error:
+            raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
+        except aiohttp.ClientSSLError as error:
+            raise CallerFault(f"{where} cannot be reached over TLS ({tls_words(error)}): {TLS_ADVICE}", misconfigured=True) from error
+        except aiohttp.ClientConnectorError as error:
+            # No connection came about, so nothing was sent.
+            why = error.os_error.strerror or type(error.os_error).__name__
+            raise Transient(f"{where} cannot be reached: {why}: is it running there?") from error
+        except aiohttp.ClientHttpProxyError as error:
+            # Refused before anything reached the endpoint. Its text names the proxy, and a password with it.
+            if error.status == 407:
+                raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
+            raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
+        except TooLongError as error:
+            raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            # Such an error may quote the reply ("Bad status line"), so only its kind is public.
+            public = f"{where} broke off or sent what is no HTTP ({type(error).__name__}): is it the right address?"
+            raise Transient(self._origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
+
+    def _connection(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            headers = dict(self.config.headers)
+            if self._key is not None:
+                own = self.config.api_key_header
+                headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
+            self._session = aiohttp.ClientSession(
+                trace_configs=[tracing()],
+                # The limiter decides how many go at once; a second limit here would only hide calls from it.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
+                headers=headers,
+                proxy=proxy_for(self.config.base_url),
+            )
+        return self._session
+
+
+def read_key(name: str, config: OpenAIModel) -> str | None:
+    """The key of a model's endpoint, from the environment.
+
+    Raises:
+        InputError: the variable is not set, or holds what no header can carry.
+    """
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        raise InputError(f"model '{name}' needs a key: set the environment variable {config.api_key_env}")
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"the environment variable {config.api_key_env} holds characters that no key has: set it anew")
+    return key
+
+
+def _identity(config: OpenAIModel) -> str:
+    shape = {**config.parameters}
+    if not config.temperature:
+        shape["temperature"] = None
+    if config.system_role != "system":
+        shape["system_role"] = config.system_role
+    if config.revision:
+        shape["revision"] = config.revision
+    if config.serves is not None:
+        shape["serves"] = config.serves.model_dump()
+    suffix = f" {json.dumps(shape, sort_keys=True)}" if shape else ""
+    return f"openai:{config.model}{suffix}"

@@ -1,0 +1,198 @@
+"""What an endpoint sent back, read: a reply, or a failure sorted into its class. All of it is hostile, and hostile text is read in
+linear time.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chiron.client.call import Reply, Usage
+from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, one_line, without_prompt
+from chiron.client.finish_reasons import Finish, cure_for, is_flagged, sort_finish, stored_finish
+from chiron.providers.error_bodies import ErrorBody, describe_error, is_error, read_error, retry_after
+
+_RETRYABLE = frozenset({408, 409, 423, 425, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529})
+PROXY_REFUSES = "the proxy on the way to it wants a name and a password, or others (407): check HTTP_PROXY and HTTPS_PROXY"
+"""What to say of a proxy that lets nothing through; where it is and what was said to it has a password in it."""
+_EVERY_CALL = {
+    401: "it refuses the key: check api_key_env and the variable that it names",
+    403: "it refuses this key, or this key this model: check api_key_env and model",
+    404: "it knows no such address or model: check base_url (most end in /v1) and model",
+    405: "it takes no questions at this address: check base_url (most end in /v1)",
+    407: PROXY_REFUSES,
+    415: "it does not take JSON at this address: check base_url and headers",
+}
+"""Statuses that are about the key, the address or the model's name, not about one call; and how to fix them."""
+_NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose reply it is that is read."""
+
+    name: str
+    """The configured name of the model."""
+    address: str
+    redact: Callable[[str], str]
+    """Takes the key out of a text."""
+    prompt: str = ""
+    """What was asked; words that quote it are not shown."""
+
+    def shown(self, words: str) -> str:
+        """The server's words, without the key and without what they quote from the prompt."""
+        return without_prompt(one_line(self.redact(words)), self.prompt)
+
+
+def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:
+    """The failure that an HTTP status other than 200 stands for."""
+    return _classified(status, headers, read_error(text, origin.redact), origin)
+
+
+def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origin: Origin) -> CallFailed:
+    code, head = error.code, f"{origin.name}: HTTP {status}"
+    if status == 407:
+        # A proxy may quote the password that it refuses, which we never read and so cannot take out.
+        return CallerFault(f"{head} from {origin.address}: {PROXY_REFUSES}", misconfigured=True)
+    full = f"{head}: {error.words}"
+    public = f"{head}{f' ({code})' if code and not code.isdigit() else ''}"
+    if error.has_words:
+        public += f": {origin.shown(error.words).rstrip('. ')}"
+    if code in _NO_CREDIT or status == 402:
+        return CallerFault(full, public=f"{public}: the account has no credit left", misconfigured=True)
+    after = retry_after(headers)
+    if status == 429 or (status in {503, 529} and after is not None):
+        return RateLimited(full, retry_after=after, public=public)
+    if status in _RETRYABLE or status >= 500:
+        cure = cure_for(error.said)
+        # The gateway gave up waiting; the model behind it may have worked.
+        return Transient(full, public=public if cure is None else f"{public}: {cure.advice}", maybe_billed=status in {408, 504, 522, 524})
+    return _refused(status, error, origin, full, public)
+
+
+def _refused(status: int, error: ErrorBody, origin: Origin, full: str, public: str) -> CallerFault:
+    """A failure that stays one when the same call is sent again."""
+    cure = cure_for(error.said)
+    if is_flagged(error.said):
+        return Flagged(full, public=f"{public}: a content filter refuses this input")
+    if cure is not None and (cure.every_call or status not in _EVERY_CALL):
+        return CallerFault(full, public=f"{public}: {cure.advice}", misconfigured=cure.every_call)
+    if status in _EVERY_CALL or 300 <= status < 400:
+        advice = _EVERY_CALL.get(status, "it redirects elsewhere, and a key is not sent after it: check base_url")
+        return CallerFault(full, public=f"{public} (from {origin.address}): {advice}", misconfigured=True)
+    return CallerFault(full, public=public)
+
+
+def read_reply(text: str, seconds: float, origin: Origin) -> Reply:
+    """The reply in a body of status 200.
+
+    Raises:
+        CallFailed: it is not a reply: not JSON, an error in disguise, no choice, no content, failed half-way, or withheld by a filter.
+    """
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        what = "an HTML page" if text.lstrip()[:1] == "<" else "something that is not JSON" if text.strip() else "nothing"
+        raise Transient(f"{origin.name} sent {what} with status 200", maybe_billed=True) from None
+    return read_body(body, text, seconds, origin)
+
+
+def read_body(body: Any, text: str | None, seconds: float, origin: Origin) -> Reply:
+    """The same of a body that is decoded, or put together from the events of a stream; ``text`` is kept as it came.
+
+    Raises:
+        CallFailed: as :func:`read_reply`.
+    """
+    name = origin.name
+    if isinstance(body, list) and body and isinstance(body[0], dict) and is_error(body[0]):
+        body = body[0]
+    if not isinstance(body, dict):
+        raise Transient(f"{name} sent JSON that is not a reply", maybe_billed=True)
+    if is_error(body):
+        raise _disguised(describe_error(body, origin.redact), origin)
+    choice = _first(body.get("choices"))
+    if choice is None:
+        raise Transient(f"{name} sent a reply without choices", maybe_billed=True)
+    message = choice.get("message")
+    finish = sound(str(choice.get("finish_reason") or "stop"))
+    kind = sort_finish(finish)
+    if kind is Finish.FAILED or choice.get("error"):
+        raise _failed(choice, finish, origin)
+    refusal = message.get("refusal") if isinstance(message, dict) else None
+    if kind is Finish.FILTERED or refusal:
+        raise _withheld(finish if kind is Finish.FILTERED else "refusal", refusal, origin)
+    if not isinstance(message, dict):
+        raise Transient(f"{name} sent a reply without choices", maybe_billed=True)
+    content, thinking = (sound(part) for part in content_of(message))
+    if not content.strip() and not thinking.strip() and kind is not Finish.CUT_OFF:
+        raise Transient(f"{name} sent an empty reply", maybe_billed=True)
+    kept = stored_finish(finish, only_thinking=bool(thinking.strip()) and not content.strip())
+    return Reply(content, kept, _usage(body.get("usage")), _string(body.get("model")), seconds, raw=text)
+
+
+def content_of(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Text and thinking of a message, or of a piece of one: a string, or typed parts; thinking also in a field of its own."""
+    content = message.get("content")
+    text, thoughts = "", "".join(value for name in _THOUGHTS if isinstance(value := message.get(name), str))
+    if isinstance(content, str):
+        text = content
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict):
+            continue
+        if re.search("think|reason", str(part.get("type"))):
+            thoughts += json.dumps({k: v for k, v in part.items() if k != "type"}, ensure_ascii=False)
+        elif isinstance(part.get("text"), str):
+            text += part["text"]
+    return text, thoughts
+
+
+def _disguised(error: ErrorBody, origin: Origin) -> CallFailed:
+    """Some gateways send their errors with status 200."""
+    return _classified(error.status or 500, {}, error, origin)
+
+
+def _failed(choice: Mapping[str, Any], finish: str, origin: Origin) -> CallFailed:
+    """A provider's attempt that failed half-way; its half text is not a reply."""
+    error = describe_error(choice["error"], origin.redact) if choice.get("error") else ErrorBody(None, "no explanation")
+    if error.status is not None:
+        failure = _classified(error.status, {}, error, origin)
+        failure.maybe_billed = True
+        return failure
+    head = f"{origin.name}: the provider's attempt failed (finish_reason {one_line(finish, 60)})"
+    return Transient(f"{head}: {error.words}", public=f"{head}: {origin.shown(error.words)}", maybe_billed=True)
+
+
+def _withheld(finish: str, refusal: object, origin: Origin) -> CallerFault:
+    head = f"{origin.name} withheld its reply ({'content filter' if finish == 'content_filter' else one_line(finish, 60)})"
+    if not isinstance(refusal, str):
+        return CallerFault(head, maybe_billed=True)
+    return CallerFault(f"{head}: {origin.redact(refusal)}", public=f"{head}: {origin.shown(refusal)}", maybe_billed=True)
+
+
+def _first(choices: object) -> dict[str, Any] | None:
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+
+
+def _usage(usage: object) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt, completion, total = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total"))
+    if prompt is not None and completion is not None and total is not None:
+        # Some endpoints bill thinking tokens that they count in the total only.
+        completion = max(completion, total - prompt)
+    return Usage(prompt, completion)
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def _string(value: object) -> str | None:
+    return sound(value) if isinstance(value, str) else None
+
+
+def sound(text: str) -> str:
+    """Text that can be written down: JSON may hold halves of characters, which no file takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")

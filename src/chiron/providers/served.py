@@ -1,0 +1,60 @@
+"""Requests to an endpoint that serves an InternVL checkpoint: cut and worded as the provider ``local`` does it."""
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from chiron.client.call import ImagePart, Message, TextPart
+from chiron.client.config import OpenAIModel, ServedCheckpoint
+from chiron.client.prompts import texts_between
+from chiron.errors import InputError
+from chiron.providers.local.checkpoint_format import FORMAT_FILE, read_format
+from chiron.providers.local.tiling import Tiling, tile_budget
+
+_KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
+"""What the image processor of each layout calls the most tiles of an image."""
+
+
+def processor_arguments(served: ServedCheckpoint, images: int) -> dict[str, Any]:
+    """``mm_processor_kwargs`` for a request with ``images`` images: the most tiles that each may have."""
+    tiling = Tiling(max_tiles=served.max_tiles, per_image=served.max_tiles_per == "image")
+    return {_KEYS[served.layout]: tile_budget(images, tiling)}
+
+
+def as_trained(message: Message) -> Message:
+    """The same with the line breaks next to images that training has there: a template that is exact adds none."""
+    pictures = [part for part in message.parts if isinstance(part, ImagePart)]
+    if not pictures:
+        return Message(message.role, tuple(map(TextPart, texts_between(message, "\n"))))
+    parts = [
+        part
+        for text, picture in zip_longest(texts_between(message, "\n"), pictures)
+        for part in (TextPart(text) if text else None, picture)
+        if part is not None
+    ]
+    return Message(message.role, tuple(parts), inline=True)
+
+
+def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
+    """What ``chiron doctor`` says of an endpoint that serves an InternVL checkpoint without its entry saying so; empty if nothing is amiss.
+
+    Args:
+        config: the entry.
+        listed: the model as the endpoint lists it; vLLM names its folder in ``root``.
+    """
+    place = str(listed.get("root") or listed.get("id") or config.model)
+    folder = Path(place)
+    try:
+        known = read_format(folder) if place.isprintable() and (folder / FORMAT_FILE).is_file() else None
+    except (InputError, OSError, ValueError):
+        known = None
+    wanted = "" if known is None else f"serves: {{max_tiles: {known.max_tiles}, max_tiles_per: {known.max_tiles_per}}}"
+    if config.serves is None and known is not None:
+        return f"it serves a checkpoint that chiron trained, and cuts several images differently from training: add {wanted}"
+    if config.serves is None and any(name in f"{place} {config.model}".lower() for name in ("internvl", "chiron")):
+        return "it seems to serve InternVL; if 'chiron train' made the checkpoint, add serves: {max_tiles: ...} as its model card says"
+    told = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
+    if known is not None and told != (known.max_tiles, known.max_tiles_per):
+        return f"the checkpoint was trained otherwise than serves says: write {wanted}"
+    return ""

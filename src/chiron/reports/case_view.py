@@ -1,0 +1,213 @@
+"""One case as its section shows it: the record that the ledger keeps, read once and put in words."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chiron.client.ledger import StoredResult
+from chiron.client.missing_calls import Missing
+from chiron.reports.thumbnails import Thumbnail
+from chiron.reports.tree_view import Candidate, Level, Score, read_levels, text_of
+
+
+class Kind(StrEnum):
+    """What became of a case, as a reader asks for it."""
+
+    RETAINED = "retained"
+    REJECTED = "rejected"
+    UNSOLVED = "unsolved"
+    UNJUDGED = "unjudged"
+    PENDING = "pending"
+    BAD = "bad"
+
+    @property
+    def mark(self) -> str:
+        """A sign beside the word, so that no colour is needed to tell them apart."""
+        return {"retained": "✓", "rejected": "✗", "unsolved": "∅", "unjudged": "?", "pending": "…", "bad": "!"}[self.value]
+
+    @property
+    def meaning(self) -> str:
+        """In words."""
+        return {
+            "retained": "most interns reached the answer along the path",
+            "rejected": "a path was found, and it is not good enough",
+            "unsolved": "at some depth no candidate led an intern to the answer",
+            "unjudged": "the judge gave no verdict on too many answers",
+            "pending": "it could not be searched to its end; running the search again goes on",
+            "bad": "the case cannot be used as it is",
+        }[self.value]
+
+
+_REASONS = {
+    "low_score": "too few interns reached the answer along the path",
+    "no_final_answer": "the path comes to no final answer",
+    "wrong_final_answer": "the path ends in another answer",
+    "gives_away_answer": "the path gives away that its author knew the answer",
+    "all_zero": "at some depth no candidate led an intern to the answer",
+    "no_readable_reasoning": "no mentor wrote steps that can be read",
+    "no_verdict": "the judge gave no verdict on too many answers; another judge, or a longer reply, may",
+    "calls_failed": "too many calls failed",
+    "calls_refused": "its calls are refused, and would be refused again",
+    "crashed": "a bug of chiron's came between; errors.log in the run directory says where",
+    "bad_case": "the case cannot be used as it is",
+}
+
+
+def kind_of(outcome: str, *, retained: bool) -> Kind:
+    """How a stored outcome stands in the report. An outcome of a later version counts as pending: it has no path to show."""
+    if retained:
+        return Kind.RETAINED
+    return {
+        "full_score": Kind.REJECTED,
+        "depth": Kind.REJECTED,
+        "unsolved": Kind.UNSOLVED,
+        "unjudged": Kind.UNJUDGED,
+        "bad_case": Kind.BAD,
+    }.get(outcome, Kind.PENDING)
+
+
+def reason_in_words(reason: str) -> str:
+    """Why a case was not retained; an unknown reason stands for itself."""
+    return _REASONS.get(reason, reason)
+
+
+_STEP = re.compile(r"### Step \d+: ?")
+MAX_STEPS = 200
+"""Of one path. A mentor that wrote a hundred thousand would make the page too heavy to open."""
+_FINAL = "### The final answer is:"
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """A step of the resulting path."""
+
+    text: str
+    origin: Candidate | None
+    """The candidate it was chosen with; ``None`` for the tail, which its mentor wrote to the end."""
+    begins: int
+    """The depth whose step begins here; -1 where the tail begins, 0 elsewhere."""
+    seen: bool
+    """Whether the interns saw it when the whole path was scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """One section of the page."""
+
+    number: int
+    """From 1, in the order of the page; names the anchor."""
+    line: int
+    """From 1, in the file of cases."""
+    id: str
+    kind: Kind
+    why: str
+    """The outcome in words."""
+    question: str
+    answer: str
+    final_answer: str
+    final_verdict: str
+    """How the path's own final answer was judged: ``right``, ``wrong``, or nothing if it was not asked."""
+    steps: tuple[PathStep, ...]
+    """The first ``MAX_STEPS``."""
+    steps_left_out: int
+    steps_seen: int
+    """How many steps of the whole path the interns saw."""
+    tail_mentor: str
+    score: Score | None
+    baseline: Score | None
+    attempts: tuple[tuple[Level, ...], ...]
+    missing: Missing
+    """What the case ended without."""
+    calls: int
+    cost_usd: float | None
+    images: tuple[Thumbnail, ...]
+    images_left_out: int
+
+    @property
+    def uplift(self) -> float | None:
+        """MICS-Score less baseline."""
+        return self.score.value - self.baseline.value if self.score and self.baseline else None
+
+    @property
+    def last_whole(self) -> Score | None:
+        """The whole-path score that counts, where there is one."""
+        return self.attempts[-1][-1].whole if self.attempts and self.attempts[-1] else None
+
+    @property
+    def course(self) -> list[float]:
+        """Scores of the chosen candidates of the last attempt, depth by depth."""
+        levels = self.attempts[-1] if self.attempts else ()
+        return [level.chosen.score.value for level in levels if level.chosen and level.chosen.score]
+
+    @property
+    def candidates(self) -> int:
+        """In the whole tree."""
+        return sum(len(level.candidates) for levels in self.attempts for level in levels)
+
+
+def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) -> CaseView:
+    """Read a stored result."""
+    record = result.record
+    kind = kind_of(result.outcome, retained=result.retained)
+    attempts = tuple(read_levels(levels) for levels in record.get("tree") or ())
+    last = attempts[-1] if attempts else ()
+    reason = text_of(record, "reason")
+    steps = _path(text_of(record, "reasoning"), last)
+    return CaseView(
+        number=number,
+        line=result.position + 1,
+        id=text_of(record, "case_id") or result.case_id.strip(),
+        kind=kind,
+        why=_why(result.outcome, kind, text_of(record, "detail"), reason),
+        question=text_of(record, "question"),
+        answer=text_of(record, "answer"),
+        final_answer=text_of(record, "final_answer"),
+        final_verdict=_final_verdict(kind, reason),
+        steps=steps[:MAX_STEPS],
+        steps_left_out=len(steps[MAX_STEPS:]),
+        steps_seen=sum(step.seen for step in steps),
+        tail_mentor=last[-1].chosen.mentor if last and last[-1].chosen else "",
+        score=Score.of(record.get("score")),
+        baseline=Score.of(record.get("baseline_score")),
+        attempts=attempts,
+        missing=Missing.of(record),
+        calls=record.get("calls") or 0,
+        cost_usd=record.get("cost_usd"),
+        images=images,
+        images_left_out=len(record.get("images") or ()) - len(images),
+    )
+
+
+def _path(reasoning: str, levels: tuple[Level, ...]) -> tuple[PathStep, ...]:
+    """The path's steps, each with the candidate it was chosen with: the prefix of every depth in turn, then the tail."""
+    texts: list[list[str]] = []
+    for line in reasoning.split("\n"):
+        if line.startswith(_FINAL):
+            break
+        if (mark := _STEP.match(line)) is not None:
+            texts.append([line[mark.end() :]])
+        elif texts:
+            texts[-1].append(line)
+    origins = [(level, index) for level in levels if level.chosen for index in range(len(level.chosen.steps))]
+    seen = levels[-1].steps_shown if levels and levels[-1].whole else len(texts)
+    steps = []
+    for place, text in enumerate("\n".join(lines) for lines in texts):
+        if place < len(origins):
+            level, index = origins[place]
+            steps.append(PathStep(text, level.chosen, level.depth if index == 0 else 0, seen=place < seen))
+        else:
+            steps.append(PathStep(text, None, -1 if place == len(origins) else 0, seen=place < seen))
+    return tuple(steps)
+
+
+def _why(outcome: str, kind: Kind, detail: str, reason: str) -> str:
+    if kind is Kind.RETAINED:
+        return "a full score ended the search" if outcome == "full_score" else "the search went to its full depth"
+    return detail or reason_in_words(reason)
+
+
+def _final_verdict(kind: Kind, reason: str) -> str:
+    # The judge is asked about the path's own answer only once the score is high enough.
+    if kind is Kind.RETAINED or reason == "gives_away_answer":
+        return "right"
+    return "wrong" if reason == "wrong_final_answer" else ""

@@ -1,0 +1,93 @@
+"""What the small model learns from: true to the world, free of what must stay unseen, and in the form in which an intern is asked."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from chiron.conversation.reasoning import parse_reasoning
+from chiron.demo.data import is_pure
+from chiron.demo.stage_rows import DESCRIBE, Rows, answer_row, build_stage_1, build_stage_2, chain, described, rule_cases, steps_of
+from chiron.mics.prompts import load_prompts
+from chiron.phantom.sample import SyntheticCase, generate_case, write_textbook
+from chiron.phantom.world import COMBINATIONS, DIAGNOSES, World, split
+
+WORLD = World(3)
+PROMPTS = load_prompts()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:
+    world = World(seed)
+    parts = split(world)
+    assert sorted(map(repr, (*parts.seen, *parts.held_out))) == sorted(map(repr, COMBINATIONS))
+    assert Counter(world.diagnose(a) for a in parts.held_out) == dict.fromkeys(DIAGNOSES, 2)
+    for name, each in (("side", 6), ("size", 4), ("density", 4), ("margin", 6)):
+        assert set(Counter(getattr(a, name) for a in parts.held_out).values()) == {each}
+    assert split(World(seed)) == parts
+
+
+def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
+    write_textbook(WORLD, tmp_path / "textbook.jsonl")
+    rows = build_stage_1(rule_cases(WORLD, copies=3, seed=0), tmp_path, PROMPTS, seed=0)
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert len(rows) > 0.8 * 3 * 36 * 5  # the reader, which guesses without the case, is right too often now and then
+    seen = set()
+    for row in rows:
+        assert row["images"] == []
+        *told, said = (turn["content"] for turn in row["messages"])
+        known = " ".join(told) + said
+        (matching,) = (a for a in COMBINATIONS if all(step in known for step in steps_of(a)))
+        assert parse_reasoning(said).answer == WORLD.diagnose(matching)
+        seen.add(matching)
+    assert seen == set(COMBINATIONS)
+
+
+def stage_2(folder: Path) -> tuple[list[SyntheticCase], list[SyntheticCase], Rows, Rows]:
+    castings = [generate_case(WORLD, index, seed=0, size=64) for index in range(72)]
+    worked = [generate_case(WORLD, index, seed=1, size=64, among=split(WORLD).seen, name="worked") for index in range(48)]
+    write_textbook(WORLD, folder / "textbook.jsonl")
+    rows, again = build_stage_2(map(described, castings), map(described, worked), folder, PROMPTS, seed=0, again=10)
+    assert again == [*rows[:10], *rows[72:]]
+    return castings, worked, rows[:72], rows[72:]
+
+
+def test_stage_2_names_no_diagnosis(tmp_path: Path) -> None:
+    castings, _, rows, _ = stage_2(tmp_path)
+    for casting, row in zip(castings, rows, strict=True):
+        text = " ".join(turn["content"] for turn in row["messages"])
+        assert not any(diagnosis in text for diagnosis in DIAGNOSES)
+        assert DESCRIBE in text
+        assert all(step in text for step in steps_of(casting.attributes))
+        assert row["messages"][-2]["content"].count("<image>") == len(casting.case.images) == len(row["images"])
+    begun = sum(not row["messages"][-1]["content"].startswith("### Step 1:") for row in rows)
+    assert 0.1 < begun / len(rows) < 0.4
+
+
+def test_worked_examples_go_on_to_the_diagnosis_from_where_somebody_left_off(tmp_path: Path) -> None:
+    _, worked, _, rows = stage_2(tmp_path)
+    for casting, row in zip(worked, rows, strict=True):
+        asked, said = (turn["content"] for turn in row["messages"][-2:])
+        assert parse_reasoning(said).answer == casting.case.answer
+        assert casting.case.answer not in asked
+        for step in steps_of(casting.attributes):
+            assert (step in asked) != (step in said)
+
+
+def test_stage_3_asks_as_an_intern_is_asked() -> None:
+    casting = generate_case(WORLD, 5, seed=0, size=64)
+    said = chain(casting.attributes, casting.case.answer)
+    row = answer_row(casting.case, PROMPTS, said)
+    asked = PROMPTS.intern(casting.case, (), ())
+    assert row["messages"][-2]["content"].removeprefix("<image>\n" * len(casting.case.images)) == asked[-1].text
+    assert row["messages"][-1] == {"role": "assistant", "content": said}
+    assert casting.case.answer not in row["messages"][-2]["content"]
+
+
+def test_a_path_is_pure_if_all_of_it_is_true_and_nothing_is_missing() -> None:
+    casting = generate_case(WORLD, 5, seed=0, size=64)
+    truth = set(steps_of(casting.attributes))
+    said = chain(casting.attributes, "X")
+    assert is_pure(said, truth)
+    assert not is_pure(said.replace(casting.attributes.side, "up"), truth)
+    assert not is_pure("\n".join(said.splitlines()[1:]), truth)

@@ -1,0 +1,132 @@
+"""Tiny random checkpoints on disk, calls to put to them, and what transformers itself says to these."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chiron.cases.images import ImageFolder
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.client.config import LocalModel
+from chiron.client.images import PictureStore
+from chiron.providers.local.provider import Local
+from tests.training.tiny import tiny_model, tiny_tokenizer, write_image
+
+SIDE = 64
+
+
+def write_internvl(folder: Path, seed: int = 0) -> Path:
+    tiny_model(seed).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def qwen_tokenizer() -> Any:
+    """One token a byte, and the special tokens of Qwen2-VL."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>")  # type: ignore[no-untyped-call]  # noqa: S106
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]}
+    )
+    return tokenizer
+
+
+def write_qwen(folder: Path, kind: str) -> Path:
+    """A Qwen2-VL (``qwen2_vl``) or Qwen2.5-VL (``qwen2_5_vl``) of two and two layers."""
+    import transformers
+    from transformers import Qwen2VLImageProcessorPil
+
+    tokenizer = qwen_tokenizer()
+    token = tokenizer.convert_tokens_to_ids
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "initializer_range": 0.2,
+    }
+    vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 4, "initializer_range": 0.2}
+    if kind == "qwen2_vl":
+        vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    else:
+        # A window of 16 pixels: of two by two merged tokens.
+        vision |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "window_size": 16, "fullatt_block_indexes": [1]}
+    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}
+    config = getattr(transformers, f"{names[kind]}Config")(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    getattr(transformers, f"{names[kind]}ForConditionalGeneration")(config).save_pretrained(folder)
+    torch.set_rng_state(state)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 2048}).save_pretrained(folder)
+    return folder
+
+
+def config_of(folder: Path, **changes: Any) -> LocalModel:
+    return LocalModel.model_validate({"provider": "local", "path": str(folder), "device": "cpu", **changes})
+
+
+def write_pictures(folder: Path, count: int) -> tuple[PictureStore, list[ImagePart]]:
+    random = np.random.default_rng(7)
+    store, pictures = PictureStore(), []
+    for number in range(count):
+        write_image(folder / f"{number}.png", random)
+        checked = ImageFolder(folder).check(f"{number}.png")
+        store.add(checked.sha256, checked.path)
+        pictures.append(ImagePart(checked.sha256, SIDE))
+    return store, pictures
+
+
+def a_call(
+    *parts: str | ImagePart, temperature: float = 0.0, max_tokens: int = 12, draw: int = 0, system: str | None = "Be brief."
+) -> Call:
+    messages = [Message("user", tuple(TextPart(part) if isinstance(part, str) else part for part in parts))]
+    if system is not None:
+        messages.insert(0, Message("system", (TextPart(system),)))
+    return Call("intern", "m", "local:test", tuple(messages), temperature, max_tokens, draw)
+
+
+def ask(provider: Local, *calls: Call) -> list[Reply]:
+    async def together() -> list[Reply]:
+        try:
+            return await asyncio.gather(*(provider.complete(call) for call in calls))
+        finally:
+            await provider.close()
+
+    return asyncio.run(together())
+
+
+def generated(model: Any, ids: Sequence[int], max_tokens: int, stop: Sequence[int], **inputs: Any) -> list[int]:
+    """What ``model.generate`` says, greedily, without the token that ends it."""
+    prompt = torch.tensor([list(ids)])
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=list(stop),
+            pad_token_id=0,
+            **inputs,
+        )
+    said: list[int] = out[0, len(ids) :].tolist()
+    return said[:-1] if said[-1] in stop else said
