@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import chiron
-from chiron import Call, Case, Picture, Policy, Reply, Seat, Team, search
+from chiron import Call, Case, ImagePart, Policy, Reply, RoleModel, Team, search
 from chiron.client.ledger import Ledger
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import wait_for
@@ -32,14 +32,14 @@ def test_everything_offered_is_there_and_documented() -> None:
 
 def test_one_case_over_an_ask_of_ones_own() -> None:
     case = Case(id="1", question="What is seen?", answer="Rib fracture", images=("1.png",), findings=("The seventh rib is interrupted.",))
-    people = Team((Seat("big", "b", 99),), (Seat("small", "s", 99),), Seat("judge", "j", 8))
+    people = Team((RoleModel("big", "b", 99),), (RoleModel("small", "s", 99),), RoleModel("judge", "j", 8))
 
     async def ask(call: Call) -> Reply:
         if call.role == "judge":
             return Reply("yes")
         return Reply("### Step 1: A line crosses it.\n### Step 2: It is displaced.\n### The final answer is: Broken rib")
 
-    result = asyncio.run(search(case, people, ask, Policy(depth=2), pictures=(Picture("a" * 64, 1536),)))
+    result = asyncio.run(search(case, people, ask, Policy(depth=2), pictures=(ImagePart("a" * 64, 1536),)))
     with pytest.raises(chiron.InputError, match="1 images, but 0 pictures"):
         asyncio.run(search(case, people, ask, Policy()))
     assert result.retained

@@ -116,14 +116,14 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from chiron.client.budget import Budget
 from chiron.client.config import Price
-from chiron.client.client import Desk
+from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
 from tests.support.calls import Scripted, a_call, endpoint_of
 
 async def main():
     provider = Scripted(lambda *_: None, seconds=60)
     price = Price(input=0.0, output=1_000_000.0)
-    desk = Desk({"m": endpoint_of(provider, price=price)}, Ledger.open(Path(sys.argv[1])), Budget(1000.0))
+    desk = ModelClient({"m": endpoint_of(provider, price=price)}, Ledger.open(Path(sys.argv[1])), Budget(1000.0))
     tasks = [asyncio.create_task(desk.ask(a_call(str(n)))) for n in range(3)]
     while len(provider.asked) < 3:
         await asyncio.sleep(0.01)

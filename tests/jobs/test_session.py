@@ -131,7 +131,7 @@ def test_a_bug_that_one_unit_meets_leaves_it_pending_and_on_record(tmp_path: Pat
 
     summary = stumble(session_of(tmp_path, Scripted(echo)), names(30), at)
     assert (summary.pending, summary.halted) == (2, None)
-    assert "ZeroDivisionError in models/crashes.py, line " in str(summary.pending_because)  # the last place that is ours
+    assert "ZeroDivisionError in jobs/crashes.py, line " in str(summary.pending_because)  # the last place that is ours
     assert any("2 pending for a bug" in note and "errors.log" in note for note in summary.notes)
     log = tmp_path / "work" / "errors.log"
     assert log.stat().st_mode & 0o077 == 0
