@@ -14,8 +14,8 @@ from tests.evaluation.published import parquet
 from tests.mmrp.making import a_row, a_text_row, write_part
 
 app = typer.Typer()
-app.command("check")(build_check.command)
-app.command("release")(build_release.command)
+app.command("check")(build_check.check_command)
+app.command("release")(build_release.release_command)
 
 
 def test_check_writes_its_page_and_says_what_it_counted(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ class TestCommand:
         import typer
 
         app = typer.Typer()
-        app.command()(cli.command)
+        app.command()(cli.convert_command)
         return CliRunner().invoke(app, [str(a) for a in arguments])
 
     def test_the_direction_is_found(self, chat: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_mmmu_orders_images_by_their_marks_and_never_runs_options(tmp_path: Path
     assert isinstance(second, Item)
     assert (second.kind, second.answer, len(second.images)) == ("open", "12", 2)
     assert isinstance(third, BadItem)
-    assert "no list" in third.problem
+    assert "not a list" in third.problem
     assert isinstance(fourth, BadItem)
     assert "image 5" in fourth.problem
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 # The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
 STAGES = [
     {"name": "text", "data": "text.jsonl", "train": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
-    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 2}, "learning_rate": 1e-3},
+    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
 ]
 SHARDS = {"shard": True, "gradient_checkpointing": True}

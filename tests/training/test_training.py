@@ -537,7 +537,7 @@ def test_a_disk_that_is_full_in_the_midst_of_the_weights_is_an_error_that_says_s
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
     with pytest.raises(DiskError, match="free space"):
         checkpoint.write_weights(tmp_path / "base.safetensors", {})
     assert list(tmp_path.iterdir()) == []
@@ -549,14 +549,14 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_an_error(tmp_path: Path, 
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_left_of_a_checkpoint_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / ".step-00000003.4711").mkdir()
     (tmp_path / ".step-00000003.4711" / "weights.safetensors").write_bytes(b"half")
-    checkpoint.save_checkpoint(tmp_path, checkpoint.Place(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, {})
+    checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 

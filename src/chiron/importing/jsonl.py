@@ -100,7 +100,7 @@ def _is_case(record: Mapping[str, Any]) -> bool:
     """Whether a record is in one of the two formats of a case."""
     if is_conversation(record):
         return "rid" in record
-    return "images" in record and bool({"id", "rid"} & set(record)) and not _named_otherwise(record)
+    return bool({"images", "img_name"} & set(record)) and bool({"id", "rid"} & set(record)) and not _named_otherwise(record)
 
 
 def _named_otherwise(record: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from chiron.cases.case import Case, age_band
 from chiron.cases.choices import letter_without_options, split_options
 from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
+from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
@@ -241,12 +242,17 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
     images = partial(pictures, entry.images, source_id, folder_name(case.id), group)
     notes = [ID_TELLS] * bool(options.keep_ids is None and entry.known & identifiers(case.id))
     notes += [LETTER_ALONE] * letter_without_options(case.question, case.answer)
-    return Draft(case, (DraftGroup(images(), entry.place),), entry.place, known, tuple(notes))
+    group_of_images = DraftGroup(images(), entry.place)
+    if (marks := case.question.count(IMAGE_MARK)) > len(group_of_images.pictures):
+        raise LeaveOut(Why.RECORD, f"the question marks {marks} images and the row names {len(group_of_images.pictures)}")
+    return Draft(case, (group_of_images,), entry.place, known, tuple(notes))
 
 
 def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record: dict[str, object] = {field: texts.get(field, "") for field in _TEXTS}
-    record |= {"id": case_id, "images": ["-"], "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
+    # The images are read later; as many names as marks make the case pass the check of its form.
+    names = [f"-{n}" for n in range(max(1, texts.get("question", "").count(IMAGE_MARK)))]
+    record |= {"id": case_id, "images": names, "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
     record["age"] = age_band(texts["age"]) if texts.get("age") else None
     record["modality"] = texts.get("modality") or modality
     try:

@@ -44,7 +44,10 @@ def test_a_correction_replaces_what_was_said_or_leaves_nothing(reply: str, expec
     ("reply", "expected"),
     [
         (
-            "| Option | Fit |\n|-|-|\n| A. Glioma | \u274c |\n| B. Metastasis | \u2705 |\n| C. Meningioma | \u274c |\n| D. Abscess |",
+            (
+                "| Option | Fit |\n|-|-|\n| A. Glioma | \u274c |\n| B. Metastasis | \u2705 |\n| C. Meningioma | \u274c |"
+                "\n| D. Abscess | \u274c |"
+            ),
             "B",
         ),
         ("| A | Glioma | \u2717 |\n| B | Metastasis | \u2717 |\n| C | Meningioma | \u2713 |\n| D | Abscess | \u2717 |", "C"),
