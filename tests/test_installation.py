@@ -56,6 +56,7 @@ def test_it(): module.work()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "category", "passes"),
     [

@@ -46,6 +46,7 @@ def test_one_case_over_an_ask_of_ones_own() -> None:
     assert result.to_path_record()["mics_score"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_whole_job_also_where_a_loop_already_runs(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 2)
     with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
@@ -82,6 +83,7 @@ asyncio.new_event_loop().run_until_complete(cell())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupts", [1, 2])
 def test_interrupting_a_notebooks_cell_stops_the_run(tmp_path: Path, interrupts: int) -> None:
     cases = write_cases(tmp_path, 8)

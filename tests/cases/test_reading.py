@@ -72,6 +72,7 @@ def test_tidy_cases_survive_being_written_and_read() -> None:
     assert parse_case(json.loads(json.dumps(case.to_record()))) == case
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(["id", "rid", "question", "answer", "images", "messages", "history", "findings", "age", "caption"]),

@@ -135,6 +135,7 @@ def test_check_tells_of_them_and_of_endless_findings(tmp_path: Path) -> None:
     assert "10,019 characters" in remark.problem
 
 
+@pytest.mark.slow
 def test_the_map_counts_and_says_what_it_cannot_place(tmp_path: Path) -> None:
     coverage = coverage_of(
         [

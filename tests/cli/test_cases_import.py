@@ -8,6 +8,8 @@ import pytest
 from tests.support.cases import write_cases, write_png
 from tests.support.command import chiron
 
+pytestmark = pytest.mark.slow
+
 
 def a_table(folder: Path) -> Path:
     for n in range(3):

@@ -20,6 +20,8 @@ from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Any:

@@ -44,6 +44,7 @@ def on_a_terminal(command: list[str], **env: str) -> tuple[int, str]:
     return code, b"".join(seen).decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_panel_that_moves_and_leaves(tmp_path: Path) -> None:
     cases = write_cases(tmp_path / "c", 6)
     with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.15) as endpoint:
@@ -63,6 +64,7 @@ def test_a_terminal_shows_a_panel_that_moves_and_leaves(tmp_path: Path) -> None:
     assert not re.search(r"\d\d:\d\d:\d\d cases", text)  # no plain lines beside it
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_is_told_in_words(tmp_path: Path) -> None:
     cases = write_cases(tmp_path / "c", 2)
     with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.1) as endpoint:
@@ -76,6 +78,7 @@ def test_a_narrow_terminal_is_told_in_words(tmp_path: Path) -> None:
     assert "mentor-a" in told
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_are_plain_lines_and_nothing_else(tmp_path: Path) -> None:
     cases = write_cases(tmp_path / "c", 3)
     with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:

@@ -15,6 +15,8 @@ from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:

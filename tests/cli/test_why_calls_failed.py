@@ -17,6 +17,8 @@ from tests.support.endpoint import Endpoint, completion
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation, prompt_of
 
+pytestmark = pytest.mark.slow
+
 
 def echoing(case: str, status: int, *, model: str | None = None) -> Any:
     """Refuses what concerns one case, and quotes the whole prompt while doing so."""

@@ -133,6 +133,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_calls_under_way_in_a_killed_process_count_against_the_budget(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite"
     killed = subprocess.run(

@@ -179,6 +179,7 @@ def test_an_endpoint_that_never_answers_but_refuses_stops_the_run(tmp_path: Path
     run(desk, work)
 
 
+@pytest.mark.slow
 def test_a_rate_limit_that_names_no_time_is_waited_for_longer_and_longer(tmp_path: Path) -> None:
     def busy(*_: object) -> Reply:
         raise RateLimited("slow down", retry_after=0.0)
@@ -195,6 +196,7 @@ def test_a_rate_limit_that_names_no_time_is_waited_for_longer_and_longer(tmp_pat
     assert 3 <= len(provider.asked) < 20
 
 
+@pytest.mark.slow
 def test_standing_in_the_queue_is_no_part_of_the_deadline(tmp_path: Path) -> None:
     def once(call: Call, _: int) -> Reply:
         if call.messages[0].text == "5" and sum(c.key == call.key for c in provider.asked) == 1:

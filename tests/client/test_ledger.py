@@ -129,6 +129,7 @@ def use(path: Path) -> None:
             ledger.get(a_call(str(n)).key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [
@@ -341,6 +342,7 @@ def test_an_error_of_the_disk_is_told_by_its_extended_code(tmp_path: Path, code:
         raise error
 
 
+@pytest.mark.slow
 def test_a_record_that_unpacks_to_more_than_any_record_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled(tmp_path / "l.sqlite")
     monkeypatch.setattr(ledger_results, "MAX_RECORD", 2**20)

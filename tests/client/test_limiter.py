@@ -152,6 +152,7 @@ def seconds_on(path: Path, traffic: Traffic) -> float:
         desk.ledger.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("traffic", "most"),
     [

@@ -127,6 +127,7 @@ class Poisoned(Traffic):
         return reply
 
 
+@pytest.mark.slow
 def test_a_call_that_fails_while_others_succeed_is_given_up(tmp_path: Path) -> None:
     traffic = Poisoned()
     desk = desk_with(tmp_path, traffic)
@@ -158,6 +159,7 @@ def test_a_lone_call_that_keeps_failing_is_given_up_but_a_mentors_waits(tmp_path
     on_a_virtual_clock(desk, work)
 
 
+@pytest.mark.slow
 def test_a_mentors_call_has_twice_the_attempts(tmp_path: Path) -> None:
     traffic = Poisoned()
     desk = desk_with(tmp_path, traffic, replace(RetryPolicy(), attempts=3, longest_wait=1.0))

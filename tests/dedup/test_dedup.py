@@ -30,6 +30,7 @@ def hashes(draw: st.DrawFn) -> list[int]:
     return list(dict.fromkeys(values))
 
 
+@pytest.mark.slow
 @given(hashes(), st.integers(0, 15))
 def test_no_pair_within_the_distance_is_missed_and_no_other_found(values: list[int], distance: int) -> None:
     found = {tuple(pair) for pairs in near_pairs(np.array(values, np.uint64), distance) for pair in pairs.tolist()}
@@ -37,6 +38,7 @@ def test_no_pair_within_the_distance_is_missed_and_no_other_found(values: list[i
     assert found == wanted
 
 
+@pytest.mark.slow
 @given(hashes(), hashes(), st.integers(0, 8))
 def test_no_match_between_two_sets_is_missed(ours: list[int], theirs: list[int], distance: int) -> None:
     found = {tuple(p) for ps in near_matches(np.array(ours, np.uint64), np.array(theirs, np.uint64), distance) for p in ps.tolist()}
@@ -79,6 +81,7 @@ def test_copies_in_other_sizes_formats_and_brightness_are_alike_and_others_are_n
     assert alike(prints).tolist() == [0] * 6 + list(range(6, 13))
 
 
+@pytest.mark.slow
 def test_equal_hashes_of_different_looks_are_not_alike(tmp_path: Path) -> None:
     """Two images of one hash: phantoms of different cases often have it."""
     from chiron.phantom.sample import generate_case
@@ -137,6 +140,7 @@ def shingles(text: str) -> set[str]:
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 def test_near_texts_are_those_that_comparing_all_pairs_finds(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -195,6 +199,7 @@ def test_only_those_asked_for_are_compared() -> None:
     index.close()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3, 8, 40]))
 def test_links_make_the_families_that_comparing_all_pairs_makes(seed: int, size: int) -> None:
     random = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ from experiments import ablation
 from experiments.ablation import tables
 from experiments.arms import ARMS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_figures_are_found_once_and_belong_to_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

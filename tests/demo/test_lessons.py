@@ -27,6 +27,7 @@ def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> Non
     assert split(World(seed)) == parts
 
 
+@pytest.mark.slow
 def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
     write_textbook(WORLD, tmp_path / "textbook.jsonl")
     rows = build_stage_1(rule_cases(WORLD, copies=3, seed=0), tmp_path, PROMPTS, seed=0)

@@ -10,6 +10,8 @@ import pytest
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def write(say: Say, folder: Path, name: str, wait_for: str | None = None) -> str:
     say(f"{name} begins")

@@ -13,6 +13,8 @@ from chiron.training.encoding import Encoded
 from chiron.training.loop import count_trained, micro_batches
 from chiron.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 
 def encoded(name: str) -> Encoded:
     return Encoded(name, np.arange(3, dtype=np.int32), np.array([-100, 1, 2], dtype=np.int32), (), ())

@@ -24,6 +24,8 @@ from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
 from tests.support.simulation import prompt_of
 
+pytestmark = pytest.mark.slow
+
 GROUPS = {
     "none": (),
     "one": ("{}/ct_group1/0.png",),

@@ -28,6 +28,7 @@ def config(folder: Path, url: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
     def streamed(body: dict[str, Any], _: int) -> web.Response:
         assert body["stream"] is True
@@ -44,6 +45,7 @@ def test_the_answer_is_put_together_from_the_stream(tmp_path: Path) -> None:
     assert [part.get("text") for part in body["messages"][0]["content"]][:4] == ["Modality 1: ", None, "\nModality 2: ", None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -61,6 +63,7 @@ def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path, reply: Callable[[], w
     assert words in ended.stderr
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_half_way_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
     reply = web.Response(text=events("half an", end='data: {"error": {"message": "out of memory"}}\n\n'), content_type="text/event-stream")
     with Endpoint(lambda _: "", override=lambda _, __: reply) as endpoint:
@@ -68,6 +71,7 @@ def test_what_goes_wrong_half_way_stands_on_a_line_of_its_own(tmp_path: Path) ->
     assert (ended.returncode, ended.stdout) == (2, "half an\n")
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_token_limit_ended_is_called_so(tmp_path: Path) -> None:
     last = {"choices": [{"delta": {}, "finish_reason": "length"}]}
     reply = web.Response(text=events("half an", end=f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n"), content_type="text/event-stream")
@@ -77,12 +81,14 @@ def test_an_answer_that_the_token_limit_ended_is_called_so(tmp_path: Path) -> No
     assert "--max-tokens" in ended.stderr
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_does_not_stream_answers_whole(tmp_path: Path) -> None:
     with Endpoint(lambda _: "It is a lung.") as endpoint:
         ended = chiron("ask", "Why?", "--model", "m", "--config", config(tmp_path, endpoint.base_url))
     assert ended.stdout == "It is a lung.\n"
 
 
+@pytest.mark.slow
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     ended = chiron("ask", tmp_path / "lost.png", "Why?", "--model", "offline:match/normalised")
     assert ended.returncode == 2

@@ -217,6 +217,7 @@ def test_mmrp_as_published(tmp_path: Path) -> None:
     assert "marks 33 images and it has 2" in second.problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), [("mmrp_text", "text"), ("mmrp_reasoning", "cot")])
 def test_mmrp_as_built_is_the_test_split_of_the_release(tmp_path: Path, name: str, part: str) -> None:
     rows = [a_text_row(f"t{n}") if part == "text" else a_row(str(n)) for n in range(30)]

@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_same_words_score_one_and_others_less(folder: Path) -> None:
     found = bertscores([(WORDS[0], WORDS[0]), (WORDS[1], WORDS[2])], Encoder(str(folder), 2, None))
     assert found.f1[0] == pytest.approx(1.0, abs=1e-4)

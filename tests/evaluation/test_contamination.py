@@ -66,6 +66,7 @@ def chest(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(grey + random.normal(0, 6, grey.shape), 0, 255).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_films_of_different_people_are_not_the_same(tmp_path: Path) -> None:
     train, bench = folders(tmp_path)
     for number in range(30):

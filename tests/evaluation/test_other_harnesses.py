@@ -20,6 +20,8 @@ from tests.evaluation import published
 from tests.support.command import chiron, environment
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_benchmark_is_a_task_of_inspect() -> None:
     pytest.importorskip("inspect_ai")

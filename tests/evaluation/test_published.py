@@ -36,6 +36,7 @@ def test_protocols_have_tables_of_their_own() -> None:
         assert all(any(note.startswith(f"{name}: ") for note in grid.notes) for name, _ in grid.rows)
 
 
+@pytest.mark.slow
 def test_the_command_shows_rows_of_ones_own_and_says_how_few_there_are(tmp_path: Path) -> None:
     run = write_evaluation(tmp_path / "run", "ours", answers(0.6, 20))
     (tmp_path / "p.yaml").write_text("- {model: Somebody's, protocol: theirs, source: a letter, values: {vqa_rad: 71}}")

@@ -99,6 +99,7 @@ def test_run_again_it_asks_nothing_and_writes_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "items.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_kill_nine_loses_only_what_was_under_way(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d", 80)
     with Endpoint(answers, latency=lambda _: 0.1) as endpoint:
@@ -236,6 +237,7 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 
+@pytest.mark.slow
 def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> None:
     """Ten times the answers about the same images are not ten times as sure; and both commands say the same."""
     published.vqa_rad(tmp_path / "d", 80)
@@ -393,6 +395,7 @@ def test_two_runs_are_compared_from_python(tmp_path: Path) -> None:
     assert {cell.accuracy.asked for cell in comparison.cells.values()} == {4}
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     base = ("eval", "--model", "offline:match/normalised", "--run", tmp_path / "run", "--data", tmp_path / "d")
@@ -413,6 +416,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
 
 
+@pytest.mark.slow
 def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> None:
     published.huatuo(tmp_path / "d", {"answer": "?"}, {"image": ["images/lost.png"]}, *({"answer": "Lymphoma"} for _ in range(2)))
     ended = chiron(
@@ -426,6 +430,7 @@ def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> No
     assert "; and 1 more" in said
 
 
+@pytest.mark.slow
 def test_a_control_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     more = ("--protocol", "exact", "--data", tmp_path / "d", "--run", tmp_path / "run", "--control", "shuffle-options")

@@ -52,6 +52,7 @@ def test_pairs_are_counted() -> None:
     assert Pairs.of(outcomes) == Pairs(1, 2, 1, 3)
 
 
+@pytest.mark.slow
 def test_newcombe_covers_what_it_should() -> None:
     random_ = random.Random(1)
     inside = 0

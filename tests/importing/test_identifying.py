@@ -82,6 +82,7 @@ def test_what_the_source_calls_the_patient_is_looked_for() -> None:
     assert not find_identifying("The chest and the left knee of a patient.", identifiers("Patient^Chest", "the left"))
 
 
+@pytest.mark.slow
 def test_long_text_does_not_take_long() -> None:
     import time
 

@@ -177,6 +177,7 @@ def test_a_file_that_is_too_large_or_repeats_itself_without_end_is_refused(tmp_p
         load_config(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

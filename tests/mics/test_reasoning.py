@@ -239,6 +239,7 @@ def test_ordinary_reasoning_gives_nothing_away(text: str) -> None:
     assert leak_phrase(text) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["#", "# > * ", "the final answer ", "step ", "**", "so, ", "<think>", "### Step 1: a\n", " \t"])
 def test_no_text_takes_long_to_read(piece: str) -> None:
     """A line of hashes once took for ever; a bound on time would be a benchmark, so this one only has to end."""

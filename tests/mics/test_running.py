@@ -43,6 +43,7 @@ def files(run: Path) -> tuple[str, str]:
     return (run / "paths.jsonl").read_text(), (run / "rejected.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     with Endpoint(simulation(cases, skill=0.1).reply) as endpoint:
@@ -62,6 +63,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     assert {oct(f.stat().st_mode & 0o777) for f in (tmp_path / "run").iterdir()} == {"0o600"}
 
 
+@pytest.mark.slow
 def test_running_again_asks_nothing_and_changes_nothing(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -86,6 +88,7 @@ def test_cases_without_a_question_are_told_with_what_to_do(tmp_path: Path) -> No
     assert any("1 cases have no question" in note and "chiron build questions" in note for note in summary.notes)
 
 
+@pytest.mark.slow
 def test_even_the_results_can_be_made_again_from_the_replies(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -108,6 +111,7 @@ def test_identical_judge_questions_are_asked_once(tmp_path: Path) -> None:
     assert len(judged) < sum(b["model"].startswith("intern") for b in endpoint.seen.bodies) / 2
 
 
+@pytest.mark.slow
 def test_more_cases_are_added_to_a_run_and_edited_ones_searched_again(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -125,6 +129,7 @@ def test_more_cases_are_added_to_a_run_and_edited_ones_searched_again(tmp_path: 
         assert all("horse" in json.dumps(b) or b["model"] == "judge" for b in endpoint.seen.bodies[before:])
 
 
+@pytest.mark.slow
 def test_faults_lose_no_case_and_change_no_result(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     world = simulation(cases)
@@ -139,6 +144,7 @@ def test_faults_lose_no_case_and_change_no_result(tmp_path: Path) -> None:
     assert all(p["evaluations"]["answered"] == 6 for p in lines(tmp_path / "flaky" / "paths.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_dead_intern_leaves_cases_pending_and_a_second_run_ends_them(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     dead = {"intern-b", "intern-c"}
@@ -161,6 +167,7 @@ def test_a_dead_intern_leaves_cases_pending_and_a_second_run_ends_them(tmp_path:
     assert files(tmp_path / "run") == files(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_cases_that_ended_on_a_quorum_are_counted_and_a_replay_completes_them(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     dead = {"intern-c"}
@@ -185,6 +192,7 @@ def test_cases_that_ended_on_a_quorum_are_counted_and_a_replay_completes_them(tm
     assert all(e["answered"] == e["planned"] for e in evaluations(tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_missing_is_told_in_record_status_and_report(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
 
@@ -240,6 +248,7 @@ def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None
         assert endpoint.seen.requests < 40
 
 
+@pytest.mark.slow
 def test_stopping_keeps_what_was_paid_for(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     world = simulation(cases)
@@ -263,6 +272,7 @@ def test_stopping_keeps_what_was_paid_for(tmp_path: Path) -> None:
     assert files(tmp_path / "run") == files(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     price = {"price": {"input": 10.0, "output": 10.0}, "max_tokens": 200}
@@ -277,6 +287,7 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(tmp_path: Path) -> None
         assert max(endpoint.seen.answered.values()) == 1
 
 
+@pytest.mark.slow
 def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     (tmp_path / "images" / "case-00001" / "0.png").write_bytes(b"")
@@ -352,6 +363,7 @@ def test_a_case_called_as_a_bad_line_is_takes_nobodys_place(tmp_path: Path) -> N
     assert summary.retained + summary.rejected + summary.unsolved == 2
 
 
+@pytest.mark.slow
 def test_removed_reordered_and_broken_cases_leave_what_a_fresh_run_would(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     records = lines(cases)
@@ -417,6 +429,7 @@ def test_another_configuration_is_refused_even_when_run_json_is_lost(tmp_path: P
     assert (tmp_path / "run" / "run.json").is_file()
 
 
+@pytest.mark.slow
 def test_another_file_of_cases_is_refused_before_anything_is_lost(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     other = tmp_path / "other.jsonl"
@@ -469,6 +482,7 @@ def test_results_that_leave_with_their_cases_are_counted(tmp_path: Path) -> None
         assert any("1 results are of cases that are no longer in" in note for note in execute(cases, config, tmp_path / "run").notes)
 
 
+@pytest.mark.slow
 def test_a_late_snapshot_never_replaces_the_final_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = write_cases(tmp_path, 6)
     slow = RunDirectory.write_derived
@@ -489,6 +503,7 @@ def test_a_late_snapshot_never_replaces_the_final_files(tmp_path: Path, monkeypa
     assert len(lines(tmp_path / "run" / "paths.jsonl")) == summary.retained
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint, RunDirectory(tmp_path / "run").locked():
@@ -507,6 +522,7 @@ def test_shards_share_out_the_cases(tmp_path: Path) -> None:
             Shard.parse(text)
 
 
+@pytest.mark.slow
 def test_replay_with_another_policy_pays_for_the_new_calls_only(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 5)
     with Endpoint(simulation(cases, skill=0.2).reply) as endpoint:
@@ -539,6 +555,7 @@ def test_replay_of_a_run_with_a_damaged_run_json_says_so(tmp_path: Path, change:
         replay_setup(RunDirectory(tmp_path / "run"), config)
 
 
+@pytest.mark.slow
 def test_replay_of_the_same_configuration_is_free(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -568,6 +585,7 @@ def test_rehearsing_counts_a_whole_wave_of_new_calls(tmp_path: Path) -> None:
     assert plan.new_calls_at_most == 2 * most_calls(setup.team, setup.policy)
 
 
+@pytest.mark.slow
 def test_no_search_makes_more_calls_than_the_bound(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 6)
     with Endpoint(simulation(cases, skill=0.0, gain=0.03).reply) as endpoint:
@@ -609,6 +627,7 @@ def _full(_: int) -> None:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_grow_ends_the_run_with_what_it_has(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:

@@ -73,6 +73,7 @@ def test_ties_go_to_a_mentor_not_chosen_before() -> None:
         assert [level.chosen for level in result.tree[0]] == ["A", "C"]
 
 
+@pytest.mark.slow
 def test_what_is_left_to_chance_is_left_to_the_seed_and_the_case() -> None:
     def chosen(seed: int, name: str) -> str | None:
         table = Table(own_paths, lambda *_: True, case=a_case(name, answer="Mondor disease"))
@@ -363,12 +364,14 @@ def random_table(seed: int, order: int | None = None) -> Table:
     return Table(mentor, intern, shuffle=None if order is None else random.Random(order))
 
 
+@pytest.mark.slow
 @given(worlds(), st.integers(0, 5))
 def test_the_same_replies_give_the_same_result_in_any_order_of_arrival(world: tuple[int, Policy], order: int) -> None:
     seed, policy = world
     assert random_table(seed).search(policy).to_record() == random_table(seed, order).search(policy).to_record()
 
 
+@pytest.mark.slow
 @given(worlds())
 def test_no_search_breaks_its_own_rules(world: tuple[int, Policy]) -> None:
     seed, policy = world

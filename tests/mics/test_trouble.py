@@ -22,6 +22,7 @@ def search_in(folder: Path, name: str, trouble_of: Callable[[str], dict[str, Any
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "seconds"),
     [
@@ -39,6 +40,7 @@ def test_trouble_at_every_endpoint_costs_time_and_changes_no_path(tmp_path: Path
     assert found.seconds <= calm.seconds + seconds
 
 
+@pytest.mark.slow
 def test_one_mentor_that_restarts_costs_no_candidate(tmp_path: Path) -> None:
     calm = search_in(tmp_path, "calm", lambda _: {})
     found = search_in(tmp_path, "trouble", lambda model: {"down": [(12.0, 600.0)]} if model == "mentor-b" else {})
@@ -55,6 +57,7 @@ def test_a_mentor_that_stays_away_stops_the_run_and_drops_no_candidate(tmp_path:
     assert not any(Missing.of(record) for record in found.records)
 
 
+@pytest.mark.slow
 def test_the_same_trouble_takes_the_same_time_to_the_millisecond(tmp_path: Path) -> None:
     trouble = {"limited": 0.1, "failed": 0.26}
     first, second = (search_in(tmp_path, name, lambda _: trouble) for name in ("first", "second"))

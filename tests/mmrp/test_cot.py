@@ -35,6 +35,7 @@ def change(run: Path, case_id: str, **changes: Any) -> None:
     (run / "paths.jsonl").write_text("".join(json.dumps(p) + "\n" for p in paths))
 
 
+@pytest.mark.slow
 def test_a_row_is_in_the_published_form_and_leads_back_to_its_calls(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     run = search(cases, tmp_path / "run", baseline=True)

@@ -29,6 +29,7 @@ def part(tmp_path: Path) -> Path:
     return write_part(tmp_path / "cot", [a_row(str(n)) for n in range(120)])
 
 
+@pytest.mark.slow
 def test_what_a_killed_release_left_is_no_release_and_the_next_one_is_whole(part: Path) -> None:
     folder, process = part.parent, begun(part)
     try:
@@ -45,6 +46,7 @@ def test_what_a_killed_release_left_is_no_release_and_the_next_one_is_whole(part
     assert {path.name for path in folder.iterdir()} == {"cot", "out", ".out.lock"}
 
 
+@pytest.mark.slow
 def test_a_killed_replacement_leaves_the_earlier_release(part: Path) -> None:
     earlier = write_part(part.parent / "earlier", [a_row(str(n)) for n in range(4)])
     made = release([earlier], part.parent / "out")

@@ -62,6 +62,7 @@ def loaded(path: Path, cache: Path, *names: str, **options: Any) -> Any:
     return load_dataset(str(path), *names, cache_dir=str(cache), **options)
 
 
+@pytest.mark.slow
 def test_datasets_loads_the_folder_with_images_and_splits(made: ReleaseSummary, tmp_path: Path) -> None:
     everything = loaded(made.path, tmp_path)
     assert {split: len(rows) for split, rows in everything.items()} == {
@@ -109,6 +110,7 @@ def test_names_of_patients_and_files_do_not_leave(made: ReleaseSummary) -> None:
     assert "examples" not in told["checks"]["steps"]
 
 
+@pytest.mark.slow
 def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row("1", images=("1/0.jpg",)), a_row("2", images=("2/0.png",))], draw=False)
     exif, notes = Image.Exif(), PngInfo()
@@ -182,6 +184,7 @@ def test_trl_takes_its_rows_with_every_image_in_its_place(made: ReleaseSummary, 
             assert len(shown) == len(row["images"])
 
 
+@pytest.mark.slow
 def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, tmp_path: Path) -> None:
     from chiron.training.recipe import Recipe, load_recipe
     from chiron.training.session import prepare, train
@@ -200,6 +203,7 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, t
     assert (trained.model / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_release(parts: list[Path], made: ReleaseSummary, tmp_path: Path) -> None:
     again = release(parts, tmp_path / "again", wishes=ReleaseOptions(ratios=RATIOS))
     files = sorted(path.relative_to(made.path) for path in made.path.rglob("*") if path.is_file())
@@ -207,6 +211,7 @@ def test_the_same_rows_give_the_same_release(parts: list[Path], made: ReleaseSum
     assert all((made.path / file).read_bytes() == (again.path / file).read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
     rows = [a_row(str(n), reasoning=REASONING if n else "nothing") for n in range(10)]
     part = write_part(tmp_path / "cot", rows)
@@ -219,6 +224,7 @@ def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
     assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difficulty", ["hard", float("inf")])
 def test_a_difficulty_that_is_not_a_number_from_0_to_1_refuses_a_release(tmp_path: Path, difficulty: object) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(10)])
@@ -237,6 +243,7 @@ def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
         release([part], tmp_path / "out", foreign=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
 
 
+@pytest.mark.slow
 def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n), modalities=("CT",) if n < 20 else ("MRI",)) for n in range(25)])
     made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
@@ -244,6 +251,7 @@ def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
     assert made.left_out == {"over the cap of its cell": 14}
 
 
+@pytest.mark.slow
 def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -258,6 +266,7 @@ def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine", ".out.lock", ".mine.lock"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there(parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release(parts[:1], tmp_path / "out")
     before = (tmp_path / "out" / "provenance.json").read_bytes()
@@ -316,6 +325,7 @@ def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
     placed = {"modalities": (MODALITIES[0].name,), "body_system": BODY_SYSTEMS[3].name}
     part = write_part(tmp_path / "text", [a_text_row(str(n), **(placed if n else {"body_system": None})) for n in range(8)])
@@ -330,6 +340,7 @@ def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
     assert made.cells[MODALITIES[0].name, BODY_SYSTEMS[3].name] == 7
 
 
+@pytest.mark.slow
 def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:
     hostile = "evil | x |\n# Heading <script> [link](http://x)"
     part = write_part(tmp_path / "text", [a_text_row(str(n), licence=hostile, body_system="a|b") for n in range(8)])

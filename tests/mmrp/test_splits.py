@@ -31,6 +31,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.lists(st.integers(0, 7), max_size=2)), min_size=1, max_size=25),
@@ -87,6 +88,7 @@ def test_rows_stay_where_they_are_when_others_come(tmp_path: Path) -> None:
     assert [before[n] for n in range(90)] == [after[n + 50] for n in range(90)]
 
 
+@pytest.mark.slow
 def test_shares_are_met_about_and_the_seed_matters(tmp_path: Path) -> None:
     with survey_of(tmp_path, [a_text_row(str(n)) for n in range(400)]) as survey:
         split = split_rows(survey, range(400), ratios=(0.8, 0.1, 0.1)).split
@@ -119,6 +121,7 @@ def crossing(survey: DatasetIndex, division: Split) -> list[tuple[int, int]]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(sizes=st.lists(st.integers(3, 8), min_size=1, max_size=6), seed=st.integers(0, 10**6))
 def test_no_two_rows_that_say_nearly_the_same_are_on_two_sides(
@@ -139,6 +142,7 @@ def test_no_two_rows_that_say_nearly_the_same_are_on_two_sides(
                 assert survey.entries[position].id != "text:alone"
 
 
+@pytest.mark.slow
 def test_a_family_of_two_hundred_is_on_one_side(tmp_path: Path) -> None:
     rows = variants(0, 200, np.random.default_rng(1))
     with survey_of(tmp_path, rows) as survey:

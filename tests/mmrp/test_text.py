@@ -30,6 +30,8 @@ from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 def build(models: Models, cases: Path, out: Path, **config: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     with Endpoint(models.answer) as endpoint:

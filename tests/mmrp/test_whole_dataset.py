@@ -9,6 +9,8 @@ import yaml
 
 from tests.support.command import chiron
 
+pytestmark = pytest.mark.slow
+
 pydicom = pytest.importorskip("pydicom")
 
 # Made up: what is said of the test files is no reading of them.

@@ -32,6 +32,7 @@ def test_new_steps_are_numbered_as_in_the_path() -> None:
     assert [level.candidates[0].first for level in levels] == [1, 3]
 
 
+@pytest.mark.slow
 def test_a_path_of_very_many_steps_is_cut_and_says_so(tmp_path: Path) -> None:
     """It once took a quarter of an hour: every step asked all of them how many had been seen."""
     result = retained(a_case("c", images=()))

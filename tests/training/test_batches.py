@@ -62,6 +62,7 @@ def alone(model: Any, row: Encoded, folder: Path) -> Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_packed_losses_and_gradients_are_those_of_single_rows(data: Data, attention: str) -> None:
     # Double, so that nothing but the softmax of eager attention, which transformers computes in single precision, leaves a difference.
@@ -85,6 +86,7 @@ def test_packed_losses_and_gradients_are_those_of_single_rows(data: Data, attent
     assert not gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @torch.no_grad()
 def test_every_sample_of_a_line_has_the_logits_it_has_alone(data: Data, attention: str) -> None:

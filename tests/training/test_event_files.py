@@ -56,6 +56,7 @@ def recorded(out: Path, stage: str, key: str) -> list[tuple[int, Any]]:
     return [(line["total_steps"], pytest.approx(line[key], rel=1e-6)) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [None, 1, 3, 4, 6])
 def test_tensorboard_shows_every_step_once_also_after_a_kill(world: Path, tmp_path: Path, at: int | None) -> None:
     pytest.importorskip("tensorboard")
@@ -80,6 +81,7 @@ def test_tensorboard_shows_every_step_once_also_after_a_kill(world: Path, tmp_pa
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_begun_without_it_shows_all_of_it_later(world: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     train(prepare(recipe_of(world, tensorboard=False), world / "data"), tmp_path)

@@ -25,6 +25,8 @@ from chiron.training.session import prepare, train
 from tests.support.waiting import PATIENCE
 from tests.training.tiny import KINDS, tiny_model, tiny_tokenizer, write_rows
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
 STAGES = [

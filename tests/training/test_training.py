@@ -31,6 +31,8 @@ from chiron.training.session import prepare, train
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
+pytestmark = pytest.mark.slow
+
 STAGES = [
     {"name": "text", "data": "text.jsonl", "train": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
     {

@@ -213,6 +213,7 @@ def test_any_text_is_read_without_failing_and_within_the_options(reply: str, fam
     assert found == extract(reply, CHEST[:count], family=family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

@@ -18,6 +18,8 @@ from chiron.providers.local.tiling import cut, normalise, tile_budget
 from tests.providers.local.checkpoints import a_call, config_of, generated, write_internvl, write_pictures, write_qwen
 from tests.training.tiny import tiny_tiling
 
+pytestmark = pytest.mark.slow
+
 
 class Stage:
     """A loaded tiny model with four images."""

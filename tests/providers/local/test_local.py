@@ -34,6 +34,8 @@ from tests.support.runs import execute
 from tests.support.waiting import PATIENCE, wait_until
 from tests.training.tiny import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

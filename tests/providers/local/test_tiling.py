@@ -8,6 +8,8 @@ from PIL import Image
 
 from chiron.providers.local.tiling import Tiling, cut, grid, normalise, tile_budget, tile_count
 
+pytestmark = pytest.mark.slow
+
 BUDGETS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 12, 24])
 SIDES = st.one_of(st.integers(1, 4000), st.sampled_from([224, 448, 449, 633, 634, 896, 1344]))
 
