@@ -246,3 +246,13 @@ def test_no_text_takes_long_to_read(piece: str) -> None:
     assert parse_reasoning(piece * 20_000).answer is None or "final" in piece
     assert leak_phrase(piece * 20_000) is None
     assert read_verdict(piece * 20_000) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 5), (9, 8), (10, 8), (15, 12)],
+)
+def test_an_answer_of_up_to_three_words_is_named_by_all_of_them_and_a_longer_one_by_four_in_five(words: int, needed: int) -> None:
+    answer = [f"word{chr(97 + n)}" for n in range(words)]
+    assert names_answer(" ".join(answer[:needed]), " ".join(answer))
+    assert not names_answer(" ".join(answer[: needed - 1]), " ".join(answer))

@@ -95,3 +95,14 @@ def test_a_hundred_thousand_samples_are_packed_in_a_moment() -> None:
     lines = pack(lengths, 8192)
     assert time.process_time() - began < 1.0
     assert sum(lengths) / (len(lines) * 8192) > 0.99
+
+
+def test_long_samples_meet_others_in_every_epoch() -> None:
+    """Packed over all samples at once, the longest would share a line with the same short ones in every epoch."""
+    lengths = list(range(1, 1001))
+
+    def lines(epoch: int) -> set[frozenset[int]]:
+        return {frozenset(line) for line in bins(lengths, 1000, seed=0, epoch=epoch, window=100) if len(line) > 1}
+
+    first, second = lines(0), lines(1)
+    assert len(first & second) < len(first) / 4
