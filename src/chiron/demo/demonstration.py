@@ -1,0 +1,151 @@
+"""The demonstration: the loop once, with stage 3 on what the search retained; to compare it with, on bare answers, and not at all."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from chiron.errors import InputError
+from chiron.mics.run import Run, RunSummary
+from chiron.demo import loop
+from chiron.demo.data import Data, make_data
+from chiron.demo.loop import Measured
+from chiron.demo.processes import Job, Say, run_jobs
+from chiron.demo.data import Purity, purity
+from chiron.demo.data import Scale
+from chiron.client.failures import UserStopped
+from chiron.training.metrics import HeldOut, StepMetrics
+
+BEFORE = "nothing (stage 2)"
+"""The arm without a stage 3."""
+
+
+class Teller(Protocol):
+    """Whoever tells a person what is going on."""
+
+    def part(self, text: str) -> None:
+        """A part of the loop begins."""
+        ...
+
+    def step(self, metrics: StepMetrics | HeldOut) -> None:
+        """An optimizer step, or a stage's end."""
+        ...
+
+    def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
+        """One of the models that are trained and asked side by side got on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the questions that a model is asked."""
+
+    answered: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of stage 3, and what came of it."""
+
+    name: str
+    rows: int
+    """0 of the model of stage 2, as it was when the search asked it."""
+    model: Path
+    curves: Path | None
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the loop left behind."""
+
+    folder: Path
+    scale: Scale
+    data: Data
+    base: Path
+    """The folder of the training of stages 1 and 2."""
+    run: Path
+    """The search's run directory."""
+    summary: RunSummary
+    purity: Purity
+    arms: tuple[Arm, ...]
+    seconds: dict[str, float]
+    """By part of the loop; nearly nothing for what had been done before."""
+
+
+def demonstrate(
+    folder: Path, scale: Scale, teller: Teller, conduct: Callable[[Run], RunSummary], *, seed: int = 0, processes: int = 1
+) -> Demonstration:
+    """The whole loop in a folder, gone on with if it was begun there.
+
+    Args:
+        folder: of this scale and seed; made if it is not there.
+        scale: how large.
+        teller: told of everything.
+        conduct: executes the search, with a view if there is one.
+        seed: of world, cases, models and search.
+        processes: at one time, where the work can be shared: drawing, stages 1 and 2, the ways of stage 3.
+
+    Raises:
+        InputError: the folder holds something else, or the search ended with nothing to train on.
+        DiskError: the disk is full.
+        KeyboardInterrupt: a person stopped it; what was done is kept, but for the steps since the last checkpoint.
+    """
+    clock = _Clock()
+    teller.part(f"drawing {scale.images + scale.cases + 2 * scale.evaluated:,} cases, and writing the rows of stages 1 and 2")
+    data = make_data(folder / "data", scale, seed=seed, processes=processes)
+    clock.lap("data")
+    teller.part("stage 1 (the textbook in words) and stage 2 (images in words), from random weights")
+    base = loop.train_first(data, scale, folder / "base", seed=seed, processes=processes, watch=teller.step)
+    clock.lap("stages 1 and 2")
+    teller.part(f"searching {scale.cases} cases: three specialist mentors that err, the model of stage 2 as intern")
+    run = folder / "search"
+    summary = conduct(loop.prepare_search(loop.team({loop.INTERN: base}, data, seed=seed), data, run))
+    if isinstance(summary.halted, UserStopped):
+        raise KeyboardInterrupt
+    if summary.halted is not None or summary.pending:
+        raise InputError(f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to go on")
+    clock.lap("search")
+    retained = loop.write_retained(data, run, "retained.jsonl")
+    if not retained:
+        raise InputError(f"the search retained no path, so there is nothing for stage 3 to be trained on: {run}/report.html says why")
+    teller.part(
+        f"stage 3 on {retained} MICS paths and on {len(data.seen)} direct answers; then {2 * scale.evaluated} new cases to answer for"
+        " both and for the model of stage 2, half of them of combinations whose diagnosis was never shown with an image"
+    )
+    arms = tuple(_arms(folder, data, scale, seed, base, retained, processes, teller))
+    clock.lap("stage 3 and evaluation")
+    return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), arms, clock.laps)
+
+
+def _arms(folder: Path, data: Data, scale: Scale, seed: int, base: Path, retained: int, processes: int, teller: Teller) -> Iterator[Arm]:
+    ways = (
+        ("MICS paths", "retained.jsonl", retained, folder / "mics-paths"),
+        ("direct answers", "direct.jsonl", len(data.seen), folder / "direct-answers"),
+    )
+    jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for _, rows, _, out in ways]
+    models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(ways[number][0], said))
+    for (name, _, count, out), model in zip(ways, models, strict=True):
+        # Every answer stands in the ledger: nothing is asked again.
+        yield Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
+    asked = loop.measure(base, data, folder / "base" / "answers", watch=lambda n: teller.arm(BEFORE, Progress(n, 2 * scale.evaluated)))
+    yield Arm(BEFORE, 0, base, None, asked)
+
+
+def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
+    """Train stage 3 on a file of rows and ask the model; its folder. What it answered stands in ``out/answers``."""
+    drawn = make_data(data, scale, seed=seed)
+    model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
+    loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
+    return model
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = now - self._last, now

@@ -1,0 +1,135 @@
+"""The loop: cases, stages 1 and 2, the search with that model as intern, stage 3 on what it retained, and what came of it.
+
+Every part goes on from where it was left: the trainer from its checkpoints, the search and the evaluation from their ledgers.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from chiron.evaluation.api import Answered, Question, answer_all
+from chiron.evaluation.statistics.intervals import Share
+from chiron.mics.config import RunConfig, check_config
+from chiron.mics.api import prepare_run
+from chiron.mics.run import Run, RunSummary
+from chiron.demo.curriculum import first_stages, last_stage, without_curriculum
+from chiron.demo.data import Data
+from chiron.demo.stage_rows import build_stage_3, write_rows
+from chiron.demo.data import Scale
+from chiron.demo.curriculum import Watch, train_recipe
+from chiron.client.config import LocalModel
+
+SPECIALISTS = ("side+size", "density+margin", "side+margin")
+"""What each mentor knows: right 95 % of the time there, and wrong half of the time on the other two attributes."""
+INTERN = "stage-2"
+TEMPERATURES = (0.2, 0.7, 1.2)
+"""The intern's."""
+MAX_TOKENS = 64
+"""A whole chain has some thirty of the small model's tokens."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model answers to cases that nothing was trained on."""
+
+    seen: tuple[Answered, ...]
+    held_out: tuple[Answered, ...]
+
+    @property
+    def seen_share(self) -> Share:
+        """Right of the combinations whose diagnosis was shown with images."""
+        return _share(self.seen)
+
+    @property
+    def held_out_share(self) -> Share:
+        """Right of the combinations whose diagnosis never was."""
+        return _share(self.held_out)
+
+
+def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: int = 1, watch: Watch = lambda _: None) -> Path:
+    """Stages 1 and 2 from nothing; the folder of the model that knows the rules in words, and images in words."""
+    recipe = first_stages(data, scale, seed=seed)
+    return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
+
+
+def mentors(known: Sequence[str] = SPECIALISTS, rights: str = "") -> dict[str, str]:
+    """Embedded specialists by name; ``rights`` such as ``@0.8,0.5`` says how often they are right on what they know, and on the rest."""
+    return {f"specialist-{attributes.replace('+', '-')}": f"specialist/{attributes}{rights}" for attributes in known}
+
+
+def team(
+    interns: Mapping[str, Path],
+    data: Data,
+    *,
+    seed: int,
+    taught_by: Mapping[str, str] | None = None,
+    policy: Literal["verified", "paper"] = "verified",
+    **search: Any,
+) -> RunConfig:
+    """The configuration of the search: specialists, models of stage 2 as interns, a judge by normalised match.
+
+    Args:
+        interns: the folders of the models, by name.
+        data: whose cases are searched.
+        seed: of the search.
+        taught_by: from :func:`mentors`; the three of :data:`SPECIALISTS` by default.
+        policy: when a path is good enough.
+        search: further settings of the section ``search``.
+    """
+    taught_by = mentors() if taught_by is None else taught_by
+    models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}
+    for name, folder in interns.items():
+        models[name] = {"provider": "local", "path": str(folder), "max_tiles": 1, "thumbnail": False, "batch": 64}
+    models["match"] = {"provider": "offline", "model": "match/normalised"}
+    chosen = {
+        "mentors": list(taught_by),
+        "interns": list(interns),
+        "judge": "match",
+        "temperatures": list(TEMPERATURES),
+        "policy": policy,
+        "seed": seed,
+        "prompts": data.prompts,
+        "max_tokens": {"intern": MAX_TOKENS},
+        **search,
+    }
+    return check_config({"models": models, "search": chosen}, origin=Path("miniature.yaml"))
+
+
+def prepare_search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> Run:
+    """The search over the cases of seen combinations (or the first so many of them), ready to be executed."""
+    return prepare_run(data.cases, config, run, images=data.images, limit=limit)
+
+
+def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> RunSummary:
+    """The same, executed."""
+    return asyncio.run(prepare_search(config, data, run, limit=limit).execute())
+
+
+def write_retained(data: Data, run: Path, name: str) -> int:
+    """Make a run's retained paths the chains of thought of stage 3, a file of rows in the data folder; how many there are."""
+    return len(write_rows(data.folder / name, build_stage_3(run, data.folder / "chains")))
+
+
+def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
+    """Stage 3 on a file of rows in the data folder; the folder of the model that comes out."""
+    return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
+
+
+def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
+    """The rows of stage 3 from random weights, for as many steps as all three stages have: no curriculum."""
+    return train_recipe(without_curriculum(data, rows, scale, seed=seed), data.folder, data.images, out, watch=watch)
+
+
+def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
+    """A model's answers to new cases of seen and of held-out combinations, in a run directory as ``chiron eval`` leaves it."""
+    config = LocalModel(provider="local", path=str(model), max_tiles=1, thumbnail=False, batch=64)
+    question = Question(data.loaded_prompts(), data.images, MAX_TOKENS)
+    sets = {"miniature_seen": data.seen_evaluated, "miniature_held_out": data.held_out_evaluated}
+    cases = {name: [casting.case for casting in group] for name, group in sets.items()}
+    answered = asyncio.run(answer_all(cases, config, question, run, watch=watch))
+    return Measured(*(tuple(answered[name]) for name in sets))
+
+
+def _share(answered: Sequence[Answered]) -> Share:
+    return Share(sum(a.correct for a in answered), len(answered))

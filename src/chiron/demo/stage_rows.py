@@ -1,0 +1,154 @@
+"""Rows of the stages: the textbook in words, images in words, chains; built by `chiron build`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+import numpy as np
+from chiron.cases.case import Case
+from chiron.conversation.reasoning import render_reasoning
+from chiron.mics.prompts import Prompts
+from chiron.mmrp.templates import InternTemplate
+from chiron.phantom.sample import SyntheticCase
+from chiron.phantom.wording import QUESTIONS
+from chiron.phantom.world import COMBINATIONS, Attributes, World
+import json
+from collections.abc import Iterable, Iterator
+import itertools
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from chiron.errors import InputError
+from chiron.io import write_atomically
+from chiron.mmrp.alignment import build_alignment
+from chiron.mmrp.config import BuildFile, check_build
+from chiron.mmrp.cot import build_cot, intern_form
+from chiron.mmrp.part import BuildSummary
+from chiron.mmrp.row import ROWS
+from chiron.mmrp.text import build_text
+
+DESCRIBE: Final = "What does the lesion look like?"
+"""The question of stage 2; its answer has steps and no diagnosis."""
+ATTRIBUTES: Final = ("side", "size", "density", "margin")
+"""In the order of the steps."""
+
+
+def steps_of(attributes: Attributes) -> tuple[str, ...]:
+    """The four steps of a true chain."""
+    return tuple(f"The {name} is {getattr(attributes, name)}." for name in ATTRIBUTES)
+
+
+def chain(attributes: Attributes, answer: str) -> str:
+    """A true path, in the published form."""
+    return render_reasoning(steps_of(attributes), answer)
+
+
+def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
+    """For stage 1: a case without images for each rule, what is seen told in words, in any order.
+
+    Args:
+        world: whose rules.
+        copies: cases a rule.
+        seed: of wording and order.
+    """
+    rng = np.random.default_rng([seed, 1])
+    for number in range(copies):
+        for index, attributes in enumerate(COMBINATIONS):
+            steps = steps_of(attributes)
+            yield Case(
+                id=f"rule-{number}-{index}",
+                question=QUESTIONS[int(rng.integers(len(QUESTIONS)))],
+                answer=world.diagnose(attributes),
+                images=(),
+                findings=tuple(steps[k] for k in rng.permutation(len(steps))),
+            )
+
+
+def described(casting: SyntheticCase) -> Case:
+    """For stage 2: a case whose findings are its attributes, one after the other."""
+    return replace(casting.case, findings=steps_of(casting.attributes))
+
+
+def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
+    """For what no search found: a case as an intern is asked it from the beginning, and what is to be said."""
+    (dialogue,) = InternTemplate(prompts).of_path(case, said)
+    turns = [{"role": turn.role, "content": turn.text} for turn in dialogue.turns]
+    return {"id": case.id, "case_id": case.id, "images": list(case.images), "messages": turns}
+
+
+Rows = list[dict[str, Any]]
+_TRAINED = ("id", "case_id", "images", "messages")
+
+
+def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int) -> Rows:
+    """Text: questions on cases in words. ``folder`` holds the textbook, and gets ``text/``; the rows."""
+    file = write_cases(folder / "rules.jsonl", cases)
+    form = InternTemplate(prompts, begun="each")
+    return _rows(build_text(file, _config(folder, seed), folder / "text", form=form))
+
+
+def build_stage_2(
+    described: Iterable[Case], worked: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int, again: int
+) -> tuple[Rows, Rows]:
+    """Alignment: images and their attributes, and worked examples, which go on to the diagnosis.
+
+    Gives all rows, and those that come again in stage 3: ``again`` of the first, and every worked example.
+    """
+    looks = build_looks(described, folder, "looks", prompts, seed=seed)
+    file = write_cases(folder / "worked.jsonl", worked)
+    form = InternTemplate(prompts, begun="any", concludes=True)
+    examples = _rows(build_alignment(file, folder / "worked", config=_config(folder, seed), form=form))
+    return [*looks, *examples], [*islice(looks, again), *examples]
+
+
+def build_looks(cases: Iterable[Case], folder: Path, name: str, prompts: Prompts, *, seed: int) -> Rows:
+    """Images and their attributes, in a quarter of the rows from where somebody left off."""
+    file = write_cases(folder / f"{name}.jsonl", cases)
+    return _rows(build_alignment(file, folder / name, config=_config(folder, seed), form=InternTemplate(prompts, begun="some")))
+
+
+def build_stage_3(run: Path, out: Path) -> Rows:
+    """Chains of thought: a run's retained paths, in the very words in which it asked its interns. None if it retained none."""
+    if not (run / "paths.jsonl").stat().st_size:
+        return []
+    return _rows(build_cot([run], out, form=intern_form(run)))
+
+
+def write_cases(path: Path, cases: Iterable[Case]) -> Path:
+    """Cases in the tidy format; the same path."""
+    write_rows(path, (case.to_record() for case in cases))
+    return path
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
+    """Write rows as JSONL, whole or not at all, and give them back.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    kept = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return kept
+
+
+def words_of(*rows: Rows) -> Iterator[str]:
+    """All that is said in them."""
+    return (turn["content"] for row in itertools.chain(*rows) for turn in row["messages"])
+
+
+def _config(folder: Path, seed: int) -> BuildFile:
+    """Rules write and rules read; the one request of stage 2."""
+    request = folder / "describe.txt"
+    if not request.is_file():
+        write_atomically(request, [f"{DESCRIBE}\n"])
+    models = {"author": {"provider": "offline", "model": "author/rules"}, "reader": {"provider": "offline", "model": "reader/rules"}}
+    build = {"author": "author", "reader": "reader", "seed": seed, "prompts": {"describe": str(request.resolve())}}
+    return check_build({"models": models, "build": build}, origin=folder / "build.yaml")
+
+
+def _rows(built: BuildSummary) -> Rows:
+    if built.halted is not None or built.pending:
+        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
+    lines = (built.file.parent / ROWS).read_text("utf-8").splitlines()
+    # How each came to be stands in the part itself, with paths of this machine: a folder that was moved is the same training.
+    return [{name: row[name] for name in _TRAINED} for row in map(json.loads, lines)]
