@@ -3,7 +3,3 @@
 Everything here is put together from the parts that the real thing uses, with small settings: :mod:`chiron.phantom` draws the cases,
 :mod:`chiron.training` trains, :mod:`chiron.mics` searches, :mod:`chiron.evaluation` measures.
 """
-
-
-
-

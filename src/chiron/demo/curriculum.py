@@ -1,19 +1,18 @@
 """The recipes of the stages, and the trainer that runs them."""
 
-from pathlib import Path
-from typing import Any
-from chiron.demo.data import Data
-from chiron.demo.data import Scale
-from chiron.phantom.tiny_model import SIDE, configuration
-from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+from chiron.demo.data import Data, Scale
 from chiron.demo.processes import Job, Say, run_jobs
+from chiron.phantom.tiny_model import SIDE, configuration
 from chiron.training.metrics import HeldOut, StepMetrics
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
 
 IMAGES = Images(tile=SIDE, max_tiles=1, thumbnail=False)
 SEQUENCE = 192

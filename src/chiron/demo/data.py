@@ -1,23 +1,34 @@
 """The size of the demonstration, its data on disk, and how true the steps of a path are."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from chiron.mics.prompts import Prompts, load_prompts
-from chiron.demo.stage_rows import answer_row, chain, described, rule_cases
-from chiron.demo.stage_rows import build_looks, build_stage_1, build_stage_2, words_of, write_cases, write_rows
-from chiron.demo.processes import Job, Say, run_jobs
-from chiron.phantom.tiny_model import SIDE, write_tokenizer
-from chiron.phantom.sample import SyntheticCase, generate_case
-from chiron.phantom.sample import write_castings, write_textbook
-from chiron.phantom.world import split
-from chiron.phantom.world import COMBINATIONS, World
-import json
-from collections.abc import Sequence
+
 from chiron.conversation.reasoning import parse_reasoning
+from chiron.demo.processes import Job, Say, run_jobs
+from chiron.demo.stage_rows import (
+    ATTRIBUTES,
+    answer_row,
+    build_looks,
+    build_stage_1,
+    build_stage_2,
+    chain,
+    described,
+    rule_cases,
+    steps_of,
+    words_of,
+    write_cases,
+    write_rows,
+)
 from chiron.evaluation.api import Answered
-from chiron.demo.stage_rows import ATTRIBUTES, steps_of
+from chiron.mics.prompts import Prompts, load_prompts
+from chiron.phantom.sample import SyntheticCase, generate_case, write_castings, write_textbook
+from chiron.phantom.tiny_model import SIDE, write_tokenizer
+from chiron.phantom.world import COMBINATIONS, World, split
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -173,7 +184,9 @@ def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1)
         "unaligned": (5, max(1, scale.evaluated // 2), COMBINATIONS),
         "worked": (6, scale.worked, parts.seen),
     }[part]
-    return tuple(generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of))
+    return tuple(
+        generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of)
+    )
 
 
 def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:

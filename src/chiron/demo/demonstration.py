@@ -5,15 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from chiron.errors import InputError
-from chiron.mics.run import Run, RunSummary
+
+from chiron.client.failures import UserStopped
 from chiron.demo import loop
-from chiron.demo.data import Data, make_data
+from chiron.demo.data import Data, Purity, Scale, make_data, purity
 from chiron.demo.loop import Measured
 from chiron.demo.processes import Job, Say, run_jobs
-from chiron.demo.data import Purity, purity
-from chiron.demo.data import Scale
-from chiron.client.failures import UserStopped
+from chiron.errors import InputError
+from chiron.mics.run import Run, RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
 
 BEFORE = "nothing (stage 2)"

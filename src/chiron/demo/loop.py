@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from chiron.client.config import LocalModel
+from chiron.demo.curriculum import Watch, first_stages, last_stage, train_recipe, without_curriculum
+from chiron.demo.data import Data, Scale
+from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.evaluation.api import Answered, Question, answer_all
 from chiron.evaluation.statistics.intervals import Share
-from chiron.mics.config import RunConfig, check_config
 from chiron.mics.api import prepare_run
+from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run, RunSummary
-from chiron.demo.curriculum import first_stages, last_stage, without_curriculum
-from chiron.demo.data import Data
-from chiron.demo.stage_rows import build_stage_3, write_rows
-from chiron.demo.data import Scale
-from chiron.demo.curriculum import Watch, train_recipe
-from chiron.client.config import LocalModel
 
 SPECIALISTS = ("side+size", "density+margin", "side+margin")
 """What each mentor knows: right 95 % of the time there, and wrong half of the time on the other two attributes."""

@@ -5,12 +5,14 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from chiron.evaluation.statistics.intervals import Share
-from chiron.io import write_atomically
+
 from chiron.demo.demonstration import Arm, Demonstration
 from chiron.demo.stage_rows import ATTRIBUTES
+from chiron.evaluation.statistics.intervals import Share
+from chiron.io import write_atomically
 
 EXAMPLES = 6
 """Of each part: cases on which the arms differ first, then the others in their order."""

@@ -1,30 +1,30 @@
 """Rows of the stages: the textbook in words, images in words, chains; built by `chiron build`."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Final
-import numpy as np
-from chiron.cases.case import Case
-from chiron.conversation.reasoning import render_reasoning
-from chiron.mics.prompts import Prompts
-from chiron.mmrp.templates import InternTemplate
-from chiron.phantom.sample import SyntheticCase
-from chiron.phantom.wording import QUESTIONS
-from chiron.phantom.world import COMBINATIONS, Attributes, World
+import itertools
 import json
 from collections.abc import Iterable, Iterator
-import itertools
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+
+from chiron.cases.case import Case
+from chiron.conversation.reasoning import render_reasoning
 from chiron.errors import InputError
 from chiron.io import write_atomically
+from chiron.mics.prompts import Prompts
 from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.config import BuildFile, check_build
 from chiron.mmrp.cot import build_cot, intern_form
 from chiron.mmrp.part import BuildSummary
 from chiron.mmrp.row import ROWS
+from chiron.mmrp.templates import InternTemplate
 from chiron.mmrp.text import build_text
+from chiron.phantom.sample import SyntheticCase
+from chiron.phantom.wording import QUESTIONS
+from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
 """The question of stage 2; its answer has steps and no diagnosis."""
