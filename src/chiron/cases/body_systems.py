@@ -177,7 +177,7 @@ _WORDS = tuple((s, re.compile(rf"\b(?:{s.words})\b", re.IGNORECASE)) for s in BO
 
 
 def body_system_of(text: str) -> BodySystem | None:
-    """Return the body system that a text names or indicates; None if there is none, or more than one."""
+    """Return the body system that a text names or indicates; None if there is no match or more than one."""
     whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
     if whole is not None:
         return whole

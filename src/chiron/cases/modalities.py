@@ -182,7 +182,7 @@ _GROUP = re.compile(r"(?P<name>[a-z][a-z _-]*?)[ _-]?group[ _-]?\d*", re.IGNOREC
 
 
 def modality_of(text: str) -> Modality | None:
-    """Return the one modality that a text names by name, synonym or DICOM code; None if there is none, or more than one."""
+    """Return the one modality that a text names by name, synonym or DICOM code; None if there is no match or more than one."""
     whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
     if whole is not None:
         return whole

@@ -171,7 +171,7 @@ def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
 
 
 def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | None:
-    """Return a frame's first window: center, width, function. None if there is none or its width is invalid (PS3.3 C.11.2.1.2.1)."""
+    """Return a frame's first window: center, width, function. None if it is missing or its width is invalid (PS3.3 C.11.2.1.2.1)."""
     for group in frame_groups(header, frame):
         center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
         function = text_of(group, "VOILUTFunction") or "LINEAR"

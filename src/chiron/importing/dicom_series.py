@@ -53,7 +53,7 @@ class Series:
     number: float
     images: list[Image] = field(default_factory=list)
     burned_in: bool | None = None
-    """Whether any header reports burned-in text; None if no header says."""
+    """Whether any header reports burned-in text; None if the headers do not say."""
     often_burned_in: bool = False
     """Whether the type often has burned-in text: ultrasound, secondary captures, screenshots, dose sheets."""
     face: bool = False

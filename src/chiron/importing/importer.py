@@ -108,7 +108,7 @@ def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
 
 
 def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
-    """Return the record of an earlier import of this source, if any; raise an error if the folder holds anything else."""
+    """Return the record of an earlier import of this source, if any; raise an error if the folder holds other cases."""
     before = _earlier(out)
     if before is not None and before.get("source", {}).get("path") != str(source):
         raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")

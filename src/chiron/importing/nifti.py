@@ -134,7 +134,7 @@ def _refused(reason: LeaveOut) -> bytes:
 
 
 def _modality_of_name(stem: str) -> Modality | None:
-    """Return the modality in a file name (``sub-01_T1w``, ``liver_ct``); None if there is none, or more than one."""
+    """Return the modality in a file name (``sub-01_T1w``, ``liver_ct``); None if there is no match or more than one."""
     if find_identifying(stem):
         return None
     found = {m for part in re.split(r"[_\W]+", stem) if part and (m := modality_of(part)) is not None}
