@@ -1,16 +1,16 @@
-"""What can go wrong that a person can mend. Everything else is a crash of ours and keeps its traceback."""
+"""Errors that the user can fix. Any other exception is a bug and keeps its traceback."""
 
 
 class ChironError(Exception):
-    """The root of the errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class InputError(ChironError):
-    """The user's input or configuration cannot be used (exit code 2).
+    """Input or configuration that cannot be used (exit code 2).
 
-    The message is one line: what is wrong, where, and how to mend it.
+    The message is one line: what is wrong, where, and how to fix it.
     """
 
 
 class DiskError(ChironError):
-    """The disk took nothing more (exit code 2). What was written before is whole."""
+    """Writing to disk failed (exit code 2). Files written earlier are intact."""

@@ -1,4 +1,4 @@
-"""Packages that only importing needs."""
+"""Import optional packages."""
 
 import importlib
 from types import ModuleType
@@ -9,8 +9,12 @@ from chiron.errors import InputError
 def need(module: str, purpose: str) -> ModuleType:
     """Import a module of the ``import`` extra.
 
+    Args:
+        module: module name.
+        purpose: what needs it, for the error message, such as ``DICOM``.
+
     Raises:
-        InputError: it is not installed. ``purpose`` is what it was wanted for, such as ``DICOM``.
+        InputError: the module is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -19,16 +19,16 @@ from filelock import FileLock, Timeout
 from chiron.errors import DiskError, InputError
 
 _LEFTOVER = re.compile(r"\..+\.(?:jsonl?|html|md|yaml|csv|tsv)\.(?:(\d+)\.)?[a-z0-9_]{8}")
-"""What :func:`write_atomically` calls a file until it is whole: the name, the process, something random. Before, without the process."""
+"""Matches temporary files of :func:`write_atomically`: target name, process id, random suffix. Older versions omitted the process id."""
 _OLD = 3600.0
-"""Seconds after which a file that names no process is taken for a leftover."""
+"""Age in seconds after which a temporary file without a process id counts as a leftover."""
 
 
 def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that only its owner may read, whole or not at all.
+    """Write a file atomically, readable by its owner only.
 
     Raises:
-        DiskError: the disk took it not; what was there before is still there.
+        DiskError: writing failed; the existing file is unchanged.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.")
@@ -46,8 +46,8 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left of files that they were writing here. Meant for the start of a process's work."""
-    with suppress(OSError):  # a folder that cannot be read or written is reported by what works in it
+    """Remove temporary files that killed processes left in a folder. Call it when a process starts."""
+    with suppress(OSError):  # an unusable folder is reported by the code that needs it
         for path in folder.iterdir():
             if (match := _LEFTOVER.fullmatch(path.name)) is not None and _is_leftover(path, match[1]):
                 path.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def _is_leftover(path: Path, pid: str | None) -> bool:
     if pid is None:
         return time.time() - about.st_mtime > _OLD
     if int(pid) == os.getpid():
-        return True  # of a namesake: this process has written nothing here yet
+        return True  # left by an earlier process with the same id: this one has not written here yet
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, OverflowError):
@@ -71,7 +71,7 @@ def _is_leftover(path: Path, pid: str | None) -> bool:
 
 
 def unwritten(path: Path, error: OSError) -> DiskError:
-    """What to say of a file that could not be written, and how to mend it."""
+    """Return the error for a file that cannot be written, with advice on how to fix it."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
     mend = "free space on its disk" if full else "see that it is a place where you may write a file"
     return DiskError(f"{path} cannot be written ({error.strerror or error}): {mend}, and run the same command again")
@@ -82,16 +82,16 @@ _MODE = 0o600
 
 @contextmanager
 def alone(lock: Path, *, place: str, busy: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold a lock file for as long as the block lasts; its folder is made if it is not there.
+    """Hold a lock file while the block runs; create its folder if missing.
 
     Args:
-        lock: the file.
-        place: what it guards, for errors, such as ``run directory x``.
-        busy: the error where another process holds it.
-        wait: seconds to wait for that one.
+        lock: lock file.
+        place: what the lock protects, for error messages, such as ``run directory x``.
+        busy: error message if another process holds the lock.
+        wait: seconds to wait for the other process.
 
     Raises:
-        InputError: another process holds it, or its folder cannot be made or written.
+        InputError: another process holds the lock, or the folder cannot be created or written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -111,32 +111,32 @@ def alone(lock: Path, *, place: str, busy: str, wait: float = 0.0) -> Iterator[N
 
 
 def is_held(lock: Path) -> bool:
-    """Whether another process holds it right now."""
+    """Return whether another process holds the lock now."""
     try:
         with FileLock(lock, mode=_MODE).acquire(timeout=0):
             return False
     except Timeout:
         return True
     except OSError:
-        return False  # not ours to write in, so not ours to run in either
+        return False  # without write permission here, no run of this user can hold it
 
 
 MOST_BYTES = 2**20
-"""Of a file that a person writes by hand."""
+"""Maximum size of a YAML file."""
 _MOST_VALUES = 100_000
-"""That a key's value may hold, counting what aliases repeat."""
+"""Maximum number of values under one top-level key, counting those that aliases repeat."""
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 
 
 class _Unusable(yaml.MarkedYAMLError):
-    """YAML by its grammar, and yet nothing that a person can have meant."""
+    """Valid YAML syntax with a value that is certainly a mistake."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only, and each key once: YAML's own loader would keep the last one and say nothing."""
+    """Load plain data only and reject duplicate keys, which YAML's own loader silently overwrites."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as it is written, before ``<<`` merges others into it (which may well repeat keys)."""
+        """Check a mapping before ``<<`` merges others into it, since merges may repeat keys."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -148,7 +148,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """A value; YAML can write half a character, which nothing that is written down later can hold."""
+        """Reject base-60 numbers and lone surrogates; surrogates cannot be encoded as UTF-8 later."""
         node = super().compose_scalar_node(anchor)
         if node.tag in _NUMBERS and ":" in node.value:
             raise _Unusable(
@@ -161,15 +161,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
-    """What a YAML file holds.
+    """Read a YAML file.
 
     Args:
-        path: the file.
-        kind: what it is, for the message: ``configuration``, ``recipe``.
-        hint: what else to say where it cannot be read.
+        path: file to read.
+        kind: name of the file's role, for error messages: ``configuration``, ``recipe``.
+        hint: text appended to the error if the file cannot be read.
 
     Raises:
-        InputError: it cannot be read, or is no YAML.
+        InputError: the file cannot be read, or is not valid YAML.
     """
     try:
         with path.open("rb") as file:
@@ -189,8 +189,8 @@ def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
     except RecursionError as error:
         raise InputError(f"{kind} {path} is nested too deeply: no {kind} needs more than a few levels") from error
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        # Tags that their values do not fit (!!bool foo), at which PyYAML stumbles in many ways; dates and numbers that look like some and
-        # are none: 2001-99-99, or an integer of five thousand digits.
+        # PyYAML raises various errors for tags that do not fit their value (!!bool foo), for impossible dates (2001-99-99)
+        # and for integers of thousands of digits.
         raise InputError(f"{kind} {path} holds a value that is none: {error}; put text in quotes") from error
     for key, inner in value.items() if isinstance(value, dict) else [("it", value)]:
         if _is_larger(inner, _MOST_VALUES):
@@ -199,7 +199,7 @@ def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
 
 
 def _is_larger(value: Any, most: int) -> bool:
-    """Whether a value holds more than ``most`` values. Aliases may make it endless."""
+    """Return whether a value holds more than ``most`` values. Aliases may make it infinite."""
     left, waiting = most, [value]
     while waiting:
         one = waiting.pop()
@@ -212,21 +212,21 @@ def _is_larger(value: Any, most: int) -> bool:
 
 @contextmanager
 def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder on the disk of ``out`` that becomes ``out`` if the block ends well, and is gone if it does not.
+    """Yield a temporary folder that becomes ``out`` if the block succeeds and is deleted otherwise.
 
-    What a killed process left behind is cleared away by the next. To replace means two renames: a process killed between them leaves
-    the old folder under its temporary name, and the next one puts it back first.
+    The temporary folder is on the same disk as ``out``. The next call removes what a killed process left behind. Replacing takes two
+    renames. If a process is killed between them, the old folder keeps a temporary name and the next call restores it first.
 
     Args:
-        out: the folder to be.
-        mark: a file in it by which a folder is known to be one of these; nothing else is ever replaced.
-        replace: whether ``out`` may be there already.
+        out: final folder.
+        mark: file that identifies a folder of this kind; folders without it are never replaced.
+        replace: whether ``out`` may already exist.
 
     Raises:
-        InputError: ``out`` is there, or another process is making it, or its parent cannot be written.
+        InputError: ``out`` exists, another process is creating it, or its parent cannot be written.
         DiskError: the disk is full.
     """
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link is replaced, not followed
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - do not follow a link: replace it
     prefix, old = f".{out.name}.partial-", out.parent / f".{out.name}.old"
     busy = f"{out} is being made by another process: wait for it, or choose another --out"
     with alone(out.parent / f".{out.name}.lock", place=f"folder {out}", busy=busy):
@@ -242,15 +242,15 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
                 if out.exists():
                     out.rename(old)
                 work.rename(out)
-                shutil.rmtree(old, ignore_errors=True)  # the new one is in its place; what is left of the old the next run clears
+                shutil.rmtree(old, ignore_errors=True)  # the new folder is in place; the next call removes any rest of the old one
             finally:
-                shutil.rmtree(work, ignore_errors=True)  # moved away if all went well; else an error is under way that says more
+                shutil.rmtree(work, ignore_errors=True)  # already moved on success; on failure, the original error matters more
         except OSError as error:
             raise unwritten(out, error) from error
 
 
 def _open_up(folder: Path) -> None:
-    """Let files that were written for their owner alone be read by whom the umask lets read the folder: it is made to be given away."""
+    """Extend owner-only file permissions to those the umask gives the folder, because the folder is made to be shared."""
     mode = folder.stat().st_mode & 0o666
     for place, _, names in os.walk(folder):
         for name in names:

@@ -1,1 +1,1 @@
-"""What a case is, and how cases are read from the world."""
+"""Cases: data model, file formats, images, and selection."""

@@ -1,7 +1,7 @@
-"""The twenty body systems under which radiology files its cases: names, synonyms and DICOM body parts, and which of them is a case's.
+"""The twenty radiology body systems: names, synonyms, DICOM body parts, and how to find a case's body system.
 
-Organ systems are told by words of anatomy. Systems that cut across the organs (trauma, oncology, paediatrics and the like) are told by
-metadata alone: a fractured rib of a child is all of them. Where words point to two systems, or to none, a case is placed nowhere.
+Organ systems are recognized by anatomical words. Systems that span organs (trauma, oncology, pediatrics and similar) are recognized by
+metadata only, since a child's fractured rib belongs to all of them. A case whose words match no system, or two, gets none.
 """
 
 import re
@@ -12,15 +12,15 @@ from chiron.cases.case import Case
 
 @dataclass(frozen=True, slots=True)
 class BodySystem:
-    """A body system."""
+    """Radiology body system."""
 
     name: str
     short: str
-    """Four letters at most, for the head of a column."""
+    """At most four letters, used as a column heading."""
     names: str
-    """Other names and DICOM body parts (PS3.16, annex L) that stand for it as a whole text, between bars."""
+    """Other names and DICOM body parts (PS3.16, annex L), separated by bars. Each must match a whole text."""
     words: str = ""
-    """A regular expression of words that point to it within a text, in any case."""
+    """Case-insensitive regular expression of words that indicate the system within a text."""
 
 
 BODY_SYSTEMS: tuple[BodySystem, ...] = (
@@ -160,11 +160,11 @@ BODY_SYSTEMS: tuple[BodySystem, ...] = (
     ),
     BodySystem("Other", "othr", "not applicable|n/a|na|none|other|miscellaneous|whole body|wholebody"),
 )
-"""In the order of the map's columns."""
+"""Body systems in the column order of the coverage map."""
 
 _PLAIN = re.compile(r"[^\w&]+|_")
 _BY_NAME = {_PLAIN.sub(" ", name.casefold()).strip(): s for s in BODY_SYSTEMS for name in (s.name, s.short, *s.names.split("|"))}
-# Words that are part of another system's name in a longer phrase, taken out before looking.
+# Phrases that contain a word of another system; they are removed before matching.
 _NOT_THAT = re.compile(
     r"\b(?:pulmonary (?:arter(?:y|ies)|trunk|veins?|valve)|renal (?:arter(?:y|ies)|veins?|function|failure)"
     r"|hepatic (?:arter(?:y|ies)|veins?)"
@@ -177,7 +177,7 @@ _WORDS = tuple((s, re.compile(rf"\b(?:{s.words})\b", re.IGNORECASE)) for s in BO
 
 
 def body_system_of(text: str) -> BodySystem | None:
-    """The one body system that a text names or points to; None if it is none, or several."""
+    """Return the body system that a text names or indicates; None if there is no match or more than one."""
     whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
     if whole is not None:
         return whole
@@ -187,9 +187,9 @@ def body_system_of(text: str) -> BodySystem | None:
 
 
 def body_system_of_case(case: Case) -> BodySystem | None:
-    """A case's body system: by its metadata, else by the words of its question, history and title together; None when unsure.
+    """Return a case's body system, or None if uncertain: from its metadata, else from its question, history and title.
 
-    Its findings are not asked: they speak of what is normal too.
+    Findings are not used, because they also describe normal organs.
     """
     for named in (case.body_system, case.meta.get("body_part")):
         if isinstance(named, str) and (system := body_system_of(named)) is not None:

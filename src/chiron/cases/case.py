@@ -1,4 +1,4 @@
-"""A clinical image case, the unit that everything else works on."""
+"""Data model of a clinical image case."""
 
 import hashlib
 import json
@@ -12,42 +12,42 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """One clinical image case: images, a history, findings, and a question whose answer is known."""
+    """Clinical image case: images, history, findings, and a question with a known answer."""
 
     id: str
-    """Unique within a file; also what seeded random choices are seeded from."""
+    """Unique within a file. Also the seed of random choices for this case."""
     question: str
-    """The question, without any mark such as ``**Question:**``. Empty in :attr:`unlabeled`."""
+    """Question without labels such as ``**Question:**``. Empty if the case is :attr:`unlabeled`."""
     answer: str
-    """The known answer, without any mark. Interns never see it. Empty in :attr:`unlabeled`."""
+    """Known answer without labels. Never shown to interns. Empty if the case is :attr:`unlabeled`."""
     images: tuple[str, ...]
-    """Paths relative to the image folder, in the order in which they are shown. At least one."""
+    """Paths relative to the image folder, in display order. At least one, unless the case is read as unlabeled."""
     history: str = ""
-    """Why the patient came, in words. Empty when unknown."""
+    """Clinical presentation as text. Empty if unknown."""
     findings: tuple[str, ...] = ()
-    """The radiologist's findings, a paragraph each; ``image 1`` speaks of the first image. Interns never see them."""
+    """Radiologist's findings, one paragraph each; ``image 1`` refers to the first image. Never shown to interns."""
     age: str | None = None
-    """As written in the source, for example ``45 years``."""
+    """As given in the source, for example ``45 years``."""
     sex: str | None = None
-    """As written in the source."""
+    """As given in the source."""
     title: str | None = None
-    """The source's title. It often names the diagnosis, so no prompt shows it."""
+    """Title given in the source. It often names the diagnosis, so prompts never include it."""
     modality: str | None = None
-    """The imaging modality, where the source names it."""
+    """Imaging modality, if the source names it."""
     body_system: str | None = None
-    """The body system, where the source names it."""
+    """Body system, if the source names it."""
     line: int = field(default=0, compare=False)
-    """Where it stood: line of a JSONL file, position in a JSON list, from 1; 0 if it came from nowhere."""
+    """Line in a JSONL file or position in a JSON list, from 1; 0 if not read from a file."""
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Whatever else stood in the record, unread."""
+    """All other fields of the record, unparsed."""
 
     @property
     def unlabeled(self) -> bool:
-        """Whether the case has no question yet: images, history and findings to make questions from."""
+        """Whether the case has no question yet. Questions can be generated from its images, history and findings."""
         return not self.question
 
     def to_record(self) -> dict[str, Any]:
-        """The case in the tidy format: one JSON object, absent fields left out."""
+        """Return the case in the tidy format: one JSON object without empty fields."""
         record: dict[str, Any] = {
             "id": self.id,
             "question": self.question,
@@ -63,27 +63,27 @@ class Case:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the tidy record: a case that was edited is another case."""
+        """Return the SHA-256 (hex) of the tidy record. Any edit of the case changes it."""
         text = json.dumps(self.to_record(), sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class BadCase:
-    """A record that could not be read as a case. It is reported, and never stops the others."""
+    """Record that could not be read as a case. It is reported and does not stop the other cases."""
 
     line: int
-    """1-based line of a JSONL file, or 1-based position in a JSON list."""
+    """Line in a JSONL file or position in a JSON list, from 1."""
     id: str | None
-    """The case's id, if that much could be read."""
+    """The case's id, if it could be read."""
     problem: str
-    """What is wrong and how to mend it, in one line."""
+    """What is wrong and how to fix it, in one line."""
 
     @property
     def label(self) -> str:
-        """What it is kept under. Never an id alone, which may be another case's, and never an id that another case may have:
+        """Key under which the record is stored.
 
-        it begins with a blank, as no id that was read does. Stripped, it is what to call it.
+        It cannot equal any case's id: it begins with a blank, and ids that were read do not. Strip it for display.
         """
         return f" line {self.line} ({self.id})" if self.id else f" line {self.line}"
 
@@ -92,27 +92,27 @@ _YEARS = re.compile(r"\s*(\d{1,3})(?:\.\d+)?\s*(?:y|yr|yrs|year|years|years? old
 
 
 def age_band(text: str) -> str:
-    """``54`` and ``54 years`` as ``54 years``; ``93`` as ``90+``; what is no number of years as it is."""
+    """Format an age in years: ``54`` and ``54 years`` become ``54 years``, ``93`` becomes ``90+``. Other text is unchanged."""
     if (match := _YEARS.fullmatch(text)) is None:
         return text
     return years(int(match.group(1)))
 
 
 def years(number: int) -> str:
-    """A number of years in words."""
+    """Format a number of years as text."""
     if number >= 90:
         return "90+"
     return f"{number} year{'' if number == 1 else 's'}" if number >= 1 else "under 1 year"
 
 
 MAX_YEARS = 115
-"""A higher age is a placeholder, such as a birth date in 1900."""
+"""Highest plausible age. Higher values are placeholders, such as a birth date in 1900."""
 
 
 def dicom_age(value: str) -> str | None:
-    """Convert a DICOM age string such as ``045Y``, ``018M``, ``003W``, ``010D``; None if it is not an age.
+    """Convert a DICOM age string such as ``045Y``, ``018M``, ``003W``, ``010D``; return None if it is not an age.
 
-    ``000Y`` is a placeholder: the age of an infant is given in days, weeks or months.
+    ``000Y`` is a placeholder: an infant's age is given in days, weeks or months.
     """
     match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY])\s*", value, re.IGNORECASE)
     if match is None or (match.group(2).upper() == "Y" and not 1 <= int(match.group(1)) <= MAX_YEARS):

@@ -1,4 +1,4 @@
-"""Looking over a file of cases before anything is paid for."""
+"""Validate a file of cases before any API call is paid for."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,27 +14,32 @@ from chiron.cases.reader import read_cases
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One case, looked over."""
+    """Result of checking one case."""
 
     line: int
-    """Line of a JSONL file, position in a JSON list; from 1."""
+    """Line in a JSONL file or position in a JSON list, from 1."""
     id: str | None
     usable: bool
     problem: str | None
-    """What is wrong, or worth knowing of a usable case."""
+    """What is wrong, or a warning about a usable case."""
     lacks_question: bool = False
-    """Whether the case is unlabeled, and nothing else is wrong with it."""
+    """Whether the only problem is that the case is unlabeled."""
 
 
 LONG_FINDINGS = 8_000
-"""Characters. Longer findings take the place of images in most models' windows."""
+"""Maximum characters of findings. Longer ones take up the context that most models need for images."""
 
 
 def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = False) -> Iterator[Remark]:
-    """A remark a case, in order, with every image read and decoded. ``unlabeled``: cases without a question can be used too.
+    """Check each case in order, decoding every image.
+
+    Args:
+        cases: file of cases.
+        images: image folder; by default ``images/`` next to the file.
+        unlabeled: accept cases without a question.
 
     Raises:
-        InputError: the file or the image folder is not there.
+        InputError: the file or the image folder does not exist.
     """
     folder = image_folder(cases, images)
     for case in read_cases(cases, unlabeled=unlabeled):
@@ -54,7 +59,7 @@ def check_cases(cases: Path, images: Path | None = None, *, unlabeled: bool = Fa
 
 
 def _notes(case: Case) -> Iterator[str]:
-    """What is worth knowing of a usable case."""
+    """Yield warnings about a usable case."""
     if letter_without_options(case.question, case.answer):
         yield f"the answer is the letter '{case.answer}' alone, and the question has no such option: give the option's words"
     for name in ("question", "answer", "history"):

@@ -1,4 +1,4 @@
-"""Multiple-choice questions as tables and records store them: options read, put into the question, and the answer in words."""
+"""Multiple-choice questions: parse options, add them to the question, and convert the answer to words."""
 
 import ast
 import json
@@ -8,13 +8,13 @@ from typing import Any
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST = 100_000
-"""Characters of options written as one text. More is not a list of options."""
+"""Maximum characters of options given as one text. A longer text is not a list of options."""
 _MARK = re.compile(r"\A\(?([A-Za-z]|\d{1,2})\s*[.:)]\s*")
 _MARKED_LETTER = re.compile(r"\A\W*(?:(?:option|choice|answer)\s*)?\(?([A-Za-z])\W*\Z", re.IGNORECASE)
 
 
 def parse_literal(text: str) -> Any:
-    """A list or mapping that is written as text, in JSON or Python; the text itself if it is neither. Nothing is executed."""
+    """Parse a JSON or Python list or mapping given as text; return the text itself if it is neither. Nothing is executed."""
     text = text.strip()
     if text[:1] not in {"[", "{", "("} or len(text) > _LONGEST:
         return text
@@ -27,7 +27,7 @@ def parse_literal(text: str) -> Any:
 
 
 def read_options(value: Any) -> tuple[str, ...]:
-    """Options from a list, a mapping by letter, ``[{letter, content}]``, or any of these written as text.
+    """Read options from a list, a mapping by letter, ``[{letter, content}]``, or any of these as text.
 
     Raises:
         ValueError: the value is none of these, or an option is empty.
@@ -39,7 +39,7 @@ def read_options(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         value = [text for _, text in sorted(value.items(), key=lambda pair: str(pair[0])) if text is not None]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"its options are {type(value).__name__}, not a list")  # noqa: TRY004 - as the other faults of a record
+        raise ValueError(f"its options are {type(value).__name__}, not a list")  # noqa: TRY004 - consistent with the other record errors
     options = tuple(str(option["content"] if isinstance(option, Mapping) and "content" in option else option).strip() for option in value)
     if any(not option for option in options):
         raise ValueError("one of its options is empty")
@@ -47,7 +47,7 @@ def read_options(value: Any) -> tuple[str, ...]:
 
 
 def split_options(text: str) -> tuple[str, ...]:
-    """Options from one cell of a table: a list written as text, or parts between line breaks, semicolons or bars.
+    """Split options in one table cell: a list as text, or parts separated by line breaks, semicolons or bars.
 
     Raises:
         ValueError: there are fewer than two.
@@ -60,7 +60,7 @@ def split_options(text: str) -> tuple[str, ...]:
 
 
 def bare_options(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without the letters or numbers before them, where each has its own: ``A: Cyst``, ``B: Stone``."""
+    """Strip the letters or numbers in front of options if every option has its own: ``A: Cyst``, ``B: Stone``."""
     marks = [_MARK.match(option) for option in options]
     told = [match.group(1).upper() if match else "" for match in marks]
     if told not in ([*LETTERS[: len(options)]], [str(n) for n in range(1, len(options) + 1)]):
@@ -70,21 +70,21 @@ def bare_options(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def lettered(options: Sequence[str]) -> str:
-    """Options, one per line, with a letter before each."""
+    """Format options one per line, each with a letter."""
     return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
 def question_with_options(question: str, options: Sequence[str]) -> str:
-    """The question with its options below it, unless it already names them all."""
+    """Append the options to the question unless it already contains all of them."""
     said = question.casefold()
     return question if not options or all(option.casefold() in said for option in options) else f"{question}\n{lettered(options)}"
 
 
 def answer_in_words(answer: str, options: Sequence[str]) -> str:
-    """The option that an answer means: by its words, its letter, or both (``B. Stone``).
+    """Return the option that an answer refers to by words, letter, or both (``B. Stone``).
 
     Raises:
-        ValueError: the answer is none of the options, or does not say which.
+        ValueError: the answer matches no option, or is ambiguous.
     """
     folded = [_folded(option) for option in options]
     said = _folded(answer)
@@ -107,5 +107,5 @@ def _folded(text: str) -> str:
 
 
 def letter_without_options(question: str, answer: str) -> bool:
-    """Whether an answer is the letter of an option and the question has no such option."""
+    """Return whether an answer is an option letter and the question has no such option."""
     return bool(re.fullmatch(r"\(?[A-H][).:]?", answer.strip())) and not re.search(rf"(?:^|\s)\(?{answer.strip(' ().:')}[).:]", question)

@@ -1,4 +1,4 @@
-"""Coverage of a file of cases: counts of each modality in each body system, and their figure."""
+"""Count cases by modality and body system, and draw the counts as a figure."""
 
 import os
 import tempfile
@@ -24,26 +24,26 @@ class Coverage:
     """Cases counted by modality and body system. A case with images of two modalities counts under both."""
 
     cases: int = 0
-    """Cases that could be read."""
+    """Number of readable cases."""
     bad: int = 0
-    """Records that could not."""
+    """Number of unreadable records."""
     cells: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Counts by names of modality and body system."""
+    """Counts by (modality name, body system name)."""
     no_modality: int = 0
-    """Cases of which nothing tells the modality."""
+    """Cases with unknown modality."""
     no_system: int = 0
-    """Cases of which nothing tells the body system for certain."""
+    """Cases with unknown or uncertain body system."""
     unplaced: int = 0
-    """Cases that lack one or both, and stand in no cell."""
+    """Cases without modality or body system, which are in no cell."""
     findings_without_images: tuple[str, ...] = ()
-    """Ids of cases whose findings describe images of a modality that they have none of."""
+    """Ids of cases whose findings describe images of a modality that the case does not have."""
 
     def count(self, modality: str, system: str) -> int:
-        """Cases in a cell."""
+        """Return the number of cases in a cell."""
         return self.cells.get((modality, system), 0)
 
     def to_record(self) -> dict[str, Any]:
-        """For ``--json``: every cell, empty ones included."""
+        """Return the JSON output, including empty cells."""
         rows = {m.name: {s.name: self.count(m.name, s.name) for s in BODY_SYSTEMS} for m in MODALITIES}
         return {
             "cases": self.cases,
@@ -57,7 +57,7 @@ class Coverage:
 
 
 def coverage_of(cases: Iterable[Case | BadCase]) -> Coverage:
-    """Place every case."""
+    """Count cases by modality and body system."""
     cells: Counter[tuple[str, str]] = Counter()
     counts: Counter[str] = Counter()
     hollow: list[str] = []
@@ -78,10 +78,10 @@ def coverage_of(cases: Iterable[Case | BadCase]) -> Coverage:
 
 
 def coverage_of_file(cases: Path | str) -> Coverage:
-    """Place every case of a file, those without a question too.
+    """Count the cases of a file, including unlabeled ones.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file does not exist.
     """
     return coverage_of(read_cases(cases, unlabeled=True))
 
@@ -90,12 +90,15 @@ _FORMATS = ("svg", "png", "pdf")
 
 
 def draw_coverage(coverage: Coverage, path: Path, *, noun: str = "cases") -> None:
-    """Write the map as a figure; shades are counts on a logarithmic scale, and every count is written in its cell.
+    """Draw the coverage map; colors use a logarithmic scale and each cell shows its count.
 
-    ``noun``: what is counted.
+    Args:
+        coverage: counts to draw.
+        path: output file: ``.svg``, ``.png`` or ``.pdf``.
+        noun: name of the counted items in the title.
 
     Raises:
-        InputError: the file's name says no format that can be drawn, or matplotlib is not installed.
+        InputError: the file's suffix is not supported, or matplotlib is not installed.
         DiskError: the file cannot be written.
     """
     form = path.suffix.lower().removeprefix(".")
@@ -107,10 +110,10 @@ def draw_coverage(coverage: Coverage, path: Path, *, noun: str = "cases") -> Non
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            # A fixed salt, because the ids within an SVG are drawn by chance otherwise.
+            # Fixed salt: otherwise the ids within an SVG are random.
             with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage", "font.size": 9}):
                 figure = _figure(coverage, noun)
-                # No day in the file: the same map is the same file.
+                # No date in the file, so that equal maps give equal files.
                 figure.savefig(
                     file, format=form, dpi=150, metadata={"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
                 )

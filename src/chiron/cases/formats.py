@@ -1,12 +1,12 @@
-"""Three formats of a case: two published ones and the project's own tidy one. All are read; the tidy one is written.
+"""Parse the three formats of a case: two published ones and the project's tidy format, which is also the one written.
 
 Published: ``rid``, ``messages`` (question and answer), ``images``, ``title``, ``certainty``, ``presentation``, ``age_label``,
-``gender_label``, ``caption`` (findings in which ``<image>`` marks stand for the images, in order).
+``gender_label``, ``caption`` (findings in which ``<image>`` marks refer to the images, in order).
 
-Published for evaluation: ``id``, ``img_name`` (a path or a list of them, from the folder that holds ``images/``), ``question`` (with image
-marks of its own), ``answer``.
+Published for evaluation: ``id``, ``img_name`` (a path or list of paths, relative to the folder that contains ``images/``), ``question``
+(may contain image marks), ``answer``.
 
-Written by the authors' search: ``rid``, ``question``, ``gt_answer``, ``images``; its reasoning and scores are read by ``chiron build cot``.
+Written by the authors' search: ``rid``, ``question``, ``gt_answer``, ``images``. ``chiron build cot`` reads its reasoning and scores.
 """
 
 import re
@@ -19,7 +19,7 @@ from chiron.cases.choices import parse_literal
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.terminal import printable
 
-# Of stripped text: a second run of blanks before the word would make them quadratic.
+# Apply to stripped text only: leading blanks would make the match quadratic.
 _QUESTION_MARK = re.compile(r"\A\**\s*question\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
 _ANSWER_MARK = re.compile(r"\A\**\s*(?:correct\s+)?answer\s*:?\s*\**\s*:?\s*", re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -27,9 +27,9 @@ _IMAGE_MARKS = re.compile(r"<image>(?:\s*<image>)*\s*")
 _PLACEHOLDERS = frozenset({"nan", "n/a", "#n/a", "<na>", "null", "undefined", "#value!", "#ref!"})
 _NAMED_FIELDS = 12
 LONG_TEXT = 50_000
-"""Characters of a text that is warned of."""
+"""Characters above which a text gets a warning."""
 MAX_TEXT = 1_000_000
-"""Bytes of UTF-8. A longer text belongs to more than one case."""
+"""Maximum bytes of UTF-8. A longer text belongs to more than one case."""
 NO_QUESTION = (
     "it has no question and no answer: make questions with 'chiron build questions', or check it as it is with"
     " 'chiron cases check --unlabeled'"
@@ -41,18 +41,18 @@ _PUBLISHED = ("rid", "messages", "images", "title", "presentation", "age_label",
 
 
 class CaseProblem(ValueError):
-    """A record is not a case; the message names the field, what is wrong with it and how to mend it."""
+    """A record is not a case; the message names the field, what is wrong with it and how to fix it."""
 
 
 def parse_case(record: object, *, unlabeled: bool = False) -> Case:
-    """Read one record in either format.
+    """Parse one record in any supported format.
 
     Args:
-        record: what stood in the file.
-        unlabeled: take a record with neither question nor answer, or without images, too.
+        record: decoded JSON value.
+        unlabeled: also accept a record without question and answer, or without images.
 
     Raises:
-        CaseProblem: a field is missing, empty or of the wrong kind.
+        CaseProblem: a field is missing, empty or of the wrong type.
     """
     if not isinstance(record, Mapping):
         raise CaseProblem(f"a case is a JSON object, but this is {_kind(record)}")
@@ -73,7 +73,7 @@ def parse_case(record: object, *, unlabeled: bool = False) -> Case:
 
 
 def _read_form(record: Mapping[str, Any]) -> Case:
-    """The case of a record in any form that is read."""
+    """Parse a record in any supported format."""
     if "img_name" in record and "images" not in record:
         record = _with_images(record)
     if "gt_answer" in record and "messages" not in record:
@@ -98,7 +98,7 @@ def _check_images(case: Case, record: Mapping[str, Any], *, unlabeled: bool) -> 
 
 
 def _with_images(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row that was published for evaluation, with its images named from the image folder and its answer without emphasis."""
+    """Convert an evaluation record: image paths relative to the image folder, answer without emphasis."""
     named, answer = record["img_name"], record.get("answer")
     names = [named] if isinstance(named, str) else named
     if isinstance(names, list):
@@ -108,7 +108,7 @@ def _with_images(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def fields_of(record: Mapping[str, Any]) -> str:
-    """The fields of a record, for a message: ``'image', 'conversations'``."""
+    """List a record's fields for an error message: ``'image', 'conversations'``."""
     names = [f"'{printable(str(name))[:40]}'" for name in record]
     return (
         ", ".join(names[:_NAMED_FIELDS]) + (f" and {len(names) - _NAMED_FIELDS} more fields" if len(names) > _NAMED_FIELDS else "")
@@ -117,17 +117,17 @@ def fields_of(record: Mapping[str, Any]) -> str:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text is what programs write where there is none."""
+    """Return whether a text is a placeholder that programs write for a missing value."""
     return text.strip().casefold() in _PLACEHOLDERS
 
 
 def is_written_list(text: str) -> bool:
-    """Whether a text is a list as Python or JSON write it, and not prose in brackets."""
+    """Return whether a text is a list in Python or JSON syntax, and not prose in brackets."""
     return text.startswith("[") and text.endswith("]") and isinstance(parse_literal(text), list)
 
 
 def case_id(record: object) -> str | None:
-    """The id of a record that may be broken otherwise."""
+    """Return the id of a record that may otherwise be invalid."""
     if not isinstance(record, Mapping):
         return None
     value = record.get("id", record.get("rid"))
@@ -183,7 +183,7 @@ def _dialogue(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _number_images(captions: tuple[str, ...]) -> list[str]:
-    """Name each ``<image>`` mark: "According to the <image>, no fracture" becomes "According to image 1, no fracture"."""
+    """Number each ``<image>`` mark: "According to the <image>, no fracture" becomes "According to image 1, no fracture"."""
     count = 0
 
     def name(match: re.Match[str]) -> str:
@@ -200,7 +200,7 @@ def _tidy_spaces(text: str) -> str:
 
 
 def image_marks(findings: tuple[str, ...]) -> int:
-    """How many images the findings speak of: the highest ``image n`` in them."""
+    """Return the highest ``image n`` that the findings refer to."""
     return max((int(n) for text in findings for n in re.findall(r"\bimage (\d{1,3})\b", text)), default=0)
 
 
@@ -261,12 +261,12 @@ def _rest(record: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any
 
 
 def _clean(text: str) -> str:
-    """Line breaks of HTML and no-break spaces, which the published data is full of, as plain ones."""
+    """Replace HTML line breaks and no-break spaces, which are common in the published data, with plain ones."""
     return _BREAK.sub("\n", _sound(text)).replace("\xa0", " ").strip()
 
 
 def _sound(text: str) -> str:
-    """JSON may hold halves of characters, which can be neither written nor sent."""
+    """Replace lone surrogates, which JSON may contain but which cannot be encoded as UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The mark ``<image>``: where an image stands in a text. A question that has marks of its own keeps them where they are."""
+"""The ``<image>`` mark, which shows where an image belongs in a text. Marks already in a question keep their positions."""
 
 import itertools
 import re
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Final
 
 IMAGE_MARK: Final = "<image>"
-"""Stands in a text where an image does; the marks of a text and its images belong together in order."""
+"""Placeholder for an image in a text. Marks and images correspond in order."""
 
 
 def grouped_marks(sizes: Sequence[int]) -> str:
-    """Images by modality, worded as for the published models: ``Modality 1: <image>``, one line for each further group.
+    """Format image groups as the published models expect: ``Modality 1: <image>``, one line per further group.
 
     Args:
-        sizes: How many images each group has.
+        sizes: number of images in each group.
     """
     return ",\n".join(f"Modality {number}: " + "\n".join([IMAGE_MARK] * size) for number, size in enumerate(sizes, start=1))
 
 
 def named_marks(text: str) -> str:
-    """The text for a reader without images: its marks become ``image 1``, ``image 2`` and so on."""
+    """Replace image marks with ``image 1``, ``image 2`` and so on, for readers who cannot see the images."""
     numbers = itertools.count(1)
     return re.sub(IMAGE_MARK, lambda _: f"image {next(numbers)}", text)

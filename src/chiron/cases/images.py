@@ -1,4 +1,4 @@
-"""Images of cases: found inside their fence, checked before anything is paid for, and known by their SHA-256."""
+"""Find, validate and hash the images of cases. Only files inside the image folder are accessible."""
 
 import hashlib
 import io
@@ -15,44 +15,44 @@ from chiron.cases.reader import need_cases
 from chiron.errors import InputError
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused: a 30,000 x 30,000 picture would need gigabytes once decoded."""
+"""Larger images are rejected: 30,000 x 30,000 pixels would need gigabytes once decoded."""
 MAX_BYTES = 64 * 1024 * 1024
-"""Larger files are refused unread."""
+"""Larger files are rejected without reading them."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 Seen = TypeVar("Seen")
 
 
 class ImageProblem(ValueError):
-    """One image of one case cannot be used; the message says which, why, and how to mend it."""
+    """An image of a case cannot be used; the message says which one, why, and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A checked image. Holds no pixels."""
+    """Validated image file, without pixels."""
 
     name: str
-    """The path as the case gives it."""
+    """Path as given in the case."""
     path: Path
-    """Where it is."""
+    """Resolved path."""
     sha256: str
-    """Of the file's bytes, hex."""
+    """SHA-256 of the file's bytes, hex."""
     width: int
-    """Pixels, as stored: EXIF data may say that it is shown on its side."""
+    """Pixels, as stored, before any EXIF rotation."""
     height: int
-    """Pixels, likewise."""
+    """Pixels, as stored."""
 
 
 class ImageFolder:
-    """The folder that a file of cases takes its images from; nothing outside it can be reached."""
+    """Image folder of a file of cases. Files outside it are not accessible."""
 
     def __init__(self, root: Path) -> None:
-        """Fence off ``root``. It need not exist until an image is asked for."""
+        """Restrict access to ``root``. It need not exist until an image is requested."""
         self.root = root
         self._fence = Path(os.path.realpath(root))
 
     def check(self, name: str) -> ImageFile:
-        """Find, read and decode an image whole, so that a broken one is found now and not at the endpoint.
+        """Find, read and fully decode an image, so that a broken one fails here and not at the endpoint.
 
         Raises:
             ImageProblem: outside the folder, missing, empty, truncated, too large, or not an image.
@@ -60,12 +60,12 @@ class ImageFolder:
         return self.look_at(name, lambda _: None)[0]
 
     def look_at(self, name: str, look: Callable[[Image.Image], Seen]) -> tuple[ImageFile, Seen]:
-        """The same, and what ``look`` makes of the decoded image, so that nobody decodes it twice.
+        """Do the same as :meth:`check` and return the result of ``look`` on the decoded image, so that it is decoded once.
 
-        What ``look`` raises is the image's fault, unless it is an :class:`~chiron.errors.InputError`.
+        Exceptions from ``look`` become an :class:`ImageProblem`, except :class:`~chiron.errors.InputError`.
 
         Raises:
-            ImageProblem: as :meth:`check`.
+            ImageProblem: as in :meth:`check`.
         """
         path = self._inside(name)
         data = _read(path, name)
@@ -87,10 +87,14 @@ class ImageFolder:
 
 
 def check_bytes(data: bytes, name: str) -> str:
-    """Decode an image that stands in memory whole, as :meth:`ImageFolder.check` does one in a file; its format, such as ``PNG``.
+    """Validate an in-memory image as :meth:`ImageFolder.check` does; return its format, such as ``PNG``.
+
+    Args:
+        data: encoded image.
+        name: name of the image for error messages.
 
     Raises:
-        ImageProblem: empty, truncated, too large, or not an image. ``name`` is what the message calls it.
+        ImageProblem: empty, truncated, too large, or not an image.
     """
     if not data:
         raise ImageProblem(f"image '{name}' is empty (0 bytes)")
@@ -99,12 +103,12 @@ def check_bytes(data: bytes, name: str) -> str:
 
 
 def default_image_root(cases: Path) -> Path:
-    """``images/`` beside a file of cases."""
+    """Return the default image folder: ``images/`` next to the file of cases."""
     return cases.parent / "images"
 
 
 def image_folder(cases: Path, images: Path | None) -> ImageFolder:
-    """The image folder of a file of cases: the one named, else ``images/`` beside the file.
+    """Return the image folder of a file of cases: ``images`` if given, else ``images/`` next to the file.
 
     Raises:
         InputError: the file or the folder does not exist.
@@ -139,7 +143,7 @@ def _fits(size: int, name: str) -> None:
 def _decode(file: io.BytesIO, name: str, look: Callable[[Image.Image], Seen]) -> tuple[int, int, Seen]:
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large images and odd metadata; the first is checked below, the second harms nothing.
+            # Pillow warns about large images, which are checked below, and about odd metadata, which is harmless.
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
@@ -153,6 +157,6 @@ def _decode(file: io.BytesIO, name: str, look: Callable[[Image.Image], Seen]) ->
     except (ImageProblem, InputError):
         raise
     except Exception as error:
-        # Readers of image formats fail in every way there is, on files made to that end and on others.
+        # Image decoders raise many exception types on malformed files.
         raise ImageProblem(f"image '{name}' is truncated or damaged: {' '.join(str(error).split())}") from error
     raise ImageProblem(f"image '{name}' is {width} x {height}, more than {MAX_PIXELS // 10**6} megapixels: shrink it")

@@ -1,7 +1,7 @@
-"""The twelve imaging modalities: their names, synonyms and DICOM codes, and which of them a text or a case names.
+"""The twelve imaging modalities: names, synonyms, DICOM codes, and how to find the modality of a text or case.
 
-The names are those that radiologists use; the codes are those of DICOM PS3.3 C.7.3.1.1.1. A text that names two modalities, or none
-for certain, is placed nowhere: a wrong place is worse than none.
+Names are those used by radiologists; codes are from DICOM PS3.3 C.7.3.1.1.1. A text that names no modality for certain, or two, gets none,
+because a wrong modality is worse than a missing one.
 """
 
 import re
@@ -13,19 +13,19 @@ from chiron.cases.case import Case
 
 @dataclass(frozen=True, slots=True)
 class Modality:
-    """An imaging modality."""
+    """Imaging modality."""
 
     name: str
     slug: str
-    """As it begins the name of an image group's folder: ``ct_group1``."""
+    """Prefix of an image group's folder name: ``ct_group1``."""
     codes: tuple[str, ...]
-    """DICOM codes. They count where they are the whole text, since ``US`` and ``PT`` mean other things within one."""
+    """DICOM codes. They match only a whole text, since ``US`` and ``PT`` have other meanings within one."""
     names: tuple[str, ...]
-    """Other names that stand for it as a whole text."""
+    """Other names; each must match a whole text."""
     words: tuple[str, ...]
-    """Regular expressions that name it within a text, in any case."""
+    """Case-insensitive regular expressions that match within a text."""
     marks: tuple[str, ...] = ()
-    """The same, in capitals only: ``MR`` is a modality, ``Mr`` a man."""
+    """Regular expressions that match uppercase only: ``MR`` is a modality, ``Mr`` is a title."""
 
 
 MODALITIES: tuple[Modality, ...] = (
@@ -164,13 +164,13 @@ MODALITIES: tuple[Modality, ...] = (
         (r"OCTA?(?! 20)",),
     ),
 )
-"""In the order of the map's rows."""
+"""Modalities in the row order of the coverage map."""
 
 _PLAIN = re.compile(r"[\W_]+")
 _BY_NAME = {
     _PLAIN.sub(" ", name.casefold()).strip(): m for m in MODALITIES for name in (m.name, m.slug, *(c.casefold() for c in m.codes), *m.names)
 }
-# The longest words first, so that "CT angiography" is one name and not two.
+# Longest words first, so that "CT angiography" matches as one name.
 _ANY_CASE = re.compile(
     r"(?<![\w-])(?:" + "|".join(f"(?P<m{i}>{'|'.join(m.words)})" for i, m in reversed(list(enumerate(MODALITIES)))) + r")(?![\w])",
     re.IGNORECASE,
@@ -182,7 +182,7 @@ _GROUP = re.compile(r"(?P<name>[a-z][a-z _-]*?)[ _-]?group[ _-]?\d*", re.IGNOREC
 
 
 def modality_of(text: str) -> Modality | None:
-    """The one modality that a text names, by name, synonym or DICOM code; None if it names none, or several."""
+    """Return the one modality that a text names by name, synonym or DICOM code; None if there is no match or more than one."""
     whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
     if whole is not None:
         return whole
@@ -191,13 +191,13 @@ def modality_of(text: str) -> Modality | None:
 
 
 def modalities_in(text: str) -> tuple[Modality, ...]:
-    """Every modality that a text names, in the order of the map. A hybrid such as PET/CT is what gives it its name."""
+    """Return every modality that a text names, in map order. A hybrid such as PET/CT counts as the modality it is named after."""
     found = {int((match.lastgroup or "m0")[1:]) for match in _found(text)}
     return tuple(m for i, m in enumerate(MODALITIES) if i in found)
 
 
 def _found(text: str) -> Iterator[re.Match[str]]:
-    """Names that do not lie within a longer one."""
+    """Yield matches that are not part of a longer name."""
     matches = sorted([*_ANY_CASE.finditer(text), *_CAPITALS.finditer(text)], key=lambda m: (m.start(), -m.end()))
     end = -1
     for match in matches:
@@ -207,7 +207,7 @@ def _found(text: str) -> Iterator[re.Match[str]]:
 
 
 def modalities_of_case(case: Case) -> tuple[Modality, ...]:
-    """The modalities of a case's images: by its metadata, else by the names of its image groups; empty if neither tells."""
+    """Return the modalities of a case's images: from metadata, else from image group names; empty if unknown."""
     if case.modality:
         parts = [modality_of(part) for part in re.split(r"[,;+]|\band\b", case.modality)]
         if parts and all(parts):
@@ -224,7 +224,7 @@ _SHOWS = re.compile(
     r"(?: (?:images?|scans?|sequences?|of the [a-z]+(?: [a-z]+)?))? (?:shows?|demonstrates?|reveals?|depicts?|confirms?)\b"
 )
 _WITH_IT = {"PET": ("CT", "MRI"), "Nuclear medicine": ("CT",)}
-"""What comes along with a hybrid."""
+"""Modalities that a hybrid examination also includes."""
 _ELSEWHERE = re.compile(
     r"\b(?:prior|previous(?:ly)?|earlier|old|outside|recommend\w*|suggest\w*|advis\w+|correlat\w+|consider|follow[- ]up|compar\w+"
     r"|no|may|if)\b",
@@ -233,9 +233,9 @@ _ELSEWHERE = re.compile(
 
 
 def findings_without_images(case: Case) -> tuple[Modality, ...]:
-    """Modalities whose images the findings describe ("MRI shows ..."), and of which the case has none.
+    """Return modalities whose images the findings describe ("MRI shows ...") but the case does not have.
 
-    Empty where nothing tells what the images are. Mere mentions, of earlier or of recommended examinations, are not descriptions.
+    Empty if the modality of the images is unknown. Mentions of earlier or recommended examinations do not count.
     """
     there = modalities_of_case(case)
     if not there:

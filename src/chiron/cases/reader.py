@@ -1,4 +1,4 @@
-"""Read a file of cases line by line, and the textbook beside it."""
+"""Read files of cases and textbooks."""
 
 import json
 import os
@@ -14,13 +14,12 @@ from chiron.errors import InputError
 
 
 def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | BadCase]:
-    """Every case of a JSONL or JSON file, in order; what cannot be read comes as a :class:`BadCase` in its place.
+    """Read the cases of a JSONL or JSON file, in order. Unreadable records become :class:`BadCase`.
 
-    A second case of the same id is bad: ids name results, and one would hide the other. A case with neither question nor answer is
-    bad too, unless ``unlabeled`` is asked for.
+    A repeated id is rejected, because ids identify results. A case without question and answer is rejected unless ``unlabeled`` is set.
 
     Raises:
-        InputError: there is no such file, or it is no JSON at all.
+        InputError: the file does not exist or is not JSON.
     """
     seen: dict[str, int] = {}
     for line, raw in read_records(Path(path)):
@@ -40,18 +39,18 @@ def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | 
 
 
 class BrokenRecord:
-    """A line that is not JSON."""
+    """Line that is not valid JSON."""
 
     def __init__(self, problem: str) -> None:
-        """``problem``: what is wrong and how to fix it, in one line."""
+        """Store ``problem``: what is wrong and how to fix it, in one line."""
         self.problem = problem
 
 
 def need_cases(path: Path) -> None:
-    """See that there is a file of cases.
+    """Check that a file of cases exists.
 
     Raises:
-        InputError: there is none.
+        InputError: it does not exist.
     """
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist or cannot be reached"
@@ -59,12 +58,12 @@ def need_cases(path: Path) -> None:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, object]]:
-    """Every record of a JSONL or JSON file with its line, or its position in a list, from 1.
+    """Yield each record of a JSONL or JSON file with its line number or list position, from 1.
 
-    A JSON file may hold a list of records, one record, or an object with one list of records in it (``{"data": [...]}``).
+    A JSON file may hold a list of records, one record, or an object that contains one list of records (``{"data": [...]}``).
 
     Raises:
-        InputError: there is no such file, or it is not JSON at all.
+        InputError: the file does not exist or is not JSON.
     """
     need_cases(path)
     try:
@@ -91,7 +90,7 @@ def _begins(head: bytes, mark: bytes) -> bool:
 
 
 def _json_object(file: BinaryIO) -> list[object] | None:
-    """The records of a file that is one JSON object; ``None`` if it is not one: it may be JSONL under another name."""
+    """Return the records of a file that is one JSON object, or None if it is not: it may be JSONL with a ``.json`` suffix."""
     try:
         whole = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -101,7 +100,7 @@ def _json_object(file: BinaryIO) -> list[object] | None:
 
 
 def _json_list(path: Path, file: BinaryIO) -> list[object] | None:
-    """The records of a JSON list; ``None`` if the list ends with its line and more follow: that is JSONL, and a list is no case."""
+    """Return the records of a JSON list, or None if the file is JSONL whose first line is a list."""
     try:
         records: list[object] = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -122,28 +121,28 @@ def _json_line(line: bytes) -> object:
         return BrokenRecord(f"broken JSON at column {error.colno}: {error.msg}")
     except RecursionError:
         return BrokenRecord("JSON nested too deeply to be a case")
-    except ValueError as error:  # a number of thousands of digits, for one
+    except ValueError as error:  # for example, an integer of thousands of digits
         return BrokenRecord(f"broken JSON: {error}")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One paragraph or rule. Several entries may belong to one answer."""
+    """Textbook paragraph or rule. Several entries may share one answer."""
 
     answer: str
     text: str
     attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What it holds for, by name, where the textbook says it in so many words; drawn worlds do."""
+    """Attributes for which the entry holds, by name, if the textbook states them. Synthetic textbooks do."""
 
 
 def read_textbook(path: Path) -> tuple[Entry, ...]:
-    """Every line ``{"answer": ..., "text": ...}`` of ``textbook.jsonl``; none if there is no such file.
+    """Read the lines ``{"answer": ..., "text": ...}`` of ``textbook.jsonl``; return an empty tuple if the file does not exist.
 
     Raises:
-        InputError: it cannot be read, or a line is not such an object.
+        InputError: the file cannot be read, or a line is not such an object.
     """
     try:
-        # Not splitlines, which breaks lines at U+2028 and others that may stand inside JSON text.
+        # splitlines would also split at U+2028 and similar characters, which JSON text may contain.
         lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError:
         return ()

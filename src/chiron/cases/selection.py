@@ -1,4 +1,4 @@
-"""Select cases of a file: a shard, the first N, or all."""
+"""Select cases of a file: one shard, the first N, or all."""
 
 import hashlib
 import re
@@ -13,17 +13,17 @@ from chiron.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part ``index`` (from 1) of ``count``. A case belongs to the same part in every file that holds it."""
+    """Part ``index`` (from 1) of ``count``. A case is in the same part in every file."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From ``I/N``.
+        """Parse ``I/N``.
 
         Raises:
-            InputError: not of that form, or not 1 <= I <= N.
+            InputError: the text does not have that form, or 1 <= I <= N does not hold.
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -31,22 +31,22 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def holds(self, name: str) -> bool:
-        """Whether the case of that id is in this part."""
+        """Return whether the case with this id is in this part."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Some cases of one file."""
+    """Selected cases of one file."""
 
     cases: Path
     limit: int | None = None
-    """The first so many, after sharding."""
+    """Maximum number of cases, applied after sharding."""
     shard: Shard | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Case | BadCase]]:
-        """Position in the file (from 0) and case."""
+        """Yield each case with its position in the file (from 0)."""
         taken = 0
         for position, case in enumerate(read_cases(self.cases)):
             name = case.id if isinstance(case, Case) else case.label
@@ -59,9 +59,9 @@ class Selection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all the cases of the file."""
+        """Whether the selection includes all cases of the file."""
         return self.limit is None and self.shard is None
 
     def count(self) -> int:
-        """How many there are; reads the file once."""
+        """Return the number of selected cases; reads the whole file."""
         return sum(1 for _ in self)

@@ -1,4 +1,4 @@
-"""What is nearly the same: images by perceptual hash, texts by their shingles; never by comparing all pairs.
+"""Near-duplicate detection: perceptual hashes for images, shingles for texts, without comparing all pairs.
 
-The dataset's splits and checks use it, and so does an evaluation that asks what of it was trained on.
+Used by dataset splits and checks, and by the evaluation's contamination check.
 """

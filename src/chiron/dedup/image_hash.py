@@ -1,8 +1,8 @@
-"""An image's print: its SHA-256, a perceptual hash and a small look, which a copy in another size, format, quality or brightness keeps.
+"""Compare images by SHA-256, perceptual hash and thumbnail, robust to changes of size, format, quality and brightness.
 
-The hash proposes, the look decides. By the hash alone two chests, or two phantoms, of different people are often the same: among drawn
-cases one pair in a hundred lay within four bits of 64, while no two such looks correlated by more than .9966, and no copy by less
-than .998. A copy that is cropped, even by two pixels in a hundred, or mirrored, is not found.
+The hash proposes pairs and the thumbnail decides, because hashes of different patients are often equal. Among synthetic cases, one pair in
+a hundred was within four of 64 bits. No thumbnails of such pairs correlated above .9966, and no copy below .998. Mirrored copies and
+copies cropped by as little as 2% are not detected.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,42 +19,42 @@ from chiron.dedup.linking import Hashes, Pairs, UnionFind, near_pairs
 from chiron.errors import InputError
 
 DISTANCE: Final = 6
-"""Bits of 64 in which the perceptual hashes of two images that count as the same may differ."""
+"""Maximum Hamming distance (of 64 bits) between perceptual hashes of equal images."""
 CORRELATION: Final = 0.9975
-"""Of two looks that count as the same, at least."""
+"""Minimum correlation between thumbnails of equal images."""
 _LOOK: Final = 24
-"""Pixels: a look's sides."""
+"""Side of a thumbnail in pixels."""
 _PAIRS: Final = 1 << 14
-"""Pairs of looks compared at once: some 80 MiB."""
+"""Thumbnail pairs compared at once: about 80 MiB."""
 _FLAT: Final = 2.0
-"""Grey levels: an image whose standard deviation is lower shows nothing, and all such images would look the same."""
+"""Minimum standard deviation in gray levels. Images below it are blank and would all match each other."""
 _SIDE: Final = 256
-"""Pixels: a larger image is first reduced to about this; the hash looks at 32 x 32."""
+"""Images with more pixels are first reduced to about this size; the hash uses 32 x 32."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePrint:
-    """What an image is known by. Holds no pixels."""
+    """Identifying data of an image, without pixels."""
 
     sha256: str
-    """Of the file, hex."""
+    """SHA-256 of the file, hex."""
     phash: int | None
-    """64 bits (ImageHash's ``phash``: the lowest frequencies of a cosine transform against their median); ``None`` of a blank image."""
+    """64 bits (ImageHash's ``phash``: lowest frequencies of a cosine transform compared with their median); None for a blank image."""
     look: bytes
-    """The image in 24 x 24 grey pixels, row by row; empty of a blank image."""
+    """24 x 24 gray pixels, row by row; empty for a blank image."""
     width: int
     """Pixels, as stored."""
     height: int
-    """Pixels, likewise."""
+    """Pixels, as stored."""
     format: str
-    """As Pillow names it: ``JPEG``, ``PNG`` ..."""
+    """Pillow's format name: ``JPEG``, ``PNG`` ..."""
 
 
 def print_image(folder: ImageFolder, name: str) -> ImagePrint:
-    """Take the print of an image.
+    """Compute the print of an image.
 
     Raises:
-        ImageProblem: it cannot be used; says why.
+        ImageProblem: the image cannot be used; the message says why.
         InputError: ImageHash is not installed.
     """
     image, (phash, look, kind) = folder.look_at(name, _seen)
@@ -62,7 +62,7 @@ def print_image(folder: ImageFolder, name: str) -> ImagePrint:
 
 
 def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
-    """Hash, look and format of a decoded image."""
+    """Return hash, thumbnail and format of a decoded image."""
     kind = image.format or ""
     grey = _grey(ImageOps.exif_transpose(image))
     if float(np.asarray(grey).std()) < _FLAT:
@@ -71,7 +71,7 @@ def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
 
 
 def print_images(folder: ImageFolder, names: Sequence[str], *, threads: int = 2) -> Iterator[ImagePrint | str]:
-    """The prints of many images in order; in the place of one that cannot be used, why.
+    """Yield the prints of images in order, or the error message for an image that cannot be used.
 
     Raises:
         InputError: ImageHash is not installed.
@@ -88,9 +88,9 @@ def print_images(folder: ImageFolder, names: Sequence[str], *, threads: int = 2)
 
 
 def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> NDArray[np.int64]:
-    """Groups of images that are the same or nearly so: for each the smallest position in its group, ``(n,)``.
+    """Group equal and nearly equal images; return for each the smallest index in its group, ``(n,)``.
 
-    Nearness is carried on: if a is near b and b near c, all three are one group. ``None`` (an image that nobody can open) is alone.
+    Groups are transitive: if a is near b and b near c, all three form one group. None (an unreadable image) forms its own group.
     """
     groups = UnionFind(len(prints))
     by_file: dict[str, int] = {}
@@ -102,7 +102,7 @@ def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> N
     known = np.arange(len(positions))
     hashes, looks = hashes_and_looks([taken for _, taken in seen])
     for pairs in near_pairs(hashes, distance):
-        # A thousand copies make half a million pairs, nearly all of them within a group that is known by then.
+        # A thousand copies give half a million pairs; skip those already in one group.
         fresh = pairs[known[pairs[:, 0]] != known[pairs[:, 1]]]
         near = look_alike(looks, looks, fresh)
         for a, b in near.tolist():
@@ -113,14 +113,14 @@ def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> N
 
 
 def hashes_and_looks(prints: Sequence[ImagePrint]) -> tuple[Hashes, NDArray[np.uint8]]:
-    """Of images that are not blank: their hashes, ``(n,)``, and their looks, ``(n, 576)``."""
+    """Return hashes, ``(n,)``, and thumbnails, ``(n, 576)``, of images that are not blank."""
     hashes = np.fromiter((taken.phash for taken in prints), np.uint64, len(prints))
     looks = np.frombuffer(b"".join(taken.look for taken in prints), np.uint8).reshape(len(prints), _LOOK * _LOOK)
     return hashes, looks
 
 
 def look_alike(looks: NDArray[np.uint8], others: NDArray[np.uint8], pairs: Pairs) -> Pairs:
-    """Of ``pairs``, positions in ``looks`` and in ``others``, those whose looks correlate by at least :data:`CORRELATION`."""
+    """Return the ``pairs`` (indices into ``looks`` and ``others``) whose thumbnails correlate by at least :data:`CORRELATION`."""
     kept = []
     for start in range(0, len(pairs), _PAIRS):
         some = pairs[start : start + _PAIRS]
@@ -130,7 +130,7 @@ def look_alike(looks: NDArray[np.uint8], others: NDArray[np.uint8], pairs: Pairs
 
 
 def _standard(looks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Rows of mean 0 and length 1, so that brightness and contrast play no part and the inner product is the correlation."""
+    """Normalize rows to mean 0 and length 1, so that inner products are correlations, independent of brightness and contrast."""
     plain = looks.astype(np.float32)
     plain -= plain.mean(axis=1, keepdims=True)
     plain /= np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), 1e-6)
@@ -147,9 +147,9 @@ def _phash(grey: Image.Image) -> int:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """8-bit grey, no larger than needed; transparency lies on black, as viewers of medical images show it."""
+    """Convert to 8-bit gray of limited size. Transparency becomes black, as in medical image viewers."""
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        # 12 or 16 bits a pixel: stretched over what the image uses, because plain conversion would clip it to white.
+        # 12 or 16 bits per pixel: scale the used range, because plain conversion would clip it to white.
         wide = np.nan_to_num(np.asarray(image, dtype=np.float64))
         low, high = float(wide.min()), float(wide.max())
         image = Image.fromarray(((wide - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))

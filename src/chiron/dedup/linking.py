@@ -1,4 +1,4 @@
-"""Link near-equal items: pairs of 64-bit hashes that differ in few bits, and the groups that links form."""
+"""Find pairs of 64-bit hashes that differ in few bits, and the groups that linked items form."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 
 class UnionFind:
-    """A partition of ``0 .. n-1``, at first of singles."""
+    """Union-find over ``0 .. n-1``, initially all separate."""
 
     def __init__(self, count: int) -> None:
-        """``count``: how many members there are."""
+        """Set the number of members."""
         self._parent = list(range(count))
 
     def unite(self, a: int, b: int) -> None:
-        """Put the groups of two members together. A group is known by its smallest member, so the order of calls does not matter."""
+        """Merge the groups of two members. A group is identified by its smallest member, so the order of calls does not matter."""
         a, b = self.find(a), self.find(b)
         self._parent[max(a, b)] = min(a, b)
 
     def find(self, member: int) -> int:
-        """The smallest member of its group."""
+        """Return the smallest member of a member's group."""
         parent = self._parent
         while parent[member] != member:
             parent[member] = parent[parent[member]]
@@ -29,21 +29,21 @@ class UnionFind:
         return member
 
     def labels(self) -> NDArray[np.int64]:
-        """For each member the smallest of its group, ``(n,)``."""
+        """Return for each member the smallest member of its group, ``(n,)``."""
         return np.array([self.find(member) for member in range(len(self._parent))], np.int64)
 
 
 class Families:
-    """The same, for those who ask of many members at once whether they hang together."""
+    """Union-find with an array of group numbers, so that many members can be compared at once."""
 
     def __init__(self, count: int) -> None:
-        """``count``: how many members there are."""
+        """Set the number of members."""
         self.of: NDArray[np.int64] = np.arange(count)
-        """For each member a number that its family has in common, ``(n,)``; to be read only."""
+        """Group number of each member, ``(n,)``; read-only for callers."""
         self._members: dict[int, list[int]] = {}
 
     def unite(self, a: int, b: int) -> bool:
-        """Put the families of two members together; false where they were one. A family is known by its largest part's number."""
+        """Merge the groups of two members; return False if they were one already. The larger group keeps its number."""
         one, other = int(self.of[a]), int(self.of[b])
         if one == other:
             return False
@@ -58,31 +58,31 @@ class Families:
 
 BITS: Final = 64
 _CHUNK: Final = 1 << 20
-"""Candidate pairs compared at once: some 50 MiB, however many there are in all."""
+"""Candidate pairs compared at once: about 50 MiB, independent of their total number."""
 
 Hashes = NDArray[np.uint64]
-"""``(n,)``"""
+"""Shape ``(n,)``."""
 Pairs = NDArray[np.int64]
-"""``(k, 2)``: positions"""
+"""Index pairs, shape ``(k, 2)``."""
 
 
 def near_pairs(hashes: Hashes, distance: int) -> Iterator[Pairs]:
-    """All ``(i, j)`` with ``i < j`` whose hashes differ in at most ``distance`` bits, some at a time; a pair may come again.
+    """Yield batches of all ``(i, j)``, ``i < j``, whose hashes differ in at most ``distance`` bits; pairs may repeat.
 
-    Equal hashes make a number of pairs that grows with the square of theirs: give each hash once.
+    Pass each hash once: the number of pairs grows with the square of the number of equal hashes.
 
     Raises:
-        ValueError: ``distance`` is not from 0 to 15 (beyond, bands are so short that all pairs would be compared).
+        ValueError: ``distance`` is not from 0 to 15 (beyond 15, bands are so short that all pairs would be compared).
     """
     for pairs in near_matches(hashes, hashes, distance):
         yield pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def near_matches(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pairs]:
-    """All ``(i, j)`` for which ``hashes[i]`` and ``others[j]`` differ in at most ``distance`` bits, some at a time; a pair may come again.
+    """Yield batches of all ``(i, j)`` whose ``hashes[i]`` and ``others[j]`` differ in at most ``distance`` bits; pairs may repeat.
 
     Raises:
-        ValueError: as :func:`near_pairs`.
+        ValueError: as in :func:`near_pairs`.
     """
     if not 0 <= distance <= 15:
         raise ValueError(f"distance is {distance}: 0 to 15 bits")
@@ -98,13 +98,13 @@ def near_matches(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pair
             probes = ours ^ np.uint64(flip)
             first, last = np.searchsorted(ranked, probes, "left"), np.searchsorted(ranked, probes, "right")
             for left, right in _expanded(first, last):
-                right = order[right]  # noqa: PLW2901 - positions in the ranking become positions
+                right = order[right]  # noqa: PLW2901 - convert positions in the ranking to indices
                 near = np.bitwise_count(hashes[left] ^ others[right]) <= distance
                 yield np.stack([left[near], right[near]], axis=1)
 
 
 def _expanded(first: NDArray[np.int64], last: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """``(i, k)`` for every ``k`` from ``first[i]`` up to ``last[i]``, some at a time."""
+    """Yield batches of ``(i, k)`` for every ``k`` from ``first[i]`` up to ``last[i]``."""
     counts = last - first
     hit = np.flatnonzero(counts)
     ends = np.cumsum(counts[hit])

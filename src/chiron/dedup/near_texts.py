@@ -1,6 +1,6 @@
-"""Which of many texts are nearly the same: MinHash bands propose pairs, the exact Jaccard index of their shingles decides.
+"""Find near-duplicate texts: MinHash bands propose pairs, the exact Jaccard index of their shingles decides.
 
-Signatures and shingles lie in files without a name and are mapped into memory, so what stays resident is a few hundred bytes a text.
+Signatures and shingles are memory-mapped from anonymous temporary files, so only a few hundred bytes per text stay in memory.
 """
 
 import re
@@ -20,31 +20,34 @@ from chiron.dedup.linking import Families
 from chiron.errors import DiskError, InputError
 
 SHINGLE: Final = 3
-"""Words of a shingle."""
+"""Number of words in a shingle."""
 JACCARD: Final = 0.8
-"""Shared shingles over all shingles of two texts that count as nearly the same."""
+"""Minimum Jaccard index (shared shingles over all shingles) of near-duplicate texts."""
 _BANDS: Final = 25
 _ROWS: Final = 5
-"""A pair of Jaccard index ``J`` is proposed with probability ``1 - (1 - J**5)**25``: .99995 at .8, .54 at .5, .06 at .3."""
+"""A pair with Jaccard index ``J`` is proposed with probability ``1 - (1 - J**5)**25``: .99995 at .8, .54 at .5, .06 at .3."""
 _GATHERED: Final = 1 << 20
-"""Shingles compared at once: some 40 MiB, however many texts share a bucket."""
+"""Shingles compared at once: about 40 MiB, independent of bucket size."""
 _FIRST: Final = 8
-"""Neighbours within a band's bucket that :meth:`TextIndex.links` looks at before it looks at all."""
+"""Neighbors within a bucket that :meth:`TextIndex.links` compares first, before all others."""
 _PAIRS: Final = 1 << 14
-"""Pairs compared at once, at most."""
+"""Maximum number of pairs compared at once."""
 _WORD = re.compile(r"[^\W_]+")
 
 
 def normalised(text: str) -> str:
-    """The words of a text in lower case, one blank between them; no marks, no accents' forms, no layout."""
+    """Normalize a text: lowercase words separated by single blanks, without punctuation or layout, in a uniform Unicode form."""
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class TextIndex:
-    """Texts, each once. A text is known by its number, from 0."""
+    """Index of distinct texts, numbered from 0."""
 
     def __init__(self, spool: Path | None = None) -> None:
-        """``spool``: the folder in which signatures wait; by default where temporary files go.
+        """Create an empty index.
+
+        Args:
+            spool: folder for signatures; by default the system's temporary folder.
 
         Raises:
             InputError: datasketch is not installed.
@@ -58,15 +61,15 @@ class TextIndex:
         self._words: list[int] = []
         self._ends: list[int] = [0]
         self._read: NDArray[np.uint32] | None = None
-        self._bands = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - it lives as long as the index, and has no name to be left behind
-        self._shingles = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - likewise
+        self._bands = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - lives as long as the index; anonymous, so nothing is left behind
+        self._shingles = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115 - as above
 
     def __len__(self) -> int:
-        """How many different texts there are."""
+        """Return the number of distinct texts."""
         return len(self._words)
 
     def add(self, text: str) -> int:
-        """The text's number; that of an earlier text if both are the same after normalisation.
+        """Add a text and return its number; an equal text (after normalization) keeps its earlier number.
 
         Raises:
             DiskError: the disk is full.
@@ -92,21 +95,21 @@ class TextIndex:
         return number
 
     def words(self, number: int) -> int:
-        """How many words a text has."""
+        """Return the number of words in a text."""
         return self._words[number]
 
     def likeness(self, a: int, b: int) -> float:
-        """The Jaccard index of two texts: shared shingles over all shingles."""
+        """Return the Jaccard index of two texts: shared shingles over all shingles."""
         read = self._all_shingles()
         one, other = read[self._ends[a] : self._ends[a + 1]], read[self._ends[b] : self._ends[b + 1]]
         shared = len(np.intersect1d(one, other, assume_unique=True))
         return shared / (len(one) + len(other) - shared)
 
     def near(self, ours: Iterable[int], theirs: Iterable[int], *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
-        """Pairs ``(a, b, index)`` of a text of ``ours`` and another of ``theirs`` whose Jaccard index is at least ``jaccard``, each once.
+        """Yield each pair ``(a, b, index)`` from ``ours`` and ``theirs`` with a Jaccard index of at least ``jaccard``, once.
 
-        Compared are all that share a band. Memory does not grow with the pairs; time does, and thousands of variants of one template on
-        both sides are millions of them.
+        All texts that share a band are compared. Memory does not grow with the number of pairs, but time does: thousands of variants of one
+        template on both sides give millions of pairs.
         """
         one, other = np.unique(np.fromiter(ours, np.int64)), np.unique(np.fromiter(theirs, np.int64))
         if not len(one) or not len(other):
@@ -122,25 +125,27 @@ class TextIndex:
                 yield from zip(left[enough].tolist(), right[enough].tolist(), index[enough].tolist(), strict=True)
 
     def links(self, among: Iterable[int] | None = None, *, jaccard: float = JACCARD) -> Iterator[tuple[int, int, float]]:
-        """What ties families of near texts together: pairs ``(a, b, index)`` with ``a < b`` and an index of at least ``jaccard``, of each
-        family one pair fewer than it has texts, so that every two texts between which a chain of near pairs runs are in one family.
+        """Yield pairs ``(a, b, index)``, ``a < b``, that connect groups of near-duplicates (a spanning forest).
 
-        Compared are all texts that share a band, unless they are in one family by then, and none twice. Memory grows with the texts
-        alone; time with the square of a bucket whose texts share much and are not near.
+        Each pair has a Jaccard index of at least ``jaccard``. Texts connected by a chain of near pairs are in one group; a group of n texts
+        gives n - 1 pairs. Texts that share a band are compared at most once, and not if already in one group. Memory grows only with the
+        number of texts. Time grows with the square of a bucket whose texts are similar but not near.
 
-        ``among``: numbers of the texts to compare; all by default.
+        Args:
+            among: numbers of the texts to compare; all by default.
+            jaccard: minimum Jaccard index.
         """
         numbers = np.arange(len(self)) if among is None else np.unique(np.fromiter(among, np.int64))
         if len(numbers) < 2:
             return
         bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
         families = Families(len(numbers))
-        # First a few neighbours of each: in a large family that unites nearly all, and leaves little to compare with everything.
+        # First compare a few neighbors: this unites most of a large group and leaves few comparisons for the full pass.
         for most, band in product((_FIRST, len(numbers)), range(_BANDS)):
             for one, other in _in_buckets(bands[numbers, band], families, most):
                 for start in range(0, len(one), _PAIRS):
                     a, b = numbers[one[start : start + _PAIRS]], numbers[other[start : start + _PAIRS]]
-                    # Those that share an earlier band were compared there, or will be.
+                    # Pairs that share an earlier band are compared there.
                     fresh = start + np.flatnonzero(~(bands[a, :band] == bands[b, :band]).any(axis=1))
                     index = self._likenesses(numbers[one[fresh]], numbers[other[fresh]])
                     for at, like in zip(fresh[index >= jaccard].tolist(), index[index >= jaccard].tolist(), strict=True):
@@ -148,7 +153,7 @@ class TextIndex:
                             yield int(numbers[one[at]]), int(numbers[other[at]]), like
 
     def _likenesses(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
-        """:meth:`likeness` of many pairs, ``(k,)``."""
+        """Return :meth:`likeness` of many pairs, ``(k,)``."""
         read, ends = self._all_shingles().view(np.ndarray), np.asarray(self._ends, np.int64)
         found = [np.empty(0)]
         parts = np.cumsum(ends[one + 1] - ends[one] + ends[other + 1] - ends[other]) // _GATHERED
@@ -162,7 +167,7 @@ class TextIndex:
         return np.concatenate(found)
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close and delete the temporary files."""
         self._bands.close()
         self._shingles.close()
 
@@ -178,7 +183,7 @@ class TextIndex:
 
 
 def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions ``(one, other)`` of equal keys of the two, some pairs at a time."""
+    """Yield batches of index pairs ``(one, other)`` with equal keys."""
     order = np.argsort(theirs, kind="stable")
     ranked = theirs[order]
     first = np.searchsorted(ranked, ours, side="left")
@@ -191,7 +196,10 @@ def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tu
 
 
 def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions ``(one, other)``, ``one < other``, of equal keys: each with the next ``most``, nearest first, but for one family's."""
+    """Yield batches of pairs ``(one, other)``, ``one < other``, with equal keys and different groups.
+
+    Each item is paired with the next ``most`` items of its bucket, nearest first.
+    """
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
@@ -199,7 +207,7 @@ def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iter
     left, step = np.arange(len(keys)), 0
     while len(left) and step < most:
         if step & (step - 1) == 0:
-            # Now and then: a bucket that has become one family has nothing left to compare.
+            # Recheck at doubling steps: a bucket that has become one group needs no more comparisons.
             of = families.of[order]
             mixed = np.minimum.reduceat(of, starts) != np.maximum.reduceat(of, starts)
             left = left[mixed[bucket[left]]]
@@ -213,7 +221,7 @@ def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iter
 
 
 def _gathered(read: NDArray[np.uint32], ends: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The shingles of texts one after the other, each text's place in ``texts`` before them, in the upper 32 bits; so it is sorted."""
+    """Return the sorted shingles of texts, concatenated, with each text's index in ``texts`` in the upper 32 bits."""
     counts = ends[texts + 1] - ends[texts]
     begins = np.cumsum(counts) - counts
     place = np.repeat(np.arange(len(texts), dtype=np.uint64), counts)
@@ -231,12 +239,12 @@ def _digest(plain: str) -> bytes:
 
 
 def _shingles(words: list[str]) -> NDArray[np.uint32]:
-    """32-bit hashes of a text's shingles, sorted, each once; a text shorter than a shingle is one."""
+    """Return the sorted, distinct 32-bit hashes of a text's shingles. A text shorter than a shingle counts as one."""
     hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
     count = max(1, len(words) - SHINGLE + 1)
     mixed = np.full(count, min(len(words), SHINGLE), np.uint64)
     for at in range(min(len(words), SHINGLE)):
-        # As in ``_mixed``; the order of words counts.
+        # Polynomial hash as in ``_mixed``: the order of words counts.
         mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[at : at + count]
         mixed ^= mixed >> np.uint64(29)
     return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
@@ -249,7 +257,7 @@ def _word_hash(word: str) -> int:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A key for each band, ``(bands,)`` of ``(bands, rows)``: a polynomial modulo 2**64, which is what unsigned integers compute."""
+    """Return a key per band, ``(bands,)`` from ``(bands, rows)``: a polynomial modulo 2**64, as unsigned integers wrap."""
     keys = np.zeros(len(values), np.uint64)
     for column in values.T:
         keys = keys * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)

@@ -1,4 +1,4 @@
-"""Which column of a table is which field of a case."""
+"""Map table columns to case fields."""
 
 import difflib
 import re
@@ -48,7 +48,7 @@ _NAMES: Mapping[str, str] = {
     "folder": "folder|directory|study folder|ordner",
 }
 FIELDS = tuple(_NAMES)
-"""What a column may be. The last three name a study, for questions that go with DICOM or NIfTI."""
+"""Fields that a column can map to. The last three identify a study, for questions about DICOM or NIfTI images."""
 _BY_NAME = {name: field for field, names in _NAMES.items() for name in names.split("|")}
 _IDENTIFIERS = frozenset(
     "name|patient name|first name|last name|surname|forename|given name|family name|nachname|vorname|nombre|apellido|nom|prenom|prénom"
@@ -64,24 +64,24 @@ _CALLS_SOMEBODY = re.compile(
 )
 _MANY = ("images", "options")
 _NAMED = 12
-"""Names of unused columns that are listed."""
+"""Maximum number of unused columns to list."""
 _NUMBERED_IMAGE = re.compile(r"(?:image|img|picture|bild|slice)(?: path| file)? ?\d+")
 _OPTION = re.compile(r"(?:choice|option|opt|op|answer|antwort|opcion|opción) ?(?:[a-j]|10|[1-9])")
-"""One option of several, in a column of its own."""
+"""Matches a column that holds one of several options."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
-    """Positions of columns by field. Nothing else of a table is kept."""
+    """Column positions by field. It holds no other table data."""
 
     header: tuple[str, ...]
     places: Mapping[str, tuple[int, ...]]
-    """Several columns of one field are put together in their order."""
+    """Several columns of one field are joined in order."""
     identifiers: tuple[int, ...]
-    """Columns whose values name the patient or a physician: looked for in the text, and not kept."""
+    """Columns that name the patient or a physician. Their values are searched for in the text and not stored."""
 
     def words(self) -> str:
-        """The map for a person."""
+        """Format the map for display."""
         pairs = (f"{field}={' + '.join(self.header[i] for i in at)}" for field, at in self.places.items())
         used = {i for at in self.places.values() for i in at}
         unused = [i for i in range(len(self.header)) if i not in used]
@@ -91,20 +91,20 @@ class ColumnMap:
 
 
 def names_a_patient(field: str) -> bool:
-    """Whether a field is called as fields are that tell patients apart."""
+    """Return whether a field name usually identifies the patient."""
     return _BY_NAME.get(_plain(field)) == "patient"
 
 
 def names_somebody(field: str) -> bool:
-    """Whether a field is called as fields are that name or reach a patient or a physician, or say when somebody was born."""
+    """Return whether a field name usually holds a name, contact or birth date of a patient or physician."""
     return names_a_patient(field) or (plain := _plain(field)) in _IDENTIFIERS | _BIRTHS or _CALLS_SOMEBODY.fullmatch(plain) is not None
 
 
 def parse_map(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """``["question=Frage,images=Bild"]`` and the like: columns by field. A comma within a name is no end of it.
+    """Parse ``["question=Frage,images=Bild"]`` and the like into columns by field. Column names may contain commas.
 
     Raises:
-        InputError: no such field, or no column.
+        InputError: the field is unknown, or no column is given.
     """
     found: dict[str, tuple[str, ...]] = {}
     for text in texts:
@@ -121,10 +121,15 @@ def parse_map(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], where: str) -> ColumnMap:
-    """The columns of a header: those asked for, and for fields nobody asked for those with a usual name.
+    """Map the columns of a header: first the requested ones, then known names for the remaining fields.
+
+    Args:
+        header: column names.
+        wanted: requested columns by field.
+        where: name of the table, for error messages.
 
     Raises:
-        InputError: a column that was asked for is not there. ``where`` names the table.
+        InputError: a requested column does not exist.
     """
     names = [_plain(h) for h in header]
     separate = sum(_OPTION.fullmatch(name) is not None for name in names) >= 2
@@ -136,7 +141,7 @@ def map_columns(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]], wh
         field_of = _field_of(name, separate_options=separate)
         if field_of is None or field_of in wanted or i in taken:
             continue
-        # Of two columns that both could be a field the first is it; images and options may be spread over several.
+        # If two columns match one field, the first wins; images and options may span several columns.
         if field_of not in places or field_of in _MANY:
             places[field_of] = (*places.get(field_of, ()), i)
     return ColumnMap(
@@ -153,7 +158,7 @@ def _field_of(name: str, *, separate_options: bool) -> str | None:
 
 
 def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
-    """How many fields a row would name if it were the header."""
+    """Return how many fields a row would name if it were the header."""
     names = {_plain(h) for h in header}
     asked = sum(_plain(column) in names for columns in wanted.values() for column in columns)
     usual = {_BY_NAME[n] for n in names if n in _BY_NAME} | ({"images"} if any(_NUMBERED_IMAGE.fullmatch(n) for n in names) else set())
@@ -161,7 +166,7 @@ def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> 
 
 
 def present(wanted: Mapping[str, tuple[str, ...]], header: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Of the columns asked for those that a header has: records of one file need not all have the same fields."""
+    """Return the requested columns that a header contains, since records of one file may have different fields."""
     names = {*header, *map(_plain, header)}
     found = {field: tuple(c for c in columns if c in names or _plain(c) in names) for field, columns in wanted.items()}
     return {field: columns for field, columns in found.items() if columns}
@@ -186,10 +191,10 @@ LETTER_ALONE = "answers that are a letter alone, of options that are not there: 
 
 
 def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:
-    """Texts by the fields of a case: what is asked of all rows, and where the impression goes.
+    """Resolve the common question and the impression of a report.
 
-    With a question and no answer of its own, the impression is the answer; else it is the last of the findings. The question for all
-    rows is put to those that have an answer to it.
+    The common question applies to rows that have an answer or an impression but no question. If there is a question without an answer, the
+    impression becomes the answer; otherwise it is appended to the findings.
     """
     settled = {**texts}
     impression = settled.pop("impression", "")
@@ -203,10 +208,10 @@ def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:
 
 
 def with_options(case: Case, options: Sequence[str]) -> Case:
-    """A case whose question names its options and whose answer is one of them in words.
+    """Return the case with its options in the question and one of them, in words, as the answer.
 
     Raises:
-        LeaveOut: the answer is none of them.
+        LeaveOut: the answer matches no option.
     """
     if not options or not case.question:
         return case

@@ -1,4 +1,4 @@
-"""A Hugging Face dataset saved to disk, or a folder of Parquet files: a row a case, its images in the rows or beside them."""
+"""Import a saved Hugging Face dataset or a folder of Parquet files, one case per row, with images in the rows or in files."""
 
 import json
 import re
@@ -17,14 +17,14 @@ from chiron.importing.source import files_under
 from chiron.importing.tables import TableImages, draft_of
 
 _ROWS = 16
-"""Rows read at a time: each may hold many megabytes of images."""
+"""Rows per batch. Keep it small, because a row may hold many megabytes of images."""
 
 
 def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
-    """Drafts of a dataset's rows.
+    """Read draft cases from a dataset.
 
     Raises:
-        InputError: it cannot be read, lacks a column or split that was asked for, or names no fields that are known.
+        InputError: the dataset cannot be read, lacks a requested column or split, or has no known fields.
     """
     parts = _parquet(source) if source.is_file() or not _saved(source) else _arrow(source)
     if options.split is not None:
@@ -56,7 +56,7 @@ def read_dataset(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -
 
 
 Part = tuple[str, list[str], int, Iterator[dict[str, Any]], dict[str, list[str]]]
-"""A split: name, columns, number of rows, the rows as they are stored with images undecoded, and the names of classes by column."""
+"""Split: name, columns, number of rows, iterator of rows with images undecoded, and class names by column."""
 
 
 def _saved(source: Path) -> bool:
@@ -68,12 +68,12 @@ def _arrow(source: Path) -> list[Part]:
     try:
         loaded = datasets.load_from_disk(str(source))
     except Exception as error:
-        # Damaged datasets fail in every way there is.
+        # The libraries raise many exception types on damaged datasets.
         raise InputError(f"{source} is no dataset that can be read ({type(error).__name__}): save it anew with save_to_disk") from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or "train"): loaded}
 
     def rows(split: Any) -> Iterator[dict[str, Any]]:
-        # In the format "arrow" images stay bytes and paths.
+        # The "arrow" format leaves images as bytes and paths.
         for table in split.with_format("arrow").iter(batch_size=_ROWS):
             yield from table.to_pylist()
 
@@ -109,7 +109,7 @@ def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _stored_class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """The names of classes from what ``datasets`` stores in a Parquet file; nothing where another program wrote it."""
+    """Return the class names that ``datasets`` stores in a Parquet file; empty if another program wrote the file."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         labels = {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}

@@ -1,4 +1,4 @@
-"""DICOM studies: a case a study, an image group a series, a PNG a slice."""
+"""Import DICOM: one case per study, one image group per series, one PNG per slice."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -25,10 +25,10 @@ FACES = "series of the head, in which a face may be recognised"
 
 
 def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> SourceReading:
-    """Drafts of the studies in a file, folder or DICOMDIR.
+    """Read draft cases from a DICOM file, folder or DICOMDIR.
 
     Raises:
-        InputError: pydicom is missing, or the questions cannot be read.
+        InputError: pydicom is not installed, or the questions cannot be read.
     """
     need("pydicom", "DICOM")
     questions = load_questions(options) if options.questions is not None else None

@@ -1,6 +1,6 @@
-"""What a DICOM header says, as far as it is needed, and the short list of what of it may be kept.
+"""Read the needed parts of a DICOM header, and define the few that may be kept.
 
-Everything not named in :class:`Kept` stays behind: names, ids, days, UIDs, institutions, private elements.
+Everything not in :class:`Kept` is discarded: names, ids, dates, UIDs, institutions, private elements.
 """
 
 import re
@@ -23,10 +23,10 @@ _IDENTIFYING = (
     " PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest".split()
 )
 _OF_THE_PATIENT = frozenset({"PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"})
-"""Names of which two letters are enough to look for."""
+"""Elements with patient or relative names, which are searched for from two letters on."""
 _OF_FRAMES = frozenset({"PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"})
 _NESTED = 3
-"""Sequences within one another, and items of each, in which names and numbers are looked for."""
+"""Maximum depth of sequences, and maximum items of each, to search for names and numbers."""
 _SEXES = {"M": "Male", "F": "Female", "O": "Other"}
 _LATERALITIES = {"L": "left", "R": "right", "B": "both", "U": "unpaired"}
 NO_IMAGE = {
@@ -49,27 +49,27 @@ NO_IMAGE = {
     "FID": "fiducials",
     "RWV": "a map of real-world values",
 }
-"""Modalities whose objects hold no image to be read, in words."""
+"""Modalities of objects without an image, with a description of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """All that outlives a header. Texts have passed the free-text check."""
+    """The only header data that is stored. Texts have passed the screening for identifying text."""
 
     modality: str | None
     body_part: str | None
     laterality: str | None
     age: str | None
-    """In years; ``90+`` from ninety on."""
+    """In years; ``90+`` from 90 years."""
     sex: str | None
     study_description: str | None
     series_description: str | None
     withheld: int
-    """Descriptions left behind because they may identify somebody."""
+    """Number of descriptions discarded because they may identify someone."""
 
 
 def kept_of(header: "Dataset") -> Kept:
-    """What may be kept of a header."""
+    """Extract the data that may be kept from a header."""
     known = known_of(header)
     study, series = text_of(header, "StudyDescription"), text_of(header, "SeriesDescription")
     withheld = [text for text in (study, series) if text and find_identifying(text, known)]
@@ -88,13 +88,13 @@ def kept_of(header: "Dataset") -> Kept:
 
 
 def modality_name(code: str | None) -> str | None:
-    """The name of a modality's code; a code of none of the twelve stays unsaid, as ``OT`` does."""
+    """Return the name of a modality code, or None for codes outside the twelve modalities, such as ``OT``."""
     modality = modality_of(code) if code else None
     return modality.name if modality else None
 
 
 def known_of(header: "Dataset") -> frozenset[str]:
-    """Names and numbers that the header gives, to look for in other text: every person name in it, and the usual numbers."""
+    """Return names and numbers to search for in other text: all person names and the usual identifiers in the header."""
     numbering, others, patients = list[str](), list[str](), list[str]()
     for keyword, vr, text in _naming(header):
         kept = patients if keyword in _OF_THE_PATIENT else others if vr == "PN" else numbering
@@ -103,13 +103,13 @@ def known_of(header: "Dataset") -> frozenset[str]:
 
 
 def _naming(header: "Dataset", depth: int = 0) -> "Iterator[tuple[str, str, str]]":
-    """Elements that name or number somebody, at any depth: keyword, value representation, text."""
+    """Yield identifying elements at any depth: keyword, value representation, text."""
     from pydicom.datadict import dictionary_keyword, dictionary_VR
 
     for tag in list(header.keys()):
         try:
             keyword, vr = dictionary_keyword(tag), dictionary_VR(tag)
-        except KeyError:  # private elements, and such as no standard knows
+        except KeyError:  # private or nonstandard element
             continue
         if vr == "PN" or keyword in _IDENTIFYING:
             if (text := text_of(header, keyword)) is not None:
@@ -122,7 +122,7 @@ def _naming(header: "Dataset", depth: int = 0) -> "Iterator[tuple[str, str, str]
 def _sequence(header: "Dataset", name: str) -> "list[Dataset]":
     try:
         return list(header.get(name) or ())
-    except Exception:  # noqa: BLE001 - as in text_of: a damaged sequence is as good as missing
+    except Exception:  # noqa: BLE001 - as in text_of: treat a damaged sequence as missing
         return []
 
 
@@ -130,7 +130,7 @@ def _age(header: "Dataset") -> str | None:
     if (age := dicom_age(text_of(header, "PatientAge") or "")) is not None:
         return age
     born, seen = text_of(header, "PatientBirthDate") or "", text_of(header, "StudyDate") or ""
-    # A birth date equal to the study date, or of 1900, is what scanners and de-identification tools fill in for an unknown one.
+    # Scanners and de-identification tools fill an unknown birth date with the study date or a date in 1900.
     if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", seen) and seen > born:
         number = (int(seen) - int(born)) // 10_000
         return years(number) if number <= MAX_YEARS else None
@@ -138,17 +138,17 @@ def _age(header: "Dataset") -> str | None:
 
 
 def text_of(header: "Dataset", name: str) -> str | None:
-    """An element as text, or None where it is missing, empty or of many values."""
+    """Return an element as text, or None if it is missing, empty or multi-valued."""
     try:
         value = header.get(name)
         text = str(value).replace("\x00", "").strip() if value is not None else ""
-    except Exception:  # noqa: BLE001 - an element may be damaged in any way; it is then as good as missing
+    except Exception:  # noqa: BLE001 - an element may be damaged in any way; treat it as missing
         return None
     return text or None
 
 
 def numbers(header: "Dataset", name: str) -> list[float] | None:
-    """An element's numbers, or None where it is missing or holds anything else."""
+    """Return an element's numbers, or None if it is missing or not numeric."""
     try:
         value = header.get(name)
         if value is None or value == "":
@@ -160,7 +160,7 @@ def numbers(header: "Dataset", name: str) -> list[float] | None:
 
 
 def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
-    """Where a frame's own elements may stand, the nearest first: its functional groups, the shared ones, the header itself."""
+    """Yield the data sets that may describe a frame, most specific first: its functional groups, the shared ones, the header."""
     for name, at in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         sequence: Any = header.get(name)
         if sequence is not None and at < len(sequence):
@@ -171,7 +171,7 @@ def frame_groups(header: "Dataset", frame: int) -> "Iterator[Dataset]":
 
 
 def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | None:
-    """The first window of a frame: centre, width and function. None where there is none, or one of no width (PS3.3 C.11.2.1.2.1)."""
+    """Return a frame's first window: center, width, function. None if it is missing or its width is invalid (PS3.3 C.11.2.1.2.1)."""
     for group in frame_groups(header, frame):
         center, width = numbers(group, "WindowCenter"), numbers(group, "WindowWidth")
         function = text_of(group, "VOILUTFunction") or "LINEAR"
@@ -181,13 +181,13 @@ def window_of(header: "Dataset", frame: int = 0) -> tuple[float, float, str] | N
 
 
 def unusable_window(header: "Dataset") -> bool:
-    """Whether a window is given and cannot be meant."""
+    """Return whether the header gives a window that is invalid."""
     given = any(numbers(group, "WindowCenter") and numbers(group, "WindowWidth") for group in frame_groups(header, 0))
     return given and window_of(header) is None
 
 
 def position(header: "Dataset", frame: int = 0) -> float | None:
-    """Millimetres of a slice along its normal; None where the header says nothing of its place."""
+    """Return a slice's position along its normal in mm; None if the header does not give it."""
     place = direction = None
     for group in frame_groups(header, frame):
         place = place or numbers(group, "ImagePositionPatient")
@@ -200,7 +200,7 @@ def position(header: "Dataset", frame: int = 0) -> float | None:
 
 
 def orientation(header: "Dataset", frame: int = 0) -> tuple[int, ...]:
-    """The direction of rows and columns, rounded: slices of one stack have the same. Empty where the header says nothing of it."""
+    """Return the rounded direction of rows and columns, equal for all slices of a stack. Empty if the header does not give it."""
     for group in frame_groups(header, frame):
         if direction := numbers(group, "ImageOrientationPatient"):
             return tuple(round(10 * d) for d in direction)
@@ -213,13 +213,13 @@ _SCREENSHOT = re.compile(
 
 
 def is_screenshot(header: "Dataset") -> bool:
-    """Whether image type or series description name a screenshot or a dose sheet, which show the patient's name more often than not."""
+    """Return whether the header describes a screenshot or a dose sheet. These usually show the patient's name."""
     said = " ".join(text_of(header, name) or "" for name in ("ImageType", "SeriesDescription", "ProtocolName"))
     return _SCREENSHOT.search(said.replace("_", " ")) is not None
 
 
 def read_header(path: Path, *, force: bool = False) -> "Dataset":
-    """A header without its pixels. Raises whatever pydicom does."""
+    """Read a header without pixels. Raises the exceptions of pydicom."""
     from pydicom import dcmread
 
     with open_unpacked(path) as file:

@@ -1,4 +1,4 @@
-"""One frame of a DICOM image as it is meant to be seen: DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2, and nothing of our own taste."""
+"""Render a frame of a DICOM image as the standard specifies (PS3.3 C.7.6.3, C.11.1, C.11.2), without further processing."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,23 +23,23 @@ _DECODERS = {
 
 
 class Frames:
-    """Frames of DICOM files. The file last read is held, since a file of many frames would else be read again for each of them."""
+    """Renderer of DICOM frames. It caches the last file, so that a multi-frame file is read once."""
 
     def __init__(self) -> None:
-        """Nothing is read before a frame is asked for."""
+        """Start with an empty cache."""
         self._path: Path | None = None
         self._header: Any = None
 
     def render(self, path: Path, frame: int) -> bytes:
-        """A PNG of one frame, windowed as the header says.
+        """Render a frame as PNG with the window from the header.
 
         Raises:
-            LeaveOut: there are no pixels, they are compressed in a way that nothing here decodes, truncated, or damaged.
+            LeaveOut: there are no pixels, no decoder for them is installed, or the data is truncated or damaged.
         """
         import warnings
 
         with warnings.catch_warnings():
-            # pydicom warns of every departure from the standard; what matters of them shows when the pixels are decoded.
+            # pydicom warns about every deviation from the standard; those that matter fail when the pixels are decoded.
             warnings.simplefilter("ignore")
             header = self._read(path)
             pixels = _decoded(header, frame)
@@ -58,14 +58,14 @@ class Frames:
                 with open_unpacked(path) as file:
                     self._header = dcmread(file, force=True)
             except Exception as error:
-                # Damaged files fail in every way there is, and what is said may quote the header.
+                # pydicom raises many exception types on damaged files, and their messages may quote the header.
                 raise LeaveOut(Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})") from error
             self._path = path
         return self._header
 
 
 def missing_decoder(header: "Dataset") -> str | None:
-    """What is not installed to decode these pixels, as a reason with the package to add; None if they can be decoded."""
+    """Return the reason why no decoder is installed for the pixels, with the package to add; None if they can be decoded."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
@@ -73,7 +73,7 @@ def missing_decoder(header: "Dataset") -> str | None:
     try:
         if not uid.is_compressed or uid == "1.2.840.10008.1.2.1.99":
             return None
-    except ValueError:  # neither a transfer syntax of the standard nor one that was registered with pydicom
+    except ValueError:  # neither a standard transfer syntax nor one registered with pydicom
         return "its transfer syntax is private or invalid, so the pixels cannot be decoded: export it as Explicit VR Little Endian"
     try:
         available = get_decoder(uid).is_available
@@ -120,7 +120,7 @@ def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np
     if pixels.ndim == 3:
         return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
     grey = _windowed(header, frame, pixels)
-    # MONOCHROME1: the lowest value is meant to be the brightest.
+    # MONOCHROME1 shows the lowest value brightest.
     inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
     return 255 - grey if inverse else grey
 
@@ -146,7 +146,7 @@ def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray
 
 
 def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
-    """Values through a window to 0 (black) and 1 (white): PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Apply a window to values; return 0 (black) to 1 (white). Implements PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     import numpy as np
 
     if function == "SIGMOID":
@@ -159,7 +159,7 @@ def window(values: "NDArray[Any]", center: float, width: float, function: str = 
 
 
 def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]") -> "NDArray[np.float64]":
-    """Without a window: eight bits as they are, more by what is there, the rarest half percent at either end apart."""
+    """Scale an image without a window: 8-bit values unchanged, others by their range without the extreme 0.5% at each end."""
     import numpy as np
 
     if int((numbers(header, "BitsStored") or [16])[0]) <= 8 and pixels.dtype == np.uint8 and np.array_equal(pixels, values):
@@ -170,28 +170,28 @@ def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]
 
 
 def _padding(header: "Dataset", pixels: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """Which stored values the header calls padding: one value, or a range from it to its limit (PS3.3 C.7.5.1.1.2)."""
+    """Return the mask of stored values that the header marks as padding: one value or a range (PS3.3 C.7.5.1.1.2)."""
     import numpy as np
 
     value, limit = numbers(header, "PixelPaddingValue"), numbers(header, "PixelPaddingRangeLimit")
     if value is None:
         return np.zeros(pixels.shape, dtype=bool)
-    # Some writers store a negative value as an unsigned one.
+    # Some writers store a negative padding value as unsigned.
     ends = sorted(end - 2**16 if pixels.dtype.kind == "i" and end >= 2**15 else end for end in (value[0], (limit or value)[0]))
     return np.asarray((pixels >= ends[0]) & (pixels <= ends[1]))
 
 
 _AIR = -1024
-"""Hounsfield units. No tissue is darker; scanners and converters fill what they did not measure with -2000, -2048 or -3024."""
+"""Lowest tissue value in Hounsfield units. Scanners and converters fill unmeasured areas with -2000, -2048 or -3024."""
 
 
 def without_padding(values: "NDArray[Any]", *, hounsfield: bool | None) -> "NDArray[Any]":
-    """Values without what lies below air, for a window that shows the body.
+    """Remove values below air, so that the window fits the body.
 
     Args:
-        values: a sample of an image or a volume.
-        hounsfield: whether they are Hounsfield units. None, if unknown: they are taken for such if at least 2 % of them have one
-            lowest value below air, which an image of measured values does not have.
+        values: sample of an image or a volume.
+        hounsfield: whether the values are Hounsfield units. None, if unknown: they count as such if at least 2% of them share a lowest
+            value below air, which does not happen in measured values.
     """
     import numpy as np
 
@@ -203,7 +203,7 @@ def without_padding(values: "NDArray[Any]", *, hounsfield: bool | None) -> "NDAr
 
 
 def spread(values: "NDArray[Any]", inside: "NDArray[Any]") -> "NDArray[np.float64]":
-    """Values between the 0.5th and the 99.5th percentile of ``inside`` to 0 and 1; grey where all are the same."""
+    """Scale the 0.5th to 99.5th percentile of ``inside`` to 0..1; return 0.5 everywhere if all values are equal."""
     import numpy as np
 
     finite = inside[np.isfinite(inside)]

@@ -1,4 +1,4 @@
-"""DICOM files put into studies and series by their headers, in the order of space rather than of file names."""
+"""Group DICOM files into studies and series by header, in spatial order and not by file name."""
 
 import os
 from collections import Counter
@@ -46,62 +46,62 @@ class Image:
 
 @dataclass(slots=True)
 class Series:
-    """The images of a series, in order once :func:`scan` is done."""
+    """Images of a series, sorted after :func:`scan`."""
 
     kept: Kept
     place: str
     number: float
     images: list[Image] = field(default_factory=list)
     burned_in: bool | None = None
-    """What the headers say; one yes is enough. None: nothing."""
+    """Whether any header reports burned-in text; None if the headers do not say."""
     often_burned_in: bool = False
-    """Ultrasound, secondary captures, screenshots and dose sheets."""
+    """Whether the type often has burned-in text: ultrasound, secondary captures, screenshots, dose sheets."""
     face: bool = False
     no_window: bool = False
-    """Whether a header gives a window of no width."""
+    """Whether a header gives a window of zero width."""
 
 
 @dataclass(slots=True)
 class Study:
-    """A study with its series by number."""
+    """Study, with its series by number."""
 
     uid: str
     place: str
     kept: Kept
     patient: str | None
     whose: str = ""
-    """The patient's number, else the name: what tells studies of one UID apart."""
+    """The patient's number, else the name; separates studies that share one UID."""
     shared: bool = False
     """Whether studies of several patients have this UID."""
     series: list[Series] = field(default_factory=list)
     keys: set[tuple[str, str]] = field(default_factory=set)
-    """What questions may call it: (field, value) with the field ``accession``, ``study`` or ``folder``."""
+    """Keys that questions may use: (field, value) with the field ``accession``, ``study`` or ``folder``."""
     known: frozenset[str] = frozenset()
     withheld: int = 0
     key_images: set[str] = field(default_factory=set)
-    """SOP instances that a key object selection names."""
+    """SOP instances listed in a key object selection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source holds."""
+    """Contents of a source."""
 
     studies: Sequence[Study]
     left_out: Sequence[LeftOut]
     others: int
-    """Files that are no DICOM and do not look as if they should be."""
+    """Number of files that are not DICOM and do not look like it."""
 
 
 def scan(source: Path, skip: Path | None = None) -> Found:
-    """Read every header.
+    """Read every header of a source.
 
     Raises:
-        InputError: the source cannot be listed, or is a DICOMDIR that cannot be read.
+        InputError: the source cannot be listed, or is an unreadable DICOMDIR.
     """
     import warnings
 
     with warnings.catch_warnings():
-        # pydicom warns of every departure from the standard, and its words may quote the header.
+        # pydicom warns about every deviation from the standard, and its messages may quote the header.
         warnings.simplefilter("ignore")
         return _Scan(source, skip).run()
 
@@ -110,7 +110,7 @@ class _Scan:
     def __init__(self, source: Path, skip: Path | None) -> None:
         self._source, self._skip = source, skip
         self._root = source if source.is_dir() else source.parent
-        # Exports that went wrong give studies of several patients one UID; a case of two patients would be neither's.
+        # Faulty exports give studies of several patients one UID; they must not be mixed in one case.
         self._studies: dict[tuple[str, str], Study] = {}
         self._series: dict[tuple[str, str, str], Series] = {}
         self._key_images: dict[str, set[str]] = {}
@@ -178,7 +178,7 @@ class _Scan:
                 if not likely:
                     self._others += 1
                     return
-                # Old files lack the preamble, and are told by what is in them.
+                # Old files lack the preamble and can only be recognized by their content.
                 header = read_header(path, force=True)
                 if not ("SOPClassUID" in header or "Modality" in header or "Rows" in header):
                     if suffix:
@@ -187,7 +187,7 @@ class _Scan:
                         self._others += 1
                     return
             self._header(path, place, header)
-        except Exception as error:  # noqa: BLE001 - damaged files fail in every way there is, and what is said may quote the header
+        except Exception as error:  # noqa: BLE001 - damaged files raise many exception types, whose messages may quote the header
             self._leave(place, Why.IMAGE, f"the file is damaged or truncated ({type(error).__name__})")
 
     def _header(self, path: Path, place: str, header: "Dataset") -> None:
@@ -246,7 +246,7 @@ class _Scan:
 
 
 def _folders(place: str) -> Iterator[str]:
-    """Every folder that a file lies in, by its own name and by its path."""
+    """Yield the name and the path of every folder that contains a file."""
     parts = place.split("/")[:-1]
     for end in range(1, len(parts) + 1):
         yield "/".join(parts[:end])
@@ -254,7 +254,7 @@ def _folders(place: str) -> Iterator[str]:
 
 
 def _referenced(header: "Dataset") -> Iterator[str]:
-    """The SOP instances that a key object selection names."""
+    """Yield the SOP instances listed in a key object selection."""
     for study in header.get("CurrentRequestedProcedureEvidenceSequence") or ():
         for series in study.get("ReferencedSeriesSequence") or ():
             for image in series.get("ReferencedSOPSequence") or ():

@@ -1,4 +1,4 @@
-"""What every source yields: drafts of cases whose images are not made yet, and what it leaves out, with the reason."""
+"""Common output of all source readers: draft cases without images yet, and skipped items with the reason."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ ID_TELLS = "cases whose id holds a number that the source gives for their patien
 
 
 class SourceKind(StrEnum):
-    """What cases can be read from."""
+    """Type of source."""
 
     JSONL = "jsonl"
     TABLE = "table"
@@ -23,122 +23,122 @@ class SourceKind(StrEnum):
 
 
 class Why(StrEnum):
-    """Why something was left out, in a word; the reason says it in a line."""
+    """Category of reason why an item was skipped; the reason itself is one line of text."""
 
     RECORD = "record"
-    """The record is no case: a field is missing, or of the wrong kind."""
+    """The record is not a case: a field is missing or has the wrong type."""
     IMAGE = "image"
-    """An image is missing, outside its folder, too large, or nobody can open it."""
+    """An image is missing, outside its folder, too large, or unreadable."""
     NO_IMAGE = "no_image"
-    """It never held an image: a report, a plan, a waveform."""
+    """The file holds no image: a report, a plan, a waveform."""
     COMPRESSION = "compression"
-    """No decoder is installed for it."""
+    """No installed decoder supports the compression."""
     IDENTIFYING = "identifying"
-    """Its text, or its pixels, may say who the patient is."""
+    """The text or the pixels may identify the patient."""
     DUPLICATE = "duplicate"
-    """Its id was used before."""
+    """The id was used before."""
 
 
 class LeaveOut(ValueError):
-    """Something of a source cannot be taken; the message says why and how to mend it, and holds nothing of a patient."""
+    """An item must be skipped; the message says why and how to fix it, and contains no patient data."""
 
     def __init__(self, why: Why, reason: str) -> None:
-        """``reason``: one line."""
+        """Store ``why`` and the ``reason``, which is one line."""
         super().__init__(reason)
         self.why = why
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A record, file or series that is not among the cases."""
+    """Record, file or series that was skipped."""
 
     place: str
     """File, and line, row or frame."""
     id: str | None
-    """The case's id, where it is known and may be told."""
+    """The case's id, if it is known and may be shown."""
     why: Why
     reason: str
 
     def to_record(self) -> dict[str, Any]:
-        """A line of ``not-imported.jsonl``."""
+        """Return a line of ``not-imported.jsonl``."""
         return {"id": self.id, "place": self.place, "kind": str(self.why), "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class DraftImage:
-    """One image that a case will have."""
+    """Image of a draft case."""
 
     name: str
-    """Its path under ``images/``."""
+    """Path under ``images/``."""
     data: Callable[[], bytes]
-    """Makes the bytes of the file when they are wanted. Raises :class:`LeaveOut`."""
+    """Returns the bytes of the file when called. Raises :class:`LeaveOut`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftGroup:
-    """Images that belong together: a series, a volume, or all that a row names."""
+    """Images that belong together: a series, a volume, or all images of a row."""
 
     pictures: tuple[DraftImage, ...]
     place: str
-    """Where they come from."""
+    """Where the images come from."""
     needed: bool = True
-    """Whether the case is nothing without them; a series that cannot be read leaves a study its others."""
+    """Whether the case is skipped if these images fail. A study is kept if only one of its series fails."""
     about: Mapping[str, Any] | None = None
-    """What is kept of the series, for ``meta['series']``."""
+    """Series data for ``meta['series']``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A case whose text was not looked over and whose images were not made."""
+    """Case whose text is not yet screened and whose images are not yet written."""
 
     case: Case
-    """With no image yet."""
+    """The case, without images."""
     groups: tuple[DraftGroup, ...]
     place: str
     known: frozenset[str] = frozenset()
-    """The patient's names and numbers, to look for in the text; they go nowhere else."""
+    """The patient's names and numbers. Used only to search the text for them."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing of this case; equal notes are counted."""
+    """Notes for the user about this case; equal notes are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReading:
-    """A source, opened."""
+    """Opened source."""
 
     items: Iterator[Draft | LeftOut]
     total: int | None = None
-    """How many items, where it is known beforehand."""
+    """Number of items, if known in advance."""
     notes: tuple[str, ...] = ()
-    """How it is read: encoding, columns."""
+    """How the source is read: encoding, columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to read a source. What a source has no use for it passes over."""
+    """Options for reading a source. Each source type ignores the options that do not apply to it."""
 
     kind: SourceKind | None = None
-    """None: told by what the source is."""
+    """None: detect the type."""
     images: Path | None = None
-    """JSONL, tables, datasets: the folder that image paths are relative to. None: ``images/`` beside the file, or its own folder."""
+    """JSONL, tables, datasets: folder that image paths are relative to. None: ``images/`` next to the file, or the file's folder."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Tables and datasets: columns by field, before the automatic ones."""
+    """Tables and datasets: columns by field; they override automatic matches."""
     sheet: str | None = None
-    """Spreadsheets: the sheet's name. None: the first in which a header is found."""
+    """Spreadsheets: sheet name. None: the first sheet with a recognizable header."""
     split: str | None = None
-    """Datasets: the split. None: all of them."""
+    """Datasets: split name. None: all splits."""
     slices: int | None = None
-    """DICOM, NIfTI: every n-th slice. None: the key images where a study names them, else at most eight evenly spaced."""
+    """DICOM, NIfTI: take every n-th slice. None: the study's key images if given, else at most eight evenly spaced slices."""
     questions: Path | None = None
-    """DICOM, NIfTI: a table or JSONL with questions, answers, history and findings by study."""
+    """DICOM, NIfTI: table or JSONL file with questions, answers, history and findings by study."""
     question: str | None = None
-    """A question for all rows that have an answer, or a report with an impression, and no question of their own."""
+    """Question for all rows that have an answer, or a report with an impression, but no question."""
     modality: str | None = None
-    """The modality of cases whose source names none."""
+    """Modality of cases whose source names none."""
     keep_ids: bool | None = None
-    """Whether ids stay as they are. None: pseudonyms for DICOM and NIfTI, ids as they are for the rest."""
+    """Whether to keep ids. None: use pseudonyms for DICOM and NIfTI, keep ids otherwise."""
     allow_identifying: bool = False
-    """Take cases whose text may say who the patient is."""
+    """Import cases whose text may identify the patient."""
     allow_burned_in: bool = False
-    """DICOM: take series that say that text is burned into their pixels."""
+    """DICOM: import series whose header says that text is burned into the pixels."""
     salt: Path | None = None
-    """A file with the salt of pseudonyms, so that several imports agree. None: ``.salt`` in the output folder."""
+    """File with the salt of pseudonyms; share it to get equal pseudonyms in several imports. None: ``.salt`` in the output folder."""

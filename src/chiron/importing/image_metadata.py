@@ -1,8 +1,7 @@
-"""What an image file carries beside its pixels (EXIF, comments, XMP, thumbnails), taken away without touching the pixels.
+"""Remove metadata (EXIF, comments, XMP, thumbnails) from image files without changing the pixels.
 
-JPEG, PNG, WebP and GIF are walked segment by segment, and what is not needed to show the picture is left out; nothing is encoded anew.
-A TIFF is written anew without loss where it carries more than its pixels need. A BMP has no place for text. What stays is how the
-picture is to be turned and its colour profile, since without them another picture would be seen.
+JPEG, PNG, WebP and GIF are filtered segment by segment and not re-encoded. A TIFF with metadata is rewritten losslessly. BMP cannot hold
+text. Orientation and color profile are kept, since the image would look different without them.
 """
 
 import io
@@ -28,16 +27,17 @@ _TIFF_TAGS = frozenset(
         " 322 323 324 325 332 334 336 338 339 340 341 347 512 513 514 515 517 518 519 520 521 529 530 531 532 34675"
     ).split()
 )
-"""Tags that say how the pixels are stored and shown."""
+"""Tags that describe how pixels are stored and displayed."""
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The file of an image with its pixels, its colours and its orientation, and nothing else; ``data`` itself where nothing was.
+    """Return an image file with only its pixels, colors and orientation; return ``data`` itself if it has no metadata.
 
-    ``data``: an image that can be decoded, of any of the formats of :mod:`chiron.cases.images`.
+    Args:
+        data: valid image in any format of :mod:`chiron.cases.images`.
 
     Raises:
-        LeaveOut: its parts cannot be told apart, so that nobody knows what it carries.
+        LeaveOut: the file's structure cannot be parsed, so its metadata is unknown.
     """
     try:
         if data.startswith(b"\xff\xd8"):
@@ -61,9 +61,9 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _turned(data: bytes) -> int:
-    """How the picture is to be turned: EXIF's number from 1 (as it is) to 8."""
+    """Return the EXIF orientation, from 1 (upright) to 8."""
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata, which is about to be left behind.
+        # Pillow warns about odd metadata, which is removed anyway.
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as image:
             value = image.getexif().get(_ORIENTATION, 1)
@@ -71,7 +71,7 @@ def _turned(data: bytes) -> int:
 
 
 def _exif(turned: int) -> bytes:
-    """EXIF data of one entry: the orientation."""
+    """Return EXIF data that contains only the orientation."""
     return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, _ORIENTATION, 3, 1, turned, 0, 0)
 
 
@@ -110,7 +110,7 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
 def _jpeg_segment(marker: int, segment: bytes) -> Iterator[bytes]:
     body = segment[4:]
     if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
-        # Its last two bytes are the size of a thumbnail, which may show what was cut away later.
+        # Drop the thumbnail and its size, since it may show parts that were cropped later.
         yield b"\xff\xe0\x00\x10" + body[:12] + b"\0\0"
         return
     colours = (marker == 0xE2 and body.startswith(b"ICC_PROFILE\0")) or (marker == 0xEE and body.startswith(b"Adobe"))
@@ -119,7 +119,7 @@ def _jpeg_segment(marker: int, segment: bytes) -> Iterator[bytes]:
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the pixels of a scan end: at the next marker that is neither a stuffed byte nor a restart."""
+    """Return the end of a scan's pixels: the next marker that is neither a stuffed byte nor a restart."""
     while (at := data.find(b"\xff", at)) != -1 and at + 1 < len(data):
         following = data[at + 1]
         if following not in {0, 0xFF} and not 0xD0 <= following <= 0xD7:
@@ -167,7 +167,7 @@ def _webp(data: bytes) -> bytes:
         return data
     extended = bool(kept) and kept[0][0] == b"VP8X"
     if extended:
-        # Bits 3 and 2 of the flags say that EXIF and XMP follow.
+        # Bits 3 and 2 of the flags announce EXIF and XMP.
         kept[0] = (b"VP8X", bytes([(kept[0][1][0] & ~0x0C) | (0x08 if turned != 1 else 0)]) + kept[0][1][1:])
         if turned != 1:
             kept.append((b"EXIF", _exif(turned)))
@@ -205,20 +205,20 @@ def _end_of_blocks(data: bytes, at: int) -> int:
 
 def _tiff(data: bytes) -> bytes:
     with warnings.catch_warnings():
-        # As above.
+        # Pillow warns about odd metadata, which is removed anyway.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
                 if set(image.getexif()) <= _TIFF_TAGS and getattr(image, "n_frames", 1) == 1:
                     return data
-                image.load()  # turns it as its orientation says
+                image.load()  # applies the orientation
                 profile = image.info.get("icc_profile")
                 bare = image.copy()
                 bare.info = {}
                 buffer = io.BytesIO()
                 bare.save(buffer, "TIFF", compression="tiff_deflate", **({"icc_profile": profile} if profile else {}))
         except Exception as error:
-            # Pillow writes not every kind of TIFF that it reads, and says so in every way there is.
+            # Pillow cannot write every TIFF variant that it reads, and raises many exception types for them.
             raise ValueError("cannot be written anew") from error
     if buffer.tell() > MAX_BYTES:
         raise LeaveOut(

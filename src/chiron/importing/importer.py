@@ -1,4 +1,4 @@
-"""Bringing cases in: one function for all sources."""
+"""Import cases: one function for all source types."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from chiron.importing.writer import CaseWriter
 from chiron.io import alone, write_atomically
 
 Progress = Callable[[int, int | None], None]
-"""Called with how many records went by, and how many there are where that is known."""
+"""Called with the number of records read and the total, if known."""
 
 _PACKAGES = {
     SourceKind.TABLE: ("openpyxl", "python-calamine"),
@@ -34,49 +34,49 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did."""
+    """Result of an import."""
 
     out: Path
     kind: SourceKind
     cases: int
-    """Written to ``cases.jsonl``."""
+    """Number of cases written to ``cases.jsonl``."""
     unlabeled: int
-    """Of these, cases without a question: for 'chiron build questions', not for searching."""
+    """Number of these without a question: they are for 'chiron build questions', not for searching."""
     images: int
-    """Image files that they have."""
+    """Number of image files."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Records, files and series in ``not-imported.jsonl``, by kind."""
+    """Number of skipped records, files and series in ``not-imported.jsonl``, by kind."""
     notes: Mapping[str, int] = field(default_factory=dict)
-    """What is worth knowing, and how often it came up."""
+    """Notes for the user, with how often each occurred."""
     unchanged: bool = False
-    """Whether all of it was there already and nothing was done."""
+    """Whether an earlier import was complete and up to date, so nothing was done."""
 
     def to_record(self) -> dict[str, Any]:
-        """For ``--json`` and ``import.json``."""
+        """Return the JSON output; also stored in ``import.json``."""
         return {**asdict(self), "out": str(self.out), "kind": str(self.kind), "left_out": dict(self.left_out), "notes": dict(self.notes)}
 
 
 def import_cases(
     source: Path | str, out: Path | str, options: ImportOptions | None = None, progress: Progress | None = None
 ) -> ImportSummary:
-    """Write ``cases.jsonl``, ``images/``, ``not-imported.jsonl`` and ``import.json`` in ``out``, from whatever ``source`` is.
+    """Import a source: write ``cases.jsonl``, ``images/``, ``not-imported.jsonl`` and ``import.json`` to ``out``.
 
-    What cannot be taken is left out with its reason, and the rest goes on. Run again on a source that did not change, it does nothing.
+    Unusable items are skipped and listed with the reason. Importing an unchanged source again does nothing.
 
     Args:
-        source: a JSONL file of cases, a table, a DICOM or NIfTI file, a dataset, or a folder with one of these.
-        out: a folder to make, or one of an earlier import of the same source.
-        options: how to read it.
+        source: JSONL file of cases, table, DICOM or NIfTI file, dataset, or a folder that contains one of these.
+        out: output folder; created if missing, otherwise it must hold an earlier import of the same source.
+        options: how to read the source.
         progress: called after every record.
 
     Raises:
-        InputError: the source is not there or of no known kind, an option does not fit it, a package is missing, or another import
-            writes to ``out``.
-        DiskError: the disk took nothing more.
+        InputError: the source does not exist or has an unknown type, an option does not apply to it, a package is missing, or another
+            import is writing to ``out``.
+        DiskError: writing failed.
     """
     source, out, options = Path(source), Path(out), options or ImportOptions()
     kind = options.kind or kind_of(source, out)
-    if not os.path.exists(source):  # noqa: PTH110 - Path.exists raises on a name too long
+    if not os.path.exists(source):  # noqa: PTH110 - Path.exists raises if a name is too long
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if os.path.realpath(source) in {os.path.realpath(out), os.path.realpath(out / "cases.jsonl")}:
         raise InputError(f"{out} is the source itself: name another folder with --out")
@@ -98,7 +98,7 @@ def import_cases(
 
 
 def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
-    """See that no option that changes what is read is without effect."""
+    """Raise an error if an option would have no effect."""
     if kind in {SourceKind.DICOM, SourceKind.NIFTI}:
         if options.questions is None and (options.columns or options.question):
             name = "--map" if options.columns else "--question"
@@ -108,7 +108,7 @@ def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
 
 
 def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
-    """The record of an earlier import of this source, if there is one; a folder that holds anything else is not written to."""
+    """Return the record of an earlier import of this source, if any; raise an error if the folder holds other cases."""
     before = _earlier(out)
     if before is not None and before.get("source", {}).get("path") != str(source):
         raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")
@@ -118,7 +118,7 @@ def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
 
 
 def _lock(out: Path) -> Path:
-    """Beside the folder, which may not be there yet; of the folder itself, by whatever link it is named."""
+    """Return the lock file, next to the resolved folder: the folder itself may not exist yet, or may be reached by several links."""
     place = Path(os.path.realpath(out))
     return place.parent / f".{place.name}.lock"
 
@@ -127,7 +127,7 @@ def _import(
     source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonyms, plan: Mapping[str, Any], progress: Progress | None
 ) -> ImportSummary:
     reading = _read(source, out, options, pseudonyms)
-    # From here on the folder is no whole import, whatever happens: what was written before goes with other images.
+    # Mark the folder as incomplete: until the end, its old cases may not match the new images.
     write_atomically(out / "import.json", [json.dumps({"source": {"path": str(source)}, "under_way": True}) + "\n"])
     keeper = CaseWriter(out / "images", allow_identifying=options.allow_identifying)
     keeper.notes.update(reading.notes)
@@ -164,7 +164,7 @@ def _import(
 
 
 def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
-    # Imported here, because each needs packages of its own.
+    # Imported lazily, because each reader needs its own packages.
     if options.kind is SourceKind.JSONL:
         from chiron.importing.jsonl import read_jsonl
 
@@ -187,7 +187,7 @@ def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonym
 
 
 def left_out(out: Path) -> list[LeftOut]:
-    """What an import left out, from its ``not-imported.jsonl``."""
+    """Read the items that an import skipped from its ``not-imported.jsonl``."""
     from chiron.importing.drafts import Why
 
     records = [json.loads(line) for line in (out / "not-imported.jsonl").read_text("utf-8").split("\n") if line]
@@ -247,7 +247,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
 
 
 def _whole(out: Path, before: Mapping[str, Any]) -> bool:
-    """Whether an earlier import came to its end and lies there as it was written, every image included."""
+    """Return whether an earlier import is complete and its files, including images, are unchanged."""
     hashes = before.get("sha256")
     if not isinstance(hashes, dict) or "unlabeled" not in before.get("result", {}):
         return False
@@ -261,7 +261,7 @@ def _whole(out: Path, before: Mapping[str, Any]) -> bool:
 
 
 def _digest(images: Mapping[str, str]) -> str:
-    """One SHA-256 (hex) for images by their names and hashes."""
+    """Return one SHA-256 (hex) for all images, from their names and hashes."""
     listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(images.items()))
     return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -1,6 +1,6 @@
-"""The published format and the tidy one: read as they are, their images copied along under the names that they have.
+"""Import JSONL files in the published or tidy format. Images are copied with their names.
 
-Fields that neither format knows come along too, unless they are called as fields that name a patient or a physician are.
+Unknown fields are kept, unless their names suggest that they identify a patient or a physician.
 """
 
 import re
@@ -30,14 +30,14 @@ LEFT_BEHIND = "fields left behind, since they are called as fields that name a p
 RENAMED = "cases whose images were named anew, since their names may say who the patient is"
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{16}")
 _DEPTH = 20
-"""Objects and lists within one another. No case needs more, and what lies deeper is not looked over."""
+"""Maximum nesting depth. Cases need less, and deeper values would not be screened."""
 
 
 def read_jsonl(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
-    """Drafts of a file of records: cases in the published or the tidy format, or records with other names for their fields.
+    """Read draft cases from a file of records in the published or tidy format, or with other field names.
 
     Raises:
-        InputError: the file or its image folder is not there, or no record has a field that was asked for.
+        InputError: the file or its image folder does not exist, or no record has a requested field.
     """
     path = the_file(source, JSONL, "JSONL file")
     if options.images is not None:
@@ -49,7 +49,7 @@ def read_jsonl(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
 
 
 class _Reader:
-    """The records of one file, each read as what it is."""
+    """Reader of one file's records."""
 
     def __init__(self, path: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> None:
         self._path, self._options, self._pseudonyms = path, options, pseudonyms
@@ -97,28 +97,28 @@ class _Reader:
 
 
 def _is_case(record: Mapping[str, Any]) -> bool:
-    """Whether a record is in one of the two formats of a case."""
+    """Return whether a record is in the published or tidy format."""
     if is_conversation(record):
         return "rid" in record
     return bool({"images", "img_name"} & set(record)) and bool({"id", "rid"} & set(record)) and not _named_otherwise(record)
 
 
 def _named_otherwise(record: Mapping[str, Any]) -> bool:
-    """Whether a record lacks ``question`` or ``answer`` and has another usual name for it."""
+    """Return whether a record lacks ``question`` or ``answer`` but has another known name for it."""
     places = map_columns(tuple(record), {}, "").places
     return any(name in places and name not in record for name in ("question", "answer")) and "rid" not in record
 
 
 def need_fields(path: Path, columns: Mapping[str, tuple[str, ...]]) -> None:
-    """See that every field that was asked for is in some record.
+    """Check that every requested field occurs in some record.
 
     Raises:
-        InputError: one is not. The message names the fields that are there.
+        InputError: a field does not occur. The message lists the available fields.
     """
     found: dict[str, None] = {}
     for _, raw in read_records(path):
         if isinstance(raw, Mapping):
-            with suppress(LeaveOut):  # it is reported when the record is read
+            with suppress(LeaveOut):  # reported later, when the record is read
                 found.update(dict.fromkeys([*raw, *unrolled(raw)[0]]))
     map_columns(tuple(found), columns, str(path))
 
@@ -151,7 +151,7 @@ def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, 
         notes.append(ID_TELLS)
     if options.keep_ids is False:
         draft = replace(draft, id=pseudonyms.name("case", case.id))
-        # The old names hold the old id.
+        # The old image names contain the old id.
         kept = {name: f"{folder_name(draft.id)}/{n}{_suffix(name)}" for n, name in enumerate(case.images)}
         known |= identifiers(case.id)
     notes += [LETTER_ALONE] * letter_without_options(draft.question, draft.answer)
@@ -164,16 +164,16 @@ def _draft(case: Case, place: str, folder: ImageFolder, options: ImportOptions, 
 
 
 def _options_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The options of a record that is a case otherwise."""
+    """Return the options of a record that is already a case."""
     header = tuple(meta)
     columns = map_columns(header, {}, "")
     return options_of([meta[header[i]] for i in columns.places.get("options", ())])
 
 
 def _told(names: Sequence[str], under: str, known: Collection[str]) -> dict[str, str]:
-    """The names that images go on under: their own, unless one of the case's may say who the patient is; then numbers for all of them.
+    """Return the output name of each image: unchanged, or numbers for all if any name may identify the patient.
 
-    Folders of image groups stay.
+    Image group folders are kept.
     """
     if not any(find_identifying(re.sub(r"[_/]+", " ", name), known) for name in names):
         return {name: name for name in names}
@@ -187,7 +187,7 @@ def _suffix(name: str) -> str:
 
 
 def _patient(meta: Mapping[str, Any]) -> str | None:
-    """What the record calls its patient: field ``patient`` first, else one with a usual name for it."""
+    """Return the patient's identifier: the field ``patient``, else a field with another usual name for it."""
     for key in sorted(meta, key=lambda key: key != "patient"):
         value = meta[key]
         if names_a_patient(key) and isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
@@ -196,7 +196,7 @@ def _patient(meta: Mapping[str, Any]) -> str | None:
 
 
 def _without_names(meta: Mapping[str, Any], known: set[str], left: list[str], depth: int = 0) -> dict[str, Any]:
-    """``meta`` without the fields that name somebody, at any depth; what they say goes into ``known``, their names into ``left``."""
+    """Remove identifying fields from ``meta`` at any depth; add their values to ``known`` and their names to ``left``."""
     kept = {}
     for key, value in meta.items():
         if names_somebody(key):

@@ -1,4 +1,4 @@
-"""NIfTI volumes: axial slices, the patient's right on the left of the image and the front on top, as radiologists look at them."""
+"""Import NIfTI volumes as axial slices in radiological view: the patient's right on the left, front at the top."""
 
 import math
 import re
@@ -30,16 +30,16 @@ NO_ORIENTATION = "volumes whose header has no orientation code: left and right a
 LABEL_MAP = "it is a label map (a segmentation), not an image"
 _INTENT_LABEL = 1002
 _MAX_LABEL = 20
-"""The highest number of a label in a volume that is taken for a label map by its values alone."""
+"""Highest label in a volume that is recognized as a label map by its values alone."""
 _VOLUMES = 4
-"""A file of at most as many volumes gives a group for each: echoes, phases. More are a time series, whose first stands for all."""
+"""Maximum volumes in a file that become one group each (echoes, phases). A longer file is a time series; only the first is used."""
 
 
 def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> SourceReading:
-    """Drafts of the volumes in a file or folder: a case for each patient, as :func:`by_patient` tells them apart.
+    """Read draft cases from a NIfTI file or folder, one per patient as grouped by :func:`by_patient`.
 
     Raises:
-        InputError: nibabel is missing, or the questions cannot be read.
+        InputError: nibabel is not installed, or the questions cannot be read.
     """
     need("nibabel", "NIfTI")
     questions = load_questions(options) if options.questions is not None else None
@@ -76,7 +76,7 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
 
 
 def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
-    """Of files the volumes, relative to the root, and those that are left out."""
+    """Split files into volumes, with paths relative to the root, and skipped files."""
     volumes, left = list[Path](), list[LeftOut]()
     for path in found:
         place = path.relative_to(root)
@@ -134,7 +134,7 @@ def _refused(reason: LeaveOut) -> bytes:
 
 
 def _modality_of_name(stem: str) -> Modality | None:
-    """The modality that a file's name ends in or has as a part (``sub-01_T1w``, ``liver_ct``); None where it has none, or two."""
+    """Return the modality in a file name (``sub-01_T1w``, ``liver_ct``); None if there is no match or more than one."""
     if find_identifying(stem):
         return None
     found = {m for part in re.split(r"[_\W]+", stem) if part and (m := modality_of(part)) is not None}
@@ -143,26 +143,26 @@ def _modality_of_name(stem: str) -> Modality | None:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A NIfTI file whose header was read; its voxels are not, until a slice is asked for."""
+    """NIfTI file with its header read. Voxels are read when a slice is requested."""
 
     data: Any
-    """nibabel's array proxy: what is sliced out of it is read from disk."""
+    """nibabel's array proxy, which reads slices from disk."""
     axes: tuple[tuple[int, int], ...]
-    """For left-right, back-front and foot-head: which axis of the array it is, and 1 or -1 for its direction."""
+    """Array axis and direction (1 or -1) of left-right, back-front and foot-head."""
     zooms: tuple[float, ...]
-    """Millimetres along the same."""
+    """Voxel size in mm along the same axes."""
     slices: int
     count: int
-    """Volumes."""
+    """Number of volumes."""
     oriented: bool
-    """Whether the header says how the volume lies in the patient: without it, left and right are a guess."""
+    """Whether the header gives the orientation. Otherwise left and right are a guess."""
 
     @staticmethod
     def open(path: Path) -> "Volume":
         """Read a header.
 
         Raises:
-            LeaveOut: it is damaged, or holds no volume of numbers.
+            LeaveOut: the header is damaged, or the file holds no numeric volume.
         """
         nibabel = need("nibabel", "NIfTI")
         try:
@@ -173,7 +173,7 @@ class Volume:
             kind = image.get_data_dtype().kind
             oriented, labels = _said(image.header)
         except Exception as error:
-            # Damaged headers fail in every way there is.
+            # nibabel raises many exception types on damaged headers.
             raise LeaveOut(
                 Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind"
             ) from error
@@ -196,7 +196,7 @@ class Volume:
         return Volume(image.dataobj, tuple(axes), tuple(zooms[axis] for axis, _ in axes), shape[axes[2][0]], count, oriented)
 
     def axial(self, index: int, number: int) -> "NDArray[Any]":
-        """Slice ``index`` from the feet of volume ``number``: rows from front to back, columns from the patient's right to the left."""
+        """Return slice ``index`` (from the feet) of volume ``number``: rows front to back, columns from the patient's right to left."""
         import numpy as np
 
         (across, rightward), (along, forward), (up, upward) = self.axes
@@ -207,28 +207,28 @@ class Volume:
         plane = np.asarray(self.data[(*picked, *(int(n) for n in rest))], dtype=np.float64)
         if across < along:
             plane = plane.T
-        # Rows now run along back-front and columns along left-right, each in the direction of the file.
+        # At this point rows are back-front and columns left-right, each in the file's direction.
         return plane[:: -1 if forward > 0 else 1, :: -1 if rightward > 0 else 1]
 
 
 def _said(header: Any) -> tuple[bool, bool]:
-    """Whether a header gives an orientation, and whether it calls the volume a label map (intent code 1002)."""
+    """Return whether a header gives an orientation, and whether it declares a label map (intent code 1002)."""
     nibabel = need("nibabel", "NIfTI")
     if isinstance(header, nibabel.Nifti1Header):
         return bool(int(header["sform_code"]) or int(header["qform_code"])), int(header["intent_code"]) == _INTENT_LABEL
-    # Analyze has no field for either; the other formats always say how a volume lies.
+    # Analyze headers have no field for either; the other formats always give an orientation.
     return not isinstance(header, nibabel.AnalyzeHeader), False
 
 
 class _Drawing:
-    """The slices of one volume under one window, which is found when the first of them is drawn."""
+    """Slices of one volume under a common window, computed on first use."""
 
     def __init__(self, path: Path, number: int, indices: tuple[int, ...], *, hounsfield: bool | None) -> None:
         self._path, self._number, self._indices, self._hounsfield = path, number, indices, hounsfield
         self._planes: dict[int, NDArray[np.float64]] | None = None
 
     def slice(self, index: int) -> bytes:
-        """A PNG of a slice.
+        """Render a slice as PNG.
 
         Raises:
             LeaveOut: the voxels cannot be read.
@@ -238,7 +238,7 @@ class _Drawing:
         if self._planes is None:
             try:
                 volume = Volume.open(self._path)
-                # Few slices, so that a volume of any size needs no more memory than what is shown of it.
+                # Read only the selected slices, so that memory use does not depend on the volume's size.
                 planes = {i: volume.axial(i, self._number) for i in self._indices}
             except LeaveOut:
                 raise
@@ -258,10 +258,10 @@ class _Drawing:
 
 
 def _need_content(sample: "NDArray[np.float64]") -> None:
-    """See that a volume shows anything.
+    """Check that a volume shows an image.
 
     Raises:
-        LeaveOut: it is empty, of one value throughout, or holds labels and no measured values.
+        LeaveOut: it is empty, constant, or holds labels instead of measured values.
     """
     import numpy as np
 

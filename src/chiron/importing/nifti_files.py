@@ -1,4 +1,4 @@
-"""NIfTI and Analyze files of a folder: which belong to one patient, and which are label maps."""
+"""Group the NIfTI and Analyze files of a folder by patient, and recognize label maps."""
 
 import re
 from collections.abc import Sequence
@@ -6,44 +6,44 @@ from pathlib import Path
 
 _SUFFIX = re.compile(r"\.(?:nii|hdr)(?:\.gz)?\Z", re.IGNORECASE)
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
-"""A subject of the Brain Imaging Data Structure (BIDS)."""
+"""Matches a subject folder of the Brain Imaging Data Structure (BIDS)."""
 _CONTAINER = re.compile(
     r"(?:images?|labels?)(?:tr|ts|val)?|data|dataset|nii|niftis?|volumes?|scans?|cases|patients|subjects|train(?:ing)?|test(?:ing)?"
     r"|val(?:idation)?|raw(?:data)?|masks?|segmentations?|derivatives",
     re.IGNORECASE,
 )
-"""A folder that is named after what it holds, and not after a patient."""
+"""Matches a folder named after its contents and not after a patient."""
 _LABELS = re.compile(r"labels?(?:tr|ts|val)?|masks?|seg(?:mentation)?s?|segs|rois?|annotations?|ground[_ -]?truths?|gts?", re.IGNORECASE)
 _LABEL_PART = re.compile(r"seg(?:mentation)?s?|masks?|labels?|rois?|gt|dseg|probseg|aseg|aparc|brainmask|lesionmask", re.IGNORECASE)
 _SEQUENCE = re.compile(
     r"(?:t1|t2|t1w|t2w|t2star|t1c|t1ce|t1gd|t1n|t2f|pd|flair|dwi|adc|swi|asl|bold|dti|mr|mri|mra|ct|cta|cbct|pet|pt|suv|spect|us|xa)-?\d*",
     re.IGNORECASE,
 )
-"""A modality or an MRI sequence."""
+"""Matches a modality or an MRI sequence."""
 _SCAN = re.compile(
     r"(?:image|img|vol|volume|scan|series|ser|se|run|echo|acq|part|phase|ses|session|visit|tp|timepoint|time|date|day|study|exam|stack"
     r"|slab|anat|func|perf|fmap|rec|dir|b|bval|slice|frame|venous|arterial|portal|delayed|nc|ce|axial|sagittal|coronal|ax|sag|cor|tra"
     r"|left|right|pre|post|baseline|followup|fu|mprage|space|trace|tof|gre|tse|tirm|stir|localizer|dixon|water|fat)-?\d*",
     re.IGNORECASE,
 )
-"""Another part of a name that names a scan, and not whose it is."""
+"""Matches other name parts that identify a scan and not a patient."""
 _DATE = re.compile(r"(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d")
 _CHANNEL = re.compile(r"_000\d\Z")
-"""Of one volume, as nnU-Net names them."""
+"""Channel of a volume, in nnU-Net's naming."""
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file is called as NIfTI and Analyze volumes are. Of a pair of ``.hdr`` and ``.img`` the header is the volume."""
+    """Return whether a file name is that of a NIfTI or Analyze volume. In a ``.hdr``/``.img`` pair, the header counts as the volume."""
     return _SUFFIX.search(path.name) is not None
 
 
 def lacks_header(path: Path) -> bool:
-    """Whether a file holds the voxels of a pair whose header is not there."""
+    """Return whether a file holds the voxels of a pair whose header is missing."""
     return _lacks_other(path, "img", "hdr")
 
 
 def lacks_voxels(path: Path) -> bool:
-    """Whether a file is the header of a pair whose voxels are not there."""
+    """Return whether a file is the header of a pair whose voxels are missing."""
     return _lacks_other(path, "hdr", "img")
 
 
@@ -56,22 +56,22 @@ def _lacks_other(path: Path, own: str, other: str) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """A volume's file name without ``.nii.gz`` and the like."""
+    """Return a volume's file name without suffixes such as ``.nii.gz``."""
     return _SUFFIX.sub("", path.name)
 
 
 def is_label_map(place: Path) -> bool:
-    """Whether path or name say that a volume is a segmentation: ``labelsTr/x.nii.gz``, ``Case_7_seg.nii.gz``."""
+    """Return whether the path or name indicates a segmentation: ``labelsTr/x.nii.gz``, ``Case_7_seg.nii.gz``."""
     if any(_LABELS.fullmatch(folder) for folder in place.parts[:-1]):
         return True
     return any(_LABEL_PART.fullmatch(part) for part in re.split(r"[_.\s-]+", stem_of(place)))
 
 
 def by_patient(places: Sequence[Path]) -> dict[str, list[Path]]:
-    """Paths relative to the source, by patient, in their order.
+    """Group paths relative to the source by patient, in order.
 
-    A file at the top is a patient of its own; channels of one volume (``case_0000``, ``case_0001``) are together. A folder at the top is
-    a patient with all of its files, unless it is a container such as ``imagesTr`` or the names in it are numbered patients.
+    A top-level file is one patient; channels of one volume (``case_0000``, ``case_0001``) are grouped. A top-level folder is one patient,
+    unless it is a container such as ``imagesTr`` or its files have numbered patient names.
     """
     crowded = _crowded(places)
     patients: dict[str, list[Path]] = {}
@@ -87,7 +87,7 @@ def _patient(place: Path, crowded: set[Path]) -> str:
         above, folder = folder, folder / part
         if not (_CONTAINER.fullmatch(part) or _SEQUENCE.fullmatch(part) or folder in crowded):
             return "/".join([*containers, _subject(part) if above in crowded and _subject(part) else part])
-        # A folder for each modality holds the same patients again.
+        # Folders for each modality contain the same patients.
         containers += [] if _SEQUENCE.fullmatch(part) else [part]
     stem = _CHANNEL.sub("", stem_of(place))
     shared = folder in crowded or _SEQUENCE.fullmatch(folder.name)
@@ -95,7 +95,7 @@ def _patient(place: Path, crowded: set[Path]) -> str:
 
 
 def _crowded(places: Sequence[Path]) -> set[Path]:
-    """Folders that hold several patients: names in them that differ in a patient's number."""
+    """Return folders that hold several patients, recognized by names that differ in a patient number."""
     names: dict[tuple[Path, str], set[str]] = {}
     for place in places:
         for depth, part in enumerate(place.parts[1:], start=1):
@@ -107,17 +107,17 @@ def _crowded(places: Sequence[Path]) -> set[Path]:
 
 
 def _subject(name: str) -> str:
-    """A name without the parts that name a scan: ``IXI002-Guys-0828-T1`` gives ``ixi002-guys-0828``, ``ses-1`` nothing."""
+    """Remove the parts of a name that identify a scan: ``IXI002-Guys-0828-T1`` becomes ``ixi002-guys-0828``, ``ses-1`` becomes empty."""
     parts = [part for part in re.split(r"[_.\s-]+", _DATE.sub("", name)) if part]
     kept = [part.casefold() for part in parts if not (_SEQUENCE.fullmatch(part) or _SCAN.fullmatch(part) or _LABEL_PART.fullmatch(part))]
     return "-".join(kept)
 
 
 def _shape(subject: str) -> str:
-    """What the numbers of one collection have in common: ``case-#`` of ``case-7``. Empty where no number of a patient is in it."""
+    """Return a patient name with its number replaced: ``case-#`` for ``case-7``. Empty if the name contains no patient number."""
     head, *rest = subject.split("-")
     if head.isdigit():
-        return "#" if len(head) >= 3 else ""  # fewer digits number the series of a study
+        return "#" if len(head) >= 3 else ""  # shorter numbers are usually series numbers
     if not any(c.isdigit() for c in head):
         head = "-".join([head, *rest[:1]])
     return re.sub(r"\d+", "#", head) if any(c.isdigit() for c in head) else ""

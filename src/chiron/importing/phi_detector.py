@@ -1,8 +1,8 @@
-"""Free text that may say who a patient is: where it stands and of what kind it is, and never what it says.
+"""Find text that may identify a patient; report its position and kind, but never the text itself.
 
-A net, and it has holes: it knows the forms in which reports name people, days, places and numbers (the identifiers of HIPAA's safe
-harbour that occur in free text), and whatever the source itself gives as a name or number. It is made to leave radiology alone:
-vertebral levels, sequences, fractions, measurements, ages and durations are no dates and no numbers of anybody.
+Detection is incomplete. It knows the common forms of names, dates, places and numbers (the HIPAA safe harbor identifiers that occur in
+free text) and the names and numbers that the source gives. It avoids false alarms on radiology terms: vertebral levels, sequences,
+fractions, measurements, ages and durations.
 """
 
 import re
@@ -17,9 +17,9 @@ _UMLAUT = re.compile(r"([aou])e")
 
 
 def fold(text: str) -> str:
-    """Text without case, accents and the ``e`` of an umlaut that is spelled out.
+    """Normalize case and accents, and drop the ``e`` of spelled-out umlauts.
 
-    The spelled-out umlaut goes from both sides of a comparison: which ``ue`` is an umlaut, and which is not, cannot be known.
+    Both sides of a comparison must be folded, since it is unknown which ``ue`` stands for an umlaut.
     """
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", text.casefold())
@@ -28,14 +28,14 @@ def fold(text: str) -> str:
 
 
 def spellings(word: str) -> tuple[str, ...]:
-    """A word of a text as it is compared with known names: folded, and without the ``s`` of a genitive."""
+    """Return the forms of a word to compare with known names: folded, and also without a genitive ``s``."""
     folded = fold(word)
     return (folded, folded[:-1]) if len(folded) >= 4 and folded.endswith("s") else (folded,)
 
 
 @dataclass(frozen=True, slots=True)
 class PhiMatch:
-    """A piece of text that may identify somebody."""
+    """Piece of text that may identify someone."""
 
     kind: PhiKind
     start: int
@@ -47,11 +47,11 @@ class PhiMatch:
 
 
 def find_identifying(text: str, known: Collection[str] = ()) -> tuple[PhiMatch, ...]:
-    """Every piece of ``text`` that may identify somebody, in order.
+    """Find every piece of ``text`` that may identify someone, in order.
 
     Args:
-        text: free text of any length; the time taken grows with its length and no faster.
-        known: names and numbers of this patient, as the source gives them elsewhere; found as whole words in any case and spelling.
+        text: free text of any length; the running time is linear in it.
+        known: the patient's names and numbers from the source; matched as whole words in any case and spelling.
     """
     found = [*_by_form(text), *_known(text, known)]
     ends = [i for i, character in enumerate(text) if character == "\n"] if found else []
@@ -62,10 +62,10 @@ def find_identifying(text: str, known: Collection[str] = ()) -> tuple[PhiMatch, 
 
 
 def identifiers(*values: object) -> frozenset[str]:
-    """Names and numbers of somebody as words to look for: ``Smith^John`` gives ``smith`` and ``john``, ``O'Brien`` also ``obrien``.
+    """Split names and numbers into words to search for: ``Smith^John`` gives ``smith`` and ``john``, ``O'Brien`` also ``obrien``.
 
-    Words of fewer than three letters and numbers of fewer than four digits are too common to mean anybody. Of a word with digits in it
-    its letters alone mean nobody either: ``MRI-0012`` is looked for whole, and as ``0012``.
+    Words under three letters and numbers under four digits are too common and are ignored. The letters of a word with digits are not used
+    alone: ``MRI-0012`` is searched for as a whole, and as ``0012``.
     """
     return frozenset(
         word
@@ -77,13 +77,13 @@ def identifiers(*values: object) -> frozenset[str]:
 
 
 def names(*values: object) -> frozenset[str]:
-    """As :func:`identifiers`, of what is nothing but names: two letters are enough, as in ``Li^Wu``, and digits spoil no name."""
+    """Do the same as :func:`identifiers` for values that are only names: two letters suffice (``Li^Wu``), and digits are ignored."""
     parts = {part for token in _tokens(values) for part in _PARTS.findall(token) if part.isalpha() and len(part) >= 2}
     return identifiers(*values) | frozenset(parts - _NO_NAMES)
 
 
 def named(values: Iterable[object]) -> frozenset[str]:
-    """What columns or fields say of somebody, names and numbers together: text without a digit is taken to be a name."""
+    """Return the search words for values of unknown kind; text without digits is treated as a name."""
     said = [str(value) for value in values if isinstance(value, str | int)]
     return identifiers(*said) | names(*(value for value in said if not any(c.isdigit() for c in value)))
 
@@ -100,20 +100,20 @@ _NO_NAMES = frozenset(
     "anon anonymous anonymized anonymised unknown none null patient test phantom name male female the and for with without left right"
     " chest head neck brain spine knee dr mr ms md st ct us pt xa cr dx mg nm ap pa lt rt iv".split()
 )
-"""What stands where a name should, and words that any report has."""
+"""Placeholders for names, and words that occur in any report."""
 
 
 def _known(text: str, known: Collection[str]) -> Iterator[tuple[int, int, PhiKind]]:
     for word in _WHOLE.finditer(text) if known else ():
         parts = [(part.group(), part.start() + word.start()) for part in _PIECES.finditer(word.group())]
         for said, start in [(word.group(), word.start())] if fold(word.group()) in known else parts:
-            # Two letters are a name only where they are written as one: "Li" and "LI", but not the "do" of "do not".
+            # Two letters are a name only if capitalized: "Li" and "LI", but not the "do" in "do not".
             if any(form in known for form in spellings(said)) and (len(said) > 2 or said[0].isupper()):
                 yield start, start + len(said), PhiKind.RECORD if any(c.isdigit() for c in said) else PhiKind.NAME
 
 
 _MARKS = "\u0300-\u036f"
-"""Accents that stand behind their letters, as some systems store them."""
+"""Combining accents, which some systems store after the letter."""
 _WHOLE = re.compile(rf"[\w{_MARKS}-]+")
 _PIECES = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
 _CLUSTER = re.compile(rf"[^{_MARKS}][{_MARKS}]*|[{_MARKS}]+")
@@ -128,7 +128,7 @@ def _by_form(text: str) -> Iterator[tuple[int, int, PhiKind]]:
 
 
 def _composed(text: str) -> tuple[str, list[int] | None]:
-    """The text with letters and accents as one character, and of each character where it is in the text; None, if it is unchanged."""
+    """Return the text in composed form (NFC), and each character's offset in the original; None if unchanged."""
     if unicodedata.is_normalized("NFC", text):
         return text, None
     pieces: list[str] = []
@@ -136,6 +136,6 @@ def _composed(text: str) -> tuple[str, list[int] | None]:
     for cluster in _CLUSTER.finditer(text):
         piece = unicodedata.normalize("NFC", cluster.group())
         pieces.append(piece)
-        # The characters of a cluster begin where it begins, and what follows it begins where it ends.
+        # All characters of a cluster map to the start of the cluster.
         offsets += [cluster.start()] * len(piece)
     return "".join(pieces), [*offsets, len(text)]

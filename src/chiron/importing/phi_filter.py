@@ -1,4 +1,4 @@
-"""Remove identifying text from cases and replace study names by pseudonyms."""
+"""Screen cases for identifying text and replace ids by pseudonyms."""
 
 import hashlib
 import hmac
@@ -16,19 +16,19 @@ from chiron.importing.phi_patterns import PhiKind
 
 
 def screen(case: Case, known: Collection[str] = ()) -> list[str]:
-    """What may identify somebody, as ``date in findings[2], line 3``: the kind and the place, never the text."""
+    """Return kind and place of each identifying text, such as ``date in findings[2], line 3``, but never the text itself."""
     said = []
     for field, text in _texts(case):
         marks = find_identifying(text, known)
         if field in {"id", "patient"}:
-            # A number is what an id is made of; a name is not.
+            # Ids normally contain numbers, so only names and emails count.
             marks = tuple(m for m in marks if m.kind in {PhiKind.NAME, PhiKind.EMAIL})
         said += sorted({f"{m.kind} in {field}, line {m.line}" for m in marks})
     return said
 
 
 def longest_text(case: Case) -> tuple[str, str]:
-    """The field with the longest text, and that text."""
+    """Return the name of the field with the longest text, and the text."""
     return max(_texts(case), key=lambda found: len(found[1]))
 
 
@@ -47,7 +47,7 @@ def _texts(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _named(key: str, above: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """A field's own name and what it holds. A name that may say who somebody is stands in no reason."""
+    """Yield a field's name and its values. A name that may identify someone is not used in messages."""
     told = "a field" if find_identifying(key) else key
     field = f"{above}.{told}" if above else told
     yield f"the name of {field}", key
@@ -64,7 +64,7 @@ def _strings(field: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]
         for number, inner in enumerate(value, start=1):
             yield from _strings(f"{field}[{number}]", inner, depth + 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        # A program that reads a column of numbers makes 44556671.0 of somebody's 44556671.
+        # Programs that read a numeric column turn the number 44556671 into 44556671.0.
         yield field, str(value).removesuffix(".0")
 
 
@@ -72,23 +72,23 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 
 
 class Pseudonyms:
-    """HMAC-SHA256 of ids under a salt; 64 bits of it, so that among a million ids two alike are a matter of 1 in 37 million."""
+    """Pseudonyms from HMAC-SHA256 with a salt, cut to 64 bits: a million ids collide with probability 1 in 37 million."""
 
     def __init__(self, salt: bytes) -> None:
-        """``salt``: at least 16 random bytes."""
+        """Set the salt: at least 16 random bytes."""
         self._salt = salt
 
     def name(self, kind: str, value: str) -> str:
-        """A pseudonym such as ``case-5f1d0c9a77e2b613``. ``kind`` keeps a patient and a study of one number apart."""
+        """Return a pseudonym such as ``case-5f1d0c9a77e2b613``. ``kind`` separates a patient and a study with the same number."""
         return f"{kind}-{hmac.new(self._salt, f'{kind}:{value}'.encode('utf-8', 'replace'), hashlib.sha256).hexdigest()[:16]}"
 
 
 def load_pseudonyms(path: Path) -> Pseudonyms:
-    """Read the salt, or make one that only its owner may read.
+    """Read the salt file, or create one that only its owner can read.
 
     Raises:
-        InputError: the file holds no salt.
-        DiskError: it can be neither read nor made.
+        InputError: the file holds no valid salt.
+        DiskError: the file cannot be read or created.
     """
     try:
         try:
@@ -108,7 +108,7 @@ def load_pseudonyms(path: Path) -> Pseudonyms:
 
 
 def folder_name(case_id: str) -> str:
-    """A case's folder under ``images/``: its id where that is a plain file name, else a hash of it."""
+    """Return a case's folder name under ``images/``: the id if it is a plain file name, else a hash of it."""
     if _PLAIN.fullmatch(case_id):
         return case_id
     return f"id-{hashlib.sha256(case_id.encode('utf-8', 'replace')).hexdigest()[:16]}"

@@ -1,6 +1,6 @@
-"""The forms in which reports name people, days, places and numbers, in English, German, French and Spanish.
+"""Patterns of names, dates, places and numbers in English, German, French and Spanish reports.
 
-What only has the form is told apart by the words around it: sizes, levels, scores, services of a hospital.
+Surrounding words rule out false matches such as sizes, levels, scores and hospital departments.
 """
 
 import ipaddress
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class PhiKind(StrEnum):
-    """What a piece of text may be."""
+    """Kind of identifying text."""
 
     NAME = "name"
     DATE = "date"
@@ -35,7 +35,7 @@ _SERVICE = re.compile(
 
 
 def harmless(kind: PhiKind, match: re.Match[str], text: str) -> bool:
-    """Whether a match has the form only and is something else, by the words around it."""
+    """Return whether the surrounding words show that a match is harmless."""
     judge = _HARMLESS.get(kind)
     before, after = text[max(0, match.start() - 24) : match.start()], text[match.end() : match.end() + 12]
     return judge is not None and judge(match, before, after)
@@ -92,7 +92,7 @@ _MORBUS = re.compile(
     r"|Whipple|Meni\w+|Dupuytren|Ledderhose|Peyronie|Boeck|Kahler|K\u00f6hler|Ahlb\u00e4ck|Forestier|Baastrup|Still|Fabry|Gaucher|Pompe"
     r"|Hirschsprung|Ormond|Bowen|Huntington|Raynaud|\w+(?:us|is|or|eps|ius)\b.*)"
 )
-"""A disease (Morbus) or a muscle, and not Monsieur."""
+"""``M.`` before a disease (Morbus) or a muscle, not Monsieur."""
 _PUBLIC = re.compile(r"https?://(?:dx\.)?(?:doi\.org|(?:www\.)?ncbi\.nlm\.nih\.gov|pubmed\.)", re.IGNORECASE)
 """Addresses of publications."""
 _MONTH = (

@@ -1,4 +1,4 @@
-"""Questions, answers and reports for images that bring none: a table or JSONL, matched by study."""
+"""Match questions, answers and reports from a table or JSONL file to imported studies."""
 
 import os
 import re
@@ -20,32 +20,31 @@ from chiron.importing.source import JSONL
 from chiron.importing.tables import Entry, entries, open_table
 
 KEYS = ("accession", "study", "folder")
-"""What a row may name its study by; ``id`` stands for any of them, and ``patient`` for all studies of a patient."""
+"""Keys that identify a study in a row. ``id`` matches any of them, ``patient`` matches all studies of a patient."""
 NO_QUESTION = (
     "reports with an answer and no question, taken without one: --question TEXT asks one of all, 'chiron build questions' makes some"
 )
 NO_ANSWER = "reports with a question and no answer, taken without the question: name the column of answers with --map answer=..."
 _MAPS = 3
-"""Different sets of fields of one file that are told."""
+"""Maximum number of different column maps to report."""
 _TEXTS = ("question", "answer", "history", "title", "body_system", "modality")
 
 
 @dataclass(frozen=True, slots=True)
 class StudyText:
-    """One row: what is asked of a study, and said of it."""
+    """One row: question, answer and report of a study."""
 
     place: str
     texts: Mapping[str, str]
     options: tuple[str, ...] = ()
 
     def onto(self, case: Case) -> tuple[Case, tuple[str, ...]]:
-        """The case with this text, and notes. What the header says of modality, age and sex stays.
+        """Add this text to a case; return the case and notes. Modality, age and sex from the header take precedence.
 
-        A report is never given up for want of a question or an answer: the case is then unlabeled, and a known answer is the last of
-        its findings.
+        A report is kept even without a question or an answer: the case is then unlabeled, and a known answer is appended to its findings.
 
         Raises:
-            LeaveOut: a question without its answer, or the other way round, and no report.
+            LeaveOut: the row has a question without an answer, or an answer without a question, and no report.
         """
         texts = {name: text for name in _TEXTS if (text := self.texts.get(name))}
         findings = [text for text in re.split(r"\n\s*\n", self.texts.get("findings", "")) if text.strip()]
@@ -64,16 +63,21 @@ class StudyText:
 
 
 def _folded(key: tuple[str, str]) -> tuple[str, str]:
-    """A key as it is compared: spreadsheets lose leading zeros, and people the case of letters. A folder is called as it is."""
+    """Normalize a key for comparison, because spreadsheets lose leading zeros and users vary letter case. Folders match exactly."""
     field, value = key
     return field, value if field == "folder" else value.strip().casefold().lstrip("0")
 
 
 class Questions:
-    """A file of questions, by what it calls the studies."""
+    """Questions indexed by study key."""
 
     def __init__(self, rows: Iterator[tuple[StudyText, Mapping[str, str]] | LeftOut], columns: Sequence[ColumnMap]) -> None:
-        """``rows``: texts with the keys they go by; what could not be read is kept for the end. ``columns``: filled by reading them."""
+        """Index the rows.
+
+        Args:
+            rows: texts with their keys; unreadable rows are kept for :meth:`unused`.
+            columns: column maps; they are complete only after all rows are read.
+        """
         self._by_key: dict[tuple[str, str], list[StudyText]] = {}
         self._waiting: dict[int, StudyText] = {}
         self._bad: list[LeftOut] = []
@@ -86,16 +90,16 @@ class Questions:
             if not named:
                 self._bad.append(LeftOut(text.place, None, Why.RECORD, "it names no study: give it an accession, study, folder or id"))
                 continue
-            # The first key counts: a row that names a study and its patient belongs to the study.
+            # The first key counts: a row that names both a study and its patient belongs to the study.
             self._by_key.setdefault(_folded(named[0]), []).append(text)
             self._waiting[id(text)] = text
         self._columns = [found.words().replace("columns:", "columns of the questions:") for found in columns[:_MAPS]]
 
     def notes(self, studies: Sequence[tuple[Collection[tuple[str, str]], str | None]]) -> tuple[str, ...]:
-        """How the file was read and how many of its rows fit, for a person.
+        """Return notes for the user: how the file was read and how many rows match.
 
         Args:
-            studies: of every study its keys and its patient's number, as for :meth:`of`.
+            studies: each study's keys and patient number, as for :meth:`of`.
         """
         fitting = [{id(text) for text in self._fitting(keys, patient)} for keys, patient in studies]
         rows = len(self._waiting) + len(self._bad)
@@ -105,12 +109,12 @@ class Questions:
         )
 
     def set_aside_ambiguous(self, studies: Iterable[tuple[Collection[tuple[str, str]], str | None]]) -> None:
-        """Leave out rows whose key fits several studies: whose they are nobody can say, and a wrong answer is worse than none.
+        """Set aside rows whose key matches several studies, because a wrong answer is worse than a missing one.
 
-        Only by the patient's number several studies may be meant.
+        Only a patient number may match several studies.
 
         Args:
-            studies: of every study its keys and its patient's number, as for :meth:`of`.
+            studies: each study's keys and patient number, as for :meth:`of`.
         """
         fitting: Counter[tuple[str, str]] = Counter()
         beside_patient: set[tuple[str, str]] = set()
@@ -126,7 +130,7 @@ class Questions:
                 self._bad.append(LeftOut(text.place, None, Why.RECORD, reason))
 
     def of(self, keys: Collection[tuple[str, str]], patient: str | None) -> list[StudyText]:
-        """The texts of a study, in the order of the file."""
+        """Return the texts of a study, grouped by matching key, and mark them as used."""
         found = self._fitting(keys, patient)
         for text in found:
             self._waiting.pop(id(text), None)
@@ -137,7 +141,7 @@ class Questions:
         return [text for key in sorted({_folded(key) for key in wanted}) for text in self._by_key.get(key, ())]
 
     def unused(self) -> Iterator[LeftOut]:
-        """Rows that could not be read, and rows that no study was asked for."""
+        """Yield unreadable rows and rows that matched no study."""
         yield from self._bad
         for text in self._waiting.values():
             yield LeftOut(text.place, None, Why.RECORD, "no study of the source is called as this row calls it")
@@ -147,7 +151,7 @@ def load_questions(options: ImportOptions) -> Questions:
     """Read the file of questions.
 
     Raises:
-        InputError: it is not there, or no row of it can name a study.
+        InputError: the file does not exist, or it has no column that identifies a study.
     """
     path = options.questions
     if path is None or not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""Rows of datasets and JSON records to the fields of a case, conversations included."""
+"""Convert dataset rows and JSON records, including conversations, to case fields."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -15,16 +15,16 @@ from chiron.importing.writer import suffix_of
 def entry_of(
     columns: ColumnMap, row: Mapping[str, Any], place: str, labels: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[Entry, list[Any]]:
-    """A row by field, and its images as it has them.
+    """Return a row's values by field, and its images in their original form.
 
     Args:
-        columns: which of its values is which field.
+        columns: column positions by field.
         row: values by column.
-        place: where the row is.
-        labels: of columns of class numbers the names of the classes.
+        place: location of the row, for messages.
+        labels: class names by column, for columns that hold class numbers.
 
     Raises:
-        LeaveOut: a value is not what its field takes.
+        LeaveOut: a value has the wrong type for its field.
     """
     texts: dict[str, str] = {}
     images: list[Any] = []
@@ -44,7 +44,7 @@ def entry_of(
 def _named_class(value: Any, names: Sequence[str] | None) -> Any:
     if names is None or isinstance(value, bool) or not isinstance(value, int):
         return value
-    return names[value] if 0 <= value < len(names) else None  # -1 says that the class is unknown
+    return names[value] if 0 <= value < len(names) else None  # -1 means that the class is unknown
 
 
 def _images_in(value: Any) -> list[Any]:
@@ -53,10 +53,10 @@ def _images_in(value: Any) -> list[Any]:
 
 
 def options_of(values: Sequence[Any]) -> tuple[str, ...]:
-    """Options from the one value that lists them, or from a value for each.
+    """Return options from one value that lists them, or from one value per option.
 
     Raises:
-        LeaveOut: they are not options.
+        LeaveOut: the values are not options.
     """
     given = [value for value in values if value is not None]
     try:
@@ -78,8 +78,8 @@ def _text(value: Any, field: str) -> str:
 def row_pictures(
     images: list[Any], files: TableImages, names: Sequence[str], case_id: str, under: str, group: str
 ) -> tuple[DraftImage, ...]:
-    """Images in the row first; paths, in the row or beside the bytes, as a table's."""
-    del names  # an entry of a dataset names none itself
+    """Return a row's images: embedded bytes if it has any, else files, found as for a table."""
+    del names  # dataset entries have no image names of their own
     inside = [image["bytes"] for image in images if isinstance(image, dict) and isinstance(image.get("bytes"), bytes)]
     paths = [path for image in images if isinstance(path := image.get("path") if isinstance(image, dict) else image, str)]
     if not inside:
@@ -100,17 +100,17 @@ SEVERAL = "conversations of several exchanges, of which the first was taken"
 
 
 def is_conversation(record: Mapping[str, Any]) -> bool:
-    """Whether a record holds a list of turns."""
+    """Return whether a record holds a list of turns."""
     return any(isinstance(record.get(name), list) for name in _LISTS)
 
 
 def unrolled(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """A record with its first exchange as ``question`` and ``answer``, and whether there are more exchanges.
+    """Convert a conversation to ``question`` and ``answer``; return the record and whether it has further exchanges.
 
-    Images within the turns become ``images``, unless the record lists its images itself.
+    Images within the turns become ``images``, unless the record has its own ``images``.
 
     Raises:
-        LeaveOut: a turn is not one of a user, an assistant or a system.
+        LeaveOut: the role of a turn is not user, assistant or system.
     """
     name = next((name for name in _LISTS if isinstance(record.get(name), list)), None)
     if name is None:
@@ -130,7 +130,7 @@ def unrolled(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _instruction(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The instruction with its input, where a record has both."""
+    """Join the instruction and its input, if the record has both."""
     if not (isinstance(record.get("instruction"), str) and isinstance(given := record.get("input"), str)):
         return {key: _without_marks(value) if key in {"question", "query", "instruction"} else value for key, value in record.items()}
     rest = {key: value for key, value in record.items() if key not in {"instruction", "input"}}
@@ -148,7 +148,7 @@ def _turn(turn: Any, where: str, images: list[Any]) -> tuple[str, str]:
 
 
 def _parts(content: Any, where: str, images: list[Any]) -> Iterator[str]:
-    """The text of a list of parts; paths of images in it are added to ``images``."""
+    """Yield the text parts of a turn; append its image paths to ``images``."""
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
         raise LeaveOut(Why.RECORD, f"field '{where}' has a turn whose content is neither text nor a list of parts")
     for part in content:
@@ -159,7 +159,7 @@ def _parts(content: Any, where: str, images: list[Any]) -> Iterator[str]:
 
 
 def _without_marks(text: Any) -> Any:
-    """A question without the marks of images before and after it. One with a mark within it keeps all of them: they show which is where."""
+    """Remove image marks before and after a question. If there is a mark inside, keep all, because they show positions."""
     if not isinstance(text, str):
         return text
     bare = text.strip()

@@ -1,4 +1,4 @@
-"""Find out what a source is, list its files, open and decode them, and check for the packages it needs."""
+"""Detect the type of a source, list its files, open and decode them."""
 
 import codecs
 import gzip
@@ -18,10 +18,10 @@ from chiron.importing.nifti_files import is_volume
 
 
 def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
-    """Every plain file under a folder, in the order of names; hidden ones, ``skip`` and links out of the folder are passed over.
+    """Yield every regular file under a folder, sorted by name, without hidden files, ``skip``, and links out of the folder.
 
     Raises:
-        InputError: the folder, or one in it, cannot be listed.
+        InputError: the folder, or one inside it, cannot be listed.
     """
     fence = os.path.realpath(folder)
     skipped = os.path.realpath(skip) if skip is not None else None
@@ -40,17 +40,17 @@ def files_under(folder: Path, skip: Path | None = None) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What files look like from outside; an edited file looks different."""
+    """File metadata from which changes are detected without reading the files."""
 
     files: int
     size: int
-    """Bytes."""
+    """Total size in bytes."""
     digest: str
-    """SHA-256 (hex) of names, sizes and times of change."""
+    """SHA-256 (hex) of names, sizes and modification times."""
 
 
 def state_of(sources: Iterable[Path], skip: Path) -> State:
-    """Look at files, and at all files under folders, without reading them."""
+    """Return the state of files, and of all files in folders, without reading them."""
     digest, files, size = hashlib.sha256(), 0, 0
     for source in sources:
         for path in files_under(source, skip) if source.is_dir() else (source,):
@@ -61,21 +61,21 @@ def state_of(sources: Iterable[Path], skip: Path) -> State:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 UNKNOWN = "\ufffd"
-"""Stands in the text where a byte is none of any encoding known here."""
+"""Replaces bytes that are invalid in all supported encodings."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig", "UTF-8"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"), (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"))
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """The text, and in words what its encoding is taken to be.
+    """Decode text of unknown encoding; return the text and the name of the encoding.
 
-    Marked files are what their mark says; else UTF-16 if every other byte is zero, UTF-8 if it is valid as that, and cp1252 line by
-    line where it is not: files put together from two systems are in two encodings.
+    A byte order mark decides. Otherwise: UTF-16 if every other byte is zero, UTF-8 if valid, else UTF-8 or cp1252 line by line, because
+    files merged from two systems may contain both encodings.
     """
     for mark, codec, name in _MARKS:
         if data.startswith(mark):
@@ -104,16 +104,16 @@ def _by_line(data: bytes) -> tuple[str, str]:
 
 
 MAX_BYTES = 2**30
-"""Of a compressed file, unpacked. A small archive can unpack to any size."""
+"""Maximum unpacked size of a compressed file. A small archive can unpack to any size."""
 
 
 def without_gz(name: str) -> str:
-    """A file name without ``.gz`` at its end."""
+    """Remove a final ``.gz`` from a file name."""
     return name[:-3] if name.lower().endswith(".gz") else name
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacked if its name ends in ``.gz``.
+    """Open a file for reading; decompress it if its name ends in ``.gz``.
 
     Raises:
         OSError: the file cannot be read, or is not a gzip archive.
@@ -132,16 +132,16 @@ def open_unpacked(path: Path) -> BinaryIO:
 TABLES = (".csv", ".tsv", ".xlsx", ".xlsm", ".ods", ".xls")
 JSONL = (".jsonl", ".ndjson", ".json")
 GROUP_FOLDER = re.compile(r"[a-z][a-z -]*_group\d+", re.IGNORECASE)
-"""A folder of one image group, as ``ct_group1``."""
+"""Name of an image group's folder, such as ``ct_group1``."""
 _LOOKED_AT = 2000
-"""Files of a folder that are looked at before it is taken to be of no known kind."""
+"""Number of files to examine before a folder counts as unknown."""
 
 
 def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
-    """The kind of a file or folder.
+    """Detect the type of a file or folder.
 
     Raises:
-        InputError: there is none, it is of no known kind, or of several.
+        InputError: it does not exist, or its type is unknown or ambiguous.
     """
     if os.path.isfile(source):
         if (kind := _file_kind(source)) is not None:
@@ -164,10 +164,10 @@ def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
 
 
 def the_file(source: Path, suffixes: tuple[str, ...], what: str) -> Path:
-    """The source if it is a file, else the only file of that kind in it.
+    """Return the source if it is a file, else the only file with one of the suffixes in it.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: there is no such file, or more than one.
     """
     if source.is_file():
         return source

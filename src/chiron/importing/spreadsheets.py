@@ -1,4 +1,4 @@
-"""Rows of a CSV file or spreadsheet as text, whatever its dialect, encoding or kind; what cannot be text says why."""
+"""Read rows of a CSV file or spreadsheet as text, in any dialect and encoding; report cells that are not text."""
 
 import csv
 import io
@@ -17,22 +17,22 @@ from chiron.importing.source import UNKNOWN, decode
 
 _DELIMITERS = (",", ";", "\t", "|")
 _LONGEST = 2000
-"""Lines of one record of a CSV file. No report has so many; an open quotation mark has."""
+"""Maximum lines of one CSV record. A longer one means an unclosed quotation mark."""
 _OPEN = 'a quotation mark opens in this row and is not closed before other rows begin: close it, or write it twice ("")'
 _TWO_ROWS = (
     "a cell begins on the first of these lines and ends on the second, which looks like a row: close the quotation mark where the"
     " cell ends, or, if it is one cell, write it on one line"
 )
 _MAX_CELLS = 5_000_000
-"""Of a sheet. More is no list of cases, and would need gigabytes."""
+"""Maximum cells of a sheet. A larger sheet is not a list of cases and would need gigabytes."""
 _MERGED = re.compile(rb'mergeCell\b[^>]*?\bref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
 _MAX_XML = 256 * 1024 * 1024
-"""Bytes of an .xlsx file's sheets and texts, unpacked."""
+"""Maximum unpacked bytes of an .xlsx file's sheets and texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A cell that holds no text; ``problem`` says what it holds instead."""
+    """Cell without usable text; ``problem`` says what it contains."""
 
     problem: str
 
@@ -42,12 +42,12 @@ Cell = str | Unreadable
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """A row of a table; ``place`` is where a person finds it, such as ``row 5``."""
+    """Table row; ``place`` is its location for the user, such as ``row 5``."""
 
     place: str
     cells: tuple[Cell, ...]
     problem: str | None = None
-    """Why none of it can be read."""
+    """Why the whole row cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class Sheet:
 
 
 def sheets_of(path: Path) -> list[Sheet]:
-    """The visible sheets of a table file, in order.
+    """Return the visible sheets of a table file, in order.
 
     Raises:
-        InputError: it cannot be read as what its name says, or a package is missing.
+        InputError: the file does not have the format of its suffix, or a package is missing.
     """
     try:
         match path.suffix.lower():
@@ -84,7 +84,7 @@ def _delimited(path: Path) -> Sheet:
 
 
 def _delimiter(text: str) -> str:
-    """Of the four in use the one that cuts the first lines into the most columns, again and again alike."""
+    """Return the delimiter that splits the first lines most consistently into the most columns."""
 
     def columns(delimiter: str) -> tuple[int, int]:
         widths = [len(row.cells) for row, _ in zip(_lines(text[:20_000], delimiter), range(20), strict=False)]
@@ -95,7 +95,7 @@ def _delimiter(text: str) -> str:
 
 
 def _lines(text: str, delimiter: str) -> Iterator[SheetRow]:
-    """Records of delimited text. One that cannot be read costs its first line: what follows is read on its own, so that no row is lost."""
+    """Yield the records of delimited text. For an unreadable record only its first line is dropped; reading resumes at the next line."""
     lines = list(io.StringIO(text, newline=""))
     at = width = 0
     while at < len(lines):
@@ -115,7 +115,7 @@ def _lines(text: str, delimiter: str) -> Iterator[SheetRow]:
             at += 1
             continue
         if len(inside) == 1 and inside[0] == len(values) == width and _as_a_row(lines[at], more[0], delimiter):
-            # One row or two: nobody can say, and either might put a patient's answer to another's question.
+            # It is unclear if this is one row or two, and a wrong guess could assign an answer to another patient's question.
             yield SheetRow(f"lines {at + 1} and {at + 2}", (), _TWO_ROWS)
             at += 2
             continue
@@ -133,10 +133,14 @@ def _width(line: str, delimiter: str) -> int:
 
 
 def _swallows(own: int, inside: list[int], width: int) -> bool:
-    """Whether a record of many lines looks like rows that an open quotation mark ran together.
+    """Return whether a multi-line record looks like rows merged by an unclosed quotation mark.
 
-    ``own`` is its number of columns, ``inside`` that of each further line on its own, ``width`` the table's. A line of prose may have as
-    many commas as a row has; then the record as a whole has the columns that it should, and not all of its lines do.
+    Prose may contain as many commas as a row. Then the record as a whole has the table's width, but not every line inside it does.
+
+    Args:
+        own: number of columns of the record.
+        inside: number of columns of each further line, read alone.
+        width: number of columns of the table.
     """
     if width < 2 or width not in inside:
         return False
@@ -144,9 +148,9 @@ def _swallows(own: int, inside: list[int], width: int) -> bool:
 
 
 def _as_a_row(first: str, second: str, delimiter: str) -> bool:
-    """Whether the part of a cell on its second line is delimited as rows are.
+    """Return whether the second line of a cell is delimited like a row.
 
-    In prose a blank follows every comma and semicolon; in rows it does not, unless it does in the whole table.
+    In prose, a blank follows every comma and semicolon. In rows it does not, unless the whole table has such blanks.
     """
 
     def spaced(parts: Sequence[str]) -> bool:
@@ -175,20 +179,20 @@ def _load(openpyxl: Any, path: Path, *, values: bool) -> Any:
 
     try:
         with warnings.catch_warnings():
-            # openpyxl warns of styles and validation rules that it does not keep; nothing of them is wanted.
+            # openpyxl warns about styles and validation rules that it drops; they are not needed.
             warnings.simplefilter("ignore")
             return openpyxl.load_workbook(path, data_only=values)
     except OSError:
         raise
     except Exception as error:
-        # Damaged archives and XML fail in every way there is.
+        # openpyxl raises many exception types on damaged archives and XML.
         raise InputError(f"{path} is no spreadsheet that can be read ({type(error).__name__}): open it and save it as .xlsx") from error
 
 
 def _refuse_giants(path: Path) -> None:
-    """See that a workbook is of a size that can be read, before anything of it is unpacked into cells.
+    """Raise an error if a workbook is too large, before its cells are unpacked.
 
-    openpyxl makes a cell of every cell of a merged area while it loads, of which there may be 17 billion.
+    openpyxl creates every cell of a merged area on loading, up to 17 billion.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -214,7 +218,7 @@ def _area(left: bytes, top: bytes, right: bytes, bottom: bytes) -> int:
 
 
 def _excel_rows(sheet: Any, values: Any, path: Path) -> Iterator[SheetRow]:
-    # Its own cells: to ask for the others, as iter_rows does, would make them, and one stray cell at the far corner millions.
+    # Use stored cells only: iter_rows would create all others, millions of them if one stray cell is in the far corner.
     stored: Mapping[tuple[int, int], Any] = sheet._cells  # noqa: SLF001
     if len(stored) > _MAX_CELLS:
         raise InputError(f"{path}: sheet '{sheet.title}' has more than {_MAX_CELLS:,} cells: save the list of cases alone")
@@ -227,7 +231,7 @@ def _excel_rows(sheet: Any, values: Any, path: Path) -> Iterator[SheetRow]:
     }
     rows: dict[int, dict[int, Cell]] = {}
     for number, column in sorted({*stored, *merged}):
-        # A merged cell's text stands in its first cell, and is meant for all.
+        # The text of a merged area is stored in its first cell and applies to all.
         at = merged.get((number, column), (number, column))
         cell = stored.get(at)
         if cell is None or (cell.value is None and cell.data_type != "e"):

@@ -1,4 +1,4 @@
-"""A CSV file or spreadsheet, a row a case, with its images in files."""
+"""Import a CSV file or spreadsheet with one case per row and images in files."""
 
 import os
 import re
@@ -25,19 +25,19 @@ from chiron.importing.spreadsheets import Sheet, SheetRow, Unreadable, sheets_of
 from chiron.importing.writer import copied
 
 _HEADER_WITHIN = 20
-"""Rows in which a header is looked for: above it stand titles and remarks."""
+"""Number of rows to search for a header, since titles and remarks may precede it."""
 _SEPARATORS = re.compile(r"[;\n|]")
 _TEXTS = ("question", "answer", "history", "age", "sex", "title", "modality", "body_system")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose header was found."""
+    """Table with a known header."""
 
     name: str
     columns: ColumnMap
     rows: tuple[SheetRow, ...]
-    """Those below the header that hold anything."""
+    """Non-empty rows below the header."""
     note: str | None
 
 
@@ -50,14 +50,14 @@ class Entry:
     images: tuple[str, ...]
     known: frozenset[str]
     options: tuple[str, ...] = ()
-    """Of a multiple-choice question."""
+    """Options of a multiple-choice question."""
 
 
 def open_table(path: Path, options: ImportOptions) -> Table:
     """Find the sheet and the header of a table.
 
     Raises:
-        InputError: the file cannot be read, holds no header, or lacks a column or sheet that was asked for.
+        InputError: the file cannot be read, has no recognizable header, or lacks a requested column or sheet.
     """
     sheets = sheets_of(path)
     if options.sheet is not None:
@@ -70,7 +70,7 @@ def open_table(path: Path, options: ImportOptions) -> Table:
         rows = list(sheet.rows)
         found = [(recognised(_header(row), options.columns), -i) for i, row in enumerate(islice(rows, _HEADER_WITHIN))]
         best, at = max(found, default=(0, 0))
-        # One name alone may stand in a title; a person who names columns wants to hear which of them is missing.
+        # A single match may be a title. But if the user names columns, accept it to report which ones are missing.
         if best >= 2 or (best == 1 and options.columns):
             return _table(path, sheet, rows, -at, options)
         seen += [h for row in rows[:1] for h in _header(row) if h]
@@ -92,7 +92,7 @@ def _header(row: SheetRow) -> tuple[str, ...]:
 
 
 def entries(table: Table) -> Iterator[Entry | LeftOut]:
-    """Rows by field; rows that follow one another under one id and say nothing different are one entry."""
+    """Yield rows by field. Consecutive rows with the same id and no conflicting values become one entry."""
     held: Entry | None = None
     for row in table.rows:
         entry = _entry(table, row)
@@ -148,10 +148,10 @@ def _options(cells: Sequence[str], *, separate: bool) -> tuple[str, ...]:
 
 
 def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> SourceReading:
-    """Drafts of a table's rows.
+    """Read the draft cases of a table.
 
     Raises:
-        InputError: as :func:`open_table`; or the image folder is not there.
+        InputError: as in :func:`open_table`, or the image folder does not exist.
     """
     path = the_file(source, TABLES, "table")
     table = open_table(path, options)
@@ -174,22 +174,38 @@ def read_table(source: Path, options: ImportOptions, pseudonyms: Pseudonyms) -> 
 
 
 class TableImages:
-    """Where a table's images are: named in its cells, or in a folder that is called as the case."""
+    """Image files of a table, named in its cells or stored in a folder named after the case id."""
 
     def __init__(self, root: Path, *, fallback: bool, hidden: bool) -> None:
-        """``root``: what paths are relative to. With ``fallback``, also to ``images/`` in it; ``hidden``: reasons do not tell names."""
+        """Set the folders to search.
+
+        Args:
+            root: folder that paths are relative to.
+            fallback: also search ``images/`` in it.
+            hidden: do not show file names in error messages.
+        """
         self._hidden = hidden
         self._folders = [ImageFolder(root), *([ImageFolder(root / "images")] if fallback else [])]
 
     def pictures(self, names: Sequence[str], case_id: str, under: str, group: str) -> tuple[DraftImage, ...]:
-        """The pictures of a row: ``under`` is the case's folder, ``group`` the image group's where the path names none."""
+        """Return the images of a row.
+
+        Args:
+            names: paths from the row; if empty, the files in the folder named after the case.
+            case_id: the case's id.
+            under: output folder of the case.
+            group: image group for paths that do not name one.
+
+        Raises:
+            LeaveOut: there is no image.
+        """
         if not names:
             names = self._of_folder(case_id)
         if not names:
             raise LeaveOut(Why.IMAGE, "no image: the row names none, and there is no folder of images that is called as its id")
         kept: dict[str, int] = {}
         pictures = []
-        for name in (given.replace("\\", "/") for given in names):  # as Windows writes paths
+        for name in (given.replace("\\", "/") for given in names):  # Windows paths use backslashes
             folder = next((f for f in self._folders if _exists(f, name)), self._folders[0])
             parents = [part for part in PurePosixPath(name).parts[:-1] if GROUP_FOLDER.fullmatch(part)]
             place = parents[-1].lower().replace(" ", "-") if parents else group
@@ -209,7 +225,7 @@ class TableImages:
 
 
 def _exists(folder: ImageFolder, name: str) -> bool:
-    """A first look only; whether it lies inside its fence is seen when it is read."""
+    """Return whether the file exists. Reading it later checks that it is inside the folder."""
     return ".." not in PurePosixPath(name).parts and os.path.isfile(folder.root / name)
 
 
@@ -217,15 +233,15 @@ Pictures = Callable[[Sequence[str], str, str, str], tuple[DraftImage, ...]]
 
 
 def told_id(source_id: str | None, options: ImportOptions, pseudonyms: Pseudonyms) -> str | None:
-    """An id as it may stand beside a reason."""
+    """Return the id to show in messages: a pseudonym if ids are hidden."""
     return pseudonyms.name("case", source_id) if source_id and options.keep_ids is False else source_id or None
 
 
 def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportOptions, pseudonyms: Pseudonyms) -> Draft:
-    """A draft of an entry.
+    """Convert an entry to a draft case.
 
     Raises:
-        LeaveOut: it is no case.
+        LeaveOut: the entry is not a valid case.
     """
     texts = entry.texts
     source_id = texts.get("id") or default_id
@@ -250,7 +266,7 @@ def draft_of(entry: Entry, default_id: str, pictures: Pictures, options: ImportO
 
 def _case(texts: Mapping[str, str], case_id: str, modality: str | None) -> Case:
     record: dict[str, object] = {field: texts.get(field, "") for field in _TEXTS}
-    # The images are read later; as many names as marks make the case pass the check of its form.
+    # The images are read later. As many placeholder names as marks let the case pass validation.
     names = [f"-{n}" for n in range(max(1, texts.get("question", "").count(IMAGE_MARK)))]
     record |= {"id": case_id, "images": names, "findings": [p for p in re.split(r"\n\s*\n", texts.get("findings", "")) if p.strip()]}
     record["age"] = age_band(texts["age"]) if texts.get("age") else None

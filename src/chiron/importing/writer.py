@@ -1,4 +1,4 @@
-"""Write drafts as cases: filter their text, write their images, set aside what cannot be kept."""
+"""Write drafts as cases: screen their text, write their images, and record what is skipped."""
 
 import hashlib
 import io
@@ -29,19 +29,19 @@ _SAID_AT_MOST = 8
 
 @dataclass
 class CaseWriter:
-    """What has been kept so far. One for an import."""
+    """Writer of the cases of one import."""
 
     images: Path
-    """The folder of images."""
+    """Output folder of the images."""
     allow_identifying: bool = False
     left_out: list[LeftOut] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     written: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every image kept, by its name."""
+    """SHA-256 by name of every image written."""
     _ids: dict[str, str] = field(default_factory=dict)
 
     def keep(self, items: Iterable[Draft | LeftOut]) -> Iterator[Case | None]:
-        """A case for every draft that can be kept, and None for whatever else went by, so that progress can be told."""
+        """Yield a case for each draft that can be written, and None for each skipped item, so that callers can count progress."""
         for item in items:
             if isinstance(item, LeftOut):
                 self.left_out.append(item)
@@ -133,10 +133,10 @@ class CaseWriter:
 
 
 def _made(picture: DraftImage) -> tuple[bytes, bytes]:
-    """The bytes of an image as its source has them, and without metadata.
+    """Return an image's bytes, first as the source has them, then without metadata.
 
     Raises:
-        LeaveOut: the image cannot be made, for whatever reason: one damaged file does not end an import.
+        LeaveOut: the image cannot be produced, for any reason; one damaged file must not stop an import.
     """
     try:
         source = picture.data()
@@ -148,7 +148,7 @@ def _made(picture: DraftImage) -> tuple[bytes, bytes]:
 
 
 def _need_any(names: list[str], missed: list[LeftOut]) -> None:
-    """Refuse a case that has no image, for the only reason there is, or the first of several."""
+    """Raise an error for a case without images, with the only reason, or the first of several."""
     if names:
         return
     if not missed:
@@ -158,7 +158,7 @@ def _need_any(names: list[str], missed: list[LeftOut]) -> None:
 
 
 def _write(path: Path, data: bytes, digest: str) -> None:
-    """Write an image whole or not at all; one that is there already stays as it is."""
+    """Write an image atomically; keep an identical existing one."""
     try:
         if path.is_file() and path.stat().st_size == len(data) and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
             return
@@ -179,9 +179,12 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF
 
 
 def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callable[[], bytes]:
-    """A file of the source, checked inside its fence when it is wanted.
+    """Return a function that reads a source file and checks that it is inside the folder.
 
-    ``called``: what a reason calls it where its own name, which may hold the patient's, is not to be told.
+    Args:
+        folder: folder that the file must be in.
+        name: path in the folder.
+        called: name for error messages, if the real one may identify the patient.
     """
 
     def data() -> bytes:
@@ -198,10 +201,10 @@ def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callabl
 
 
 def suffix_of(data: bytes, name: str) -> str:
-    """The suffix that fits an image's bytes, which are decoded whole to see that they can be.
+    """Return the file suffix for an image's bytes, after decoding them fully.
 
     Raises:
-        LeaveOut: they cannot.
+        LeaveOut: the bytes cannot be decoded.
     """
     try:
         return _SUFFIXES[check_bytes(data, name)]
@@ -210,10 +213,12 @@ def suffix_of(data: bytes, name: str) -> str:
 
 
 def png(pixels: "NDArray[np.uint8]", aspect: float = 1.0) -> bytes:
-    """A PNG of grey (rows, columns) or colour (rows, columns, 3) pixels.
+    """Encode gray (rows, columns) or color (rows, columns, 3) pixels as PNG.
 
-    ``aspect``: height of a pixel over its width. Where it differs from 1 by more than a hundredth, the shorter side is drawn out, so
-    that a circle in the patient is one in the image.
+    Args:
+        pixels: 8-bit values.
+        aspect: pixel height divided by pixel width. If it differs from 1 by more than 1%, the shorter side is stretched, so that shapes
+            keep their proportions.
     """
     from PIL import Image
 
@@ -228,11 +233,11 @@ def png(pixels: "NDArray[np.uint8]", aspect: float = 1.0) -> bytes:
 
 
 AT_MOST = 8
-"""Images of a series or volume, where nothing else is asked for."""
+"""Default number of images of a series or volume."""
 
 
 def chosen(count: int, every: int | None) -> list[int]:
-    """Indices of slices, rising: every ``every``-th, else at most eight, evenly spaced and away from both ends, which are often empty."""
+    """Return ascending slice indices: every ``every``-th, or at most eight, evenly spaced. Both ends, often empty, are avoided."""
     if every is not None:
         return list(range((every - 1) // 2 if count > every else 0, count, every)) or [0][:count]
     if count <= AT_MOST:
