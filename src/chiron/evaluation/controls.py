@@ -142,7 +142,7 @@ def _worded_anew(item: Item, before: str) -> Item | BadItem:
 
 
 def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item | BadItem]:
-    """Derange the sets of images: a ring through all of them, with sets of the same size next to each other."""
+    """Give every item the next set of images in a ring (a derangement). Sets of the same size are next to each other."""
     sets = sorted({item.images for item in items if isinstance(item, Item) and item.images})
     dice.shuffle(sets)
     ring = sorted(sets, key=len)

@@ -49,7 +49,7 @@ class Arm:
 
     @cached_property
     def by_seed(self) -> dict[int, dict[str, ItemResult]]:
-        """Results by id for each seed; seeds ascend."""
+        """Results by seed, then by id; seeds in ascending order."""
         seeds: dict[int, dict[str, ItemResult]] = {}
         for result in self.results:
             seeds.setdefault(result.seed, {})[result.id] = result

@@ -156,7 +156,7 @@ class Options:
         return tuple(over_all if len(over_all) == 1 else found)
 
     def _labels_of(self, text: Words, mention: Mention) -> Iterator[int]:
-        """Yield the option whose letter labels another's words: ``A. Edema``, ``Edema (A)``; not the article before a noun."""
+        """Yield the options whose letter labels the mention: ``A. Edema``, ``Edema (A)``. An article before a noun is not a label."""
         before, after = mention.start - 1, mention.end
         if before >= 0 and text.gaps[mention.start] and len(text.words[before]) == 1:
             index = self.index_of(text.words[before])
