@@ -1,1 +1,1 @@
-"""Measuring a model: items asked through the same ledger and limits as a search, and figures with their intervals."""
+"""Measure a model: ask benchmark items through the ledger and limits of a search, and compute figures with intervals."""

@@ -28,13 +28,14 @@ def evaluate(
     data: Path | str | None = None,
     control: Control | str = Control.NONE,
 ) -> EvaluationSummary:
-    """Ask a model the benchmarks' questions, as far as ``run`` does not know its answers; arguments as
-    :func:`chiron.evaluation.evaluation.prepare_evaluation`. Works where an event loop already runs (a notebook).
+    """Ask a model the questions of some benchmarks. Answers that ``run`` already has are not asked again.
 
-    Without a configuration ``model`` is ``offline:NAME`` or the folder of a checkpoint.
+    For the arguments see :func:`chiron.evaluation.evaluation.prepare_evaluation`. This also works inside a running event loop (a notebook).
+
+    Without a configuration, ``model`` is ``offline:NAME`` or a checkpoint directory.
 
     Raises:
-        InputError: something is missing, the directory is in use, or it is of another model or protocol.
+        InputError: something is missing, or the run directory is in use or belongs to another model or protocol.
         DiskError: the files cannot be written.
     """
     config = config if config is not None else load_evaluation(None, model)
@@ -43,14 +44,14 @@ def evaluate(
 
 
 def compare_runs(runs: Sequence[Path | str], *, reference: Path | str | None = None) -> list[Comparison]:
-    """Models side by side, from the run directories of their evaluations: one comparison a protocol.
+    """Compare models from the run directories of their evaluations. The result has one comparison per protocol.
 
     Args:
-        runs: what ``evaluate`` wrote.
-        reference: the run of the model to test the others against; each benchmark's best by default.
+        runs: run directories written by ``evaluate``.
+        reference: the run of the model to test the others against. By default, each benchmark's best model.
 
     Raises:
-        InputError: a directory holds no evaluation, or is named twice; the reference is none of them.
+        InputError: a directory has no evaluation or is named twice, or ``reference`` is not among ``runs``.
     """
     models = read_evaluations([Path(run) for run in runs])
     return compare(models, reference=reference_of(models, Path(reference)) if reference is not None else None)
@@ -58,28 +59,28 @@ def compare_runs(runs: Sequence[Path | str], *, reference: Path | str | None = N
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One case and what a model said to it."""
+    """One case and the model's reply."""
 
     case: Case
     reply: str | None
-    """``None`` if the call failed; ``problem`` says why."""
+    """``None`` if the call failed; ``problem`` gives the reason."""
     answer: str | None
-    """The final answer in it; ``None`` if there is none, which is wrong."""
+    """The final answer in the reply. ``None`` if the reply has no answer, which counts as wrong."""
     correct: bool
-    """The same words as the known answer, after normalisation."""
+    """The answer has the same words as the known answer after normalization."""
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class Question:
-    """How cases are asked."""
+    """How to ask the cases."""
 
     prompts: Prompts
     images: Path
     """The folder that image paths are relative to."""
     max_tokens: int = 1024
     image_side: int = 1536
-    """Longest side in pixels of the images as the model sees them."""
+    """Longest side, in pixels, of the images sent to the model."""
 
 
 async def answer_all(
@@ -90,18 +91,18 @@ async def answer_all(
     *,
     watch: Callable[[int], None] = lambda _: None,
 ) -> dict[str, list[Answered]]:
-    """Every case's answer at temperature 0 by the protocol ``exact``, in the order of the cases.
+    """Answer every case at temperature 0 with the protocol ``exact``. Results keep the order of the cases.
 
     Args:
-        sets: what to ask, by the name that each set has as a benchmark.
-        model: whom; any provider.
-        question: in which words. History and findings are not told.
-        run: the run directory of an evaluation, made or gone on with; what its ledger holds is not asked again.
+        sets: the cases to ask, by benchmark name.
+        model: the model to ask, from any provider.
+        question: the prompts and image settings. The case's history and findings are not sent.
+        run: run directory of the evaluation; created if missing, otherwise resumed. Answers in its ledger are not asked again.
         watch: called with the number of cases answered so far.
 
     Raises:
-        InputError: the model or the directory cannot be used; a case whose image cannot be is answered with a ``problem``.
-        Halted: the endpoint is down or refuses every call.
+        InputError: the model or the directory cannot be used. A case with an unusable image is returned with a ``problem`` instead.
+        Halted: the endpoint is down or rejects every call.
         DiskError: the disk is full.
     """
     check = ImageFolder(question.images).check

@@ -1,4 +1,4 @@
-"""One question put to one model: its answer as it is written."""
+"""Ask one model one question and stream its answer."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,26 +23,26 @@ MAX_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked, and where."""
+    """A question and its images."""
 
     images: Sequence[Path]
     question: str
     temperature: float = 0.0
     max_tokens: int | None = None
-    """The most tokens of the answer; ``None``: the configuration's, else 1,024."""
+    """Maximum tokens of the answer; ``None`` uses the configuration's limit, else 1,024."""
     groups: Sequence[int] = ()
-    """How many of the images each modality has, in order; empty: each image is a modality of its own."""
+    """Number of images per modality, in order. If empty, each image is its own modality."""
 
 
 async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncIterator[Piece]:
-    """The model's answer, step by step, in the pieces in which it comes. Nothing is kept.
+    """Stream the model's answer, step by step, as it arrives. Nothing is stored.
 
-    Several images are announced as ``Modality i``. A question with image marks of its own is asked as it is, nothing added.
-    A model in this process, and an embedded one, answer in one piece.
+    Several images are announced as ``Modality i``. A question with its own image marks is asked unchanged.
+    Models in this process and embedded models answer in one piece.
 
     Raises:
-        InputError: an image cannot be used, the model is not there, or marks or groups do not fit the images.
-        CallFailed: no answer could be had.
+        InputError: an image cannot be used, the model does not exist, or marks or groups do not match the images.
+        CallFailed: the model gave no answer.
     """
     chosen = config.evaluation
     pictures = PictureStore()

@@ -1,4 +1,4 @@
-"""BERTScore of final answers, plain and rescaled, with what is needed to compare it: encoder, layer, versions (extra ``bertscore``)."""
+"""BERTScore of final answers, plain and rescaled, with what is needed to compare scores: encoder, layer, versions (extra ``bertscore``)."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,59 +15,59 @@ from chiron.providers.local.loading import no_bars
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
-"""Names of the scores of an item."""
+"""Names of an item's two scores."""
 _NO_LIMIT = 100_000
-"""Tokenizers that know no limit say so with a number larger than any."""
+"""Tokenizers without a limit report a huge number; limits above this one are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Which model reads the answers, and how its similarities are read."""
+    """The model that encodes the answers, and its settings."""
 
     model: str = "roberta-large"
-    """A folder in the format of transformers with weights in safetensors, or the name of a model that was downloaded before."""
+    """A directory in transformers format with safetensors weights, or the name of an already downloaded model."""
     layer: int | None = 17
-    """Whose output is compared, from 1; ``None`` for the last."""
+    """The layer whose output is compared, from 1; ``None`` for the last."""
     baseline: float | None = 0.83122575
-    """F of unrelated sentences (bert-score's own for English and this layer); ``None`` where nobody measured it: nothing is rescaled."""
+    """F of unrelated sentences (bert-score's value for English and this layer). ``None`` if not measured: scores are not rescaled."""
 
 
 ROBERTA_LARGE = Encoder()
-"""The usual one."""
+"""The default encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class BertScores:
-    """Scores of pairs of texts, in their order."""
+    """Scores of pairs of texts, in order."""
 
     encoder: Encoder
     hash: str
-    """As bert-score writes it: encoder, layer, versions. Scores of different hashes do not compare."""
+    """Hash in bert-score's format: encoder, layer, versions. Scores with different hashes cannot be compared."""
     versions: dict[str, str]
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f1: tuple[float, ...]
-    """Plain: 0.83 is chance for roberta-large."""
+    """Not rescaled: for roberta-large, chance is 0.83."""
     empty: int
-    """Pairs with a side that says nothing: they score 0, plain and rescaled."""
+    """Number of pairs with an empty side; they score 0, plain and rescaled."""
 
     @property
     def rescaled(self) -> tuple[float | None, ...]:
-        """F with the baseline at 0 (T. Zhang and others, BERTScore, ICLR 2020): (F - b) / (1 - b); below 0 is less than chance."""
+        """F rescaled to a baseline of 0: (F - b) / (1 - b) (T. Zhang et al., BERTScore, ICLR 2020). Below 0 is worse than chance."""
         b = self.encoder.baseline
         if b is None:
             return (None,) * len(self.f1)
-        # An empty answer has no similarity to rescale; below every real one it would be far under chance.
+        # An empty answer has no similarity to rescale; rescaling would put it far below chance.
         return tuple(0.0 if f == 0.0 else (f - b) / (1 - b) for f in self.f1)
 
 
 def bertscores(pairs: Sequence[tuple[str, str]], encoder: Encoder = ROBERTA_LARGE, *, batch: int = 64) -> BertScores:
-    """BERTScore of (given answer, known answer) pairs. The encoder is loaded once a process, and runs on a GPU if there is one.
+    """Compute BERTScore of (given answer, known answer) pairs. The encoder is loaded once per process, on a GPU if available.
 
     Args:
-        pairs: candidates and references; longer ones than the encoder reads are cut.
-        encoder: which, at which layer.
-        batch: texts at a time.
+        pairs: candidates and references; texts longer than the encoder's limit are cut.
+        encoder: model and layer.
+        batch: texts per batch.
 
     Raises:
         InputError: the extra is not installed, or the encoder cannot be used.
@@ -83,9 +83,9 @@ def bertscores(pairs: Sequence[tuple[str, str]], encoder: Encoder = ROBERTA_LARG
 
 
 def scored(results: Iterable[ItemResult], encoder: Encoder = ROBERTA_LARGE) -> tuple[list[ItemResult], BertScores]:
-    """The results with BERTScore among their ``scores``; closed questions, unusable and pending items stay as they are.
+    """Add BERTScore to the ``scores`` of the results. Closed questions, unusable and pending items are unchanged.
 
-    An answer that could not be read is an empty one: 0.
+    An answer that could not be read counts as empty and scores 0.
 
     Raises:
         InputError: as :func:`bertscores`.
@@ -109,7 +109,7 @@ class _Scorer:
     def score(self, pairs: Sequence[tuple[str, str]], batch: int) -> list[tuple[float, float, float]]:
         from bert_score.utils import bert_cos_score_idf
 
-        # Every token counts the same, but for the marks at both ends.
+        # Every token has the same weight, except the special tokens at both ends.
         weights: defaultdict[int, float] = defaultdict(lambda: 1.0)
         weights.update({mark: 0.0 for mark in (self.tokenizer.sep_token_id, self.tokenizer.cls_token_id) if mark is not None})
         given, known = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -127,14 +127,14 @@ def _loaded(encoder: Encoder) -> _Scorer:
     except ModuleNotFoundError as error:
         raise InputError(f"BERTScore needs the package '{error.name}': pip install 'chiron-med[bertscore]'") from error
     folder = _folder(encoder.model)
-    # bert-score's own loader takes any path with "t5" in it for a T5, fetches from a hub, and loads pickles: this one does not.
+    # Do not use bert-score's loader: it takes any path with "t5" in it for a T5, downloads from a hub, and loads pickles.
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         layers = int(config.num_hidden_layers)
         layer = layers if encoder.layer is None else encoder.layer
         if not 1 <= layer <= layers:
             raise InputError(f"encoder {printable(encoder.model)} has layers 1 to {layers}, not {layer}: name one of them")
-        config.num_hidden_layers = layer  # those above are not needed, so they are not loaded
+        config.num_hidden_layers = layer  # the layers above are not needed, so they are not loaded
         with _quiet():
             model, info = AutoModel.from_pretrained(
                 folder, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -142,7 +142,7 @@ def _loaded(encoder: Encoder) -> _Scorer:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         raise InputError(f"encoder {printable(encoder.model)} cannot be loaded: {printable(error)}") from error
-    # The pooler plays no part; any other weight that the file lacks would have been made up.
+    # The pooler is not used. Any other missing weight would be initialized at random.
     if lacking := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
         raise InputError(
             f"encoder {printable(encoder.model)} lacks {len(lacking)} weights ({printable(lacking[0])} ...): download it again"
@@ -156,7 +156,7 @@ def _loaded(encoder: Encoder) -> _Scorer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' bars, and without its report of the layers that were left out on purpose."""
+    """Silence transformers' progress bars and its report of the layers that are left out on purpose."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -183,7 +183,7 @@ def _folder(model: str) -> Path:
 
 
 def _longest(config: Any) -> int:
-    """Tokens that an encoder reads; RoBERTa's positions begin behind its padding."""
+    """Return the most tokens that an encoder reads. RoBERTa's positions start after its padding index."""
     positions = int(config.max_position_embeddings)
     padding = getattr(config, "pad_token_id", None) or 0
     return positions - padding - 1 if "roberta" in str(getattr(config, "model_type", "")) else positions

@@ -1,4 +1,4 @@
-"""Models side by side: one comparison a protocol, each figure with what is needed to believe it."""
+"""Compare models: one comparison per protocol, with the interval and test of each figure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,19 @@ Test = Literal["McNemar", "image swaps"]
 
 @dataclass(frozen=True)
 class Against:
-    """One model against the reference of its column."""
+    """The test of one model against the reference of its benchmark."""
 
     reference: str
     problem: str = ""
-    """Why there is no test: ``other items``, ``another judge``, ``pending items``; empty if there is one."""
+    """Why there is no test: ``other items``, ``another judge`` or ``pending items``. Empty if there is a test."""
     difference: Figure | None = None
-    """Model less reference."""
+    """Accuracy of the model minus that of the reference."""
     p: float | None = None
-    """Of the exact test on the first seed."""
+    """P-value of the exact test on the first seed."""
     test: Test = "McNemar"
-    """``McNemar`` where every item has an image of its own, ``image swaps`` where items share images: the cluster sign-flip test."""
+    """``McNemar`` where every item has its own image. ``image swaps`` (the cluster sign-flip test) where items share images."""
     adjusted: float | None = None
-    """The same after Holm's correction for all tests of the table."""
+    """``p`` after Holm's correction for all tests of the table."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class Compared:
     accuracy: Accuracy
     scores: dict[str, Figure]
     is_reference: bool = False
-    """The one that the column's others are tested against: the best, or the one asked for."""
+    """Whether the other models are tested against this one: the best model, or the one asked for."""
     against: Against | None = None
-    """``None`` of the reference, and where there is none."""
+    """``None`` for the reference itself, and where there is no reference."""
 
 
 @dataclass(frozen=True)
 class Controlled:
-    """One model on one benchmark under a control, beside its real run."""
+    """One model on one benchmark under a control, compared with its real run."""
 
     accuracy: Accuracy
     difference: Figure | None
-    """Control less real run; ``None`` if there is no real run of the same items, or items are pending in one of them."""
+    """Accuracy under the control minus that of the real run. ``None`` without a real run of the same items, or if items are pending."""
     problem: str = ""
     """Why there is no difference."""
     consistency: Consistency | None = None
-    """Of ``shuffle-options``."""
+    """Only for the control ``shuffle-options``."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was measured under one protocol."""
+    """All measurements under one protocol."""
 
     protocol: str
     models: tuple[str, ...]
@@ -70,32 +70,32 @@ class Comparison:
     controls: dict[tuple[str, str, str], Controlled]
     """By (model, control, benchmark)."""
     reference: str | None
-    """The model asked for; ``None`` if each column's best is the reference."""
+    """The model asked for. ``None`` if the reference is each benchmark's best model."""
     apart: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """In what runs under one name differ, by the names under which they therefore stand apart."""
+    """Runs of one model name that could not be combined: displayed name to the settings in which they differ."""
 
     @property
     def tests(self) -> int:
-        """How many Holm's correction is for."""
+        """Number of tests that Holm's correction covers."""
         return sum(cell.against is not None and cell.against.p is not None for cell in self.cells.values())
 
 
 def compare(models: Sequence[Evaluated], *, reference: str | None = None) -> list[Comparison]:
-    """One comparison a protocol, in order of appearance: what was counted differently never stands in one table.
+    """Build one comparison per protocol, in order of appearance. Results of different protocols never share a table.
 
     Args:
-        models: as :func:`chiron.evaluation.read_runs.read_evaluations` gives them.
-        reference: the name of the model to test the others against; each benchmark's best by default.
+        models: from :func:`chiron.evaluation.read_runs.read_evaluations`.
+        reference: name of the model to test the others against. By default, each benchmark's best model.
     """
     protocols = dict.fromkeys(protocol for model in models for protocol, _, _ in model.arms)
     return [_comparison(protocol, models, reference) for protocol in protocols]
 
 
 def reference_of(models: Sequence[Evaluated], run: Path) -> str:
-    """The name of the model whose run this is.
+    """Return the name of the model that a run belongs to.
 
     Raises:
-        InputError: the run is none of those that are compared.
+        InputError: the run is not among those compared.
     """
     for model in models:
         if run.resolve() in {path.resolve() for path in model.runs}:

@@ -1,4 +1,4 @@
-"""The configuration of an evaluation, and its prompts."""
+"""Configuration and prompts of an evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
 class EvaluationTokens(Strict):
-    """The most tokens a reply may have, by role; a model's own ``max_tokens`` goes before these."""
+    """Maximum reply tokens by role. A model's own ``max_tokens`` takes precedence."""
 
     model: PositiveInt | None = None
-    """``None``: the protocol's."""
+    """``None`` uses the protocol's limit."""
     intern: PositiveInt = 1024
     judge: PositiveInt = 16
     extractor: PositiveInt = 16
@@ -33,32 +33,32 @@ class EvaluationConfig(Strict):
     """How models are measured."""
 
     protocol: str | None = None
-    """``None``: the benchmarks' usual one."""
+    """``None`` uses the usual protocol of the benchmarks."""
     judge: str | None = None
-    """Gives the verdicts of a protocol that wants one; else a column ``judge:NAME``."""
+    """Gives the verdicts of a protocol that needs a judge; otherwise adds a column ``judge:NAME``."""
     extractor: str | None = None
-    """Reads the option out of every reply too: a column ``extractor:NAME``."""
+    """Model that also reads the chosen option from every reply, as a column ``extractor:NAME``."""
     interns: list[str] = Field(default_factory=list)
-    """They go on from the model's own reasoning: the column ``mics_score``. Needs a judge."""
+    """Models that continue from the model's own reasoning, as the column ``mics_score``. Needs a judge."""
     intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
     temperature: Temperature | None = None
-    """``None``: 0, or 0.7 where several samples are drawn."""
+    """``None`` means 0, or 0.7 with several samples."""
     seeds: PositiveInt = 1
     seed: int = 0
-    """Of what is drawn here: partners of swapped images, orders of options."""
+    """Random seed for the partners of swapped images and the orders of options."""
     family: ReplyFormat | None = None
-    """In which form the model answers; ``None``: told from every answer."""
+    """Format of the model's replies; ``None`` detects it for each reply."""
     image_side: Annotated[int, Field(ge=28)] = 1536
-    """Longest side in pixels of the images as models see them."""
+    """Longest side, in pixels, of the images sent to models."""
     max_images: PositiveInt | None = None
-    """What the model takes; an item with more is unusable."""
+    """Most images that the model accepts; an item with more is unusable."""
     max_tokens: EvaluationTokens = EvaluationTokens()
     prompts: dict[str, str] = Field(default_factory=dict)
-    """Files that replace prompts, by name; relative to the configuration file."""
+    """Files that replace prompts, by prompt name. Paths are relative to the configuration file."""
     budget_usd: PositiveFloat | None = None
     in_flight: PositiveInt = 256
     limit: NonNegativeInt | None = None
-    """Only the first so many items of each benchmark; a table says that it is a part."""
+    """Ask only the first ``limit`` items of each benchmark. Tables then show that the result is partial."""
 
     @model_validator(mode="after")
     def _interns_need_a_judge(self) -> Self:
@@ -79,16 +79,16 @@ class EvaluationFile(ConfigFile):
         return self
 
     def named(self) -> list[tuple[str, str]]:
-        """Every (role, model name) beside the model that is measured."""
+        """List every (role, model name) except the model that is measured."""
         chosen = self.evaluation
         alone = [(role, name) for role, name in (("judge", chosen.judge), ("extractor", chosen.extractor)) if name is not None]
         return [*alone, *(("interns", name) for name in chosen.interns)]
 
     def model(self, name: str) -> AnyModel:
-        """The model that is measured.
+        """Return the configuration of the measured model.
 
         Raises:
-            InputError: it is not under ``models``.
+            InputError: the name is not under ``models``.
         """
         if name not in self.models:
             raise InputError(f"model '{printable(name)}' is not under models{nearest(name, self.models)}")
@@ -96,12 +96,12 @@ class EvaluationFile(ConfigFile):
 
 
 def load_evaluation(path: Path | str | None, model: str, **overrides: Any) -> EvaluationFile:
-    """Read and check a configuration file; ``overrides`` that are not ``None`` replace keys of ``evaluation``.
+    """Read and check a configuration file. ``overrides`` that are not ``None`` replace keys of ``evaluation``.
 
-    Without a file ``model`` may be ``offline:NAME`` or the folder of a checkpoint.
+    Without a file, ``model`` may be ``offline:NAME`` or a checkpoint directory.
 
     Raises:
-        InputError: with the place of the fault, and the nearest known key for one misspelt; or there is no such model.
+        InputError: the file has an error (the message gives its place and the nearest known key), or the model does not exist.
     """
     data: dict[str, Any] = {"models": {model: _alone(model).model_dump()}} if path is None else read_config(path)
     origin = Path(path) if path is not None else Path.cwd() / "none"
@@ -121,7 +121,7 @@ def load_evaluation(path: Path | str | None, model: str, **overrides: Any) -> Ev
 
 
 def _alone(model: str) -> OfflineModel | LocalModel:
-    """A model that needs no configuration."""
+    """Configure a model that needs no configuration file."""
     kind, _, name = model.partition(":")
     if kind == "offline" and name:
         return OfflineModel(provider="offline", model=name)
@@ -145,20 +145,20 @@ _KIND = PromptKind(
     },
 )
 _BARE = {"intern_system": "", "intern": "$question\n", "intern_prefix": "$reasoning\n"}
-"""Nothing but question and reasoning: all that the miniature's small models know."""
+"""Question and reasoning only: the small models of the miniature know nothing else."""
 
 
 @dataclass(frozen=True)
 class EvaluationPrompts:
-    """The texts of one evaluation."""
+    """The prompts of one evaluation."""
 
     own: Mapping[str, str]
     search: Prompts
-    """Interns and judge, as in a search."""
+    """Prompts of interns and judge, the same as in a search."""
 
     @classmethod
     def load(cls, replacements: Mapping[str, Path] | None = None) -> Self:
-        """The packages' texts, with the user's own files in place of some.
+        """Load the packaged prompts, and replace those for which the user has files.
 
         Raises:
             InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
@@ -168,10 +168,10 @@ class EvaluationPrompts:
         return cls(_KIND.load(given), load_prompts(search))
 
     def bare(self) -> Self:
-        """The same with interns that are told the question alone."""
+        """Return the same prompts, except that interns get only the question."""
         return replace(self, search=Prompts({**self.search.texts, **_BARE}))
 
     def hashes(self, names: tuple[str, ...]) -> dict[str, str]:
-        """SHA-256 (hex) of the texts of these names."""
+        """Return the SHA-256 (hex) of the named prompts."""
         texts = {**self.search.texts, **self.own}
         return hashes({name: texts[name] for name in names})

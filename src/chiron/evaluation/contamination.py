@@ -1,4 +1,4 @@
-"""What of a benchmark was trained on: its images and questions looked up among the rows of the training data."""
+"""Contamination check: look up a benchmark's images and questions in the training data."""
 
 import re
 from collections import defaultdict
@@ -15,34 +15,34 @@ from chiron.dedup.near_texts import TextIndex, normalised
 from chiron.evaluation.items import Item
 
 ROWS_SHOWN = 5
-"""Training rows named for each way in which an item is found; how many there are is counted."""
+"""Training rows named per kind of match; all of them are counted."""
 NEAR_QUESTION = 0.7
-"""Shared shingles of all, from which on two questions are near: one word changed in twenty comes to this. Of such pairs 99 % are found."""
+"""Jaccard index of shingles from which two questions are near. One changed word in twenty gives this value; 99% of such pairs are found."""
 _OPTION = re.compile(r"^[ \t]*(?:\(?[A-Ha-h][.):]|options?\b|(?:answer )?choices\b)", re.MULTILINE | re.IGNORECASE)
 
 
 class Likeness(StrEnum):
-    """In what an item is found."""
+    """How an item matches the training data."""
 
     SAME_IMAGE = "same image"
     """The same file, by SHA-256."""
     NEAR_IMAGE = "near image"
-    """A perceptual hash a few bits away and nearly the same look: another size, format or quality of the same picture, most likely."""
+    """A close perceptual hash and nearly the same thumbnail: most likely the same picture in another size, format or quality."""
     SAME_TEXT = "same question"
-    """Word for word after normalisation. ``What is seen here?`` means little; a whole vignette means much."""
+    """The same words after normalization. ``What is seen here?`` means little; a whole vignette means much."""
     NEAR_TEXT = "near question"
     """Most shingles (runs of three words) are shared."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """What of a row of training data can be recognised."""
+    """The parts of a training row that are compared."""
 
     id: str
     images: tuple[str, ...]
     """Relative to the training data's image folder."""
     asked: tuple[str, ...]
-    """What users say in it, a text a turn."""
+    """The texts of the user turns, one per turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +52,35 @@ class Overlap:
     item: str
     likeness: Likeness
     distance: float
-    """Of the nearest: bits of 64 for images, 1 less the Jaccard index for texts; 0 is the same."""
+    """Distance of the nearest row: bits of 64 for images, 1 minus the Jaccard index for texts. 0 means identical."""
     rows: tuple[str, ...]
     """Ids of the nearest training rows, at most ``ROWS_SHOWN``."""
     of_rows: int
-    """How many rows there are."""
+    """Number of all matching rows."""
     detail: str
     """The item's image, or its question."""
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """Everything that was found."""
+    """All matches between a benchmark and the training data."""
 
     rows: int
     items: int
     overlaps: tuple[Overlap, ...]
     """In the order of the items."""
     both: tuple[str, ...]
-    """Items of which one and the same training row has an image and the question: the answer was most likely seen."""
+    """Items whose image and question are both in one training row: the model most likely saw the answer."""
     unreadable: tuple[str, ...]
-    """Images of either side that could not be looked at, and why: what they show may overlap too."""
+    """Images of either side that could not be read, and why. Their content may overlap too."""
 
     def found(self, likeness: Likeness) -> int:
-        """Items found in this way."""
+        """Return the number of items found in this way."""
         return len({overlap.item for overlap in self.overlaps if overlap.likeness == likeness})
 
     @property
     def touched(self) -> int:
-        """Items found in any way."""
+        """Number of items found in any way."""
         return len({overlap.item for overlap in self.overlaps})
 
 
@@ -93,19 +93,19 @@ def find_contamination(
     distance: int = DISTANCE,
     jaccard: float = NEAR_QUESTION,
 ) -> Contamination:
-    """Look every item's images and question up among the training rows.
+    """Search the training rows for every item's images and question.
 
     Args:
-        rows: of the training data.
-        row_images: where their images lie.
-        items: the benchmark's.
-        check: finds an image of the benchmark, unpacking it if need be; raises ``ImageProblem``.
-        distance: bits of 64 in which perceptual hashes may differ.
-        jaccard: shared shingles of all, from which on two questions are near.
+        rows: rows of the training data.
+        row_images: folder of their images.
+        items: items of the benchmark.
+        check: finds an image of the benchmark and unpacks it if needed; raises ``ImageProblem``.
+        distance: how many of 64 bits two perceptual hashes may differ in.
+        jaccard: Jaccard index of shingles from which two questions are near.
 
     Raises:
         InputError: a package of the extra ``data`` is missing.
-        DiskError: there is no room for the index of texts.
+        DiskError: there is no space for the index of texts.
     """
     kept = list(rows)
     unreadable: list[str] = []
@@ -138,10 +138,10 @@ class _Hit:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What rows ask the same as some wordings. Items of the same wordings share it: a common question is asked by thousands of both."""
+    """Rows that ask the same as some wordings. Items with the same wordings share one object: thousands may ask a common question."""
 
     ways: tuple[tuple[Likeness, float, tuple[str, ...], int], ...]
-    """As in :class:`Overlap`: likeness, distance of the nearest, some rows' ids, how many there are."""
+    """As in :class:`Overlap`: likeness, distance of the nearest, ids of some rows, number of rows."""
     rows: frozenset[int]
 
 
@@ -149,7 +149,7 @@ def _overlaps(item: Item, hits: Sequence[_Hit]) -> Iterator[Overlap]:
     ways: defaultdict[tuple[Likeness, str], dict[str, float]] = defaultdict(dict)
     counted: set[tuple[str, int]] = set()
     for hit in sorted(hits, key=lambda h: (h.distance, h.row)):
-        # A row counts once, by what it is nearest in.
+        # Count a row once, by its nearest match.
         if (hit.detail, hit.row) not in counted:
             counted.add((hit.detail, hit.row))
             ways[hit.likeness, hit.detail][hit.name] = hit.distance
@@ -203,7 +203,7 @@ def _bench_prints(items: Sequence[Item], check: Callable[[str], ImageFile], unre
 def _near_images(
     train: Mapping[str, ImagePrint], bench: Mapping[str, ImagePrint], distance: int
 ) -> dict[str, dict[str, tuple[float, bool]]]:
-    """For each image of the benchmark the training images like it: (bits, whether it is the same file)."""
+    """Map each image of the benchmark to the similar training images: (bits, whether it is the same file)."""
     by_file: defaultdict[str, list[str]] = defaultdict(list)
     for name, taken in train.items():
         by_file[taken.sha256].append(name)
@@ -212,7 +212,7 @@ def _near_images(
     for name, taken in bench.items():
         found[name] = dict.fromkeys(by_file.get(taken.sha256, ()), (0.0, True))
         asked.setdefault(taken.sha256, []).append(name)
-    # Each file once. The hash proposes and the look decides: by the hash alone many chests of different people are the same.
+    # Compare each file once. The hash finds candidates and the thumbnail decides: many different chest images share a hash.
     mine = [bench[names[0]] for names in asked.values() if bench[names[0]].phash is not None]
     known = [train[names[0]] for names in by_file.values() if train[names[0]].phash is not None]
     (ours, looks), (theirs, their_looks) = hashes_and_looks(mine), hashes_and_looks(known)
@@ -241,7 +241,7 @@ def _text_overlaps(rows: Sequence[TrainingRow], items: Sequence[Item], jaccard: 
         for number in asked_texts & rows_of.keys():
             known[number].append((0.0, number))
         for asked_text, row_text, likeness in index.near(asked_texts, rows_of, jaccard=jaccard):
-            # Of texts with the same shingles in another order the index is 1, and yet they are not the same.
+            # Texts with the same shingles in another order have index 1 but are not the same text.
             known[asked_text].append((max(1 - likeness, 1e-6), row_text))
         summed = {texts: _asked(rows, rows_of, [found for text in texts for found in known[text]]) for texts in set(texts_of.values())}
         return {item.id: summed[texts_of[item.id]] for item in items}
@@ -253,7 +253,7 @@ def _asked(rows: Sequence[TrainingRow], rows_of: Mapping[int, Mapping[int, None]
     nearest: dict[int, float] = {}
     for apart, text in sorted(known):
         for number in rows_of[text]:
-            # A row counts once, by what it is nearest in.
+            # Count a row once, by its nearest match.
             nearest.setdefault(number, apart)
     ways: defaultdict[Likeness, dict[str, float]] = defaultdict(dict)
     for number, apart in sorted(nearest.items(), key=lambda pair: (pair[1], pair[0])):
@@ -263,7 +263,7 @@ def _asked(rows: Sequence[TrainingRow], rows_of: Mapping[int, Mapping[int, None]
 
 
 def _wordings(text: str) -> Iterator[str]:
-    """A question as it stands, and without what of options follows it; without image marks; none if it has no word."""
+    """Yield the question as written, and without the options after it. Image marks are removed; texts without a word are left out."""
     text = text.replace(IMAGE_MARK, " ")
     options = _OPTION.search(text)
     for wording in (text, text[: options.start()] if options else ""):

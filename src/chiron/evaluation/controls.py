@@ -1,4 +1,4 @@
-"""Controls: the same questions with something taken away or moved, to see what a score rests on."""
+"""Controls: the same questions with something removed or moved, to see what a score depends on."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +15,24 @@ from chiron.evaluation.items import BadItem, Item, lettered
 
 
 class Control(StrEnum):
-    """What is done to every item."""
+    """Change made to every item."""
 
     NONE = "none"
     NO_IMAGE = "no-image"
-    """The question alone."""
+    """The question without images."""
     BLANK = "blank"
-    """A grey image of the same size in place of each."""
+    """A gray image of the same size replaces each image."""
     SWAP = "swap"
-    """The images of another item of the set, never of one of the same images."""
+    """Images of another item of the benchmark, never of one with the same images."""
     SHUFFLE_OPTIONS = "shuffle-options"
-    """The options in another order; with several seeds in as many."""
+    """The options in another order; each seed gets its own order."""
 
 
 def control_of(name: str) -> Control:
-    """The control of that name.
+    """Look up a control by name.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     try:
         return Control(name)
@@ -58,15 +58,15 @@ _NEEDS: Mapping[Control, tuple[str, Callable[[Item], bool]]] = {
 
 
 def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
-    """What a reader must know of a control that leaves some items as they are; empty if it leaves none.
+    """Describe how many items a control leaves unchanged; empty if none.
 
     Args:
-        name: the benchmark's.
-        items: of it, as they are shown.
-        control: which.
+        name: the benchmark's name.
+        items: its items, as they are shown.
+        control: the control.
 
     Raises:
-        InputError: it would leave all of them as they are, so that it would be no control but the real run once more.
+        InputError: the control changes no item, so it would only repeat the real run.
     """
     if control not in _NEEDS:
         return ""
@@ -79,25 +79,25 @@ def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> s
 
 
 def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:
-    """The items under a control, in their order. ``blank`` leaves them alone: it is the pictures that change.
+    """Apply a control to the items and keep their order. ``blank`` returns them unchanged, because it replaces the pictures instead.
 
     Args:
-        items: of one benchmark, as they are shown.
-        control: which.
-        seed: of the evaluation.
-        draw: which of its seeds; another one is another order of options, and another partner.
+        items: items of one benchmark, as they are shown.
+        control: the control.
+        seed: random seed of the evaluation.
+        draw: index of the sample; each has its own option orders and swap partners.
     """
     if control == Control.NO_IMAGE:
         return [replace(item, images=()) if isinstance(item, Item) else item for item in items]
     if control == Control.SHUFFLE_OPTIONS:
         return [_shuffled(item, f"{seed}:{draw}:{item.id}") if isinstance(item, Item) else item for item in items]
     if control == Control.SWAP:
-        return _swapped(items, random.Random(f"{seed}:{draw}"))  # noqa: S311 - nothing secret hangs on it
+        return _swapped(items, random.Random(f"{seed}:{draw}"))  # noqa: S311 - not used for security
     return list(items)
 
 
 def grey(size: tuple[int, int], folder: Path, *, most: int) -> Path:
-    """A grey PNG of this size (width, height; no side longer than ``most`` pixels), written once."""
+    """Write a gray PNG of this size once (width, height in pixels; no side longer than ``most``) and return its path."""
     scale = min(1.0, most / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     path = folder / f"{width}x{height}.png"
@@ -114,9 +114,9 @@ def _shuffled(item: Item, seed: str) -> Item | BadItem:
         return item
     order = list(range(len(item.options)))
     while order == sorted(order):
-        random.Random(seed).shuffle(order)  # noqa: S311 - nothing secret hangs on it
+        random.Random(seed).shuffle(order)  # noqa: S311 - not used for security
         seed += "'"
-    # Images that options mark go where their options go.
+    # Images marked in an option move with that option.
     before = len(item.images) - sum(option.count(IMAGE_MARK) for option in item.options)
     own, at = [], before
     for option in item.options:
@@ -128,11 +128,11 @@ def _shuffled(item: Item, seed: str) -> Item | BadItem:
 
 
 def _worded_anew(item: Item, before: str) -> Item | BadItem:
-    """An item that brings its own turns, with its options in their new order there too.
+    """Put the options into their new order in the item's own turns too.
 
     Args:
-        item: with the new order.
-        before: the lettered options as its turns have them.
+        item: the item, with the new order.
+        before: the lettered options as its turns list them.
     """
     texts = [turn.text for turn in item.asked]
     if sum(text.count(before) for text in texts) != 1:
@@ -142,7 +142,7 @@ def _worded_anew(item: Item, before: str) -> Item | BadItem:
 
 
 def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item | BadItem]:
-    """A derangement of the sets of images: a ring through all of them, those of as many images beside each other."""
+    """Give every item the next set of images in a ring (a derangement). Sets of the same size are next to each other."""
     sets = sorted({item.images for item in items if isinstance(item, Item) and item.images})
     dice.shuffle(sets)
     ring = sorted(sets, key=len)
@@ -156,5 +156,5 @@ def _with_images(item: Item, images: tuple[str, ...]) -> Item | BadItem:
     marks = item.marks
     if marks <= len(images):
         return replace(item, images=images)
-    # Fewer images than marks: each stands where it can, and the last again where there is none left.
+    # With fewer images than marks, use the images in order and repeat the last one for the remaining marks.
     return replace(item, images=(*images, *[images[-1]] * (marks - len(images))))

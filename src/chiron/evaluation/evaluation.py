@@ -1,4 +1,4 @@
-"""An evaluation: benchmarks loaded, all checked before a call is paid for, every item asked through one session, two files written."""
+"""Run an evaluation: load benchmarks, check everything before any call is paid for, ask every item, and write two files."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -30,32 +30,32 @@ from chiron.providers.factory import build_endpoints
 
 _TOLD = 3
 SAMPLING = 0.7
-"""The temperature of several samples, unless one is named."""
+"""Default temperature when several samples are drawn."""
 
 
 @dataclass
 class EvaluationProgress(Progress):
-    """Counters of an evaluation."""
+    """Progress counters of an evaluation."""
 
     unit: str = "items"
 
     def figure(self) -> str:
-        """The share of right answers so far."""
+        """Return the share of right answers so far."""
         asked = self.done - self.outcomes[Verdict.PENDING]
         return f"right {self.outcomes[Verdict.RIGHT] / asked:.1%}" if asked > 0 else ""
 
 
 @dataclass(frozen=True)
 class EvaluationSummary(SessionSummary):
-    """How an evaluation ended."""
+    """Result of an evaluation."""
 
     groups: tuple[Group, ...] = ()
-    """A benchmark under a control each; those of earlier runs in this directory too."""
+    """One group per benchmark and control, including those of earlier runs in the same directory."""
 
 
 @dataclass
 class Evaluation:
-    """One evaluation, ready to be executed."""
+    """One evaluation, ready to execute."""
 
     session: Session
     asker: ItemRunner
@@ -65,13 +65,13 @@ class Evaluation:
     seed: int
     limit: int | None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What every group of ``results.json`` says of how it was made."""
+    """Settings to record with every group of ``results.json``."""
     watch: Callable[[int], None] = lambda _: None
     """Called with the number of items done so far."""
 
     @property
     def units(self) -> Iterator[Unit]:
-        """Every item as often as it is asked, benchmark by benchmark."""
+        """Yield every item once per sample, benchmark by benchmark."""
         protocol = self.asker.manner.protocol
         for benchmark in self.loaded:
             items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
@@ -80,17 +80,17 @@ class Evaluation:
                     yield Unit(benchmark, item, self.control, draw)
 
     def counted(self, benchmark: LoadedBenchmark) -> Sequence[Any]:
-        """The items of a benchmark that the protocol counts."""
+        """Return the items of a benchmark that the protocol counts."""
         return benchmark.counted_by(self.asker.manner.protocol)
 
     def _asked_of(self, benchmark: LoadedBenchmark) -> int:
         return len(self.counted(benchmark)[: self.limit]) * self.draws
 
     async def execute(self) -> EvaluationSummary:
-        """Ask what the ledger does not know, then write ``items.jsonl`` and ``results.json``.
+        """Ask the items that the ledger does not have yet, then write ``items.jsonl`` and ``results.json``.
 
         Raises:
-            InputError: the directory is in use, of another model or protocol, or holds more answers of the same than this run will give.
+            InputError: the directory is in use, belongs to another model or protocol, or has more answers than this run will give.
             DiskError: the files cannot be written.
         """
         groups: list[Group] = []
@@ -131,7 +131,7 @@ class Evaluation:
         return EvaluationSummary(**vars(summary), groups=tuple(groups))
 
     def _unknown(self, loaded: LoadedBenchmark) -> Iterator[str]:
-        """That records are not in N because nobody can tell whether the protocol would count them."""
+        """Warn about unreadable records that are left out of N because it is unclear whether the protocol would count them."""
         counted = {item.id for item in self.counted(loaded)}
         left = [item for item in loaded.items if isinstance(item, BadItem) and item.kind is None and item.id not in counted]
         if left:
@@ -142,7 +142,10 @@ class Evaluation:
 
     @staticmethod
     def _doubted(lines: list[ItemResult], session: Session) -> list[ItemResult]:
-        """What an endpoint refuses of one item it would refuse again; where it answered nothing at all, it is not the items' fault."""
+        """Set refused items back to pending if the endpoint answered nothing at all.
+
+        An endpoint that refuses one item would refuse it again, so that item is done. If it answers no item, the items are not the cause.
+        """
         refused = [line for line in lines if line.problem.startswith(REFUSED)]
         if not refused or any(line.reply is not None for line in lines) or session.desk is None:
             return lines
@@ -187,20 +190,20 @@ def prepare_evaluation(
     data: Path | str | None = None,
     control: Control = Control.NONE,
 ) -> Evaluation:
-    """An evaluation, ready to be executed: everything checked that can be checked before a call is paid for.
+    """Prepare an evaluation and check everything that can be checked before a call is paid for.
 
     Args:
-        model: the name of the model under ``models`` of the configuration.
-        benchmarks: names; ``chiron eval --list`` shows them.
-        run: the run directory of this model and protocol, made or gone on with.
+        model: the model's name under ``models`` in the configuration.
+        benchmarks: benchmark names; ``chiron eval --list`` shows them.
+        run: run directory of this model and protocol; created if missing, otherwise resumed.
         config: from :func:`chiron.evaluation.config.load_evaluation`.
-        data: the folder with the files as downloaded; ``None`` fetches them from the hub.
-        control: what is done to every item.
+        data: folder with the downloaded files; ``None`` fetches them from the hub.
+        control: change made to every item, such as leaving out its image.
 
     Raises:
-        InputError: a name is unknown; data, keys, prompts or scipy are missing.
+        InputError: a name is unknown, or data, keys, prompts or scipy are missing.
     """
-    scipy_stats()  # results.json has intervals: without scipy no answer must be paid for
+    scipy_stats()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
     known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
@@ -226,7 +229,7 @@ def evaluation_of(
     textbook: Path | None = None,
     prompts: EvaluationPrompts | None = None,
 ) -> Evaluation:
-    """The same of benchmarks that are loaded already, in other ``prompts`` than the configuration's if any are given.
+    """Prepare an evaluation of benchmarks that are already loaded. ``prompts`` replace those of the configuration.
 
     Raises:
         InputError: keys, prompts or a judge are missing.
@@ -279,7 +282,7 @@ def evaluation_of(
 
 
 def _unusable(lines: Sequence[ItemResult]) -> str:
-    """Of which items nothing could be asked, and why."""
+    """Describe the items that could not be asked, and why."""
     bad = [line for line in lines if line.verdict == Verdict.UNUSABLE]
     if not bad:
         return ""
@@ -300,7 +303,7 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
 
 @dataclass(frozen=True)
 class _Seats:
-    """Who takes part."""
+    """The role models of the evaluation: judge, extractor and interns."""
 
     config: EvaluationFile
     endpoints: dict[str, Endpoint]

@@ -1,4 +1,4 @@
-"""Scores beside the protocol's verdict: a second judge, an extractor, the MICS-Score of the model's own reasoning."""
+"""Scores in addition to the protocol's verdict: a second judge, an extractor, and the MICS-Score of the model's reasoning."""
 
 from dataclasses import dataclass
 
@@ -18,23 +18,23 @@ from chiron.mics.team import Policy, RoleModel, Score, Team
 
 PUBLISHED_TEMPERATURE = 0.9
 _MOST = 8000
-"""Characters of a reply that an extractor is shown: its end, where the answer stands."""
+"""Number of characters, from the end of a reply, that an extractor sees; the answer is usually at the end."""
 
 
 @dataclass(frozen=True)
 class Judging:
-    """A judge."""
+    """A judge with its prompts."""
 
     seat: RoleModel
     prompts: EvaluationPrompts
     any_yes: bool = False
-    """As published: at temperature 0.9, with a reply that contains "yes" anywhere being a yes."""
+    """As published: temperature 0.9, and a reply that contains "yes" anywhere counts as yes."""
 
     async def verdict(self, item: Item, given: str, ask: Ask) -> bool | None:
-        """Whether ``given`` means the same as the known answer; ``None`` if the judge says neither yes nor no.
+        """Judge whether ``given`` means the same as the known answer; ``None`` if the judge says neither yes nor no.
 
         Raises:
-            CallFailed: it did not answer.
+            CallFailed: the judge did not answer.
         """
         if self.any_yes:
             return await self._as_published(item, given, ask)
@@ -47,7 +47,7 @@ class Judging:
             return None
 
     async def _as_published(self, item: Item, given: str, ask: Ask) -> bool:
-        """The published judge sees both answers and not the question, and is asked whether they mean something similar."""
+        """Ask as the published judge: it sees both answers but not the question, and decides whether they mean something similar."""
         body = fill(
             self.prompts.own["published_judge"],
             known_answer=section("known_answer", escape_markup(item.answer)),
@@ -62,14 +62,14 @@ class Judging:
 
 @dataclass(frozen=True)
 class JudgeColumn:
-    """``judge:NAME``: 1 if a judge takes the answer for the known one, 0 if not or if there is none; never the verdict."""
+    """``judge:NAME``: 1 if a judge accepts the answer, 0 if not or if there is no answer. It never changes the verdict."""
 
     judging: Judging
 
     async def scores(
         self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
     ) -> dict[str, float | None]:
-        """As :class:`~chiron.evaluation.item_runner.Column`."""
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del pictures, reply
         verdict = await self.judging.verdict(item, finding.given, ask) if finding.given is not None else False
         return {f"judge:{self.judging.seat.name}": None if verdict is None else float(verdict)}
@@ -77,7 +77,7 @@ class JudgeColumn:
 
 @dataclass(frozen=True)
 class ExtractorColumn:
-    """``extractor:NAME``: 1 if the option that a model reads out of the reply is the right one, 0 if not; for questions with options."""
+    """``extractor:NAME``: 1 if a model reads the right option from the reply, else 0. Only for questions with options."""
 
     seat: RoleModel
     prompts: EvaluationPrompts
@@ -85,7 +85,7 @@ class ExtractorColumn:
     async def scores(
         self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
     ) -> dict[str, float | None]:
-        """As :class:`~chiron.evaluation.item_runner.Column`."""
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del pictures, finding
         if not item.options:
             return {}
@@ -101,12 +101,13 @@ class ExtractorColumn:
 
 @dataclass(frozen=True)
 class MicsColumn:
-    """``mics_score``: of all steps up to the first that names the known answer; ``mics_score@k``: after step k; ``@0``: with none.
+    """MICS-Score of a reply's reasoning.
 
-    ``mics_score_whole`` is the paper's Eq. 4 as printed: the interns see every step, also those that name the answer.
+    ``mics_score`` covers all steps before the first one that names the known answer. ``mics_score@k`` is the score after step k, and ``@0``
+    is the score with no steps. ``mics_score_whole`` is the paper's Eq. 4 as printed: interns see every step, also those with the answer.
 
-    Following a step that names the answer is copying, so what comes from there on is never shown. A reply without steps, or one that names
-    the answer in its first, has the score of no reasoning at all.
+    Interns could copy the answer from a step that names it, so that step and later ones are not shown. A reply without steps, or one that
+    names the answer in its first step, has the score of no reasoning.
     """
 
     team: Team
@@ -116,7 +117,7 @@ class MicsColumn:
     async def scores(
         self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
     ) -> dict[str, float | None]:
-        """As :class:`~chiron.evaluation.item_runner.Column`."""
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del finding
         steps = parse_reasoning(reply.text).steps
         shown = steps_before_answer(steps, item.answer)

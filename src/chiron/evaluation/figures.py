@@ -1,4 +1,4 @@
-"""The figures of one model on one benchmark, made again from its items."""
+"""Figures of one model on one benchmark, recomputed from its items."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,62 +12,64 @@ from chiron.evaluation.statistics.paired import Pairs, newcombe
 
 Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20
-"""Below so many images a table says so: intervals cover less than they claim there, and a test finds only large differences."""
+"""Tables warn below this number of images: intervals cover less than they claim, and tests find only large differences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A mean with its 95 % interval."""
+    """A mean with its 95% interval."""
 
     value: float
     interval: tuple[float, float] | None
-    """``None`` where nothing can be said: all items are about one image."""
+    """``None`` where no interval can be computed, for example when all items share one image."""
     of: int
-    """Answers that went into it."""
+    """Number of answers."""
     method: Method
-    """``cluster t`` takes groups (images) as independent; the others take observations as independent: items that are, or as many as
-    there are groups."""
+    """How the interval was computed. ``cluster t`` assumes independent groups (images). The other methods assume independent observations
+    and are used where the items are independent or are scaled to the number of groups.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Right answers of all. What is unparsed, unjudged, unusable or pending is in ``asked``, and not right."""
+    """Right answers out of all. Unparsed, unjudged, unusable and pending answers count in ``asked`` and are not right."""
 
     share: Figure
     right: int
     asked: int
     """Items times seeds."""
     items: int
-    """The benchmark's N, or of a label the items that bear it."""
+    """The benchmark's N; for a label, the number of items with that label."""
     groups: int
-    """Images, or sets of images."""
+    """Number of images, or of sets of images."""
     unparsed: int
     unjudged: int
     unusable: int
     pending: int
     seeds: Spread | None
-    """Accuracy over seeds; ``None`` of one seed."""
+    """Accuracy over seeds; ``None`` with one seed."""
     missing_left_out: Share
-    """Right of the answers that could be read: how the paper's own script counts (protocol ``chiron_judge``)."""
+    """Right answers out of those that could be read. The paper's own script counts this way (protocol ``chiron_judge``)."""
 
     @property
     def has_few_images(self) -> bool:
-        """Whether its interval and any test of it are rough."""
+        """Whether the interval and the tests are only approximate because there are few images."""
         return self.groups < FEW_IMAGES
 
     @property
     def unparsed_share(self) -> float:
-        """Of all that was asked."""
+        """Share of unparsed answers among all that were asked."""
         return self.unparsed / self.asked
 
 
 def accuracy(results: Sequence[ItemResult]) -> Accuracy:
-    """Of answers to one benchmark under one protocol and control: all of them, or those of one label.
+    """Compute the accuracy from answers to one benchmark under one protocol and control, or from those of one label.
 
-    The interval is Wilson's where every item is a group of its own and was asked once, else a cluster-robust t interval on the logit scale.
+    The interval is Wilson's where every item is its own group and was asked once. Otherwise it is a cluster-robust t interval on the logit
+    scale.
 
     Raises:
-        ValueError: there are none.
+        ValueError: ``results`` is empty.
     """
     verdicts = Counter(r.verdict for r in results)
     right, asked, groups = verdicts[Verdict.RIGHT], len(results), len({group_of(r) for r in results})
@@ -90,7 +92,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
 
 
 def by_label(results: Sequence[ItemResult], label: str) -> dict[str, list[ItemResult]]:
-    """Answers by their items' value of a label, the most frequent first; items without it are under ``(none)``."""
+    """Group answers by their items' value of a label, the most frequent first. Items without the label are under ``(none)``."""
     found: dict[str, list[ItemResult]] = {}
     for result in results:
         found.setdefault(result.labels.get(label) or "(none)", []).append(result)
@@ -98,10 +100,10 @@ def by_label(results: Sequence[ItemResult], label: str) -> dict[str, list[ItemRe
 
 
 def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
-    """Means of the other metrics by name, each over the answers that have it, with a cluster-robust t interval.
+    """Compute the means of the other metrics by name. Each covers the answers that have it, with a cluster-robust t interval.
 
-    If all values are in [0, 1] it is on the logit scale, and where all groups score alike Wilson's takes its place, of as many
-    answers as there are groups. Of other values that are all alike there is no interval.
+    If all values are in [0, 1], the interval is on the logit scale. Where all groups also have the same mean, Wilson's interval is used,
+    with the number of groups as the number of observations. Other values that are all equal have no interval.
     """
     names = dict.fromkeys(name for r in results for name in r.scores)
     figures = {}
@@ -113,18 +115,18 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
 
 
 def difference(first: Arm, second: Arm) -> Figure:
-    """Accuracy of ``first`` less that of ``second`` on the items that both were asked, over the means of their seeds.
+    """Compute the accuracy of ``first`` minus that of ``second`` on the items that both were asked, averaged over seeds.
 
-    Newcombe's interval where every item is a group of its own and was asked once, else a cluster-robust t interval. Where no group
-    differs from another that has no width, and Newcombe's takes its place, of as many items as there are groups.
+    The interval is Newcombe's where every item is its own group and was asked once. Otherwise it is a cluster-robust t interval. That
+    interval has no width where all groups have the same difference; then Newcombe's replaces it, scaled to the number of groups.
 
     Raises:
-        ValueError: they have no item in common.
+        ValueError: the two have no item in common.
     """
     ids = [id_ for id_ in first.by_id if id_ in second.by_id]
     groups = [group_of(first.by_id[id_][0]) for id_ in ids]
     shares = [(_mean(first.by_id[id_]), _mean(second.by_id[id_])) for id_ in ids]
-    # Shares are 0 or 1 of an item that was asked once; of several seeds, how often both would be right.
+    # An item asked once has share 0 or 1. With several seeds, the products are how often both would be right.
     pairs = Pairs(*(sum(part) for part in zip(*((a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b)) for a, b in shares), strict=True)))
     if len(first.by_seed) == len(second.by_seed) == 1 and len(set(groups)) == len(ids):
         return Figure(pairs.difference, newcombe(pairs), len(ids), "Newcombe")
@@ -137,7 +139,7 @@ def difference(first: Arm, second: Arm) -> Figure:
 
 
 def consistency(shuffled: Arm, real: Arm | None) -> Consistency:
-    """Whether answers stay the same over the orders of ``shuffle-options``; the order as published is one more."""
+    """Measure how often answers stay the same over the option orders of ``shuffle-options``. The published order counts as one more."""
     orders = {id_: [(r.given, r.right) for r in results] for id_, results in shuffled.by_id.items()}
     for id_, result in real.first.items() if real else ():
         if id_ in orders:
@@ -146,7 +148,7 @@ def consistency(shuffled: Arm, real: Arm | None) -> Consistency:
 
 
 def group_of(result: ItemResult) -> str:
-    """What it is not independent of; an item without a group is alone."""
+    """Return the group whose items depend on each other; an item without a group is its own group."""
     return result.group or f"item {result.id}"
 
 
@@ -166,9 +168,9 @@ def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
 
 
 def _clustered_share(mean: Estimate) -> Figure:
-    """Of values in [0, 1]."""
+    """Build the figure of a mean of values in [0, 1]."""
     if mean.groups >= 2 and not mean.has_width:
-        # All groups are as good as each other: Wilson's interval, of as many observations as there are groups.
+        # All groups have the same mean, so use Wilson's interval with as many observations as groups.
         return Figure(mean.value, Share(mean.value * mean.groups, mean.groups).interval, mean.of, "Wilson")
     return Figure(mean.value, mean.share_interval, mean.of, "cluster t")
 

@@ -1,7 +1,8 @@
-"""Every benchmark as a task of inspect_ai: ``inspect eval chiron/vqa_rad --model ... -T data=DIR``. Needs the extra ``inspect``.
+"""inspect_ai tasks for every benchmark: ``inspect eval chiron/vqa_rad --model ... -T data=DIR``. Needs the extra ``inspect``.
 
-Found through the entry point ``inspect_ai``. Questions, prompts and the reading of answers are those of :mod:`chiron.evaluation`; asking,
-cache and logs are inspect's own. What needs a judge of ours is not offered: open questions are compared word for word.
+inspect finds them through the entry point ``inspect_ai``. Questions, prompts and answer extraction come from
+:mod:`chiron.evaluation`; calls, cache and logs are inspect's own. Protocols with a judge are not supported, so open questions are
+compared word for word.
 """
 
 import base64
@@ -30,15 +31,15 @@ _SIDE = 1536
 
 
 def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None = None) -> Task:
-    """A benchmark as a task.
+    """Build the inspect task of a benchmark.
 
     Args:
-        benchmark: which one.
+        benchmark: the benchmark.
         data: as ``--data``.
-        protocol: one without a judge; the benchmark's usual one, or ``exact`` where that wants a judge.
+        protocol: a protocol without a judge. By default the benchmark's usual one, or ``exact`` if that needs a judge.
 
     Raises:
-        InputError: the data are not there, or the protocol wants a judge.
+        InputError: the data are missing, or the protocol needs a judge.
     """
     usual = protocol_of(benchmark.protocol)
     way = protocol_of(protocol) if protocol else usual if not usual.judged else protocol_of("exact")
@@ -50,7 +51,7 @@ def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None 
 
 
 def _sample(item: Item | BadItem, loaded: LoadedBenchmark, protocol: Protocol, prompts: EvaluationPrompts) -> Sample:
-    """A bad item is a sample too, so that N stays what it is; nothing can be answered to it."""
+    """Build a sample. A bad item becomes a sample that cannot be answered, so that N does not change."""
     if isinstance(item, BadItem):
         return Sample(id=item.id, input=f"(not asked: {item.problem})", target="", metadata={"problem": item.problem})
     try:
@@ -92,7 +93,7 @@ def _task(benchmark: Benchmark) -> object:
     made.__name__ = made.__qualname__ = benchmark.name
     made.__doc__ = benchmark.title
     found = task(name=benchmark.name)(made)
-    # inspect puts the package before the name where it finds a distribution of that name, which an editable install of ours is not.
+    # inspect adds the package prefix only if it finds a distribution of that name. For an editable install it does not.
     if registry_info(found).name == benchmark.name:
         return task(name=f"chiron/{benchmark.name}")(made)
     return found

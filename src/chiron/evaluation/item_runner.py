@@ -1,4 +1,4 @@
-"""One item put to a model: its pictures found, its reply read by the protocol, its verdict and further columns made."""
+"""Ask a model one item: load its pictures, read the reply with the protocol, and compute the verdict and extra scores."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol
 from chiron.mics.team import RoleModel
 
 REFUSED = "the endpoint refuses it"
-"""How the problem of an item begins that its endpoint would refuse again."""
+"""Prefix of the problem of an item that the endpoint would refuse again."""
 UNSCORED = "a further score is pending"
-"""How the problem of an item begins that has its verdict, but not every further column."""
+"""Prefix of the problem of an item that has a verdict but lacks an extra score."""
 UNSCORED_FOR_GOOD = "a further score is refused"
-"""The same where every failed call would be refused again."""
+"""Prefix used instead of ``UNSCORED`` where every failed call would be refused again."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Unit:
 
     benchmark: LoadedBenchmark
     item: Item | BadItem
-    """As it is asked: shown by the protocol, varied by the control."""
+    """As it is asked: after the protocol's and the control's changes."""
     control: Control
     draw: int
-    """Which of the seeds."""
+    """Index of the seed."""
 
 
 class ExtraScore(Door):
-    """A further metric of an answer that costs calls."""
+    """An extra metric of an answer that costs calls."""
 
     async def scores(
         self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
     ) -> dict[str, float | None]:
-        """By name; ``None`` where the metric says nothing.
+        """Return the scores by name; ``None`` where the metric does not apply.
 
         Raises:
             CallFailed: a call got no answer.
@@ -59,7 +59,7 @@ class ExtraScore(Door):
 
 @dataclass(frozen=True)
 class AskSettings:
-    """How every item is asked."""
+    """Settings shared by all items."""
 
     model: RoleModel
     protocol: Protocol
@@ -72,21 +72,21 @@ class AskSettings:
 
 @dataclass(frozen=True)
 class ItemRunner:
-    """Asks units."""
+    """Asks units and returns their results."""
 
     manner: AskSettings
     pictures: PictureStore
     blank: Path
-    """Where grey images are written."""
+    """Folder for the gray images."""
     judging: Judging | None = None
     """Gives the verdicts that the protocol leaves to a judge."""
     columns: Sequence[ExtraScore] = ()
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
-        """The item's line.
+        """Ask one unit and return its result.
 
         Raises:
-            CallFailed: a call that the verdict needs got no answer, and may get one when it is asked again.
+            CallFailed: a call needed for the verdict got no answer, and may get one if it is asked again.
             Halted: no more calls are sent, and the verdict needs one.
         """
         item = unit.item
@@ -110,11 +110,11 @@ class ItemRunner:
         return await self._result(unit, item, pictures, call, reply, ask)
 
     def unusable(self, unit: Unit, problem: str) -> ItemResult:
-        """The line of an item that cannot be put."""
+        """Return the result of an item that cannot be asked."""
         return replace(self._line(unit), verdict=Verdict.UNUSABLE, problem=problem)
 
     def pending(self, unit: Unit, problem: str) -> ItemResult:
-        """The line of an item whose calls got no answer yet."""
+        """Return the result of an item whose calls have no answer yet."""
         return replace(self._line(unit), problem=problem)
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
@@ -132,7 +132,7 @@ class ItemRunner:
             try:
                 scores.update(await column.scores(item, pictures, reply, finding, ask))
             except (CallFailed, RunStopped) as reason:
-                # The verdict is there, and a further metric is not to take it away.
+                # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
                 words = reason.public if isinstance(reason, CallFailed) else str(reason)
                 line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
@@ -157,7 +157,7 @@ class ItemRunner:
         manner = self.manner
         prompts = manner.prompts.bare() if unit.benchmark.bare else manner.prompts
         messages = manner.protocol.request(item, pictures, prompts)
-        # At temperature 0 another draw would be the same question paid for twice.
+        # At temperature 0, another sample would pay twice for the same question.
         draw = unit.draw if manner.temperature > 0 else 0
         return Call("model", manner.model.name, manner.model.identity, messages, manner.temperature, manner.model.max_tokens, draw)
 

@@ -1,4 +1,4 @@
-"""An item of a benchmark, how it becomes a message, and the record of its result."""
+"""Benchmark items, their conversion to messages, and their results."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,46 +21,47 @@ Kind = Literal["choice", "yes_no", "open"]
 
 @dataclass(frozen=True)
 class Item:
-    """One question whose answer is known."""
+    """One question with a known answer."""
 
     id: str
     """Unique within its benchmark."""
     question: str
-    """Without its options. ``<image>`` marks stand where an image does; without any, all images stand before it."""
+    """The question without its options. ``<image>`` marks show where images go; without marks, all images come first."""
     answer: str
-    """The known answer in words; of a choice the right option's text; of a yes/no question ``yes`` or ``no``."""
+    """The known answer in words: the right option's text for a choice, ``yes`` or ``no`` for a yes/no question."""
     images: tuple[str, ...] = ()
-    """Relative to the benchmark's image folder, in the order of the marks."""
+    """Paths relative to the benchmark's image folder, in the order of the marks."""
     options: tuple[str, ...] = ()
-    """Without letters; empty unless it is a choice."""
+    """Without letters; empty unless the item is a choice."""
     gold: int | None = None
-    """Index of the right option; ``None`` unless it is a choice."""
+    """Index of the right option; ``None`` unless the item is a choice."""
     kind: Kind = "open"
     group: str = ""
-    """What is not independent of each other: the image, or the set of images (for the clustered bootstrap)."""
+    """Items of one group depend on each other: the image or the set of images. Used by cluster-robust intervals and tests."""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """``modality``, ``body_system``, ``question_type`` and the like, as the source has them."""
+    """``modality``, ``body_system``, ``question_type`` and so on, as the source has them."""
     asked: tuple[Turn, ...] = ()
-    """The turns before the answer, of an item that brings its own: a model is asked these as they are, nothing added. Empty for others,
-    which a protocol words."""
+    """The turns before the answer, for an item with its own conversation. The model is asked exactly these, with nothing added. Empty for
+    other items, which the protocol puts into words.
+    """
 
     @property
     def marks(self) -> int:
-        """How many images its text marks, as it is asked."""
+        """Number of image marks in the text, as it is asked."""
         own = [turn.text for turn in self.asked if turn.role == "user"]
         return sum(text.count(IMAGE_MARK) for text in own or (self.question, *self.options))
 
 
 @dataclass(frozen=True)
 class BadItem:
-    """A record that is no question that can be put. It counts in N, as wrong, wherever a question of its kind does, and is shown."""
+    """A record that cannot be asked. It counts in N, as wrong, wherever a question of its kind does, and is listed in the results."""
 
     id: str
-    """The record's, or ``row 17``."""
+    """The record's id, or ``row 17``."""
     problem: str
-    """What is wrong, and how to mend it, in one line."""
+    """What is wrong and how to fix it, in one line."""
     kind: Kind | None = None
-    """Of what kind it would have been (``choice`` of whatever its source calls closed); ``None`` if that cannot be told."""
+    """The kind it would have been (``choice`` for every closed question); ``None`` if unknown."""
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -68,37 +69,37 @@ YES_NO = ("yes", "no")
 
 
 def with_options(item: Item) -> Item:
-    """A yes/no question as a choice of two; any other as it is."""
+    """Turn a yes/no question into a choice of two; return any other item unchanged."""
     if item.kind != "yes_no" or item.options:
         return item
     return replace(item, options=YES_NO, gold=YES_NO.index(item.answer))
 
 
 def lettered(options: Sequence[str]) -> str:
-    """A line ``A. option`` each."""
+    """Format the options as lines of the form ``A. option``."""
     return "\n".join(f"{LETTERS[number]}. {option}" for number, option in enumerate(options))
 
 
 def in_words(item: Item) -> str:
-    """Question and options for judges, who see no image: its marks become ``image 1``, ``image 2`` and so on."""
+    """Return question and options for a judge, who sees no images: image marks become ``image 1``, ``image 2`` and so on."""
     return named_marks(_question_and_options(item))
 
 
 def user_message(template: str, item: Item, pictures: Sequence[ImagePart]) -> Message:
-    """The template with ``$question`` and ``$options`` filled, and pictures where the item's marks are.
+    """Fill ``$question`` and ``$options`` in the template, and put the pictures where the item's marks are.
 
-    Pictures that no mark stands for come first. Without pictures (a control) the marks are left out.
+    Pictures without a mark come first. Without pictures (a control), the marks are removed.
     """
     question, options = (placing.own_marks(text) for text in (item.question, lettered(item.options)))
     return placing.user_message(fill(template, question=question, options=options), pictures)
 
 
 def own_messages(item: Item, pictures: Sequence[ImagePart]) -> tuple[Message, ...]:
-    """The turns that the item brings, nothing added: what a model trained on its data saw before the answer.
+    """Return the item's own turns with nothing added: what a model trained on its data saw before the answer.
 
     Args:
-        item: One with ``asked`` turns.
-        pictures: In the order of the marks. Those that no mark stands for come first; without pictures the marks are left out.
+        item: an item with ``asked`` turns.
+        pictures: in the order of the marks. Pictures without a mark come first; without pictures, the marks are removed.
     """
     left = list(pictures)
     unmarked = max(0, len(left) - sum(_marks(turn) for turn in item.asked))
@@ -114,25 +115,25 @@ def own_messages(item: Item, pictures: Sequence[ImagePart]) -> tuple[Message, ..
 
 
 def as_modalities(question: str, images: int) -> str:
-    """The question with each of several images announced as ``Modality i``. A question with marks of its own stays as it is."""
+    """Announce each of several images as ``Modality i``. A question with its own marks is returned unchanged."""
     if images < 2 or IMAGE_MARK in question:
         return question
     return "\n".join([*(f"Modality {n}: {IMAGE_MARK}" for n in range(1, images + 1)), question])
 
 
 def as_case(item: Item) -> Case:
-    """The item as a case for the search's interns: they are asked what the model was asked, its images where its marks are."""
+    """Convert the item to a case for the search's interns, who see the same text and images as the model."""
     question = "\n\n".join(turn.text for turn in item.asked if turn.role == "user") or _question_and_options(item)
     return Case(id=item.id, question=question, answer=item.answer, images=item.images)
 
 
 def as_judged(item: Item) -> Case:
-    """The item as a case for the search's judge, who sees neither images nor the rest of a conversation."""
+    """Convert the item to a case for the search's judge, who sees neither images nor the rest of a conversation."""
     return Case(id=item.id, question=in_words(item), answer=item.answer, images=item.images)
 
 
 def _exactly(text: str, pictures: Sequence[ImagePart]) -> Message:
-    """A user's turn to the letter: :func:`placing.user_message` would drop blanks at the ends of a text without images."""
+    """Build a user turn with its exact text; :func:`placing.user_message` would strip the ends of a text without images."""
     if not pictures:
         return Message("user", (TextPart(text.replace(IMAGE_MARK, "")),))
     return placing.user_message(placing.own_marks(text), pictures)
@@ -147,27 +148,27 @@ def _question_and_options(item: Item) -> str:
 
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
-"""The two derived files of an evaluation's run directory."""
+"""The two derived files in an evaluation's run directory."""
 
 
 class Verdict(StrEnum):
-    """What an answer came to. Everything but ``right`` counts as not right, in one N."""
+    """Result of an answer. Only ``right`` counts as right; all verdicts count in N."""
 
     RIGHT = "right"
     WRONG = "wrong"
     UNPARSED = "unparsed"
-    """No answer could be taken out of the reply."""
+    """No answer was found in the reply."""
     UNJUDGED = "unjudged"
-    """The judge, asked twice, said neither yes nor no: not right, and shown."""
+    """The judge was asked twice and said neither yes nor no. Counts as not right and is listed."""
     UNUSABLE = "unusable"
-    """The item cannot be put (a missing image, more images than the model takes): wrong, and shown."""
+    """The item cannot be asked (a missing image, or more images than the model accepts). Counts as wrong and is listed."""
     PENDING = "pending"
-    """Its call got no answer yet: run again. A table with pending items says so."""
+    """The call has no answer yet; run the evaluation again. Tables warn about pending items."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """One item, asked once: of one benchmark, control and seed."""
+    """One item of one benchmark, asked once under one control and seed."""
 
     benchmark: str
     id: str
@@ -176,7 +177,7 @@ class ItemResult:
     control: str = "none"
     """``none``, ``no-image``, ``blank``, ``swap`` or ``shuffle-options``."""
     seed: int = 0
-    """Which of the seeds (samples) it is, from 0; of ``shuffle-options`` also which order."""
+    """Index of the seed (sample), from 0. For ``shuffle-options`` it also selects the order."""
     kind: str = "open"
     group: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -185,38 +186,39 @@ class ItemResult:
     options: tuple[str, ...] = ()
     """In the order in which they were shown."""
     answer: str = ""
-    """The known one."""
+    """The known answer."""
     reply: str | None = None
-    """What the model said, whole."""
+    """The model's whole reply."""
     given: str | None = None
-    """The answer taken out of it: an option's text, or words."""
+    """The answer found in the reply: an option's text, or words."""
     rule: str = ""
-    """By which rule it was found."""
+    """The rule that found the answer."""
     problem: str = ""
-    """Why it is unusable or pending, or lacks a further score."""
+    """Why the item is unusable or pending, or lacks an extra score."""
     cut_off: bool = False
     """Whether the token limit ended the reply."""
     call: str = ""
-    """The ledger's key of the model's call (hex)."""
+    """Ledger key of the model's call (hex)."""
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    """Other metrics of this answer by name: ``judge:NAME`` (0 or 1), ``token_recall``, ``bertscore_f1``, ``mics_score``,
-    ``mics_score@1`` (after the first step) ..."""
+    """Extra scores of this answer by name: ``judge:NAME`` (0 or 1), ``token_recall``, ``bertscore_f1``, ``mics_score``, ``mics_score@1``
+    (after the first step), and so on.
+    """
 
     @property
     def right(self) -> bool:
-        """Whether it counts."""
+        """Whether the answer counts as right."""
         return self.verdict == Verdict.RIGHT
 
     def to_record(self) -> dict[str, Any]:
-        """As a line of ``items.jsonl``."""
+        """Convert to a record of ``items.jsonl``."""
         return asdict(self)
 
 
 def read_results(path: Path) -> Iterator[ItemResult]:
-    """Every line of an ``items.jsonl``, one at a time.
+    """Read an ``items.jsonl`` line by line.
 
     Raises:
-        InputError: it cannot be read; names file and line.
+        InputError: the file cannot be read; the message names file and line.
     """
     try:
         with path.open("rb") as file:

@@ -1,11 +1,11 @@
-"""What may run on the pages of an evaluation: the style and the script that came with this package, and nothing else."""
+"""Content security policy of the evaluation's pages: only this package's own style and script may run."""
 
 import base64
 import hashlib
 
 
 def policy(style: str, script: str | None = None) -> str:
-    """A content security policy for a page with this ``<style>`` and, if there is one, this ``<script>``."""
+    """Build the content security policy of a page with this ``<style>`` and optional ``<script>``."""
     allowed = f"; script-src {_hash(script)}" if script is not None else ""
     return f"default-src 'none'; img-src data:; style-src {_hash(style)}{allowed}; base-uri 'none'; form-action 'none'"
 

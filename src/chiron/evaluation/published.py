@@ -1,4 +1,4 @@
-"""Figures from other people's tables, to be set beside measured ones and never among them."""
+"""Figures from published tables, shown next to measured ones but never mixed with them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -22,24 +22,24 @@ class Published(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Words
-    """What was measured, which is not always what the table calls it."""
+    """The model actually measured; the table's own name for it may differ."""
     protocol: Words
-    """How it was counted."""
+    """How answers were counted."""
     source: Words
     values: Annotated[dict[str, Percent], Field(min_length=1)]
     """Percent by benchmark."""
     note: str = ""
-    """What a reader must know, a wrong name above all."""
+    """What a reader must know, above all a wrong name in the table."""
 
 
 _ROWS = TypeAdapter(list[Published])
 
 
 def read_published(path: Path) -> list[Published]:
-    """The rows of a file such as ``published.yaml``.
+    """Read the rows of a file such as ``published.yaml``.
 
     Raises:
-        InputError: it cannot be read, or a row is none.
+        InputError: the file cannot be read, or a row is not valid.
     """
     try:
         return _ROWS.validate_python(read_yaml(path, "published figures"))
@@ -51,13 +51,13 @@ def read_published(path: Path) -> list[Published]:
 
 @cache
 def published() -> tuple[Published, ...]:
-    """The rows that come with this package: those of the paper's tables whose model, benchmark and protocol are all known."""
+    """Return the rows that ship with this package: those of the paper's tables whose model, benchmark and protocol are all known."""
     with resources.as_file(resources.files("chiron.evaluation").joinpath("published.yaml")) as path:
         return tuple(read_published(path))
 
 
 def few(rows: Sequence[Published]) -> str:
-    """How much is known, and where more would go."""
+    """Describe how many figures are known and how to add more."""
     figures = sum(len(row.values) for row in rows)
     return (
         f"published: {len(rows)} rows with {figures} figures whose model, benchmark, protocol and source are all known; the other cells of"
@@ -67,7 +67,7 @@ def few(rows: Sequence[Published]) -> str:
 
 
 def published_grids(rows: Sequence[Published], benchmarks: Sequence[str] = ()) -> list[Grid]:
-    """One table a protocol; ``benchmarks`` come first, in their order."""
+    """Build one table per protocol; ``benchmarks`` come first, in their order."""
     grids = []
     for protocol in dict.fromkeys(row.protocol for row in rows):
         of_it = [row for row in rows if row.protocol == protocol]

@@ -1,4 +1,4 @@
-"""Evaluations as they lie in their run directories: read, named by model, and put together by model."""
+"""Read evaluations from run directories and combine the runs of each model."""
 
 import json
 from collections import Counter
@@ -13,32 +13,32 @@ from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, read_results
 from chiron.jobs.directory import RUN, WorkDirectory
 
 REAL = "none"
-"""The control of a run that leaves nothing out."""
+"""The control of a run without any change."""
 SETTINGS = ("temperature", "image_side", "max_images", "max_tokens", "prompts")
-"""What models are told apart by beside themselves: of a run's identity, what changes answers."""
+"""Settings from a run's identity that change answers. Runs that differ in them are treated as different models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """How answers were got, as far as ``results.json`` and ``run.json`` say."""
+    """How answers were produced, as far as ``results.json`` and ``run.json`` record it."""
 
     judge: str | None = None
-    """Whose verdicts they are; ``None`` where a rule gave them."""
+    """The judge who gave the verdicts; ``None`` if a rule gave them."""
     limit: int | None = None
-    """Only the first so many items were asked."""
+    """Only the first ``limit`` items were asked."""
     whole: int | None = None
-    """How many items the benchmark has under the protocol."""
+    """Number of items that the benchmark has under the protocol."""
     images: Path | None = None
-    """Where the images lie."""
+    """The image folder."""
     fingerprint: str | None = None
-    """Of the benchmark's questions as they were loaded."""
+    """Fingerprint of the benchmark's questions as they were loaded."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What else shapes an answer, by name (:data:`SETTINGS`), as ``run.json`` says it."""
+    """Other settings that affect answers, by name (:data:`SETTINGS`), from ``run.json``."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """All answers of one model to one benchmark under one protocol and one control; every seed of them."""
+    """All answers of one model to one benchmark under one protocol and one control, for every seed."""
 
     benchmark: str
     protocol: str
@@ -49,7 +49,7 @@ class Arm:
 
     @cached_property
     def by_seed(self) -> dict[int, dict[str, ItemResult]]:
-        """Results by id, by seed, seeds ascending."""
+        """Results by seed, then by id; seeds in ascending order."""
         seeds: dict[int, dict[str, ItemResult]] = {}
         for result in self.results:
             seeds.setdefault(result.seed, {})[result.id] = result
@@ -69,11 +69,11 @@ class Arm:
         return next(iter(self.by_seed.values()))
 
     def asks_the_same(self, other: "Arm") -> bool:
-        """Whether both asked the very same items: data, ids and known answers, and, under the same control, questions and options."""
+        """Whether both asked the same items: data, ids and known answers, and under the same control also questions and options."""
         if None not in (prints := {self.making.fingerprint, other.making.fingerprint}) and len(prints) > 1:
             return False
         mine, theirs = self.first, other.first
-        worded = self.control == other.control  # a control may word a question anew: without its image marks, say
+        worded = self.control == other.control  # a control may change the wording, for example by removing image marks
         return mine.keys() == theirs.keys() and all(
             r.answer == theirs[id_].answer and (not worded or (r.question, r.options) == (theirs[id_].question, theirs[id_].options))
             for id_, r in mine.items()
@@ -82,16 +82,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model, and everything that it was asked in the runs given."""
+    """A model and everything it was asked in the given runs."""
 
     name: str
-    """As tables call it: the model's, with the run directory's where runs under one name cannot be put together."""
+    """Name in tables: the model's name, plus the run directory's where runs of one name cannot be combined."""
     runs: tuple[Path, ...]
     results: tuple[ItemResult, ...]
     making: Mapping[tuple[str, str, str], Making] = field(default_factory=dict)
     """By (protocol, benchmark, control)."""
     apart: tuple[str, ...] = ()
-    """In what it differs from other runs under the model's name, if that is why it stands alone: ``model``, or one of :data:`SETTINGS`."""
+    """How it differs from other runs of the same model name, if they could not be combined: ``model``, or names in :data:`SETTINGS`."""
 
     @cached_property
     def arms(self) -> dict[tuple[str, str, str], Arm]:
@@ -102,7 +102,7 @@ class Evaluated:
         return {key: Arm(key[1], key[0], key[2], tuple(results), self.making.get(key, Making())) for key, results in found.items()}
 
     def arm(self, protocol: str, benchmark: str, control: str = REAL) -> Arm | None:
-        """Its answers, or ``None`` if it was not asked."""
+        """Return the model's answers, or ``None`` if it was not asked."""
         return self.arms.get((protocol, benchmark, control))
 
 
@@ -113,7 +113,7 @@ class _Run:
     results: tuple[ItemResult, ...]
     making: Mapping[tuple[str, str, str], Making]
     identity: Any
-    """The model's own, as its endpoint tells it: two models may go by one name."""
+    """The model's identity, as reported by its endpoint. Two models may share one name."""
     settings: Mapping[str, Any]
 
     @property
@@ -121,9 +121,9 @@ class _Run:
         return {(r.protocol, r.benchmark, r.control) for r in self.results}
 
     def unlike(self, other: "_Run") -> set[str]:
-        """In what the two differ so that their answers are no one model's."""
+        """Return the differences that keep the two runs from being one model's."""
         found = set() if self.identity == other.identity else {"model"}
-        # Protocols have prompts and token limits of their own, and no table in common.
+        # Each protocol has its own prompts, token limits and table, so only runs of one protocol are compared.
         same_protocol = {p for p, _, _ in self.asked} & {p for p, _, _ in other.asked}
         for name in SETTINGS if same_protocol else ("temperature", "image_side", "max_images"):
             if self.settings.get(name) != other.settings.get(name):
@@ -132,14 +132,13 @@ class _Run:
 
 
 def read_evaluations(runs: Sequence[Path]) -> list[Evaluated]:
-    """The models of some run directories, in their order.
+    """Read the models of several run directories, in order.
 
-    Several runs of one model that asked different things (its controls, say) in the same manner become one. Where they asked the same,
-    each stays alone, under the model's name and the directory's; so do runs that name their models alike and yet are of other models, or
-    of other settings.
+    Runs of one model that asked different things (such as controls) with the same settings are combined. Runs that asked the same stay
+    separate, under the names of model and directory. So do runs of different models or settings under one model name.
 
     Raises:
-        InputError: a directory is named twice, is no evaluation's, holds none of its items, or holds one twice.
+        InputError: a directory is named twice, is not an evaluation, has no items, or has an item twice.
     """
     resolved = [run.resolve() for run in runs]
     if twice := [str(run) for run, number in Counter(resolved).items() if number > 1]:
@@ -167,7 +166,7 @@ def _read(path: Path) -> _Run:
 
 
 def _manner(identity: Any) -> tuple[Any, dict[str, Any]]:
-    """The model's own identity, and the settings, out of a run's."""
+    """Split a run's identity into the model's own identity and the settings."""
     known = identity if isinstance(identity, dict) else {}
     model = known.get("model")
     of_model, max_tokens = model if isinstance(model, list) and len(model) == 2 else (model, None)
@@ -183,7 +182,7 @@ def _model_name(path: Path, run: dict[str, Any]) -> str:
 
 
 def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
-    """The runs under one name: as few models as they can be."""
+    """Combine the runs of one model name into as few models as possible."""
     alike: list[list[_Run]] = []
     apart: set[str] = set()
     for run in runs:
@@ -210,13 +209,13 @@ def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
 
 
 def _told(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each run is called: its directory's name, or the whole path where two directories have the same name."""
+    """Name each run by its directory, or by its whole path where two directories have the same name."""
     names = [path.resolve().name for path in paths]
     return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)}
 
 
 def _makings(path: Path) -> Iterator[tuple[tuple[str, str, str], Making]]:
-    """Of every group of a ``results.json``; of none where there is no such file: the items are what counts."""
+    """Yield how each group of a ``results.json`` was produced. A missing file yields nothing, because only the items are required."""
     try:
         results = json.loads(path.read_text("utf-8"))
         for group in results["groups"]:
@@ -238,7 +237,7 @@ def _makings(path: Path) -> Iterator[tuple[tuple[str, str, str], Making]]:
 
 
 def image_folders(models: Iterable[Evaluated]) -> dict[str, Path]:
-    """Where each benchmark's images lay when it was asked, as far as the runs say and the folders are still there."""
+    """Return the image folder of each benchmark, where the runs record it and the folder still exists."""
     return {
         benchmark: making.images
         for model in models

@@ -1,4 +1,4 @@
-"""The two files of an evaluation's directory: a line an item, and for every benchmark and control its figures and how it was made."""
+"""The two result files of an evaluation: one line per item, and the figures and settings of each benchmark and control."""
 
 import json
 from collections import Counter, defaultdict
@@ -18,10 +18,10 @@ from chiron.evaluation.statistics.intervals import Share
 from chiron.io import write_atomically
 
 VERSION = 1
-"""Of the form of ``results.json``."""
+"""Format version of ``results.json``."""
 _LIBRARIES = ("chiron-med", "numpy", "pillow", "scipy", "torch", "transformers")
 _MOST_VALUES = 40
-"""A label with more values than this is a name, not a kind; no table is made of it."""
+"""A label with more values is treated as a name, and gets no table."""
 
 Group = dict[str, Any]
 """One benchmark under one control, as in ``results.json``."""
@@ -30,7 +30,7 @@ Group = dict[str, Any]
 def group_of(
     loaded: LoadedBenchmark, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
 ) -> Group:
-    """The figures of one benchmark, and everything that another would need to make them again."""
+    """Compute the figures of one benchmark, with everything needed to reproduce them."""
     left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
     draws = sorted({line.seed for line in lines})
     return {
@@ -54,16 +54,16 @@ def group_of(
 
 
 def need_no_smaller(directory: Path, loaded: LoadedBenchmark, control: str, answers: int) -> None:
-    """Keep a smaller run (fewer items, fewer seeds) from taking the place of what an earlier one has of the same data.
+    """Keep a smaller run (fewer items or seeds) from replacing the larger results of an earlier run on the same data.
 
     Args:
-        directory: the run's.
+        directory: the run directory.
         loaded: the benchmark.
-        control: under which it is to be asked.
-        answers: how many there will be: items times seeds.
+        control: the control under which it will be asked.
+        answers: number of answers that this run will give: items times seeds.
 
     Raises:
-        InputError: there are more, or what an earlier run wrote there cannot be read.
+        InputError: the earlier run has more answers, or its files cannot be read.
     """
     for group in _earlier_groups(directory):
         same = (group["benchmark"], group["control"]) == (loaded.name, control)
@@ -75,10 +75,10 @@ def need_no_smaller(directory: Path, loaded: LoadedBenchmark, control: str, answ
 
 
 def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[Group]:
-    """Put new groups in the place of those of the same benchmark and control, keep the others, and write both files.
+    """Replace the groups of the same benchmark and control, keep the others, and write both files.
 
     Raises:
-        InputError: what an earlier run wrote there cannot be read.
+        InputError: the files of an earlier run cannot be read.
         DiskError: the disk is full.
     """
     kept = [line for line in _earlier_lines(directory) if not any(_same(line, group) for group in new)]
@@ -93,7 +93,7 @@ def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], he
 
 
 def share_of(lines: Sequence[ItemResult]) -> dict[str, Any]:
-    """Right of all, with the interval that ``chiron compare`` gives it too; ``null`` where nothing can be said of others."""
+    """Compute right out of all, with the same interval as ``chiron compare``; ``null`` where no interval can be computed."""
     if not lines:
         nothing = Share(0, 0)
         return {"right": 0, "of": 0, "accuracy": nothing.value, "interval": list(nothing.interval), "method": "Wilson"}
@@ -104,7 +104,7 @@ def share_of(lines: Sequence[ItemResult]) -> dict[str, Any]:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what shapes a figure, as far as it is installed."""
+    """Return the installed versions of the libraries that affect a figure."""
     found = {}
     for name in _LIBRARIES:
         try:
@@ -125,7 +125,7 @@ def _rates(lines: Sequence[ItemResult]) -> dict[str, Any]:
 
 
 def _published(lines: Sequence[ItemResult]) -> float | None:
-    """Under ``chiron_judge`` what the published evaluation would print: replies without a final answer are left out of the count."""
+    """Return the figure that the published evaluation would print under ``chiron_judge``: replies without a final answer are left out."""
     if not lines or lines[0].protocol != "chiron_judge":
         return None
     counted = [line for line in lines if line.verdict in {Verdict.RIGHT, Verdict.WRONG}]
@@ -142,7 +142,7 @@ def _scores(lines: Iterable[ItemResult]) -> dict[str, dict[str, float]]:
 
 
 def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, Any]]:
-    """Figures by the value of each label; items without it stand under ``-``, so that the parts add up to the whole."""
+    """Group the figures by the value of each label. Items without the label are under ``-``, so the parts add up to the whole."""
     names = dict.fromkeys(name for line in lines for name in line.labels)
     tables = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""A benchmark as VLMEvalKit reads it: TSV, images in base64, a column per option, the answer's letter, and the item's own id."""
+"""TSV export of a benchmark for VLMEvalKit: base64 images, a column per option, the answer's letter, and the item's own id."""
 
 import base64
 import csv
@@ -18,21 +18,21 @@ from chiron.io import write_atomically
 _READ_AS_MISSING = frozenset(
     """#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null""".split("|")
 )
-"""Words that pandas, which VLMEvalKit reads the file with, takes for an empty cell unless something else is in it."""
+"""Texts that pandas, which VLMEvalKit uses, reads as an empty cell."""
 
 
 class _LeftOut(ValueError):
-    """An item has no place in the file; the message says why."""
+    """An item that cannot be written to the file; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """Which columns a file has: VLMEvalKit tells by them what kind of benchmark it is."""
+    """The file's columns. VLMEvalKit derives the kind of benchmark from them."""
 
     letters: str
-    """Of its options; empty: questions without options."""
+    """Letters of the option columns; empty for questions without options."""
     pictured: bool
-    """Whether there is a column of images. With it VLMEvalKit skips every row without one."""
+    """Whether the file has an image column. VLMEvalKit then skips every row without an image."""
 
     @classmethod
     def of(cls, items: Sequence[Item | BadItem]) -> "_Form":
@@ -45,17 +45,17 @@ class _Form:
 
 
 def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple[int, list[str]]:
-    """Write the questions that a protocol takes.
+    """Write the questions that a protocol counts.
 
-    VLMEvalKit reads a file with columns of options as multiple choice, so questions without options are left out of such a file; of
-    a benchmark whose questions all lack them it is a file of open questions. ``index`` counts the rows, because VLMEvalKit names image
-    files by it; ``id`` is the item's own id and reaches its table of predictions. Several images are a Python list in one cell.
+    VLMEvalKit reads a file with option columns as multiple choice, so such a file leaves out questions without options. If no question has
+    options, the file is one of open questions. ``index`` is the row number, because VLMEvalKit names image files by it. ``id`` is the
+    item's own id and appears in VLMEvalKit's prediction table. Several images are a Python list in one cell.
 
     Returns:
-        How many were written, and what was left out and why, a line each.
+        The number of questions written, and one line per item left out, with the reason.
 
     Raises:
-        InputError: not one question could be written.
+        InputError: no question could be written.
         DiskError: the disk is full.
     """
     items = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
@@ -95,13 +95,13 @@ def _row(loaded: LoadedBenchmark, item: Item | BadItem, form: _Form) -> list[str
     category = item.labels.get("question_type") or item.labels.get("modality") or item.kind
     cells = [images[0] if len(images) == 1 else repr(images)] if form.pictured else []
     own = "\n\n".join(turn.text for turn in item.asked if turn.role == "user")
-    # The options have columns of their own.
+    # Drop the option list from the question, because the options have their own columns.
     question = own.replace(lettered(item.options), "") if own and item.options else own or item.question
     return [*cells, *map(_kept, (question.replace(IMAGE_MARK, "").strip(), *options, answer, category)), "test"]
 
 
 def _kept(text: str) -> str:
-    """A text that pandas does not take for an empty cell: the option ``None`` gets a space behind it."""
+    """Append a space to a text that pandas would read as an empty cell, such as the option ``None``."""
     return f"{text} " if text in _READ_AS_MISSING else text
 
 

@@ -1,1 +1,1 @@
-"""Taking the answer out of a model's reply: never at random, never the first of several; what cannot be read is unparsed, and wrong."""
+"""Extract answers from model replies: never at random, never the first of several. An unreadable reply is unparsed and counts as wrong."""

@@ -1,4 +1,4 @@
-"""Where prose says what the answer is, in English, Chinese, Spanish, French, German, Portuguese and Italian."""
+"""Find phrases that declare the answer, in English, Chinese, Spanish, French, German, Portuguese and Italian."""
 
 import re
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _CHINESE: Final = re.compile(
 )
 _PICK: Final = re.compile(rf"(?P<before>[^\n,.;:!?]{{0,6}})[\u9009\u9078][\u62e9\u64c7]?[ :]{{0,2}}(?P<said>{_UPPER_LETTER}[^\n]{{0,200}})")
 _NO_PICK: Final = frozenset("\u53ef\u5907\u5019\u7b5b\u6311\u5f85")
-"""Before "choose" they make words such as "optional" and "candidate"."""
+"""Characters that turn a following "choose" into words such as "optional" or "candidate"."""
 _CHINESE_BACKWARD: Final = re.compile(
     r"(?<![\w'-])(?P<letter>[A-Z])[)\]]?[ ]?(?:\u9009\u9879|\u9078\u9805"
     r"|\u9879)?[ ]?(?P<between>[\u662f\u624d\u4e3a\u6700\u4e0d\u5e76\u975e\u7684\u5c31\u5e94\u8be5\u592a ]{0,6})"
@@ -51,7 +51,7 @@ _WRONG: Final = frozenset({"\u9519\u8bef", "\u4e0d\u5bf9"})
 
 @dataclass(frozen=True, slots=True)
 class ForeignDeclaration:
-    """Words that begin with a letter that is said to be the answer, or not to be."""
+    """A phrase starting with a letter that is declared to be the answer, or not to be."""
 
     at: int
     content: str
@@ -59,7 +59,7 @@ class ForeignDeclaration:
 
 
 def foreign_declarations(text: str) -> Iterator[ForeignDeclaration]:
-    """All of them."""
+    """Yield all declarations in other languages than English."""
     for found in _EUROPEAN.finditer(text):
         if _OTHER_THAN_RIGHT.search(text[max(0, found.start() - 16) : found.start()]):
             continue
@@ -115,7 +115,7 @@ _CHOICE = re.compile(
     r"(?:choose|pick|select|go with|go for|opt for|say|chose|vote for|mean|meant|lean towards?)\b|\bgo(?:ing)? with\b",
     re.IGNORECASE,
 )
-# "I choose B" in Chinese, after a word that says it is so: what is not chosen has none of them before it.
+# "I choose B" in Chinese, after a word of conclusion. Rejected options do not follow such a word.
 _CHOSEN = rf"(?:\u6545|\u56e0\u6b64|\u6240\u4ee5|\u6211|\u6700\u7ec8|(?<!\u4e0d)\u5e94\u8be5?)[ ,]{{0,2}}\u9009\u62e9?[ :]?(?={_UPPER})"
 _SHORT = re.compile(
     rf"(?:\b(?:therefore|thus|hence|so|ergo|correction|wait|actually|no|conclusion|that leaves|which leaves|leaving"
@@ -151,7 +151,7 @@ _SUBJECT = re.compile(
 _JOINED = re.compile(r"(?<!\bis )(?<!: )\b(?-i:[A-Z])(?:,| and| or|/)[ ]?(?:and |or )?[(\[]?(?-i:[A-Z])[)\]]?[ ]?$")
 _DENIALS = frozenset({"incorrect", "wrong", "unlikely", "less likely", "least likely"})
 _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=[ ]?(?:[,}]|$|\n))")
-"""What a key of JSON holds, if it is words."""
+"""A string value of a JSON key."""
 _KEY_ENDS = frozenset({'":', "':"})
 _UNMEANT = re.compile(
     r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do"
@@ -177,17 +177,17 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """Words that are said to be the answer; of those said not to be, with a "not" in front."""
+    """A phrase that is declared to be the answer. If it is declared wrong, it starts with "not"."""
 
     at: int
     content: str
     role: Role = Role.ANY
     also: bool = False
-    """Said to be the answer beside another: "B is also correct"."""
+    """Declared as a further right answer: "B is also correct"."""
 
 
 def declarations(text: str) -> list[Declaration]:
-    """All of them, in the order of the text. Linear: every look ahead or back is bounded."""
+    """Find all declarations, in text order. The time is linear, because every look-ahead and look-behind is bounded."""
     found = [*_forward(text), *_diagnoses(text), *_short(text), *_backward(text), *_foreign(text)]
     return sorted(found, key=lambda d: d.at)
 
@@ -195,7 +195,7 @@ def declarations(text: str) -> list[Declaration]:
 def _forward(text: str) -> Iterator[Declaration]:
     for m in _FORWARD.finditer(text):
         if "would" in m[0] and (_IF.search(_before(text, m.start())) or _IF_IT_WERE.match(text, m.end())):
-            continue  # "if it were supine, the answer would be C", or the other way round
+            continue  # hypothetical: "if it were supine, the answer would be C", or in reverse order
         keyed = _VALUE.match(text, m.end(), m.end() + _AHEAD) if text[m.end() - 2 : m.end()] in _KEY_ENDS else None
         said = keyed["value"] if keyed else _ahead(text, m.end())
         yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + said)
@@ -213,7 +213,7 @@ def _short(text: str) -> Iterator[Declaration]:
         if _UNMEANT.search(_before(text, m.start() + (len(m[0]) if m["weak"] else 0))):
             continue  # "I don't think it's B", "nothing argues for B"
         if m["weak"] and len(set(_LONE.findall(text, m.end()))) > 1:
-            continue  # what speaks for one option is weighed against what speaks for another
+            continue  # arguments for one option are weighed against those for another
         yield Declaration(m.start(), _ahead(text, m.end()), role=Role.LETTER)
 
 
@@ -242,13 +242,13 @@ def _foreign(text: str) -> Iterator[Declaration]:
 
 
 def _before(text: str, end: int) -> str:
-    """The part of the sentence in front of ``end``."""
+    """Return the part of the sentence before ``end``."""
     piece = text[max(0, end - _BACK) : end]
     starts = [m.end() for m in _STARTS.finditer(piece)]
     return piece[starts[-1] :].lstrip() if starts else piece
 
 
 def _ahead(text: str, start: int) -> str:
-    """What follows, to the end of its paragraph."""
+    """Return the text from ``start`` to the end of its paragraph."""
     piece = text[start : start + _AHEAD].lstrip(" \n:")
     return piece.split("\n\n", 1)[0]

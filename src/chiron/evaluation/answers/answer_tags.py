@@ -1,4 +1,4 @@
-"""Where a reply says its final answer in a form of its own: a tag, a box, a mark, a section; and what of it is mere thinking."""
+"""Find the final answer where a reply marks it (tag, box, mark, section), and separate it from the thinking."""
 
 import re
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from chiron.text import unify_newlines
 
 
 class ReplyFormat(StrEnum):
-    """The form of a reply. Told from the reply itself unless the user names it."""
+    """Format of a reply. Detected from the reply unless the user names it."""
 
     CHIRON = "chiron"
     """``### Step n:`` ... ``### The final answer is: X``; the last one counts."""
     TAGGED = "tagged"
     """``<think>..</think><answer>X</answer>``: Med-R1, MedVLM-R1, ChestX-Reasoner."""
     BOXED = "boxed"
-    r"""``\boxed{X}``: InternVL3 and others asked for it."""
+    r"""``\boxed{X}``: InternVL3, and other models when asked for it."""
     HUATUO_O1 = "huatuo_o1"
     """``## Thinking`` ... ``## Final Response``."""
     MEDREASON = "medreason"
-    """Sections of reasoning, then a conclusion or a final answer under its own heading."""
+    """Sections of reasoning, then a conclusion or final answer under its own heading."""
     BARE = "bare"
-    """A letter, alone, at the start or on the last line."""
+    """A single letter, at the start or on the last line."""
     FREE = "free"
     """Prose."""
 
 
 class Rule(StrEnum):
-    """Which rule found the answer, from the most explicit to none."""
+    """The rule that found the answer, from the most explicit to none."""
 
     TAG = "tag"
     BOXED = "boxed"
@@ -65,16 +65,17 @@ class Unwrapped:
     """A reply without its model's format."""
 
     answer: str
-    """What stands in the tag, box or mark, or in the section of the final answer; else all that is not thinking."""
+    """Content of the tag, box, mark or final-answer section; otherwise the whole reply without the thinking."""
     after: str
-    """What follows a tag, box or mark: a place for second thoughts."""
+    """The text after a tag, box or mark, where the model may correct itself."""
     rule: Rule | None
     """``TAG``, ``BOXED`` or ``FINAL_MARK``; ``None`` if ``answer`` is prose."""
     family: ReplyFormat | None
-    """``None``: nothing of the form tells it."""
+    """``None`` if the format was not detected."""
     unfinished: bool = False
-    """Steps under headings, and no mark of the final answer behind them: ``answer`` is what follows the last heading. In a step options are
-    weighed, so that only what is declared there, or stands on a last line of its own, is an answer."""
+    """The reply has step headings but no final-answer mark; ``answer`` is the text after the last heading. A step weighs options, so only a
+    declaration, or a last line of its own, is read as an answer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,14 @@ class _Found:
 
 
 def unwrap(reply: str, family: ReplyFormat | None = None) -> Unwrapped:
-    r"""Find the last tag, box or mark that has content; without one, the section of the final answer; without one, all but the thinking.
+    r"""Find the last tag, box or mark with content; else the final-answer section; else everything except the thinking.
 
-    Thinking is no answer, so nothing that is merely said in it counts. Only where nothing else is left (the reply was cut while
-    thinking, or forgot to close it) does a tag, a box or a mark inside it.
+    Text inside the thinking is not an answer. Its tags, boxes and marks count only if nothing else is left, because the reply was cut off
+    while thinking or did not close it.
 
     Args:
-        reply: what the model wrote.
-        family: whose mark is looked for first; the others' are where it has none.
+        reply: the model's reply.
+        family: the format whose mark is searched first; other formats are used if it has none.
     """
     thinking = split_thinking(unify_newlines(reply))
     spoken, thought = plain(own_turn(boxed(thinking.said))), plain(boxed(thinking.thought))
@@ -146,7 +147,7 @@ def _tags(text: str) -> Iterator[_Found]:
 
 
 def _boxes(text: str) -> Iterator[_Found]:
-    """In one pass over the braces, so that a thousand nested boxes cost no more than one."""
+    """Yield the boxes in one pass over the braces, so that deeply nested boxes stay linear."""
     open_braces: list[tuple[bool, int, int]] = []
     for brace in _BRACE.finditer(text):
         if brace[0] in {"\\{", "\\}"}:
@@ -157,7 +158,7 @@ def _boxes(text: str) -> Iterator[_Found]:
             boxed, start, inside = open_braces.pop()
             if boxed:
                 yield _Found(Rule.BOXED, start, brace.end(), text[inside : brace.start()].strip())
-    if cut := next((b for b in reversed(open_braces) if b[0]), None):  # the reply ended inside its box
+    if cut := next((b for b in reversed(open_braces) if b[0]), None):  # the reply was cut off inside its box
         line = text[cut[2] :].split("\n", 1)[0]
         yield _Found(Rule.BOXED, cut[1], cut[2] + len(line), line.strip())
 

@@ -1,4 +1,4 @@
-"""Read the answer out of a reply, in one call: for pipelines of your own."""
+"""Read the answer from a reply in one call, for use in other pipelines."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ def read_choice(reply: str, options: Sequence[str]) -> str | None:
     """Read which option a reply chooses.
 
     Args:
-        reply: what the model wrote, thinking included.
-        options: the texts of the 2 to 26 options, in the order of their letters, without the letters.
+        reply: the model's reply, including its thinking.
+        options: texts of the 2 to 26 options without letters, in the order of their letters.
 
     Returns:
-        The letter, ``"A"`` to ``"Z"``. ``None`` if the reply chooses nothing, or several options: never a guess.
+        The letter, ``"A"`` to ``"Z"``. ``None`` if the reply chooses no option or several; the result is never a guess.
 
     Raises:
         InputError: fewer than 2 or more than 26 options.
@@ -26,9 +26,9 @@ def read_yes_no(reply: str, question: str | None = None) -> bool | None:
     """Read whether a reply says yes or no.
 
     Args:
-        reply: what the model wrote, thinking included.
-        question: what it was asked. With it a statement counts too: "There is no evidence of a pneumothorax" is a no to "Is there a
-            pneumothorax?". Without it only "yes" and "no" and their like count.
+        reply: the model's reply, including its thinking.
+        question: the question asked. If given, statements count too: "There is no evidence of a pneumothorax" answers "Is there a
+            pneumothorax?" with no. Without it, only "yes", "no" and similar words count.
 
     Returns:
         ``True`` for yes, ``False`` for no, ``None`` for neither or both.

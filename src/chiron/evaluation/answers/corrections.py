@@ -1,4 +1,4 @@
-"""Replies that correct themselves, and tables and lists of check marks."""
+"""Detect replies that correct themselves, and read tables and lists of check marks."""
 
 import re
 from dataclasses import dataclass
@@ -35,32 +35,32 @@ _BETTER: Final = re.compile(
 
 
 def last_cue(text: str) -> int | None:
-    """Where the words behind the last second thought begin."""
+    """Return the position after the last phrase of correction, or ``None``."""
     ends = [cue.end() for cue in CUE.finditer(text)]
     return ends[-1] if ends else None
 
 
 def corrected_letter(behind: str) -> str | None:
-    """The letter that follows at once: "Sorry, I mean C.", "Scratch that: it should be C"."""
+    """Return the letter that follows directly: "Sorry, I mean C.", "Scratch that: it should be C"."""
     lead = _LEAD.match(behind)
     found = _LETTER.match(behind, lead.end() if lead else 0)
     return found["letter"].upper() if found else None
 
 
 def preferred_letters(text: str) -> frozenset[str]:
-    """Letters of which ``text`` says that they are better, or more likely."""
+    """Return the letters that ``text`` calls better or more likely."""
     return frozenset(found["letter"] for found in _BETTER.finditer(text))
 
 
 def letters_in(text: str) -> frozenset[str]:
-    """Capital letters that stand alone and may be labels."""
+    """Return the single capital letters that may be labels."""
     return frozenset(found[0] for found in _OTHER.finditer(text))
 
 
 _TICK: Final = "\u2705\u2713\u2714\u2611\U0001f5f8\U0001f5f9"
 _CROSS: Final = "\u274c\u274e\u2717\u2718\u2715\u2716\U0001f5f4\U0001f6ab\u26d4"
 _EMPTY: Final = "\u2610\u2b1c\u25a1"
-# A box with an x in it is a ticked one to some and a crossed-out one to others.
+# A box with an x in it can mean either ticked or crossed out.
 _UNCLEAR: Final = "\u2612\U0001f5f7\u2b55"
 _MARK: Final = re.compile(rf"(?P<sign>[{_TICK}{_CROSS}{_EMPTY}{_UNCLEAR}])\ufe0f?|\[(?P<box>[ xX])?\](?!\()")
 _HEAD: Final = re.compile(
@@ -76,19 +76,19 @@ _LONGEST: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Checklist:
-    """What the check marks of a reply say."""
+    """The check marks of a reply."""
 
     ticked: frozenset[int]
     crossed: frozenset[int]
-    """Indexes of options that are crossed out, or left empty."""
+    """Indexes of options that are crossed out or left empty."""
     unclear: bool
-    """A mark belongs to no option, to several, or to a denial."""
+    """A mark belongs to no option, to several options, or to a denial."""
     rest: str
     """The reply without the lines that have marks."""
 
 
 def read_checklist(text: str, options: Options) -> Checklist | None:
-    """The check marks of ``text``; ``None`` if there are none."""
+    """Read the check marks of ``text``; ``None`` if there are none."""
     ticked, crossed, rest = set[int](), set[int](), list[str]()
     unclear = found = boxed_x = signed = False
     for line in text.split("\n"):
@@ -115,7 +115,7 @@ def read_checklist(text: str, options: Options) -> Checklist | None:
 
 
 def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tuple[int, re.Match[str]]] | None:
-    """Each mark of a line with its option; nothing if the line names no option; ``None`` if it cannot be told which mark is whose."""
+    """Pair each mark of a line with its option. Empty if the line names no option; ``None`` if the pairing is unclear."""
     bare = _MARK.sub(" ", line).strip()
     head = _HEAD.match(bare)
     if len(marks) > 1:
@@ -132,7 +132,7 @@ def _pairs(line: str, marks: list[re.Match[str]], options: Options) -> list[tupl
 
 
 def _alternates(line: str, marks: list[re.Match[str]]) -> bool:
-    """Whether a letter stands between each two marks: ``A x B x``, or ``x A x B``."""
+    """Whether exactly one letter is between each two marks: ``A x B x`` or ``x A x B``."""
     between = [line[one.end() : other.start()] for one, other in pairwise(marks)]
     return all(len(_TICKED_LETTER.findall(piece)) == 1 for piece in between)
 

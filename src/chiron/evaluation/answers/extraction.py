@@ -1,8 +1,8 @@
-r"""The letter that a reply chooses: first the model's own mark, then the last declaration, a bare letter, an option's text; else none.
+r"""Extract the chosen letter from a reply: the model's own mark, then the last declaration, a bare letter, an option's text.
 
-The order goes from the most to the least explicit, and within one rule the last word counts, since models correct themselves. Where a
-reply says several things at once it says nothing: "B and C", a letter beyond the options, or a letter with another option's words
-("B. Pneumonia" where that is A) are unparsed. Either could be the slip, so to credit one of them would be a guess.
+Rules run from the most to the least explicit. Within one rule the last match counts, because models correct themselves. A reply that says
+several things at once is unparsed: "B and C", a letter beyond the options, or a letter with another option's words ("B. Pneumonia" where
+that is A). Either part could be the slip, so choosing one would be a guess.
 """
 
 import re
@@ -18,7 +18,7 @@ from chiron.evaluation.answers.yes_no import explicit
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
 _LINE_LABEL = re.compile(r"^[ \-\u2022#>|]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[|\-\u2013\u2014] )", re.MULTILINE)
-# Each with a share or a verdict of its own: "A (10%), B (70%)", '"A": false, "B": true'.
+# Options listed with a probability or a verdict each: "A (10%), B (70%)", '"A": false, "B": true'.
 _LISTED = re.compile(r"(?<![\w'-])[A-Z](?= \(\d|[\"'] ?:)")
 _WEIGHED = re.compile(r"(?:(?:Option|Choice|Answer) )?[(\[]?[A-Z][)\]]? (?:was|would|seems|is|might|may|could|looks)\b")
 _BULLET = re.compile(r"^[ \-\u2022#>|+]{1,8}(?=\S)")
@@ -28,7 +28,7 @@ _LONE = re.compile(r"(?<![\w'-])[A-Z](?![\w'-])")
 _NEXT_QUESTION = re.compile(r"^(?:#{1,6} ?)?(?:next )?(?:question|q)(?: ?\d{1,3})?[ ]?[:.]", re.IGNORECASE | re.MULTILINE)
 _TURN = re.compile(r"\b(?:but|however|although|though|yet|nevertheless|still|on the other hand|whereas|while)\b", re.IGNORECASE)
 _SHOWN = 200
-# A reply that declares more often goes round in circles, and each reading costs time.
+# A reply with more declarations is repeating itself, and each reading costs time.
 _MOST = 64
 _READERS = {Role.ANY: read_answer, Role.LETTER: read_letter, Role.TEXT: read_text}
 
@@ -38,15 +38,15 @@ class Extraction:
     """What was found in a reply."""
 
     index: int | None
-    """Of the option, from 0; ``None`` is unparsed, and that is wrong."""
+    """Index of the option, from 0; ``None`` is unparsed and counts as wrong."""
     text: str | None
-    """The words taken, at most 200 characters; of an unparsed reply those that were meant as its answer, if any."""
+    """The words taken, at most 200 characters. For an unparsed reply, the words meant as its answer, if any."""
     rule: Rule
     family: ReplyFormat
 
     @property
     def letter(self) -> str | None:
-        """``A`` to ``Z``."""
+        """``A`` to ``Z``, or ``None`` if unparsed."""
         return None if self.index is None else LETTERS[self.index]
 
 
@@ -56,17 +56,17 @@ class _Found:
     rule: Rule
     text: str
     at: int = 0
-    """Where it was said, in characters: second thoughts follow it."""
+    """Position in characters; corrections are searched after it."""
 
 
 def extract(reply: str, options: Sequence[str], *, question: str | None = None, family: ReplyFormat | None = None) -> Extraction:
-    """Take the chosen option out of ``reply``. Linear in its length; no reply makes it fail.
+    """Extract the chosen option from ``reply``. Linear in its length; it accepts any reply.
 
     Args:
-        reply: what the model wrote, thinking and all.
-        options: the texts of the 2 to 26 options, in the order of their letters, as they were asked.
-        question: what was asked; needed where the options are yes and no, and the reply states what is seen.
-        family: whose mark to look for first; told from the reply if ``None``.
+        reply: the model's reply, including its thinking.
+        options: texts of the 2 to 26 options, in the order of their letters, as they were asked.
+        question: the question asked; needed if the options are yes and no and the reply only states a finding.
+        family: the format whose mark is searched first; ``None`` detects it from the reply.
 
     Raises:
         InputError: fewer than 2 or more than 26 options.
@@ -91,17 +91,17 @@ def _second_thought(after: str, options: Options) -> _Found | None:
 
 
 def _in_mark(content: str, options: Options) -> Reading:
-    """A mark that cannot be read is not made up for by what was said before it."""
+    """Read the content of a mark. If it cannot be read, the text before the mark does not replace it."""
     reading = read_answer(content, options)
     if reading.kind is not Kind.NOTHING and not reading.by_text:
         return reading
-    # Words around the answer ("The answer is (C).") say more than an option's text among them.
+    # Words around the answer ("The answer is (C).") are stronger evidence than an option's text among them.
     found = _in_prose(content, options)
     return found.reading if found.reading.kind is not Kind.NOTHING else reading
 
 
 def _after_steps(text: str, options: Options) -> _Found:
-    """Of the last step and what follows it: what is declared, or a last line that is nothing but an answer."""
+    """Read the last step and the text after it: a declaration, or a last line that contains only an answer."""
     declared = _declared(text, options)
     if declared and declared.reading.kind is not Kind.NOTHING:
         return declared
@@ -118,19 +118,19 @@ def _in_prose(text: str, options: Options) -> _Found:
     found = _by_rules(head, options)
     if head == text or found.reading.kind is not Kind.NOTHING:
         return found
-    # Where nothing was said before, the question was only repeated.
+    # If nothing was said before, the reply only repeated the question.
     return found if letters_in(head) or options.named(head) else _by_rules(text, options)
 
 
 def _by_rules(text: str, options: Options) -> _Found:
-    """By the first rule that finds something, unless the reply takes it back."""
+    """Apply the first rule that finds something, unless the reply takes it back."""
     text = options.without_named_letters(text)
     found = _first_rule(text, options)
     return _corrected(found, text[found.at :], options) if found.reading.kind is Kind.CHOSEN else found
 
 
 def _corrected(found: _Found, text: str, options: Options) -> _Found:
-    """What remains of a choice after "Sorry, I mean C": that letter; nothing if it cannot be told which."""
+    """Apply a correction such as "Sorry, I mean C": use that letter, or refuse if the correction is unclear."""
     if found.reading.kind is not Kind.CHOSEN:
         return found
     if {options.index_of(letter) for letter in preferred_letters(text)} - {found.reading.index, None}:
@@ -154,7 +154,7 @@ def _first_rule(text: str, options: Options) -> _Found:
 
 
 def _beside_marks(text: str, checklist: Checklist, options: Options) -> _Found:
-    """What check marks say, and the words outside of their lines; nothing if these differ."""
+    """Combine the check marks with the words outside their lines; refuse if they disagree."""
     words = _by_words(checklist.rest, options)
     declared = _declared(text, options)
     if declared and declared.reading.kind is Kind.CHOSEN:
@@ -177,19 +177,19 @@ def _by_words(text: str, options: Options) -> _Found:
     for rule in (_declared, _bare_letter, _labelled, _closing_letter, _named):
         found = rule(text, options)
         if found and found.reading.kind is not Kind.NOTHING:
-            # "B is not correct" begins with a letter too, and means it not.
+            # "B is not correct" also begins with a letter but does not choose it.
             return _Found(REFUSED, found.rule, found.text) if found.reading.index in _denied(text, options) else found
     return _Found(NOTHING, Rule.UNPARSED, "")
 
 
 def _own_question(text: str) -> str:
-    """A base model goes on with a question of its own; that one's answer is not this one's."""
+    """Cut off a further question that a base model adds: its answer belongs to that question."""
     following = next((m for m in _NEXT_QUESTION.finditer(text) if m.start() > 0), None)
     return text[: following.start()] if following else text
 
 
 def _declared(text: str, options: Options) -> _Found | None:
-    """The last declaration that says something; one that a later one takes back says nothing, and neither does any before it."""
+    """Return the last meaningful declaration. If a later one withdraws it, no earlier one counts either."""
     denied: set[int | None] = set()
     beside: dict[int | None, str] = {}
     for said in reversed(declarations(text)[-_MOST:]):
@@ -220,7 +220,7 @@ def _doubted(said: Declaration, reading: Reading, text: str, options: Options) -
 
 
 def _denied(text: str, options: Options) -> set[int]:
-    """The options of which the reply says that they are not the answer, and does not say it otherwise."""
+    """Return the options that the reply finally says are not the answer."""
     readings = [_READERS[said.role](said.content, options) for said in declarations(text)[-_MOST:]]
     last = {reading.index: reading.kind for reading in readings if reading.index is not None}
     return {index for index, kind in last.items() if kind is Kind.DENIED}
@@ -243,7 +243,7 @@ def _bare_letter(text: str, options: Options) -> _Found | None:
 
 
 def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | None:
-    """A letter with which the reply, or its last line, begins; not one of a list of all options."""
+    """Find a letter at the start of the reply or of its last line, unless all options are listed there."""
     labelled = {m["letter"] for m in _LINE_LABEL.finditer(text)}
     apart = "\n\n" in text and text.index("\n\n") <= len(lines[0]) + 8
     if len(set(_LISTED.findall(text))) > 1:
@@ -263,7 +263,7 @@ def _leading_letter(text: str, lines: list[str], options: Options) -> _Found | N
 
 
 def _labelled(text: str, options: Options) -> _Found | None:
-    """A letter in mid-sentence that is followed by its own option's words: "CTA shows C. Left MCA"."""
+    """Find a letter within a sentence that is followed by its option's words: "CTA shows C. Left MCA"."""
     named: dict[int, str] = {}
     for m in _LABEL.finditer(text):
         index = options.index_of(m["letter"])
@@ -276,7 +276,7 @@ def _labelled(text: str, options: Options) -> _Found | None:
 
 
 def _closing_letter(text: str, options: Options) -> _Found | None:
-    """A last sentence that is a letter, where no other stands alone: "The image is a chest X-ray. B."."""
+    """Find a last sentence that is only a letter, if no other letter is alone: "The image is a chest X-ray. B."."""
     closing = _CLOSING.search(text[-40:])
     if closing is None or letters_in(text) | {closing["letter"]} != {closing["letter"]} or len(_LONE.findall(text)) > 1:
         return None

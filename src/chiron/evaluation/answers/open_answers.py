@@ -13,16 +13,16 @@ from chiron.evaluation.answers.words import EXPANSIONS, LONGEST, singular, words
 from chiron.providers.baselines.search_team import normalise
 
 NORMALIZER = 1
-"""Recorded in every result file; raised whenever two answers match that did not, or no longer match. Files without it are older."""
+"""Version, recorded in every result file. Raise it whenever two answers newly match or no longer match. Files without it are older."""
 
 Part = tuple[str, ...]
-"""The words of an entry of a list: of ``left lung, right kidney`` there are two."""
+"""The words of one list entry; ``left lung, right kidney`` has two entries."""
 
 _ARTICLES = frozenset({"an", "the"})
 _BEFORE_AN_A = frozenset("is are was of in with without has have to from by at on and or as like no not".split())
 _NUMBER_WORDS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
 _COMPARISONS = frozenset("<>\u2264\u2265\u00b1-")
-# Metric units by what they are a multiple of. Times, temperatures and densities are left as they are written.
+# Metric units by the base unit they are multiples of. Times, temperatures and densities are left as written.
 _UNITS = {
     **{name: ("mm", Decimal(factor)) for factor, names in (
         ("0.001", "um mum micron micrometer micrometre"), ("1", "mm millimeter millimetre"), ("10", "cm centimeter centimetre"),
@@ -40,51 +40,51 @@ _QUALIFIERS = frozenset(
     """left right bilateral unilateral upper lower middle mid inner outer anterior posterior superior inferior medial lateral central
     peripheral proximal distal dorsal ventral cranial caudal frontal apical basal ipsilateral contralateral""".split()
 )
-"""Words of place that mean the same before and behind what they are about: ``left lung``, ``lung, left``."""
+"""Position words that mean the same before and after their noun: ``left lung``, ``lung, left``."""
 _NEGATIONS = frozenset(
     """no not none non never neither nor without absent absence negative denied denies exclude excluded excludes free lacking lacks lack
     rather instead but except unlike than versus vs unlikely""".split()
 )
-"""Words after which the order of everything carries meaning: ``no mass, effusion`` is not ``mass, no effusion``."""
+"""Words that make the order of an answer matter: ``no mass, effusion`` is not ``mass, no effusion``."""
 _RELATIONS = frozenset(
     "of in with to from between by at on near above below over under behind into through or if then toward after before".split()
 )
 _DIGITS = 20
-"""A longer number is compared as text: decimals have 28 digits."""
+"""A longer number is compared as text, because decimals have 28 digits."""
 _BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 _WITHOUT = re.compile(r"\bw/o\b", re.IGNORECASE)
 _APART = re.compile(r"(?<=\w) (\+(?!\S)|[-\u2212](?=[,;.)]|$))")
-"""The sign of ``HER2 +``, which belongs to the word before."""
+"""The sign of ``HER2 +``, which belongs to the word before it."""
 _WITH = re.compile(r"\bw/(?=\s)", re.IGNORECASE)
 
 
 def same_answer(given: str, known: str) -> bool:
-    """Whether two open answers have the same normal form; an empty one matches nothing."""
+    """Whether two open answers have the same normal form; an empty answer matches nothing."""
     form = normal_form(given)
     return form != () and form == normal_form(known)
 
 
 def normal_form(answer: str) -> tuple[Part, ...]:
-    """The parts of an answer, spelled one way and in an order of their own; ``()`` of an empty answer.
+    """Split an answer into parts with one spelling and a fixed order; ``()`` for an empty answer.
 
-    Of an answer that negates or compares something there is one part, in the order as written.
+    An answer that negates or compares something has one part, in the order as written.
     """
     parts = [_spelled(part) for part in _parts(answer)]
     parts = [part for part in parts if part]
     if not parts:
-        # Nothing but signs: the same signs.
+        # Only signs: compare them as they are.
         return (tuple(answer.casefold().split()),) if answer.strip() else ()
     if any(word in _NEGATIONS for part in parts for word in part):
         return (tuple(word for part in parts for word in (*part, ",")),)
     parts = list(_turned(parts))
     numbered = [part for part in parts if any(word[-1:].isdigit() or word[:1].isdigit() for word in part)]
     if len(numbered) > 1:
-        return tuple(map(_ordered, parts))  # which number comes first may matter
+        return tuple(map(_ordered, parts))  # the order of numbers may matter
     return tuple(sorted({_ordered(part) for part in parts}))
 
 
 def _parts(answer: str) -> Iterator[list[str]]:
-    """Words between commas, colons, brackets and ``and``."""
+    """Yield the words between commas, colons, brackets and ``and``."""
     text = _WITH.sub("with ", _WITHOUT.sub("without", _BARE_POINT.sub("0.", answer))).replace("&", " and ")
     text = _APART.sub(r"\1", text)
     found = words_of(text)
@@ -99,7 +99,7 @@ def _parts(answer: str) -> Iterator[list[str]]:
 
 
 def _spelled(part: list[str]) -> Part:
-    """Without articles; singular; numbers as decimals with their unit; abbreviations written out."""
+    """Spell a part uniformly: no articles, singular, numbers as decimals with their unit, abbreviations written out."""
     words = [singular(word) for n, word in enumerate(part) if not _is_article(part, n)]
     return _expanded(tuple(_with_units(list(_numbers(words)))))
 
@@ -111,7 +111,7 @@ def _is_article(part: list[str], n: int) -> bool:
 
 
 def _numbers(words: list[str]) -> Iterator[str]:
-    """Signs joined to what they belong to, numbers as plain decimals."""
+    """Join signs to their words, and write numbers as plain decimals."""
     sign = ""
     for word in words:
         if word in _COMPARISONS or word == "+":
@@ -141,7 +141,7 @@ def _plain(number: Decimal) -> str:
 
 
 def _with_units(words: list[str]) -> Iterator[str]:
-    """``3 cm`` as ``30mm``, and so each number of ``3 x 4 cm``."""
+    """Rewrite ``3 cm`` as ``30mm``, also for each number of ``3 x 4 cm``."""
     done = 0
     for n, word in enumerate(words):
         if n < done:
@@ -159,7 +159,7 @@ def _with_units(words: list[str]) -> Iterator[str]:
 
 
 def _sized(words: list[str], start: int) -> tuple[int, str, Decimal] | None:
-    """Where the numbers that begin here end, if a unit follows them, and that unit."""
+    """Find the end of the numbers that start here, and their unit; ``None`` if no unit follows."""
     end = start
     while end < len(words) and _decimal(words[end].lstrip("".join(_COMPARISONS) + "+")) is not None:
         end += 1
@@ -187,7 +187,7 @@ def _expanded(words: Part) -> Part:
 
 
 def _turned(parts: list[Part]) -> Iterator[Part]:
-    """Lists taken apart at ``and``, and ``lung, left`` turned into ``left lung``."""
+    """Split lists at ``and``, and turn ``lung, left`` into ``left lung``."""
     split = [tuple(piece) for part in parts for piece in _split_at_and(part)]
     before: Part = ()
     for part in split:
@@ -217,7 +217,7 @@ def _split_at_and(part: Part) -> Iterator[list[str]]:
 
 
 def _ordered(part: Part) -> Part:
-    """Words of place first, in alphabetic order, where they are at the beginning or end and nothing relates the others to each other."""
+    """Put position words at the start or end first, in alphabetical order, if no relation depends on the word order."""
     if any(word in _RELATIONS for word in part):
         return part
     start, end = 0, len(part)
@@ -233,12 +233,12 @@ _SECTIONED = frozenset({ReplyFormat.HUATUO_O1, ReplyFormat.MEDREASON})
 
 
 def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
-    """The words of the final answer, without mark or emphasis.
+    """Return the words of the final answer, without mark or emphasis.
 
     Args:
-        reply: what the model wrote.
-        family: with one that marks its answer (Chiron, tagged, boxed) a reply without any such mark has none: ``None``. Told from the
-            reply if not given; then prose counts: what it declares to be the answer, else the whole of it but the thinking.
+        reply: the model's reply.
+        family: a format that marks its answer (Chiron, tagged, boxed) gives ``None`` for a reply without a mark. If not given, it is
+            detected from the reply; then prose counts too: its declared answer, or else all of it except the thinking.
     """
     unwrapped = unwrap(reply, family)
     if unwrapped.rule is None and family in _MARKED:
@@ -247,22 +247,22 @@ def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
     if unwrapped.rule is None and unwrapped.family not in _SECTIONED:
         declared = [said for said in declarations(text) if said.content.strip() and not said.content.startswith("not ")]
         answer = [said for said in declared if text[said.at : said.at + 3].lower().startswith(("ans", "\u7b54\u6848"))]
-        # Of steps without an end only what stands behind the last of them may be the answer.
+        # In steps without a final answer, only the text after the last step may be the answer.
         text = sentence(answer[-1].content) if answer else text.strip().partition("\n\n")[2] if unwrapped.unfinished else text
     return text.strip(" \n\"'") or None
 
 
 def exact_match(candidate: str | None, gold: str) -> bool:
-    """The same answer as :func:`chiron.evaluation.answers.open_answers.same_answer` compares them; no answer matches nothing."""
+    """Whether the answers match as in :func:`chiron.evaluation.answers.open_answers.same_answer`; ``None`` matches nothing."""
     return candidate is not None and same_answer(candidate, gold)
 
 
 def token_recall(candidate: str | None, gold: str) -> float:
-    """The share of the known answer's words that the candidate has, in [0, 1]; no answer has none.
+    """Compute the share of the known answer's words that the candidate contains, in [0, 1]; ``None`` scores 0.
 
-    LLaVA-Med (Li et al., NeurIPS 2023) reports it for open questions: a sentence may hold the answer without being it. It rewards
-    length, and knows neither synonyms nor denials, so it stands beside the exact match, never alone. Here each occurrence counts at
-    most as often as the known answer has it: repeating a word gains nothing.
+    LLaVA-Med (Li et al., NeurIPS 2023) reports it for open questions, because a sentence may contain the answer without equaling it. It
+    rewards length and ignores synonyms and denials, so report it only together with the exact match. A word counts at most as often as in
+    the known answer, so repeating it gains nothing.
 
     Raises:
         InputError: the known answer has no words.

@@ -1,4 +1,4 @@
-"""The options of an item, and where a text names one of them: whole words, the longest wins, what is denied does not count."""
+"""Options of an item, and where a text names them: whole words, the longest match wins, denied mentions do not count."""
 
 import re
 from bisect import bisect_left
@@ -11,7 +11,7 @@ from chiron.errors import InputError
 from chiron.evaluation.answers.words import Words, words_of
 from chiron.text import compatible
 
-# A capital alone, <B>, is an option's letter.
+# A single capital, <B>, is an option's letter and not a tag.
 _HTML = re.compile(r"</?(?:(?-i:[biup])|em|strong|br|span|div|code|center|mark)(?: [^<>]{0,120})?/?>", re.IGNORECASE)
 _BLANK = re.compile(r"[^\S\n]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -30,18 +30,18 @@ _SHAPES = str.maketrans({
 })  # fmt: skip
 
 
-# In "\u9009B" and "A\u548cB" the letter is a word of its own.
+# In "\u9009B" and "A\u548cB" the letter is a separate word.
 _LETTER_IN_CJK = re.compile(r"(?<=[\u3400-\u9fff])(?=[A-Z](?![A-Za-z0-9]))|(?<=(?<![A-Za-z0-9])[A-Z])(?=[\u3400-\u9fff])")
 
 
 def plain(reply: str) -> str:
-    """``reply`` in compatibility form (NFKC), one blank between words, no emphasis, no LaTeX styling. Linear in its length."""
+    """Normalize ``reply``: NFKC, single blanks, no emphasis, no LaTeX styling. Linear in its length."""
     text = _tidy(_HTML.sub("", without_tokens(compatible(reply).translate(_SHAPES))))
     if not text.isascii():
         text = _LETTER_IN_CJK.sub(" ", text)
     text = _FENCE.sub("", text).replace("*", "").replace("`", "").replace("__", "")
     text = _UNDERSCORE.sub("", text)
-    for _ in range(2):  # \textbf{\text{B}} is as deep as they go
+    for _ in range(2):  # \textbf{\text{B}} is the deepest nesting
         text = _STYLE.sub(r"\1", text)
     text = _SPACING.sub(" ", _ARROWS.sub("->", text))
     return _tidy(_DELIMITERS.sub("", text).replace("\\%", "%"))
@@ -56,12 +56,12 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES_LETTERS = re.compile(r"(?<![\w'-])[A-Z](?:,|\b)[ ]?(?:and|or|&|only|[A-Z]\b)|\b(?:only|both|neither|not) [A-Z](?![\w'-])")
 _ARTICLES = frozenset({"a", "an", "the"})
 _OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in ("the above", "these", "the others"))
-# A bare number or letter as an option is named only where there is little else.
+# An option that is a bare number or letter counts as named only in a short text.
 _FEW_WORDS = 20
 
 _SIGNS = frozenset("-<>\u2264\u2265\u00b1")
 _LISTS = frozenset({"no", "without", "neither", "nor"})
-"""Deny a whole list behind them, commas and all."""
+"""Deny a whole following list, including its commas."""
 _SINGLE = frozenset({"not", "never", "excludes", "exclude", "excluded", "excluding", "unlike", "against", "denies"})
 _PAIRS = frozenset({
     ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("ruled", "out"), ("rules", "out"), ("rule", "out"), ("negative", "for"),
@@ -69,9 +69,9 @@ _PAIRS = frozenset({
 })  # fmt: skip
 _CJK_DENIALS = frozenset("\u4e0d\u6ca1\u6c92\u65e0\u7121\u672a\u975e\u6392\u9664")
 _CJK_TURNS = frozenset("\u6709\u662f\u4e3a\u70ba\u89c1\u898b\u800c\u4f46\u793a")
-"""There is, is, seen, but: what follows is said, unless a denial precedes them."""
+"""There is, is, seen, but: the following text is affirmed unless a denial precedes these characters."""
 _ONLY = frozenset("\u4ec5\u4f46\u53ea\u5355")
-"""Behind a "not" they make "not only"."""
+"""After a "not" they form "not only"."""
 _TURNS = frozenset({"but", "however", "it", "instead", "so", "therefore"})
 _DENIED_AFTER = frozenset({"unlikely", "excluded", "absent", "incorrect", "wrong", "impossible", "less", "not"})
 _AUXILIARIES = frozenset(
@@ -81,35 +81,35 @@ _AUXILIARIES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """An option's text within another."""
+    """An option's text within another text."""
 
     index: int
     start: int
     end: int
-    """In words."""
+    """``start`` and ``end`` count words."""
     denied: bool
     weak: bool = False
-    """A lone word in the plural: what is said beside the answer, perhaps, but no answer by itself."""
+    """A single plural word, which is too weak to be an answer alone."""
 
 
 class Options:
-    """Prepared once for an item."""
+    """The options of one item, prepared once for matching."""
 
     def __init__(self, texts: Sequence[str], question: str | None = None) -> None:
-        """Read the options of ``question``.
+        """Prepare the options of ``question``.
 
         Raises:
-            InputError: there are fewer than 2 or more than 26.
+            InputError: there are fewer than 2 or more than 26 options.
         """
         if not 2 <= len(texts) <= len(LETTERS):
             raise InputError(f"an item has 2 to {len(LETTERS)} options, and this one {len(texts)}: look at its record")
         self.words = tuple(_without_article(words_of(plain(text))) for text in texts)
-        # Of "effusions and edema" both are named; where options differ in nothing else, the plural tells them apart.
+        # "effusions and edema" names both options. If two options differ only in number, keep the plural to tell them apart.
         singular = [_singular(words) for words in self.words]
         self._plurals_differ = len(set(singular)) < len(set(self.words))
         self._sought = self.words if self._plurals_differ else singular
         self._longest = max(len(text) for text in texts)
-        # "F. A, B and C are correct": the letters in it are its own words, not an answer.
+        # "F. A, B and C are correct": these letters are part of the option's text, not an answer.
         self._naming = {
             index: text.rstrip(". ") for index, text in enumerate(map(plain, texts)) if _NAMES_LETTERS.search(text) and len(text) > 3
         }
@@ -117,37 +117,36 @@ class Options:
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 
     def __len__(self) -> int:
-        """How many."""
         return len(self.words)
 
     def index_of(self, letter: str) -> int | None:
-        """Of the option with this letter; ``None`` if there is none."""
+        """Return the index of the option with this letter; ``None`` if there is none."""
         index = LETTERS.find(letter.upper())
         return index if 0 <= index < len(self) else None
 
     def without_named_letters(self, text: str) -> str:
-        """``text`` with a label alone for an option under its label that names other options: ``F. A, B and C are correct`` is ``F.``."""
+        """Shorten an option that names other options to its own label: ``F. A, B and C are correct`` becomes ``F.``."""
         for index, own in self._naming.items():
             text = re.sub(rf"(?<![\w'-])({LETTERS[index]}[)\].:]{{1,2}})[ ]{re.escape(own)}(?!\w)", r"\1", text, flags=re.IGNORECASE)
         return text
 
     def exact(self, text: str) -> int | None:
-        """The one option with these words and no others."""
-        if len(text) > 4 * self._longest + 100:  # too long for any, whatever blanks and marks are in it
+        """Return the index of the only option with exactly these words."""
+        if len(text) > 4 * self._longest + 100:  # longer than any option, even with extra blanks and marks
             return None
         given = _without_article(words_of(text))
         same = [index for index, words in enumerate(self.words) if words and words == given]
         return same[0] if len(same) == 1 else None
 
     def begins(self, text: str, index: int, *, enough: int = 0) -> bool:
-        """Whether ``text`` begins with the option's words, or with so many of them as are ``enough``."""
+        """Whether ``text`` begins with the option's words, or with ``enough`` of them."""
         own = self.words[index]
         given = _without_article(words_of(text[:2000]))
         count = min(enough, len(own)) or len(own)
         return bool(own) and given[:count] == own[:count]
 
     def named(self, text: str) -> tuple[int, ...]:
-        """The options that ``text`` names without denying them, each once, in order; one that speaks for all (all of the above) alone."""
+        """Return the options that ``text`` names and does not deny, in order. An option such as "all of the above" replaces the others."""
         words = words_of(text)
         named = [m for m in self.mentions(words) if not m.denied]
         if all(m.weak for m in named):
@@ -157,7 +156,7 @@ class Options:
         return tuple(over_all if len(over_all) == 1 else found)
 
     def _labels_of(self, text: Words, mention: Mention) -> Iterator[int]:
-        """The option whose letter stands as a label beside the words of one: ``A. Edema``, ``Edema (A)``; not the article before a noun."""
+        """Yield the options whose letter labels the mention: ``A. Edema``, ``Edema (A)``. An article before a noun is not a label."""
         before, after = mention.start - 1, mention.end
         if before >= 0 and text.gaps[mention.start] and len(text.words[before]) == 1:
             index = self.index_of(text.words[before])
@@ -169,7 +168,7 @@ class Options:
                 yield index
 
     def mentions(self, text: Words) -> list[Mention]:
-        """Where options' texts stand in ``text``; one that lies within a longer one is not itself meant."""
+        """Find all option texts in ``text``; a mention inside a longer one is dropped."""
         said = text.words if self._plurals_differ else _singular(text.words)
         joined = f" {' '.join(said)} "
         starts = list(accumulate((len(word) + 1 for word in said), initial=1))
@@ -201,7 +200,7 @@ def _singular(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _without_article(text: Words) -> tuple[str, ...]:
-    """In "A. Edema" the letter is a label, so what stands apart is no article."""
+    """Drop a leading article. In "A. Edema" the letter is a label, because punctuation separates it from the word."""
     article = len(text.words) > 1 and text.words[0] in _ARTICLES and not text.gaps[1]
     return text.words[1:] if article else text.words
 
@@ -222,10 +221,10 @@ def _denied_before(text: Words, start: int) -> bool:
             return False
         paused = paused or gap == 1
         if word in _LISTS:
-            return not (word == "no" and text.gaps[at + 1] == 1)  # "No, edema" says edema
+            return not (word == "no" and text.gaps[at + 1] == 1)  # "No, edema" affirms edema
         if not paused and start - at <= 6 and (word in _SINGLE or (not stated and at and (text.words[at - 1], word) in _PAIRS)):
             return True
-        stated = stated or word in {"is", "was", "are"}  # rather than A this is B
+        stated = stated or word in {"is", "was", "are"}  # "rather than A this is B" affirms B
     return False
 
 
@@ -236,7 +235,7 @@ def _denied_after(text: Words, end: int) -> bool:
             return False
         if word in _DENIED_AFTER or (text.words[at : at + 2] == ("ruled", "out")):
             return True
-        if word == "would":  # what it would show, it does not
+        if word == "would":  # what it would show, it does not show
             return text.words[at + 1 : at + 2] != ("be",)
         if word not in _AUXILIARIES:
             return False

@@ -1,4 +1,4 @@
-"""Reading the few words that are said to be the answer: a letter, an option's text, or neither."""
+"""Read a short declared answer: a letter, an option's text, or neither."""
 
 import re
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from chiron.evaluation.answers.options import Options
 
 
 class Kind(Enum):
-    """What a reading comes to."""
+    """Result of a reading."""
 
     CHOSEN = auto()
     REFUSED = auto()
-    """Meant as the answer, and none: several letters, a letter beyond the options, a letter with another option's text."""
+    """Meant as the answer but ambiguous: several letters, a letter beyond the options, a letter with another option's text."""
     DENIED = auto()
-    """Said not to be the answer."""
+    """Declared not to be the answer."""
     NOTHING = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading; ``index`` goes with ``CHOSEN`` and, where it is known, with ``DENIED``."""
+    """One reading; ``index`` is set for ``CHOSEN`` and, if known, for ``DENIED``."""
 
     kind: Kind
     index: int | None = None
@@ -68,22 +68,22 @@ _LOWER_AFTER = re.compile(r"[.] ?[a-z]")
 _DELIMITER = re.compile(r"[ ]?(?:[.:,;)\]|\n]|[-\u2013\u2014>](?=[ ])|[-]>|[(])")
 _CONNECTIVE = re.compile(r"[ ](?:because|since|as|due|given|which|rather|instead|not|but|for|if|here|is|was|seems|would)\b", re.IGNORECASE)
 _STRICT_CONNECTIVE = re.compile(r"[ ](?:because|since|due|given|which|rather|instead)\b", re.IGNORECASE)
-# A sign before a number is the option's own: "B. -2.5", "A. > 50%".
+# A sign before a number belongs to the option: "B. -2.5", "A. > 50%".
 _LABEL_END = re.compile(r"(?:->|[)\]}\"'.:,;| \n]|[\-\u2013\u2014>](?![ ]?[\d.$\u20ac\u00a3])){0,6}")
 _CLAUSE_END = re.compile(r"[.;\n(](?!\d)|,[ ]|[ ](?:because|since|as|due|-|given)[ ]", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(\"'#>]|\s*$)|\n")
 
 
 def sentence(text: str) -> str:
-    """The first sentence or line of ``text``; ``E. coli`` and ``3.5 cm`` stay whole."""
+    """Return the first sentence or line of ``text``; ``E. coli`` and ``3.5 cm`` are not split."""
     end = _SENTENCE_END.search(text, 3)
     return text[: end.start()] if end else text
 
 
 def read_answer(content: str, options: Options) -> Reading:
-    """What is said to be the answer; only the first sentence is searched for an option's text."""
+    """Read a declared answer; only the first sentence is searched for an option's text."""
     text = _bare(content)
-    # A letter alone is a label, even where an option's text is a letter too.
+    # A single letter is a label, even if an option's text is a letter too.
     if len(text) > 1 and (index := options.exact(text)) is not None:
         return Reading(Kind.CHOSEN, index, by_text=True)
     reading = read_letter(text, options)
@@ -96,7 +96,7 @@ def read_answer(content: str, options: Options) -> Reading:
 
 
 def read_text(text: str, options: Options) -> Reading:
-    """The one option that ``text`` names; of several none."""
+    """Read the only option that ``text`` names; refuse if it names several."""
     if (index := options.exact(text)) is not None:
         return Reading(Kind.CHOSEN, index, by_text=True)
     named = options.named(text)
@@ -106,7 +106,7 @@ def read_text(text: str, options: Options) -> Reading:
 
 
 def read_letter(text: str, options: Options) -> Reading:
-    """A letter at the beginning of ``text`` that stands there as a label: not an article, a pronoun or an initial."""
+    """Read a label letter at the start of ``text``; articles, pronouns and initials are not labels."""
     if found := _NOT.match(text):
         return _after_not(found, options)
     if (_SEVERAL_WORDS.match(text) and _ONLY_LETTERS.match(text.split(" ", 1)[-1])) or _several(text, options):
@@ -130,7 +130,7 @@ def _bare(content: str) -> str:
 
 
 def _after_not(found: re.Match[str], options: Options) -> Reading:
-    """Of "not A but C" the C; of "not A" that it is not A."""
+    """Read the C of "not A but C"; "not A" alone denies A."""
     other = _BUT.search(sentence(found["rest"][:200]))
     if other:
         reading = read_letter(other["other"], options)
@@ -150,7 +150,7 @@ def _several(text: str, options: Options) -> bool:
 def _is_label(found: re.Match[str], options: Options) -> bool:
     letter, rest, index = found["letter"], found["rest"], options.index_of(found["letter"])
     if not rest.strip(" .:,;)]}\"'!\n-|"):
-        return True  # nothing but the letter
+        return True  # only the letter
     if index is not None and options.begins(rest[_label_end(rest) :], index):
         return letter not in {"a", "i"} or rest[0] != " "
     closed = found["close"].startswith((")", "]"))
@@ -165,7 +165,7 @@ def _is_label(found: re.Match[str], options: Options) -> bool:
 
 
 def _contradicts(rest: str, index: int, options: Options) -> bool:
-    """Whether the letter is followed by another option's words, and by no more: which of the two is meant cannot be known."""
+    """Whether the letter is followed by exactly another option's words; it is then unclear which one is meant."""
     after = rest[_label_end(rest) :]
     if options.begins(after, index):
         return False

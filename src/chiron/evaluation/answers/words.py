@@ -1,10 +1,10 @@
-"""Texts as words that can be compared: numbers with units, plurals, listed abbreviations."""
+"""Split texts into comparable words: numbers with units, plurals, listed abbreviations."""
 
 import re
 import unicodedata
 from dataclasses import dataclass
 
-# Chinese and Japanese are written without blanks, so that each character is a word.
+# Chinese and Japanese have no blanks between words, so each character is a word.
 _WORD = re.compile(
     r"(?P<number>\d+(?:[.,]\d+)*)(?P<unit>[^\W\d_\u3040-\u30ff\u3400-\u9fff]*)|(?P<cjk>[\u3040-\u30ff\u3400-\u9fff])"
     r"|(?P<word>[^\W_\u3040-\u30ff\u3400-\u9fff]+)|(?P<sign>[%<>≤≥±+\-])"
@@ -24,15 +24,15 @@ _UNIT_LETTERS = frozenset("mglshdxvy")
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text's words, lower case, and how far each stands apart from the one before."""
+    """A text's words in lower case, and the kind of gap before each."""
 
     words: tuple[str, ...]
     gaps: tuple[int, ...]
-    """0 nothing, 1 a comma or bracket, 2 a colon, 3 the end of a sentence or line; one a word."""
+    """One per word: 0 nothing, 1 a comma or bracket, 2 a colon, 3 the end of a sentence or line."""
 
 
 def words_of(text: str) -> Words:
-    """The words, numbers and signs of ``text``; British spellings as American ones, accents dropped, articles kept."""
+    """Return the words, numbers and signs of ``text``. British spellings become American, accents are dropped, articles are kept."""
     text = _folded(text)
     words, gaps, end = list[str](), list[int](), 0
     for found in _WORD.finditer(text):
@@ -50,7 +50,7 @@ def words_of(text: str) -> Words:
 
 def _folded(text: str) -> str:
     if text.isascii():
-        text = text.lower()  # nothing in it has accents, dashes or Greek letters to lose, and most texts are so
+        text = text.lower()  # fast path: ASCII text has no accents, dashes or Greek letters, and most texts are ASCII
     else:
         text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
         text = "".join(c for c in text if not unicodedata.combining(c))
@@ -61,14 +61,14 @@ def _parts(found: re.Match[str]) -> tuple[str, ...]:
     if number := found["number"]:
         number = number.replace(",", "") if _THOUSANDS.fullmatch(number) else number
         unit = found["unit"]
-        # 5mm is 5 mm; but 4C is no 4.
+        # 5mm is 5 mm, but 4C is one word.
         return (number + unit,) if len(unit) == 1 and unit not in _UNIT_LETTERS else (number, *([unit] if unit else []))
     word = found["word"] or found["cjk"]
     return (word.replace("oe", "e").replace("ae", "e").replace("tumour", "tumor"),) if word else (found[0],)
 
 
 def _meant(found: re.Match[str], text: str, before: list[str]) -> bool:
-    """Whether a sign says something: a hyphen and a stray plus don't."""
+    """Whether a sign has a meaning; hyphens and stray plus signs do not."""
     sign, behind, ahead = found[0], text[max(0, found.start() - 1) : found.start()], text[found.end() : found.end() + 2]
     if sign == "-":
         amount = ahead[:1].isdigit() or (ahead[:1] in _CURRENCIES and ahead[1:].isdigit())
@@ -103,7 +103,7 @@ _LISTED = {
     "vertebre": "vertebra",
     "women": "woman",
 }
-"""``vertebrae`` has lost its ``a`` by then: words are compared in American spelling."""
+"""``vertebrae`` has already lost its ``a`` here, because words are compared in American spelling."""
 _SINGULAR = frozenset(
     """ascites atlas biceps caries cirrhosis diabetes facies forceps herpes lens news pancreas pons quadriceps rabies scabies series species
     triceps""".split()
@@ -113,7 +113,7 @@ _NOT_SIS = frozenset({"doses", "noses", "roses", "hoses", "glucoses"})
 
 
 def singular(word: str) -> str:
-    """The singular of a lower-case word; a word that is not a plural is returned as it is."""
+    """Return the singular of a lower-case word; a word that is not plural is returned unchanged."""
     if word in _LISTED:
         return _LISTED[word]
     if len(word) < 4 or not word.endswith("s") or word in _SINGULAR or word.endswith(("ss", "us", "is")):
@@ -186,6 +186,6 @@ def _entries() -> dict[tuple[str, ...], tuple[str, ...]]:
 
 
 EXPANSIONS = _entries()
-"""From the words of an abbreviation or of another name to the words it is written out as; all lower case and singular."""
+"""Maps the words of an abbreviation or alternative name to its full form; all lower case and singular."""
 LONGEST = max(map(len, EXPANSIONS))
-"""Words of the longest of them."""
+"""Number of words of the longest key."""

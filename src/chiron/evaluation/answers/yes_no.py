@@ -1,4 +1,4 @@
-"""Read yes or no from a reply, with the question it answers."""
+"""Read yes or no from a reply, with the help of the question it answers."""
 
 import re
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class _Asked:
 
 
 def answered_by(statement: str, question: str) -> bool | None:
-    """Whether ``statement`` affirms (``True``) or denies (``False``) what ``question`` asks; ``None`` if it does neither, or both."""
+    """Whether ``statement`` affirms (``True``) or denies (``False``) what ``question`` asks; ``None`` if it does neither or both."""
     asked = " ".join(_words(_SENTENCES.split(_IMAGE_MARK.sub(" ", question).strip().rstrip("? ."))[-1]))
     sentences = [tuple(_words(sentence)) for sentence in _SENTENCES.split(_ASKING.sub("", statement[:4000]))]
     thing = _thing(asked)
@@ -105,7 +105,7 @@ def _thing(asked: str) -> _Asked | None:
 
 
 def _of_thing(sentence: tuple[str, ...], asked: _Asked) -> bool | str | None:
-    """``True``, ``False``, ``"unsure"``, or ``None`` for a sentence about something else."""
+    """Return ``True``, ``False``, ``"unsure"``, or ``None`` for a sentence about something else."""
     words = tuple(_singular(word) for word in sentence)
     size = len(asked.what)
     places = [i for i in range(len(words) - size + 1) if words[i : i + size] == asked.what]
@@ -138,7 +138,7 @@ def _said_of_thing(before: tuple[str, ...], after: tuple[str, ...], sides: froze
 
 
 def _denied(before: tuple[str, ...]) -> bool | None:
-    """Whether the words before a thing deny it; ``None`` if they deny something else, perhaps a kind of it."""
+    """Whether the words before a thing deny it; ``None`` if they deny something else, such as a subtype of it."""
     last = next((at for at in range(len(before) - 1, -1, -1) if before[at] in _DENIALS), None)
     if last is None:
         return False
@@ -153,7 +153,7 @@ def _denied(before: tuple[str, ...]) -> bool | None:
 
 
 def _place(after: tuple[str, ...]) -> set[str]:
-    """The words of a place behind a thing; an image is none."""
+    """Return the words of a place after a thing; an image is not a place."""
     text = _IN_IMAGE.sub("", " ".join(after))
     words = text.split()
     if not words or words[0] not in _PREPOSITION:
@@ -163,7 +163,7 @@ def _place(after: tuple[str, ...]) -> set[str]:
 
 
 def _predicates(sentences: list[tuple[str, ...]], asked: str) -> set[bool | str | None]:
-    """Of "Is the heart enlarged?" the sentences "The heart is (not) enlarged"."""
+    """Read sentences such as "The heart is (not) enlarged" as answers to "Is the heart enlarged?"."""
     found = _ABOUT.fullmatch(_IN_IMAGE.sub("", asked).strip())
     rest = [word for word in (found["rest"].split() if found else []) if word not in {"a", "an", "the"}]
     if not 2 <= len(rest) <= 8 or {"or", "and", "there", ","} & set(rest):
@@ -188,7 +188,7 @@ def _singular(word: str) -> str:
 
 
 _PRONOUN = r"(?:there|it|this|that|these|those|they|he|she|i|we|you)\b"
-# "No" before a noun is an article, not an answer; before a pause or a new clause it is one.
+# "No" before a noun is an article, not an answer. Before a pause or a new clause it is an answer.
 _YES = r"(?:yes|yeah|yep|yup)\b"
 _NO = rf"(?:nope|nah)\b|no\b(?=[ ]?(?:$|[.,;:!?\n)\]}}\"'\u2013\u2014-]|(?:{_PRONOUN})))"
 _EITHER = re.compile(r"\byes[ ]?(?:and|or|/|&)[ ]?no\b|\bno[ ]?(?:and|or|/|&)[ ]?yes\b", re.IGNORECASE)
@@ -244,12 +244,12 @@ _ANYWHERE = re.compile(
 
 
 def yes_no(reply: str, question: str | None = None, *, family: ReplyFormat | None = None) -> bool | None:
-    """``True`` for yes, ``False`` for no, ``None`` for neither and for both.
+    """Read yes or no from a reply: ``True`` for yes, ``False`` for no, ``None`` for neither or both.
 
     Args:
-        reply: what the model wrote.
-        question: what it was asked. Without it only "yes" and "no" and their like count, not statements.
-        family: whose mark to look for first; told from the reply if ``None``.
+        reply: the model's reply.
+        question: the question asked. Without it, only "yes", "no" and similar words count, not statements.
+        family: the format whose mark is searched first; ``None`` detects it from the reply.
     """
     unwrapped = unwrap(reply, family)
     if unwrapped.unfinished:
@@ -258,7 +258,7 @@ def yes_no(reply: str, question: str | None = None, *, family: ReplyFormat | Non
 
 
 def explicit(text: str, question: str | None = None) -> bool | None:
-    """The yes or no of a text without its model's format: the last that is declared, else the only one said or stated."""
+    """Read yes or no from text without the model's format: the last declared one, else the only one said or stated."""
     if _EITHER.search(text):
         return None
     declared = _declared(text)
@@ -280,7 +280,7 @@ def _only_word(text: str) -> bool | None:
 
 
 def _short(text: str) -> bool | None:
-    """Of "Probably not.", "Of course", and yes and no in other languages: the clause that a reply begins with."""
+    """Read the reply's first clause, such as "Probably not.", "Of course", or yes and no in other languages."""
     clauses = [clause.strip(" \"'()").lower() for clause in _CLAUSES.split(text.strip(" .!\n\"'"))]
     said = {_CLAUSE_MEANS[clause] for clause in clauses if clause in _CLAUSE_MEANS}
     if clauses[0] in _CLAUSE_MEANS:
@@ -290,7 +290,7 @@ def _short(text: str) -> bool | None:
 
 
 def _last_said(text: str) -> bool | None:
-    """Of a last step and what follows it: what is declared, or a last line that is nothing but yes or no."""
+    """Read the last step and the text after it: a declaration, or a last line that is only yes or no."""
     if _EITHER.search(text):
         return None
     declared = _declared(text)

@@ -1,1 +1,1 @@
-"""Benchmarks: each a small loader in ``sets``, from the data as published to :class:`~chiron.evaluation.items.Item`."""
+"""Benchmarks: one small loader each in ``sets``, which turns published data into :class:`~chiron.evaluation.items.Item`."""

@@ -1,4 +1,4 @@
-"""What a loader is: where the data lie, which columns they have, and how one record becomes one question."""
+"""Description of a benchmark: its files, its columns, and how one record becomes one question."""
 
 import difflib
 import re
@@ -13,31 +13,31 @@ _SPACES = re.compile(r"[ \t]+")
 
 
 class BadRecord(ValueError):
-    """A record is no question that can be put; the message says what is wrong and how to mend it."""
+    """A record that cannot be asked; the message says what is wrong and how to fix it."""
 
 
 @dataclass(frozen=True)
 class BenchmarkRecord:
-    """One record, with ways to take out of it what should be there."""
+    """One record, with methods to read its fields."""
 
     raw: Mapping[str, Any]
     number: int
-    """From 1."""
+    """Row number, from 1."""
     benchmark: str
     material: ImageSource
     beside: Mapping[str, Mapping[str, Any]]
-    """Further files of the benchmark, records by their ``id``: for example answers that are published apart."""
+    """Records of the benchmark's extra files by ``id``, for example answers that are published separately."""
 
     @property
     def name(self) -> str:
-        """An id for data that have none."""
+        """An id for data without ids."""
         return f"{self.benchmark}-{self.number:05d}"
 
     def text(self, column: str) -> str:
-        """A text that must be there.
+        """Return a required text.
 
         Raises:
-            BadRecord: it is not, or is empty.
+            BadRecord: the text is missing or empty.
         """
         value = self.raw.get(column)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
@@ -45,16 +45,16 @@ class BenchmarkRecord:
         return str(value).strip()
 
     def label(self, *columns: str) -> dict[str, str]:
-        """Labels from those of the columns that have something; ``column=name`` gives one another name."""
+        """Collect labels from the columns that have a value; ``column=name`` renames a column."""
         pairs = [column.partition("=")[::2] for column in columns]
         found = {name or column: self.raw.get(column) for column, name in pairs}
         return {name: _SPACES.sub(" ", str(value)).strip() for name, value in found.items() if value not in (None, "", [])}
 
     def images(self, *columns: str) -> tuple[str, ...]:
-        """The images in these columns, in order: names, ``{"path": ...}``, bytes (kept under their hash), or lists of them.
+        """Return the images in these columns, in order: names, ``{"path": ...}``, bytes (stored under their hash), or lists of these.
 
         Raises:
-            BadRecord: something in there is no image.
+            BadRecord: a value is not an image.
         """
         return tuple(name for column in columns for name in self._images(self.raw.get(column), column))
 
@@ -80,42 +80,43 @@ class Benchmark:
     name: str
     title: str
     size: str
-    """What it holds, in words."""
+    """Its content, in words."""
     n: int | None
-    """Questions in the published data, of every kind; other numbers are noted. ``None``: it depends."""
+    """Number of questions of every kind in the published data; a different number is noted. ``None`` if it varies."""
     licence: str
     files: Sequence[str]
-    """Patterns of the files of records, the first that matches counts (``A|B``: both); from the data folder."""
+    """Patterns of the record files, relative to the data folder; the first match is used. ``A|B`` needs both."""
     columns: Sequence[str]
-    """What every record must have."""
+    """Columns that every record must have."""
     read: Callable[[BenchmarkRecord], Item]
-    """One record that belongs to it as a question. May raise :class:`BadRecord`."""
+    """Convert one record of this benchmark to an item. May raise :class:`BadRecord`."""
     recognize: Callable[[Mapping[str, Any]], bool] | None = None
-    """Where no pattern matches: whether a JSON or JSONL file of any name in the data folder is its, by the first record."""
+    """Used if no pattern matches: decides by the first record whether a JSON or JSONL file in the data folder is this benchmark's."""
     hub: str | None = None
     """The data set's id on the Hugging Face hub."""
     archives: Sequence[str] = ()
-    """Patterns of zips of images."""
+    """Patterns of image zips."""
     beside: Sequence[str] = ()
-    """Patterns of further files, one of which must be there; ``BenchmarkRecord.beside`` has their records by id."""
+    """Patterns of extra files, one of which must exist; ``BenchmarkRecord.beside`` has their records by id."""
     protocol: str = "huatuo_closed"
-    """The usual one."""
+    """The usual protocol."""
     how: str = ""
-    """What else a person must know to get the data."""
+    """Extra instructions for getting the data."""
     belongs: Callable[[Mapping[str, Any]], bool | None] | None = None
-    """Whether a record of files that several benchmarks share is this one's; asked before anything else, so that another's bad record is
-    not counted here. ``None`` from it: the record does not say. No such function: all records are."""
+    """Whether a record is this benchmark's, for files that several benchmarks share. It is called first, so that bad records of other
+    benchmarks do not count here. It returns ``None`` if the record does not say. Without this function, all records belong.
+    """
     closed: bool = False
-    """Whether every question of it is closed, so that a bad record would have been, too."""
+    """Whether every question is closed; bad records then count as closed too."""
     pictured: bool = True
-    """Whether every question of it is about an image: one without is a bad record, and not another question."""
+    """Whether every question needs an image; a record without one is then bad."""
     whole: bool = False
-    """Whether every protocol counts all of its records, open or closed."""
+    """Whether every protocol counts all records, open or closed."""
     bare: bool = False
-    """Whether the question is asked without any instruction, as the small models of the miniature are."""
+    """Whether questions are asked without any instruction, as the small models of the miniature need."""
 
     def missing_columns(self, found: Mapping[str, Any]) -> list[str]:
-        """The columns that a record lacks, each with the nearest that it has."""
+        """List the columns that a record lacks, each with the most similar existing column."""
         return [
             f"'{column}'"
             + (f" (did you mean '{near[0]}'?)" if (near := difflib.get_close_matches(column, [*map(str, found)], n=1)) else "")
@@ -125,12 +126,12 @@ class Benchmark:
 
 
 def having(column: str, *wanted: str, at_start: bool = False) -> Callable[[Mapping[str, Any]], bool | None]:
-    """For :attr:`Benchmark.belongs`: the column says one of these, in whatever case; a record without it does not say whose it is.
+    """Build a :attr:`Benchmark.belongs` that compares a column, ignoring case. It returns ``None`` for a record without the column.
 
     Args:
-        column: of text.
-        wanted: what it may say.
-        at_start: whether only its beginning counts.
+        column: a text column.
+        wanted: accepted values.
+        at_start: compare only the start of the value.
     """
     known = tuple(text.casefold() for text in wanted)
 
@@ -145,7 +146,7 @@ def having(column: str, *wanted: str, at_start: bool = False) -> Callable[[Mappi
 
 
 def files_of(split: str) -> tuple[str, ...]:
-    """Where the records of a split lie, as the hub has them and as people save them."""
+    """Patterns of a split's record files, as the hub names them and as users save them."""
     shapes = ("{}-*", "data/{}-*", "*/{}-*", "{}", "data/{}", "*_{}", "*-{}")
     return tuple(shape.format(split) + ending for ending in (".parquet", ".jsonl", ".json", ".csv", ".arrow") for shape in shapes)
 

@@ -1,4 +1,4 @@
-"""Read published records and their fields: files of many formats, options, answers, image marks."""
+"""Read published records and their fields: many file formats, options, answers, image marks."""
 
 import csv
 import json
@@ -17,16 +17,16 @@ from chiron.providers.baselines.search_team import normalise
 from chiron.providers.local.dialogue import Turn
 
 UNKNOWN = "?"
-"""What stands for an answer that is not given away."""
+"""Placeholder for an answer that is withheld."""
 _NUMBERED_MARK = re.compile(r"<image\s{0,9}([0-9]{1,4})>")
-"""More digits are no number of an image."""
+"""A mark with more digits is not an image number."""
 
 
 def read_options(value: Any) -> tuple[str, ...]:
-    """Options as a list, a mapping by letter, ``[{letter, content}]``, or any of them written as a string (Python or JSON); never run.
+    """Read options from a list, a mapping by letter, ``[{letter, content}]``, or a Python or JSON string of these. Nothing is executed.
 
     Raises:
-        BadRecord: they are none of these, or one is empty.
+        BadRecord: the value has none of these forms, or an option is empty.
     """
     try:
         return choices.read_options(value)
@@ -35,10 +35,10 @@ def read_options(value: Any) -> tuple[str, ...]:
 
 
 def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
-    """Index of the option that a letter names.
+    """Return the index of the option that a letter names.
 
     Raises:
-        BadRecord: no option has it.
+        BadRecord: no option has this letter.
     """
     if isinstance(letter, list | tuple) and len(letter) == 1:
         letter = letter[0]
@@ -49,10 +49,10 @@ def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
 
 
 def gold_by_text(answer: str, options: Sequence[str]) -> int:
-    """Index of the option that says the same as the answer, word for word or after normalisation.
+    """Return the index of the option that equals the answer, word for word or after normalization.
 
     Raises:
-        BadRecord: none does, or two do.
+        BadRecord: no option equals the answer, or two do.
     """
     for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalise(a) == normalise(b)):
         found = [n for n, option in enumerate(options) if same(option, answer)]
@@ -64,13 +64,13 @@ def gold_by_text(answer: str, options: Sequence[str]) -> int:
 
 
 def yes_or_no(answer: str) -> str | None:
-    """``yes`` or ``no`` if the answer is nothing else, else ``None``."""
+    """Return ``yes`` or ``no`` if the answer is exactly that, else ``None``."""
     word = answer.strip().strip(".").lower()
     return word if word in {"yes", "no"} else None
 
 
 def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Texts whose ``<image n>`` became ``<image>``, and the images in the order of those marks; unmarked images come before all.
+    """Replace ``<image n>`` with ``<image>``, and order the images by these marks. Images without a mark come first.
 
     Raises:
         BadRecord: a mark has no image.
@@ -92,14 +92,14 @@ def choice(
     group: str = "",
     asked: tuple[Turn, ...] = (),
 ) -> Item:
-    """A question with options; with ``yes`` and ``no`` for options it is a yes/no question.
+    """Build a question with options; the options ``yes`` and ``no`` make it a yes/no question.
 
     Raises:
-        BadRecord: there are too few options, more than letters, or two are the right one.
+        BadRecord: there are too few options, more than there are letters, or two equal the right one.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
-    # Two wrong options may be the same, as they are now and then in published data: the right one can be chosen all the same.
+    # Published data sometimes repeat a wrong option. The right one can still be chosen.
     if options.count(options[gold]) > 1:
         raise BadRecord("two of its options are the same as its answer")
     polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
@@ -119,12 +119,12 @@ def choice(
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 _ROWS_AT_ONCE = 32
-"""Of Parquet and Arrow: a row may hold megabytes of images."""
+"""Batch size for Parquet and Arrow; a row may hold megabytes of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """In place of a record: what is wrong with it."""
+    """A record that could not be read, and why."""
 
     problem: str
 
@@ -133,10 +133,10 @@ Record = dict[str, Any] | Unreadable
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Every record of a file, told by the file's ending.
+    """Yield every record of a file; the extension selects the format.
 
     Raises:
-        InputError: the file cannot be read as what its name says, or the extra ``eval`` is missing.
+        InputError: the file does not have the format of its extension, or the extra ``eval`` is missing.
     """
     readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}
     try:
@@ -157,7 +157,7 @@ def read_records(path: Path) -> Iterator[Record]:
 def _json(path: Path) -> Iterator[Any]:
     value = json.loads(path.read_text("utf-8-sig"))
     if isinstance(value, dict):
-        # Some put their list under a key ("data", "test"); some have the records by id.
+        # Some files have their list under a key ("data", "test"); some map ids to records.
         lists = [v for v in value.values() if isinstance(v, list)]
         value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in value.items() if isinstance(v, dict)]
     if not isinstance(value, list):
@@ -178,7 +178,7 @@ def _jsonl(path: Path) -> Iterator[Any]:
 def _csv(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         for record in csv.DictReader(file, strict=True):
-            # More cells than columns stand under None, missing ones are None.
+            # csv stores extra cells under the key None and fills missing ones with None.
             yield Unreadable("it has more cells than the header has columns") if None in record else record
 
 
@@ -190,7 +190,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _arrow(path: Path) -> Iterator[Any]:
-    """What ``datasets`` writes: a stream; others write files."""
+    """Read Arrow: ``datasets`` writes the stream format, other programs the file format."""
     pyarrow, ipc = _pyarrow(), _pyarrow("ipc")
     with pyarrow.memory_map(str(path)) as source:
         try:

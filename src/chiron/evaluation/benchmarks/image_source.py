@@ -1,4 +1,4 @@
-"""The images of a benchmark, wherever they came from: a folder, a zip read in place, or bytes inside the records."""
+"""Images of a benchmark from any source: a folder, a zip read in place, or bytes inside the records."""
 
 import hashlib
 import lzma
@@ -15,7 +15,7 @@ from chiron.errors import InputError
 from chiron.io import unwritten
 
 FOLDERS = ("images", "imgs", "figures")
-"""Where published data keep their images, beside the records or in a zip."""
+"""Folders in which published data keep images, next to the records or inside a zip."""
 _ENDINGS = {
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -27,14 +27,14 @@ _ENDINGS = {
 }
 
 _DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
-"""What a damaged archive raises: :mod:`zipfile` hands on what the decompressors of its members do."""
+"""Errors that a damaged archive raises; :mod:`zipfile` passes on those of its decompressors."""
 
 
 class ImageSource:
-    """Finds an image by the name in a record. What comes out of a zip or a record is written into the cache once."""
+    """Finds an image by the name in a record. Images from a zip or a record are written to the cache once."""
 
     def __init__(self, folder: Path, archives: Sequence[Path], cache: Path) -> None:
-        """``folder``: where the records lie. ``archives`` are opened only if it has no folder of images.
+        """Open the images in ``folder``, where the records are. ``archives`` are opened only if there is no image folder.
 
         Raises:
             InputError: an archive is damaged.
@@ -48,22 +48,22 @@ class ImageSource:
 
     @property
     def root(self) -> Path:
-        """The folder that the names of images are relative to."""
+        """The folder that image names are relative to."""
         return self._cache if self._kept or self._zips else self._folder
 
     def locate(self, name: str) -> str:
-        """The name of an image relative to :attr:`root`; a name that is nowhere stays as it is, and is missing when it is checked."""
+        """Return the image name relative to :attr:`root`. A name that is not found is returned unchanged and fails when it is checked."""
         for candidate in (name, *(f"{folder}/{name}" for folder in FOLDERS)):
             if candidate in self._members or (not self._zips and os.path.isfile(self._folder / candidate)):
                 return candidate
         return name
 
     def has(self, name: str) -> bool:
-        """Whether there is an image of that name."""
+        """Whether an image of that name exists."""
         return name in self._members or os.path.isfile(self.root / name)
 
     def keep(self, data: bytes) -> str:
-        """Write an image that came inside a record into the cache; its name there, by its hash.
+        """Write an image from a record to the cache and return its name, made from its hash.
 
         Raises:
             DiskError: the cache cannot be written.
@@ -75,10 +75,10 @@ class ImageSource:
         return name
 
     def check(self, name: str) -> ImageFile:
-        """An image, found and decoded whole, once. Meant for a thread.
+        """Find an image and decode it fully; the result is cached. Slow, so call it in a thread.
 
         Raises:
-            ImageProblem: it cannot be used; as :meth:`chiron.cases.images.ImageFolder.check`.
+            ImageProblem: the image cannot be used; see :meth:`chiron.cases.images.ImageFolder.check`.
         """
         known = self._checked.get(name)
         if known is None:
@@ -118,7 +118,7 @@ class ImageSource:
 
 
 def cache_folder(data: Path, run: Path, benchmark: str) -> Path:
-    """Where images are unpacked: beside the data, for every run to use, or in the run directory where the data may not be written to."""
+    """Choose the cache folder: next to the data, shared by all runs, or in the run directory if the data folder is read-only."""
     beside = data / ".chiron"
     return (beside if os.access(beside if beside.exists() else data, os.W_OK) else run / "images") / benchmark
 

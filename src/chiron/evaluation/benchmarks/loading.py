@@ -25,14 +25,14 @@ class BenchmarkFiles:
 
     folder: Path
     revision: str | None = None
-    """The hub's commit; ``None`` for files that a person put there."""
+    """The hub's commit; ``None`` for local files."""
 
 
 def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
-    """Where the files lie: ``DATA/NAME`` if there is such a folder, ``DATA``, or, with no ``data``, the hub's cache.
+    """Locate the files: ``DATA/NAME`` if it exists, else ``DATA``. Without ``data``, the hub's cache.
 
     Raises:
-        InputError: they are nowhere; says what to download and where to put it.
+        InputError: the files are missing; the message says what to download and where to put it.
     """
     if data is None:
         return _from_hub(benchmark)
@@ -43,12 +43,12 @@ def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
 
 
 def how_to_get(benchmark: Benchmark) -> str:
-    """What to download and where to put it, in one sentence."""
+    """Describe in one sentence what to download and where to put it."""
     if benchmark.hub is None:
         return benchmark.how
     files = benchmark.files[0].replace("|", ", ")
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
-    # A pattern that a person can act on: the first of the several that are looked for.
+    # Show only the first of the alternative patterns, which is enough to act on.
     return (
         f"download {files}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
         f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.how}" if benchmark.how else "")
@@ -70,7 +70,7 @@ def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
     try:
         folder = Path(hub.snapshot_download(benchmark.hub, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:
-        # The hub's client fails in its own ways, its HTTP library's and the system's; to the user all are one: it is not here.
+        # The hub client, its HTTP library and the system raise many error types. For the user all mean: not available here.
         raise InputError(f"{benchmark.name} could not be fetched from the hub ({type(error).__name__}): {how_to_get(benchmark)}") from error
     return BenchmarkFiles(folder, folder.resolve().name)
 
@@ -82,24 +82,24 @@ class LoadedBenchmark:
     name: str
     items: tuple[Item | BadItem, ...]
     images: Path
-    """The folder that image names are relative to; some come out of a zip only when they are asked for."""
+    """The folder that image names are relative to; images in a zip are unpacked only when they are needed."""
     check: Callable[[str], ImageFile] = field(repr=False)
     """Finds and checks an image by its name."""
     revision: str | None = None
-    """The hub's commit, where it came from there."""
+    """The hub's commit, if the data came from the hub."""
     notes: tuple[str, ...] = ()
     bare: bool = False
-    """As :attr:`Benchmark.bare`."""
+    """See :attr:`Benchmark.bare`."""
     whole: bool = False
-    """As :attr:`Benchmark.whole`."""
+    """See :attr:`Benchmark.whole`."""
 
     def counted_by(self, protocol: Protocol) -> tuple[Item | BadItem, ...]:
-        """The items that count under a protocol: all of them where the benchmark says so."""
+        """Return the items that count under a protocol: all of them if the benchmark requires it."""
         return self.items if self.whole else protocol.select(self.items)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the questions as loaded: data that were changed, or read otherwise, are other data."""
+        """SHA-256 (hex) of the questions as loaded. It changes if the data change or are read differently."""
         digest = hashlib.sha256()
         for item in self.items:
             digest.update(json.dumps(_plain(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
@@ -107,15 +107,15 @@ class LoadedBenchmark:
 
 
 def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
-    """Read a benchmark's files. Images are looked at when they are asked for.
+    """Read a benchmark's files. Images are read only when they are needed.
 
     Args:
-        benchmark: which one.
-        data: the folder with its files (or with a folder of its name); ``None`` fetches them from the hub.
-        run: the run directory, for what the data folder cannot take.
+        benchmark: the benchmark.
+        data: folder with its files, or with a subfolder of its name; ``None`` fetches them from the hub.
+        run: run directory, used if the data folder cannot be written.
 
     Raises:
-        InputError: the data are not there, or have other columns.
+        InputError: the data are missing or have other columns.
         DiskError: images inside the records cannot be written to the cache.
     """
     place = place_of(benchmark, data)
@@ -137,7 +137,7 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
-    # A folder of another benchmark's name is that one's, even if its files are called as this one's are.
+    # A folder named after another benchmark belongs to that one, even if its file names match.
     others = benchmarks().keys() - {benchmark.name}
     for pattern in benchmark.files:
         paths = (path for part in pattern.split("|") for path in folder.glob(part))
@@ -154,13 +154,13 @@ def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
 
 
 def _recognized(benchmark: Benchmark, path: Path) -> bool:
-    """Whether the file's first record is one of the benchmark's."""
+    """Whether the file's first record belongs to the benchmark."""
     if benchmark.recognize is None or path.suffix not in {".json", ".jsonl"}:
         return False
     try:
         first = next(read_records(path), None)
     except InputError:
-        return False  # some other file, which happens to be here
+        return False  # an unrelated file
     return isinstance(first, dict) and benchmark.recognize(first)
 
 
@@ -219,21 +219,21 @@ def _item(
     except BadRecord as problem:
         return BadItem(name, f"row {number}: {problem}", kind)
     except (ValueError, TypeError) as error:
-        # Values of other types than were ever published: that record's fault, and no reason to load none.
+        # A value of an unexpected type makes this record bad; the others still load.
         return BadItem(name, f"row {number}: it cannot be read as a question ({type(error).__name__}: {str(error)[:100]})", kind)
     lack = _imageless(benchmark, item)
     return BadItem(item.id, f"row {number}: {lack}", _kind_of(item)) if lack else item
 
 
 def _imageless(benchmark: Benchmark, item: Item) -> str:
-    """What is wrong with its images: there are fewer than its text marks, or none at all; empty if nothing is."""
+    """Describe missing images: fewer than the text marks, or none at all. Empty if nothing is missing."""
     if item.marks > len(item.images):
         return f"its text marks {item.marks} images and it has {len(item.images)}"
     return "it names no image" if benchmark.pictured and not item.images else ""
 
 
 def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:
-    """What kind of question a bad record would have been, as far as it says."""
+    """Guess the kind of question that a bad record would have been; ``None`` if the record does not show it."""
     called = str(raw.get("answer_type") or "").strip().upper()
     if called in {"CLOSED", "OPEN"}:
         return "choice" if called == "CLOSED" else "open"
@@ -251,7 +251,7 @@ def _kind_of(item: Item | BadItem) -> Kind | None:
 
 
 def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
-    """Every item under an id of its own; of two of one id the second is bad, since no table could tell which was answered."""
+    """Make ids unique: a second item with the same id becomes a bad item, because tables could not tell the two apart."""
     seen: Counter[str] = Counter()
     for item in items:
         seen[item.id] += 1
@@ -264,10 +264,10 @@ def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
 
 
 def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: ImageSource, folder: Path) -> None:
-    """That some image is there: of a few missing ones each item tells by itself.
+    """Check that at least one image exists. If only some are missing, each item reports it.
 
     Raises:
-        InputError: not one of those named is.
+        InputError: no named image exists.
     """
     names = [name for item in items if isinstance(item, Item) for name in item.images]
     if names and not any(material.has(name) for name in names):
@@ -278,6 +278,6 @@ def _plain(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
         return asdict(item)
     values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
-    # Only where there are any: fingerprints of other benchmarks stay what they were.
+    # Add the key only where there are turns, so that fingerprints of other benchmarks do not change.
     asked = values.pop("asked")
     return {**values, "asked": [[turn.role, turn.text] for turn in asked]} if asked else values

@@ -1,4 +1,4 @@
-"""Rows of MMRP, published or released: which are of a part, which images they name, and how a model is asked them."""
+"""Rows of MMRP, published or released: the part they belong to, their images, and how a model is asked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,26 +9,26 @@ from chiron.evaluation.benchmarks.fields import read_options
 from chiron.providers.local.dialogue import Turn
 
 _OF_A_BUILD = {"messages", "provenance"}
-"""What rows of a build have and published ones do not. Their files may hold what is trained on, so they are not taken by their columns."""
+"""Columns that only rows of a build have. Such files may contain training data, so they are not recognized by their columns."""
 
 
 def belongs(part: str, raw: Mapping[str, Any]) -> bool:
-    """Whether a row is of this part. Published rows do not say; those about images have the column ``img_name``."""
+    """Whether a row is of this part. Published rows do not record it; those with images have the column ``img_name``."""
     return bool(raw["part"] == part) if "part" in raw else "img_name" not in raw or part == "cot"
 
 
 def is_published(part: str, raw: Mapping[str, Any]) -> bool:
-    """Whether a row has the columns of the published rows of this part: question, answer, and ``img_name`` if it is about images."""
+    """Whether a row has the columns of this part's published rows: question, answer, and ``img_name`` if it is about images."""
     pictured = "img_name" in raw
     known = {"question", "answer"} <= raw.keys() and not _OF_A_BUILD & raw.keys()
     return known and (pictured if part == "cot" else not pictured and "images" not in raw)
 
 
 def named_images(row: BenchmarkRecord) -> tuple[str, ...]:
-    """The images in the column ``img_name``: a list, a list written as a string, or one path.
+    """Read the images in the column ``img_name``: a list, a list written as a string, or one path.
 
     Raises:
-        BadRecord: it is something else.
+        BadRecord: the value has another form.
     """
     listed = row.raw["img_name"]
     names = (listed,) if isinstance(listed, str) and not listed.lstrip().startswith("[") else read_options(listed)
@@ -36,16 +36,16 @@ def named_images(row: BenchmarkRecord) -> tuple[str, ...]:
 
 
 def own_turns(row: BenchmarkRecord, *, plain: bool) -> tuple[Turn, ...]:
-    """What a model trained on the row saw before its answer, to the letter; empty where a protocol has to word the question.
+    """Return the exact turns that a model trained on the row saw before its answer. Empty if a protocol has to word the question.
 
-    A row of a release has its conversation. The authors send a published question as it is.
+    A released row contains its conversation. A published question is sent unchanged, as the authors do.
 
     Args:
-        row: Released or published.
-        plain: Whether it has neither images nor options, so that its question is all there is to ask.
+        row: a released or published row.
+        plain: whether the row has neither images nor options, so that the question is the whole prompt.
 
     Raises:
-        BadRecord: its conversation cannot be read.
+        BadRecord: the conversation cannot be read.
     """
     messages = row.raw.get("messages")
     if messages is None:

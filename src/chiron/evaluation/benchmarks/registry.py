@@ -1,4 +1,4 @@
-"""Every benchmark there is, found by looking into ``sets``."""
+"""All benchmarks, found by importing the modules in ``sets``."""
 
 import pkgutil
 from functools import cache
@@ -12,17 +12,17 @@ from chiron.evaluation.benchmarks.benchmark import Benchmark
 
 @cache
 def benchmarks() -> dict[str, Benchmark]:
-    """Every benchmark by name, file by file in the order of their names."""
+    """Return every benchmark by name, in the order of the module names."""
     modules = sorted(module.name for module in pkgutil.iter_modules(sets.__path__))
     found = [b for name in modules for b in import_module(f"{sets.__name__}.{name}").BENCHMARKS]
     return {benchmark.name: benchmark for benchmark in found}
 
 
 def benchmark_of(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """Look up a benchmark by name.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     known = benchmarks()
     if name not in known:

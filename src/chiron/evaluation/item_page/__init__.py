@@ -1,1 +1,1 @@
-"""A page that shows items: image, question, what each model said, the known answer, the verdict."""
+"""HTML page of items: image, question, each model's reply, the known answer, the verdict."""

@@ -1,4 +1,4 @@
-"""The page of items: image, question, each model's answer and verdict."""
+"""Build the item page: image, question, each model's answer and verdict."""
 
 import json
 import time
@@ -21,34 +21,34 @@ from chiron.reports.thumbnails import Thumbnail, thumbnails
 from chiron.reports.wording import legible
 
 MAX_IMAGES = 600
-"""Small copies on a page, some 8 MB: the first items have theirs, the others say so."""
+"""Most thumbnails on a page (about 8 MB). The first items get them; the others show a note."""
 MAX_OF_ITEM = 8
 MAX_REPLY = 20_000
-"""Characters of a reply."""
+"""Most characters of a reply."""
 
 
 @dataclass
 class Gathered:
-    """Everything that the page's script draws from."""
+    """All data for the page's script."""
 
     answerers: list[str] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     verdicts: dict[str, Counter[str]] = field(default_factory=dict)
-    """Counts by answerer."""
+    """Verdict counts by model."""
 
     @property
     def data(self) -> dict[str, Any]:
-        """For the script."""
+        """Data for the script."""
         return {"answerers": self.answerers, "items": self.items, "images": self.images}
 
 
 def gather(models: Sequence[Evaluated], folders: Mapping[str, Path]) -> Gathered:
-    """Items of the real runs (controls are figures, not reading matter), every seed of them, in the order of the runs.
+    """Collect the items of the real runs (not of controls), for every seed, in the order of the runs.
 
     Args:
-        models: as :func:`chiron.evaluation.read_runs.read_evaluations` gives them.
-        folders: where a benchmark's images lie; a benchmark that is not in it is shown without.
+        models: from :func:`chiron.evaluation.read_runs.read_evaluations`.
+        folders: image folder of each benchmark; a benchmark without one is shown without images.
     """
     gathered = Gathered()
     places: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -77,7 +77,7 @@ def _by_seed(model: Evaluated) -> dict[int, list[ItemResult]]:
 
 
 class _Pictures:
-    """Small copies by benchmark and name, as long as there is room."""
+    """Thumbnails by benchmark and name, up to ``MAX_IMAGES``."""
 
     def __init__(self, folders: Mapping[str, Path], images: list[dict[str, Any]]) -> None:
         self._folders = {name: ImageFolder(path) for name, path in folders.items()}
@@ -147,18 +147,18 @@ VERDICTS = tuple(str(verdict) for verdict in Verdict)
 
 
 def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str, Path]) -> Path:
-    """Write the page of all items that these models were asked. Thousands are no burden: a few are drawn at a time.
+    """Write the page of all items that the models were asked. Thousands of items are fine, because the page draws a few at a time.
 
     Args:
-        models: as :func:`chiron.evaluation.read_runs.read_evaluations` gives them.
-        out: the file.
-        folders: where each benchmark's images lie.
+        models: from :func:`chiron.evaluation.read_runs.read_evaluations`.
+        out: the file to write.
+        folders: image folder of each benchmark.
 
     Returns:
-        The file. Only its owner may read it: it holds patients' data.
+        The file. Only its owner can read it, because it contains patient data.
 
     Raises:
-        DiskError: it cannot be written.
+        DiskError: the file cannot be written.
     """
     gathered = gather(models, folders)
     style = "".join(
@@ -177,7 +177,7 @@ def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str
         policy=policy(style, script),
         style=Markup(style),  # noqa: S704 - files of this package
         script=Markup(script),  # noqa: S704 - a file of this package
-        data=Markup(_embedded(gathered.data)),  # noqa: S704 - no character of it is markup, see below
+        data=Markup(_embedded(gathered.data)),  # noqa: S704 - contains no markup characters, see below
         written=time.strftime("%Y-%m-%d %H:%M %z"),
         verdicts=VERDICTS,
         counts=[(name, counts) for name, counts in gathered.verdicts.items()],
@@ -188,7 +188,7 @@ def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str
 
 
 def _embedded(data: object) -> str:
-    """JSON that may stand in a ``<script>`` element: nothing in it can end the element or begin a comment in it."""
+    """Write JSON that is safe in a ``<script>`` element: it can neither end the element nor start a comment."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,1 +1,1 @@
-"""Protocols: what is asked of a benchmark, how, and what counts. Figures of two protocols are never in one column."""
+"""Protocols: which items to ask, how to ask them, and what counts as right. Figures of two protocols never share a column."""

@@ -1,10 +1,10 @@
-"""``chiron_judge``: the published evaluation of Chiron-o1: a chain of thought, then a judge at temperature 0.9 whose any "yes" counts.
+"""Protocol ``chiron_judge``: Chiron-o1's published evaluation, a chain of thought and a judge at temperature 0.9 where any "yes" counts.
 
-The judge sees the two answers and not the question, as in the published script. What differs: its prompt has other words, the given
-answer is the last one in the reply (published: the first), on one line and cut to 600 characters.
+As in the published script, the judge sees the two answers but not the question. Three things differ. The judge's prompt has other words.
+The given answer is the last one in the reply (published: the first). It is put on one line and cut to 600 characters.
 
-Published figures leave a reply without "### The final answer is:" out of the count. Here such a reply is unparsed, and wrong; the figure
-without them stands beside it in ``results.json`` as ``published_accuracy``.
+Published figures leave out replies without "### The final answer is:". Here such a reply is unparsed and counts as wrong. The figure
+without these replies is also in ``results.json``, as ``published_accuracy``.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol, closed
 
 
 class ChironJudge(Protocol):
-    """Closed questions; of a benchmark that has none, all."""
+    """Asks closed questions; if a benchmark has none, all questions."""
 
     name: ClassVar[str] = "chiron_judge"
     words: ClassVar[str] = "a chain of thought, its final answer judged as published"
@@ -30,21 +30,21 @@ class ChironJudge(Protocol):
     max_tokens: ClassVar[int] = 1024
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
-        """What the published tables count."""
+        """Select the items that the published tables count."""
         chosen = tuple(item for item in items if closed(item))
         return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
 
     def shown(self, item: Item) -> Item:
-        """A yes/no question as a choice; several images as ``Modality 1``, ``Modality 2`` and so on, unless the item places them itself."""
+        """Turn a yes/no question into a choice. Announce several images as ``Modality n`` unless the item places them itself."""
         item = with_options(item)
         return item if item.asked else replace(item, question=as_modalities(item.question, len(item.images)))
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Steps and a final answer are asked for."""
+        """Ask for steps and a final answer."""
         return (user_message(prompts.own["chain"], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
-        """The last final answer; what it means the judge says."""
+        """Take the last final answer from the reply; the judge decides whether it is right."""
         del item  # the judge reads it
         given = final_text(reply, family or ReplyFormat.CHIRON)
         return Finding(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)

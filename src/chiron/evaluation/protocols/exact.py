@@ -1,4 +1,4 @@
-"""``exact``: every question put as the search puts it to an intern, and the final answer matched exactly (``answers/open_match.py``)."""
+"""Protocol ``exact``: ask as the search asks an intern, and match the final answer exactly (``answers/open_answers.py``)."""
 
 from typing import ClassVar
 
@@ -10,16 +10,16 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, phra
 
 
 class Exact(Protocol):
-    """For the miniature and for data whose answers are a few fixed words; a choice is read by rule."""
+    """For the miniature and for data whose answers are a few fixed words. Choices are read by rule."""
 
     name: ClassVar[str] = "exact"
     words: ClassVar[str] = "asked as an intern is; open answers by exact match after normalization"
     prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """As the search asks an intern from the beginning."""
+        """Ask as the search asks an intern with no reasoning yet."""
         return prompts.search.intern(as_case(item), pictures, ())
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
-        """The final answer's words, or the option."""
+        """Read the final answer's words, or the option."""
         return chosen(item, reply, family) if item.options else phrase(item, reply, family)

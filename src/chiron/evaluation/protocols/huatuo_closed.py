@@ -1,4 +1,4 @@
-"""``huatuo_closed``: closed questions only, zero-shot, a letter asked for, read by rule; HuatuoGPT-Vision's way."""
+"""Protocol ``huatuo_closed``: closed questions only, zero-shot, answered with a letter and read by rule, as in HuatuoGPT-Vision."""
 
 from typing import ClassVar
 
@@ -10,24 +10,24 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, clos
 
 
 class HuatuoClosed(Protocol):
-    """A yes/no question is a choice of two; a closed one without options is asked for a phrase, right if it is the known one."""
+    """A yes/no question is a choice of two. A closed question without options asks for a phrase, which must match the known one."""
 
     name: ClassVar[str] = "huatuo_closed"
     words: ClassVar[str] = "closed questions, a letter asked for, read by rule"
     prompts: ClassVar[tuple[str, ...]] = ("choice", "short")
 
     def takes(self, item: Item | BadItem) -> bool:
-        """Closed questions."""
+        """Whether the item is a closed question."""
         return closed(item)
 
     def shown(self, item: Item) -> Item:
-        """A yes/no question as a choice."""
+        """Turn a yes/no question into a choice."""
         return with_options(item)
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Question, options, and the demand for a letter."""
+        """Ask for the letter of an option, or for a phrase if there are no options."""
         return (user_message(prompts.own["choice" if item.options else "short"], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
-        """By rule."""
+        """Read the option, or the phrase, by rule."""
         return chosen(item, reply, family) if item.options else phrase(item, reply, family)

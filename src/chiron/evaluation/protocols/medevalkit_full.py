@@ -1,4 +1,4 @@
-"""``medevalkit_full``: open and closed questions; closed ones read by rule, open ones compared by a judge."""
+"""Protocol ``medevalkit_full``: all questions; closed ones are read by rule, open ones are compared by a judge."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen
 
 
 class MedEvalKitFull(Protocol):
-    """All that a benchmark holds."""
+    """Asks all questions of a benchmark."""
 
     name: ClassVar[str] = "medevalkit_full"
     words: ClassVar[str] = "open and closed questions, closed ones read by rule, open ones judged"
@@ -20,12 +20,12 @@ class MedEvalKitFull(Protocol):
     judged: ClassVar[bool] = True
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """A letter, a yes or no, or a phrase is asked for."""
+        """Ask for a letter, a yes or no, or a phrase."""
         name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
         return (user_message(prompts.own[name], item, pictures),)
 
     def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
-        """By rule, but for open questions."""
+        """Read closed questions by rule; leave open ones to the judge."""
         if item.options:
             return chosen(item, reply, family)
         if item.kind == "yes_no":

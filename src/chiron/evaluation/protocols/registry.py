@@ -1,4 +1,4 @@
-"""Every protocol by name."""
+"""All protocols by name."""
 
 from types import MappingProxyType
 
@@ -15,10 +15,10 @@ PROTOCOLS = MappingProxyType({protocol.name: protocol for protocol in _ALL})
 
 
 def protocol_of(name: str) -> Protocol:
-    """The protocol of that name.
+    """Look up a protocol by name.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     if name not in PROTOCOLS:
         raise InputError(f"no protocol is called '{name}'{nearest(name, PROTOCOLS)}; there are {', '.join(PROTOCOLS)}")

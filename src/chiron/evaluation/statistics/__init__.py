@@ -1,1 +1,1 @@
-"""How sure figures are, and whether two of them differ: each method once, with its source."""
+"""Intervals and significance tests, each with its source."""

@@ -13,7 +13,7 @@ from chiron.errors import InputError
 
 
 def scipy_stats() -> Any:
-    """The module ``scipy.stats``.
+    """Import and return the module ``scipy.stats``.
 
     Raises:
         InputError: scipy is not installed.
@@ -31,20 +31,20 @@ _NO_WIDTH = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean, its standard error, and the Student's t quantile that makes an interval of them."""
+    """A mean, its standard error, and the Student's t quantile of its interval."""
 
     value: float
     standard_error: float
     """Robust to any dependence within groups; 0 where all groups have the same mean."""
     quantile: float
     of: int
-    """Observations."""
+    """Number of observations."""
     groups: int
-    """Independent groups of observations: images, or whatever the observations are grouped by."""
+    """Number of independent groups of observations, for example images."""
 
     @property
     def has_width(self) -> bool:
-        """Whether an interval can be computed: there are two groups or more, and their means differ."""
+        """Whether an interval can be computed: there are at least two groups and their means differ."""
         return self.groups >= 2 and self.standard_error > _NO_WIDTH
 
     @property
@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def share_interval(self) -> tuple[float, float] | None:
-        """The interval of a mean of values in [0, 1], computed on the logit scale, so that it stays within [0, 1].
+        """Interval of a mean of values in [0, 1]. It is computed on the logit scale, so it stays within [0, 1].
 
         Near 0 and 1 the plain interval covers far less than it should (``python -m bench shared_images``); this one does not. ``None``
         without :attr:`has_width`.
@@ -70,7 +70,7 @@ class Estimate:
 
 
 def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confidence: float = 0.95) -> Estimate:
-    """Mean over observations, with a standard error that takes whole groups as independent.
+    """Compute the mean over observations, with a standard error that treats whole groups as independent.
 
     The variance is ``G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))**2 / N**2``: the cluster-robust (sandwich) variance of an intercept
     (K.-Y. Liang and S. L. Zeger, Biometrika 73, 1986; A. C. Cameron and D. L. Miller, Journal of Human Resources 50, 2015, section II),
@@ -79,10 +79,10 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
     Args:
         values: one per observation, in any finite unit.
         groups: the group of each observation, in the same order.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Raises:
-        ValueError: nothing is given, or not one group per value.
+        ValueError: nothing is given, or the number of groups is not the number of values.
         InputError: scipy is not installed.
     """
     if len(values) != len(groups) or not values:
@@ -102,9 +102,9 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
 def clustered_difference(
     first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], *, confidence: float = 0.95
 ) -> Estimate:
-    """Mean of ``first - second`` over the same observations, as :func:`clustered_mean` estimates it.
+    """Compute the mean of ``first - second`` over the same observations, as :func:`clustered_mean` does.
 
-    The pairing is kept, so what both find hard does not widen the interval.
+    The pairing is kept, so items that are hard for both do not widen the interval.
 
     Raises:
         ValueError: as :func:`clustered_mean`, or the two have different lengths.
@@ -114,7 +114,7 @@ def clustered_difference(
 
 
 def _logistic(x: float) -> float:
-    # Never the exponential of a large positive number, which overflows.
+    # exp() of a large positive number overflows, so use the form with the negative exponent.
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
@@ -124,18 +124,18 @@ class Spread:
 
     mean: float
     sd: float | None
-    """Sample standard deviation (divided by n - 1); ``None`` of one seed."""
+    """Sample standard deviation (divided by n - 1); ``None`` with one seed."""
     low: float
     high: float
-    """Smallest and largest."""
+    """Smallest (``low``) and largest (``high``) value."""
     seeds: int
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> "Spread":
-        """Of one figure a seed.
+        """Summarize one figure per seed.
 
         Raises:
-            ValueError: there is none.
+            ValueError: ``figures`` is empty.
         """
         if not figures:
             raise ValueError("no figure to spread")
@@ -145,22 +145,22 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """Whether answers stay the same when the options stand in another order."""
+    """How often answers stay the same when the options are in another order."""
 
     items: int
-    """Asked in at least two orders."""
+    """Number of items asked in at least two orders."""
     always_same: int
-    """Items with one and the same answer in every order."""
+    """Items with the same answer in every order."""
     always_right: int
     """Items that are right in every order."""
     agreement: float
-    """Mean over items of the share of pairs of orders with the same answer; 0 of no items."""
+    """Mean over items of the share of order pairs with the same answer; 0 with no items."""
 
     @classmethod
     def of(cls, items: Iterable[Sequence[tuple[str | None, bool]]]) -> "Consistency":
-        """From each item's (answer in words, whether it is right) in every order; items of one order are left out.
+        """Count from each item's (answer in words, whether it is right) in every order. Items with one order are left out.
 
-        An answer that could not be read (``None``) is the same as no other.
+        An answer that could not be read (``None``) equals no other answer.
         """
         number = same = right = 0
         agreement = 0.0
@@ -180,25 +180,24 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Right answers of all, with Wilson's interval (E. B. Wilson, 1927), which stays within [0, 1] and holds for small counts too."""
+    """Right answers out of all, with Wilson's interval (E. B. Wilson, 1927). It stays within [0, 1] and also holds for small counts."""
 
     right: float
-    """A whole number, except where observations are scaled to how many of them are independent."""
+    """A whole number, except where observations are scaled to the number of independent ones."""
     of: float
     """A whole number."""
     confidence: float = 0.95
 
     @property
     def value(self) -> float:
-        """In [0, 1]; 0 of nothing is 0."""
+        """The share, in [0, 1]; 0 if ``of`` is 0."""
         return self.right / self.of if self.of else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end, both in [0, 1]; (0, 1) of nothing.
+        """Lower and upper end, both in [0, 1]; (0, 1) if ``of`` is 0.
 
-        Counts that are not whole are rounded outward: the interval reaches from the lower end of the count below to the upper end of the
-        count above.
+        Counts that are not whole are rounded outward. The lower end is that of the next lower count, the upper end that of the next higher.
 
         Raises:
             InputError: scipy is not installed.
@@ -212,5 +211,5 @@ class Share:
 
 def _wilson(right: int, of: int, confidence: float) -> tuple[float, float]:
     found = scipy_stats().binomtest(right, of).proportion_ci(confidence, method="wilson")
-    # If none or all are right that end is exact, and rounding must not move it.
+    # If none or all are right, that end is exact. Set it so that rounding cannot move it.
     return 0.0 if right == 0 else float(found.low), 1.0 if right == of else float(found.high)

@@ -1,4 +1,4 @@
-"""Two models on the same items: whether they differ, and by how much."""
+"""Paired comparison of two models on the same items: tests and intervals of their difference."""
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,7 +11,7 @@ from chiron.evaluation.statistics.intervals import Share, scipy_stats
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """How often two answerers were right on the same items: whole numbers, but of scaled counts or of means over seeds."""
+    """How often two models were right on the same items. Counts are whole numbers unless scaled or averaged over seeds."""
 
     both: float = 0
     only_first: float = 0
@@ -20,7 +20,7 @@ class Pairs:
 
     @classmethod
     def of(cls, outcomes: Iterable[tuple[bool, bool]]) -> "Pairs":
-        """Counted from (first is right, second is right), an item each."""
+        """Count from one (first is right, second is right) pair per item."""
         counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
         for first, second in outcomes:
             counts[first, second] += 1
@@ -28,26 +28,26 @@ class Pairs:
 
     @property
     def of_items(self) -> float:
-        """All of them."""
+        """Total number of items."""
         return self.both + self.only_first + self.only_second + self.neither
 
     @property
     def difference(self) -> float:
-        """Share of the first less share of the second, in [-1, 1]; 0 of nothing."""
+        """Share of the first minus share of the second, in [-1, 1]; 0 with no items."""
         return (self.only_first - self.only_second) / self.of_items if self.of_items else 0.0
 
     def scaled_to(self, number: int) -> "Pairs":
-        """The same shares of ``number`` items: of no more than are independent of each other, say."""
+        """Return the same shares of ``number`` items, for example of the number of independent items."""
         scale = number / self.of_items if self.of_items else 0.0
         return Pairs(self.both * scale, self.only_first * scale, self.only_second * scale, self.neither * scale)
 
 
 def mcnemar(pairs: Pairs) -> float:
-    """Two-sided p-value of McNemar's test, exact.
+    """Compute the two-sided p-value of McNemar's exact test.
 
-    Given that two answerers disagree on n items, which of them is right would be a fair coin if they were equally good; the p-value is
-    that of a binomial test (Q. McNemar, Psychometrika 12, 1947; the exact conditional form as in A. Agresti, Categorical Data Analysis,
-    2013, section 11.1). Items are taken as independent: where several share an image use :func:`cluster_sign_flip`.
+    If two equally good models disagree on n items, which one is right is a fair coin for each item. The p-value is that of a binomial test
+    (Q. McNemar, Psychometrika 12, 1947; exact conditional form as in A. Agresti, Categorical Data Analysis, 2013, section 11.1). Items are
+    assumed independent. Where several share an image, use :func:`cluster_sign_flip`.
 
     Raises:
         ValueError: the counts are not whole numbers.
@@ -60,27 +60,27 @@ def mcnemar(pairs: Pairs) -> float:
 
 
 def cluster_sign_flip(differences: Sequence[int], groups: Sequence[Hashable]) -> float:
-    """Two-sided p-value of a paired permutation test that swaps two answerers' answers for whole groups; exact.
+    """Compute the two-sided, exact p-value of a paired permutation test that swaps the models' answers for whole groups.
 
-    If the answerers are equally good, which of them gave which answers to a group's items would be a fair coin, however the items of a
-    group depend on each other. The p-value is the share of all 2**G swaps after which the sum of differences is at least as far from 0
-    as observed (R. A. Fisher, The Design of Experiments, 1935, section 21; for clusters S. Datta and G. A. Satten, Biometrics 64,
-    2008, and A. M. Winkler et al., NeuroImage 123, 2015). Sums are whole numbers, so all swaps are counted by convolving one group after
-    the other: nothing is drawn, and no seed is needed. Where every item has a group of its own it equals :func:`mcnemar`.
+    If the models are equally good, which of them gave a group's answers is a fair coin, however the items of a group depend on each other.
+    The p-value is the share of all 2**G swaps after which the sum of differences is at least as far from 0 as observed (R. A. Fisher, The
+    Design of Experiments, 1935, section 21; for clusters S. Datta and G. A. Satten, Biometrics 64, 2008, and A. M. Winkler et al.,
+    NeuroImage 123, 2015). Sums are whole numbers, so all swaps are counted by convolving the groups one by one. Nothing is sampled, so no
+    seed is needed. Where every item is its own group, the result equals :func:`mcnemar`.
 
     Args:
-        differences: of each item, right answers of the first less right answers of the second: -1, 0 or 1.
+        differences: for each item, right answers of the first minus right answers of the second: -1, 0 or 1.
         groups: the group (image) of each item, in the same order.
 
     Raises:
-        ValueError: not one group per difference.
+        ValueError: the number of groups is not the number of differences.
     """
     sums: dict[Hashable, int] = {}
     for difference, group in zip(differences, groups, strict=True):
         sums[group] = sums.get(group, 0) + difference
     sizes = [abs(s) for s in sums.values() if s]
     total, observed = sum(sizes), abs(sum(sums.values()))
-    # chance[k]: that the groups in favor of the first have sizes that add up to k.
+    # chance[k]: probability that the groups in favor of the first have sizes that sum to k.
     chance = np.zeros(total + 1)
     chance[0] = 1.0
     for size in sizes:
@@ -92,11 +92,11 @@ def cluster_sign_flip(differences: Sequence[int], groups: Sequence[Hashable]) ->
 
 
 def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the difference of two paired shares; (-1, 1) of nothing.
+    """Compute the interval of the difference of two paired shares; (-1, 1) with no items.
 
-    R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10: Wilson's intervals of both shares, squared and added with the
-    correlation of the pairs (continuity corrected where it is positive). It has a width also where no pair differs. Items are taken as
-    independent; for grouped ones see :func:`chiron.evaluation.statistics.intervals.clustered_difference`.
+    R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650, method 10. Wilson's intervals of both shares are squared and added with the
+    correlation of the pairs (continuity corrected where it is positive). The interval has a width even where no pair differs. Items are
+    assumed independent; for grouped items use :func:`chiron.evaluation.statistics.intervals.clustered_difference`.
     """
     n = pairs.of_items
     if not n:
@@ -112,11 +112,11 @@ def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for how many there are, in the order given.
+    """Adjust p-values for their number with Holm's method; the order is kept.
 
-    S. Holm, Scandinavian Journal of Statistics 6 (1979): the smallest times m, the next times m - 1, ..., never below one before it, never
-    above 1. Calling those at or below 0.05 different errs, in the whole family, at most once in twenty; the tests may depend on
-    each other in any way.
+    S. Holm, Scandinavian Journal of Statistics 6 (1979). The smallest is multiplied by m, the next by m - 1, and so on. An adjusted value
+    is never below the one before it and never above 1. Rejecting at or below 0.05 has at most a 5% chance of any false rejection in the
+    whole family. The tests may depend on each other in any way.
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted = [0.0] * len(p_values)

@@ -1,1 +1,1 @@
-"""Comparisons as tables: what stands in them, and how they are written for a terminal, Markdown, LaTeX and HTML."""
+"""Comparison tables: their content, and their output for a terminal, Markdown, LaTeX and HTML."""

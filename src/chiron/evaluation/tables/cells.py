@@ -1,4 +1,4 @@
-"""Cells of tables, and how figures are written in them."""
+"""Table cells, and the formatting of figures."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from chiron.evaluation.figures import Accuracy, Figure
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: a figure, and below it what is needed to believe it."""
+    """One cell: a figure, and below it the details needed to judge it."""
 
     lines: tuple[str, ...] = ("\N{EN DASH}",)
-    """The first is the figure; the others are small print."""
+    """The first line is the figure; the others are small print."""
     strong: bool = False
-    """The column's reference."""
+    """Whether this is the column's reference."""
 
     @property
     def figure(self) -> str:
@@ -26,17 +26,17 @@ class Grid:
 
     title: str
     head: tuple[str, ...]
-    """Of every column; the first is the rows'."""
+    """Column headings; the first is that of the row names."""
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    """Name and cells."""
+    """Name and cells of each row."""
     notes: tuple[str, ...] = ()
-    """Below the table, a line each."""
+    """Notes below the table, one line each."""
     measured: bool = True
-    """False of figures that others published: they are set apart."""
+    """``False`` for published figures, which are shown separately."""
 
 
 def cell(*lines: str, strong: bool = False) -> Cell:
-    """A cell of these lines; empty ones are left out."""
+    """Build a cell from lines; empty lines are left out."""
     return Cell(tuple(line for line in lines if line), strong)
 
 
@@ -48,17 +48,17 @@ _MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
 def percent(share: float) -> str:
-    """``62.5``."""
+    """Format a share in percent: ``62.5``."""
     return f"{100 * share:.1f}"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points: ``+3.1``, with a true minus sign."""
+    """Format a difference of shares in percentage points: ``+3.1``, with a true minus sign."""
     return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def with_interval(figure: Figure) -> str:
-    """``62.5 [55.1, 69.2]``."""
+    """Format a share with its interval: ``62.5 [55.1, 69.2]``."""
     if figure.interval is None:
         return f"{percent(figure.value)} [no interval]"
     low, high = figure.interval
@@ -66,7 +66,7 @@ def with_interval(figure: Figure) -> str:
 
 
 def difference_with_interval(figure: Figure) -> str:
-    """``-22.4 [-27.0, -17.8]``."""
+    """Format a difference with its interval: ``-22.4 [-27.0, -17.8]``."""
     if figure.interval is None:
         return f"{points(figure.value)} [no interval]"
     low, high = figure.interval
@@ -74,24 +74,24 @@ def difference_with_interval(figure: Figure) -> str:
 
 
 def score_with_interval(figure: Figure) -> str:
-    """``0.612 [0.580, 0.641]``: scores are no shares of answers, so they are not in percent."""
+    """Format a score with its interval: ``0.612 [0.580, 0.641]``. Scores are not shares of answers, so they are not in percent."""
     if figure.interval is None:
         return _minus(f"{figure.value:.3f} [no interval]")
     return _minus(f"{figure.value:.3f} [{figure.interval[0]:.3f}, {figure.interval[1]:.3f}]")
 
 
 def mark(p: float | None) -> str:
-    """Stars of an adjusted p-value."""
+    """Return the stars of an adjusted p-value."""
     return next((stars for level, stars in _MARKS if p is not None and p < level), "")
 
 
 def p_value(p: float) -> str:
-    """``p 0.034``; very small ones only as such."""
+    """Format a p-value: ``p 0.034``, or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def doubts(accuracy: Accuracy) -> tuple[str, ...]:
-    """What weakens the figure: the unparsed share always; unusable and pending items, and few images, where there are any."""
+    """List what weakens a figure: always the unparsed share; unjudged, unusable and pending items and few images where they occur."""
     return tuple(
         line
         for line in (
@@ -106,7 +106,7 @@ def doubts(accuracy: Accuracy) -> tuple[str, ...]:
 
 
 def few_images(accuracy: Accuracy) -> str:
-    """``only 12 images``; empty where there are enough."""
+    """Return ``only 12 images``; empty if there are enough."""
     if not accuracy.has_few_images:
         return ""
     return "only 1 image" if accuracy.groups == 1 else f"only {accuracy.groups} images"

@@ -1,4 +1,4 @@
-"""What the tables of a comparison say."""
+"""Build the tables of a comparison."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from chiron.evaluation.tables import cells as wording
 from chiron.evaluation.tables.cells import EMPTY, Cell, Grid, cell
 
 PUBLISHED_PROTOCOL = "chiron_judge"
-"""Whose own script leaves unparsed answers out of the count."""
+"""The protocol whose published script leaves unparsed answers out of the count."""
 _CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
     "McNemar": "Test: McNemar's, exact; every item has an image of its own",
@@ -31,10 +31,10 @@ _SPOKEN = {
 
 
 def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
-    """The tables of one protocol: accuracy, then controls, other metrics, and accuracy by label, where there are any.
+    """Build the tables of one protocol: accuracy, then controls, other metrics and accuracy by label, where available.
 
     Raises:
-        InputError: no item has the label; names those that there are.
+        InputError: no item has the label; the message lists the available labels.
     """
     found = [_accuracy(comparison)] if comparison.cells else []
     if comparison.controls:
@@ -118,7 +118,7 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
 
 
 def _test_notes(c: Comparison) -> Iterator[str]:
-    """Which test the stars are of, and where several are in one table, of which benchmarks."""
+    """Yield which test the stars come from, and for which benchmarks if a table uses several tests."""
     against = f"against {c.reference} (ref)" if c.reference else "against the best of the column (ref)"
     tests = "1 test" if c.tests == 1 else f"{c.tests} tests"
     yield f"* p < 0.05, ** p < 0.01, *** p < 0.001: on the same items {against}, Holm's correction for {tests}."
@@ -144,7 +144,7 @@ def _interval_notes(c: Comparison) -> Iterator[str]:
 
 
 def _made(c: Comparison) -> Iterator[str]:
-    """Whose verdicts they are, and what of a benchmark was asked."""
+    """Yield who gave the verdicts, and how much of a benchmark was asked."""
     judges = {m: name for (m, _), x in c.cells.items() if (name := x.arm.making.judge)}
     if len(set(judges.values())) == 1:
         yield f"Judge: {next(iter(judges.values()))}."
@@ -158,7 +158,7 @@ def _made(c: Comparison) -> Iterator[str]:
 
 
 def _settings(c: Comparison) -> Iterator[str]:
-    """Where models were not asked in the same manner."""
+    """Yield the settings in which the models differ."""
     for names in dict.fromkeys(c.apart.values()):
         together = [m for m in c.models if c.apart.get(m) == names]
         differ = " and ".join(_SPOKEN[name] for name in names)

@@ -29,11 +29,11 @@ _WRITTEN = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # A straight one would need an encoding, which is a package.
+    # A straight quote would need an encoding package.
     '"': "{''}",
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": "--",
-    # Two in a row are one character in many fonts; a bracket after a line break is its argument.
+    # Many fonts turn two hyphens into one character, and LaTeX reads a bracket after a line break as its argument.
     "-": "{-}",
     "`": "{`}",
     "'": "{'}",
@@ -45,7 +45,7 @@ _LATEX_SPECIAL = re.compile("[" + re.escape("".join(_WRITTEN)) + "]")
 
 
 def latex(grids: Sequence[Grid]) -> str:
-    """Every table as a ``table`` with caption and notes; ends with a line break."""
+    """Write every table as a ``table`` environment with caption and notes; ends with a newline."""
     return "\n".join(_latex_one(grid) for grid in grids)
 
 
@@ -72,7 +72,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it is: no command, and on one line."""
+    """Escape text so that LaTeX prints it unchanged, without commands and on one line."""
     return _LATEX_SPECIAL.sub(lambda found: _WRITTEN[found.group()], printable(text))
 
 
@@ -80,7 +80,7 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
 
 
 def markdown(grids: Sequence[Grid]) -> str:
-    """Every table with its title and notes; ends with a line break."""
+    """Write every table with its title and notes; ends with a newline."""
     return "\n".join(_markdown_one(grid) for grid in grids)
 
 
@@ -107,12 +107,12 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: on one line, and none of it markup."""
+    """Escape text so that Markdown shows it unchanged, without markup and on one line."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", printable(text))
 
 
 def html(grids: Sequence[Grid]) -> str:
-    """One page with every table. Whatever stands in them is escaped, and nothing on it can run or be fetched."""
+    """Write one page with every table. All content is escaped, and nothing on the page can run or be fetched."""
     env = Environment(
         loader=PackageLoader("chiron.evaluation.tables", ""),
         autoescape=True,

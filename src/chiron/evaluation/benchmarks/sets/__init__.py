@@ -1,1 +1,1 @@
-"""One file a data set, each with ``BENCHMARKS``; whatever stands here is found. ``docs/evaluation.md`` shows how to add one."""
+"""Data sets, one module each with ``BENCHMARKS``; every module here is found. ``docs/evaluation.md`` shows how to add one."""

@@ -1,4 +1,4 @@
-"""HuatuoGPT-Vision's bundle: closed questions of six benchmarks in one file, each a benchmark here. Most published rows come from it."""
+"""HuatuoGPT-Vision's bundle: closed questions of six benchmarks in one file, one benchmark each. Most published rows use it."""
 
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_text, read_options
@@ -9,7 +9,7 @@ def _item(row: BenchmarkRecord) -> Item:
     question, images, options = row.text("question"), row.images("image"), read_options(row.raw["options"])
     labels = row.label("subset=modality", "question_type")
     answer = row.text("answer")
-    if not options:  # five questions of MMMU are open, and their answers not given
+    if not options:  # five MMMU questions are open and have no published answer
         return Item(row.name, question, "" if answer == UNKNOWN else answer, images, group=" ".join(images), labels=labels)
     if answer == UNKNOWN:
         raise BadRecord("its answer is '?'")

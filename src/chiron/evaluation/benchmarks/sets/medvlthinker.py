@@ -1,4 +1,4 @@
-"""MedVLThinker-Eval: six benchmarks in one form, cleaner than the bundle; its VQA-RAD is the split of 272."""
+"""MedVLThinker-Eval: six benchmarks in one format, cleaner than the bundle. Its VQA-RAD is the split of 272."""
 
 import json
 from functools import partial
@@ -17,7 +17,7 @@ def _item(source: str, row: BenchmarkRecord) -> Item:
 
 
 def _labels(row: BenchmarkRecord) -> dict[str, str]:
-    """What ``misc`` says in passing; it differs from source to source, and nothing depends on it."""
+    """Labels from ``misc``, whose content differs between sources. Nothing depends on them."""
     try:
         misc = json.loads(str(row.raw.get("misc") or "{}"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""MedXpertQA-MM: choices of five on one to six images; as on the hub, and as in its repository, whose fields have other shapes."""
+"""MedXpertQA-MM: choices of five on one to six images, from the hub or from its repository, where fields have other shapes."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options

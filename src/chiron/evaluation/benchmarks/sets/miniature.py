@@ -1,4 +1,4 @@
-"""The miniature's cases that nothing was trained on, from the folder that ``chiron demo`` leaves (``DIR/data``)."""
+"""The miniature's held-out cases, from the folder that ``chiron demo`` creates (``DIR/data``)."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from chiron.evaluation.items import Item
 from chiron.phantom.world import DIAGNOSES
 
 _OPTIONS = tuple(sorted(DIAGNOSES))
-"""In one order for every case: what ``shuffle-options`` moves must not have been moved before."""
+"""The same order for every case, so that ``shuffle-options`` is the only change of order."""
 
 
 def _case(row: BenchmarkRecord) -> Item:

@@ -1,4 +1,4 @@
-"""MMMU, Health & Medicine: five subjects. The labels of its test questions are published apart, in MMMU's repository."""
+"""MMMU, Health & Medicine: five subjects. The answers to its test questions are published separately, in MMMU's repository."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ def _item(split: str, row: BenchmarkRecord) -> Item:
         if answer == UNKNOWN:
             raise BadRecord("its answer is '?', and answer_dict_test.json has none for it")
         return choice(name, question, options_marked, gold_by_letter(answer, options), images, labels)
-    # Several answers of an open question are as good as each other.
+    # An open question may have several answers that are equally right.
     known = read_options(answer) if isinstance(answer, list) or str(answer).startswith("[") else (str(answer),)
     return Item(name, question, " or ".join(a for a in known if a != UNKNOWN), images, group=" ".join(images), labels=labels)
 

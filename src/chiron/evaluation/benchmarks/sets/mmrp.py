@@ -1,4 +1,4 @@
-"""MMRP: its questions in words and its questions on images; the published rows, and the test split of ``chiron build release``."""
+"""MMRP: text questions and image questions, from the published rows or from the test split of ``chiron build release``."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from chiron.evaluation.items import Item
 
 
 def _item(row: BenchmarkRecord) -> Item:
-    # Published golds are now and then wrapped in emphasis.
+    # Some published answers are wrapped in emphasis.
     answer = row.text("answer").strip("* ")
     images = row.images("images") if row.raw.get("img_name") is None else named_images(row)
     modalities: Any = row.raw.get("modalities")
@@ -32,7 +32,7 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         size="as many rows as the file has",
         n=None,
         licence="that of its cases",
-        # Never a build's rows.jsonl, which hold what is trained on too.
+        # Never a build's rows.jsonl, which also contain training data.
         files=(f"data/{part}/test-*.parquet", f"*/data/{part}/test-*.parquet", f"mmrp_{name}*.json*", f"*{name}*.json*"),
         recognize=recognize,
         archives=("images.zip",),

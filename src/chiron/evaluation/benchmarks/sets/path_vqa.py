@@ -1,4 +1,4 @@
-"""PathVQA: questions on figures of pathology."""
+"""PathVQA: questions on pathology figures."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of
 from chiron.evaluation.benchmarks.fields import yes_or_no

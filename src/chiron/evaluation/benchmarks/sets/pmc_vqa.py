@@ -1,4 +1,4 @@
-"""PMC-VQA, the cleaned test set: choices on figures of articles. ``test_2.csv`` is another benchmark, and is not read."""
+"""PMC-VQA, the cleaned test set: choices on figures from articles. ``test_2.csv`` is another benchmark and is not read."""
 
 import re
 

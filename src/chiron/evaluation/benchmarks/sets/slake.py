@@ -1,4 +1,4 @@
-"""SLAKE: questions in English and Chinese on radiological images; the English ones. Closed is not only yes or no."""
+"""SLAKE: the English questions on radiology images (the Chinese ones are left out). Closed questions are not only yes/no."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no

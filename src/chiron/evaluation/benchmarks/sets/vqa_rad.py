@@ -1,4 +1,4 @@
-"""VQA-RAD: questions that clinicians asked on radiological images."""
+"""VQA-RAD: questions that clinicians asked about radiology images."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, files_of, having
 from chiron.evaluation.benchmarks.fields import yes_or_no
@@ -10,7 +10,7 @@ def _published(row: BenchmarkRecord) -> Item:
 
 
 def _closed(row: BenchmarkRecord) -> Item:
-    """The variant of 272 closed questions; open ones stand in the same files."""
+    """Read the variant of 272 closed questions; the same files also contain open ones."""
     return _item(row, row.text("input"), row.text("label"), row.label("answer_type"))
 
 
