@@ -90,10 +90,11 @@ constraints: newest-environment
 	@git --no-pager diff --stat -- constraints.txt
 
 lint: $(VENV)/dev.stamp
-	$(BIN)/ruff check src tests bench experiments
-	$(BIN)/ruff format --check src tests bench experiments
+	$(BIN)/ruff check src tests bench experiments scripts
+	$(BIN)/ruff format --check src tests bench experiments scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py README.md CHANGELOG.md docs
 
 ablation: $(VENV)/demo.stamp
 	$(BIN)/python -m experiments.ablation --dir ablation
