@@ -1,4 +1,4 @@
-"""Find words in the documents that readers whose second language is English may not know: ``python scripts/check_words.py FILE_OR_FOLDER ...``.
+"""Find words in the documents that plain English does without: ``python scripts/check_words.py FILE_OR_FOLDER ...``.
 
 Each pattern has the plain words to use instead. Code blocks and inline code are not checked, because they quote programs.
 """
