@@ -1,1 +1,1 @@
-"""Asking models: a :class:`Call` goes in, a :class:`Reply` comes out, and the ledger remembers both."""
+"""Ask models: a :class:`Call` goes in, a :class:`Reply` comes out, and the ledger stores both."""

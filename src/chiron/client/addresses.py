@@ -1,5 +1,6 @@
-"""What may stand in a configuration as an endpoint's address and as headers. Nothing here may carry a secret, nor does a message
-repeat what could be one.
+"""Check endpoint addresses, headers and variable names in a configuration.
+
+They must not contain secrets, and error messages never repeat a value that could be one.
 """
 
 import ipaddress
@@ -13,15 +14,15 @@ _SECRET = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGN
 _OURS = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "expect"})
 _VERSION_NAME = re.compile(r"(?:api[-_]?)?version|api[-_]?preview", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9A-Za-z.-]{1,24}")
-"""What a query may hold: too short for a key."""
+"""Allowed query value: too short to be a key."""
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
 
 
 def check_base_url(url: str) -> None:
-    """Whether ``url`` can be the base of an endpoint's addresses.
+    """Check that ``url`` can be the base URL of an endpoint.
 
     Raises:
-        ValueError: says why not.
+        ValueError: it cannot; the message gives the reason.
     """
     if any(c.isspace() or not c.isprintable() for c in url):
         raise ValueError("base_url holds a space or a character that cannot be seen: write it anew")
@@ -43,16 +44,16 @@ def check_base_url(url: str) -> None:
 
 
 def endpoint_url(base_url: str, path: str) -> str:
-    """The address of ``path`` below a base, which may carry a query (Azure's ``?api-version=...``)."""
+    """Return the URL of ``path`` below a base URL, which may have a query (Azure's ``?api-version=...``)."""
     base, mark, query = base_url.partition("?")
     return base.rstrip("/") + path + mark + query
 
 
 def _check_query(url: str) -> None:
-    """Whether a URL has no query, or one that is not a secret going by its names and by its values.
+    """Check that a URL has no query, or one whose names and values do not look like a secret.
 
     Raises:
-        ValueError: says what to do instead, without repeating a value.
+        ValueError: it may contain a secret; the message gives the fix without repeating a value.
     """
     if "#" in url:
         raise ValueError("base_url carries a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
@@ -67,10 +68,10 @@ def _check_query(url: str) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Whether these headers can be sent, and are none that carry secrets.
+    """Check that these headers can be sent and do not contain secrets.
 
     Raises:
-        ValueError: says which one is not.
+        ValueError: a header is invalid; the message names it.
     """
     for name, value in headers.items():
         check_header_name(name, "header")
@@ -84,10 +85,10 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def check_variable(name: str, what: str) -> None:
-    """Whether this is the name of an environment variable, and not the key that belongs into it. It is never echoed.
+    """Check that this is the name of an environment variable, not the key itself. The value is never shown.
 
     Raises:
-        ValueError: it is not, or it looks like a key.
+        ValueError: it is not a variable name, or it looks like a key.
     """
     if not _VARIABLE.fullmatch(name) or any(_looks_random(part) for part in name.split("_")):
         raise ValueError(
@@ -97,13 +98,13 @@ def check_variable(name: str, what: str) -> None:
 
 
 def _looks_random(part: str) -> bool:
-    """Part of a key, rather than a word of a name."""
+    """Return whether a part of a name looks like part of a key."""
     mixed = part.lower() != part != part.upper()
     return len(part) >= 16 and (any(c.isdigit() for c in part) or (len(part) >= 24 and mixed))
 
 
 def check_header_name(name: str, what: str) -> None:
-    """Whether a header can be called that.
+    """Check that a header can have this name.
 
     Raises:
         ValueError: it cannot, or chiron sets that header itself.

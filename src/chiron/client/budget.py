@@ -8,21 +8,21 @@ from chiron.client.ledger import Ledger
 
 
 class Budget:
-    """Money of one run. ``limit=None`` counts and never refuses."""
+    """The budget of one run. With ``limit=None`` it only counts."""
 
     def __init__(self, limit: float | None, *, spent: float = 0.0) -> None:
-        """``spent``: what the ledger says was paid before, in USD."""
+        """Create a budget. ``spent``: USD paid earlier, according to the ledger."""
         self.limit = limit
         self.spent = spent
         self.reserved = 0.0
-        self._outstanding = 0  # counted, because sums of floats leave a residue that would look like a call in flight for ever
+        self._outstanding = 0  # an integer, because a sum of floats leaves a remainder that would look like a call in flight
         self._settled = asyncio.Condition()
 
     async def reserve(self, amount: float) -> "Reservation":
-        """Set ``amount`` USD aside, waiting while calls in flight may yet turn out cheaper than what they reserved.
+        """Reserve ``amount`` USD. Wait while calls in flight may still cost less than they reserved.
 
         Raises:
-            BudgetSpent: nothing is in flight any more, and it still does not fit.
+            BudgetSpent: no call is in flight, and the amount still exceeds the budget.
         """
         if self.limit is not None:
             async with self._settled:
@@ -38,7 +38,7 @@ class Budget:
         return Reservation(self, amount)
 
     async def settle(self, amount: float, cost: float) -> None:
-        """Turn a reservation of ``amount`` into a cost."""
+        """Replace a reservation of ``amount`` by its actual cost."""
         self._outstanding -= 1
         self.reserved = max(0.0, self.reserved - amount) if self._outstanding else 0.0
         self.spent += cost
@@ -48,45 +48,45 @@ class Budget:
 
 
 class Reservation:
-    """Money set aside for one attempt."""
+    """Money reserved for one attempt."""
 
     def __init__(self, budget: Budget, amount: float) -> None:
-        """Made by :meth:`Budget.reserve`."""
+        """Use :meth:`Budget.reserve` instead."""
         self.amount = amount
         self._budget = budget
         self._open = True
 
     async def settle(self, cost: float) -> None:
-        """Pay ``cost`` of it, once, and give the rest back."""
+        """Record ``cost`` and release the rest. Only the first call has an effect."""
         if self._open:
             self._open = False
             await self._budget.settle(self.amount, cost)
 
 
 class AttemptRecord:
-    """Of one call, as long as it is under way."""
+    """Record the attempts of one call while it is in flight."""
 
     def __init__(self, call: Call, ledger: Ledger) -> None:
-        """Nothing is on record yet."""
+        """Create a record without attempts."""
         self._call, self._ledger = call, ledger
         self._most = 0.0
         self._on_record: int | None = None
-        """The attempt under way, as the ledger numbers it; ``None`` where no budget has to outlive this process."""
+        """ID of the current attempt in the ledger; ``None`` if it is not recorded because the run has no budget."""
 
     def begin(self, most: float, *, on_record: bool) -> None:
-        """An attempt that may cost ``most`` USD is about to be sent.
+        """Start an attempt that may cost ``most`` USD; call this before sending.
 
-        ``on_record``: a process that goes on with this run has to know of it, should this one be killed.
+        ``on_record``: store the attempt, so that a later process knows about it if this one is killed.
 
         Raises:
-            DiskError: the ledger took it not.
+            DiskError: the ledger cannot be written.
         """
         self._most = most
         if most and on_record:
             self._on_record = self._ledger.begin_attempt(self._call, most)
 
     def maybe_billed(self, kind: str, message: str) -> float:
-        """It ended without an answer and may be billed all the same; the most it can have cost, in USD."""
+        """End an attempt that got no answer but may be billed. Returns its maximum cost in USD."""
         if self._on_record is not None:
             self._ledger.fail_attempt(self._on_record, kind, message)
             self._on_record = None
@@ -95,16 +95,16 @@ class AttemptRecord:
         return self._most
 
     def not_billed(self) -> float:
-        """It ended without an answer and is not billed: 0 USD."""
+        """End an attempt that got no answer and is not billed. Returns 0 USD."""
         if self._on_record is not None:
             self._ledger.end_attempt(self._on_record)
             self._on_record = None
         return 0.0
 
     def paid(self, reply: Reply) -> None:
-        """Keep the reply for good, and let go of what was set aside for it in the same moment.
+        """Store the reply and release its reservation in one transaction.
 
         Raises:
-            DiskError: the ledger took it not.
+            DiskError: the ledger cannot be written.
         """
         self._ledger.put(self._call, reply, attempt=self._on_record)

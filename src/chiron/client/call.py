@@ -1,4 +1,4 @@
-"""The two things that pass between a job and a model: a frozen Call and its Reply; and the provider interface."""
+"""The types exchanged with models: an immutable Call and its Reply; and the provider interface."""
 
 import hashlib
 import json
@@ -9,57 +9,57 @@ from typing import Literal, Protocol
 from chiron.client.finish_reasons import Finish, is_only_thinking, sort_finish
 
 KEY_VERSION = 1
-"""Part of every key. To be raised if the canonical form ever changes: old ledgers then miss, and never lie."""
+"""Part of every key. Raise it if the canonical form changes, so that old ledgers never return a wrong reply."""
 
 Role = str
-"""``mentor``, ``intern``, ``judge``; other jobs bring their own."""
+"""``mentor``, ``intern``, ``judge``; other jobs add their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A piece of a message in words."""
+    """A text part of a message."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """An image in a message, named by the SHA-256 (hex) of its file; its bytes stay on disk."""
+    """An image in a message, identified by the SHA-256 (hex) of its file. The bytes stay on disk."""
 
     sha256: str
     max_side: int
-    """Longest side in pixels as sent; part of what is asked, so part of the key."""
+    """Longest side in pixels, as sent. It is part of the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn, its parts in the order in which they are shown."""
+    """One turn; its parts are sent in this order."""
 
     role: Literal["system", "user", "assistant"]
     parts: tuple[TextPart | ImagePart, ...]
     inline: bool = False
-    """Images stand where a text has them: nothing is put between an image and the words next to it. Part of the key."""
+    """Whether images are placed inside the text, with no separator between an image and the text next to it. Part of the key."""
 
     @property
     def text(self) -> str:
-        """The words of the message."""
+        """The text of the message, without images."""
         return "\n\n".join(part.text for part in self.parts if isinstance(part, TextPart))
 
 
 @dataclass(frozen=True)
 class Call:
-    """Everything that determines what a model is asked. Two calls of one key are one call."""
+    """Everything that determines a model's input. Two calls with the same key are the same call."""
 
     role: Role
     model: str
-    """The configured name, which finds the endpoint. Not in the key: renaming a model costs nothing."""
+    """The configured name, which selects the endpoint. Not part of the key, so that models can be renamed."""
     identity: str
-    """What answers: provider, the endpoint's own name, and any parameters that shape its replies."""
+    """Identity of the model: provider, the endpoint's own model name, and parameters that change its replies."""
     messages: tuple[Message, ...]
     temperature: float
     max_tokens: int
     draw: int = 0
-    """Which sample of this prompt: a second draw is another call."""
+    """Sample index for this prompt. Another index is another call."""
 
     @cached_property
     def key(self) -> str:
@@ -78,7 +78,7 @@ class Call:
 
 
 def _canonical_message(message: Message) -> list[object]:
-    # What a message without images in its text has always been: old keys stay as they are.
+    # The form of messages without inline images must not change, so that old keys stay valid.
     return [message.role, [_canonical(part) for part in message.parts], *(["inline"] if message.inline else [])]
 
 
@@ -88,7 +88,7 @@ def _canonical(part: TextPart | ImagePart) -> list[str | int]:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the endpoint counted them; ``None`` where it did not say."""
+    """Tokens as counted by the endpoint; ``None`` if not reported."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -96,61 +96,61 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, as the ledger keeps it."""
+    """A model's reply, as stored in the ledger."""
 
     text: str
     finish: str = "stop"
-    """Why the model stopped: ``length`` (the token limit) or the endpoint's own word; :mod:`chiron.client.finish_reasons` sorts them."""
+    """Why the model stopped: ``length`` (the token limit) or the endpoint's own word. See :mod:`chiron.client.finish_reasons`."""
     usage: Usage = field(default_factory=Usage)
     served_by: str | None = None
-    """The model that the endpoint says answered."""
+    """The model name that the endpoint reports."""
     seconds: float = 0.0
-    """From sending to the last byte, of the attempt that succeeded."""
+    """Duration of the successful attempt, from sending to the last byte."""
     attempts: int = 1
-    """How many times it was sent."""
+    """Number of times the call was sent."""
     cost_usd: float | None = None
-    """``None`` where the model has no price."""
+    """``None`` if the model has no price."""
     raw: str | None = field(default=None, repr=False, compare=False)
-    """The endpoint's own reply, as it came; ``None`` where there is nothing beyond the text."""
+    """The endpoint's response body, unchanged; ``None`` if it contains only the text."""
 
     @property
     def cut_off(self) -> bool:
-        """Whether the token limit ended it."""
+        """Whether the token limit ended the reply."""
         return sort_finish(self.finish) is Finish.CUT_OFF
 
     @property
     def only_thinking(self) -> bool:
-        """Whether it has thinking and no text."""
+        """Whether the reply has thinking but no text."""
         return is_only_thinking(self.finish)
 
 
 class Ask(Protocol):
-    """The search's only way out. Answers from the ledger, an endpoint, or a table in a test."""
+    """Interface through which the search asks models. Answers come from the ledger, an endpoint, or a table in a test."""
 
     async def __call__(self, call: Call) -> Reply:
-        """The reply to ``call``.
+        """Return the reply to ``call``.
 
         Raises:
-            CallFailed: no answer could be had; the evaluation is missing, not wrong.
-            Halted: the run as a whole cannot go on.
+            CallFailed: the call got no answer; the evaluation is missing, not wrong.
+            RunStopped: the run cannot continue.
         """
         ...
 
 
 class Provider(Protocol):
-    """One model, ready to be asked."""
+    """Interface of a model that answers calls."""
 
     identity: str
-    """What answers, for the key: the same string means the same distribution of replies."""
+    """Identity of the model for the key. Equal strings mean the same distribution of replies."""
 
     async def complete(self, call: Call) -> Reply:
-        """One attempt.
+        """Send the call once.
 
         Raises:
-            CallFailed: in one of its three classes.
+            CallFailed: one of its subclasses.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...

@@ -1,4 +1,4 @@
-"""The desk: where every call is asked. Ledger first, then one request for all who ask the same, within limits and budget."""
+"""The model client, which sends every call: ledger first, then one request per distinct call, within rate limits and budget."""
 
 import asyncio
 import contextlib
@@ -27,12 +27,12 @@ from chiron.client.retry import Elapsed, RetryPolicy, retry_call
 from chiron.errors import ChironError, DiskError
 
 DOWN_AFTER = 10
-"""Calls to one endpoint that fail for good in a row, before the run stops rather than waste what the others answer."""
+"""Consecutive failed calls to one endpoint after which the run stops, so that no more money is spent on the other models."""
 
 
 @dataclass
 class Endpoint:
-    """One configured model, with its door and its state."""
+    """One configured model: its provider, limiter, price and state."""
 
     provider: Provider
     limiter: Limiter
@@ -42,10 +42,13 @@ class Endpoint:
     has_answered: bool = False
     failed_in_a_row: int = 0
     cost_overrun: float = 1.0
-    """How many times more than the bound a reply once cost; later bounds are raised by it, also in later processes of the same run."""
+    """Largest ratio of a reply's actual cost to :meth:`max_cost`. Later cost limits are multiplied by it, also after a resume."""
 
     def max_cost(self, call: Call) -> float:
-        """USD. A token is at least a byte of UTF-8, so bytes bound the prompt; images are bounded by configuration."""
+        """Maximum cost of a call in USD.
+
+        A token has at least one byte of UTF-8, so the byte count limits the prompt's tokens. Images count as ``image_tokens`` each.
+        """
         if self.price is None:
             return 0.0
         parts = [part for message in call.messages for part in message.parts]
@@ -56,12 +59,15 @@ class Endpoint:
 
     @property
     def bound(self) -> str:
-        """Names whose calls these are and what bounds their cost: a ``surprise`` holds for it, and not where that was mended."""
+        """Key under which ``cost_overrun`` is stored. It contains the price and image tokens, so changing either resets the overrun."""
         price = "" if self.price is None else f" at {self.price.input:g}/{self.price.output:g}"
         return f"{self.provider.identity}{price}, {self.image_tokens} an image"
 
     def cost(self, call: Call, reply: Reply) -> float | None:
-        """USD, ``None`` without a price. An endpoint that does not count its tokens is taken at the most it can cost."""
+        """Cost of a reply in USD; ``None`` without a price.
+
+        Returns :meth:`max_cost` if the endpoint does not report token counts.
+        """
         if self.price is None:
             return None
         prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
@@ -72,23 +78,26 @@ class Endpoint:
 
 @dataclass
 class Count:
-    """Live counts of one model in one role, since this process began."""
+    """Live counts of one model in one role, since this process started."""
 
     asked: int = 0
     """Answered by the endpoint."""
     free: int = 0
-    """Answered by the ledger."""
+    """Answered from the ledger, or by a call already in flight."""
     in_flight: int = 0
-    """Asked and not yet answered, the queue included."""
+    """Calls without an answer yet, including queued ones."""
     retries: int = 0
     failed: int = 0
 
 
 class ModelClient:
-    """Asks. Everything that :func:`chiron.mics.search.search` must not know is known here."""
+    """Send calls to models and store their replies.
+
+    It contains everything that :func:`chiron.mics.search.search` does not need to know: endpoints, limits, retries, ledger and budget.
+    """
 
     def __init__(self, endpoints: Mapping[str, Endpoint], ledger: Ledger, budget: Budget | None = None) -> None:
-        """``endpoints`` by configured name."""
+        """Create a client. ``endpoints``: by configured name."""
         self.endpoints = dict(endpoints)
         self.ledger = ledger
         self.budget = budget if budget is not None else Budget(None)
@@ -113,12 +122,12 @@ class ModelClient:
             )
 
     def note(self, name: str, text: str) -> None:
-        """Keep something that a person should know in the end; of one ``name`` the last stands."""
+        """Keep a note for the final summary. A later note with the same ``name`` replaces it."""
         self._notes[name] = text
 
     @property
     def notes(self) -> dict[str, str]:
-        """What a person should know in the end, by what it is about."""
+        """Notes for the final summary, by name."""
         return {**self._notes, **self._outage_notes(), **self.shares.notes()}
 
     def _outage_notes(self) -> dict[str, str]:
@@ -130,7 +139,7 @@ class ModelClient:
         }
 
     def down(self) -> list[str]:
-        """A line on each model whose queue is held now, because its endpoint answers nothing."""
+        """One line for each model whose queue is on hold because its endpoint does not answer."""
         return [
             f"{name}: no answer for {endpoint.limiter.seconds_down():.0f} s; its calls wait while one at a time is tried;"
             f" the run stops after {endpoint.retry.outage:g} s"
@@ -139,7 +148,7 @@ class ModelClient:
         ]
 
     def line(self, rank: int) -> UnitAsk:
-        """An ``ask`` whose calls go before those of higher rank."""
+        """Return an ``ask`` whose calls are sent before those with a higher rank."""
 
         async def ask(call: Call) -> Reply:
             return await self.ask(call, rank)
@@ -147,11 +156,11 @@ class ModelClient:
         return UnitAsk(ask)
 
     async def ask(self, call: Call, rank: int = 0) -> Reply:
-        """The reply to ``call``: from the ledger, from a call of the same key under way, or from its endpoint.
+        """Return the reply to ``call``: from the ledger, from an identical call in flight, or from its endpoint.
 
         Raises:
-            CallFailed: no answer could be had.
-            Halted: the run sends no more calls.
+            CallFailed: the call got no answer.
+            RunStopped: the run sends no more calls.
             DiskError: the ledger cannot be written.
         """
         count = self.counts[call.model, call.role]
@@ -168,11 +177,11 @@ class ModelClient:
             task.add_done_callback(lambda done: self._forget(call.key, done))
         else:
             count.free += 1
-        # Shielded: a case that goes away must not take a paid call with it, nor the other cases that wait for it.
+        # Shielded: cancelling one case must not cancel a paid call that other cases may wait for.
         return await asyncio.shield(task)
 
     def halt(self, reason: RunStopped | DiskError) -> None:
-        """Send nothing more. What is under way is still received and kept."""
+        """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.halted is None:
             self.halted = reason
             self._stopped.set()
@@ -180,16 +189,16 @@ class ModelClient:
                 endpoint.limiter.close(reason)
 
     def stop(self) -> None:
-        """Halt because a person asked for it."""
+        """Halt the run at the user's request."""
         self.halt(UserStopped("stopped"))
 
     async def drain(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the calls in flight."""
         while self._pending:
             await asyncio.wait(list(self._pending.values()))
 
     async def close(self) -> None:
-        """Drop what is under way, and let go of connections."""
+        """Cancel the calls in flight and close all connections."""
         for task in list(self._pending.values()):
             task.cancel()
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
@@ -197,7 +206,10 @@ class ModelClient:
             await endpoint.provider.close()
 
     async def _reserve(self, call: Call, endpoint: Endpoint) -> Reservation:
-        """Set the most aside that the call can cost; while it waited for that, the run may have halted, or a surprise have raised it."""
+        """Reserve the maximum cost of the call.
+
+        While waiting, the run may halt or the cost limit may rise, so both are checked again.
+        """
         while True:
             most = endpoint.max_cost(call)
             if self.halted is not None:
@@ -210,7 +222,7 @@ class ModelClient:
     def _forget(self, key: str, task: asyncio.Task[Reply]) -> None:
         self._pending.pop(key, None)
         if not task.cancelled():
-            task.exception()  # looked at, so that a case that went away leaves no warning behind
+            task.exception()  # retrieve the exception, so that asyncio does not warn about it if the case was canceled
 
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
@@ -258,10 +270,10 @@ class ModelClient:
         return reply
 
     def _blame(self, call: Call, endpoint: Endpoint, standing: Standing, failure: CallFailed) -> Blame:
-        """Whose fault a failed attempt is; hold the queue while the endpoint answers nobody.
+        """Decide what caused a failed attempt, and hold the queue while the endpoint is down.
 
         Raises:
-            EndpointDown: it has answered nothing for too long.
+            EndpointDown: the endpoint has not answered for too long.
         """
         now = asyncio.get_running_loop().time()
         outage, policy = standing.outage, endpoint.retry
@@ -271,7 +283,7 @@ class ModelClient:
         if blame is not Blame.ENDPOINT:
             return blame
         if not outage.answers and standing.uncounted >= policy.attempts:
-            # More likely a wrong address, or a server that is not started yet, than an outage: no reason to wait for long.
+            # More likely a wrong address or a server that has not started than an outage, so do not wait for long.
             raise EndpointDown(
                 f"model '{call.model}' has answered nothing yet, and a call failed {standing.uncounted} times in a row, the last time so:"
                 f" {failure.public}; run the same command again once it answers"
@@ -284,7 +296,7 @@ class ModelClient:
         return blame
 
     def _remark(self, call: Call, reply: Reply) -> None:
-        """Keep what a person should know of how replies end."""
+        """Keep a note if the reply ended in an unusual way."""
         if reply.only_thinking:
             self._thoughts[call.model] += 1
             self._notes[f"thinking {call.model}"] = (
@@ -295,7 +307,7 @@ class ModelClient:
             self._notes[f"finish {call.model}"] = f"model '{call.model}': {note}"
 
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: AttemptRecord) -> Reply:
-        """Send it once; the limiter hears how it went, and budget and ledger what it cost."""
+        """Send the call once, and report the result to the limiter and its cost to budget and ledger."""
         most, cost = reservation.amount, 0.0
         try:
             bill.begin(most, on_record=self.budget.limit is not None)
@@ -305,7 +317,8 @@ class ModelClient:
         except RateLimited as failure:
             bill.not_billed()
             if failure.retry_after is not None and failure.retry_after > endpoint.retry.deadline:
-                # Nobody could wait for it. To fail this call, and soon all the others, would cost evaluations; to stop costs nothing.
+                # The wait is longer than any deadline. Failing this call and the following ones would lose evaluations; stopping loses
+                # nothing.
                 raise EndpointDown(
                     f"model '{call.model}' takes no call for another {failure.retry_after:.0f} s, longer than its deadline"
                     f" ({endpoint.retry.deadline:g} s): {failure.public}. Run the same command again then"
@@ -322,7 +335,7 @@ class ModelClient:
             bill.not_billed()
             raise
         except Exception as error:
-            # A reply can be odd in ways that nobody thought of; that is this call's failure, not the run's.
+            # Replies can be malformed in unforeseen ways. That fails this call, not the run.
             odd = Transient(f"{call.model}: {type(error).__name__} while reading its reply", maybe_billed=True)
             cost = bill.maybe_billed(odd.kind, str(odd))
             raise odd from error
@@ -338,8 +351,11 @@ class ModelClient:
             await asyncio.wait_for(self._stopped.wait(), seconds)
 
     def _surprised(self, call: Call, endpoint: Endpoint, cost: float) -> None:
-        """A reply cost more than any was thought to: its image tokens are set too low, or the endpoint counts in a way of its own."""
-        # Against the bare bound: others in flight were reserved under the same one, and must not multiply it again.
+        """Raise the endpoint's cost limit after a reply that cost more than :meth:`Endpoint.max_cost`.
+
+        Either ``image_tokens`` is set too low, or the endpoint counts tokens differently.
+        """
+        # Compare with the limit without overrun. Other calls in flight used the same limit and must not multiply the overrun again.
         bare = endpoint.max_cost(call) / endpoint.cost_overrun
         times = cost / bare if bare else 1.0
         if times > endpoint.cost_overrun:
@@ -354,7 +370,7 @@ class ModelClient:
         )
 
     def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
-        """Keep the failure; halt the run where it tells of more than this call."""
+        """Record the failure, and halt the run if the failure affects more than this call."""
         try:
             self.ledger.note_failure(call, failure.kind, failure.public, final=True)
         except DiskError as reason:

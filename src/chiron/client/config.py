@@ -1,4 +1,4 @@
-"""What a user says of a model, checked. Keys of endpoints never stand here, only the names of environment variables."""
+"""Validated model configuration. It never contains keys, only the names of environment variables."""
 
 import json
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from chiron.client.addresses import check_base_url, check_header_name, check_hea
 from chiron.errors import InputError
 
 _LARGEST = 2**53
-"""Beyond this no number of a configuration means anything, and a float cannot tell it from its neighbours."""
+"""Limit for numbers in a configuration. Above it, floats cannot represent every integer."""
 
 
 class Strict(BaseModel):
-    """A part of the configuration: unknown keys are errors, values don't change, numbers are finite and never ``yes`` or ``true``."""
+    """Base of all configuration sections: unknown keys are errors, values are immutable, numbers are finite and not booleans."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -25,24 +25,24 @@ class Strict(BaseModel):
     def _numbers_are_numbers(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        # Marked and not raised here: an error in one field must not hide those in the others.
+        # Mark the value instead of raising: an error in one field must not hide errors in others.
         return {key: _marked(value, cls.model_fields[key].annotation) if key in cls.model_fields else value for key, value in data.items()}
 
 
 @dataclass(frozen=True)
 class Refused:
-    """In place of a value that no field takes; its own field then fails on it."""
+    """Placeholder for a rejected value; validation of its field then fails."""
 
     why: str
 
 
 def _marked(value: Any, annotation: Any) -> Any:
-    """A value, or each of several, refused where it only looks like a number."""
+    """Replace a value, or each value of a list, that is a boolean or too large where a number is required."""
     if isinstance(value, list | tuple):
         return [_marked(one, annotation) for one in value]
     kinds = _kinds(annotation)
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-        # YAML reads yes, no, on and off as booleans, and Python takes those for 1 and 0.
+        # YAML reads yes, no, on and off as booleans, and Python treats booleans as 1 and 0.
         return Refused("must be a number, but is true or false (YAML takes yes, no, on and off for those)")
     if isinstance(value, int) and abs(value) > _LARGEST and kinds & {int, float}:
         return Refused("is too large a number")
@@ -50,7 +50,7 @@ def _marked(value: Any, annotation: Any) -> Any:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """Every plain type that an annotation mentions."""
+    """Return every plain type in an annotation."""
     inner = get_args(annotation)
     return {annotation} if not inner else set().union(*(_kinds(a) for a in inner))
 
@@ -66,20 +66,20 @@ SystemText = Annotated[str, AfterValidator(_system_text)]
 
 
 class Price(Strict):
-    """USD a million tokens."""
+    """Price in USD per million tokens."""
 
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
 
 
 class ServedCheckpoint(Strict):
-    """An InternVL checkpoint behind an endpoint, and how its training rows were cut."""
+    """An InternVL checkpoint served by an endpoint, and how its training images were tiled."""
 
     max_tiles: PositiveInt = 6
-    """Of all images of a request together, or of each image, thumbnails apart."""
+    """For all images of a request together, or per image; thumbnails are not counted."""
     max_tiles_per: Literal["row", "image"] = "row"
     layout: Literal["hf", "internvl_chat"] = "hf"
-    """In which form it is served: what ``chiron train`` and ``chiron convert`` write, or the authors'."""
+    """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
 class OpenAIModel(Strict):
@@ -87,44 +87,44 @@ class OpenAIModel(Strict):
 
     provider: Literal["openai"]
     base_url: str
-    """Up to and including ``/v1`` or its like, without ``/chat/completions``; Azure's ``?api-version=...`` may follow."""
+    """Up to and including ``/v1`` or similar, without ``/chat/completions``; may end with Azure's ``?api-version=...``."""
     model: str
-    """The endpoint's own name for it."""
+    """The endpoint's own name for the model."""
     api_key_env: str | None = None
-    """The environment variable that holds the key; none for most local endpoints."""
+    """Environment variable that contains the key; most local endpoints need none."""
     api_key_header: str | None = None
-    """The header that carries the key as it is, for example ``api-key`` (Azure); by default ``Authorization: Bearer ...`` does."""
+    """Header that carries the key, for example ``api-key`` (Azure). Default: ``Authorization: Bearer ...``."""
     concurrency: PositiveInt = 32
-    """Calls at once, at most; fewer are sent while the endpoint limits the rate."""
+    """Maximum number of concurrent calls; lower while the endpoint limits the rate."""
     requests_per_minute: PositiveFloat | None = None
     timeout: PositiveFloat = 120.0
-    """Seconds an attempt may take."""
+    """Seconds per attempt."""
     attempts: PositiveInt = 10
-    """Attempts a call may fail transiently while others succeed, before it counts as failed; twice as many for a mentor's."""
+    """Failed attempts per call, while other calls succeed, before the call fails. Mentors get twice as many."""
     deadline: PositiveFloat = 900.0
-    """Seconds a call may take with all its attempts and waits."""
+    """Seconds per call, including all attempts and waits."""
     outage: PositiveFloat = 900.0
-    """Seconds that the endpoint may answer nothing, with its calls waiting, before the run stops."""
+    """Seconds without any answer from the endpoint before the run stops; its calls wait meanwhile."""
     max_tokens: PositiveInt | None = None
-    """Overrides the role's token limit; thinking models need more."""
+    """Overrides the role's token limit; thinking models need a higher one."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The name that the endpoint gives the token limit; newer OpenAI models want the second."""
+    """The endpoint's name for the token limit; newer OpenAI models require the second."""
     temperature: bool = True
-    """Whether to send a temperature; some thinking models refuse one."""
+    """Whether to send a temperature; some thinking models reject one."""
     system_role: Literal["system", "user"] = "system"
     """``user``: put the system text before the first user turn, for servers and templates without a system role."""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """Sent with every call as they are, for example ``{reasoning_effort: low}``."""
+    """Sent unchanged with every call, for example ``{reasoning_effort: low}``."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Sent with every call. Not for keys: they belong in ``api_key_env`` (and ``api_key_header``)."""
+    """Sent with every call. Not for keys, which belong in ``api_key_env`` and ``api_key_header``."""
     revision: str | None = None
-    """Tells two models of one name apart, so that a replay does not take one's replies for the other's."""
+    """Distinguishes two models with the same name, so that a replay does not mix up their replies."""
     serves: ServedCheckpoint | None = None
-    """That vLLM serves a checkpoint made by ``chiron train`` there: images are cut and placed as in its training, request by request."""
+    """Set this if vLLM serves a checkpoint made by ``chiron train``. Images are then tiled and placed as in its training."""
     price: Price | None = None
-    """Needed for a budget."""
+    """Required for a budget."""
     image_tokens: PositiveInt = 4096
-    """The most tokens an image can cost; what a budget sets aside."""
+    """Maximum tokens per image, used to reserve budget."""
 
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
@@ -149,31 +149,33 @@ class OpenAIModel(Strict):
 
 
 class OfflineModel(Strict):
-    """An embedded baseline that needs nothing: no endpoint, no weights."""
+    """An embedded baseline, without endpoint or weights."""
 
     provider: Literal["offline"]
     model: str
-    """For example ``extractive/findings-first``; ``chiron init offline`` writes them all."""
+    """For example ``extractive/findings-first``; ``chiron init offline`` writes all of them."""
 
 
 class LocalModel(Strict):
-    """A checkpoint of InternVL, Qwen2-VL or Qwen2.5-VL, run in this process; needs the extra ``train``."""
+    """An InternVL, Qwen2-VL or Qwen2.5-VL checkpoint that runs in this process; requires the extra ``train``."""
 
     provider: Literal["local"]
     path: str
-    """The checkpoint's folder (``config.json``, ``tokenizer.json``, safetensors); relative to the configuration file."""
+    """The checkpoint's folder (``config.json``, ``tokenizer.json``, safetensors), relative to the configuration file."""
     batch: PositiveInt = 32
-    """Calls answered together, at most."""
+    """Maximum number of calls per batch."""
     max_tokens: PositiveInt | None = None
     """Overrides the role's token limit."""
     max_tiles: PositiveInt | None = None
-    """InternVL: tiles of all images of a call, or of each image, thumbnails apart. By default what the checkpoint says, else 6."""
+    """InternVL: tiles of all images of a call together, or per image; thumbnails are not counted. Default: the checkpoint's setting, else
+    6.
+    """
     max_tiles_per: Literal["row", "image"] | None = None
-    """InternVL: what ``max_tiles`` is for. By default what the checkpoint says, else ``row``: all images of a call."""
+    """InternVL: unit that ``max_tiles`` applies to. Default: the checkpoint's setting, else ``row`` (all images of a call)."""
     thumbnail: bool | None = None
-    """InternVL: whether an image of several tiles is also shown whole. By default what the checkpoint says, else yes."""
+    """InternVL: whether an image with several tiles is also shown as a whole. Default: the checkpoint's setting, else yes."""
     system: SystemText | None = None
-    """InternVL: said before calls without a system turn: ``internvl2_5``, a text, or ``none``. By default what the checkpoint says."""
+    """InternVL: system message for calls without one: ``internvl2_5``, a text, or ``none``. Default: the checkpoint's setting."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -185,16 +187,16 @@ ModelConfig = Annotated[AnyModel, Field(discriminator="provider")]
 
 
 def max_tokens_of(config: AnyModel, role_limit: int) -> int:
-    """The token limit for a role's calls to this model."""
+    """Return the token limit for a role's calls to this model."""
     own = None if isinstance(config, OfflineModel) else config.max_tokens
     return own if own is not None else role_limit
 
 
 def prompt_file(path: str, beside: Path) -> Path:
-    """A path in a configuration file, relative to that file.
+    """Resolve a path from a configuration file, relative to that file.
 
     Raises:
-        InputError: it begins with the home directory of nobody here, or is no path.
+        InputError: the path is invalid, or starts with the home directory of an unknown user.
     """
     try:
         expanded = Path(path).expanduser()

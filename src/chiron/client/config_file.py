@@ -1,4 +1,4 @@
-"""Reading a configuration file: models, and a section for each job; errors name the place and the nearest right word."""
+"""Read a configuration file: models, and one section per job. Errors name the location and suggest the nearest known key."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from chiron.io import read_yaml
 from chiron.terminal import printable
 
 SECTIONS: Final = ("search", "build", "evaluation")
-"""One file may serve every command; each reads ``models`` and its own section."""
+"""Sections of a configuration file. One file can serve every command; each reads ``models`` and its own section."""
 _MOST_FAULTS = 20
-"""Told at once."""
+"""Maximum number of faults in one message."""
 _PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 
 
 class ConfigFile(Strict):
-    """What every configuration file has. A command's own adds its section."""
+    """Content of every configuration file. Each command's own class adds its section."""
 
     models: dict[str, ModelConfig]
 
@@ -31,15 +31,15 @@ class ConfigFile(Strict):
             if printable(name) != name or not name.strip() or len(name) > 200:
                 raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
         for place, text in _texts(self.model_dump()):
-            if any("\ud800" <= c <= "\udfff" for c in text):  # not shown: it may be a secret
+            if any("\ud800" <= c <= "\udfff" for c in text):  # the value is not shown: it may be a secret
                 raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
         return self
 
     def need_known(self, named: list[tuple[str, str]]) -> None:
-        """That every (place, model name) is under ``models``.
+        """Check that every model in (place, model name) pairs is defined under ``models``.
 
         Raises:
-            ValueError: one is not; for validators.
+            ValueError: a model is not defined; for use in validators.
         """
         unknown = [(place, name) for place, name in named if name not in self.models]
         if unknown:
@@ -47,10 +47,10 @@ class ConfigFile(Strict):
             raise ValueError("; ".join(faults))
 
     def need_prices(self, models: Mapping[str, AnyModel]) -> None:
-        """That a budget can be kept with these models.
+        """Check that every one of these models has a price, as a budget requires.
 
         Raises:
-            ValueError: one has no price; for validators.
+            ValueError: a model has no price; for use in validators.
         """
         for name, model in models.items():
             if isinstance(model, OpenAIModel) and model.price is None:
@@ -63,10 +63,10 @@ Schema = TypeVar("Schema", bound=ConfigFile)
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
-    """What a configuration file holds, unchecked.
+    """Read a configuration file without validating it.
 
     Raises:
-        InputError: it cannot be read, or is no mapping.
+        InputError: the file cannot be read, or is not a mapping.
     """
     data = read_yaml(Path(path), "configuration", hint="; 'chiron init' writes one")
     if not isinstance(data, dict):
@@ -75,10 +75,10 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 
 def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Schema:
-    """Check what a configuration file holds; paths of checkpoints are found from the file, wherever the command is run.
+    """Validate the content of a configuration file. Checkpoint paths are resolved relative to the file.
 
     Raises:
-        InputError: with the place of the fault, and the nearest known key for one misspelt.
+        InputError: a value is invalid; the message gives its location and, for a misspelled key, the nearest known one.
     """
     others = [name for name in SECTIONS if name not in schema.model_fields]
     try:
@@ -89,11 +89,12 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
 
 
 def check_section(schema: type[Schema], data: dict[str, Any], section: str, *, origin: Path, **overrides: Any) -> Schema:
-    """Check a file and one job's section of it; overrides that are not ``None`` replace the section's keys, prompt files are found from
-    the configuration's own place.
+    """Validate a file and one job's section.
+
+    Overrides that are not ``None`` replace the section's keys. Prompt files are resolved relative to the configuration file.
 
     Raises:
-        InputError: as :func:`validate`; or a prompt is no path.
+        InputError: as in :func:`validate`; or the path of a prompt is invalid.
     """
     changed = {key: value for key, value in overrides.items() if value is not None}
     if changed and isinstance(data.get(section), dict):
@@ -105,10 +106,10 @@ def check_section(schema: type[Schema], data: dict[str, Any], section: str, *, o
 
 
 def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
-    """Files that a configuration names, found from that configuration's own place.
+    """Resolve the file paths in a configuration, relative to the configuration file.
 
     Raises:
-        InputError: one is no path.
+        InputError: a path is invalid.
     """
     try:
         return {name: str(prompt_file(file, origin.parent)) for name, file in files.items()}
@@ -117,7 +118,7 @@ def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str
 
 
 def nearest(word: str, known: Any) -> str:
-    """``; did you mean 'x'?`` if something known is near."""
+    """Return ``; did you mean 'x'?`` if a known word is similar, else an empty string."""
     found = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""
 
@@ -132,7 +133,7 @@ def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
 
 
 def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a configuration, with its place."""
+    """Yield every text of a configuration with its location."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -146,11 +147,11 @@ def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
-    """Every fault in words, in one line."""
+    """Describe every fault, in one line."""
     faults = error.errors(include_url=False)
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
-    # What is missing because it is misspelt is one fault.
+    # A misspelled key is one fault: do not also report it as missing.
     told = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
     if len(told) == 1:
         return f": {told[0]}"
@@ -159,7 +160,7 @@ def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
 
 
 def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
-    # A union's tag stands in the place as if it were a key; a reader of the file does not find it there.
+    # Pydantic adds a union's tag to the location as if it were a key, but the file does not contain it.
     place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
     if fault["type"] == "extra_forbidden":
         known = unknown[fault["loc"]]
@@ -177,7 +178,7 @@ def _nearest_known(schema: type[ConfigFile], loc: tuple[int | str, ...]) -> str 
 
 
 def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand where ``loc`` ends; at the top these are also the sections that other commands read."""
+    """Return the keys allowed at the end of ``loc``. At the top level, these include the sections of other commands."""
     if len(loc) == 1:
         return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
     if len(loc) > 2 and loc[0] == "models":

@@ -1,4 +1,4 @@
-"""The classes of failure that asking a model can have, and the removal of keys from error messages."""
+"""Exceptions for failed model calls, and the removal of keys and prompt text from error messages."""
 
 import json
 import re
@@ -10,30 +10,29 @@ from chiron.terminal import printable
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """At most ``most`` characters of an endpoint's words, on a line that a terminal shows and does not obey."""
+    """Return at most ``most`` characters of an endpoint's text, on one line and without control characters."""
     # Cut first: an error body may have megabytes.
     return printable(" ".join(text[: 4 * most].split()))[:most]
 
 
 def commonest(reasons: Iterable[str]) -> str | None:
-    """The commonest of some reasons; those that differ in numbers only are one."""
+    """Return the most common reason. Reasons that differ only in numbers count as equal."""
     first: dict[str, str] = {}
     counts = Counter(key for reason in reasons if (key := re.sub(r"\d+", "#", reason)) and first.setdefault(key, reason))
     return next((first[key] for key, _ in counts.most_common(1)), None)
 
 
 class CallFailed(ChironError):
-    """One call got no answer. ``public`` may be shown and logged: the key and the words of the prompt are removed from it.
+    """A call that got no answer.
 
-    The message may echo what was asked, and is shown nowhere.
-
-    Both are one line that a terminal can show: an endpoint's words are in them, and those are hostile.
+    The message may quote the prompt and must not be shown. ``public`` may be shown and logged: it contains neither the key nor words of the
+    prompt. Both are one printable line, because they contain untrusted text from the endpoint.
     """
 
     kind = "failed"
 
     def __init__(self, message: str, *, public: str | None = None, maybe_billed: bool = False) -> None:
-        """Keep the message, the part of it fit for a log, and whether the provider may bill the attempt."""
+        """Keep the message, its public part, and whether the provider may bill the attempt."""
         super().__init__(one_line(message, 1000))
         self.public = one_line(public if public is not None else message, 600)
         self.maybe_billed = maybe_billed
@@ -45,54 +44,54 @@ class RateLimited(CallFailed):
     kind = "rate_limited"
 
     def __init__(self, message: str, *, retry_after: float | None = None, public: str | None = None) -> None:
-        """Keep what the endpoint said of when to come back, in seconds."""
+        """``retry_after``: seconds to wait, if the endpoint gave a time."""
         super().__init__(message, public=public)
         self.retry_after = retry_after
 
 
 class Transient(CallFailed):
-    """The same call may well succeed later: a server's fault, a broken connection, a hang, a reply that is none."""
+    """A failure that may not repeat: a server error, a broken connection, a timeout, or an invalid reply."""
 
     kind = "transient"
 
 
 class CallerFault(CallFailed):
-    """The same call would fail again: it, or the configuration, has to change."""
+    """A failure that would repeat: the call or the configuration has to change."""
 
     kind = "caller"
 
     def __init__(self, message: str, *, public: str | None = None, misconfigured: bool = False, maybe_billed: bool = False) -> None:
-        """``misconfigured``: not this call but every call to the endpoint is wrong (key, address, model name)."""
+        """``misconfigured``: every call to the endpoint would fail, because the key, address or model name is wrong."""
         super().__init__(message, public=public, maybe_billed=maybe_billed)
         self.misconfigured = misconfigured
 
 
 class Flagged(CallerFault):
-    """A content filter refuses the input of this one call, before any model sees it."""
+    """A content filter rejected the input of this call before any model read it."""
 
 
 class RunStopped(ChironError):
-    """The run cannot send more calls. What it has is safe, and running it again goes on from there."""
+    """The run cannot send more calls. Its results are safe, and running it again resumes it."""
 
 
 class UserStopped(RunStopped):
-    """A person asked the run to stop."""
+    """The user asked the run to stop."""
 
 
 class BudgetSpent(RunStopped):
-    """Another call could overshoot the budget."""
+    """Another call could exceed the budget."""
 
 
 class EndpointDown(RunStopped):
-    """An endpoint failed so often in a row that going on would waste what the others answer."""
+    """An endpoint failed many times in a row. Continuing would waste the replies of the other models."""
 
 
 class TooManyCrashes(RunStopped):
-    """Unit after unit met a bug of ours (exit code 1)."""
+    """Too many units crashed because of bugs in chiron (exit code 1)."""
 
 
 class ConfigurationError(RunStopped):
-    """An endpoint refuses every call for a reason that only the user can mend (exit code 2)."""
+    """An endpoint rejects every call for a reason that the user has to fix (exit code 2)."""
 
 
 _MARK = "[key]"
@@ -100,7 +99,7 @@ _PROMPT = "[...]"
 _WORD = re.compile(r"[^\W_]+")
 _ESCAPE = re.compile(r"\\+(?:[nrt\"'/\\]|u([0-9a-fA-F]{4}))")
 _RUN = 3
-"""Words in a row that a message shares with the prompt before they count as quoted from it."""
+"""Number of consecutive words shared with the prompt that count as a quotation."""
 _LONG = re.compile(r"[^\s\"'<>]{120,}")
 """Longer than any word: an image in base64."""
 _QUOTED = re.compile(r"'[^']{3,}'|\"[^\"]{3,}\"|`[^`]{3,}`")
@@ -108,11 +107,11 @@ _OUR_WORDS = frozenset(
     "system user assistant text image images image_url url role roles content model max tokens json http api key error invalid request"
     " the a an this that your only no not at it in on is input message messages unsupported parameter value please".split()
 )
-"""Words of requests and of errors, which are not the patient's even where the prompt has them too."""
+"""Common words of requests and errors. They are kept even if the prompt contains them, since they do not identify a patient."""
 
 
 def redactor(key: str | None) -> Callable[[str], str]:
-    """A function that takes ``key`` out of a text: as it is, escaped as in JSON (also JSON within JSON), in a URL or in HTML."""
+    """Return a function that removes ``key`` from a text: plain, escaped in JSON (also nested JSON), in a URL, or in HTML."""
     if not key:
         return _unchanged
     pattern = re.compile("".join(_spellings(c) for c in key))
@@ -124,10 +123,10 @@ def redactor(key: str | None) -> Callable[[str], str]:
 
 
 def without_prompt(words: str, prompt: str) -> str:
-    """``words`` without what they quote from ``prompt``, so that they can be shown and logged.
+    """Return ``words`` without quotations from ``prompt``, so that they can be shown and logged.
 
-    Replaced with ``[...]`` are: three words or more in the order of the prompt; a quotation, a name (a capitalized word) or a number
-    that the prompt contains; and anything as long as an encoded image.
+    Replaced with ``[...]`` are: three or more words in the order of the prompt; a quotation, name (capitalized word) or number that the
+    prompt contains; and anything as long as an encoded image.
     """
     words = _LONG.sub(_PROMPT, _ESCAPE.sub(_unescaped, words))
     known = [word.casefold() for word in _WORD.findall(prompt)]
@@ -149,12 +148,12 @@ def without_prompt(words: str, prompt: str) -> str:
 
 
 def _tells(word: str) -> bool:
-    """Whether a word by itself may tell of a patient: a name, an abbreviation, a number of four digits or more."""
+    """Return whether a single word may identify a patient: a name, an abbreviation, or a number with four or more digits."""
     return word.casefold() not in _OUR_WORDS and (word[0].isupper() or sum(c.isdigit() for c in word) > 3)
 
 
 def _starts_sentence(words: str, match: "re.Match[str]") -> bool:
-    """Whether a word is capitalized for where it stands alone."""
+    """Return whether a word is capitalized only because it starts a sentence."""
     before = words[max(0, match.start() - 8) : match.start()]
     plain = before.rstrip()
     return match.group()[0].isupper() and (not plain or plain[-1] in ".!?" or "\n" in before[len(plain) :])
@@ -165,7 +164,7 @@ def _indices_of_runs(plain: list[str], runs: set[tuple[str, ...]]) -> list[int]:
 
 
 def _indices_of_quotations(words: str, found: "list[re.Match[str]]", plain: list[str], known: set[str]) -> list[int]:
-    """Words between quotation marks that are all of the prompt."""
+    """Return the indices of quoted words that all occur in the prompt."""
     result: list[int] = []
     for quotation in _QUOTED.finditer(words):
         inside = [i for i, match in enumerate(found) if quotation.start() < match.start() < quotation.end()]
@@ -194,7 +193,7 @@ def _unescaped(match: "re.Match[str]") -> str:
 
 def _spellings(character: str) -> str:
     code = ord(character)
-    # Backslashes are counted out, so that a text of nothing but them is still read in linear time.
+    # Count the backslashes, so that a text of only backslashes is still read in linear time.
     ways = (
         rf"\\{{0,4}}{re.escape(character)}",
         rf"\\{{1,4}}[uU]00(?i:{code:02x})",

@@ -1,4 +1,4 @@
-"""Why a model stopped, sorted into what a caller must know, and the settings that cure a refusal."""
+"""Classify why a model stopped, and suggest settings that fix a rejected call."""
 
 import re
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from enum import StrEnum
 
 
 class Finish(StrEnum):
-    """What became of a reply."""
+    """How a reply ended."""
 
     COMPLETE = "complete"
     CUT_OFF = "cut off"
-    """The token limit or the context ended it."""
+    """Ended by the token limit or the context length."""
     FILTERED = "filtered"
-    """A content filter withheld it; the same call is filtered again."""
+    """Withheld by a content filter; the same call would be filtered again."""
     FAILED = "failed"
-    """The provider's attempt failed half-way; the same call may succeed."""
+    """The provider failed while it generated the reply; the same call may succeed."""
     UNKNOWN = "unknown"
-    """A word that is not listed here; the reply is taken as complete, with a note."""
+    """A word that is not listed here. The reply is treated as complete, with a note."""
 
 
 _SPELLINGS = {
@@ -45,32 +45,32 @@ _KINDS = {spelling: kind for kind, spellings in _SPELLINGS.items() for spelling 
 _PREFIX = re.compile(r"^(?:finish_?reason|stop_?reason)[._](?=.)")
 
 LENGTH = "length"
-"""How a reply is stored that was cut off, in whatever word."""
+"""Stored word for every reply that was cut off."""
 _THINKING = ": only thinking"
-"""Ends the stored word of a reply that has thinking and no text."""
+"""Suffix of the stored word of a reply that has thinking but no text."""
 CUT_OFF_SQL = "', '".join(w for word in _SPELLINGS[Finish.CUT_OFF].split() for w in (word, word + _THINKING))
-"""Stored words of replies that were cut off, to stand between the quotes of an SQL list; ledgers of earlier versions hold all of them."""
+"""Stored words of replies that were cut off, for use between the quotes of an SQL list. Ledgers of earlier versions contain all of them."""
 
 
 def sort_finish(reason: str) -> Finish:
-    """What a provider's word stands for. Gemini appends details, as in ``content_filter: PROHIBITED_CONTENT``."""
+    """Classify a provider's word. Gemini appends details, as in ``content_filter: PROHIBITED_CONTENT``."""
     plain = re.sub(r"[\s-]+", "_", reason.split(":", 1)[0].strip().lower())
     return _KINDS.get(plain) or _KINDS.get(_PREFIX.sub("", plain), Finish.UNKNOWN)
 
 
 def stored_finish(reason: str, *, only_thinking: bool) -> str:
-    """The word that is kept with a reply: the provider's own, except that every cut-off reply has the same."""
+    """Return the word to store with a reply: the provider's own, except that all cut-off replies get the same one."""
     word = LENGTH if sort_finish(reason) is Finish.CUT_OFF else reason
     return word + _THINKING if only_thinking else word
 
 
 def is_only_thinking(stored: str) -> bool:
-    """Whether a stored word is of a reply that has thinking and no text."""
+    """Return whether a stored word marks a reply that has thinking but no text."""
     return stored.endswith(_THINKING)
 
 
 def finish_note(stored: str) -> str | None:
-    """What to say of a reply that ended for a reason that is not known here; ``None`` where there is nothing to say."""
+    """Return a note on a reply that ended for an unknown reason, else ``None``."""
     word = stored.removesuffix(_THINKING)
     return (
         None
@@ -81,13 +81,13 @@ def finish_note(stored: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Cure:
-    """Advice for one kind of refusal."""
+    """Advice for one kind of rejection."""
 
     words: re.Pattern[str]
-    """Found in what the server said."""
+    """Pattern to find in the server's message."""
     advice: str
     every_call: bool = False
-    """Whether the refusal is about the configuration, so that every call meets it."""
+    """Whether the configuration is at fault, so that every call is rejected."""
 
 
 def _cure(words: str, advice: str, *, every_call: bool = False) -> Cure:
@@ -149,14 +149,14 @@ _FLAGGED = re.compile(
     re.IGNORECASE,
 )
 MORE_SPACE = "raise max_tokens (search.max_tokens, or the model's own), or have the model think less (parameters)"
-"""What to do about a reply that is all thinking."""
+"""Advice for replies that contain only thinking."""
 
 
 def cure_for(words: str) -> Cure | None:
-    """The advice that fits a server's words, if any does."""
+    """Return the advice that matches a server's message, if any."""
     return next((cure for cure in _CURES if cure.words.search(words)), None)
 
 
 def is_flagged(words: str) -> bool:
-    """Whether the words are of a content filter: it is about this input, and not about the key."""
+    """Return whether the message comes from a content filter, so that the input is at fault and not the key."""
     return _FLAGGED.search(words) is not None

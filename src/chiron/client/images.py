@@ -1,4 +1,4 @@
-"""Images as models take them, no larger than agreed: JPEG or PNG, base64 in a data URL, or pixels for a model in this process."""
+"""Encode images for models: JPEG or PNG as a base64 data URL, or pixels for a local model. No side exceeds the configured maximum."""
 
 import base64
 import hashlib
@@ -21,9 +21,9 @@ from chiron.client.failures import CallerFault
 _PLAIN_MODES = {"L", "RGB", "RGBA", "P", "LA", "1"}
 _MEDIA = {"JPEG": "image/jpeg", "PNG": "image/png"}
 HELD_BYTES = 512 * 2**20
-"""The most that the images of cases at work may take in memory; 256 cases of two images of 1536 pixels need about 200 MiB."""
+"""Maximum memory for images of cases in progress. 256 cases with two images of 1536 pixels need about 200 MiB."""
 CACHED_BYTES = 32 * 2**20
-"""The most that images which nobody holds may take."""
+"""Maximum memory for cached images that no case holds."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,28 +34,31 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets an image upright, by its EXIF orientation."""
+"""Transposition that turns an image upright, by EXIF orientation."""
 _SIDEWAYS = (5, 6, 7, 8)
-"""Orientations by which width and height change places."""
+"""Orientations that swap width and height."""
 _PNG_NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""One of these stands in every PNG that says how it is to be turned."""
+"""A PNG with an orientation contains at least one of these."""
 
 
 @dataclass
 class _Held:
-    """An image that cases at work need."""
+    """An image that cases in progress need."""
 
     count: int
-    """How many of them."""
+    """Number of cases that hold it."""
     url: bytes | None
-    """``None`` where there was no room for it: it is then encoded when it is asked for, like any other."""
+    """``None`` if there was no room; the image is then encoded on request."""
 
 
 class PictureStore:
-    """Knows where the image behind a hash lies, and keeps it encoded while a case is at work: it asks for it ninety times."""
+    """Locate images by hash, and keep them encoded while a case is in progress.
+
+    One case requests an image about ninety times.
+    """
 
     def __init__(self, *, held_bytes: int = HELD_BYTES, cache_bytes: int = CACHED_BYTES) -> None:
-        """``held_bytes``: for encoded images that are held; ``cache_bytes``: for those that nobody holds, or that found no room."""
+        """``held_bytes``: limit for encoded images that are held. ``cache_bytes``: limit for all other encoded images."""
         self._paths: dict[str, Path] = {}
         self._held: dict[ImagePart, _Held] = {}
         self._held_now, self._held_bytes = 0, held_bytes
@@ -65,20 +68,20 @@ class PictureStore:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What the encoded images take."""
+        """Memory used by encoded images."""
         return self._held_now + self._cached
 
     def add(self, sha256: str, path: Path) -> None:
-        """Remember where an image lies."""
+        """Register the path of an image."""
         self._paths[sha256] = path
 
     def hold(self, pictures: Sequence[ImagePart]) -> None:
-        """Encode images now, and keep them until :meth:`release`; meant for a thread beside the event loop.
+        """Encode images now and keep them until :meth:`release`. Call it in a worker thread, not in the event loop.
 
-        All or none: where one cannot be read, none of them is held.
+        If one image cannot be read, none is held.
 
         Raises:
-            CallerFault: a file is gone, changed, or no longer readable.
+            CallerFault: a file is missing, changed, or no longer readable.
         """
         for number, picture in enumerate(pictures):
             try:
@@ -106,7 +109,7 @@ class PictureStore:
                 self._remember(picture, url)
 
     def release(self, pictures: Sequence[ImagePart]) -> None:
-        """Let go of what :meth:`hold` kept."""
+        """Release images kept by :meth:`hold`."""
         with self._lock:
             for picture in pictures:
                 held = self._held.get(picture)
@@ -118,10 +121,10 @@ class PictureStore:
                     self._held_now -= len(held.url or b"")
 
     def path(self, sha256: str) -> Path:
-        """Where the image lies.
+        """Return the path of an image.
 
         Raises:
-            CallerFault: nobody added it.
+            CallerFault: the image was not added.
         """
         try:
             return self._paths[sha256]
@@ -129,7 +132,7 @@ class PictureStore:
             raise CallerFault(f"no image of SHA-256 {sha256[:12]}... was added to this run") from None
 
     def ready(self, picture: ImagePart) -> bytes | None:
-        """The image as a ``data:`` URL, ASCII, if it is held or was encoded lately."""
+        """Return the image as an ASCII ``data:`` URL if it is held or cached."""
         with self._lock:
             held = self._held.get(picture)
             if held is not None and held.url is not None:
@@ -139,10 +142,10 @@ class PictureStore:
             return self._cache.get(picture)
 
     def data_url(self, picture: ImagePart) -> bytes:
-        """The image as a ``data:`` URL, ASCII; meant for a thread beside the event loop.
+        """Return the image as an ASCII ``data:`` URL. Call it in a worker thread, not in the event loop.
 
         Raises:
-            CallerFault: the file is gone, changed, or no longer readable.
+            CallerFault: the file is missing, changed, or no longer readable.
         """
         if (ready := self.ready(picture)) is not None:
             return ready
@@ -152,10 +155,10 @@ class PictureStore:
         return url
 
     def image(self, picture: ImagePart) -> Image.Image:
-        """The image's pixels: upright, eight bits a channel, no side longer than the picture's ``max_side``; decoded anew every time.
+        """Decode an image: upright, eight bits per channel, no side longer than the picture's ``max_side``. The result is not cached.
 
         Raises:
-            CallerFault: the file is gone, changed, or no longer readable.
+            CallerFault: the file is missing, changed, or no longer readable.
         """
         path = self.path(picture.sha256)
         with _reading(path):
@@ -164,7 +167,7 @@ class PictureStore:
                 return _shown(image, picture.max_side)
 
     def _remember(self, picture: ImagePart, url: bytes) -> None:
-        """Put an image into the cache, and the longest unused out of it. To be called with the lock."""
+        """Cache an image and evict the least recently used ones. The caller must hold the lock."""
         self._cached += len(url) - len(self._cache.pop(picture, b""))
         self._cache[picture] = url
         while self._cached > self._cache_bytes and len(self._cache) > 1:
@@ -173,13 +176,13 @@ class PictureStore:
 
 
 def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> bytes:
-    """The image at ``path``, no side longer than ``max_side`` pixels, as a ``data:`` URL.
+    """Encode the image at ``path`` as a ``data:`` URL, no side longer than ``max_side`` pixels.
 
-    A JPEG or PNG that fits and stands upright is sent as it is; anything else becomes a PNG (or a JPEG, if it was one), 16-bit greys
-    scaled to 8. An EXIF orientation is carried out, since endpoints differ in whether they heed it.
+    An upright JPEG or PNG that fits is sent unchanged. Other images become a PNG (or stay JPEG), and 16-bit grays are scaled to 8 bits. An
+    EXIF orientation is applied, since not all endpoints respect it.
 
     Raises:
-        CallerFault: the file is gone, no longer readable, or not the one of hash ``sha256``.
+        CallerFault: the file is missing, unreadable, or does not have the hash ``sha256``.
     """
     with _reading(path):
         data = _unchanged(path, sha256)
@@ -197,7 +200,10 @@ def encode_data_url(path: Path, max_side: int, *, sha256: str | None = None) -> 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What can go wrong with a file becomes the fault of the call that shows it; Pillow's warnings were given when it was checked."""
+    """Convert errors of a file into a failure of the call that shows it.
+
+    Pillow's warnings are ignored; they were shown when the file was checked.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -207,7 +213,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _unchanged(path: Path, sha256: str | None) -> bytes:
-    """The file, if it is still the one of this hash."""
+    """Return the file's bytes if they still have this hash."""
     data = path.read_bytes()
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise CallerFault(f"image {path.name} was changed since it was checked: run the same command again")
@@ -215,40 +221,40 @@ def _unchanged(path: Path, sha256: str | None) -> bytes:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A copy as models see it, in training and in search: in eight bits a channel, turned as its EXIF orientation says.
+    """Return a copy as models see it, in training and in search: eight bits per channel, rotated by its EXIF orientation.
 
-    Open a file's bytes, not its path: Pillow (13.0) garbles an uncompressed TIFF that lies on its side where it maps the file to memory.
+    Open a file's bytes, not its path: when Pillow (13.0) maps an uncompressed, rotated TIFF to memory, its pixels are corrupted.
     """
     plain = eight_bit(image)
-    turn = _UPRIGHT.get(_orientation(image))  # now that it is decoded: Pillow sets a TIFF upright by itself
+    turn = _UPRIGHT.get(_orientation(image))  # read after decoding: Pillow itself turns a TIFF upright
     return plain if turn is None else plain.transpose(turn)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels that :func:`upright` gives an image, from its header where that says it.
+    """Return the width and height in pixels that :func:`upright` gives an image, from its header if possible.
 
     Raises:
-        OSError: the file cannot be read, or is no image.
+        OSError: the file cannot be read, or is not an image.
     """
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
-        if image.format != "TIFF" and _noted(image, data) in _SIDEWAYS:  # a TIFF's size is given as shown
+        if image.format != "TIFF" and _noted(image, data) in _SIDEWAYS:  # the size of a TIFF already includes its rotation
             return height, width
         return width, height
 
 
 def _shown(image: Image.Image, max_side: int) -> Image.Image:
-    """A copy as models see it, no side too long."""
+    """Return a copy as models see it, with no side longer than ``max_side``."""
     plain = upright(image)
     plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return plain
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """A copy of the image in eight bits a channel (L, LA, RGB or RGBA): wide greys are stretched to the whole range, palettes resolved."""
+    """Return a copy with eight bits per channel (L, LA, RGB or RGBA). 16-bit grays are stretched to the full range, palettes resolved."""
     if is_wide(image):
-        # Scanners write 12 or 16 bits into 16; Pillow's own conversion would clip them all to white.
+        # Scanners store 12 or 16 bits in 16-bit images. Pillow's own conversion would clip most of them to white.
         grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
         low, high = float(grey.min()), float(grey.max())
         return Image.fromarray(((grey - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
@@ -258,22 +264,22 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Whether its greys have more than eight bits."""
+    """Return whether the image's grays have more than eight bits."""
     return image.mode in {"I", "F"} or image.mode.startswith("I;16")
 
 
 def _orientation(image: Image.Image) -> int:
-    """What the image's notes say of how it lies; 1, and any number that means nothing, for upright."""
+    """Return the EXIF orientation; 1 (upright) for invalid values."""
     try:
         noted = image.getexif().get(_ORIENTATION, 1)
     except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
-        return 1  # notes on an image that nobody can read do not turn it: every viewer shows it as it lies
+        return 1  # ignore unreadable metadata, as image viewers do
     return noted if isinstance(noted, int) else 1
 
 
 def _noted(image: Image.Image, data: bytes) -> int:
-    """:func:`_orientation` of an image that may not be decoded yet, of which ``data`` is the file."""
-    # A PNG's notes may stand behind its pixels: to ask Pillow for them is to decode it.
+    """Return :func:`_orientation` without decoding if possible; ``data`` is the image's file."""
+    # A PNG's metadata may follow its pixels, so Pillow has to decode the image to read it.
     return 1 if image.format == "PNG" and not any(note in data for note in _PNG_NOTES) else _orientation(image)
 
 

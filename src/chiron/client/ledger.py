@@ -1,7 +1,7 @@
-"""The ledger: one SQLite file a run that keeps every reply under its call's key, and never forgets one.
+"""The ledger: one SQLite file per run that stores every reply under its call's key.
 
-Resume, replay and a lost power cord all rest on it: what it holds is not asked again. A reply is committed (WAL, one commit a
-reply) before anything reads its text, so a killed process loses the calls in flight and nothing else.
+Resume and replay depend on it: a call in the ledger is not sent again. Each reply is committed (WAL, one commit per reply) before its text
+is used, so a killed process loses only the calls in flight.
 """
 
 import json
@@ -20,18 +20,18 @@ from chiron.client.ledger_store import Store, columns, damaged, explained, open_
 from chiron.errors import InputError
 
 MAX_RECORD = 64 * 2**20
-"""Bytes of one case's record, unpacked. The largest tree of long replies stays far below."""
+"""Maximum size of one case's record in bytes, uncompressed. The largest trees with long replies are far smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """What became of one case, as the run recorded it."""
+    """The result of one case, as recorded by the run."""
 
     case_id: str
     position: int
-    """Of the case in its file, from 0; results are written out in this order."""
+    """Index of the case in its file, from 0. Results are written in this order."""
     fingerprint: str
-    """The case's, so that an edited case is searched again."""
+    """Fingerprint of the case, so that an edited case is searched again."""
     outcome: str
     retained: bool
     mics_score: float | None
@@ -50,13 +50,13 @@ class ResultHead:
 
 
 class Results(Store):
-    """What became of cases."""
+    """Results of cases."""
 
     def put_result(self, result: StoredResult) -> None:
-        """Keep what became of a case, in place of what was known of it before.
+        """Store the result of a case, replacing an earlier one.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         row = (
             result.case_id, result.position, result.fingerprint, result.outcome, int(result.retained), result.mics_score,
@@ -65,7 +65,7 @@ class Results(Store):
         self._write("INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)", row)
 
     def result_heads(self) -> dict[str, ResultHead]:
-        """What is known of every case on record, by its id."""
+        """Return every result without its record, by case ID."""
         rows = self._read("SELECT case_id, position, fingerprint, outcome, retained, mics_score FROM results")
         heads = {}
         for case_id, position, fingerprint, outcome, retained, score in rows:
@@ -73,15 +73,15 @@ class Results(Store):
         return heads
 
     def move_result(self, case_id: str, position: int) -> None:
-        """The case stands elsewhere in its file now."""
+        """Update the position of a case in its file."""
         self._write("UPDATE results SET position = ? WHERE case_id = ?", (position, case_id))
 
     def drop_result(self, case_id: str) -> None:
-        """The case is in the file no more. Its replies stay: should it come back, it costs nothing."""
+        """Delete the result of a case that is no longer in the file. Its replies are kept, so adding the case again costs nothing."""
         self._write("DELETE FROM results WHERE case_id = ?", (case_id,))
 
     def results(self, *, retained: bool | None = None) -> Iterator[StoredResult]:
-        """Every result in the order of the case file, one at a time; only the retained ones, or only the others, by choice."""
+        """Yield results in the order of the case file; ``retained`` selects only retained or only other ones."""
         query = (
             "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results"
             " WHERE ?1 IS NULL OR retained = ?1 ORDER BY position, case_id"
@@ -91,12 +91,12 @@ class Results(Store):
             yield StoredResult(case_id, position, fingerprint, outcome, bool(kept), score, self._unpack(case_id, record))
 
     def outcomes(self) -> dict[tuple[str, bool], int]:
-        """How many cases had each (outcome, retained)."""
+        """Count the cases by (outcome, retained)."""
         rows = self._read("SELECT outcome, retained, COUNT(*) FROM results GROUP BY outcome, retained")
         return {(outcome, bool(retained)): count for outcome, retained, count in rows}
 
     def scores(self) -> list[float]:
-        """The MICS-Score of every case that has one."""
+        """Return the MICS-Score of every case that has one."""
         return [row[0] for row in self._read("SELECT mics_score FROM results WHERE mics_score IS NOT NULL")]
 
     def _unpack(self, case_id: str, blob: bytes) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Results(Store):
             unpacking = zlib.decompressobj()
             text = unpacking.decompress(blob, MAX_RECORD)
             if not unpacking.eof:
-                raise self._garbled(case_id)  # cut short, or a bomb
+                raise self._garbled(case_id)  # truncated, or a decompression bomb
             value = json.loads(text.decode("utf-8", "surrogatepass"))
         except (zlib.error, ValueError, TypeError, RecursionError) as error:
             raise self._garbled(case_id) from error
@@ -114,7 +114,7 @@ class Results(Store):
 
     def _garbled(self, case_id: str) -> InputError:
         return InputError(
-            f"{self.path} is damaged: the result of case '{case_id}' cannot be read. Take the results away (sqlite3 {self.path.name}"  # noqa: S608 - words
+            f"{self.path} is damaged: the result of case '{case_id}' cannot be read. Take the results away (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
             " 'DELETE FROM results'); the same search then makes them anew from the replies, at no cost"
         )
 
@@ -128,35 +128,35 @@ __all__ = ["FailureReason", "Ledger", "ResultHead", "Spending", "StoredResult"]
 _COLUMNS = (
     "key, role, model, identity, text, finish, prompt_tokens, completion_tokens, cost_usd, seconds, attempts, served_by, raw, answered_at"
 )
-_PUT = f"INSERT OR IGNORE INTO calls ({_COLUMNS}, checksum) VALUES ({','.join('?' * 15)})"  # noqa: S608 - the columns are ours
+_PUT = f"INSERT OR IGNORE INTO calls ({_COLUMNS}, checksum) VALUES ({','.join('?' * 15)})"  # noqa: S608 - constant column names
 _TAKE_OVER = f"INSERT OR IGNORE INTO calls ({_COLUMNS}, checksum, copied) VALUES ({','.join('?' * 15)}, 1)"  # noqa: S608 - as above
 _REPLY = "text, finish, prompt_tokens, completion_tokens, served_by, seconds, attempts, cost_usd"
-"""Columns of what :meth:`Ledger.get` gives back."""
+"""Columns that :meth:`Ledger.get` returns."""
 _HALF = 8
-"""Bytes of a checksum for the reply as it is read, and as many for the endpoint's own words, which are read apart."""
+"""Bytes of the checksum of the parsed reply. The raw response has its own checksum of the same size, because it is read separately."""
 
 
 class Ledger(Results, Accounts):
-    """An open ledger. One process writes; others may read meanwhile."""
+    """An open ledger. One process writes; others may read at the same time."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Wrap an open connection."""
         super().__init__(connection, path)
         with explained(path):
-            # A ledger of an older version that is only read has no column for them.
+            # Ledgers of older versions have no checksum column if they are opened read-only.
             self._checksum = "checksum" if "checksum" in columns(connection) else "NULL"
-        self._get = f"SELECT {self._checksum}, {_REPLY} FROM calls WHERE key = ?"  # noqa: S608 - the columns are ours
+        self._get = f"SELECT {self._checksum}, {_REPLY} FROM calls WHERE key = ?"  # noqa: S608 - constant column names
 
     @classmethod
     def open(cls, path: Path, *, begun: bool = False) -> Self:
-        """Open for writing; create it, readable by its owner alone, if it is not there.
+        """Open for writing. A new file is readable only by its owner.
 
         Args:
-            path: the file; ``-wal`` and ``-shm`` beside it are part of it.
-            begun: whether its run has begun, so that an empty file is one that was emptied.
+            path: the file; ``-wal`` and ``-shm`` files next to it belong to it.
+            begun: whether the run has started, so that an empty file is an error.
 
         Raises:
-            InputError: it cannot be opened, is not a ledger, or was emptied.
+            InputError: the file cannot be opened, is not a ledger, or was emptied.
             DiskError: the disk is full.
         """
         return cls(open_for_writing(path, begun=begun), path)
@@ -166,12 +166,12 @@ class Ledger(Results, Accounts):
         """Open for reading, also while another process writes.
 
         Raises:
-            InputError: there is none, or it is no ledger.
+            InputError: the file does not exist, or is not a ledger.
         """
         return cls(open_for_reading(path), path)
 
     def close(self) -> None:
-        """Close; safe to call twice."""
+        """Close the file; safe to call twice."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -181,7 +181,7 @@ class Ledger(Results, Accounts):
         self.close()
 
     def get(self, key: str) -> Reply | None:
-        """The reply under ``key``, if there is one.
+        """Return the reply stored under ``key``, or ``None``.
 
         Raises:
             InputError: the ledger is damaged.
@@ -197,12 +197,12 @@ class Ledger(Results, Accounts):
         return Reply(text, finish, Usage(prompt, completion), served_by, seconds, attempts, cost)
 
     def put(self, call: Call, reply: Reply, *, attempt: int | None = None) -> None:
-        """Keep a reply for good. A key that is there already keeps its first reply.
+        """Store a reply. If the key exists, its first reply is kept.
 
-        With ``attempt`` (from :meth:`begin_attempt`) what was set aside for it is let go in the same transaction.
+        ``attempt`` (from :meth:`begin_attempt`): its reservation is released in the same transaction.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         values = (
             reply.text, reply.finish, reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.served_by, _real(reply.seconds),
@@ -221,7 +221,7 @@ class Ledger(Results, Accounts):
             self.end_attempt(attempt)
 
     def raw(self, key: str) -> str | None:
-        """The endpoint's own reply under ``key``, as it came.
+        """Return the endpoint's response under ``key``, unchanged.
 
         Raises:
             InputError: the ledger is damaged.
@@ -234,28 +234,28 @@ class Ledger(Results, Accounts):
         return None if raw is None else str(raw)
 
     def remember(self, name: str, value: str) -> str:
-        """Keep a fact about the ledger as a whole, if there is none of that name; the one that stands.
+        """Store a fact about the whole ledger unless the name exists. Returns the stored value.
 
         Raises:
             InputError: the ledger is damaged.
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         self._write("INSERT OR IGNORE INTO facts VALUES (?,?)", (name, value))
         row = self._read_one("SELECT value FROM facts WHERE name = ?", (name,))
         return value if row is None else str(row[0])
 
     def copy_calls_from(self, other: Path) -> int:
-        """Take over every reply of another ledger that this one lacks; how many there were. They cost this run nothing.
+        """Copy every reply that this ledger lacks from another one. Returns their number. They cost this run nothing.
 
         Raises:
-            InputError: the other one cannot be read.
+            InputError: the other ledger cannot be read.
         """
         with Ledger.read(other) as source, self._together(), explained(self.path, writing=True):
-            return self._db.executemany(_TAKE_OVER, source._rows()).rowcount  # noqa: SLF001 - another of our own kind
+            return self._db.executemany(_TAKE_OVER, source._rows()).rowcount  # noqa: SLF001 - the same class
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Every reply, verified, as it is written."""
-        for row in self._read(f"SELECT {_COLUMNS}, {self._checksum} FROM calls"):  # noqa: S608 - the columns are ours
+        """Yield every reply in stored form, after verifying its checksum."""
+        for row in self._read(f"SELECT {_COLUMNS}, {self._checksum} FROM calls"):  # noqa: S608 - constant column names
             key, _, _, _, text, finish, prompt, completion, cost, seconds, attempts, served_by, raw, _, checksum = row
             if not isinstance(key, bytes):
                 raise damaged(self.path, "a key is text")
@@ -265,27 +265,27 @@ class Ledger(Results, Accounts):
             yield row
 
     def _verify(self, key: str, checksum: object, values: Sequence[Any], *, offset: int = 0) -> None:
-        """Check a reply's columns against its checksum, where it has one.
+        """Check a reply's columns against its checksum, if it has one.
 
         Raises:
-            InputError: a reply is not what was written.
+            InputError: the reply does not match.
         """
         if checksum is None:
             return
         if not isinstance(checksum, bytes) or checksum[offset : offset + _HALF] != _checksum(key, values):
             raise InputError(
-                f"{self.path} is damaged: the reply {key[:12]}... does not match its checksum. Take it away (sqlite3 {self.path.name}"  # noqa: S608 - words
+                f"{self.path} is damaged: the reply {key[:12]}... does not match its checksum. Take it away (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
                 f" \"DELETE FROM calls WHERE key = x'{key}'\") and run again, which asks and pays for this call a second time; and check"
                 " the disk"
             )
 
 
 def _real(number: float | None) -> float | None:
-    """A number as a REAL column gives it back: never an integer, and zero without a sign."""
+    """Return a number as SQLite returns it from a REAL column: always a float, and never -0.0."""
     return None if number is None else float(number) + 0.0
 
 
 def _checksum(key: str, values: Sequence[Any]) -> bytes:
-    """Of a reply's columns, under its key. Floats are written out in full, so what SQLite gives back is what was put in."""
+    """Return the checksum of a reply's columns and key. Floats are written in full precision, so values survive the round trip."""
     text = "\0".join((key, *(repr(value) for value in values)))
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HALF).digest()

@@ -1,4 +1,4 @@
-"""The part of a ledger that knows what was paid, and what may have been: attempts that failed, and attempts under way."""
+"""The ledger's record of costs: replies, failed attempts that may be billed, and attempts in flight."""
 
 import math
 import re
@@ -11,24 +11,24 @@ from chiron.client.finish_reasons import CUT_OFF_SQL
 from chiron.client.ledger_store import Store, damaged
 
 _UNDER_WAY = "under_way"
-"""The kind of an attempt that was sent and has not come back; kept among the failures until it does."""
+"""Kind of an attempt that was sent and has not ended. It is stored with the failures until then."""
 _LOST = "lost"
-"""The kind of one whose process died first."""
+"""Kind of an attempt whose process died."""
 _SHOWN_AFTER = "words of failures may be shown after"
-"""The name of a fact: the last failure whose words may not."""
+"""Name of a fact: ID of the last failure whose message must not be shown."""
 _SURPRISE = "surprise: "
-"""Begins the names of such facts."""
+"""Prefix of the names of facts that store cost overruns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one model was asked in one role, summed over the ledger."""
+    """Calls and costs of one model in one role, over the whole ledger."""
 
     model: str
     role: str
     calls: int
     copied: int
-    """Of these, replies that a replay took over from another ledger."""
+    """Number of these replies that a replay copied from another ledger."""
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
@@ -37,72 +37,72 @@ class Spending:
     seconds: float
     retries: int
     failed: int
-    """How often a call got no answer in the end; a later run may have got it."""
+    """Number of failed calls; a later run may have repeated them successfully."""
     cut_off: int = 0
-    """Replies that the token limit ended."""
+    """Replies ended by the token limit."""
     only_thinking: int = 0
-    """Replies that have thinking and no text."""
+    """Replies with thinking but no text."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureReason:
-    """Why calls to one model in one role got no answer."""
+    """Why calls to one model in one role failed."""
 
     model: str
     role: str
     words: str
-    """What may be shown: the server's words, without keys and without the prompt."""
+    """Text that may be shown: the server's message, without keys and prompt text."""
     count: int
 
 
 class Accounts(Store):
-    """What calls cost."""
+    """Costs of calls."""
 
     def begin_attempt(self, call: Call, cost_at_most: float) -> int:
-        """Record, before it is sent, what an attempt may cost; the number is for :meth:`end_attempt` and its like.
+        """Record the maximum cost of an attempt before it is sent. Returns its ID for :meth:`end_attempt` and :meth:`fail_attempt`.
 
-        A process that is killed cannot say what it had under way, but the provider bills it: whoever opens the ledger next finds it here.
+        The provider bills an attempt even if this process is killed. The next process then finds it here.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         return self._insert(call, _UNDER_WAY, "", final=False, cost_at_most=cost_at_most)
 
     def end_attempt(self, attempt: int) -> None:
-        """The attempt was not billed, or its cost stands elsewhere."""
+        """End an attempt that was not billed, or whose cost is recorded elsewhere."""
         self._write("DELETE FROM failures WHERE id = ?", (attempt,))
 
     def fail_attempt(self, attempt: int, kind: str, message: str) -> None:
-        """The attempt failed, and may be billed all the same."""
+        """Record that the attempt failed but may be billed."""
         self._write("UPDATE failures SET kind = ?, message = ?, failed_at = ? WHERE id = ?", (kind, message, time.time(), attempt))
 
     def take_over_attempts(self) -> None:
-        """Whatever is under way on record was so in a process that is dead; to be called by the one that writes now."""
+        """Mark all attempts on record as lost, since their process is dead. Call it from the one process that writes."""
         self._write(
             "UPDATE failures SET kind = ?, message = 'its process was killed while it was under way' WHERE kind = ?", (_LOST, _UNDER_WAY)
         )
 
     def lost_attempts(self) -> tuple[int, float]:
-        """How many attempts were under way when a process died, and what they cost at most, in USD. Part of :meth:`spent_usd`."""
+        """Return the number of attempts lost with a killed process, and their maximum cost in USD. Included in :meth:`spent_usd`."""
         row = self._read_one("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (_LOST,))
         return (0, 0.0) if row is None else (int(row[0]), float(row[1]))
 
     def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
-        """Record an attempt that failed: for the counts, and for what a provider may bill all the same."""
+        """Record a failed attempt and the cost that the provider may bill for it."""
         self._insert(call, kind, message, final=final, cost_at_most=cost_at_most)
 
     def keep_words_from_here(self) -> None:
-        """Remember from which failure on the recorded words may be shown: earlier versions recorded what the prompt said, too.
+        """Store the ID of the last failure before now. Only later messages are shown, because earlier versions stored text of the prompt.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (_SHOWN_AFTER,))
 
     def failure_reasons(self) -> list[FailureReason]:
-        """Why calls got no answer in the end, the commonest first; words that differ in numbers only are one reason.
+        """Return the reasons of failed calls, most common first. Reasons that differ only in numbers count as one.
 
-        A ledger of an earlier version has its failures counted without their words.
+        For a ledger of an earlier version, failures are counted without their messages.
         """
         known = self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'")
         row = self._read_one("SELECT value FROM facts WHERE name = ?", (_SHOWN_AFTER,)) if known is not None else None
@@ -116,7 +116,7 @@ class Accounts(Store):
         return [FailureReason(key[0], key[1], words[key], count) for key, count in counts.most_common()]
 
     def cost_overrun(self, of: str) -> float:
-        """How many times more than was thought possible a reply of such calls once cost, as :meth:`keep_surprise` was told; at least 1.
+        """Return the stored cost overrun (see :meth:`keep_surprise`); at least 1.
 
         Raises:
             InputError: the ledger is damaged.
@@ -131,10 +131,10 @@ class Accounts(Store):
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:
-        """Keep for later processes what :meth:`surprise` says; ``of`` names whose calls, and by what their cost was bounded.
+        """Store a cost overrun for later processes. ``of``: the model and its cost settings (:attr:`chiron.client.client.Endpoint.bound`).
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: writing failed.
         """
         self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (_SURPRISE + of, repr(times)))
 
@@ -147,19 +147,19 @@ class Accounts(Store):
         return int(cursor.lastrowid or 0)
 
     def spent_usd(self) -> float:
-        """Paid in this run: replies of its own; attempts that a provider may bill without having answered; and those under way."""
+        """Return the USD spent in this run: own replies, failed attempts that may be billed, and attempts in flight."""
         row = self._read_one(
             "SELECT (SELECT COALESCE(SUM(cost_usd), 0) FROM calls WHERE copied = 0), (SELECT COALESCE(SUM(cost_at_most), 0) FROM failures)"
         )
         return 0.0 if row is None else float(row[0] + row[1])
 
     def possibly_spent_usd(self) -> float:
-        """Of :meth:`spent_usd`, what no reply stands for: it was set aside for attempts whose bill nobody knows."""
+        """Return the part of :meth:`spent_usd` without a reply: the reservations of attempts whose cost is unknown."""
         row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures")
         return 0.0 if row is None else float(row[0])
 
     def spending(self) -> list[Spending]:
-        """By model and role."""
+        """Return calls and costs by model and role."""
         failed = {
             (model, role): (finals, lost)
             for model, role, finals, lost in self._read(
@@ -167,7 +167,7 @@ class Accounts(Store):
             )
         }
         rows = self._read(
-            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"  # noqa: S608 - the words are ours
+            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"  # noqa: S608 - constants
             " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*),"
             f" SUM(seconds), SUM(attempts-1), SUM(LOWER(finish) IN ('{CUT_OFF_SQL}')), SUM(finish LIKE '%: only thinking')"
             " FROM calls GROUP BY model, role"

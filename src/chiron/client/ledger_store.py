@@ -1,4 +1,4 @@
-"""Opening a ledger's file, and saying in words what SQLite makes of it: a full disk, a damaged file, one that is not ours to open."""
+"""Open a ledger's file, and translate SQLite's errors: a full disk, a damaged file, missing permissions."""
 
 import os
 import sqlite3
@@ -12,10 +12,11 @@ from chiron.errors import ChironError, DiskError, InputError
 
 SCHEMA_VERSION = 1
 CHECKPOINT_EVERY = 30.0
-"""Seconds between checkpoints, at most, while something is written."""
+"""Maximum seconds between checkpoints while data is written."""
 _CHECKPOINT_PAGES = 16_000
-"""Pages in the log (64 MiB) at which SQLite makes one by itself. Keys are random, so a checkpoint rewrites pages all over the file: fewer,
-larger ones cost a fraction."""
+"""Size of the log in pages (64 MiB) at which SQLite makes a checkpoint itself. Keys are random, so each checkpoint rewrites pages all over
+the file. Fewer, larger checkpoints cost much less.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -37,12 +38,12 @@ CREATE INDEX IF NOT EXISTS results_in_order ON results (position, case_id);
 _OURS = {"calls", "failures", "results", "facts"}
 _ANYTHING = "SELECT 1 FROM calls UNION ALL SELECT 1 FROM failures UNION ALL SELECT 1 FROM results UNION ALL SELECT 1 FROM facts LIMIT 1"
 _CHECKSUM = "ALTER TABLE calls ADD COLUMN checksum BLOB"
-"""Later than the first ledgers; a row without one is as good as any."""
+"""The first ledgers had no checksums; rows without one are valid."""
 _FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 
 
 class Store:
-    """An open ledger's file. Whatever SQLite says of it comes out as an error that a person can act upon."""
+    """An open ledger file. SQLite's errors are translated into errors that a user can act on."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Wrap an open connection."""
@@ -51,12 +52,12 @@ class Store:
         self._checkpointed = time.monotonic()
 
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows, one at a time."""
+        """Yield the rows, one at a time."""
         with explained(self.path):
             yield from self._db.execute(sql, values)
 
     def _read_one(self, sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        """The first row. Apart from :meth:`_read`, since it is asked before every call."""
+        """Return the first row. Separate from :meth:`_read` for speed, since it runs before every call."""
         with explained(self.path):
             row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
             return row
@@ -65,38 +66,39 @@ class Store:
         with explained(self.path, writing=True):
             cursor = self._db.execute(sql, row)
             if not self._db.in_transaction and time.monotonic() - self._checkpointed >= CHECKPOINT_EVERY:
-                # A copy of the file alone then lacks half a minute at most. What readers still need is left for the next time.
+                # A copy of the file alone then lacks at most half a minute. Pages that readers still need wait for the next checkpoint.
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 self._checkpointed = time.monotonic()
             return cursor
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What is written in here is kept whole or not at all."""
+        """Run the block in one transaction."""
         self._write("BEGIN IMMEDIATE", ())
         try:
             yield
             self._write("COMMIT", ())
         except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it already
+            if self._db.in_transaction:  # a full disk may have ended the transaction already
                 self._db.execute("ROLLBACK")
             raise
 
 
 def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
-    """Open a ledger; create it, readable by its owner alone, if it is not there.
+    """Open a ledger for writing. A new file is readable only by its owner.
 
     Args:
         path: the file.
-        begun: whether it must hold something, since its run has begun. One that was emptied is then refused, and not begun a second time.
+        begun: whether the run has started, so that the file must have content. An emptied file is then rejected instead of being
+            initialized again.
 
     Raises:
-        InputError: it cannot be opened, is not a ledger, or was emptied.
+        InputError: the file cannot be opened, is not a ledger, or was emptied.
         DiskError: the disk is full.
     """
     _refuse_emptied(path, begun=begun)
     try:
-        # Created before SQLite sees it, because the mode must be right from the first byte: it holds patients' data.
+        # Created before SQLite opens it: it will contain patient data, so the mode must be right from the start.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         path.chmod(0o600)
     except OSError as error:
@@ -104,30 +106,30 @@ def open_for_writing(path: Path, *, begun: bool = False) -> sqlite3.Connection:
     with explained(path):
         db = sqlite3.connect(path.resolve(), timeout=30, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
-        # NORMAL: a killed process loses nothing; only a power cut may cost the last moments.
+        # NORMAL: a killed process loses nothing; only a power failure may lose the last moments.
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA cache_size=-8000")
         db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         if _version(db) == 0:
             _create(db, path, begun=begun)
         _check(db, path)
-        db.execute(_FACTS)  # ledgers begun before there was this table are as good as any
+        db.execute(_FACTS)  # ledgers from before this table existed are valid
         if "checksum" not in columns(db):
             db.execute(_CHECKSUM)
         if begun and db.execute(_ANYTHING).fetchone() is None:
-            # Whoever begins a run writes its identity here before run.json.
+            # A new run stores its identity here before it writes run.json.
             db.close()
             raise emptied(path)
     return db
 
 
 def columns(db: sqlite3.Connection) -> set[str]:
-    """Names of the columns of a reply."""
+    """Return the column names of the table of replies."""
     return {row[1] for row in db.execute("PRAGMA table_info(calls)")}
 
 
 def _create(db: sqlite3.Connection, path: Path, *, begun: bool) -> None:
-    """Make the tables, and see that they are in the file itself: a log that goes astray must not make a ledger look like a new one."""
+    """Create the tables and write them to the file itself. Otherwise a ledger that loses its log would look like a new one."""
     _refuse_foreign(db, path)
     if begun:
         raise emptied(path)
@@ -136,10 +138,10 @@ def _create(db: sqlite3.Connection, path: Path, *, begun: bool) -> None:
 
 
 def _refuse_emptied(path: Path, *, begun: bool) -> None:
-    """Before SQLite sees it: beside an empty file it takes a log for a leftover and deletes it.
+    """Reject an emptied ledger before SQLite opens it, because SQLite deletes the log next to an empty file.
 
     Raises:
-        InputError: the file is empty, and it should not be.
+        InputError: the file is empty but should not be.
     """
     log = path.with_name(f"{path.name}-wal")
     try:
@@ -151,7 +153,7 @@ def _refuse_emptied(path: Path, *, begun: bool) -> None:
 
 
 def emptied(path: Path) -> InputError:
-    """What to say of a ledger that holds nothing although its run has begun."""
+    """Return the error for an empty ledger of a run that has started."""
     return InputError(
         f"{path} is empty, but its run has begun and every reply was in it: put back {path.name} together with its {path.name}-wal and"
         f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To begin again in this one"
@@ -172,10 +174,10 @@ def _tables(db: sqlite3.Connection) -> set[str]:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open a ledger that another process may be writing.
+    """Open a ledger for reading, also while another process writes.
 
     Raises:
-        InputError: there is none, or it is no ledger.
+        InputError: the file does not exist, or is not a ledger.
     """
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run directory: it has no {path.name}")
@@ -190,7 +192,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Whether it is a ledger of ours, and whole as far as a glance can tell."""
+    """Check that the file is a ledger, and that a quick test finds no damage."""
     _refuse_foreign(db, path)
     version, there = _version(db), _tables(db)
     if not version and not there:
@@ -198,18 +200,18 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} was written by another version of chiron (schema {version}): use that version, or a new --run")
     if missing := [name for name in ("calls", "failures", "results") if name not in there]:
-        # Not made anew in passing: what was spent stands in them.
+        # Do not create missing tables: they contained the money spent.
         raise damaged(path, f"no such table: {missing[0]}")
 
 
 def _reading_uri(path: Path) -> str:
-    """The URI under which SQLite can read the file.
+    """Return the URI with which SQLite can read the file.
 
-    To read a WAL database SQLite writes two files beside it. Where it may not (a read-only copy or medium), the file is read as one
-    that nobody changes, provided that nothing is left in its log.
+    To read a WAL database, SQLite writes two files next to it. If it cannot (a read-only copy or medium), the file is opened as immutable,
+    provided that its log is empty.
 
     Raises:
-        InputError: it cannot be read there.
+        InputError: the file cannot be read there.
     """
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with explained(path):
@@ -243,14 +245,14 @@ _NOT_LOCAL = {
     sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
     sqlite3.SQLITE_IOERR_BLOCKED,
 }
-"""Extended codes that speak of locks and shared memory."""
+"""Extended error codes for locks and shared memory."""
 _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA}
-"""Extended codes of a disk that gives back nothing, or something else."""
+"""Extended error codes for a disk that returns no data or wrong data."""
 
 
 @contextmanager
 def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
-    """SQLite's errors as ours."""
+    """Translate SQLite's errors into chiron's."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -263,7 +265,7 @@ def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
 
 
 def damaged(path: Path, why: str) -> InputError:
-    """What to say of a ledger that cannot be read, and how to mend it."""
+    """Return the error for a damaged ledger, with instructions to recover it."""
     return InputError(
         f"{path} is damaged or is no ledger ({why}): the sqlite3 program's .recover, where it has one, or else .dump, saves what can be"
         " saved into a new file, to be put in its place; or move it away and run again, which asks and pays for everything anew"
@@ -271,7 +273,7 @@ def damaged(path: Path, why: str) -> InputError:
 
 
 def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironError | None:
-    """The error in our words; ``None`` if it is a crash of ours."""
+    """Translate an SQLite error; ``None`` if it is caused by a bug in chiron."""
     code = _primary(error)
     why = str(error) or getattr(error, "sqlite_errorname", "") or "SQLite gives no reason"
     if getattr(error, "sqlite_errorcode", None) in _NOT_LOCAL:
@@ -291,12 +293,12 @@ def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironE
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
         text = f"{path} cannot be {'written' if writing else 'opened'} ({why}): see that it and its directory are yours to use"
         return DiskError(f"{text}; what it holds is safe") if writing else InputError(text)
-    # Without a code: what a column holds is no text. SQLITE_ERROR is also what a mistake in our SQL would be.
+    # Errors without a code: a column contains invalid text. SQLITE_ERROR may also be caused by a mistake in chiron's SQL.
     ours_to_blame = code == sqlite3.SQLITE_ERROR and not why.startswith("no such ") and "has no column" not in why
     return None if ours_to_blame else damaged(path, why)
 
 
 def _primary(error: sqlite3.Error) -> int | None:
-    """SQLite's error code without its details; ``None`` where Python's own layer raised it."""
+    """Return SQLite's error code without its details; ``None`` if the error was raised by Python's sqlite3 module itself."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 SEVERAL = 3
-"""Calls that failed since the last answer, from which on the endpoint is suspected rather than the calls."""
+"""Number of failed calls since the last answer that makes the endpoint suspect, rather than the calls."""
 IN_A_ROW = 10
-"""Attempts that failed since the last answer, before the endpoint's queue is held."""
+"""Number of failed attempts since the last answer after which the endpoint's queue is held."""
 
 
 @dataclass
 class Outage:
-    """What one endpoint answered last, and what has failed since."""
+    """Answers and failures of one endpoint."""
 
     answers: int = 0
-    """Answers since this process began."""
+    """Answers since this process started."""
     in_a_row: int = 0
-    """Failed attempts since the last answer; rate limits are not among them."""
+    """Failed attempts since the last answer, without rate limits."""
     seconds_down: float = 0.0
-    """Of past outages, from the first failure to the first answer."""
+    """Total seconds of past outages, each from the first failure to the next answer."""
     times_down: int = 0
     _failing: set[str] = field(default_factory=set)
     _since: float | None = None
 
     def failed(self, key: str, now: float, *, limited: bool) -> None:
-        """An attempt of the call ``key`` got no answer. ``now``: seconds of the event loop's clock."""
+        """Record a failed attempt of the call ``key``. ``now``: seconds of the event loop's clock."""
         self._failing.add(key)
         self._since = now if self._since is None else self._since
         self.in_a_row += not limited
 
     def answered(self, now: float, *, was_held: bool) -> None:
-        """The endpoint answered a call."""
+        """Record an answer."""
         self.answers += 1
         if was_held:
             self.times_down += 1
@@ -44,52 +44,52 @@ class Outage:
         self._since, self.in_a_row = None, 0
 
     def seconds(self, now: float) -> float:
-        """How long the endpoint has answered nothing, from the first failure on."""
+        """Return the seconds since the first failure after the last answer."""
         return 0.0 if self._since is None else now - self._since
 
     @property
     def several(self) -> bool:
-        """Whether so many calls failed since the last answer that it is the endpoint's fault rather than theirs."""
+        """Whether so many calls failed since the last answer that the endpoint must be at fault."""
         return len(self._failing) >= SEVERAL
 
     @property
     def is_down(self) -> bool:
-        """Whether its queue is to be held: it answered before, and nothing has succeeded for a while."""
+        """Whether its queue has to be held: it answered before, and nothing has succeeded for a while."""
         return self.answers > 0 and self.several and self.in_a_row >= IN_A_ROW
 
 
 class Blame(Enum):
-    """Whose fault a failed attempt is."""
+    """What caused a failed attempt."""
 
     CALL = auto()
-    """Other calls to the endpoint succeed meanwhile."""
+    """The call: other calls to the endpoint succeed meanwhile."""
     UNKNOWN = auto()
-    """Too few calls are under way to tell."""
+    """Unknown: too few calls are in flight."""
     ENDPOINT = auto()
-    """Nothing succeeds, so that the attempt counts neither against the call's attempts nor its deadline."""
+    """The endpoint: no call succeeds, so neither the attempt nor its time counts against the call's limits."""
 
 
 @dataclass
 class Standing:
-    """One call's failures, and whose fault they are."""
+    """Failures of one call, and their cause."""
 
     outage: Outage
     key: str
     mentor: bool
     uncounted: int = 0
-    """Failed attempts that were the endpoint's fault, rate limits aside."""
+    """Failed attempts caused by the endpoint, without rate limits."""
     _answers_seen: int | None = None
 
     def sent(self) -> None:
-        """An attempt is about to be sent. What was answered before the first one says nothing about this call's failures."""
+        """Record that an attempt starts. Answers before the first attempt say nothing about this call's failures."""
         if self._answers_seen is None:
             self._answers_seen = self.outage.answers
 
     def blame(self, now: float, *, limited: bool) -> Blame:
-        """Record a failed attempt, and decide whose fault it is.
+        """Record a failed attempt and decide what caused it.
 
-        It is the call's if the endpoint answered another call since the last failure. A mentor's is never unknown: without its candidate
-        the case would take another course, so it is not given up on a suspicion.
+        The call is at fault if the endpoint answered another call since the last failure. For mentors the cause is never unknown: a missing
+        candidate would change the search, so the call is not given up on a suspicion.
         """
         self.outage.failed(self.key, now, limited=limited)
         others_succeed = self.outage.answers > (self._answers_seen or 0)
@@ -103,46 +103,49 @@ class Standing:
 
 
 _FEWEST = 4
-"""Attempts in the shortest round: of fewer, a share says nothing."""
+"""Minimum attempts per round; a smaller sample gives no useful share."""
 _OVERLOAD = 1 / 2
-"""The share of a round that has to be limited, with ``Retry-After``, before all calls wait and half as many are allowed."""
+"""Share of a round with ``Retry-After`` above which all calls wait and the limit is halved."""
 _GROWTH = 1 / 10
-"""How much of what is allowed a round without limits adds to it, and one call at least."""
+"""Relative increase of the limit after a round without rate limits; at least one call."""
 
 
 class Limiter:
-    """The door to one endpoint.
+    """Limit the calls to one endpoint.
 
-    What is allowed at once follows the share of calls that the endpoint limits in a *round* (as many attempts as are allowed at once,
-    all sent since the last decrease). A round decreases it by half that share, so a limit that meets one call in ten at random costs
-    little and an overload, which meets them all, halves it. Every success gives a little back, up to the ceiling.
+    The limit on concurrent calls follows the share of rate-limited calls in a *round*: as many attempts as the limit allows, all sent since
+    the last decrease. A round decreases the limit by half that share. Rate limits that hit one call in ten at random therefore cost little,
+    and an overload, which hits all of them, halves the limit. Every success raises the limit a little, up to the ceiling.
 
-    A rate limit that says when to come back delays its own call. Once half of a round (and four calls) were told so, it is an overload:
-    what is allowed is halved at once, and every call waits.
+    A rate limit with ``Retry-After`` delays only its own call. If it hits half of a round (and four calls), it is an overload: the limit is
+    halved at once, and every call waits.
 
-    The lowest ``rank`` goes first: calls of cases already begun before those of new ones.
+    The lowest ``rank`` goes first: calls of cases in progress before those of new ones.
     """
 
     def __init__(self, ceiling: int, requests_per_minute: float | None = None) -> None:
-        """``ceiling``: calls at once, at most. ``requests_per_minute``: sent evenly, since endpoints count in windows of their own."""
+        """``ceiling``: maximum number of concurrent calls.
+
+        ``requests_per_minute``: evenly spaced, since endpoints count in their own time windows.
+        """
         self.ceiling = ceiling
         self.allowed = float(ceiling)
         self.in_flight = 0
         self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
         self._order = itertools.count()
         self._epoch = 0
-        """Counts decreases: calls sent before the last one tell of the same overload."""
+        """Number of decreases. Rate limits of calls sent before the last one belong to the same overload."""
         self._round = self._ended = self._limited = 0
         self._begin_round()
         self.outage = Outage()
         self._probe_at: float | None = None
-        """While the queue is held: when the next call may be let in, alone."""
+        """While the queue is held: when the next single call may be sent."""
         self._probe_wait = self._longest_wait = 0.0
         self._probing = False
         self._clock: Callable[[], float] = lambda: 0.0
         self._not_before = 0.0
         self._gap = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        # A tenth of a second's worth may go together: timers are no finer than that under load.
+        # Calls within a tenth of a second may be sent together: timers under load are not more precise.
         self._burst = max(0.0, 0.1 - self._gap)
         self._next_slot = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -150,7 +153,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self, rank: int = 0) -> AsyncIterator[int]:
-        """Wait for a place, and hold it. Yields the epoch, to be handed to :meth:`rate_limited`."""
+        """Wait for a free slot and hold it. Yields the epoch for :meth:`rate_limited`."""
         probe = await self._enter(rank)
         epoch = self._epoch
         try:
@@ -163,13 +166,13 @@ class Limiter:
             self._admit()
 
     def succeeded(self) -> None:
-        """One call came back in order: allow a little more, and no longer hold the queue."""
+        """Record a success: raise the limit a little, and stop holding the queue."""
         self.outage.answered(self._now(), was_held=self.held)
         self._probe_at = None
         self.allowed = min(float(self.ceiling), self.allowed + max(1.0 / max(1.0, self.allowed), _GROWTH))
 
     def rate_limited(self, epoch: int, retry_after: float | None) -> None:
-        """The endpoint said "too many" to a call that still holds its place. ``retry_after``: seconds, where it said when to come back."""
+        """Record a rate limit, before the call's slot is released. ``retry_after``: seconds to wait, if the endpoint gave a time."""
         now = self._now()
         overload = now < self._not_before
         if epoch == self._epoch:
@@ -181,7 +184,7 @@ class Limiter:
             self._not_before = max(self._not_before, now + retry_after)
 
     def _count(self, epoch: int) -> None:
-        """An attempt has ended; at the end of a round, allow less in proportion to the share that was limited."""
+        """Count a finished attempt. At the end of a round, lower the limit by the share of rate limits."""
         if epoch != self._epoch:
             return
         self._ended += 1
@@ -205,12 +208,13 @@ class Limiter:
         return self._probe_at is not None
 
     def seconds_down(self) -> float:
-        """How long the endpoint has answered nothing, while the queue is held. May be asked from another thread, as views do."""
+        """Return the seconds without an answer while the queue is held. Safe to call from other threads."""
         return self.outage.seconds(self._clock()) if self.held else 0.0
 
     def hold(self, first_wait: float, longest_wait: float) -> None:
-        """Let in one call at a time until one has succeeded: the first after ``first_wait`` seconds, the next after twice as many, and so
-        on up to ``longest_wait``.
+        """Send one call at a time until one succeeds.
+
+        The first waits ``first_wait`` seconds, each next one twice as long, up to ``longest_wait``.
         """
         if not self.held:
             self._clock = asyncio.get_running_loop().time
@@ -218,14 +222,14 @@ class Limiter:
             self._probe_at = self._now() + first_wait
 
     def _probed(self) -> None:
-        """The call that was let in alone has ended; if it failed, the next one waits for longer."""
+        """Record the end of a single trial call; if it failed, the next one waits longer."""
         self._probing = False
         if self.held:
             self._probe_wait = min(self._longest_wait, 2 * self._probe_wait)
             self._probe_at = self._now() + self._probe_wait
 
     def close(self, reason: Exception) -> None:
-        """Let nobody in any more: whoever waits, and whoever comes, gets ``reason``."""
+        """Admit no more calls. Waiting and new calls raise ``reason``."""
         self._closed = reason
         for *_, future in self._waiting:
             if not future.done():
@@ -233,7 +237,7 @@ class Limiter:
         self._waiting.clear()
 
     async def _enter(self, rank: int) -> bool:
-        """Wait for a place; whether it is the one for a probe."""
+        """Wait for a slot. Returns whether it is for a trial call."""
         if self._closed is not None:
             raise self._closed.with_traceback(None)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -242,7 +246,7 @@ class Limiter:
         try:
             return await future
         except asyncio.CancelledError:
-            # Admitted and cancelled at once: give the place back.
+            # Admitted and canceled at the same time: return the slot.
             if future.done() and not future.cancelled() and future.exception() is None:
                 self.in_flight -= 1
                 self._probing = self._probing and not future.result()
@@ -250,10 +254,10 @@ class Limiter:
             raise
 
     def _admit(self) -> None:
-        """Let in whoever may go now; if only time stands in the way, come back then."""
+        """Admit the calls that may go now. If only time is missing, schedule another try."""
         while self._waiting:
             future = self._waiting[0][2]
-            if future.done():  # cancelled while it waited
+            if future.done():  # canceled while it waited
                 heapq.heappop(self._waiting)
                 continue
             if self._probing if self.held else self.in_flight >= int(self.allowed):

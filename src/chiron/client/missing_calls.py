@@ -1,4 +1,4 @@
-"""Calls that failed for good: their share by model, what a case lacks because of them, and how the calls of a unit failed."""
+"""Failed calls: their share per model, what a case lacks because of them, and how the calls of a unit failed."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,9 +9,9 @@ from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed
 
 FEWEST = 3
-"""Failed calls before a share is worth a word."""
+"""Failed calls before a failure rate is reported."""
 SMALLEST = 0.05
-"""The share of failed calls from which on it is said."""
+"""Minimum failure rate that is reported."""
 
 
 @dataclass(slots=True)
@@ -28,17 +28,17 @@ class FailureRates:
     _tallies: defaultdict[tuple[str, float], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
 
     def answered(self, model: str, temperature: float) -> None:
-        """A call got its reply."""
+        """Count a call that got its reply."""
         self._tallies[model, temperature].answered += 1
 
     def failed(self, model: str, temperature: float, public: str) -> None:
-        """A call failed for good; ``public`` is what may be shown of it."""
+        """Count a failed call; ``public`` is the part of the message that may be shown."""
         tally = self._tallies[model, temperature]
         tally.failed += 1
         tally.last = public
 
     def notes(self) -> dict[str, str]:
-        """A line for each model and temperature whose share of failures is worth one."""
+        """One note for each model and temperature with a high failure rate."""
         found = {}
         for (model, temperature), tally in sorted(self._tallies.items()):
             share = tally.failed / (tally.answered + tally.failed)
@@ -51,19 +51,19 @@ class FailureRates:
 
 
 CALL_FAILED = "call failed"
-"""Begins the problem of a candidate or an evaluation that is missing."""
+"""Prefix of the problem stored with a missing candidate or evaluation."""
 _PENDING = "pending"
-"""The outcome of a case that has not ended."""
+"""Outcome of an unfinished case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What a case ended without, because calls failed for good or the judge gave no verdict. What is missing is not wrong."""
+    """What a case lacks because calls failed or the judge gave no verdict. A missing evaluation is not a wrong one."""
 
     candidates: int = 0
     """Mentors' next steps."""
     evaluations: int = 0
-    """Of candidates, of whole paths and of the baseline."""
+    """Evaluations of candidates, whole paths and the baseline."""
 
     def __bool__(self) -> bool:
         return self != Missing()
@@ -72,14 +72,14 @@ class Missing:
         return Missing(self.candidates + other.candidates, self.evaluations + other.evaluations)
 
     def to_json(self) -> dict[str, int]:
-        """As it stands in a result."""
+        """Return the counts as stored in a result."""
         return {"candidates": self.candidates, "evaluations": self.evaluations}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Missing":
-        """From a case's record; a pending case has not ended, so nothing of it is missing yet.
+        """Read the counts from a case's record. A pending case has not ended, so nothing is missing yet.
 
-        Older records did not count: there it is read off the tree.
+        Older records contain no counts; they are then derived from the tree.
         """
         if record.get("outcome") == _PENDING:
             return cls()
@@ -103,7 +103,7 @@ class UnitAsk:
         self._failed = self._refused = 0
 
     async def __call__(self, call: Call) -> Reply:
-        """As :class:`~chiron.client.call.Ask`."""
+        """Return the reply. See :class:`~chiron.client.call.Ask`."""
         try:
             return await self._ask(call)
         except CallFailed as failure:
@@ -113,5 +113,5 @@ class UnitAsk:
 
     @property
     def is_refused(self) -> bool:
-        """Whether calls failed, and every one of them would fail again: running again does not help this unit."""
+        """Whether calls failed and all of them would fail again, so that rerunning this unit does not help."""
         return 0 < self._refused == self._failed

@@ -1,4 +1,4 @@
-"""Prompt texts: files of a package or the user's own, named sections, and images where the marks of a text are."""
+"""Prompt texts: files of a package or the user's own, named sections, and images placed at marks in a text."""
 
 import hashlib
 import re
@@ -18,17 +18,17 @@ class PromptKind:
     """The prompts of one job."""
 
     package: str
-    """Whose folder ``prompts/`` holds ``NAME.txt``."""
+    """Package whose folder ``prompts/`` contains ``NAME.txt``."""
     placeholders: Mapping[str, frozenset[str]]
-    """What each must ask for, by name."""
+    """Placeholders that each prompt must contain, by prompt name."""
     optional: frozenset[str] = frozenset()
-    """Of these, what a user's own text may leave out."""
+    """Placeholders that a user's own text may omit."""
 
     def load(self, replacements: Mapping[str, Path] | None = None) -> dict[str, str]:
-        """The package's texts, with the user's own files in place of some.
+        """Load the package's texts, with the user's own files in place of some.
 
         Raises:
-            InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+            InputError: unknown name, unreadable file, or missing placeholder.
         """
         texts = {name: (files(self.package) / "prompts" / f"{name}.txt").read_text("utf-8") for name in self.placeholders}
         for name, path in (replacements or {}).items():
@@ -56,12 +56,12 @@ class PromptKind:
 
 
 def hashes(texts: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 (hex) of each text; they stand in ``run.json``."""
+    """Return the SHA-256 (hex) of each text, for ``run.json``."""
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())}
 
 
 def fill(text: str, **values: str) -> str:
-    """``text`` with its placeholders filled, in one pass: a ``$answer`` inside a value stays what it is."""
+    """Fill the placeholders of ``text`` in one pass, so that ``$answer`` inside a value stays unchanged."""
     return Template(text).substitute(values).strip()
 
 
@@ -72,17 +72,17 @@ _TAG = re.compile(rf"<(?=\s{{0,8}}/?\s{{0,8}}(?:{'|'.join(NAMES)})\b)", re.IGNOR
 
 
 def section(name: str, text: str) -> str:
-    """``text`` as a section that no text can break out of."""
+    """Wrap ``text`` in a section. The text cannot close the section."""
     return f"<{name}>\n{harmless(text)}\n</{name}>"
 
 
 def harmless(text: str) -> str:
-    """``text`` without anything that a reader could take for a section's mark; ``<25%`` stays what it is."""
+    """Return ``text`` without anything that looks like a section mark; ``<25%`` stays unchanged."""
     return _TAG.sub("\u2039", text)
 
 
 def read_section(prompt: str, name: str) -> str | None:
-    """What stands in the last section of that name, ``None`` if there is none."""
+    """Return the content of the last section with that name, or ``None``."""
     begin = prompt.rfind(f"<{name}>\n")
     if begin < 0:
         return None
@@ -92,22 +92,22 @@ def read_section(prompt: str, name: str) -> str | None:
 
 
 _HOLE = "\x00chiron:image\x00"
-"""A mark of the question's own while a template is filled; a mark in a template or in a model's text is only text."""
+"""Internal image mark, used while a template is filled. Image marks in a template or in a model's text are plain text."""
 
 
 def own_marks(text: str) -> str:
-    """``text`` with its marks as :func:`user_message` looks for them. Templates are filled with it."""
+    """Convert the image marks of ``text`` to the internal mark that :func:`user_message` replaces."""
     return text.replace(IMAGE_MARK, _HOLE)
 
 
 def user_message(body: str, pictures: Sequence[ImagePart]) -> Message:
-    """A user's message with each picture in place of its mark. Pictures without a mark come first.
+    """Create a user's message with each picture at its mark. Pictures without a mark come first.
 
-    A body without marks keeps the form that it always had: pictures, then text. With fewer pictures than marks, all marks are removed.
+    A body without marks has the original form: pictures, then text. If there are fewer pictures than marks, all marks are removed.
 
     Args:
-        body: Text whose marks went through :func:`own_marks`.
-        pictures: In the order of the marks.
+        body: text whose marks were converted by :func:`own_marks`.
+        pictures: in the order of the marks.
     """
     pieces = body.split(_HOLE)
     first = len(pictures) - (len(pieces) - 1)
@@ -123,11 +123,11 @@ def user_message(body: str, pictures: Sequence[ImagePart]) -> Message:
 
 
 def texts_between(message: Message, beside_image: str) -> tuple[str, ...]:
-    """The texts before, between and after the message's images: one text more than there are images.
+    """Return the texts before, between and after the message's images: one more than there are images.
 
     Args:
-        message: With any parts.
-        beside_image: Stands between an image and its neighbors, unless the message has its images ``inline``.
+        message: a message with any parts.
+        beside_image: separator between an image and adjacent text, unless the message has its images ``inline``.
     """
     beside = "" if message.inline else beside_image
     texts = [""]

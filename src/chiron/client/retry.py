@@ -1,4 +1,4 @@
-"""Trying again, within bounds. Tools that retry for ever have been seen to send one request a thousand times."""
+"""Retry failed calls within limits. Without limits, some tools send one request a thousand times."""
 
 import asyncio
 import random
@@ -11,33 +11,34 @@ from chiron.client.limiter import Blame
 
 T = TypeVar("T")
 JITTER = random.Random()  # noqa: S311 - not for secrets
-"""What waits are shaken by. A simulation seeds it."""
+"""Random source for jitter. Simulations seed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How stubbornly one call is pursued."""
+    """Retry limits for one call."""
 
     attempts: int = 10
-    """How many transient failures a call may have before it counts as failed."""
+    """Transient failures before the call fails."""
     first_wait: float = 0.5
-    """Seconds before the second attempt; doubled each time."""
+    """Seconds before the second attempt; doubled for each further one."""
     longest_wait: float = 30.0
-    """Seconds; the doubling ends here."""
+    """Maximum wait in seconds."""
     longest_wait_alone: float = 4.0
-    """Seconds; where it ends while other calls to the endpoint succeed: waiting longer would not spare it anything, since they take the
-    call's place."""
+    """Maximum wait in seconds while other calls to the endpoint succeed. A longer wait would not reduce its load, because those calls take
+    the free place.
+    """
     deadline: float = 900.0
-    """Seconds a call may take in all, waits included but time in the queue excluded."""
+    """Seconds per call, including waits but not time in the queue."""
     outage: float = 900.0
-    """Seconds that an endpoint may answer nothing before the run stops."""
+    """Seconds without any answer from an endpoint before the run stops."""
 
     def for_mentors(self) -> "RetryPolicy":
-        """Twice as many attempts: a mentor's call that is given up costs its case a candidate."""
+        """Return a policy with twice as many attempts. If a mentor's call fails, its case loses a candidate."""
         return replace(self, attempts=2 * self.attempts)
 
     def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
-        """Seconds to wait before ``attempt`` (from 2), with jitter, so that calls that failed together do not return together."""
+        """Return the seconds to wait before ``attempt`` (from 2). Jitter keeps calls that failed together from returning together."""
         longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
         ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
         return ceiling * chance.uniform(0.5, 1.0)
@@ -45,11 +46,11 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Elapsed:
-    """Seconds that a call has taken up: being sent and waiting between attempts, not standing in the queue."""
+    """Seconds used by a call: sending and waiting between attempts, but not time in the queue."""
 
     seconds: float = 0.0
     last_attempt: float = 0.0
-    """Of these not yet counted: what the last attempt took."""
+    """Seconds of the last attempt, not yet counted."""
 
 
 async def retry_call(
@@ -61,22 +62,22 @@ async def retry_call(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: random.Random = JITTER,
 ) -> T:
-    """Call ``attempt`` until it succeeds, within the policy's bounds.
+    """Call ``attempt`` until it succeeds, within the policy's limits.
 
-    A rate limit is not a failed attempt: it is waited out as told or, where nothing was told, for longer every time, until the deadline.
-    The caller's own fault is not retried, except once where a content filter refused the input.
+    A rate limit does not count as a failed attempt. The call waits as long as the endpoint says, or longer each time, until the deadline.
+    Errors caused by the call itself are not retried, except once if a content filter rejected the input.
 
     Args:
-        attempt: sends the call once, and sets ``spent.last_attempt``.
-        policy: the bounds.
-        spent: what the deadline is held against.
-        blame: is told of every failure but the caller's own, and decides whose fault it is: while an endpoint answers nobody, neither
-            attempts nor time count. It may raise to end the call.
-        sleep: how to wait; may return early when the run stops.
-        chance: for jitter.
+        attempt: sends the call once and sets ``spent.last_attempt``.
+        policy: the limits.
+        spent: time that counts toward the deadline.
+        blame: called for each retryable failure to decide its cause. While an endpoint is down, neither attempts nor time count. It may
+            raise to end the call.
+        sleep: waits; may return early when the run stops.
+        chance: random source for jitter.
 
     Raises:
-        CallFailed: the last failure, when the bounds are reached.
+        CallFailed: the last failure, when a limit is reached.
     """
     failures = tries = limited = 0
     flagged = False
@@ -85,7 +86,7 @@ async def retry_call(
         try:
             return await attempt()
         except Flagged as failure:
-            # It cost nothing, and a router may send it to another provider.
+            # The attempt was not billed, and a router may send the next one to another provider.
             if flagged:
                 raise
             flagged, wait, whose, last = True, 0.0, Blame.CALL, failure

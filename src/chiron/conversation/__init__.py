@@ -1,1 +1,1 @@
-"""Read what models write: thinking, channels, boxes, answer tags, reasoning steps, verdicts. Every part of Chiron reads replies with it."""
+"""Parse the text of model replies: thinking, channels, boxes, answer tags, reasoning steps, verdicts. Shared by all parts of Chiron."""

@@ -1,4 +1,4 @@
-"""Remove the markup of chats: role labels, end-of-turn tokens, the turns a model invents after its own, boxes in special tokens."""
+"""Remove chat markup: role labels, end-of-turn tokens, further turns invented by the model, boxes in special tokens."""
 
 import re
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ _TOKENS: Final = re.compile(r"<[|][\w/\u2581 ]{1,40}[|]>|</?s>|<(?:eos|end_of_tu
 
 
 def own_turn(reply: str) -> str:
-    """The model's own turn, without its role's label and the chat's special tokens.
+    """Return the model's own turn, without its role label and the chat's special tokens.
 
-    A prompt that is echoed as ``USER: ... ASSISTANT:`` is removed, and so is a next question that the model asks itself.
+    A prompt echoed as ``USER: ... ASSISTANT:`` is removed, and so is a follow-up question that the model asks itself.
     """
     folded = fold(reply)
     if _ECHO.match(folded) and (own := _OWN_TURN.search(folded)):
@@ -39,12 +39,12 @@ def own_turn(reply: str) -> str:
 
 
 def boxed(text: str) -> str:
-    r"""``text`` with a box in special tokens (``<|begin_of_box|>B<|end_of_box|>``) written as ``\boxed{B}``."""
+    r"""Write a box in special tokens (``<|begin_of_box|>B<|end_of_box|>``) as ``\boxed{B}``."""
     return _BOX_TOKEN.sub(lambda token: "\\boxed{" if token["which"].lower() == "begin" else "}", text)
 
 
 def without_tokens(text: str) -> str:
-    """``text`` without special tokens: end of turn, end of text, boxes. Full-width bars are tokens too."""
+    """Return ``text`` without special tokens: end of turn, end of text, boxes. Tokens with full-width bars are included."""
     folded = fold(text)
     kept, at = list[str](), 0
     for token in _TOKENS.finditer(folded):
@@ -69,7 +69,7 @@ _CHANNEL: Final = re.compile(
 )
 _CHANNEL_END: Final = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _BARE_CHANNELS: Final = re.compile(r"^\s*analysis(?=[A-Z\s\"'(])")
-"""Harmony text whose special tokens were removed by the server: ``analysisThe film shows...assistantfinalB``."""
+"""Harmony text after the server removed its special tokens: ``analysisThe film shows...assistantfinalB``."""
 _BARE_FINAL: Final = "assistantfinal"
 _SHOWN: Final = 500
 _TOKEN: Final = re.compile(r"<(?=[ ]?\|)")
@@ -77,25 +77,25 @@ _TOKEN: Final = re.compile(r"<(?=[ ]?\|)")
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A reply, with what is said separated from what is thought."""
+    """A reply split into thinking and answer text."""
 
     said: str
-    """What is left without thinking and channel marks."""
+    """Text without thinking and channel marks."""
     thought: str
     """The thinking."""
     unclosed: bool = False
-    """The thinking never ended: the reply was cut off in it, or its model forgot to close it."""
+    """Whether the thinking has no end: the reply was cut off in it, or the model forgot to close it."""
     endings: tuple[str, ...] = ()
-    """The beginning (at most 500 characters) of what follows each end of thinking. Quoted marks look real: there may be several."""
+    """First 500 characters after each end of thinking. Quoted marks look like real ones, so there may be several."""
     steps: str = ""
-    """Of the thinking, what is between ``<reasoning>`` and ``</reasoning>``: some models put their steps there, not their thoughts."""
+    """Part of the thinking between ``<reasoning>`` and ``</reasoning>``. Some models write their steps there."""
 
 
 def split_thinking(reply: str) -> Thinking:
-    """Separate ``reply``. Linear in its length.
+    """Split ``reply`` into thinking and answer text, in linear time.
 
-    A closing bracket without an opening one ends thinking that began with the reply. An opening bracket inside thinking is text. The last
-    closing bracket counts: what precedes an unpaired one is thinking. Of harmony channels the last ``final`` one is what is said.
+    A closing tag without an opening one ends thinking that started with the reply. An opening tag inside thinking is text. The last closing
+    tag counts: everything before an unpaired one is thinking. If there are harmony channels, the last ``final`` channel is the answer text.
     """
     folded = fold(reply)
     if channels := list(_CHANNEL.finditer(folded)):
@@ -107,14 +107,14 @@ def split_thinking(reply: str) -> Thinking:
 
 
 def said(reply: str) -> str:
-    """What ``reply`` says, without its thinking; empty if the thinking never ended."""
+    """Return ``reply`` without its thinking; empty if the thinking never ends."""
     return split_thinking(reply).said
 
 
 def escape_markup(text: str) -> str:
-    """``text`` with closing brackets of thinking and special tokens made harmless; all other text stays byte-equal.
+    """Disable closing thinking tags and special tokens in ``text``; all other text stays byte-equal.
 
-    A thinking judge repeats what it is shown: an answer that holds ``</think>yes`` would end its thinking for it.
+    A judge that thinks repeats its input. An answer with ``</think>yes`` would end the judge's thinking.
     """
     folded = fold(text)
     at = {mark.start() for mark in _BRACKET.finditer(folded) if _closes(mark)} | {mark.start() for mark in _TOKEN.finditer(folded)}
@@ -133,7 +133,7 @@ def _brackets(reply: str, folded: str) -> Thinking:
         closes = _closes(mark)
         if closes:
             if not thinking:
-                # Also what seemed to be said: the marks before this one were quoted.
+                # Include text that seemed to be the answer: the marks before this one were quoted.
                 thought += spoken
                 spoken = []
             elif opened == "reasoning":

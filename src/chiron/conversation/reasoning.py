@@ -1,6 +1,6 @@
-"""Reasoning as text: ``### Step 1: ...`` lines and ``### The final answer is: ...``, the published models' format.
+"""Parse and render reasoning: ``### Step 1: ...`` lines and ``### The final answer is: ...``, the published models' format.
 
-Models stray from it. What can be read is read; what cannot is a named defect.
+Models deviate from the format. Deviations that can be repaired are repaired; all are reported as named defects.
 """
 
 import re
@@ -20,7 +20,7 @@ _EMPHASIS = re.compile(r"\*\*|__")
 
 
 class Defect(StrEnum):
-    """What is wrong with a piece of reasoning."""
+    """Format errors of reasoning."""
 
     EMPTY = "empty"
     NO_STEPS = "no_steps"
@@ -33,24 +33,24 @@ class Defect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Steps and, if it came to one, a final answer."""
+    """Steps and, if there is one, a final answer."""
 
     steps: tuple[str, ...]
-    """The text of each step without its mark, in order, none of them empty."""
+    """Non-empty text of each step without its mark, in order."""
     answer: str | None
     """The final answer without its mark."""
     defects: tuple[Defect, ...] = ()
-    """``EMPTY_STEP`` and ``RESTARTED_NUMBERING`` were repaired. ``MISSING_FIRST_STEP``: text was dropped that may have been a step."""
+    """``EMPTY_STEP`` and ``RESTARTED_NUMBERING`` were repaired. ``MISSING_FIRST_STEP``: dropped text may have been a step."""
 
 
 def parse_reasoning(text: str, *, after: int = 0) -> Reasoning:
-    """Read reasoning in the published form, or near it.
+    """Parse reasoning in the published format, or a similar one.
 
-    Thinking, harmony channels and the chat's tokens are removed. Heading levels, bold, a missing colon, several marks on one line,
-    substeps (``Step 1.1``, a step each) and numbers that start again are understood. Of several final answers the last one counts.
+    Thinking, harmony channels and chat tokens are removed. Accepted deviations: heading levels, bold, a missing colon, several marks on one
+    line, substeps (``Step 1.1``, one step each), and restarted numbers. The last of several final answers counts.
 
-    Text before the first step is dropped: it is a greeting or a plan. If the first number shows that steps are missing there, the
-    defect says so.
+    Text before the first step is dropped, since it is a greeting or a plan. If the first number shows that steps are missing there, this is
+    reported as a defect.
 
     Args:
         text: a model's reply.
@@ -79,11 +79,11 @@ def parse_reasoning(text: str, *, after: int = 0) -> Reasoning:
 
 
 def _body(text: str) -> str:
-    """What the model says, as lines without code fences."""
+    """Return the lines of the model's answer text without code fences."""
     thinking = split_thinking(unify_newlines(text))
     said = _lines(thinking.said)
     if thinking.unclosed and not trim(said):
-        # A model that forgot to close its thinking gave its answer in it; one that was cut off in it gave none.
+        # A model that forgot to close its thinking put its answer there. A model that was cut off gave no answer.
         inside = _lines(thinking.thought)
         return inside if any(not mark.number for mark in find_marks(inside)) else said
     if thinking.steps:
@@ -98,20 +98,20 @@ def _lines(text: str) -> str:
 
 
 def render_steps(steps: tuple[str, ...], *, first: int = 1) -> str:
-    """Steps in the published form, a heading each, numbered from ``first``."""
+    """Render steps in the published format, one heading each, numbered from ``first``."""
     return "\n".join(f"### Step {number}: {text}" for number, text in enumerate(steps, start=first))
 
 
 def render_reasoning(steps: tuple[str, ...], answer: str) -> str:
-    """A whole path in the published form."""
+    """Render a whole path in the published format."""
     body = render_steps(steps)
     return f"{body}\n### The final answer is: {answer}" if body else f"### The final answer is: {answer}"
 
 
 def continue_from(prefix: tuple[str, ...], reasoning: Reasoning) -> tuple[str, ...]:
-    """The whole path of a model that was asked to go on from ``prefix``.
+    """Return the whole path of a model that was asked to continue ``prefix``.
 
-    A model that says the prefix over again before it goes on is understood: its copy is dropped.
+    If the model repeats the prefix, its copy is dropped.
     """
     new = reasoning.steps
     if prefix and len(new) >= len(prefix) and all(_same(a, b) for a, b in zip(prefix, new, strict=False)):
@@ -120,7 +120,7 @@ def continue_from(prefix: tuple[str, ...], reasoning: Reasoning) -> tuple[str, .
 
 
 def _answer(content: str) -> str:
-    """The first paragraph after the mark, as one line, without emphasis, box or tag."""
+    """Return the first paragraph after the mark, as one line, without emphasis, box or tag."""
     paragraph = re.split(r"\n\s*\n", content.strip(), maxsplit=1)[0]
     line = _EMPHASIS.sub("", " ".join(paragraph.split())).strip().strip("*_ ")
     line = _TAG.sub("", trim(line)).strip()
@@ -129,9 +129,9 @@ def _answer(content: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """A step as one paragraph: no heading inside it may look like another step."""
+    """Return a step as one paragraph, without headings that look like another step."""
     text = trim(" ".join(text.split()))
-    if text.count("**") % 2:  # the mark's own bold was opened before the number and closed after the title
+    if text.count("**") % 2:  # the mark's bold opens before the number and closes after the title
         text = text.replace("**", "", 1)
     return text.strip().removesuffix("---").strip()
 

@@ -1,4 +1,4 @@
-r"""Find the marks of steps and final answers in reasoning: at the start of a line in any style, inside a line if they are clear."""
+"""Find step and final-answer marks in reasoning: in any style at the start of a line, and inside a line if they are unambiguous."""
 
 import re
 from bisect import bisect_right
@@ -8,7 +8,7 @@ from typing import Final
 from chiron.text import fold
 
 _SYMBOLS: Final = "\u2022\u2190-\u25c0\u25c6-\u2bff\ufe0f\U0001f300-\U0001faff"
-# Bounded, so that a line of fifty thousand hashes is read as fast as any other.
+# Bounded, so that a line of fifty thousand hashes takes no longer than any other.
 _LEAD: Final = rf"^ {{0,8}}(?P<lead>[#>*_\- {_SYMBOLS}]{{0,16}})(?:\d{{1,2}}[.)] [*_]{{0,3}})?"
 _NUMBER: Final = r"(?:reasoning +)?step *(?:no\.?|number)? *#?(?P<number>\d{1,3}(?:\.\d{1,2}(?!\d)){0,2})(?P<close> *[*_]{0,3})"
 _COLON: Final = r"(?P<mark> *[:.)\u2013\u2014\-])"
@@ -32,20 +32,20 @@ _OPENING: Final = re.compile(r"<(?:final[_ ]?)?(?:answer|response|output|conclus
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a mark is, in characters."""
+    """Position of a mark, in characters."""
 
     start: int
     end: int
-    """Where the text of the step or answer begins."""
+    """Start of the text of the step or answer."""
     number: tuple[int, ...] = ()
     """``(1,)`` for step 1, ``(1, 2)`` for step 1.2; empty for a final answer."""
 
 
 def find_marks(text: str) -> list[Mark]:
-    """All marks of ``text`` in their order. Linear in its length.
+    """Return all marks of ``text`` in order, in linear time.
 
-    Marks at the start of a line count in any style; inside a line those with hashes do, unless they are quoted. Plain and bold ones
-    inside a line count before the first of the others, or if the reply has at most one line with a mark, and if their numbers fit.
+    Marks at the start of a line count in any style. Inside a line, marks with hashes count unless they are quoted. Plain and bold marks
+    inside a line count if their numbers fit, and if they precede all other marks or the reply has at most one line with a mark.
     """
     folded = fold(text)
     steps, finals = _at_line_starts(folded)
@@ -79,12 +79,12 @@ def _at_line_starts(folded: str) -> tuple[list[Mark], list[Mark]]:
 
 
 def _bare(step: re.Match[str], folded: str) -> bool:
-    """Bold, or alone on its line. Running text such as "Step 2 shows a mass" is not a mark."""
+    """Return whether a mark is bold or alone on its line. Running text such as "Step 2 shows a mass" is not a mark."""
     return bool(step["close"].strip()) or folded[step.end() : step.end() + 1] in {"", "\n"}
 
 
 def _is_final(found: re.Match[str]) -> bool:
-    """A line such as "The final answer is X" is a mark; a mere "answer" needs its colon."""
+    """Return whether a line is a final-answer mark. "The final answer is X" is one; "answer" alone needs a colon."""
     if found["final"]:
         return bool(found["mark"] or found["is"] or found["lead"].strip())
     return bool(found["mark"])
@@ -100,7 +100,7 @@ def _within(place: int, taken: list[tuple[int, int]]) -> bool:
 
 
 def _begins(found: re.Match[str], folded: str) -> bool:
-    """Whether a mark inside a line may be one: it is not quoted, and follows the end of a sentence unless it has a style of its own."""
+    """Return whether text inside a line may be a mark. It must not be quoted, and must follow a sentence's end or have its own style."""
     before = folded[max(0, found.start() - 8) : found.start()]
     if before and before[-1] in _QUOTES:
         return False
@@ -111,7 +111,7 @@ def _begins(found: re.Match[str], folded: str) -> bool:
 
 
 def _fitting(loose: list[Mark], steps: list[Mark]) -> list[Mark]:
-    """Of plain marks inside lines those that continue the numbering."""
+    """Return the plain marks inside lines that continue the numbering."""
     kept: list[Mark] = []
     last: tuple[int, ...] | None = None
     place = 0
@@ -128,7 +128,7 @@ def _fitting(loose: list[Mark], steps: list[Mark]) -> list[Mark]:
 
 
 def _follows(last: tuple[int, ...], number: tuple[int, ...]) -> bool:
-    # 1.2 follows 1, 1.1 and 0.9 alike
+    # 1.2 may follow 1, 1.1 and 0.9
     return number > last if len(number) > 1 else number == (last[0] + 1,)
 
 
@@ -156,7 +156,7 @@ def _finals_inside(folded: str, taken: list[tuple[int, int]], found_others: bool
 
 
 def _without_wrapper(marks: list[Mark], folded: str) -> list[Mark]:
-    """A tag right before the first mark opens the reply, and is neither a preamble nor an answer."""
+    """Extend the first mark over a tag right before it: the tag opens the reply, and is neither a preamble nor an answer."""
     if not marks:
         return marks
     first = marks[0]

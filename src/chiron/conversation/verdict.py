@@ -1,4 +1,4 @@
-"""Read a judge's verdict: the first word that it says, and nothing else of it."""
+"""Parse a judge's verdict. Only the first word counts."""
 
 import re
 from typing import Final
@@ -15,13 +15,13 @@ _BOTH: Final = re.compile(r"[\s*_]*(?:/|,?\s?(?:and|or)\b|\|)[\s*_]*(?:yes|no)\b
 
 
 def read_verdict(reply: str) -> bool | None:
-    """Read whether a judge says yes.
+    """Return whether a judge says yes.
 
-    The first word counts, after thinking (up to its *last* closing bracket), a label (``Verdict:``, ``Answer:``), a box or a tag.
+    The first word counts, after removing thinking (up to its *last* closing tag), a label (``Verdict:``, ``Answer:``), a box or a tag.
 
     Returns:
-        ``True`` for yes, ``False`` for no, ``None`` for anything else: "not yes", "maybe yes", "yes or no", thinking without an end.
-        If several marks end the thinking, some are quoted: a yes behind the last one counts only if no other is followed by a no.
+        ``True`` for yes, ``False`` for no, ``None`` for anything else: "not yes", "maybe yes", "yes or no", unclosed thinking. If several
+            tags end the thinking, some are quoted: a yes after the last one counts only if none of the others is followed by a no.
     """
     thinking = split_thinking(reply)
     if not thinking.endings:
@@ -32,7 +32,7 @@ def read_verdict(reply: str) -> bool | None:
 
 
 def _first_word(text: str) -> bool | None:
-    # Tokens of chats are cut off; what a judge quotes stays, since only the beginning is read.
+    # Remove chat tokens. Text quoted later by the judge does not matter, since only the beginning is read.
     found = _WORD.match(fold(own_turn(text[:500])))
     if found is None or _BOTH.match(found["rest"]):
         return None

@@ -1,1 +1,1 @@
-"""Jobs: units of work through one client, in a run directory, with progress, resume and stop."""
+"""Jobs: units of work sent through one client, in a run directory, with progress, resume and stop."""

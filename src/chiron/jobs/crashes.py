@@ -1,6 +1,6 @@
-"""Bugs of ours that single units meet: on record for whoever mends them, the unit pending, the others going on.
+"""Handle crashes of single units caused by bugs in chiron: log the crash, keep the unit pending, and continue with the others.
 
-A bug that meets unit after unit stops the work, before it asks for what it cannot use.
+A bug that crashes unit after unit stops the work before it pays for replies it cannot use.
 """
 
 import os
@@ -19,23 +19,25 @@ from chiron.io import unwritten
 Result = TypeVar("Result")
 
 LOG = "errors.log"
-"""In a work directory: where in the code each bug was met. Holds no message of an exception, since that may quote a case or a key."""
+"""Log file in a work directory with the code location of each crash. It contains no exception messages, since these may quote a case or a
+key.
+"""
 _PACKAGE = Path(__file__).parents[1]
 AT_FIRST = 10
-"""Units in a row that meet a bug, none having ended without, before the work stops."""
+"""Consecutive crashes after which the work stops, if no unit has succeeded."""
 LATER = 100
-"""The same once one has ended without: odd units that stand together are no reason to give the others up."""
+"""The same after one unit has succeeded. A group of odd units is not a reason to give up the others."""
 
 
 class UnitCrashed(ChironError):
-    """A unit met a bug of ours. The message has its kind and its place in the code, and nothing else of it."""
+    """A unit crashed because of a bug in chiron. The message contains only the error's type and code location."""
 
 
 class CrashLog:
-    """Of one process's work in one directory."""
+    """Crashes of one process in one directory."""
 
     def __init__(self, directory: Path, desk: ModelClient) -> None:
-        """``directory``: gets the log; ``desk``: is told to stop, and what to say in the end."""
+        """``directory``: where the log is written. ``desk``: the model client, which is halted after too many crashes and gets notes."""
         self._log = directory / LOG
         self._desk = desk
         self._met = self._in_a_row = 0
@@ -43,12 +45,12 @@ class CrashLog:
         self._written: set[str] = set()
 
     async def watch(self, work: Awaitable[Result], rank: int) -> Result:
-        """What ``work`` on one unit gives; ``rank``: the unit's, from 0.
+        """Return the result of ``work`` on one unit. ``rank``: index of the unit, from 0.
 
         Raises:
-            BugMet: it met a bug, and the log tells of it.
-            ChironError: whatever ``work`` raises of these.
-            DiskError: the log takes nothing more.
+            UnitCrashed: the unit crashed, and the crash is in the log.
+            ChironError: any such error raised by ``work``.
+            DiskError: the log cannot be written.
         """
         try:
             result = await work
@@ -60,7 +62,7 @@ class CrashLog:
         return result
 
     def survived(self) -> None:
-        """A unit ended, in this process or an earlier one, and met no bug."""
+        """Record a unit that ended without a crash, in this process or an earlier one."""
         self._survived, self._in_a_row = True, 0
 
     def _met_by(self, rank: int, bug: Exception) -> UnitCrashed:
@@ -77,7 +79,7 @@ class CrashLog:
         return UnitCrashed(f"a bug of chiron's: {where}")
 
     def _write(self, error: Exception, rank: int) -> None:
-        """Each bug once a process: a log must not grow by the number of units."""
+        """Log each bug once per process, so that the log does not grow with the number of units."""
         trace = _without_messages(error)
         if trace in self._written:
             return
@@ -92,14 +94,14 @@ class CrashLog:
 
 
 def _where(error: BaseException) -> str:
-    """The kind of the error, and the last place of ours on its way."""
+    """Return the error's type and the last location in chiron's code."""
     ours = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_PACKAGE)]
     place = f" in {Path(ours[-1].filename).relative_to(_PACKAGE)}, line {ours[-1].lineno}" if ours else ""
     return f"{type(error).__name__}{place}"
 
 
 def _without_messages(error: BaseException) -> str:
-    """The traceback of an error and of those that led to it, the first one first; each by its kind alone."""
+    """Return the traceback of an error and its causes, first cause first. Each error is shown by type only."""
     chain: list[BaseException] = []
     last: BaseException | None = error
     while last is not None and last not in chain:

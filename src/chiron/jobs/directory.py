@@ -1,4 +1,4 @@
-"""A directory that one process at a time works in: ``run.json``, ``ledger.sqlite``, and what is derived from the ledger."""
+"""A directory used by one process at a time: ``run.json``, ``ledger.sqlite``, and files derived from the ledger."""
 
 import json
 import platform
@@ -18,36 +18,36 @@ LEDGER, RUN, LOCK = "ledger.sqlite", "run.json", "run.lock"
 
 @dataclass(frozen=True)
 class WorkDirectory:
-    """A place for one piece of work: a search, a build, an evaluation."""
+    """Directory of one search, build or evaluation."""
 
     path: Path
     other_way: ClassVar[str] = ""
-    """What else can be done where a directory turns out to be of another identity."""
+    """Advice for the error message when a directory has another identity."""
 
     @property
     def ledger(self) -> Path:
-        """Where every reply is kept."""
+        """Path of the ledger."""
         return self.path / LEDGER
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; create it if it is not there.
+        """Lock the directory for this process; create it if missing.
 
         Raises:
-            InputError: another process holds it, or it cannot be written.
+            InputError: another process uses it, or it is not writable.
         """
         busy = f"{self.path} is in use by another process: wait for it, or choose another directory"
-        # "chiron status" looks at it for a moment.
+        # "chiron status" locks it for a moment.
         with alone(self.path / LOCK, place=f"run directory {self.path}", busy=busy, wait=1.0):
             remove_leftovers(self.path)
             yield
 
     @contextmanager
     def opened(self, identity: dict[str, Any]) -> Iterator[Ledger]:
-        """Hold the directory, check that it is of this ``identity`` (everything that its results depend on), and open its ledger.
+        """Lock the directory, check its ``identity`` (everything that results depend on), and open its ledger.
 
         Raises:
-            InputError: another process holds it, it is of another identity, or it cannot be written.
+            InputError: another process uses it, its identity differs, or it is not writable.
             DiskError: the disk is full.
         """
         with self.locked():
@@ -58,11 +58,11 @@ class WorkDirectory:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process works in it right now."""
+        """Return whether a process uses it right now."""
         return is_held(self.path / LOCK)
 
     def read_run(self) -> dict[str, Any] | None:
-        """What ``run.json`` holds, ``None`` if there is none.
+        """Return the content of ``run.json``, or ``None`` if it is missing.
 
         Raises:
             InputError: it is damaged.
@@ -78,10 +78,10 @@ class WorkDirectory:
         return value
 
     def need_run(self) -> dict[str, Any]:
-        """What ``run.json`` holds.
+        """Return the content of ``run.json``.
 
         Raises:
-            InputError: this is no run directory.
+            InputError: this is not a run directory.
         """
         run = self.read_run()
         if run is None:
@@ -89,10 +89,10 @@ class WorkDirectory:
         return run
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
-        """That ``run.json``, if it is there, tells of the run of this ``identity``: everything that its results depend on.
+        """Check that ``run.json``, if present, has this ``identity`` (everything that results depend on).
 
         Raises:
-            InputError: it is another's; says what differs. Or its ledger is gone.
+            InputError: the identity differs (the message says where), or the ledger is missing.
         """
         known = self.read_run()
         if known is not None:
@@ -103,10 +103,10 @@ class WorkDirectory:
                 )
 
     def _check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
-        """The same of the ledger, which outlives a lost ``run.json``; it keeps the identity of the first run.
+        """Check the identity in the ledger, which survives the loss of ``run.json`` and keeps the identity of the first run.
 
         Raises:
-            InputError: the ledger is of a run of another identity; says what differs.
+            InputError: the identity differs; the message says where.
             DiskError: the disk is full.
         """
         try:
@@ -123,7 +123,7 @@ class WorkDirectory:
             raise InputError(f"{self.path} holds a run of another configuration ({difference}): choose another directory{self.other_way}")
 
     def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
-        """Write ``run.json``: the ``identity``, and the ``rest`` that results do not depend on."""
+        """Write ``run.json``: the ``identity``, and the ``rest``, which results do not depend on."""
         known = self.read_run()
         began = known.get("began") if known else time.strftime("%Y-%m-%dT%H:%M:%S%z")
         value = {**rest, "began": began, "python": platform.python_version(), "identity": identity}

@@ -1,4 +1,4 @@
-"""Work run to its end from plain Python: a script has no event loop, a notebook has one already."""
+"""Run a job from plain Python. A script has no event loop, but a notebook already runs one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,10 +12,10 @@ Ended = TypeVar("Ended")
 
 
 def run_to_end(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
-    """What ``execute`` gives, ``work`` being what it executes.
+    """Run ``execute``, which executes the job ``work``, and return its result.
 
-    Where an event loop already runs (a notebook), the work gets a thread and a loop of its own. Interrupted there, it waits for the calls
-    under way and keeps them (interrupted again, it drops them), and raises the interrupt.
+    If an event loop is already running (a notebook), the job gets its own thread and loop. After an interrupt, it waits for the calls in
+    flight and stores them; a second interrupt cancels them. Then the interrupt is raised.
     """
 
     async def executed() -> Ended:
@@ -44,7 +44,7 @@ def _in_a_thread(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
         try:
             return ended.result()
         except KeyboardInterrupt:
-            # As on the command line: the first one waits for the calls under way, which are paid for; the second one drops them.
+            # As on the command line: the first interrupt waits for calls in flight, which are paid for; the second one cancels them.
             loop, task = begun.result()
             _tell(loop, lambda: _stop(loop, work, task))
             try:
@@ -56,7 +56,7 @@ def _in_a_thread(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
 
 
 def _stop(loop: asyncio.AbstractEventLoop, work: Job, task: "asyncio.Task[Ended]") -> None:
-    """Stop work, also such as has not come to its first call: there is nothing to be told yet."""
+    """Stop the job. If it has not sent its first call, there is no client to stop yet."""
     if work.desk is not None:
         work.stop()
     elif not task.done():
@@ -64,5 +64,5 @@ def _stop(loop: asyncio.AbstractEventLoop, work: Job, task: "asyncio.Task[Ended]
 
 
 def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the work ended meanwhile
+    with suppress(RuntimeError):  # the loop is closed: the job has ended
         loop.call_soon_threadsafe(what)

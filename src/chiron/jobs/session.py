@@ -1,7 +1,7 @@
-"""Work on many units through one desk: a directory held, a ledger that pays for nothing twice, a budget, and a way to stop.
+"""Run many units through one model client, with a locked directory, a ledger, a budget, and a way to stop.
 
-The search has a loop of its own, since its results are kept; whatever can be made again from the replies alone (a build, an evaluation)
-runs here, and resuming it is running it again.
+The search has its own loop, because it stores results. Jobs whose results can be derived from the replies (a build, an evaluation) run
+here. To resume such a job, run it again: no call is paid for twice.
 """
 
 import asyncio
@@ -26,35 +26,35 @@ from chiron.jobs.directory import WorkDirectory
 
 @dataclass
 class Progress:
-    """Counters that the work moves and a view reads."""
+    """Progress counters, updated by the job and read by a view."""
 
     unit: str = "cases"
-    """What is counted, in the plural."""
+    """Name of the counted units, in the plural."""
     total: int = 0
-    """Units selected."""
+    """Number of selected units."""
     already: int = 0
-    """Of these, done by an earlier process; counted in what follows too."""
+    """Units done by an earlier process, which are also included in the counters below."""
     done: int = 0
-    """Ended by this process, pending and bad ones included."""
+    """Units ended by this process, including pending and bad ones."""
     in_flight: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Units by how they ended."""
+    """Units by outcome."""
     began: float = field(default_factory=time.monotonic)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far, a unit in flight taken as half done; ``None`` before the first is done."""
+        """Estimated seconds left; a unit in flight counts as half done. ``None`` before the first unit is done."""
         if not self.done:
             return None
         left = max(0.0, self.total - self.already - self.done - self.in_flight / 2)
         return left * (time.monotonic() - self.began) / (self.done + self.in_flight / 2)
 
     def tally(self) -> Sequence[tuple[str, int]]:
-        """How many units ended how, in the order in which a view shows it."""
+        """Units by outcome, in display order."""
         return self.outcomes.most_common()
 
     def figure(self) -> str:
-        """What else there is to say in a few words; empty if nothing is."""
+        """Short additional text for the display; may be empty."""
         return ""
 
 
@@ -62,61 +62,63 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 _AHEAD = 4
-"""Units that may be done before the oldest one is, in units in flight: what is handed on goes in the order of the units."""
+"""Maximum completed units that wait for the oldest unfinished one, as a multiple of the units in flight. Results are returned in the order
+of the units.
+"""
 
 
 class Job(Protocol):
-    """What a view, and whoever obeys the signals, needs to know of work under way."""
+    """Interface required by the progress display and the signal handler."""
 
     desk: ModelClient | None
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """Progress of the job."""
         ...
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is still received and kept."""
+        """Send no more calls. Replies to calls in flight are still received and stored."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """In place of a unit's result: its calls got no answer, it met a bug of ours, or the work stopped before. Run again, it goes on."""
+    """Placeholder for the result of a unit whose calls failed, which crashed, or which was stopped. Running again resumes it."""
 
     problem: str
     refused: bool = False
-    """Whether its calls would be refused again, so that running again does not help."""
+    """Whether its calls would be rejected again, so that rerunning does not help."""
 
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """How work on many units ended."""
+    """Summary of a finished or stopped job."""
 
     directory: Path
     total: int
     pending: int
-    """Units without a result; they go on when the same command is run again."""
+    """Units without a result; the same command resumes them."""
     pending_because: str | None
-    """The commonest reason of the pending ones."""
+    """Most common reason for pending units."""
     refused: int
-    """Of the pending ones, those whose calls would be refused again."""
+    """Pending units whose calls would be rejected again."""
     outcomes: Mapping[str, int]
-    """The others by how they ended."""
+    """The other units, by outcome."""
     spending: tuple[Spending, ...]
     spent_usd: float
     possibly_spent_usd: float
-    """Of ``spent_usd``, what was set aside for calls without a reply."""
+    """Part of ``spent_usd`` that was reserved for calls without a reply."""
     seconds: float
     halted: RunStopped | DiskError | None = None
-    """Why it ended early, if it did."""
+    """Why the job stopped early, if it did."""
     notes: tuple[str, ...] = ()
-    """What a person should know besides."""
+    """Further notes for the user."""
 
 
 @asynccontextmanager
 async def open_client(endpoints: Mapping[str, Endpoint], ledger: Ledger, budget_usd: float | None) -> AsyncIterator[ModelClient]:
-    """A desk for as long as the block lasts. At its end what is under way is waited for, unless the block was left by an error."""
+    """Open a model client for the duration of the block. At its end, wait for calls in flight, unless the block raised an error."""
     desk = ModelClient(endpoints, ledger, Budget(budget_usd, spent=ledger.spent_usd()))
     try:
         yield desk
@@ -131,29 +133,29 @@ class Session:
 
     directory: WorkDirectory
     identity: dict[str, Any]
-    """What results depend on; the directory is of this one alone."""
+    """Everything that results depend on. The directory accepts only this identity."""
     about: dict[str, Any]
-    """What else ``run.json`` should tell."""
+    """Further content of ``run.json``."""
     endpoints: Mapping[str, Endpoint]
     budget_usd: float | None = None
     in_flight: int = 256
-    """Units at once, at most."""
+    """Maximum number of concurrent units."""
     progress: Progress = field(default_factory=Progress)
     desk: ModelClient | None = None
     _crashes: CrashLog | None = None
     _pending: list[Pending] = field(default_factory=list)
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is still received and kept."""
+        """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.desk is not None:
             self.desk.stop()
 
     async def execute(self, job: Callable[["Session"], Awaitable[None]]) -> SessionSummary:
-        """Do ``job``, which goes over its units by :meth:`over`, with the directory held.
+        """Run ``job``, which iterates over its units with :meth:`over`, while the directory is locked.
 
         Raises:
-            InputError: the directory is in use, or of another identity.
-            DiskError: what the job writes cannot be written.
+            InputError: the directory is in use, or its identity differs.
+            DiskError: the job's output cannot be written.
         """
         with self.directory.opened(self.identity) as ledger:
             self.directory.write_run(self.identity, {"chiron": version("chiron-med"), **self.about})
@@ -166,14 +168,13 @@ class Session:
     async def over(
         self, units: Iterable[Unit], work: Callable[[Unit, Ask], Awaitable[Result]]
     ) -> AsyncIterator[tuple[Unit, Result | Pending]]:
-        """Every unit and what ``work`` made of it, in the order of the units, many at once.
+        """Yield every unit with the result of ``work``, in the order of the units. Many units run concurrently.
 
-        Where a reply is missing ``work`` raises :class:`CallFailed` or :class:`RunStopped`, and the unit is pending. It is so too where
-        ``work`` meets a bug (:mod:`chiron.jobs.crashes`). Units are taken from the iterable as places become free, so that there may be any
-        number of them.
+        A unit is pending if ``work`` raises :class:`CallFailed` or :class:`RunStopped` because a reply is missing, or if it crashes
+        (:mod:`chiron.jobs.crashes`). Units are read from the iterable only as slots become free, so it may be of any length.
 
         Raises:
-            InputError: ``work`` met something that a person has to mend before any unit can go on, such as a damaged ledger.
+            InputError: ``work`` found a problem that the user must fix before any unit can continue, such as a damaged ledger.
         """
         places = asyncio.Semaphore(self.in_flight)
         window: deque[tuple[Unit, asyncio.Task[Result | Pending]]] = deque()
@@ -193,7 +194,7 @@ class Session:
                 while window and (window[0][1].done() or len(window) >= _AHEAD * self.in_flight):
                     yield await taken()
                 if rank % 64 == 0:
-                    await asyncio.sleep(0)  # what the ledger answers never waits, and others must have their turn
+                    await asyncio.sleep(0)  # ledger replies never suspend, so let other tasks run
             while window:
                 yield await taken()
         finally:

@@ -1,4 +1,4 @@
-"""What an endpoint says of a failure: its code, its words and how long to wait, in any of the shapes that servers use."""
+"""Parse the errors of endpoints: code, message and wait time, in any of the formats that servers use."""
 
 import email.utils
 import json
@@ -13,7 +13,7 @@ from chiron.client.failures import one_line
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
 _LONGEST = 2**18
-"""Characters of an error body's words that are looked at."""
+"""Maximum characters of an error message that are parsed."""
 _LONGEST_WAIT = 30 * 86400.0
 _CONTAINERS = ("error", "errors", "detail", "fault", "body")
 _CODES = ("code", "type", "status", "__type")
@@ -22,23 +22,23 @@ _WORDS = ("message", "msg", "detail", "error", "Message", "faultstring", "error_
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The body of an error, read. It still may quote the request."""
+    """A parsed error body. It may still quote the request."""
 
     code: str | None
     """A short code without spaces, such as ``context_length_exceeded``."""
     words: str
-    """One line; "no explanation" if there are none."""
+    """The message on one line; "no explanation" if there is none."""
     status: int | None = None
-    """The HTTP status that the body itself names."""
+    """HTTP status given in the body."""
 
     @property
     def has_words(self) -> bool:
-        """Whether the server said anything."""
+        """Whether the server sent a message."""
         return self.words != _NOTHING
 
     @property
     def said(self) -> str:
-        """Code and words together."""
+        """Code and message together."""
         return f"{self.code or ''} {self.words}"
 
 
@@ -46,9 +46,9 @@ _NOTHING = "no explanation"
 
 
 def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
-    """Code and words of an error's body, without the key.
+    """Parse code and message of an error body, and remove the key.
 
-    The key is removed after decoding, because JSON can spell it in many ways.
+    The key is removed after decoding, because JSON can escape it in many ways.
     """
     try:
         body = json.loads(text)
@@ -58,7 +58,7 @@ def read_error(text: str, redact: Callable[[str], str]) -> ErrorBody:
 
 
 def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
-    """The same of a body that is decoded."""
+    """Parse an error body that is already decoded."""
     codes = [c for c in (redact(str(code)) for code in _found(body, _codes_of)) if _CODE.fullmatch(c)]
     named = [c for c in codes if not c.isdigit()]
     words = list(dict.fromkeys(w for w in (one_line(redact(w[:_LONGEST])) for w in _found(body, _words_of)) if w))
@@ -69,16 +69,16 @@ def describe_error(body: Any, redact: Callable[[str], str]) -> ErrorBody:
 
 
 def is_error(body: Mapping[str, Any]) -> bool:
-    """Whether a body of status 200 is an error: it says so, or has words of one and no choices."""
+    """Return whether a body with status 200 is an error: it is marked as one, or has an error message and no choices."""
     if body.get("error") or body.get("object") == "error" or body.get("type") == "error":
         return True
     return not body.get("choices") and any(body.get(name) for name in ("detail", "errors", "message", "msg"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait, at most thirty days; ``None`` if it does not say.
+    """Return the seconds that the endpoint asks to wait, at most thirty days; ``None`` if not given.
 
-    A date is compared with the response's own ``Date``, since clocks differ; with this machine's clock if there is none.
+    A date is compared with the response's own ``Date``, since clocks differ, or else with this machine's clock.
     """
     for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
         try:
@@ -97,7 +97,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _moment(date: str) -> float | None:
-    """Seconds since the epoch of an HTTP date."""
+    """Return an HTTP date as seconds since the epoch."""
     try:
         return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
@@ -108,7 +108,7 @@ _Found = Callable[[dict[str, Any]], Iterator[str]]
 
 
 def _found(body: Any, of: _Found, depth: int = 0) -> Iterator[str]:
-    """What ``of`` finds in a body and in the errors that it contains, outermost last: those inside say more."""
+    """Yield the results of ``of`` for the errors nested in a body and then for the body. Inner errors are more specific."""
     if depth > 4:
         return
     if isinstance(body, list):
@@ -130,7 +130,7 @@ def _codes_of(body: dict[str, Any]) -> Iterator[str]:
 
 
 def _words_of(body: dict[str, Any]) -> Iterator[str]:
-    """The words of one error; FastAPI's say where in the request the trouble is, OpenRouter's what the provider behind it said."""
+    """Yield the messages of one error. FastAPI's include the location in the request, and OpenRouter's the upstream provider's message."""
     place = body.get("loc")
     where = ".".join(str(p) for p in place[:8]) + ": " if isinstance(place, list) and place else ""
     for name in _WORDS:

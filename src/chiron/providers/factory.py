@@ -1,4 +1,4 @@
-"""From configuration to a desk that can be asked."""
+"""Create the endpoints of a model client from a configuration."""
 
 import os
 from collections import defaultdict
@@ -16,7 +16,7 @@ from chiron.providers.local.provider import Local
 from chiron.providers.openai_compatible import OpenAICompatible
 
 _LOCAL_RETRY = RetryPolicy(attempts=3, deadline=float("inf"))
-"""What failed for want of memory beside others may succeed later; what takes long in this process takes as long the next time."""
+"""A call that ran out of memory in a batch may succeed later. No deadline, because a slow local reply would not be faster next time."""
 
 
 def build_endpoint(
@@ -28,12 +28,12 @@ def build_endpoint(
     need_keys: bool = True,
     limiter: Limiter | None = None,
 ) -> Endpoint:
-    """One configured model, ready to be asked. ``catalogue`` is called only if an embedded model needs it.
+    """Create the endpoint of one configured model.
 
-    ``limiter``: a door that it shares with others; otherwise it gets one of its own.
+    ``catalogue`` is called only if an embedded model needs it. ``limiter``: one shared with other endpoints; default: a new one.
 
     Raises:
-        InputError: a key is missing, or there is no such embedded model.
+        InputError: a key is missing, or the embedded model does not exist.
     """
     if isinstance(config, OpenAIModel):
         provider: Provider = OpenAICompatible(name, config, pictures, need_key=need_keys)
@@ -41,7 +41,7 @@ def build_endpoint(
         door = limiter if limiter is not None else Limiter(config.concurrency, config.requests_per_minute)
         return Endpoint(provider, door, retry, config.price, config.image_tokens)
     if isinstance(config, LocalModel):
-        # Twice what is answered together: the next calls stand ready when places become free.
+        # Twice the batch size: the next calls are ready when places become free.
         return Endpoint(Local(name, config, pictures), Limiter(2 * config.batch), _LOCAL_RETRY)
     return Endpoint(Offline(name, config.model, catalogue()), Limiter(64))
 
@@ -49,19 +49,19 @@ def build_endpoint(
 def build_endpoints(
     models: Mapping[str, ModelConfig], *, pictures: PictureStore, catalogue: Callable[[], AnswerPool], need_keys: bool = True
 ) -> dict[str, Endpoint]:
-    """Every configured model, by name.
+    """Create the endpoints of all configured models, by name.
 
-    Entries of one address, model and key are one model to its endpoint: they share a door, under the lowest of their limits. Entries of
-    one checkpoint and the same settings share the loaded model.
+    Entries with the same address, model and key share a limiter with the lowest of their limits. Entries with the same checkpoint and
+    settings share the loaded model.
 
     Raises:
-        InputError: as :func:`build_endpoint`.
+        InputError: as in :func:`build_endpoint`.
     """
     doors = _doors(models)
     loaded: dict[LocalModel, Endpoint] = {}
     endpoints = {}
     for name, config in models.items():
-        # A token limit is of calls, not of the model.
+        # The token limit applies to calls, not to the model.
         same = (
             config.model_copy(update={"path": os.path.realpath(config.path), "max_tokens": None})
             if isinstance(config, LocalModel)

@@ -1,4 +1,4 @@
-"""Looking an endpoint over before a run: key, address, model list, and one small question in the form that each role sends."""
+"""Check an endpoint before a run: key, address, model list, and one small call in the form that each role sends."""
 
 import io
 import json
@@ -25,35 +25,35 @@ from chiron.providers.served import serving_note
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """Result of one check."""
 
     model: str
     what: str
     """``key``, ``endpoint``, ``listed``, ``tiles``, ``checkpoint``, ``image``, ``text`` or ``embedded``."""
     ok: bool | None
-    """``None``: could not be told, which is no fault."""
+    """``None``: unknown, which is not a failure."""
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class RoleCall:
-    """What the calls of one role look like."""
+    """Form of one role's calls."""
 
     role: str
     images: int
     max_tokens: int
-    """The role's limit; a model's own goes before it."""
+    """The role's limit; the model's own limit overrides it."""
     system: bool
-    """Whether a system turn comes first."""
+    """Whether the call starts with a system turn."""
     temperature: float
 
 
 async def probe(
     name: str, config: ModelConfig, roles: Sequence[RoleCall], *, catalogue: Callable[[], AnswerPool] = lambda: AnswerPool(())
 ) -> AsyncIterator[Finding]:
-    """Findings on one model, each as soon as it is there.
+    """Check one model and yield each finding as soon as it is available.
 
-    Each of ``roles`` gets one tiny call, which may cost a fraction of a cent, or the time to load a checkpoint.
+    Each of ``roles`` gets one small call. It may cost a fraction of a cent, or the time to load a checkpoint.
     """
     pictures = PictureStore()
     try:
@@ -155,7 +155,7 @@ async def _question(name: str, config: ModelConfig, provider: Provider, pictures
 
 
 def _square(pictures: PictureStore, folder: Path, number: int) -> ImagePart:
-    """Squares of one color each, the first one red."""
+    """Create a square image: red for even numbers, blue for odd ones."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), ((220, 20, 20), (20, 20, 220))[number % 2]).save(buffer, "PNG")
     path = folder / f"square{number}.png"

@@ -1,7 +1,7 @@
-"""Asking an OpenAI-compatible endpoint: one POST, and every way in which it goes wrong sorted into a class.
+"""Call an OpenAI-compatible endpoint: one POST per attempt, with every error converted to a :class:`CallFailed` class.
 
-Spoken with aiohttp directly. The contract is one small request that dozens of servers share, the raw reply goes into the ledger
-unread, and retries and limits are ours; the SDK on top would cost six times the CPU (bench/README.md).
+It uses aiohttp directly. The API is one small request that dozens of servers support, the raw reply goes into the ledger, and chiron has
+its own retries and limits. The OpenAI SDK would need six times the CPU time (bench/README.md).
 """
 
 import asyncio
@@ -36,20 +36,20 @@ from chiron.providers.transport import (
 )
 
 _MAX_LISTING_BYTES = 8 * 2**20
-"""Of a list of models."""
+"""Maximum size of a list of models."""
 _BYTES_A_TOKEN, _ENVELOPE_BYTES = 64, 2**20
-"""A reply may have so many bytes a token, and so many around them."""
+"""Maximum reply size: bytes per token, and bytes for everything else."""
 _LOGPROB_BYTES = 4096
-"""A token's bytes where its alternatives are sent with it (``logprobs``)."""
+"""Bytes per token if its alternatives are included (``logprobs``)."""
 _HOLE = "chiron:image:69d1c2"
-"""Where an image goes in a request."""
+"""Placeholder for an image in a request."""
 
 
 class OpenAICompatible:
     """One model behind one endpoint."""
 
     def __init__(self, name: str, config: OpenAIModel, pictures: PictureStore, *, need_key: bool = True) -> None:
-        """Read the key from the environment; connect at the first call.
+        """Read the key from the environment. The connection is opened at the first call.
 
         Raises:
             InputError: the environment variable of the key is not set.
@@ -64,10 +64,10 @@ class OpenAICompatible:
         self._session: aiohttp.ClientSession | None = None
 
     async def complete(self, call: Call) -> Reply:
-        """One POST of ``/chat/completions``.
+        """Send one POST to ``/chat/completions``.
 
         Raises:
-            CallFailed: in one of its three classes.
+            CallFailed: one of its subclasses.
         """
         began = time.perf_counter()
         async with self.posted(call) as response:
@@ -77,31 +77,31 @@ class OpenAICompatible:
         return read_reply(text, time.perf_counter() - began, self.origin_of(call))
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a GET below the base URL; for ``chiron doctor``.
+        """Send a GET below the base URL, for ``chiron doctor``. Returns status and text.
 
         Raises:
             Transient: the endpoint cannot be reached.
         """
-        # No redirect is followed, here or below: another host must not get a header that carries the key.
+        # Redirects are never followed: another host must not get the header with the key.
         with self.sorting_errors():
             async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
                 return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
     def origin_of(self, call: Call) -> Origin:
-        """Whose reply is read, and what was asked: a server's words are shown without it."""
+        """Return the origin of a reply. It contains the prompt, which is removed from the server's messages."""
         return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
 
     def reply_bytes(self, call: Call) -> int:
-        """The most bytes that a reply to ``call`` can have."""
+        """Return the maximum size of a reply to ``call`` in bytes."""
         a_token = _LOGPROB_BYTES if self.config.parameters.get("logprobs") else _BYTES_A_TOKEN
         return a_token * call.max_tokens + _ENVELOPE_BYTES
 
     @asynccontextmanager
     async def posted(self, call: Call, *, stream: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to ``call``, its body still to be read.
+        """Send ``call`` and yield the response with its body unread.
 
-        A server closes connections that were idle for a while, and a call may be sent on one at that moment. Such a call was never
-        read: it is repeated at once, and costs nothing.
+        Servers close idle connections, and a call may be sent on one at that moment. Such a call was never read, so it is sent again at
+        once and costs nothing.
 
         Raises:
             CallFailed: the connection breaks, here or while the body is read.
@@ -132,7 +132,7 @@ class OpenAICompatible:
             payload["temperature"] = call.temperature
         if stream:
             payload["stream"] = True
-        # Images are put in as bytes afterwards: going through a megabyte of base64 once more a call would be most of its cost.
+        # Images are inserted as bytes later: encoding a megabyte of base64 as JSON would take most of a call's CPU time.
         pictures = [p for m in messages for p in m.parts if isinstance(p, ImagePart)]
         if served is not None and pictures:
             payload["mm_processor_kwargs"] = processor_arguments(served, len(pictures))
@@ -148,7 +148,7 @@ class OpenAICompatible:
         return b"".join(whole)
 
     def _turns(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The messages as this endpoint takes them: where it has no system role, the first user turn begins with the system text."""
+        """Return the messages in this endpoint's form: without a system role, the first user turn starts with the system text."""
         if self.config.system_role == "system":
             return messages
         system = [TextPart(part.text) for m in messages if m.role == "system" for part in m.parts if isinstance(part, TextPart)]
@@ -161,14 +161,14 @@ class OpenAICompatible:
         return (Message("user", (*system, *first.parts)), *others[1:])
 
     async def _encoded(self, picture: ImagePart) -> bytes:
-        """As a ``data:`` URL; encoded beside the event loop, unless it lies ready."""
+        """Return a picture as a ``data:`` URL; encoded in a worker thread unless it is cached."""
         ready = self._pictures.ready(picture)
         return ready if ready is not None else await asyncio.to_thread(self._pictures.data_url, picture)
 
     @staticmethod
     def _message(message: Message) -> dict[str, Any]:
         if all(isinstance(p, TextPart) for p in message.parts):
-            # Plain text, because many templates of local servers take nothing else where there is no image.
+            # Plain text, because many templates of local servers accept nothing else without images.
             return {"role": message.role, "content": message.text}
         content = [
             {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image_url", "image_url": {"url": _HOLE}}
@@ -181,32 +181,32 @@ class OpenAICompatible:
 
     @contextmanager
     def sorting_errors(self) -> Iterator[None]:
-        """Whatever breaks between here and the endpoint, as a failure of its class."""
+        """Convert any connection error to a :class:`CallFailed` class."""
         where = f"{self.name} at {self.config.base_url}"
         try:
             yield
         except aiohttp.ConnectionTimeoutError as error:
             raise Transient(f"{where} took no connection in time") from error
         except TimeoutError as error:
-            # It was sent, so the model may have worked all the same.
+            # The request was sent, so the model may have generated a reply.
             raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
         except aiohttp.InvalidURL as error:
             raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
         except aiohttp.ClientSSLError as error:
             raise CallerFault(f"{where} cannot be reached over TLS ({tls_words(error)}): {TLS_ADVICE}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
-            # No connection came about, so nothing was sent.
+            # The connection was never established, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
             raise Transient(f"{where} cannot be reached: {why}: is it running there?") from error
         except aiohttp.ClientHttpProxyError as error:
-            # Refused before anything reached the endpoint. Its text names the proxy, and a password with it.
+            # Rejected before anything reached the endpoint. The error text contains the proxy's address, which may include a password.
             if error.status == 407:
                 raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
         except TooLongError as error:
             raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:
-            # Such an error may quote the reply ("Bad status line"), so only its kind is public.
+            # Such an error may quote the reply ("Bad status line"), so only its type is public.
             public = f"{where} broke off or sent what is no HTTP ({type(error).__name__}): is it the right address?"
             raise Transient(self._origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
 
@@ -218,7 +218,7 @@ class OpenAICompatible:
                 headers[own or "Authorization"] = self._key if own else f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
                 trace_configs=[tracing()],
-                # The limiter decides how many go at once; a second limit here would only hide calls from it.
+                # The limiter controls concurrency; a second limit here would hide waiting calls from it.
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=min(30.0, self.config.timeout)),
                 headers=headers,
@@ -228,10 +228,10 @@ class OpenAICompatible:
 
 
 def read_key(name: str, config: OpenAIModel) -> str | None:
-    """The key of a model's endpoint, from the environment.
+    """Read the key of a model's endpoint from the environment.
 
     Raises:
-        InputError: the variable is not set, or holds what no header can carry.
+        InputError: the variable is not set, or its value cannot be sent in a header.
     """
     if config.api_key_env is None:
         return None

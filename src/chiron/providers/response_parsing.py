@@ -1,6 +1,4 @@
-"""What an endpoint sent back, read: a reply, or a failure sorted into its class. All of it is hostile, and hostile text is read in
-linear time.
-"""
+"""Parse an endpoint's response into a reply or a classified failure. Responses are untrusted, so they are parsed in linear time."""
 
 import json
 import re
@@ -15,7 +13,7 @@ from chiron.providers.error_bodies import ErrorBody, describe_error, is_error, r
 
 _RETRYABLE = frozenset({408, 409, 423, 425, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529})
 PROXY_REFUSES = "the proxy on the way to it wants a name and a password, or others (407): check HTTP_PROXY and HTTPS_PROXY"
-"""What to say of a proxy that lets nothing through; where it is and what was said to it has a password in it."""
+"""Error message for a proxy that rejects requests. It omits the proxy's address and response, since these may contain a password."""
 _EVERY_CALL = {
     401: "it refuses the key: check api_key_env and the variable that it names",
     403: "it refuses this key, or this key this model: check api_key_env and model",
@@ -24,37 +22,37 @@ _EVERY_CALL = {
     407: PROXY_REFUSES,
     415: "it does not take JSON at this address: check base_url and headers",
 }
-"""Statuses that are about the key, the address or the model's name, not about one call; and how to fix them."""
+"""Status codes caused by the key, the address or the model's name rather than by one call; and how to fix them."""
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose reply it is that is read."""
+    """Source of a response."""
 
     name: str
-    """The configured name of the model."""
+    """Configured name of the model."""
     address: str
     redact: Callable[[str], str]
-    """Takes the key out of a text."""
+    """Removes the key from a text."""
     prompt: str = ""
-    """What was asked; words that quote it are not shown."""
+    """The prompt; quotations from it are not shown."""
 
     def shown(self, words: str) -> str:
-        """The server's words, without the key and without what they quote from the prompt."""
+        """Return the server's message without the key and without quotations from the prompt."""
         return without_prompt(one_line(self.redact(words)), self.prompt)
 
 
 def classify_status(status: int, headers: Mapping[str, str], text: str, origin: Origin) -> CallFailed:
-    """The failure that an HTTP status other than 200 stands for."""
+    """Return the failure for an HTTP status other than 200."""
     return _classified(status, headers, read_error(text, origin.redact), origin)
 
 
 def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origin: Origin) -> CallFailed:
     code, head = error.code, f"{origin.name}: HTTP {status}"
     if status == 407:
-        # A proxy may quote the password that it refuses, which we never read and so cannot take out.
+        # A proxy may quote the rejected password. It is unknown here, so it cannot be removed from the message.
         return CallerFault(f"{head} from {origin.address}: {PROXY_REFUSES}", misconfigured=True)
     full = f"{head}: {error.words}"
     public = f"{head}{f' ({code})' if code and not code.isdigit() else ''}"
@@ -67,13 +65,13 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
         return RateLimited(full, retry_after=after, public=public)
     if status in _RETRYABLE or status >= 500:
         cure = cure_for(error.said)
-        # The gateway gave up waiting; the model behind it may have worked.
+        # The gateway timed out; the model behind it may have generated a reply.
         return Transient(full, public=public if cure is None else f"{public}: {cure.advice}", maybe_billed=status in {408, 504, 522, 524})
     return _refused(status, error, origin, full, public)
 
 
 def _refused(status: int, error: ErrorBody, origin: Origin, full: str, public: str) -> CallerFault:
-    """A failure that stays one when the same call is sent again."""
+    """Return a failure that would repeat if the same call were sent again."""
     cure = cure_for(error.said)
     if is_flagged(error.said):
         return Flagged(full, public=f"{public}: a content filter refuses this input")
@@ -86,10 +84,10 @@ def _refused(status: int, error: ErrorBody, origin: Origin, full: str, public: s
 
 
 def read_reply(text: str, seconds: float, origin: Origin) -> Reply:
-    """The reply in a body of status 200.
+    """Parse the reply in a body with status 200.
 
     Raises:
-        CallFailed: it is not a reply: not JSON, an error in disguise, no choice, no content, failed half-way, or withheld by a filter.
+        CallFailed: not a reply: invalid JSON, an error, no choices, no content, failed during generation, or withheld by a filter.
     """
     try:
         body = json.loads(text)
@@ -100,10 +98,10 @@ def read_reply(text: str, seconds: float, origin: Origin) -> Reply:
 
 
 def read_body(body: Any, text: str | None, seconds: float, origin: Origin) -> Reply:
-    """The same of a body that is decoded, or put together from the events of a stream; ``text`` is kept as it came.
+    """Parse a reply from a decoded body, or one assembled from a stream; ``text`` is stored unchanged.
 
     Raises:
-        CallFailed: as :func:`read_reply`.
+        CallFailed: as in :func:`read_reply`.
     """
     name = origin.name
     if isinstance(body, list) and body and isinstance(body[0], dict) and is_error(body[0]):
@@ -133,7 +131,7 @@ def read_body(body: Any, text: str | None, seconds: float, origin: Origin) -> Re
 
 
 def content_of(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Text and thinking of a message, or of a piece of one: a string, or typed parts; thinking also in a field of its own."""
+    """Return text and thinking of a message or delta. Content is a string or typed parts; thinking may have its own field."""
     content = message.get("content")
     text, thoughts = "", "".join(value for name in _THOUGHTS if isinstance(value := message.get(name), str))
     if isinstance(content, str):
@@ -149,12 +147,12 @@ def content_of(message: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _disguised(error: ErrorBody, origin: Origin) -> CallFailed:
-    """Some gateways send their errors with status 200."""
+    """Return the failure for an error that a gateway sent with status 200."""
     return _classified(error.status or 500, {}, error, origin)
 
 
 def _failed(choice: Mapping[str, Any], finish: str, origin: Origin) -> CallFailed:
-    """A provider's attempt that failed half-way; its half text is not a reply."""
+    """Return the failure for an attempt that ended during generation; its partial text is not a reply."""
     error = describe_error(choice["error"], origin.redact) if choice.get("error") else ErrorBody(None, "no explanation")
     if error.status is not None:
         failure = _classified(error.status, {}, error, origin)
@@ -180,7 +178,7 @@ def _usage(usage: object) -> Usage:
         return Usage()
     prompt, completion, total = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total"))
     if prompt is not None and completion is not None and total is not None:
-        # Some endpoints bill thinking tokens that they count in the total only.
+        # Some endpoints bill thinking tokens that they include only in the total.
         completion = max(completion, total - prompt)
     return Usage(prompt, completion)
 
@@ -194,5 +192,5 @@ def _string(value: object) -> str | None:
 
 
 def sound(text: str) -> str:
-    """Text that can be written down: JSON may hold halves of characters, which no file takes."""
+    """Return text that can be encoded: JSON may contain lone surrogates, which cannot be written to a file."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Requests to an endpoint that serves an InternVL checkpoint: cut and worded as the provider ``local`` does it."""
+"""Requests to an endpoint that serves an InternVL checkpoint, with the same tiling and text as in the provider ``local``."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -13,17 +13,17 @@ from chiron.providers.local.checkpoint_format import FORMAT_FILE, read_format
 from chiron.providers.local.tiling import Tiling, tile_budget
 
 _KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
-"""What the image processor of each layout calls the most tiles of an image."""
+"""Name of the image processor's maximum tiles per image, by layout."""
 
 
 def processor_arguments(served: ServedCheckpoint, images: int) -> dict[str, Any]:
-    """``mm_processor_kwargs`` for a request with ``images`` images: the most tiles that each may have."""
+    """Return ``mm_processor_kwargs`` for a request with ``images`` images: the maximum tiles of each."""
     tiling = Tiling(max_tiles=served.max_tiles, per_image=served.max_tiles_per == "image")
     return {_KEYS[served.layout]: tile_budget(images, tiling)}
 
 
 def as_trained(message: Message) -> Message:
-    """The same with the line breaks next to images that training has there: a template that is exact adds none."""
+    """Add the line breaks next to images that training used, because chiron's own chat template adds none."""
     pictures = [part for part in message.parts if isinstance(part, ImagePart)]
     if not pictures:
         return Message(message.role, tuple(map(TextPart, texts_between(message, "\n"))))
@@ -37,11 +37,12 @@ def as_trained(message: Message) -> Message:
 
 
 def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
-    """What ``chiron doctor`` says of an endpoint that serves an InternVL checkpoint without its entry saying so; empty if nothing is amiss.
+    """Return a note for ``chiron doctor`` if an endpoint serves an InternVL checkpoint without a matching ``serves`` entry, else an empty
+    string.
 
     Args:
-        config: the entry.
-        listed: the model as the endpoint lists it; vLLM names its folder in ``root``.
+        config: the model's entry.
+        listed: the model as listed by the endpoint; vLLM gives its folder in ``root``.
     """
     place = str(listed.get("root") or listed.get("id") or config.model)
     folder = Path(place)

@@ -1,7 +1,7 @@
-"""A reply as it is written: server-sent events of an OpenAI-compatible endpoint.
+"""Stream a reply: server-sent events of an OpenAI-compatible endpoint.
 
-The events are put together into the body that the endpoint would have sent without streaming, and that is read as every other body is
-(:mod:`chiron.providers.response_parsing`): what is shown early and what is read late cannot differ.
+The events are assembled into the body that the endpoint would send without streaming, and parsed in the same way
+(:mod:`chiron.providers.response_parsing`). The streamed text and the final reply are therefore equal.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from chiron.providers.transport import read_bounded
 
 _MAX_EVENT_BYTES = 2**20
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
-"""How a line of an event stream begins. Servers name its type as they like, so the first line decides what a body is."""
+"""Prefixes of event-stream lines. Servers use various content types, so the first line decides how a body is parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some words of a reply, as they arrived."""
+    """A piece of a reply."""
 
     text: str
     reply: Reply | None = None
-    """The whole reply, with the last piece."""
+    """The whole reply, in the last piece only."""
 
 
 async def stream(
@@ -41,12 +41,12 @@ async def stream(
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Piece]:
-    """The pieces of the reply, as they arrive; the last one has the whole reply. An endpoint that does not stream gives it in one piece.
+    """Yield the pieces of the reply as they arrive; the last one contains the whole reply. An endpoint without streaming gives one piece.
 
-    Until the first words are there, failures are retried within the bounds of ``retry``.
+    Before the first text arrives, failures are retried within the limits of ``retry``.
 
     Raises:
-        CallFailed: in one of its three classes; what came before it was written.
+        CallFailed: one of its subclasses; some pieces may have been yielded before.
     """
     spent, wait = Elapsed(), 0.0
 
@@ -80,8 +80,8 @@ async def _pieces(provider: OpenAICompatible, call: Call) -> AsyncIterator[Piece
         body = _Body(response, limit)
         if not await body.is_stream():
             whole = await body.rest()
-            # Some servers (llama-cpp-python) have sent their headers when a request turns out to be wrong, and send nothing then; asked
-            # without streaming they say why.
+            # Some servers (llama-cpp-python) detect an invalid request after sending their headers, and then send nothing. Without
+            # streaming they report the reason.
             reply = read_reply(whole, asyncio.get_running_loop().time() - began, origin) if whole.strip() else await provider.complete(call)
             yield Piece(reply.text, reply)
             return
@@ -90,13 +90,13 @@ async def _pieces(provider: OpenAICompatible, call: Call) -> AsyncIterator[Piece
             if text := written.add(kind, data, provider.name):
                 yield Piece(text)
     if not written.ended:
-        # Neither the end of the list nor a reason to stop: a proxy or a server gave up in between.
+        # Neither the end marker nor a finish reason: a proxy or the server gave up.
         raise Transient(f"{provider.name} broke off in the middle of its reply", maybe_billed=True)
     yield Piece("", read_body(written.body(), None, asyncio.get_running_loop().time() - began, origin))
 
 
 class _Body:
-    """A response's body, read line by line. Lines end as the standard allows, and the last one may lack its end."""
+    """A response's body, read line by line. All standard line endings are accepted, and the last line may have none."""
 
     def __init__(self, response: aiohttp.ClientResponse, limit: int) -> None:
         self._response, self._limit = response, limit
@@ -104,7 +104,7 @@ class _Body:
         self._read = b""
 
     async def is_stream(self) -> bool:
-        """Whether it is a stream of events, by how it begins."""
+        """Return whether the body is an event stream, judged by its start."""
         while True:
             start = self._read.removeprefix(b"\xef\xbb\xbf").lstrip()
             if start and not any(field.startswith(start) for field in _FIELDS):
@@ -115,11 +115,11 @@ class _Body:
                 return False
 
     async def rest(self) -> str:
-        """Everything, as text."""
+        """Return the remaining body as text."""
         return self._read.decode("utf-8", "replace") + await read_bounded(self._response, self._limit)
 
     async def events(self) -> AsyncIterator[tuple[str, str]]:
-        """Name and data of every event, up to the end; an ``error:`` line (llama.cpp) is an event of that name."""
+        """Yield name and data of every event. An ``error:`` line (llama.cpp) is an event with that name."""
         name, data = "", list[bytes]()
         async for line in self._lines():
             if not line:
@@ -134,7 +134,7 @@ class _Body:
             elif field_name == b"error":
                 name, data = "error", [value]
             elif field_name == b"data":
-                if data and _is_whole(data):  # servers that leave out the empty line between events
+                if data and _is_whole(data):  # for servers that omit the empty line between events
                     yield name, b"\n".join(data).decode("utf-8", "replace")
                     data = []
                 data.append(value)
@@ -174,24 +174,24 @@ def _is_whole(data: list[bytes]) -> bool:
 
 @dataclass
 class _Written:
-    """The body of a reply, put together from its events."""
+    """The body of a reply, assembled from its events."""
 
     limit: int
-    """Bytes of text and thinking, at most."""
+    """Maximum bytes of text and thinking."""
     ended: bool = False
     _text: list[str] = field(default_factory=list)
     _thinking: list[str] = field(default_factory=list)
     _size: int = 0
     _choice: dict[str, Any] = field(default_factory=dict)
     _whole: dict[str, Any] = field(default_factory=dict)
-    """Usage, model and error, whichever came."""
+    """Usage, model and error, if sent."""
     _refusal: str = ""
 
     def add(self, name: str, data: str, model: str) -> str:
-        """Take an event in; the words to show of it.
+        """Add an event and return the text to show.
 
         Raises:
-            Transient: it is not JSON, or the reply is longer than it can be.
+            Transient: it is not JSON, or the reply is longer than allowed.
         """
         if data.strip() == "[DONE]":
             self.ended = True
@@ -215,7 +215,7 @@ class _Written:
         return self._add_choice(choices[0], model) if isinstance(choices, list) and choices and isinstance(choices[0], dict) else ""
 
     def body(self) -> dict[str, Any]:
-        """As it would have come without streaming."""
+        """Return the body as it would be without streaming."""
         message = {"content": "".join(self._text), "reasoning_content": "".join(self._thinking), "refusal": self._refusal or None}
         return {**self._whole, "choices": [{**self._choice, "message": message}]}
 
@@ -224,7 +224,7 @@ class _Written:
         self.ended = self.ended or bool(self._choice)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
-            # Some servers repeat the whole message at the end; it is read if nothing was written before it.
+            # Some servers repeat the whole message at the end; it is used only if no text came before.
             delta = choice.get("message") if not self._text else None
         if not isinstance(delta, dict):
             return ""

@@ -1,4 +1,4 @@
-"""What HTTP connections do beside carrying requests: they go stale, break, lead through proxies, and want a certificate."""
+"""HTTP connection details: stale connections, proxies, certificates and size limits."""
 
 import time
 import urllib.parse
@@ -12,34 +12,36 @@ import aiohttp
 from chiron.client.failures import one_line
 
 IDLE_SECONDS = 2.0
-"""Connections idle for longer are not reused: uvicorn and node close them after 5 s, others earlier, just when a call may be on its way."""
+"""Seconds after which idle connections are not reused. uvicorn and node close them after 5 s, others earlier, possibly while a call is
+sent.
+"""
 _STALE_SECONDS = 5.0
-"""A reused connection that breaks within so many seconds, before a byte came back, had been closed by the server."""
+"""If a reused connection breaks within this time, before any byte came back, the server had already closed it."""
 _STALE_AT_MOST = 8
-"""Closed connections that one call may meet in a row."""
+"""Maximum closed connections per call, in a row."""
 TLS_ADVICE = (
     "check base_url (http or https); for a certificate of your own authority set the environment variable SSL_CERT_FILE to its file"
 )
 
 
 class TooLongError(aiohttp.ClientPayloadError):
-    """A reply larger than its token limit allows."""
+    """A reply is larger than its token limit allows."""
 
 
 @dataclass
 class Sent:
-    """One sending of a request."""
+    """One transmission of a request."""
 
     reused: bool = False
-    """Whether it went out on a connection that had served another request."""
+    """Whether it used an existing connection."""
     began: float = field(default_factory=time.perf_counter)
 
 
 async def send_afresh(send: Callable[[Sent], Awaitable[aiohttp.ClientResponse]]) -> aiohttp.ClientResponse:
-    """Send a request, again and at once if a reused connection turns out to have been closed by the server.
+    """Send a request. Repeat it at once if a reused connection was already closed by the server.
 
     Raises:
-        aiohttp.ClientError: it broke on a new connection, or after the server had time to read it.
+        aiohttp.ClientError: a new connection broke, or the server had time to read the request.
     """
     for _ in range(_STALE_AT_MOST):
         sent = Sent()
@@ -52,7 +54,7 @@ async def send_afresh(send: Callable[[Sent], Awaitable[aiohttp.ClientResponse]])
 
 
 def tracing() -> aiohttp.TraceConfig:
-    """Tells each :class:`Sent` whether its connection was reused."""
+    """Return a trace configuration that records in each :class:`Sent` whether its connection was reused."""
     config = aiohttp.TraceConfig()
     config.on_connection_reuseconn.append(_note_reuse)
     return config
@@ -64,16 +66,16 @@ async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace,
 
 
 def tls_words(error: aiohttp.ClientConnectorError) -> str:
-    """What OpenSSL makes of the other side."""
+    """Return OpenSSL's description of a TLS error."""
     cause = getattr(error, "certificate_error", None) or error.os_error
     return one_line(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__, 200)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> str:
-    """A body of at most ``limit`` bytes.
+    """Read a body of at most ``limit`` bytes.
 
     Raises:
-        aiohttp.ClientPayloadError: it is longer, or breaks off.
+        aiohttp.ClientPayloadError: the body is longer, or ends early.
     """
     raw = bytearray()
     async for chunk in response.content.iter_any():
@@ -84,7 +86,7 @@ async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address. Looked up once: aiohttp would ask the environment at every request."""
+    """Return the environment's proxy for a URL. Cached, because aiohttp would read the environment for every request."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return None

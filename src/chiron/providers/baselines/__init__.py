@@ -1,1 +1,1 @@
-"""The embedded team: baselines that need no key, no weights and no network, and read the same messages as any endpoint."""
+"""Embedded baseline models. They need no key, weights or network, and read the same messages as any endpoint."""

@@ -1,8 +1,8 @@
-"""An embedded author and an embedded reader: rules over findings that a textbook can read. Baselines: they know words, and no medicine.
+"""Embedded author and reader: rules that compare findings with a textbook. They are baselines without medical knowledge.
 
-With a textbook that says what its entries hold for (``attributes``; drawn worlds have one), the author goes through the attributes that the
-findings name, and the wrong options are the answers of the nearest other entries; the reader looks its entry up. Without one, the author's
-steps are the findings' own sentences, and the reader chooses the option whose words the case holds.
+If the textbook gives the ``attributes`` of its entries (synthetic cases do), the author states the attributes found in the findings, and
+the wrong options are the answers of the most similar other entries. The reader looks up the matching entry. Without attributes, the
+author's steps are the sentences of the findings, and the reader chooses the option whose words occur in the case.
 """
 
 import json
@@ -20,16 +20,16 @@ QUESTIONS = (
     "Considering what was found, what is the diagnosis?",
 )
 _ADDRESSED = ("Teacher, which diagnosis follows from what is seen here?", "Doctor, what do I have?")
-"""Asked in a manner that says so: whom a question begins with."""
+"""Openings of questions addressed to a person, for personas that require one."""
 _OPTION = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
 _COUNT = re.compile(r"^Questions to write: (\d{1,2})$", re.MULTILINE)
 
 
 class Rules:
-    """Reads findings by the textbook's words."""
+    """Read findings with the textbook's words."""
 
     def __init__(self, catalogue: AnswerPool) -> None:
-        """``catalogue``: whose answers there are, and the textbook's entries."""
+        """``catalogue``: the possible answers, and the textbook's entries."""
         self._answers = catalogue.answers
         self._entries = [(dict(entry.attributes), entry.answer) for entry in catalogue.entries if entry.attributes]
         self._values: dict[str, tuple[str, ...]] = {}
@@ -38,26 +38,26 @@ class Rules:
                 self._values[name] = tuple(sorted({*self._values.get(name, ()), value}))
 
     def attributes(self, text: str) -> dict[str, str]:
-        """What a text says of each attribute, by name; those that it does not say, or says two ways, are left out."""
+        """Return the value of each attribute found in a text. Attributes with no value or with contradictory values are omitted."""
         held = set(re.findall(r"[^\W\d_]+", text.lower()))
         found = {name: [value for value in values if value.lower() in held] for name, values in self._values.items()}
         return {name: values[0] for name, values in found.items() if len(values) == 1}
 
     def steps(self, text: str) -> list[str]:
-        """What leads to an answer: an attribute a step, or a sentence."""
+        """Return the reasoning steps toward an answer: one attribute or sentence per step."""
         if found := self.attributes(text):
             return [f"The {name} is {value}." for name, value in found.items()]
         sentences = sentences_of(text)
         return [*sentences[: MAX_STEPS - 1], " ".join(sentences[MAX_STEPS - 1 :])] if len(sentences) >= MAX_STEPS else sentences
 
     def answers_of(self, text: str) -> frozenset[str]:
-        """The answers of the entries that hold for a text, normalised."""
+        """Return the normalized answers of the entries that match a text."""
         found = self.attributes(text)
-        # An entry that says less than all its attributes are known of would hold for anything.
+        # An entry matches if the text confirms all of its attributes. Entries without known attributes would match anything.
         return frozenset(normalise(answer) for held, answer in self._entries if found and all(found.get(n) == v for n, v in held.items()))
 
     def wrong(self, answer: str, text: str, count: int, chance: random.Random) -> list[str]:
-        """Other answers, those of the entries nearest to the text first; where no entry tells, at random."""
+        """Return other answers, those of the entries most similar to the text first. Without matching attributes, the order is random."""
         found = self.attributes(text)
         nearness: dict[str, int] = {}
         for held, other in self._entries:
@@ -69,8 +69,8 @@ class Rules:
 
 
 def author(rules: Rules, prompt: str, *, key: str) -> str:
-    """The author's reply: multiple-choice questions where so many are asked for, else one question and its answer."""
-    chance = random.Random(key)  # noqa: S311 - to be repeated, not to be secret
+    """Return the author's reply: multiple-choice questions if the prompt asks for several, else one question and its answer."""
+    chance = random.Random(key)  # noqa: S311 - reproducible, not secret
     findings, answer = _told(prompt, "findings"), _told(prompt, "answer")
     asked = _COUNT.search(prompt)
     if asked is None:
@@ -84,7 +84,7 @@ def author(rules: Rules, prompt: str, *, key: str) -> str:
 
 
 def reader(rules: Rules, prompt: str, *, key: str) -> str:
-    """The reader's reply: letters of options. Asked whether an answer follows from a case, yes or no."""
+    """Return the reader's reply: letters of options, or yes or no if asked whether an answer follows from a case."""
     case = f"{_told(prompt, 'history')}\n{_told(prompt, 'findings')}"
     listed = read_section(prompt, "options")
     if listed is None:
@@ -100,7 +100,7 @@ def reader(rules: Rules, prompt: str, *, key: str) -> str:
         nearness = [len(held & set(words(option))) / max(1, len(set(words(option)))) for _, option in options]
         if max(nearness) > 0:
             return str(options[nearness.index(max(nearness))][0])
-    return str(random.Random(key).choice(options)[0])  # noqa: S311 - a guess, to be repeated
+    return str(random.Random(key).choice(options)[0])  # noqa: S311 - a reproducible guess
 
 
 def _follows(rules: Rules, case: str, answer: str) -> bool:

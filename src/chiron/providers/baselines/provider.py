@@ -1,4 +1,4 @@
-"""The provider ``offline``: finds the embedded model by its name and lets it read the call's messages."""
+"""The provider ``offline``: selects an embedded model by name and answers calls with it."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,19 +15,19 @@ MODELS = (
     "author/rules",
     "reader/rules",
 )
-"""Every embedded model, but for the specialists, of which a textbook with attributes has as many as one likes: ``specialist/side+size``."""
+"""Names of all embedded models except the specialists, which depend on the textbook's attributes: ``specialist/side+size``."""
 VERSION = 2
-"""Raised whenever one of them would answer differently."""
+"""Raised whenever an embedded model would answer differently."""
 
 
 class Offline:
     """One embedded model."""
 
     def __init__(self, name: str, model: str, catalogue: AnswerPool) -> None:
-        """``catalogue``: what retrieval chooses from.
+        """``catalogue``: answers that retrieval chooses from.
 
         Raises:
-            InputError: no such model.
+            InputError: the model does not exist.
         """
         kind, _, self._variant = model.partition("/")
         if model not in MODELS and kind != "specialist":
@@ -48,11 +48,11 @@ class Offline:
         self._retriever = cache(lambda: Retriever(self._variant, catalogue))
 
     async def complete(self, call: Call) -> Reply:
-        """The reply; never fails."""
+        """Return the reply; never fails."""
         return Reply(self._reply(call, "\n\n".join(m.text for m in call.messages)))
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing; there are no connections."""
 
     def _write(self, call: Call, prompt: str) -> str:
         return author(self._rules(), prompt, key=call.key)
@@ -64,7 +64,7 @@ class Offline:
         return extractive(self._variant, prompt, draw=call.draw, key=call.key)
 
     def _specialise(self, call: Call, prompt: str) -> str:
-        assert self._specialist is not None  # noqa: S101 - it is made for every model of this kind
+        assert self._specialist is not None  # noqa: S101 - set for every model of this kind
         return self._specialist.reply(prompt, key=call.key)
 
     def _retrieve(self, call: Call, prompt: str) -> str:

@@ -23,30 +23,30 @@ from chiron.errors import InputError
 
 @dataclass(frozen=True)
 class AnswerPool:
-    """Answers, each once, and textbook entries for some of them."""
+    """Distinct answers, and textbook entries for some of them."""
 
     answers: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
 
     @classmethod
     def of(cls, answers: Iterable[str], entries: Iterable[Entry] = ()) -> "AnswerPool":
-        """Sorted, so that the order of the cases changes nothing."""
+        """Create a pool. Answers are sorted, so that the order of the cases does not matter."""
         entries = tuple(entries)
         return cls(tuple(sorted({*answers, *(e.answer for e in entries)})), entries)
 
     @classmethod
     def beside(cls, cases: Path) -> "AnswerPool":
-        """The answers of a file of cases and the ``textbook.jsonl`` in its folder.
+        """Read the answers of a case file and the ``textbook.jsonl`` in the same folder.
 
         Raises:
-            InputError: either cannot be read.
+            InputError: one of the files cannot be read.
         """
         answers = (case.answer for case in read_cases(cases) if isinstance(case, Case))
         return cls.of(answers, read_textbook(cases.parent / "textbook.jsonl"))
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits: another catalogue is another model."""
+        """Hash of the pool (12 hex digits), since another pool makes another model."""
         content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
@@ -66,16 +66,16 @@ _ARRANGE: MappingProxyType[str, Arrange] = MappingProxyType(
 
 
 def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
-    """A mentor's reply: the sentences that the reasoning so far does not hold, then the answer. A later draw shuffles them."""
+    """Return a mentor's reply: the sentences missing in the reasoning so far, then the answer. Samples after the first are shuffled."""
     history = sentences_of(read_section(prompt, "history"))
     findings = sentences_of(read_section(prompt, "findings"))
     sentences = _ARRANGE[order](history, findings)
     if draw:
-        random.Random(key).shuffle(sentences)  # noqa: S311 - another draw of the same prompt
+        random.Random(key).shuffle(sentences)  # noqa: S311 - another sample of the same prompt
     prefix = _plain(read_section(prompt, "reasoning") or "")
     left = [s for s in sentences if _plain(s) and _plain(s) not in prefix]
     first = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
-    # What does not fit into the number of steps a reader will follow goes into the last one.
+    # The last step contains all sentences beyond the maximum number of steps.
     steps = [*left[: MAX_STEPS - 1], " ".join(left[MAX_STEPS - 1 :])] if len(left) >= MAX_STEPS else left
     steps = steps or ["The steps above leave one explanation."]
     lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
@@ -83,7 +83,7 @@ def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
 
 
 def sentences_of(text: str | None) -> list[str]:
-    """The sentences of a section, each on one line."""
+    """Return the sentences of a section, each on one line."""
     if text is None or text == "None given.":
         return []
     return [" ".join(part.split()) for part in _SENTENCE.split(text) if re.search(r"\w", part)]
@@ -98,22 +98,22 @@ _FORM = re.compile(r"(?P<names>[a-z]+(?:\+[a-z]+)*)(?:@(?P<own>0?\.\d+|[01]),(?P
 
 @dataclass(frozen=True)
 class Specialist:
-    """One specialist."""
+    """A mentor that reads some attributes reliably and the others less so."""
 
     own: frozenset[str]
-    """The attributes that it knows."""
+    """Attributes that it reads reliably."""
     values: Mapping[str, tuple[str, ...]]
-    """What each attribute may be, in the order in which the attributes are gone through."""
+    """Possible values of each attribute, in the order in which attributes are read."""
     right_on_own: float = 0.95
-    """How often it says what the findings say, of an attribute that it knows."""
+    """Probability of reading an attribute in ``own`` correctly."""
     right_on_others: float = 0.5
 
     @classmethod
     def parse(cls, form: str, entries: Sequence[Entry]) -> Self:
-        """From ``side+size``, or ``side+size@0.95,0.5`` with how often it is right on these and on the others.
+        """Parse ``side+size``, or ``side+size@0.95,0.5`` with the probabilities of being right on these and on other attributes.
 
         Raises:
-            InputError: not of that form, or the textbook knows no such attributes.
+            InputError: the form is invalid, or the textbook has no such attributes.
         """
         match = _FORM.fullmatch(form)
         if match is None:
@@ -130,8 +130,8 @@ class Specialist:
         return cls(own, values, *rights)
 
     def reply(self, prompt: str, *, key: str) -> str:
-        """A mentor's reply: the attributes that are not named yet, one a step, then the answer; ``key`` seeds its errors."""
-        dice = random.Random(key)  # noqa: S311 - to be repeated, not to be secret
+        """Return a mentor's reply: one step per attribute not named so far, then the answer. ``key`` seeds its errors."""
+        dice = random.Random(key)  # noqa: S311 - reproducible, not secret
         so_far, findings = read_section(prompt, "reasoning") or "", read_section(prompt, "findings") or ""
         said = [
             f"The {name} is {self._say(name, truth, dice)}."
@@ -144,7 +144,7 @@ class Specialist:
         return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
 
     def _read(self, name: str, findings: str) -> str | None:
-        """What the findings say of an attribute; ``None`` if they don't."""
+        """Return the value of an attribute in the findings, or ``None``."""
         words = set(re.findall(r"[a-z]+", findings.lower()))
         return next((value for value in self.values[name] if value in words), None)
 
@@ -161,16 +161,16 @@ _STOP = frozenset(
     """.split()
 )
 _SHARPNESS = 8.0
-"""At temperature 1 an answer that is an eighth less near than the nearest is e times less likely to be given."""
+"""Softmax scale: at temperature 1, an answer with a similarity 1/8 below the best is e times less likely."""
 
 
 def words(text: str) -> list[str]:
-    """Words of ``text``, lower case, without the commonest."""
+    """Return the words of ``text`` in lower case, without the most common ones."""
     return [w for w in re.findall(r"[^\W_]+", text.lower()) if w not in _STOP]
 
 
 def trigrams(text: str) -> list[str]:
-    """Overlapping three-letter pieces of its words: near in spelling counts as near."""
+    """Return overlapping three-letter pieces of the words of ``text``, so that similar spellings match."""
     return [f" {w} "[i : i + 3] for w in words(text) for i in range(len(w))]
 
 
@@ -179,10 +179,10 @@ METHODS = MappingProxyType({"words": "lucene", "trigrams": "bm25+"})
 
 
 class Retriever:
-    """One retriever over one catalogue; built once, asked for every call."""
+    """A retriever over one answer pool; built once and used for every call."""
 
     def __init__(self, kind: str, catalogue: AnswerPool) -> None:
-        """``kind``: ``words`` or ``trigrams``. A textbook entry is a document of its own, beside the answer's name."""
+        """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
         import bm25s
 
         self._tokens = TOKENS[kind]
@@ -196,7 +196,7 @@ class Retriever:
         self._bm25.index(tokens, show_progress=False)
 
     def nearness(self, query: str) -> NDArray[np.float64]:
-        """For each answer, how near it is, in [0, 1]: shape (answers,), the nearest 1; all 0 if nothing is near."""
+        """Return the similarity of each answer to the query in [0, 1], shape (answers,). The best has 1; all are 0 if nothing matches."""
         best = np.zeros(len(self.answers))
         known = [t for t in self._tokens(query) if t in self._vocabulary]
         if known:
@@ -206,7 +206,7 @@ class Retriever:
         return best / top if top > 0 else best
 
     def reply(self, prompt: str, *, temperature: float, key: str) -> str:
-        """An intern's reply; ``key`` seeds what a temperature leaves to chance."""
+        """Return an intern's reply; ``key`` seeds the sampling."""
         question = read_section(prompt, "question") or ""
         reasoning = re.sub(r"^### Step \d+:", "", read_section(prompt, "reasoning") or "", flags=re.MULTILINE)
         answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
@@ -220,15 +220,15 @@ class Retriever:
         return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
 
 
-# Before another word only: in "A" and in "Hepatitis A" the letter is the answer.
+# Remove an article only before another word: in "A" and in "Hepatitis A" the letter is the answer.
 _ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
-# A sign right behind a word is a finding ("HER2+"); inside one, and in "left- and right-sided", it is a hyphen.
+# A plus or minus sign directly after a word is a finding ("HER2+"). Inside a word, and in "left- and right-sided", it is a hyphen.
 _PLUS = re.compile(r"(?<=\w)\+(?!\w)")
 _MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
 
 
 def normalise(answer: str) -> str:
-    """Lower case, no accents, brackets, articles or punctuation; what is nothing but these stays as it is."""
+    """Return the answer in lower case, without accents, brackets, articles and punctuation; unchanged if nothing would remain."""
     text = unicodedata.normalize("NFKD", answer).casefold()
     text = "".join(c for c in text if not unicodedata.combining(c))
     bare = _without_brackets(text)
@@ -238,12 +238,12 @@ def normalise(answer: str) -> str:
 
 
 def match(prompt: str) -> str:
-    """The judge's reply: ``yes`` or ``no``."""
+    """Return the judge's reply: ``yes`` or ``no``."""
     known, given = read_section(prompt, "known_answer"), read_section(prompt, "given_answer")
     return "yes" if known is not None and given is not None and normalise(known) == normalise(given) != "" else "no"
 
 
 def _without_brackets(text: str) -> str:
-    # Behind the last bracket that closes none does: looking for it from every one that opens would take quadratic time.
+    # Search only before the last closing bracket. Otherwise every opening bracket would scan to the end, in quadratic time.
     head, last, tail = text.rpartition(")")
     return re.sub(r"\([^)]*\)", " ", head + last) + tail

@@ -1,4 +1,4 @@
-"""What generation needs to know of a model, and what all supported architectures have in common."""
+"""Interface between generation and models, and the code shared by all supported architectures."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -22,56 +22,56 @@ from chiron.providers.local.dialogue import DialogueTokens, PlacedTurn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImage:
-    """An image, encoded."""
+    """An image encoded by the vision tower."""
 
     key: SeenKey
     features: Tensor
-    """``(tokens, hidden)``, in place of the embeddings of its image tokens."""
+    """Shape ``(tokens, hidden)``; replaces the embeddings of the image's tokens."""
     grid: tuple[int, int]
-    """Rows and columns of its tokens, where positions depend on them; their product is the number of tokens."""
+    """Rows and columns of its tokens, if positions depend on them; their product is the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """What a model reads before it speaks."""
+    """Model input of one call."""
 
     ids: NDArray[np.int32]
-    """``(n,)``"""
+    """Token IDs, shape ``(n,)``."""
     positions: NDArray[np.int64]
-    """``(axes, n)``"""
+    """Shape ``(axes, n)``."""
     next_position: int
-    """Of the first token said, on every axis."""
+    """Position of the first generated token, on every axis."""
     images: tuple[EncodedImage, ...]
     spans: tuple[tuple[int, int], ...]
-    """Where each image's tokens begin and end in ``ids``."""
+    """Start and end of each image's tokens in ``ids``."""
 
     @property
     def image_keys(self) -> tuple[SeenKey, ...]:
-        """Names what is seen; prompts of equal keys and tokens are equal."""
+        """Keys of the images. Prompts with equal keys and tokens are equal."""
         return tuple(seen.key for seen in self.images)
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Return the number of tokens."""
         return len(self.ids)
 
 
 class VLMBackend(ABC):
-    """A loaded model of one architecture: reads calls, sees images, and runs its language model on rows with a cache.
+    """A loaded model of one architecture: tokenizes calls, encodes images, and runs its language model on rows with a cache.
 
-    Not for several threads at once.
+    Not thread-safe.
     """
 
     axes: ClassVar[int] = 1
-    """Of a position: 1, or 3 where positions say time, height and width."""
+    """Axes of a position: 1, or 3 for time, height and width."""
     beside_image: ClassVar[str] = "\n"
-    """What the model was taught to read between an image and what comes before or after it."""
+    """Separator between an image and adjacent text, as in the model's training."""
 
     def __init__(self, model: Any, tokenizer: Any, dialogue: DialogueTokens, *, features_bytes: int) -> None:
-        """``features_bytes``: the most that encoded images may take.
+        """``features_bytes``: memory limit for encoded images.
 
         Raises:
-            InputError: the tokenizer is another model's, or some layers see only a window of what was said before, which shared prefixes
-                cannot serve.
+            InputError: the tokenizer belongs to another model, or some layers use sliding-window attention, which shared prefixes do not
+                support.
         """
         dialogue.check_against(model)
         self.model = model
@@ -84,36 +84,36 @@ class VLMBackend(ABC):
         heads: int = text.num_key_value_heads
         head: int = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.cache_shape: tuple[int, int, int] = (text.num_hidden_layers, heads, head)
-        """Layers, heads and channels of the keys and values of a token."""
+        """Layers, heads and channels of a token's keys and values."""
         self.longest: int = text.max_position_embeddings
-        """Tokens of prompt and reply together, at most."""
+        """Maximum number of tokens of prompt and reply together."""
         self.stop_ids = frozenset({dialogue.stop_id, *_eos_ids(model)})
-        """A reply ends before any of these."""
+        """Tokens that end a reply."""
         self._cache_argument = _cache_argument(model.model.language_model)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         device: torch.device = self.model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """In what precision they are."""
+        """Precision of the weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
     @torch.inference_mode()
     def prompt(self, messages: Sequence[Message], pictures: PictureStore) -> Prompt:
-        """Read a call's messages, and encode those of its images that are not known yet.
+        """Tokenize a call's messages, and encode the images that are not cached.
 
         Raises:
-            CallerFault: an image cannot be read any more.
+            CallerFault: an image can no longer be read.
         """
         shown = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
         images = tuple(self._see(picture, len(shown), pictures) for picture in shown)
         turns = [turn for message in messages if (turn := self._turn(message)) is not None]
-        # An assistant's last turn would be taken for what is to be said: the empty one after it is.
+        # The last assistant turn is treated as the reply to generate, so add an empty one.
         counts = [len(seen.features) // self.dialogue.tokens_per_tile for seen in images]
         ids = self.dialogue.prompt([*turns, PlacedTurn("assistant", ("",))], counts, where="call")
         starts = (np.flatnonzero(ids == self.dialogue.image_ids[0]) + 1).tolist()
@@ -122,12 +122,12 @@ class VLMBackend(ABC):
         return Prompt(ids, positions, following, images, spans)
 
     def text(self, ids: Sequence[int]) -> str:
-        """What was said, in words."""
+        """Decode generated tokens."""
         words: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return words
 
     def embed(self, prompt: Prompt, start: int, end: int) -> Tensor:
-        """``(end - start, hidden)``: embeddings of a stretch of a prompt, image features in their places."""
+        """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted. Shape ``(end - start, hidden)``."""
         embeddings = self.embed_tokens(torch.from_numpy(prompt.ids[start:end].astype(np.int64)))
         for seen, (first, last) in zip(prompt.images, prompt.spans, strict=True):
             low, high = max(first, start), min(last, end)
@@ -136,19 +136,20 @@ class VLMBackend(ABC):
         return embeddings
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """``ids`` of any shape; a last dimension of ``hidden`` comes to it."""
+        """Return the embeddings of ``ids``: any shape, with ``hidden`` appended."""
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
     def run(self, embeddings: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
-        """``(rows, n, hidden)`` from embeddings of that shape; ``cache`` takes the new keys and values.
+        """Run the language model on embeddings ``(rows, n, hidden)``; returns hidden states of the same shape.
 
-        ``positions``: ``(axes, rows, n)``; ``mask``: ``(rows, 1, n, cached + n)``, true where a token may look.
+        ``positions``: ``(axes, rows, n)``. ``mask``: ``(rows, 1, n, cached + n)``, true where a token may attend. New keys and values are
+        added to ``cache``.
         """
         hidden: Tensor = self.model.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions if self.axes > 1 else positions[0],
-            # A mapping is taken as it is: no other mask is made of it.
+            # Transformers uses a mapping unchanged and does not create another mask from it.
             attention_mask={"full_attention": mask},
             use_cache=True,
             **{self._cache_argument: cache},
@@ -156,24 +157,24 @@ class VLMBackend(ABC):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``(rows, vocabulary)`` from ``(rows, hidden)``."""
+        """Return logits ``(rows, vocabulary)`` for hidden states ``(rows, hidden)``."""
         found: Tensor = self.model.lm_head(hidden)
         return found
 
     def forget(self) -> None:
-        """Let go of encoded images."""
+        """Clear the cache of encoded images."""
         self._seen.clear()
 
     @abstractmethod
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:
-        """Features ``(tokens, hidden)`` of an image, one of ``n_images`` of its call, and rows and columns of the tokens."""
+        """Encode one of a call's ``n_images`` images. Returns features ``(tokens, hidden)``, and rows and columns of the tokens."""
 
     @abstractmethod
     def sharing(self, n_images: int) -> int:
-        """What of the number of a call's images decides how each is seen; 0 where nothing does."""
+        """Return how the number of a call's images affects the encoding of each; 0 if it does not."""
 
     def _positions(self, length: int, images: Sequence[EncodedImage], spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], int]:
-        """Positions ``(axes, length)``, and the one after them."""
+        """Return positions ``(axes, length)``, and the next position."""
         del images, spans
         return np.arange(length, dtype=np.int64)[None], length
 
@@ -187,13 +188,13 @@ class VLMBackend(ABC):
         return seen
 
     def _turn(self, message: Message) -> PlacedTurn | None:
-        """``None`` for a message without an image or a word."""
+        """Convert a message to a turn; ``None`` if it has neither images nor text."""
         texts = texts_between(message, self.beside_image)
         return PlacedTurn(message.role, texts) if len(texts) > 1 or texts[0].strip() else None
 
 
 def _cache_argument(language_model: Any) -> str:
-    """Return the name under which this version of transformers takes the cache: ``cache`` since 5.24, ``past_key_values`` before."""
+    """Return the name of transformers' cache argument: ``cache`` since 5.24, ``past_key_values`` before."""
     return "cache" if "cache" in inspect.signature(language_model.forward).parameters else "past_key_values"
 
 

@@ -1,4 +1,4 @@
-"""Caches of generation: keys and values of rows, and of shared prompt prefixes."""
+"""Caches for generation: keys and values of rows, and of shared prompt prefixes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -11,45 +11,45 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SeenKey = tuple[str, int, int]
-"""An image as a model sees it: its SHA-256, the longest side shown, and how many images share the call's tiles (0 where none do)."""
+"""Key of an encoded image: its SHA-256, the longest side, and how many images share the call's tiles (0 if not shared)."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class CacheShape(Protocol):
-    """What a cache needs to know of the model whose keys and values it keeps."""
+    """What a cache needs to know about its model."""
 
     cache_shape: tuple[int, int, int]
-    """Layers, heads and channels of the keys and values of a token."""
+    """Layers, heads and channels of a token's keys and values."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Their precision."""
+        """Precision of the weights."""
 
 
 class BytesLru(Generic[K, V]):
-    """What was computed before. Not for several threads at once."""
+    """Least-recently-used cache with a memory limit. Not thread-safe."""
 
     def __init__(self, most_bytes: int, size: Callable[[V], int]) -> None:
-        """``size`` says how many bytes a value takes. A value larger than ``most_bytes`` is not kept at all."""
+        """``size`` returns a value's size in bytes. Values larger than ``most_bytes`` are not kept."""
         self.most_bytes = most_bytes
         self.bytes = 0
         self._size = size
         self._kept: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """The value, which is now the one used last; ``None`` if it is not there."""
+        """Return the value and mark it as recently used; ``None`` if missing."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value, in place of an older one of this key."""
+        """Store a value, replacing an earlier one with this key."""
         if key in self._kept:
             self.bytes -= self._size(self._kept.pop(key))
         if self._size(value) > self.most_bytes:
@@ -60,23 +60,23 @@ class BytesLru(Generic[K, V]):
             self.bytes -= self._size(self._kept.popitem(last=False)[1])
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._kept.clear()
         self.bytes = 0
 
 
 _ROOM = 128
-"""Columns that are added when there is no more room: growing copies everything, so it is not done for every token."""
+"""Columns added when the cache is full. Growing copies everything, so it must not happen for every token."""
 
 
 class KVCache:
-    """What attention remembers of rows: every row ends at the last column, and begins where its length says.
+    """Keys and values of a batch of rows. All rows end at the last used column, and each starts according to its length.
 
-    A model of transformers asks nothing of its cache but :meth:`update`, when positions and masks are given to it.
+    If positions and masks are passed explicitly, transformers calls only :meth:`update`.
     """
 
     def __init__(self, store: Tensor, width: int, lengths: Sequence[int]) -> None:
-        """``store``: ``(layers, 2, rows, heads, columns, channels)``, of whose columns the first ``width`` are in use."""
+        """``store``: ``(layers, 2, rows, heads, columns, channels)``, with the first ``width`` columns in use."""
         self._store = store
         self.width = width
         self.lengths = list(lengths)
@@ -84,9 +84,9 @@ class KVCache:
 
     @classmethod
     def of(cls, shape: CacheShape, prefixes: Sequence[Tensor | None], coming: Sequence[int]) -> Self:
-        """Rows that begin with ``prefixes`` (``(layers, 2, heads, n, channels)`` each), with room for ``coming`` tokens each.
+        """Create rows that start with ``prefixes`` (``(layers, 2, heads, n, channels)`` each), with space for ``coming`` new tokens each.
 
-        Prefixes end where each row's coming tokens begin, when these end at the last column of :meth:`open`.
+        Each prefix ends where the row's new tokens start. The new tokens end at the last column of :meth:`open`.
         """
         layers, heads, channels = shape.cache_shape
         known = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
@@ -100,10 +100,10 @@ class KVCache:
         return cls(store, total - longest, known)
 
     def open(self, coming: Sequence[int]) -> Tensor:
-        """Make ready for a run over the next ``max(coming)`` columns, of which each row uses the last ``coming``.
+        """Prepare a run over the next ``max(coming)`` columns, of which each row uses the last ``coming``.
 
-        Returns the mask ``(rows, 1, max(coming), columns)``: true where a token may look. A column that a row does not use sees itself,
-        since there must be something to see.
+        Returns the mask ``(rows, 1, max(coming), columns)``: true where a token may attend. A column that a row does not use attends to
+        itself, since attention needs at least one key.
         """
         new = max(coming)
         end = self.width + new
@@ -117,7 +117,7 @@ class KVCache:
         starts = end - torch.tensor(self.lengths, device=device)
         columns = torch.arange(end, device=device)
         queries = columns[self.width :]
-        # Where all rows bring as many, there is nothing of theirs to spare.
+        # If all rows have equally many new tokens, no column has to be protected.
         self._incoming = None if min(coming) == new else (queries[None] >= (end - incoming)[:, None])[:, None, :, None]
         causal = columns[None, :] <= queries[:, None]
         inside = (columns[None, :] >= starts[:, None])[:, None, :]
@@ -127,31 +127,31 @@ class KVCache:
         return mask[:, None]
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep a layer's new keys and values, ``(rows, heads, new, channels)``; all of the layer's come back."""
+        """Store a layer's new keys and values, ``(rows, heads, new, channels)``; return all of the layer's."""
         for which, fresh in enumerate((keys, values)):
             place = self._store[layer, which, :, :, self._opened : self.width]
-            # Left of what a row brings may stand the end of its prefix.
+            # Columns left of a row's new tokens may contain the end of its prefix.
             place.copy_(fresh if self._incoming is None else torch.where(self._incoming, fresh, place))
         return self._store[layer, 0, :, :, : self.width], self._store[layer, 1, :, :, : self.width]
 
     def row(self, number: int) -> Tensor:
-        """A copy of what is known of one row, ``(layers, 2, heads, n, channels)``."""
+        """Return a copy of one row, ``(layers, 2, heads, n, channels)``."""
         return self._store[:, :, number, :, self.width - self.lengths[number] : self.width].clone()
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may come several times."""
+        """Keep these rows, in this order; a row may occur several times."""
         lengths = [self.lengths[row] for row in rows]
         dropped = self.width - max(lengths)
         used = self._store[..., dropped : self.width, :]
         self._replace(used.index_select(2, torch.tensor(list(rows), device=used.device)), lengths)
 
     def join(self, other: "KVCache") -> None:
-        """Take in the rows of another cache, after those that are here."""
+        """Append the rows of another cache."""
         width = max(self.width, other.width)
         layers, two, mine, heads, _, channels = self._store.shape
         store = self._store.new_zeros((layers, two, mine + len(other.lengths), heads, width + _ROOM, channels))
         store[:, :, :mine, :, width - self.width : width] = self._store[..., : self.width, :]
-        store[:, :, mine:, :, width - other.width : width] = other._store[..., : other.width, :]  # noqa: SLF001 - of its own class
+        store[:, :, mine:, :, width - other.width : width] = other._store[..., : other.width, :]  # noqa: SLF001 - the same class
         self._store, self.width, self.lengths = store, width, [*self.lengths, *other.lengths]
 
     def _replace(self, used: Tensor, lengths: list[int]) -> None:
@@ -167,39 +167,39 @@ class _Prefix:
 
 
 class PrefixCache:
-    """The longest beginning computed last for each set of images (one for prompts without any).
+    """The most recent long prefix for each set of images (one for prompts without images).
 
-    What attention computes at a token depends on nothing after it: a beginning of a beginning is as good.
+    Attention at a token does not depend on later tokens, so the start of a stored prefix can also be used.
     """
 
     def __init__(self, most_bytes: int) -> None:
-        """``most_bytes``: of keys and values together."""
+        """``most_bytes``: memory limit for keys and values together."""
         self._kept: BytesLru[tuple[SeenKey, ...], _Prefix] = BytesLru(most_bytes, lambda prefix: prefix.states.nbytes)
 
     @property
     def bytes(self) -> int:
-        """What is kept takes so much."""
+        """Memory used, in bytes."""
         return self._kept.bytes
 
     def longest(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32]) -> Tensor | None:
-        """Keys and values ``(layers, 2, heads, n, channels)`` of the first ``n`` of ``ids``, as many as are known."""
+        """Return keys and values ``(layers, 2, heads, n, channels)`` of the longest known prefix of ``ids``, with ``n`` tokens."""
         known = self._kept.get(images)
         n = 0 if known is None else common_length([known.ids, ids])
         return known.states[:, :, :, :n] if known is not None and n else None
 
     def keep(self, images: tuple[SeenKey, ...], ids: NDArray[np.int32], states: Tensor) -> None:
-        """Remember the keys and values of ``ids``, unless those of something that begins with them are there."""
+        """Store the keys and values of ``ids``, unless a stored sequence already starts with them."""
         known = self._kept.get(images)
         if known is None or common_length([known.ids, ids]) < len(ids):
             self._kept.put(images, _Prefix(ids, states))
 
     def forget(self) -> None:
-        """Let go of everything."""
+        """Remove everything."""
         self._kept.clear()
 
 
 def common_length(several: Sequence[NDArray[np.int32]]) -> int:
-    """With how many equal tokens all of these begin."""
+    """Return the number of equal tokens at the start of all sequences."""
     shortest = min(len(ids) for ids in several)
     first = several[0][:shortest]
     for ids in several[1:]:

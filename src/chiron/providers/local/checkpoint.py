@@ -1,4 +1,4 @@
-"""A checkpoint on disk: is it one that can be run, and which one exactly. Neither needs torch."""
+"""Find and identify a checkpoint on disk, without torch."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 FAMILIES = {"internvl": "InternVL", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
-"""What can be run, by the ``model_type`` of ``config.json``."""
+"""Supported architectures, by the ``model_type`` in ``config.json``."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
 _SETTINGS = (
@@ -28,7 +28,7 @@ _SETTINGS = (
     "vocab.json",
     "merges.txt",
 )
-"""Files besides the weights that decide what a model says; those that are there count."""
+"""Files other than weights that affect a model's output. Existing ones are part of the fingerprint."""
 
 _hashed: dict[tuple[str, int, int], str] = {}
 _hashing = Lock()
@@ -36,7 +36,7 @@ _hashing = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder that holds a model which can be run."""
+    """A folder with a supported model."""
 
     folder: Path
     model_type: str
@@ -46,19 +46,19 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """What the weights take on disk."""
+        """Size of the weights on disk."""
         return sum(path.stat().st_size for path in self.weights)
 
     @property
     def described(self) -> str:
-        """Where it is, what it is and how large, on one line."""
+        """Location, architecture and size, on one line."""
         return f"{printable(str(self.folder))}: {FAMILIES[self.model_type]}, {self.bytes / 1e9:.3g} GB of weights"
 
     def fingerprint(self) -> str:
-        """A SHA-256 (hex) over settings, tokenizer and weights. A file is read once a process, until it changes.
+        """Return the SHA-256 (hex) over settings, tokenizer and weights. Each file is read once per process unless it changes.
 
         Raises:
-            InputError: a file went away or cannot be read.
+            InputError: a file is missing or cannot be read.
         """
         settings = [path for name in _SETTINGS if (path := self.folder / name).is_file()]
         digest = hashlib.sha256()
@@ -71,10 +71,10 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in ``folder``.
+    """Find the checkpoint in ``folder``.
 
     Raises:
-        InputError: there is none, or none that can be run; the message says what is missing.
+        InputError: there is no checkpoint, or it is not supported; the message says what is missing.
     """
     shown = printable(str(folder))
     if not folder.is_dir():
@@ -97,7 +97,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{shown} has no tokenizer.json: copy the tokenizer's files beside the weights")
     if kind != "internvl" and not (folder / "preprocessor_config.json").is_file():
-        # Without it images would be shown at sizes that the model may not have been trained with.
+        # Without it, images might be shown at sizes that the model was not trained with.
         raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings beside the weights")
     if kind == "internvl" and (folder / "preprocessor_config.json").is_file():
         _check_images(_json(folder / "preprocessor_config.json"), shown)
@@ -105,7 +105,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _check_images(settings: dict[str, Any], shown: str) -> None:
-    """Tiles are cut and normalised as InternVL was trained with: settings that say otherwise belong to another model."""
+    """Check that the image processor's settings match InternVL's tiling and normalization."""
     from chiron.providers.local.tiling import DEVIATION, MEAN
 
     for key, wanted in (("image_mean", MEAN), ("image_std", DEVIATION)):
@@ -123,7 +123,7 @@ def _weights(folder: Path, shown: str) -> tuple[Path, ...]:
         if not isinstance(named, dict) or not named:
             raise InputError(f"{shown}: model.safetensors.index.json names no weights: copy the checkpoint again")
         files = sorted({str(name) for name in named.values()})
-        # A name of the index is no path: it may not lead out of the folder.
+        # Names in the index must not lead out of the folder.
         missing = [name for name in files if Path(name).name != name or not (folder / name).is_file()]
         if missing:
             raise InputError(f"{shown}: its index names {printable(missing[0])}, which is not there: copy the checkpoint again")
@@ -152,7 +152,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _hashes(paths: Sequence[Path]) -> dict[Path, str]:
-    """Of each file, a hash over the hashes of its chunks: these are taken side by side, sixteen gigabytes in some ten seconds."""
+    """Return a hash of each file's chunk hashes. Chunks are hashed in parallel: 16 GB take about ten seconds."""
     with _hashing:
         keys = {}
         for path in paths:

@@ -1,4 +1,4 @@
-"""How a checkpoint is asked: its chat template, and chiron.json next to its weights."""
+"""How to prompt a checkpoint: its chat template, and the ``chiron.json`` file next to its weights."""
 
 import hashlib
 import json
@@ -18,33 +18,33 @@ FORMAT_FILE: Final = "chiron.json"
 
 
 class CheckpointFormat(Strict):
-    """The content of :data:`FORMAT_FILE`."""
+    """Content of :data:`FORMAT_FILE`."""
 
     max_tiles: PositiveInt = 6
-    """For all images of a row together or for each of them, thumbnails apart."""
+    """For all images of a row together, or per image; thumbnails are not counted."""
     max_tiles_per: Literal["row", "image"] = "row"
     thumbnail: bool = True
-    """Whether an image of several tiles is also shown whole."""
+    """Whether an image with several tiles is also shown as a whole."""
     system: SystemText | None = None
-    """The system message of rows that bring none."""
+    """System message for rows without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskedAs:
-    """How one configured model is asked: what its configuration says, else what its checkpoint says."""
+    """How to prompt one configured model. The configuration overrides the checkpoint's own settings."""
 
     max_tiles: int
     per_image: bool
     thumbnail: bool
     system: str | None
-    """The message itself."""
+    """Text of the system message."""
 
     @classmethod
     def of(cls, config: LocalModel, folder: Path) -> "AskedAs":
-        """Read the checkpoint's file, if it has one.
+        """Read the checkpoint's file, if it exists.
 
         Raises:
-            InputError: the file is broken.
+            InputError: the file is invalid.
         """
         own = read_format(folder)
         per = config.max_tiles_per or own.max_tiles_per
@@ -56,26 +56,26 @@ class AskedAs:
         )
 
     def tiling(self, tile: int) -> Tiling:
-        """For tiles of ``tile`` pixels a side."""
+        """Return the tiling for tiles of ``tile`` pixels per side."""
         return Tiling(tile, self.max_tiles, self.thumbnail, self.per_image)
 
     def identity(self) -> list[str]:
-        """What of it shapes replies. What is as it always was says nothing, so that old ledgers stay valid."""
+        """Settings that affect replies. Defaults are omitted, so that old ledgers stay valid."""
         words = [f"tiles={self.max_tiles}", f"thumbnail={'yes' if self.thumbnail else 'no'}"]
         words += ["per=image"] if self.per_image else []
         return [*words, f"system={hashlib.sha256(self.system.encode()).hexdigest()[:16]}"] if self.system else words
 
     def describe(self) -> str:
-        """For people: ``up to 6 tiles for all images of a call together``."""
+        """Return a description such as ``up to 6 tiles for all images of a call together``."""
         tiles = f"up to {self.max_tiles} tiles {'for each image' if self.per_image else 'for all images of a call together'}"
         return f"{tiles}{', a system message of its own' if self.system else ''}"
 
 
 def read_format(folder: Path) -> CheckpointFormat:
-    """What a checkpoint says of itself; the usual values where it has no such file.
+    """Read a checkpoint's format file; defaults if it does not exist.
 
     Raises:
-        InputError: the file is broken.
+        InputError: the file is invalid.
     """
     path = folder / FORMAT_FILE
     try:
@@ -125,22 +125,22 @@ _VIDEO = """{%- elif part.type == 'video' -%}
 
 
 def turns_template(image: str, video: str | None = None) -> str:
-    """A Jinja template of ChatML turns, with what stands for an image and for a video; without ``video`` there are none."""
+    """Return a Jinja template of ChatML turns with these placeholders for images and videos; ``video=None`` disables videos."""
     turns = _TURNS.replace("'IMAGE'", f"'{image}'")
     return turns.replace(_VIDEO, "") if video is None else turns.replace("'VIDEO'", f"'{video}'")
 
 
 def exact_template(system: str | None) -> str:
-    """A Jinja template that puts nothing next to an image: a row's text has the line breaks that it was trained with.
+    """Return a Jinja template that adds nothing next to an image, because the text already has the line breaks used in training.
 
     Args:
-        system: Said before conversations that do not begin with a system turn.
+        system: system message for conversations without a system turn.
     """
     return (system_block(system) if system else "") + turns_template("<IMG_CONTEXT>")
 
 
 def system_block(system: str) -> str:
-    """The piece of a template that says ``system`` where a conversation brings no system turn."""
+    """Return the part of a template that adds ``system`` if a conversation has no system turn."""
     text = system.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     said = "{{- '<|im_start|>system\\n" + text + "<|im_end|>\\n' -}}"
     return "{%- if not messages or messages[0].role != 'system' -%}\n" + said + "\n{%- endif -%}\n"

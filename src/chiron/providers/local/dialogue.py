@@ -1,4 +1,4 @@
-"""A conversation as a model reads it: turns with image marks become tokens, in training and in generation by the same code."""
+"""Tokenize a conversation with image marks. Training and generation use the same code."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +25,12 @@ SYSTEM_MESSAGES: Mapping[str, str] = MappingProxyType(
         )
     }
 )
-"""System messages by name: ``internvl2_5`` is what InternVL2.5, InternVL3 and Chiron-o1 were trained with and are asked with ("You are
-Shusheng Wanxiang, in English InternVL, a multimodal large language model developed by ...")."""
+"""System messages by name. ``internvl2_5`` is the one that InternVL2.5, InternVL3 and Chiron-o1 were trained with ("You are Shusheng
+Wanxiang, in English InternVL, a multimodal large language model developed by ...").
+"""
 
 RoleName = Literal["system", "user", "assistant"]
-"""Who speaks."""
+"""Role of a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,21 @@ class Turn:
 
     role: RoleName
     text: str
-    """May hold image marks, unless the assistant speaks."""
+    """May contain image marks, except in assistant turns."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is said before, between and after the images: one text more than there are images."""
+        """Text before, between and after the images: one more than there are images."""
         return (self.text,) if self.role == "assistant" else tuple(self.text.split(IMAGE_MARK))
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedTurn:
-    """A turn whose images are placed by structure, so that a mark in its words is nothing but words."""
+    """A turn with its images placed by structure, so that image marks in its text are plain text."""
 
     role: RoleName
     texts: tuple[str, ...]
-    """What is said before, between and after the images: one text more than there are images."""
+    """Text before, between and after the images: one more than there are images."""
 
 
 AnyTurn = Turn | PlacedTurn
@@ -60,25 +61,25 @@ AnyTurn = Turn | PlacedTurn
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """What stands around turns: ``start role after_role text end after_turn``. The default is ChatML, as InternVL3 was trained with."""
+    """Tokens around turns: ``start role after_role text end after_turn``. The default is ChatML, as in InternVL3's training."""
 
     start: str = "<|im_start|>"
-    """One token of its own in the vocabulary."""
+    """A single token of the vocabulary."""
     after_role: str = "\n"
     end: str = "<|im_end|>"
-    """One token of its own; it is learned, and generation stops at it."""
+    """A single token. Models learn to generate it, and generation stops at it."""
     after_turn: str = "\n"
     system: str | None = None
-    """Said before rows that bring no system turn; None says nothing."""
+    """System message for rows without a system turn; ``None`` adds none."""
 
     def __post_init__(self) -> None:
-        """Refuse an image that no row brings."""
+        """Reject a system message with image marks, since rows have no image for it."""
         if self.system and IMAGE_MARK in self.system:
             raise ValueError(f"the system text holds an {IMAGE_MARK} mark")
 
 
 class DialogueTokens:
-    """Turns a conversation into tokens; text never becomes a special token, whatever it holds."""
+    """Tokenize conversations. Text never becomes a special token, even if it contains the name of one."""
 
     def __init__(
         self,
@@ -89,9 +90,9 @@ class DialogueTokens:
         chat: ChatFormat | None = None,
         image_tokens: tuple[str, str, str] | None = None,
     ) -> None:
-        """``tokens_per_tile``: image tokens that the model makes of a tile (256 for InternVL3). ``chat`` defaults to ChatML.
+        """``tokens_per_tile``: image tokens per tile (256 for InternVL3). ``chat``: default ChatML.
 
-        ``image_tokens``: before, in place of, and after an image; by default what the tokenizer says, or InternVL's.
+        ``image_tokens``: the tokens before, for, and after an image; default: the tokenizer's, or InternVL's.
 
         Raises:
             InputError: the tokenizer has no fast backend, or lacks an image or chat token.
@@ -106,10 +107,10 @@ class DialogueTokens:
         named = (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
         literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
         self.image_ids = tuple(self._single(token) for token in literal)
-        """Of the tokens before, in place of, and after an image."""
+        """IDs of the tokens before, for, and after an image."""
         self._start_id = self._single(self.chat.start)
         self.stop_id = self._single(self.chat.end)
-        """The token that ends every turn."""
+        """ID of the token that ends every turn."""
         added = self._backend.get_added_tokens_decoder()
         special = {i for i, token in added.items() if token.special and token.content != getattr(tokenizer, "unk_token", None)}
         self._protected = special | {*self.image_ids, self._start_id, self.stop_id}
@@ -121,15 +122,15 @@ class DialogueTokens:
             raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
 
     def check_against(self, model: Any) -> None:
-        """See that the tokenizer is this model's; from here on a text with tokens that the model does not know is refused.
+        """Check that the tokenizer belongs to this model. Afterwards, text with tokens that the model does not know is rejected.
 
-        A tokenizer may know more tokens than the model: they only matter where a text has them.
+        A tokenizer may have more tokens than the model. They only matter if a text contains them.
 
         Args:
-            model: one of transformers, with an embedding and an ``image_token_id``.
+            model: a transformers model with an embedding and an ``image_token_id``.
 
         Raises:
-            InputError: image or chat tokens are others, or lie behind the embedding's last row.
+            InputError: image or chat tokens differ, or have no row in the embedding.
         """
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if self.image_ids[1] != model.config.image_token_id:
@@ -140,20 +141,20 @@ class DialogueTokens:
         self._known([*self.image_ids, self._start_id, self.stop_id], "the tokenizer's image and chat tokens")
 
     def prompt(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
-        """Tokens up to where the assistant begins to speak, ``(n,)``. A last assistant turn is what is to be said, and left out.
+        """Return the tokens up to the start of the assistant's reply, ``(n,)``. A final assistant turn is the reply itself, and is omitted.
 
         Raises:
-            InputError: there are not as many image marks as ``tile_counts``; ``where`` is what the message calls the conversation.
+            InputError: the number of image marks differs from ``tile_counts``; the message calls the conversation ``where``.
         """
         before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
         tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
         return np.array(tokens + self._headers["assistant"], np.int32)
 
     def pieces(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
-        """Tokens of the turns in order, each piece with whether an assistant says it.
+        """Yield the tokens of the turns in order, in pieces, each with whether it is part of an assistant's text.
 
         Raises:
-            InputError: there are not as many image marks as ``tile_counts``.
+            InputError: the number of image marks differs from ``tile_counts``.
         """
         marks = sum(len(turn.texts) - 1 for turn in turns)
         if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
@@ -177,13 +178,13 @@ class DialogueTokens:
         return [before, *[context] * (tiles * self.tokens_per_tile), after]
 
     def _text(self, text: str, where: str = "chat format") -> list[int]:
-        """Tokens of plain text, none of them special."""
+        """Tokenize plain text without special tokens."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         if self._protected.isdisjoint(ids):
             self._known(ids, where)
             return ids
-        # Some vocabularies hold their special tokens as words, or do not mark them as special. Broken after its first character, such a
-        # word is none any more, and no character is lost.
+        # Some vocabularies contain special tokens as words, or do not mark them as special. Splitting such a word after its first character
+        # prevents that, and no character is lost.
         breaks = [0, *(found.start() + 1 for found in self._literals.finditer(text) if len(found.group()) > 1), len(text)]
         if len(breaks) == 2:
             raise InputError(f"{where}: its text makes special tokens of this tokenizer")
@@ -206,12 +207,12 @@ class DialogueTokens:
 
 
 def system_text(named: str | None) -> str | None:
-    """The system message of a name in :data:`SYSTEM_MESSAGES`; any other text is the message itself, and ``none`` is no message."""
+    """Return the system message with a name in :data:`SYSTEM_MESSAGES`. Other text is the message itself, and ``none`` means no message."""
     return None if named is None or named == "none" else SYSTEM_MESSAGES.get(named, named)
 
 
 def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
-    """A copy of the Rust tokenizer: settings of the shared one (cutting, padding, special tokens in text) cannot reach it."""
+    """Return a copy of the Rust tokenizer that does not share settings (truncation, padding, special tokens in text)."""
     from tokenizers import Tokenizer
 
     shared = getattr(tokenizer, "backend_tokenizer", None)

@@ -18,13 +18,13 @@ from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
 
 
 class InternVL(VLMBackend):
-    """An ``InternVLForConditionalGeneration``."""
+    """Backend for ``InternVLForConditionalGeneration``."""
 
     def __init__(self, model: Any, tokenizer: Any, *, asked_as: AskedAs, features_bytes: int) -> None:
-        """``asked_as``: how images are cut, and what is said before calls without a system turn.
+        """``asked_as``: tiling of images, and the system message for calls without a system turn.
 
         Raises:
-            InputError: the tokenizer lacks a token, or the language model cannot be run.
+            InputError: the tokenizer lacks a token, or the language model is not supported.
         """
         self._tiling = asked_as.tiling(tile_side(model.config))
         chat = ChatFormat(system=asked_as.system)
@@ -32,7 +32,7 @@ class InternVL(VLMBackend):
         super().__init__(model, tokenizer, dialogue, features_bytes=features_bytes)
 
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:
-        """As :meth:`VLMBackend.encode`; all tiles together."""
+        """See :meth:`VLMBackend.encode`; all tiles are encoded together."""
         tiles = normalise(cut(image, budget=self.sharing(n_images), tiling=self._tiling))
         config = self.model.config
         found = self.model.model.get_image_features(
@@ -44,18 +44,18 @@ class InternVL(VLMBackend):
         return features, (1, len(features))
 
     def sharing(self, n_images: int) -> int:
-        """The tiles that each of a call's images may have."""
+        """Return the maximum tiles per image of the call."""
         return tile_budget(n_images, self._tiling)
 
 
 def tokens_per_tile(config: Any) -> int:
-    """Image tokens a tile of an ``InternVLConfig``: patches a side times the downsampling, squared."""
+    """Return the image tokens per tile of an ``InternVLConfig``: patches per side times the downsampling ratio, squared."""
     vision = config.vision_config
     return int((_side(vision.image_size) // _side(vision.patch_size)) * config.downsample_ratio) ** 2
 
 
 def tile_side(config: Any) -> int:
-    """Pixels along the side of the tiles that the vision tower of an ``InternVLConfig`` takes."""
+    """Return the tile side in pixels that the vision tower of an ``InternVLConfig`` expects."""
     return _side(config.vision_config.image_size)
 
 
@@ -65,11 +65,11 @@ def _side(size: Any) -> int:
 
 _IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _SYSTEM = "You are a helpful assistant."
-"""What the published chat template says where nobody says otherwise."""
+"""Default system message of the published chat template."""
 
 
 class QwenVL(VLMBackend):
-    """A ``Qwen2VLForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``."""
+    """Backend for ``Qwen2VLForConditionalGeneration`` and ``Qwen2_5_VLForConditionalGeneration``."""
 
     axes: ClassVar[int] = 3
     beside_image: ClassVar[str] = ""
@@ -78,8 +78,7 @@ class QwenVL(VLMBackend):
         """``processor``: the checkpoint's ``Qwen2VLImageProcessorPil``.
 
         Raises:
-            InputError: the tokenizer lacks a token, the processor cuts other patches than the model sees, or the language model cannot be
-                run.
+            InputError: the tokenizer lacks a token, the patch sizes of processor and model differ, or the language model is not supported.
         """
         self._processor = processor
         vision = model.config.vision_config
@@ -99,7 +98,7 @@ class QwenVL(VLMBackend):
         super().__init__(model, tokenizer, dialogue, features_bytes=features_bytes)
 
     def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:
-        """As :meth:`VLMBackend.encode`; the size is the processor's choice."""
+        """See :meth:`VLMBackend.encode`; the processor chooses the image size."""
         del n_images
         try:
             seen = self._processor(images=[image.convert("RGB")], return_tensors="pt")
@@ -114,14 +113,14 @@ class QwenVL(VLMBackend):
         return torch.cat(list(found)), (rows // merge, columns // merge)
 
     def sharing(self, n_images: int) -> int:
-        """0: images are seen the same in any company."""
+        """Return 0: the encoding of an image does not depend on the other images."""
         del n_images
         return 0
 
     def _positions(self, length: int, images: Sequence[EncodedImage], spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], int]:
-        """Words count on, all axes alike; an image stands still in time, and its tokens have their row and column.
+        """Text positions increase by one, equal on all axes. An image's tokens share one time position and have their own row and column.
 
-        After an image, counting goes on one beyond its largest position: it takes as many as its longer side has tokens.
+        The text after an image starts one above the image's largest position.
         """
         positions = np.empty((3, length), np.int64)
         done = following = 0

@@ -1,4 +1,4 @@
-"""Replies to many prompts at once: shared beginnings are computed once, rows join and leave as they begin and end."""
+"""Generate replies to many prompts at once. Shared prefixes are computed once, and rows join and leave the batch at any time."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,10 @@ from chiron.providers.local.cache import KVCache, PrefixCache, common_length
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
-    """A token for each row of ``logits`` (``(rows, vocabulary)``); ``None`` where they hold what is no finite number.
+    """Choose a token for each row of ``logits`` (``(rows, vocabulary)``); ``None`` if a row contains non-finite numbers.
 
-    At temperature 0 it is the likeliest (the first of equals). Otherwise it is drawn from softmax(logits / temperature) by the inverse
-    of the cumulative sum at the row's chance in [0, 1), in float64: a row's token depends on nothing else in the batch.
+    At temperature 0, the most likely token is chosen (the first of equals). Otherwise it is sampled from softmax(logits / temperature): the
+    inverse cumulative distribution at the row's chance in [0, 1), in float64. A row's token is thus independent of the rest of the batch.
     """
     sound: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
     chosen = logits.argmax(dim=-1)
@@ -29,7 +29,7 @@ def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[floa
         chance = torch.tensor([chances[row] for row in drawn], dtype=torch.float64, device=device)
         rows = torch.tensor(drawn, device=device)
         sums = torch.softmax(logits[rows].double() / scale[:, None], dim=-1).cumsum(dim=-1)
-        # Rounding leaves the last sum a little off 1; the last token that has any share is never passed over.
+        # Because of rounding, the last sum may differ from 1. Clamping keeps the index inside the vocabulary.
         found = torch.searchsorted(sums, chance[:, None] * sums[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
         chosen[rows] = found
     tokens: list[int] = chosen.tolist()
@@ -37,29 +37,29 @@ def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[floa
 
 
 _PREFILL_TOKENS = 16384
-"""Tokens, padding included, of beginnings that are computed together: more would not be faster, only larger."""
+"""Maximum number of tokens, including padding, in one prefill. A larger prefill needs more memory but is not faster."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One reply to be generated."""
+    """One reply to generate."""
 
     prompt: Prompt
     temperature: float
-    """0: always the likeliest token."""
+    """0: always the most likely token."""
     max_tokens: int
     seed: str
-    """Decides what is drawn: the same seed, the same reply."""
+    """Random seed: the same seed gives the same reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came of a request."""
+    """A generated reply."""
 
     tokens: tuple[int, ...]
-    """Without the one that ended it."""
+    """Generated tokens, without the stop token."""
     finish: Literal["stop", "length", "broken"]
-    """``broken``: what the model computed next is no finite number."""
+    """``broken``: the model computed non-finite logits."""
 
 
 @dataclass(slots=True)
@@ -70,13 +70,13 @@ class _Row:
 
 
 class Generation:
-    """Rows under way. :meth:`admit` takes more in at any time, :meth:`step` gives each its next token.
+    """A batch of rows in progress. :meth:`admit` adds rows at any time, and :meth:`step` generates one token per row.
 
-    What a row says does not depend on the others, up to the rounding of sums.
+    A row's output does not depend on the others, except for rounding.
     """
 
     def __init__(self, family: VLMBackend, prefixes: PrefixCache) -> None:
-        """``prefixes`` may outlive this."""
+        """``prefixes`` may be shared with later instances."""
         self._family = family
         self._prefixes = prefixes
         self._rows: list[_Row] = []
@@ -84,12 +84,12 @@ class Generation:
 
     @property
     def under_way(self) -> list[Request]:
-        """The requests not yet answered."""
+        """Unfinished requests."""
         return [row.request for row in self._rows]
 
     @torch.inference_mode()
     def admit(self, requests: Sequence[Request]) -> list[tuple[Request, Completion]]:
-        """Read these requests' prompts and give each its first token. Returns those that are thereby answered."""
+        """Read the prompts of these requests and generate the first token of each. Returns the requests that this completes."""
         if not requests:
             return []
         by_images: defaultdict[tuple[object, ...], list[Request]] = defaultdict(list)
@@ -98,7 +98,7 @@ class Generation:
         groups = list(by_images.values())
         beginnings = self._beginnings([[request.prompt for request in group] for group in groups])
         begun = {id(request): states for group, states in zip(groups, beginnings, strict=True) for request in group}
-        # Equal prompts (one at several temperatures) are read once, and become several rows afterwards.
+        # Equal prompts (for example at several temperatures) are read once, and then copied to several rows.
         distinct: dict[tuple[object, ...], int] = {}
         prompts: list[Prompt] = []
         states: list[Tensor | None] = []
@@ -113,7 +113,7 @@ class Generation:
         cache, last = self._read(prompts, states, [len(prompt) for prompt in prompts])
         cache.select(of_request)
         logits = self._family.logits(last)[torch.tensor(of_request, device=last.device)]
-        fresh = [_Row(request, Random(request.seed)) for request in requests]  # noqa: S311 - to be repeated, not to be secret
+        fresh = [_Row(request, Random(request.seed)) for request in requests]  # noqa: S311 - reproducible, not secret
         going, ended = _say(fresh, logits, self._family.stop_ids)
         if going:
             cache.select(going)
@@ -126,7 +126,7 @@ class Generation:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Request, Completion]]:
-        """Give every row its next token. Returns the requests that are thereby answered."""
+        """Generate one token for every row. Returns the requests that this completes."""
         cache = self._cache
         if cache is None:
             return []
@@ -146,11 +146,11 @@ class Generation:
         return ended
 
     def _beginnings(self, groups: Sequence[Sequence[Prompt]]) -> list[Tensor | None]:
-        """What all prompts of a group begin with, computed: keys and values, or ``None`` where they begin with nothing."""
+        """Compute the common prefix of each group of prompts. Returns keys and values, or ``None`` if a group has no common prefix."""
         lengths = []
         known: list[Tensor | None] = []
         for prompts in groups:
-            # Every prompt keeps a token of its own: what comes after its last one is computed with it.
+            # Each prompt keeps at least one token, which is needed to compute the first logits.
             shared = min(common_length([prompt.ids for prompt in prompts]), min(len(prompt) for prompt in prompts) - 1)
             lengths.append(shared)
             known.append(self._prefixes.longest(prompts[0].image_keys, prompts[0].ids[:shared]) if shared else None)
@@ -164,7 +164,7 @@ class Generation:
         return known
 
     def _read(self, prompts: Sequence[Prompt], known: Sequence[Tensor | None], ends: Sequence[int]) -> tuple[KVCache, Tensor]:
-        """Read each prompt from where it is ``known`` up to its end. Returns the rows, and the last hidden states ``(rows, hidden)``."""
+        """Read each prompt from its ``known`` prefix to its end. Returns the rows, and the last hidden states ``(rows, hidden)``."""
         family = self._family
         starts = [_length(states) for states in known]
         coming = [end - start for start, end in zip(starts, ends, strict=True)]
@@ -182,7 +182,7 @@ class Generation:
 
 
 def generate(family: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
-    """The replies to requests, in their order, all of them together."""
+    """Generate the replies to all requests together, in their order."""
     generation = Generation(family, prefixes)
     asked = list(requests)
     answered = {id(request): said for request, said in generation.admit(asked)}
@@ -192,8 +192,8 @@ def generate(family: VLMBackend, requests: Iterable[Request], prefixes: PrefixCa
 
 
 def _say(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:
-    """Give every row a token; the numbers of the rows that go on, and what the others said."""
-    # A row draws its chance at every token, so that it is the same one whatever else is going on.
+    """Choose a token for every row. Returns the indices of the rows that continue, and the completions of the others."""
+    # Each row uses one random number per token, so that its reply does not depend on the batch.
     tokens = choose(logits, [row.request.temperature for row in rows], [row.chance.random() for row in rows])
     going, ended = [], []
     for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
@@ -213,7 +213,7 @@ def _length(states: Tensor | None) -> int:
 
 
 def _chunks(coming: Sequence[int]) -> list[list[int]]:
-    """The numbers of those that have tokens to come, long ones together, in chunks of at most so many with their padding."""
+    """Return chunks of indices with tokens to read. Long ones are grouped, and each chunk is limited including its padding."""
     order = sorted((number for number, count in enumerate(coming) if count), key=lambda number: -coming[number])
     chunks: list[list[int]] = []
     for number in order:

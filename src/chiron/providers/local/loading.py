@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a model that can be run."""
+"""Load a model from a checkpoint on disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from chiron.providers.local.families import InternVL, QwenVL
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars while the block lasts."""
+    """Disable the progress bars of transformers inside the block."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -35,17 +35,17 @@ _SHOWN = 3
 
 
 def load_whole(architecture: Any, source: str, **settings: Any) -> Any:
-    """``architecture.from_pretrained(source, **settings)``, refused where it would fill in weights by chance.
+    """Call ``architecture.from_pretrained(source, **settings)``, but raise an error if weights are missing.
 
-    Transformers draws weights that a checkpoint lacks at random, and says so in a warning only: such a model runs, and knows nothing.
+    Transformers initializes missing weights at random and only warns. The model would run but be useless.
 
     Args:
-        architecture: a model class of transformers.
+        architecture: a transformers model class.
         source: a folder, or the name of a checkpoint on a hub.
-        settings: handed on.
+        settings: passed to ``from_pretrained``.
 
     Raises:
-        InputError: the checkpoint lacks weights of this architecture, or has them in other shapes.
+        InputError: the checkpoint lacks weights of this architecture, or their shapes differ.
     """
     with no_bars():
         model, report = architecture.from_pretrained(source, output_loading_info=True, **settings)
@@ -58,14 +58,14 @@ def load_whole(architecture: Any, source: str, **settings: Any) -> Any:
 
 
 _CPU_BYTES = 768 * 2**20
-"""What encoded images and the beginnings of prompts may take on a CPU."""
+"""Memory limit on a CPU for encoded images and for prompt prefixes."""
 
 
 def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[VLMBackend, PrefixCache]:
-    """The model, in evaluation mode, and an empty memory for beginnings of prompts; takes seconds to minutes.
+    """Load the model in evaluation mode, with an empty prefix cache. It takes seconds to minutes.
 
     Raises:
-        InputError: there is no such device, or the checkpoint cannot be loaded.
+        InputError: the device does not exist, or the checkpoint cannot be loaded.
     """
     device = settings.device
     if device == "auto":
@@ -93,7 +93,7 @@ def load(checkpoint: Checkpoint, settings: LocalModel) -> tuple[VLMBackend, Pref
         model = model.eval().requires_grad_(False).to(device)
         room = _CPU_BYTES if device == "cpu" else torch.cuda.mem_get_info()[0] // 4
         family = _family(checkpoint, model, tokenizer, settings, room // 4)
-    except Exception as error:  # libraries fail at a broken checkpoint in many ways, at one too large in others
+    except Exception as error:  # libraries raise many different errors for broken or too large checkpoints
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{folder} cannot be loaded: {reason}") from error
     return family, PrefixCache(room - room // 4)

@@ -1,4 +1,4 @@
-"""The provider ``local``: one checkpoint in this process, asked by many calls at once."""
+"""The provider ``local``: one checkpoint in this process that answers many calls at once."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from chiron.providers.local.cache import PrefixCache
 
 VERSION = 1
-"""Part of the identity; raised whenever the same weights would answer differently."""
+"""Part of the identity. Raise it when the same weights would answer differently."""
 
 
 class Local:
-    """One checkpoint: looked at when it is made, loaded at the first call, freed by :meth:`close`."""
+    """One checkpoint: checked on creation, loaded at the first call, freed by :meth:`close`."""
 
     def __init__(self, name: str, config: LocalModel, pictures: PictureStore) -> None:
-        """Look at the checkpoint and hash it, which takes seconds for gigabytes; nothing is loaded yet.
+        """Check the checkpoint and hash it, which takes seconds for gigabytes. It is not loaded yet.
 
         Raises:
-            InputError: there is none, or none that can be run.
+            InputError: the checkpoint does not exist, or is not supported.
         """
         self.name = name
         try:
@@ -36,7 +36,7 @@ class Local:
         except InputError as error:
             raise InputError(f"models.{name}: {error}") from error
         self._config = config
-        # As configured, not as found: a run goes on, and is replayed, on a machine without the GPU of the first.
+        # As configured, not as detected: a run can resume, and be replayed, on a machine without the first one's GPU.
         settings = [f"precision={config.precision}"]
         if self.checkpoint.model_type == "internvl":
             settings += self.asked_as.identity()
@@ -44,17 +44,17 @@ class Local:
         self._worker = Worker(name, self.checkpoint.folder.resolve().name, self._load, pictures, batch=config.batch)
 
     async def complete(self, call: Call) -> Reply:
-        """The reply; calls made together are answered together.
+        """Return the reply. Concurrent calls are answered in one batch.
 
         Raises:
-            CallerFault: the checkpoint cannot be loaded, an image is gone, prompt and reply are longer than the model can read, or it
-                computes no finite numbers for this call.
-            Transient: the model failed, or there is not memory enough for this call alone.
+            CallerFault: the checkpoint cannot be loaded, an image is missing, prompt and reply exceed the model's context, or the logits
+                are not finite.
+            Transient: the model failed, or there is not enough memory for this call alone.
         """
         return await self._worker.ask(call)
 
     async def close(self) -> None:
-        """Break off what is under way, and free the model; a later call loads it again."""
+        """Cancel calls in progress and free the model; a later call loads it again."""
         await self._worker.close()
 
     def _load(self) -> "tuple[VLMBackend, PrefixCache]":

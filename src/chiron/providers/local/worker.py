@@ -1,4 +1,4 @@
-"""The thread in which a checkpoint answers: takes calls as there is room, gives all under way a token, and so on."""
+"""A thread that generates replies with a checkpoint: it repeatedly accepts calls while there is room, and generates one token for each."""
 
 import asyncio
 import contextlib
@@ -20,48 +20,48 @@ if TYPE_CHECKING:
     from chiron.providers.local.generation import Completion, Generation, Request
 
 _GATHER = 0.005
-"""Seconds that an idle model waits after a call for others that were sent with it."""
+"""Seconds that an idle worker waits after a call for others sent at the same time."""
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """One call and who waits for its reply."""
+    """One call and the future for its reply."""
 
     call: Call
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Reply]
     began: float = field(default_factory=time.monotonic)
     over: bool = False
-    """Whether it was told how it ended."""
+    """Whether its outcome was reported."""
 
     @property
     def images(self) -> tuple[ImagePart, ...]:
-        """What it shows."""
+        """The call's images."""
         return tuple(part for message in self.call.messages for part in message.parts if isinstance(part, ImagePart))
 
     def tell(self, outcome: Reply | CallFailed) -> None:
-        """Hand over how it ended. To be called from the worker."""
+        """Report the outcome. Call it from the worker thread."""
         self.over = True
 
         def say() -> None:
-            if self.future.done():  # whoever waited went away
+            if self.future.done():  # the caller was canceled
                 return
             if isinstance(outcome, Reply):
                 self.future.set_result(outcome)
             else:
                 self.future.set_exception(outcome)
 
-        with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the caller's event loop is closed
             self.loop.call_soon_threadsafe(say)
 
 
 class Worker:
-    """Answers calls in a thread of its own, from the first call until :meth:`close`; a later call begins anew."""
+    """Answer calls in a separate thread, from the first call until :meth:`close`. A later call starts a new thread."""
 
     def __init__(
         self, name: str, served_by: str, load: "Callable[[], tuple[VLMBackend, PrefixCache]]", pictures: "PictureStore", *, batch: int
     ) -> None:
-        """``load`` makes the model, in the thread; ``batch``: calls answered together, at most."""
+        """``load``: loads the model, in the thread. ``batch``: maximum number of calls answered together."""
         self._name, self._served_by, self._load, self._pictures = name, served_by, load, pictures
         self._batch = self._most = batch
         self._waiting: list[_Job] = []
@@ -70,10 +70,10 @@ class Worker:
         self._closing = False
 
     async def ask(self, call: Call) -> Reply:
-        """The reply.
+        """Return the reply.
 
         Raises:
-            CallFailed: there is none.
+            CallFailed: there is no reply.
         """
         loop = asyncio.get_running_loop()
         job = _Job(call, loop, loop.create_future())
@@ -82,14 +82,14 @@ class Worker:
                 raise Transient(f"{self._name}: is being closed")
             self._waiting.append(job)
             if self._thread is None:
-                # A daemon: a process that is told to go must not wait for replies that nobody will read.
+                # A daemon thread: on exit, the process must not wait for replies that will not be read.
                 self._thread = Thread(target=self._work, name=f"local {self._name}", daemon=True)
                 self._thread.start()
             self._news.notify()
         return await job.future
 
     async def close(self) -> None:
-        """Break off what is under way, and free the model."""
+        """Cancel calls in progress and free the model."""
         with self._news:
             thread = self._thread
             if thread is None:
@@ -99,7 +99,7 @@ class Worker:
         await asyncio.to_thread(thread.join)
 
     def _work(self) -> None:
-        """What the thread does; it clears up after itself, since whoever closes it may be cancelled while it ends."""
+        """Run the thread. It cleans up itself, because the task that closes it may be canceled meanwhile."""
         live: dict[Request, _Job] = {}
         try:
             self._answer(live)
@@ -111,7 +111,7 @@ class Worker:
                 job.tell(Transient(f"{self._name}: closed before it answered"))
 
     def _answer(self, live: "dict[Request, _Job]") -> None:
-        """Answer calls until it is time to go; ``live`` always holds those under way."""
+        """Answer calls until the worker is closed; ``live`` always contains the calls in progress."""
         model: tuple[VLMBackend, PrefixCache] | None = None
         generation: Generation | None = None
         while (fresh := self._take(len(live))) is not None:
@@ -124,22 +124,25 @@ class Worker:
                 live.update(requests)
                 self._tell(generation.admit(list(requests)), live, model[0])
                 self._tell(generation.step(), live, model[0])
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is the failure of these calls, not of the run
+            except Exception as error:  # noqa: BLE001 - any error fails these calls, not the run
                 jobs = [job for job in dict.fromkeys((*live.values(), *fresh)) if not job.over]
                 generation = None
                 live.clear()
                 try:
                     self._recover(jobs, error, model)
-                except Exception as worse:  # noqa: BLE001 - nobody may be left waiting
+                except Exception as worse:  # noqa: BLE001 - every caller must get an outcome
                     why = f"{self._name}: {type(worse).__name__}"
                     for job in jobs:
                         job.tell(Transient(f"{why}: {worse}", public=why))
 
     def _take(self, live: int) -> list[_Job] | None:
-        """Calls to begin now, while ``live`` others are under way; ``None`` when it is time to go. Waits only if nothing is under way."""
+        """Return the calls to start now, while ``live`` others are in progress; ``None`` when closing.
+
+        Waits only if no call is in progress.
+        """
         with self._news:
             if not live:
-                if not self._waiting:  # what was too much together is over
+                if not self._waiting:  # the calls that exceeded memory together are done
                     self._most = self._batch
                 while not self._waiting and not self._closing:
                     self._news.wait()
@@ -150,7 +153,7 @@ class Worker:
                 return None
             self._waiting = [job for job in self._waiting if not job.future.done()]
             free = self._most - live
-            # To read prompts is cheapest for several at once, so a few places are let run empty first.
+            # Reading several prompts at once is cheapest, so wait until a few places are free.
             if not self._waiting or (live and free < max(1, self._most // 4)):
                 return []
             order: dict[tuple[ImagePart, ...], int] = {}
@@ -162,7 +165,7 @@ class Worker:
             return together[:free]
 
     def _read(self, family: "VLMBackend", jobs: list[_Job]) -> "dict[Request, _Job]":
-        """What is to be generated for these calls. A call that cannot be read fails alone."""
+        """Return the requests for these calls. A call that cannot be read fails alone."""
         from chiron.providers.local.generation import Request
 
         requests = {}
@@ -179,7 +182,7 @@ class Worker:
             except CallFailed as failure:
                 job.tell(failure)
                 continue
-            except InputError as fault:  # of this text alone: others may go on
+            except InputError as fault:  # caused by this text alone: the others may continue
                 job.tell(CallerFault(f"{self._name}: {fault}"))
                 continue
             requests[Request(prompt, call.temperature, call.max_tokens, call.key)] = job
@@ -196,14 +199,14 @@ class Worker:
             usage = Usage(len(request.prompt), len(said.tokens) + (said.finish == "stop"))
             seconds = time.monotonic() - job.began
             job.tell(Reply(family.text(said.tokens), said.finish, usage, self._served_by, seconds))
-            del live[request]  # last, so that whatever fails before finds the job among those to be told
+            del live[request]  # last, so that the job still gets an outcome if an earlier line fails
 
     def _recover(self, jobs: list[_Job], error: Exception, model: "tuple[VLMBackend, PrefixCache] | None") -> None:
-        """Say what became of ``jobs`` when ``error`` broke off the work on them."""
-        # Its frames hold the tensors of the work that broke off, and the failure below lives on while the call is tried again.
+        """Report the outcome of ``jobs`` after ``error``, or queue them again in smaller batches if memory was exceeded."""
+        # Free the tensors in the error's frames, since the failure raised below is kept during retries.
         clear_frames(error.__traceback__)
         if isinstance(error, InputError):
-            # The checkpoint cannot be loaded: so it is for every call.
+            # The checkpoint cannot be loaded, so every call would fail.
             failure: CallFailed = CallerFault(f"{self._name}: {error}", misconfigured=True)
         elif _out_of_memory(error):
             if model is not None:
@@ -241,7 +244,7 @@ def _check_text(call: Call) -> None:
 def _out_of_memory(error: Exception) -> bool:
     import torch
 
-    # On a CPU torch has no error of its own for it.
+    # On a CPU, torch has no specific error class for this.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
