@@ -1,1 +1,1 @@
-"""Mentor-Intern Collaborative Search (the paper's MICS): :func:`chiron.mics.search.search` is where to begin reading."""
+"""Mentor-Intern Collaborative Search (MICS). Start reading at :func:`chiron.mics.search.search`."""

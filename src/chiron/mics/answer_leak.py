@@ -1,4 +1,4 @@
-"""Two questions about words: does a step name the answer, and does a path give away that its author knew it?"""
+"""Detect steps that name the answer, and paths that reveal that their author knew it."""
 
 import math
 import re
@@ -37,13 +37,13 @@ _GIVEAWAYS = tuple(
         r"</?(?:answer|findings|history|known_answer)\b",
     )
 )
-"""Phrases that only somebody who was told the answer, or handed the findings, would write."""
+"""Phrases that reveal that the author was given the answer or the findings."""
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of ``text`` that mean something: lower case, no stop words, plurals cut, brackets left out.
+    """Return the content words of ``text``: lower case, singular, without stop words or bracketed text.
 
-    An answer of nothing but such words (``No``, ``A``) keeps all of them.
+    If only stop words remain (``No``, ``A``), all words are returned.
     """
     bare = _without_brackets(text)
     words = [_singular(w) for w in _WORD.findall((bare if _WORD.search(bare) else text).casefold())]
@@ -51,12 +51,15 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def names_answer(step: str, answer: str) -> bool:
-    """Whether a step names the answer: it holds its content words, all of up to three, four in five of more."""
+    """Check whether a step names the answer.
+
+    The step must contain all content words of the answer; four fifths of them if there are more than three.
+    """
     return _names(step, content_words(answer))
 
 
 def steps_before_answer(steps: tuple[str, ...], answer: str) -> tuple[str, ...]:
-    """The steps up to the first one that names the answer, that one left out: from there on, following is copying."""
+    """Return the steps before the first one that names the answer. After that step, an intern could only copy."""
     wanted = content_words(answer)
     for number, step in enumerate(steps):
         if _names(step, wanted):
@@ -65,7 +68,7 @@ def steps_before_answer(steps: tuple[str, ...], answer: str) -> tuple[str, ...]:
 
 
 def leak_phrase(text: str) -> str | None:
-    """The phrase by which a path gives away that its author was told the answer, ``None`` if it does not."""
+    """Return the first phrase that reveals that the author was given the answer, or ``None``."""
     for pattern in _GIVEAWAYS:
         if found := pattern.search(text):
             return found.group()
@@ -74,14 +77,14 @@ def leak_phrase(text: str) -> str | None:
 
 def _names(step: str, wanted: frozenset[str]) -> bool:
     if not {w for w in wanted if w not in _STOP and (len(w) > 1 or w.isdigit())}:
-        return False  # "No" or "A": every text holds it, and none names it
+        return False  # too common ("No", "A"): any text contains such a word
     held = frozenset(_singular(w) for w in _WORD.findall(step.casefold()))
     needed = len(wanted) if len(wanted) <= 3 else math.ceil(0.8 * len(wanted))
     return len(wanted & held) >= needed
 
 
 def _without_brackets(text: str) -> str:
-    """``text`` with a blank for whatever stands in brackets, in one pass: thousands that never close are not looked through anew each."""
+    """Replace bracketed text by a blank, in linear time even with thousands of unclosed brackets."""
     last = {"(": text.rfind(")"), "[": text.rfind("]")}
     kept, at = [], 0
     for opening in _OPENING.finditer(text):

@@ -1,4 +1,4 @@
-"""The search over many cases as one call, for scripts, notebooks and other pipelines."""
+"""Python API of the search: run MICS over a file of cases from a script, notebook or pipeline."""
 
 from pathlib import Path
 
@@ -19,15 +19,15 @@ def prepare_run(
     limit: int | None = None,
     shard: str | None = None,
 ) -> Run:
-    """A run, ready to be executed: everything checked that can be checked before a call is paid for.
+    """Prepare a run and validate its inputs before any call is paid for.
 
     Args:
-        cases: JSONL or JSON, in the published or the tidy format.
+        cases: JSONL or JSON file, in the published or the tidy format.
         config: from :func:`chiron.mics.config.load_config`.
-        run: the run directory, made or gone on with.
-        images: where images lie; ``images/`` beside ``cases`` by default.
-        limit: only the first so many cases.
-        shard: ``I/N``, part I of N.
+        run: run directory; created if missing, otherwise resumed.
+        images: image folder; by default ``images/`` next to ``cases``.
+        limit: use only the first ``limit`` cases.
+        shard: ``I/N``; use part I of N.
 
     Raises:
         InputError: cases, images, prompts, keys or embedded models are missing.
@@ -46,7 +46,7 @@ async def run_search_async(
     limit: int | None = None,
     shard: str | None = None,
 ) -> RunSummary:
-    """As :func:`run_search`, to be awaited."""
+    """Async version of :func:`run_search`."""
     return await prepare_run(cases, config, run, images=images, limit=limit, shard=shard).execute()
 
 
@@ -59,13 +59,13 @@ def run_search(
     limit: int | None = None,
     shard: str | None = None,
 ) -> RunSummary:
-    """Search every case that has no result yet in ``run``; arguments as :func:`prepare_run`.
+    """Search every case that has no result yet in ``run``. Arguments are those of :func:`prepare_run`.
 
-    Works where an event loop already runs (a notebook): the search then gets a thread and a loop of its own. Interrupted there, it
-    waits for the calls under way and keeps them (interrupted again, it drops them), and raises the interrupt.
+    This also works inside a running event loop (a notebook); the search then uses its own thread and loop. The first
+    interrupt waits for calls in progress and stores their replies; a second one drops them. Then the interrupt is raised.
 
     Raises:
-        InputError: something is missing, the directory is in use, or it holds a run of another configuration.
+        InputError: an input is missing, or the directory is in use or contains a run with another configuration.
         DiskError: the derived files cannot be written.
     """
     prepared = prepare_run(cases, config, run, images=images, limit=limit, shard=shard)

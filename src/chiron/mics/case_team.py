@@ -1,4 +1,4 @@
-"""The team around one case: what mentors, interns and judge are asked, and what their replies mean."""
+"""Mentors, interns and judge for one case: send their calls and interpret the replies."""
 
 import asyncio
 import math
@@ -19,39 +19,41 @@ from chiron.mics.team import CandidateEvaluation, Policy, RoleModel, Sample, Sco
 
 T = TypeVar("T")
 JUDGE_DRAWS = 2
-"""A judge whose first word is neither yes nor no is asked once more."""
+"""Calls to the judge per answer: if the first reply is not a verdict, the judge is asked once more."""
 
 
 class TooFewAnswers(Exception):
-    """Below the quorum: the case stays pending."""
+    """Raised below the quorum of answered calls; the case stays pending."""
 
 
 class Unjudged(TooFewAnswers):
-    """Below the quorum because the judge's replies were no verdict: running again would read the same replies."""
+    """Raised below the quorum because the judge gave no verdict. A rerun would read the same stored replies."""
 
 
 class CaseTeam:
-    """Mentors, interns and judge, for one case."""
+    """Send the calls of mentors, interns and judge for one case."""
 
     def __init__(self, case: Case, pictures: tuple[ImagePart, ...], team: Team, ask: Ask, policy: Policy, prompts: Prompts) -> None:
-        """``pictures``: the case's images, in its order."""
+        """Create a team; ``pictures`` are the case's images, in order."""
         self.case, self.pictures, self.team, self.policy, self.prompts = case, pictures, team, policy, prompts
         self._ask = ask
         self._costs: dict[str, float | None] = {}
 
     @property
     def calls(self) -> int:
-        """Distinct calls answered so far."""
+        """Number of distinct calls answered so far."""
         return len(self._costs)
 
     @property
     def cost_usd(self) -> float | None:
-        """What their replies cost when they were paid for; ``None`` if none had a price."""
+        """Cost of these replies when they were paid for; ``None`` if no reply had a price."""
         priced = [cost for cost in self._costs.values() if cost is not None]
-        return math.fsum(priced) if priced else None  # the same sum in whatever order the replies arrived
+        return math.fsum(priced) if priced else None  # independent of the order in which replies arrive
 
     async def propose(self, prefix: tuple[str, ...], going_on: Path | None, *, restart: int) -> list[Candidate]:
-        """Every mentor's candidate after ``prefix``; the one whose step was chosen goes on with what it already wrote.
+        """Return every mentor's candidate after ``prefix``.
+
+        The mentor of ``going_on`` (the path chosen last) continues with that path, without a new call.
 
         Raises:
             TooFewAnswers: the calls of too many mentors failed.
@@ -64,14 +66,17 @@ class CaseTeam:
         return candidates
 
     async def score(self, prefix: tuple[str, ...], *, restart: int) -> Score:
-        """Every intern at every temperature goes on from ``prefix``, and the judge compares its answer with the known one."""
+        """Score ``prefix``: every intern finishes it at every temperature, and the judge compares the answers with the known one.
+
+        MICS-Score = correct / answered evaluations; a failed call is missing, not wrong.
+        """
         messages = self.prompts.intern(self.case, self.pictures, prefix)
         calls = [self._call("intern", draw, messages, restart) for draw in self.policy.intern_draws(self.team)]
         return Score(tuple(await together(self._evaluate(call) for call in calls)))
 
     @staticmethod
     def demand_mentors(candidates: list[Candidate]) -> None:
-        """Nothing is to be concluded from zeros while a mentor's call failed: it might have known the way.
+        """Require a reply from every mentor. Do not conclude "unsolved" from zero scores if any mentor call failed.
 
         Raises:
             TooFewAnswers: a mentor did not answer.
@@ -81,10 +86,10 @@ class CaseTeam:
                 raise TooFewAnswers(f"no candidate led to the answer, and {candidate.mentor} did not answer: {candidate.problem}")
 
     async def score_candidates(self, candidates: list[Candidate], *, restart: int) -> None:
-        """Score every candidate there is.
+        """Score every candidate that has a path.
 
         Raises:
-            TooFewAnswers: one of them stayed below the quorum, so that the best cannot be told.
+            TooFewAnswers: a candidate is below the quorum, so the best one is unknown.
         """
         ready = [c for c in candidates if c.path is not None]
         for candidate, score in zip(ready, await together(self.score(c.prefix, restart=restart) for c in ready), strict=True):
@@ -93,9 +98,10 @@ class CaseTeam:
             _demand_quorum(candidate.score, f"the candidate of {candidate.mentor}")
 
     async def score_whole(self, path: Path, *, restart: int) -> tuple[Score, int]:
-        """The score of a whole path without its final answer, and how many of its steps the interns saw.
+        """Score a whole path, and return the score with the number of steps shown to the interns.
 
-        They see it up to the first step that names the answer: copying is no reasoning. With nothing left to show, this is the baseline.
+        Interns see the steps before the first one that names the answer, because copying is not reasoning. If no step remains, the score
+        is the baseline.
 
         Raises:
             TooFewAnswers: below the quorum.
@@ -106,7 +112,7 @@ class CaseTeam:
         return score, len(shown)
 
     async def baseline(self) -> Score:
-        """The interns with no reasoning at all.
+        """Score the empty prefix: interns answer without any reasoning.
 
         Raises:
             TooFewAnswers: below the quorum.
@@ -116,11 +122,11 @@ class CaseTeam:
         return score
 
     async def is_right(self, answer: str) -> bool:
-        """Whether a final answer means the same as the known one.
+        """Check whether a final answer means the same as the known one.
 
         Raises:
             TooFewAnswers: the judge's call failed.
-            Unjudged: its replies were no verdict.
+            Unjudged: its replies contain no verdict.
         """
         try:
             verdict, problem = await self._judge(answer)
@@ -148,7 +154,7 @@ class CaseTeam:
 
     @staticmethod
     def _candidate(path: Path, prefix: tuple[str, ...]) -> Candidate:
-        """The prefix and the next step; the first two steps at the root. A path that has ended offers its last prefix again."""
+        """Add the path's next step to the prefix (the first two steps at the root). A finished path offers the prefix again."""
         end = min(len(path.steps), len(prefix) + (1 if prefix else 2))
         return Candidate(path.mentor, path, path.steps[:end], end - len(prefix))
 
@@ -160,7 +166,7 @@ class CaseTeam:
             return CandidateEvaluation(name, temperature, None, None, f"{CALL_FAILED}: {failure.public}", call.key)
         reasoning = parse_reasoning(reply.text)
         if reasoning.answer is None:
-            # It was asked and it answered; coming to nothing is not a failed call.
+            # The intern replied without an answer: this counts as wrong, not as a failed call.
             why = _shortfall(call, reply) or ", ".join(reasoning.defects)
             return CandidateEvaluation(name, temperature, None, False, f"no answer: {why}", call.key)
         try:
@@ -172,7 +178,7 @@ class CaseTeam:
         return CandidateEvaluation(name, temperature, reasoning.answer, verdict, None, call.key)
 
     async def _judge(self, answer: str) -> tuple[bool | None, str | None]:
-        """The verdict, or why there is none."""
+        """Return the verdict, or ``None`` and the reason."""
         messages = self.prompts.judge(self.case.question, self.case.answer, answer)
         seat = self.team.judge
         problem = ""
@@ -196,7 +202,7 @@ class CaseTeam:
 
 
 def _shortfall(call: Call, reply: Reply) -> str | None:
-    """Why a reply has no end, or no text at all; ``None`` if it has both."""
+    """Explain why a reply is cut off or has no text; ``None`` if it is complete."""
     if reply.only_thinking:
         ended = f" up to its limit of {call.max_tokens} tokens" if reply.cut_off else ""
         return f"nothing but thinking{ended}: {MORE_SPACE}"
@@ -206,15 +212,15 @@ def _shortfall(call: Call, reply: Reply) -> str | None:
 def _demand_quorum(score: Score, what: str) -> None:
     if not score.has_quorum:
         problem = next((e.problem for e in score.evaluations if e.correct is None and e.problem), "no interns")
-        # Those without a verdict stay so: the quorum cannot be reached even if every failed call is answered.
+        # A rerun does not help if the quorum is out of reach even when every failed call is answered.
         lasting = not reaches_quorum(score.planned - score.unjudged, score.planned)
         raise (Unjudged if lasting else TooFewAnswers)(f"{what} has {score.answered} of {score.planned} evaluations: {problem}")
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Do all of it at once and wait for all of it; then raise the first error there was, if any.
+    """Await all awaitables concurrently and return their results; then raise the first error, if any.
 
-    Nothing is cancelled: what is under way is being paid for.
+    Nothing is cancelled, because calls in progress are already paid for.
     """
     done = await asyncio.gather(*work, return_exceptions=True)
     for result in done:

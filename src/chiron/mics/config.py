@@ -1,4 +1,4 @@
-"""The configuration of a search: YAML, checked, with errors that name the line's place and the nearest right word."""
+"""Configuration of a search: YAML, validated, with errors that name the location and the nearest known key."""
 
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,7 +13,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
 class TokenLimits(Strict):
-    """The most tokens a reply may have, by role; a model's own ``max_tokens`` goes before these."""
+    """Maximum number of tokens of a reply, by role. A model's own ``max_tokens`` takes precedence."""
 
     mentor: PositiveInt = 2048
     intern: PositiveInt = 1024
@@ -21,23 +21,23 @@ class TokenLimits(Strict):
 
 
 class SearchConfig(Strict):
-    """The search: who takes part, and by what rules."""
+    """The ``search`` section: models and rules."""
 
     mentors: Annotated[list[str], Field(min_length=1)]
     interns: Annotated[list[str], Field(min_length=1)]
     judge: str
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
-    """The interns'."""
+    """Temperatures of the interns."""
     mentor_temperature: Temperature = 1.2
     depth: PositiveInt = 3
     restarts: NonNegativeInt = 1
     policy: PolicyName = "verified"
     baseline: bool = False
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """A path is retained if its MICS-Score lies above this."""
+    """A path is retained if its MICS-Score exceeds this."""
     seed: int = 0
     image_side: Annotated[int, Field(ge=28)] = 1536
-    """Longest side in pixels of the images as models see them."""
+    """Longest side, in pixels, of the images sent to models."""
     max_tokens: TokenLimits = TokenLimits()
     prompts: dict[str, str] = Field(default_factory=dict)
     """Files that replace prompts, by name; relative to the configuration file."""
@@ -52,7 +52,7 @@ class SearchConfig(Strict):
         return self
 
     def rules(self) -> Policy:
-        """What the search itself needs of this."""
+        """Return the rules of the search."""
         return Policy(
             temperatures=self.temperatures,
             mentor_temperature=self.mentor_temperature,
@@ -67,7 +67,7 @@ class SearchConfig(Strict):
 
 
 class RunConfig(ConfigFile):
-    """A whole configuration file, as a search reads it."""
+    """A configuration file with a ``search`` section."""
 
     search: SearchConfig
 
@@ -79,26 +79,26 @@ class RunConfig(ConfigFile):
         return self
 
     def named(self) -> list[tuple[str, str]]:
-        """Every (role, model name) of the team."""
+        """Return every (role, model name) of the team."""
         search = self.search
         return [*(("mentors", m) for m in search.mentors), *(("interns", m) for m in search.interns), ("judge", search.judge)]
 
     def team_models(self) -> dict[str, AnyModel]:
-        """The models that take part, in the order of the roles."""
+        """Return the team's models, in the order of roles."""
         return {name: self.models[name] for _, name in self.named()}
 
 
 def load_config(path: Path | str, **overrides: Any) -> RunConfig:
-    """Read and check a configuration file; ``overrides`` replace keys of ``search``.
+    """Read and validate a configuration file; ``overrides`` replace keys of ``search``.
 
     Raises:
-        InputError: with the place of the fault, and the nearest known key for one misspelt.
+        InputError: the file is invalid; the message names the location and the nearest known key.
     """
     return check_config(read_config(path), origin=Path(path), **overrides)
 
 
 def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> RunConfig:
-    """Check what a configuration file holds.
+    """Validate the contents of a configuration file.
 
     Raises:
         InputError: as :func:`load_config`.

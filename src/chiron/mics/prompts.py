@@ -1,4 +1,4 @@
-"""Prompts of mentors, interns and judge, and the configurations that `chiron init` writes."""
+"""Prompts of mentors, interns and judge, and the configuration templates of ``chiron init``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,24 +27,24 @@ _KIND = PromptKind(
     optional=frozenset({"history", "findings", "next_step"}),
 )
 NAMES = tuple(_KIND.placeholders)
-"""Every prompt that a configuration may replace."""
+"""Prompts that a configuration may replace."""
 MAX_GIVEN_ANSWER = 600
-"""Characters of a model's answer that the judge is shown; an answer is a phrase, and a longer one is a speech to the judge."""
+"""Maximum number of characters of an answer shown to the judge. A longer text could argue with the judge instead of answering."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of one run."""
+    """The prompt texts of one run."""
 
     texts: Mapping[str, str]
-    """By name, all of :data:`NAMES`."""
+    """Texts by name; all of :data:`NAMES`."""
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 (hex) of each text; they stand in ``run.json``."""
+        """Return the SHA-256 (hex) of each text, as stored in ``run.json``."""
         return hashes(self.texts)
 
     def mentor(self, case: Case, pictures: tuple[ImagePart, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
-        """Everything about the case, its answer included, and the prefix to go on from."""
+        """Build the mentor's messages: the whole case, its answer included, and the prefix to continue."""
         body = self._fill(
             "mentor",
             question=section("question", own_marks(case.question)),
@@ -55,14 +55,14 @@ class Prompts:
         return self._messages("mentor", body, pictures, prefix)
 
     def intern(self, case: Case, pictures: tuple[ImagePart, ...], prefix: tuple[str, ...]) -> tuple[Message, ...]:
-        """Images, question and history, and the prefix; neither findings nor answer."""
+        """Build the intern's messages: images, question, history and prefix, but neither findings nor answer."""
         body = self._fill("intern", question=section("question", own_marks(case.question)), history=section("history", patient(case)))
         return self._messages("intern", body, pictures, prefix)
 
     def judge(self, question: str, known: str, given: str) -> tuple[Message, ...]:
-        """The question and both answers, the given one on one line that it cannot break out of.
+        """Build the judge's messages: the question and both answers. The given answer is put on one line, inside its section.
 
-        Closing brackets of thinking are escaped: a thinking judge repeats what it is shown, and would end its own thinking with them.
+        Markup is escaped: a thinking judge may repeat what it is shown, and a closing tag would end its own thinking.
         """
         body = self._fill(
             "judge",
@@ -79,7 +79,7 @@ class Prompts:
             begun = TextPart(self._fill(f"{role}_prefix", reasoning=reasoning, next_step=str(len(prefix) + 1)))
             asked = replace(asked, parts=(*asked.parts, begun))
         system = self.texts[f"{role}_system"].strip()
-        # An empty file means that nothing is said: endpoints differ in what they make of an empty turn.
+        # An empty file means no system message, because endpoints handle an empty message differently.
         return (*((_say("system", system),) if system else ()), asked)
 
     def _fill(self, name: str, **values: str) -> str:
@@ -87,16 +87,16 @@ class Prompts:
 
 
 def load_prompts(replacements: Mapping[str, Path] | None = None) -> Prompts:
-    """The package's prompts, with the user's own files in place of some.
+    """Load the package's prompts; ``replacements`` names files that replace some of them.
 
     Raises:
-        InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+        InputError: a name is unknown, a file cannot be read, or a placeholder is missing.
     """
     return Prompts(_KIND.load(replacements))
 
 
 def patient(case: Case) -> str:
-    """Age, sex and history in one line or more."""
+    """Return age, sex and history as text."""
     who = ", ".join(part for part in (case.age, case.sex.lower() if case.sex else None) if part)
     told = [f"{who}." if who else "", case.history]
     return " ".join(part for part in told if part) or "None given."
@@ -108,9 +108,9 @@ def _say(role: str, text: str) -> Message:
 
 
 TEMPLATE_NAMES = ("paper", "ollama", "offline", "chiron-o1")
-"""The paper's team behind its usual endpoints; a team behind Ollama; the embedded one; the published models, to be measured."""
+"""Templates: the paper's team with its usual endpoints, a team on Ollama, the embedded team, and the published models for evaluation."""
 
 
 def template(name: str) -> str:
-    """A configuration file as text."""
+    """Return the text of a configuration template."""
     return (files("chiron.mics") / "configurations" / f"{name}.yaml").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Replay: the same cases with another judge, parser or policy, paying for the new calls only."""
+"""Replay: search the same cases with another judge, parser or policy, and pay only for new calls."""
 
 import os
 from dataclasses import dataclass
@@ -22,28 +22,28 @@ from chiron.mics.team import Policy, Team
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a replay would ask, as far as the old ledger can tell."""
+    """Forecast of a replay's calls, based on the old ledger."""
 
     cases: int
     complete: int
-    """Cases whose every call is in the old ledger."""
+    """Cases that the old ledger answers completely."""
     known_calls: int
-    """Distinct calls that it answers."""
+    """Distinct calls answered by the old ledger."""
     new_calls_at_least: int
-    """Distinct calls that it does not answer; what follows on their replies nobody knows yet."""
+    """Distinct calls not in the old ledger. Their replies may lead to further calls."""
     new_calls_at_most: int
-    """If every case that lacks a call lacks all that a search can make."""
+    """Upper bound: every incomplete case needs all calls that a search can make."""
 
 
 class _NotAnswered(RunStopped):
-    """The old ledger does not know this call."""
+    """Raised for a call that is not in the old ledger."""
 
 
 async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
-    """Search from an old ledger alone and count where it ends.
+    """Search with the replies of an old ledger only, and count the missing calls.
 
     Raises:
-        InputError: there is no such ledger.
+        InputError: the ledger does not exist.
     """
     known: set[str] = set()
     new: set[str] = set()
@@ -76,7 +76,7 @@ async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
 
 
 def most_calls(team: Team, policy: Policy) -> int:
-    """The most distinct calls that one case can make: every mentor, every evaluation and its judging, at every depth and restart."""
+    """Return the maximum number of distinct calls for one case: all mentors, evaluations and judgments, at every depth and restart."""
     evaluations = 2 * len(policy.intern_draws(team))
     attempt = policy.depth * len(team.mentors) * (1 + evaluations) + policy.depth * evaluations
     return attempt * (policy.restarts + 1) + evaluations + 1
@@ -85,12 +85,12 @@ def most_calls(team: Team, policy: Policy) -> int:
 def replay_setup(
     old: RunDirectory, config: RunConfig, cases: Path | None = None, images: Path | None = None, *, need_keys: bool = True
 ) -> SearchSetup:
-    """The cases of an old run under another configuration; ``cases`` and ``images`` if they lie elsewhere now.
+    """Prepare the cases of an old run with another configuration. ``cases`` and ``images`` override the recorded paths.
 
-    Without ``need_keys`` it can be rehearsed, but not asked.
+    Without ``need_keys``, the setup is good for :func:`rehearse` but not for calls to models.
 
     Raises:
-        InputError: ``old`` is no run directory, or its cases are gone.
+        InputError: ``old`` is not a run directory, or its cases were moved.
     """
     run = old.need_run()
     path = cases if cases is not None else Path(str(run.get("cases")))
@@ -104,7 +104,7 @@ def replay_setup(
 
 
 def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
-    """A run in ``new`` that begins with every reply of ``old``.
+    """Create a run in ``new`` that starts with all replies of ``old``.
 
     Raises:
         InputError: both are the same directory.

@@ -1,4 +1,4 @@
-"""What a search leaves behind: its outcome, and the tree by which it got there."""
+"""Result of a search: its outcome and its tree."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,31 +13,34 @@ from chiron.mics.team import PolicyName, Score
 
 
 class Outcome(StrEnum):
-    """How a case ended."""
+    """Outcome of a case."""
 
     FULL_SCORE = "full_score"
     """A full score ended the search."""
     DEPTH = "depth"
-    """The search went to its full depth."""
+    """The search reached its full depth."""
     UNSOLVED = "unsolved"
-    """Every candidate scored zero, and the restarts are used up."""
+    """Every candidate scored zero, and no restarts are left."""
     UNJUDGED = "unjudged"
-    """The judge, asked twice, gave no verdict on too many answers; its replies are on record, so running again changes nothing."""
+    """The judge gave no verdict on too many answers. Its replies are stored, so a rerun changes nothing."""
     PENDING = "pending"
-    """Too many calls failed to judge it, or it met a bug of ours; running again goes on from there."""
+    """Too many calls failed, or the case crashed the program. A rerun resumes the case."""
     BAD_CASE = "bad_case"
-    """The case cannot be used as it is."""
+    """The case is unusable as it is."""
 
 
 def summary_name(outcome: str, *, retained: bool) -> str:
-    """What a summary calls a case that ended so: ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending`` or ``bad``."""
+    """Return the name of an outcome in summaries.
+
+    One of ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending`` and ``bad``.
+    """
     if retained:
         return "retained"
     return {Outcome.FULL_SCORE.value: "rejected", Outcome.DEPTH.value: "rejected", Outcome.BAD_CASE.value: "bad"}.get(outcome, outcome)
 
 
 def tally(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
-    """How many cases a summary has under each of its names, from how many there are of each (outcome, retained)."""
+    """Count cases by summary name, from counts by (outcome, retained)."""
     counts: Counter[str] = Counter()
     for (outcome, retained), count in outcomes.items():
         counts[summary_name(outcome, retained=retained)] += count
@@ -45,7 +48,7 @@ def tally(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
 
 
 class Reason(StrEnum):
-    """Why a case has no retained path."""
+    """Reason why a case has no retained path."""
 
     LOW_SCORE = "low_score"
     NO_FINAL_ANSWER = "no_final_answer"
@@ -56,24 +59,24 @@ class Reason(StrEnum):
     NO_VERDICT = "no_verdict"
     CALLS_FAILED = "calls_failed"
     CALLS_REFUSED = "calls_refused"
-    """As ``calls_failed``, and every failed call would be refused again."""
+    """Like ``calls_failed``, but every failed call would be rejected again."""
     CRASHED = "crashed"
     BAD_CASE = "bad_case"
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A mentor's whole path: from the root, through the prefix, to its end."""
+    """A mentor's whole path: the prefix and its continuation to the end."""
 
     mentor: str
     steps: tuple[str, ...]
     answer: str | None
     key: str
-    """Ledger key of the reply that wrote its tail."""
+    """Ledger key of the reply that contains its last part."""
 
     @property
     def text(self) -> str:
-        """In the published form."""
+        """The reasoning in the format of the published models."""
         return render_reasoning(self.steps, self.answer or "")
 
 
@@ -83,17 +86,17 @@ class Candidate:
 
     mentor: str
     path: Path | None
-    """``None`` if the mentor's reply could not be had or read."""
+    """``None`` if the mentor's call failed or its reply is unreadable."""
     prefix: tuple[str, ...] = ()
-    """All steps, the new ones last."""
+    """All steps; the new ones are last."""
     new_steps: int = 0
     score: Score = field(default_factory=Score.empty)
     problem: str | None = None
     missing: bool = False
-    """The mentor's call failed, so that nobody knows what it would have written."""
+    """Whether the mentor's call failed, so that its reasoning is unknown."""
 
     def to_json(self, *, chosen: bool) -> dict[str, Any]:
-        """As it stands in a result."""
+        """Convert to the JSON object stored in a result."""
         return {
             "mentor": self.mentor,
             "steps": list(self.prefix[len(self.prefix) - self.new_steps :]),
@@ -106,18 +109,18 @@ class Candidate:
 
 @dataclass(slots=True)
 class Level:
-    """One depth of the tree."""
+    """One depth of the search tree."""
 
     depth: int
     candidates: list[Candidate]
     chosen: str | None = None
     whole: Score | None = None
-    """The score of the chosen mentor's whole path, where it was asked for."""
+    """Score of the chosen mentor's whole path, if it was evaluated."""
     whole_steps: int = 0
-    """How many of its steps the interns saw."""
+    """Number of its steps shown to the interns."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a result."""
+        """Convert to the JSON object stored in a result."""
         return {
             "depth": self.depth,
             "candidates": [c.to_json(chosen=c.mentor == self.chosen) for c in self.candidates],
@@ -127,7 +130,7 @@ class Level:
 
 @dataclass(slots=True)
 class SearchResult:
-    """What became of one case."""
+    """Result of one case."""
 
     case: Case
     policy: PolicyName
@@ -135,37 +138,37 @@ class SearchResult:
     retained: bool = False
     reason: Reason | None = None
     detail: str = ""
-    """The reason in words."""
+    """Description of the reason."""
     path: Path | None = None
-    """The last chosen mentor's whole path."""
+    """Whole path of the mentor chosen last."""
     score: Score = field(default_factory=Score.empty)
-    """The one that counts for retention."""
+    """Score that decides about retention."""
     baseline: Score | None = None
-    """The interns with no reasoning at all."""
+    """Score of the interns without any reasoning."""
     tree: list[list[Level]] = field(default_factory=list)
-    """A list of levels for the first attempt and for each restart."""
+    """Levels of the first attempt and of each restart."""
     image_hashes: tuple[str, ...] = ()
-    """SHA-256 of the images as they were shown, in the case's order."""
+    """SHA-256 of the images as sent, in the case's order."""
     calls: int = 0
-    """Distinct calls, whoever answered them."""
+    """Number of distinct calls, including those answered by an earlier process."""
     cost_usd: float | None = None
-    """What their replies cost when they were paid for; ``None`` without prices."""
+    """Cost of their replies when they were paid for; ``None`` without prices."""
 
     @property
     def mics_score(self) -> float | None:
-        """The MICS-Score that counts, ``None`` before there is one."""
+        """MICS-Score that decides about retention; ``None`` before there is one."""
         return self.score.value if self.score.planned else None
 
     @property
     def missing(self) -> Missing:
-        """What the whole tree ended without."""
+        """Numbers of missing candidates and evaluations in the whole tree."""
         levels = [level for levels in self.tree for level in levels]
         candidates = [c for level in levels for c in level.candidates]
         scores = [*(c.score for c in candidates), *(level.whole for level in levels), self.baseline]
         return Missing(sum(c.missing for c in candidates), sum(s.planned - s.answered for s in scores if s is not None))
 
     def to_path_record(self) -> dict[str, Any]:
-        """A line of ``paths.jsonl``."""
+        """Convert to a line of ``paths.jsonl``."""
         levels = self.tree[-1] if self.tree else []
         baseline = self.baseline.value if self.baseline is not None else None
         return {
@@ -192,7 +195,7 @@ class SearchResult:
         }
 
     def _provenance(self, levels: list[Level]) -> dict[str, Any]:
-        """By which a row can be traced: hashes of case and images, and the ledger's keys of what wrote and what tried the path."""
+        """Return what identifies the sources of a row: hashes of case and images, and ledger keys of the path and its evaluations."""
         chosen = [c for level in levels for c in level.candidates if c.mentor == level.chosen and c.path is not None]
         return {
             "case": self.case.fingerprint,
@@ -203,7 +206,7 @@ class SearchResult:
         }
 
     def to_record(self) -> dict[str, Any]:
-        """Everything, for the ledger: the line of ``paths.jsonl``, why, and the tree."""
+        """Convert to the record stored in the ledger: the line of ``paths.jsonl``, the reason and the tree."""
         return {
             **self.to_path_record(),
             "reason": self.reason.value if self.reason else None,

@@ -1,4 +1,4 @@
-"""The search over many cases: a run that can be stopped, killed and begun again, and pays for nothing twice."""
+"""Run the search over many cases. Runs resume after a crash, and no call is paid for twice."""
 
 import asyncio
 import time
@@ -26,12 +26,12 @@ from chiron.mics.search import search
 from chiron.mics.setup import SearchSetup
 
 _DERIVE_EVERY = 30.0
-"""Seconds between rewrites of the derived files, at least; longer where writing them takes long."""
+"""Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended."""
+    """Summary of a run."""
 
     run: Path
     total: int
@@ -39,29 +39,29 @@ class RunSummary:
     rejected: int
     unsolved: int
     unjudged: int
-    """Cases that ended because the judge gave no verdict."""
+    """Cases without a result because the judge gave no verdict."""
     pending: int
-    """Of the cases selected; they go on when the same command is run again."""
+    """Selected cases without a result; the same command resumes them."""
     refused: int
-    """Of the pending ones, those whose calls would be refused again."""
+    """Pending cases whose calls would be rejected again."""
     bad: int
     mean_score: float | None
     spending: tuple[Spending, ...]
     spent_usd: float
     possibly_spent_usd: float
-    """Of ``spent_usd``, what was set aside for calls without a reply."""
+    """Part of ``spent_usd`` that was reserved for calls without a reply."""
     seconds: float
     halted: RunStopped | DiskError | None = None
-    """Why it ended early, if it did."""
+    """Why the run ended early, if it did."""
     pending_because: str | None = None
-    """The commonest reason of the pending cases."""
+    """Most frequent reason of the pending cases."""
     notes: tuple[str, ...] = ()
-    """What a person should know besides."""
+    """Further messages for the user."""
 
 
 @dataclass
 class Run:
-    """One process's work in one run directory."""
+    """Work of one process in a run directory."""
 
     setup: SearchSetup
     directory: RunDirectory
@@ -72,7 +72,7 @@ class Run:
     _dropped: int = 0
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is still received and kept."""
+        """Stop sending calls; replies to calls in progress are still received and stored."""
         if self.desk is not None:
             self.desk.stop()
 
@@ -80,7 +80,7 @@ class Run:
         """Search every selected case that has no result yet, and write the derived files.
 
         Raises:
-            InputError: the directory is in use, or holds a run of another configuration.
+            InputError: the directory is in use, or contains a run with another configuration.
             DiskError: the derived files cannot be written.
         """
         identity = self.setup.identity()
@@ -108,7 +108,7 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 for rank, (position, case) in enumerate(self.setup.selection):
-                    if (label := bad_before.get(position)) is not None:  # it may be another now, and is found bad anew if it is not
+                    if (label := bad_before.get(position)) is not None:  # this line may hold another case now; a bad case is detected again
                         known.pop(label, None)
                         desk.ledger.drop_result(label)
                     if isinstance(case, BadCase):
@@ -131,20 +131,20 @@ class Run:
             if desk.halted is None and self.setup.selection.is_whole:
                 self._drop(desk, known)
         except ExceptionGroup as group_error:
-            # Cases fail alone; what comes out here is everybody's, a damaged ledger for one, and the first of them tells it.
+            # One case's failure is handled there. An error here affects all cases (a damaged ledger, for example), so raise the first one.
             raise group_error.exceptions[0] from None
         finally:
             derive.cancel()
-            # A thread cannot be cancelled: one that is still writing would put its older lines over the last ones.
+            # Threads cannot be canceled: one that is still writing would overwrite the final files with older lines.
             await asyncio.gather(derive, *self._deriving, return_exceptions=True)
 
     def _check_cases(self, ledger: Ledger) -> None:
-        """A directory whose cases are of another file than this one is more likely a slip of the hand than a change of mind."""
+        """Reject a directory that mostly contains results of another case file, which is probably a mistake."""
         run, now = self.directory.read_run(), str(self.setup.selection.cases.resolve())
         if run is None or run.get("cases") in (None, now):
             return
         known = {name for name, head in ledger.result_heads().items() if head.outcome != Outcome.BAD_CASE}
-        # The whole file, whatever part of it is searched now: the directory is then one of this file.
+        # Compare with the whole file, even if only a part of it is searched now.
         gone = len(known - {case.id for _, case in Selection(self.setup.selection.cases) if isinstance(case, Case)})
         if 2 * gone > len(known):
             raise InputError(
@@ -153,7 +153,7 @@ class Run:
             )
 
     def _drop(self, desk: ModelClient, gone: Mapping[str, ResultHead]) -> None:
-        """Forget the results of cases that left the file, and say so."""
+        """Drop the results of cases that are no longer in the file, and report it."""
         for case_id, head in gone.items():
             desk.ledger.drop_result(case_id)
             self._dropped += head.outcome != Outcome.BAD_CASE
@@ -204,7 +204,7 @@ class Run:
             await asyncio.sleep(wait)
             began = time.monotonic()
             try:
-                # In a thread, on a connection of its own: at sixty thousand cases it takes many seconds, and calls are waiting.
+                # In a thread with its own connection: with 60,000 cases this takes many seconds, and calls are waiting.
                 writing = asyncio.ensure_future(asyncio.to_thread(_derive, self.directory))
                 self._deriving = [writing]
                 await asyncio.shield(writing)
@@ -230,7 +230,7 @@ class Run:
     def _summary(self, ledger: Ledger) -> RunSummary:
         counts = tally(ledger.outcomes())
         scores = ledger.scores()
-        # Cases that were never begun, because the run stopped, stand nowhere in the ledger.
+        # Cases that were not started because the run stopped are not in the ledger.
         pending = max(counts["pending"], self.progress.total - counts.total() + counts["pending"])
         assert self.desk is not None  # noqa: S101 - set before this is called
         waiting = [
@@ -265,7 +265,7 @@ class Run:
         )
 
     def _note_unjudged(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Say how many cases have no verdict, and what the judge's trouble was."""
+        """Report how many cases have no verdict, and the judge's most frequent problem."""
         problems = [str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.UNJUDGED]
         desk.note(
             "\0unjudged",
@@ -274,7 +274,7 @@ class Run:
         )
 
     def _note_unlabeled(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Say how many cases have no question yet, and what to do with them."""
+        """Report how many cases have no question, and how to add questions."""
         unlabeled = sum(result.record.get("detail") == NO_QUESTION for result in ledger.results(retained=False))
         if unlabeled:
             desk.note(
@@ -284,7 +284,7 @@ class Run:
             )
 
     def _note_missing(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Report how many cases ended on a quorum: their results stand, and a replay asks for the rest."""
+        """Report how many cases ended with missing calls; a replay repeats only those calls."""
         found = [missing for result in ledger.results() if (missing := Missing.of(result.record))]
         if found:
             total = sum(found, Missing())

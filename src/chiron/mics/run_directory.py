@@ -1,4 +1,4 @@
-"""The run directory of a search, its derived files, its progress and its status."""
+"""Run directory of a search: derived files, progress and status."""
 
 import json
 from collections import Counter
@@ -37,19 +37,19 @@ PATH_FIELDS = (
     "cost_usd",
     "provenance",
 )
-"""Of a line of ``paths.jsonl``, in order."""
+"""Fields of a line of ``paths.jsonl``, in order."""
 REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELDS[1:5], "final_answer", *PATH_FIELDS[6:])
-"""Of a line of ``rejected.jsonl``; what a case does not have is left out."""
+"""Fields of a line of ``rejected.jsonl``; absent values are omitted."""
 
 
 @dataclass(frozen=True)
 class RunDirectory(WorkDirectory):
-    """A place for one run."""
+    """Directory of one search run."""
 
     other_way: ClassVar[str] = ", or 'chiron replay' to use its replies again"
 
     def write_derived(self, ledger: Ledger) -> None:
-        """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each at once or not at all."""
+        """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each atomically."""
         retained = (_line(r.record, PATH_FIELDS) for r in ledger.results(retained=True))
         write_atomically(self.path / PATHS, retained)
         rejected = (_line({k: v for k, v in r.record.items() if v is not None}, REJECTED_FIELDS) for r in ledger.results(retained=False))
@@ -62,36 +62,36 @@ def _line(record: dict[str, Any], fields: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Status:
-    """A run, summed up."""
+    """Status of a run."""
 
     run: str
     began: str
     cases: str
     in_use: bool
-    """Whether a process works in it right now."""
+    """Whether a process is using the directory now."""
     outcomes: dict[str, int]
-    """Cases by ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending``, ``bad``: the names of a run's summary."""
+    """Number of cases by summary name: ``retained``, ``rejected``, ``unsolved``, ``unjudged``, ``pending``, ``bad``."""
     reasons: dict[str, int]
-    """Why cases were not retained."""
+    """Number of cases by the reason why they were not retained."""
     incomplete: int
-    """Cases that ended with a candidate or an evaluation missing."""
+    """Number of cases with a missing candidate or evaluation."""
     missing_candidates: int
     missing_evaluations: int
     mean_score: float | None
     spending: tuple[Spending, ...]
     spent_usd: float
     possibly_spent_usd: float
-    """Of ``spent_usd``, what was set aside for calls without a reply: failed ones that may be billed, those under way right now, and
-    those that were when a process was killed."""
+    """Part of ``spent_usd`` reserved for calls without a reply: failed calls that may be billed, calls in progress, and calls that were
+    in progress when a process was killed."""
     failures: tuple[FailureReason, ...]
-    """Why calls got no answer in the end, the commonest first; a later process may have got some."""
+    """Why calls failed, most frequent reason first. A later process may have repeated some successfully."""
 
 
 def read_status(path: Path | str) -> Status:
-    """Sum up a run.
+    """Read the status of a run.
 
     Raises:
-        InputError: ``path`` is no run directory.
+        InputError: ``path`` is not a run directory.
     """
     directory = RunDirectory(Path(path))
     run = directory.need_run()
@@ -127,31 +127,31 @@ _OUTCOMES = ("retained", "rejected", "unsolved", "unjudged", "pending", "bad")
 
 @dataclass
 class SearchProgress(Progress):
-    """Of a search: what became of its cases, and their scores."""
+    """Progress of a search: outcomes and scores of its cases."""
 
     score_sum: float = 0.0
     scored: int = 0
 
     @property
     def mean_score(self) -> float | None:
-        """Mean MICS-Score of the cases scored so far, earlier processes' included."""
+        """Mean MICS-Score of all cases scored so far, including those of earlier processes."""
         return self.score_sum / self.scored if self.scored else None
 
     def tally(self) -> Sequence[tuple[str, int]]:
-        """Every usual outcome, also one that no case has had yet."""
+        """Return the number of cases for every usual outcome, including zeros."""
         return [(name, self.outcomes[name]) for name in _OUTCOMES if name != "unjudged" or self.outcomes[name]]
 
     def figure(self) -> str:
-        """The mean MICS-Score."""
+        """Return the mean MICS-Score as text."""
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
 
     def ended(self, result: StoredResult) -> None:
-        """Count a case that this process ended."""
+        """Count a case finished by this process."""
         self.done += 1
         self._count(result)
 
     def known(self, head: ResultHead) -> None:
-        """Count a case that an earlier process ended."""
+        """Count a case finished by an earlier process."""
         self.already += 1
         self._count(head)
 

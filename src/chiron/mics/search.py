@@ -1,4 +1,4 @@
-"""Mentor-Intern Collaborative Search (the paper's MICS; ``docs/search.md`` has its rules in words), one case at a time."""
+"""Mentor-Intern Collaborative Search (MICS) for one case. ``docs/search.md`` explains the rules."""
 
 import random
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from chiron.mics.result import Candidate, Level, Outcome, Path, Reason, SearchRe
 from chiron.mics.team import Policy, Score, Team
 
 RULES = 1
-"""Of how replies are read, judged and chosen from; raised when the same replies would give another result."""
+"""Version of the rules; increase it when the same replies would lead to another result."""
 
 
 async def search(
@@ -22,19 +22,20 @@ async def search(
     """Search for a reasoning path that interns can follow to the known answer.
 
     Args:
-        case: the case; its findings and answer are shown to mentors only.
+        case: the case; only mentors see its findings and answer.
         team: mentors, interns, judge.
-        ask: the only way out; the same replies give the same result, in whatever order they arrive.
-        policy: temperatures, depth, restarts, what a full score means.
-        prompts: what everybody is told; the package's own by default.
-        pictures: the case's images, in its order.
+        ask: sends a call to a model. The same replies give the same result, in any order of arrival.
+        policy: temperatures, depth, restarts, and what counts as a full score.
+        prompts: prompt texts; by default those of the package.
+        pictures: the case's images, in order.
 
     Returns:
-        The outcome, the path, and the tree. Failed calls make a case pending, never unsolved; so do no verdicts, which make it unjudged.
+        The outcome, the path and the search tree. A case below the quorum is pending if calls failed, and unjudged if the
+        judge gave no verdict; it is never unsolved.
 
     Raises:
-        InputError: there are not as many pictures as the case has images.
-        Halted: ``ask`` sends no more calls.
+        InputError: the number of pictures is not the number of images in the case.
+        RunStopped: ``ask`` sends no more calls.
     """
     if len(pictures) != len(case.images):
         raise InputError(
@@ -54,7 +55,7 @@ async def search(
 
 
 async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None:
-    chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - choices that can be repeated, not secrets
+    chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - reproducible choices, not secrets
     if policy.baseline:
         result.baseline = await panel.baseline()
 
@@ -74,8 +75,8 @@ async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None
             readable = [c for c in candidates if c.path is not None]
             if not any(c.score.correct for c in readable):
                 panel.demand_mentors(candidates)
-                break  # all zero: begin anew from the root
-            # A whole path that the interns could not follow is not tried again because its prefix is still a good one.
+                break  # all zero: restart from the root
+            # Do not retry a whole path that interns could not follow, even if its prefix still has a full score.
             full = [c for c in readable if c.score.full and c.path is not None and c.path.steps not in refuted]
 
             best = _most_trusted(full, levels, chance) if full else _best(readable, levels, chance)
@@ -103,14 +104,14 @@ async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None
 
 
 def _most_trusted(full: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
-    """Of several full scores: the mentor whose scores so far add up highest, then the seeded random choice."""
+    """Choose among full scores: the mentor with the highest sum of scores so far, then seeded random."""
     total = {c.mentor: sum(o.score.value for level in levels for o in level.candidates if o.mentor == c.mentor) for c in full}
     highest = max(total.values())
     return chance.choice([c for c in full if total[c.mentor] >= highest - 1e-12])
 
 
 def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: random.Random) -> Candidate:
-    """The highest score; of equals a mentor not chosen before, then the seeded random choice."""
+    """Choose the highest score; ties go to a mentor not chosen before, then seeded random."""
     highest = max(c.score.value for c in candidates)
     best = [c for c in candidates if c.score.value >= highest - 1e-12]
     before = {level.chosen for level in levels}
@@ -118,7 +119,7 @@ def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: rand
 
 
 async def _conclude(panel: CaseTeam, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
-    """Retain the path if most interns succeeded, its own final answer is right, and it does not give away that it knew it."""
+    """Retain the path if its score exceeds the threshold, its final answer is right, and it does not reveal that the answer was known."""
     result.path, result.score = path, score
     phrase = leak_phrase("\n".join(path.steps))
     if score.value <= policy.threshold:

@@ -1,4 +1,4 @@
-"""What one process needs to search: cases, images, team, prompts and endpoints, all checked before anything is paid for."""
+"""Setup of a search: cases, images, team, prompts and endpoints, validated before any call is paid for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from chiron.providers.factory import build_endpoints
 
 @dataclass(frozen=True)
 class SearchSetup:
-    """Everything that one process needs to search: made once, from configuration and cases."""
+    """Everything that one process needs to search."""
 
     selection: Selection
     images: ImageFolder
@@ -34,7 +34,7 @@ class SearchSetup:
 
     @classmethod
     def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
-        """Check that everything is there before anything is paid for.
+        """Create a setup, and validate its inputs before any call is paid for.
 
         Raises:
             InputError: cases, image folder, prompts, keys or embedded models are missing.
@@ -58,7 +58,7 @@ class SearchSetup:
         return cls(selection, folder, config, config.search.rules(), team, prompts, endpoints, pictures)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on. Two runs that differ in it cannot share a directory."""
+        """Return the settings that results depend on. Runs that differ in them cannot share a directory."""
         rules = self.config.search.model_dump(
             mode="json",
             include={
@@ -81,11 +81,11 @@ class SearchSetup:
         return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
 
     def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
-        """Check a case's images, and hold them encoded until :meth:`PictureStore.release`. Meant for a thread.
+        """Check a case's images, and keep them encoded until :meth:`PictureStore.release`. Slow; call it in a thread.
 
         Raises:
-            ImageProblem: one cannot be used.
-            CallerFault: one went away while it was looked at.
+            ImageProblem: an image is unusable.
+            CallerFault: an image disappeared while it was being checked.
         """
         checked = [self.images.check(name) for name in case.images]
         for image in checked:

@@ -1,1 +1,1 @@
-"""MMRP: from cases to a dataset one can train on and defend."""
+"""MMRP: build, check and release a training dataset from cases."""

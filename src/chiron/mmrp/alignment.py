@@ -1,4 +1,4 @@
-"""Part 2: image groups with the findings that belong to them, by rules alone."""
+"""Part 2 (alignment): rows of image groups and their findings, built by rules without a model."""
 
 import random
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, gr
 from chiron.providers.baselines.search_team import normalise
 
 RULES: Final = 2
-"""Of what is kept; raised when the same findings would give other rows."""
+"""Version of the rules; increase it when the same findings would give other rows."""
 LONGEST: Final = 4000
-"""Characters of a row's findings; the sentences after that are dropped."""
+"""Maximum number of characters of a row's findings; later sentences are dropped."""
 _ENDS: Final = ".!?\u3002\uff01\uff1f\u0964\u061f\u06d4"
-"""Signs that end a sentence, of Chinese and Japanese, Hindi, Arabic and Urdu too."""
+"""Characters that end a sentence, including those of Chinese, Japanese, Hindi, Arabic and Urdu."""
 
 Place = tuple[int, ...]
-"""Groups by their places, from 0."""
+"""Indexes of image groups, from 0."""
 
 
 def build_alignment(
@@ -40,19 +40,21 @@ def build_alignment(
     shard: str | None = None,
     form: ConversationTemplate | None = None,
 ) -> BuildSummary:
-    """Make rows of image groups and their findings in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
+    """Build rows of image groups and their findings, without a model.
+
+    Writes ``rows.jsonl`` and ``dropped.jsonl`` to ``out``.
 
     Args:
-        cases: JSONL or JSON; cases without a question will do.
-        out: a directory of this part's own.
-        config: for ``build.seed`` and the requests (prompt ``describe``).
-        images: where images lie, to be told in ``run.json``; they are not opened here.
-        limit: only the first so many cases.
-        shard: ``I/N``, part I of N.
-        form: how rows are worded; as the published models are asked by default.
+        cases: JSONL or JSON file; cases need no question.
+        out: output directory, used by this part only.
+        config: provides ``build.seed`` and the requests (prompt ``describe``).
+        images: image folder, recorded in ``run.json``; images are not opened here.
+        limit: use only the first ``limit`` cases.
+        shard: ``I/N``; use part I of N.
+        form: conversation template; by default that of the published models.
 
     Raises:
-        InputError: there is no such file, or the directory is of another build.
+        InputError: the file does not exist, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
     return execute(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
@@ -68,7 +70,7 @@ def prepare_alignment(
     shard: str | None = None,
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
-    """The same, checked and ready to be executed."""
+    """Prepare :func:`build_alignment`: validate its inputs without running it."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
     replaced = config.build.prompts if config is not None else {}
@@ -88,7 +90,7 @@ def prepare_alignment(
 
 @dataclass(frozen=True)
 class Aligner:
-    """Puts findings to the image groups that they belong to."""
+    """Assign findings to the image groups that they describe."""
 
     prompts: BuildPrompts
     form: ConversationTemplate
@@ -96,7 +98,7 @@ class Aligner:
     run: str
 
     async def align(self, case: Case, ask: Ask) -> Made:
-        """A case's rows, one an image group (or several groups, where a finding speaks of them together), and what was left out."""
+        """Build a case's rows: one per image group, or per set of groups that a finding describes together."""
         del ask
         if not case.findings:
             return Made(dropped=(Dropped("alignment", case.id, "no findings", line=case.line),))
@@ -114,7 +116,7 @@ class Aligner:
 
     def _rows(self, case: Case, groups: Sequence[Group], place: Place, said: Sequence[str]) -> list[MmrpRow]:
         name = f"alignment:{case.id}:{'+'.join(str(i + 1) for i in place)}"
-        chance = random.Random(f"{self.seed}:{name}")  # noqa: S311 - to be repeated, not to be secret
+        chance = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible, not secret
         request = chance.choice(self.prompts.requests)
         shown = [groups[i] for i in place]
         fields = placed(case)
@@ -137,12 +139,13 @@ class Aligner:
 
 
 def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, list[str]], list[LeftOut]]:
-    """The sentences that can be seen, by the groups that they belong to; and what was left out.
+    """Assign the visible sentences to image groups; return them with what was left out.
 
-    A sentence belongs to the groups of the images that it names; else to the group whose modality it names alone; else to where the
-    sentence before it belonged, its paragraph's first where there are as many paragraphs as groups; else to all groups together.
+    A sentence belongs to the groups of the images that it names, else to the group of the only modality that it names. Otherwise it
+    follows the sentence before it; a paragraph's first sentence follows the paragraph's position if there are as many paragraphs as
+    groups. Failing all this, it belongs to all groups together.
     """
-    # Every group of its own kind, or no sentence can be told to be of another.
+    # If a group's modality is unknown, a sentence about another modality cannot be recognized.
     known = {group.modality for group in groups}
     modalities = frozenset(m for m in known if m is not None) if None not in known else frozenset(modalities_shown(case))
     everywhere = tuple(range(len(groups)))
@@ -165,7 +168,7 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
                 here = _of_modality(seen, groups) or here
             if not seen:
                 continue
-            if here is None:  # it goes on about an image that is not there
+            if here is None:  # continues about an image that is not in the case
                 left_out.append(LeftOut(Why.IMAGE, sentence))
                 continue
             text = _as_shown(seen, named, tuple(n for i in here for n in groups[i].numbers))
@@ -182,7 +185,7 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
 
 
 def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
-    """The groups of the one modality that a sentence names, where they are not all groups."""
+    """Return the groups of the only modality that a sentence names, unless these are all groups."""
     named = modalities_named(sentence)
     if len(named) != 1:
         return None
@@ -191,7 +194,7 @@ def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
 
 
 def _as_shown(sentence: str, named: tuple[int, ...], numbers: tuple[int, ...]) -> str:
-    """A sentence with images called by their places in the row; where it speaks of all of them, they need no mention."""
+    """Renumber the images in a sentence by their position in the row; drop the mention if it covers all of them."""
     text = without_lead(sentence) if set(numbers) <= set(named) else sentence
     text = renumbered(text, numbers)
     return text[0].upper() + text[1:] + ("" if text[-1] in _ENDS else ".")

@@ -1,4 +1,4 @@
-"""Ask author and reader, and read what they write strictly: JSON, questions, choices."""
+"""Calls to the author and reader models, and strict parsers of their replies (JSON, questions, choices)."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from chiron.text import compatible
 
 @dataclass(frozen=True)
 class BuildRoles:
-    """Who is asked what."""
+    """Author and reader models of a build, with their prompts."""
 
     config: BuildFile
     prompts: BuildPrompts
@@ -36,10 +36,10 @@ class BuildRoles:
 
     @classmethod
     def of(cls, config: BuildFile, cases: Path, *, need_reader: bool) -> "BuildRoles":
-        """Check prompts, keys and embedded models before anything is paid for.
+        """Create the roles, and validate prompts, keys and embedded models before any call is paid for.
 
         Raises:
-            InputError: one is missing, or there is no reader where one is needed.
+            InputError: one of them is missing, or a reader is needed but not configured.
         """
         if need_reader and config.build.reader is None:
             raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
@@ -56,19 +56,19 @@ class BuildRoles:
         return cls(config, prompts, endpoints, pictures, seat(config.build.author, limits.author), reader)
 
     def call(self, role: Role, messages: tuple[Message, ...], *, draw: int = 0) -> Call:
-        """What author or reader is asked."""
+        """Create a call to the author or the reader."""
         seat = self.author if role == "author" else self.reader
-        assert seat is not None  # noqa: S101 - who has no reader asks none
+        assert seat is not None  # noqa: S101 - without a reader, none is called
         build = self.config.build
         temperature = build.author_temperature if role == "author" else build.reader_temperature
         return Call(role, seat.name, seat.identity, messages, temperature, seat.max_tokens, draw)
 
     def models(self) -> Mapping[str, str]:
-        """What answers, by role, for a row's provenance."""
+        """Return the model identity by role, for the provenance of rows."""
         return {role: seat.identity for role, seat in (("author", self.author), ("reader", self.reader)) if seat is not None}
 
     def identity(self) -> dict[str, Any]:
-        """What of this results depend on."""
+        """Return the settings that results depend on."""
         named = {role: [s.name, s.identity, s.max_tokens] for role, s in (("author", self.author), ("reader", self.reader)) if s}
         build = self.config.build
         return {
@@ -81,23 +81,23 @@ class BuildRoles:
 
 _OPENING: Final = re.compile(r"[{\[]")
 _LONGEST: Final = 100_000
-"""Characters of a reply that are looked at."""
+"""Maximum number of characters parsed in a reply."""
 _TRIES: Final = 50
-"""Brackets at which JSON may begin: a reply of nothing but brackets must not take quadratic time."""
+"""Maximum number of brackets tried as the start of JSON; prevents quadratic time on a reply full of brackets."""
 
 
 class BrokenReply(ValueError):
-    """A reply is not what was asked for; the message says in a few words what is wrong with it."""
+    """Raised for a reply in the wrong format; the message says briefly what is wrong."""
 
 
 def read_json(reply: str) -> Any:
-    """The first JSON object or list of a reply: thinking, greetings and code fences around it are passed over.
+    """Parse the first JSON object or list of a reply; skip thinking, greetings and code fences around it.
 
     Raises:
-        BrokenReply: there is none.
+        BrokenReply: not found in the reply.
     """
     thinking = split_thinking(reply[:_LONGEST])
-    # An unclosed bracket may be a word of the JSON, or the model forgot to close it.
+    # An unclosed thinking tag may be part of the JSON, or the model forgot to close it.
     text = reply[:_LONGEST] if thinking.unclosed and not thinking.endings else thinking.said
     decoder = json.JSONDecoder()
     problem = "no JSON in the reply"
@@ -115,7 +115,7 @@ def read_json(reply: str) -> Any:
 
 
 def one_line(text: str) -> str:
-    """``text`` with every run of white space as one blank."""
+    """Replace every run of white space by one blank."""
     return " ".join(text.split())
 
 
@@ -124,14 +124,14 @@ _LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
 _MORE = re.compile(
     r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
 )
-"""A further letter: "A. fumigatus" behind a letter is none."""
+"""Matches a further option letter, but not a word that starts like one: "A. fumigatus" after a letter is not an option."""
 _NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
 
 
 def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
-    """Indexes of the options that a reply names; empty for "none"; ``None`` if it cannot be told.
+    """Return the indexes of the options named in a reply; empty for "none", ``None`` if unclear.
 
-    The last declaration ("the answer is B") counts; else the last line, where it begins with letters or is an option's text.
+    The last declaration ("the answer is B") counts. Without one, the last line counts if it starts with letters or is an option's text.
     """
     text = compatible(boxed(own_turn(said(reply[-20_000:])))).strip()
     if not text:
@@ -156,7 +156,7 @@ def _lettered(line: str, count: int) -> frozenset[int] | None:
     if first is None:
         return None
     letter = first["first"]
-    # "a" may be an article: a small letter counts alone only.
+    # "a" may be an article: a lower-case letter counts only if it is alone.
     if letter.islower() and re.search(r"\w", line[first.end() :]):
         return None
     if letter == "A" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
@@ -175,7 +175,7 @@ Line = Annotated[str, Field(min_length=1, max_length=1200)]
 
 
 class MultipleChoice(BaseModel):
-    """A multiple-choice question as its author wrote it, the right option not yet found."""
+    """A multiple-choice question as its author wrote it; :meth:`right` finds the right option."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -196,7 +196,7 @@ class MultipleChoice(BaseModel):
         if not isinstance(listed, list) or not all(isinstance(option, str) for option in listed):
             return value
         lines = [one_line(option) for option in listed]
-        # Letters only where every option has its own: "A. fumigatus" begins with one too.
+        # Strip letters only if every option has its own: "A. fumigatus" also starts with one.
         letters = [match[1].upper() if (match := _LETTER.match(line)) else "" for line in lines]
         return [_LETTER.sub("", line, count=1) for line in lines] if letters == list("ABCDEFGHIJ"[: len(lines)]) else lines
 
@@ -207,15 +207,15 @@ class MultipleChoice(BaseModel):
             value = list(parse_reasoning(value).steps) or [line for line in value.splitlines() if line.strip()]
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
             return value
-        # A step's own mark, or one inside it, would make two of one.
+        # A step header at the start of a step, or inside it, would split the step in two.
         steps = [" ".join(parsed) if (parsed := parse_reasoning(step).steps) else step for step in value]
         return [line for step in steps if (line := one_line(step.replace("###", " ")))]
 
     def right(self) -> int:
-        """Index of the right option.
+        """Return the index of the right option.
 
         Raises:
-            BrokenReply: the answer is none of them.
+            BrokenReply: the answer is not one of the options.
         """
         plain = [normalise(option) for option in self.options]
         if (named := normalise(self.answer)) in plain:
@@ -233,7 +233,7 @@ class MultipleChoice(BaseModel):
 
 
 class OpenQuestion(BaseModel):
-    """A question and its answer."""
+    """An open question and its answer."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -243,7 +243,7 @@ class OpenQuestion(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something that an author wrote and that cannot be used."""
+    """An item in an author's reply that is unusable, and why."""
 
     reason: str
     detail: str
@@ -251,10 +251,10 @@ class Refused:
 
 
 def read_choices(reply: str, count: int) -> list[MultipleChoice | Refused]:
-    """The multiple-choice questions of a reply, at most ``count``; each that is not as agreed comes as a :class:`Refused`.
+    """Parse at most ``count`` multiple-choice questions of a reply; an invalid one becomes a :class:`Refused`.
 
     Raises:
-        BrokenReply: there is nothing to read.
+        BrokenReply: the reply is unreadable.
     """
     value = read_json(reply)
     listed = value.get("questions", [value]) if isinstance(value, dict) else value
@@ -264,10 +264,10 @@ def read_choices(reply: str, count: int) -> list[MultipleChoice | Refused]:
 
 
 def read_asked(reply: str) -> OpenQuestion:
-    """The question and answer of a reply.
+    """Parse the question and answer of a reply.
 
     Raises:
-        BrokenReply: there is none.
+        BrokenReply: not found in the reply.
     """
     value = read_json(reply)
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Which sentences of findings can be seen in the images at hand: rules, and no model.
+"""Keep only those sentences of findings that describe what the given images show, by rules without a model.
 
-A sentence that speaks of an image or a modality that is not there, of an earlier study, or of a measurement alone teaches a model to
-say what it cannot see. Where one clause of it is at fault and the rest stands without it, the clause goes; else the sentence does.
+A sentence about a missing image or modality, an earlier study, or only a measurement teaches a model to describe what it cannot see.
+If only one clause is at fault and the rest is complete without it, the clause is removed; otherwise the whole sentence is.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Final
 from chiron.cases.modalities import modalities_in
 
 LONGEST_SENTENCE: Final = 1000
-"""Characters; what has no full stop for so long is a table or a dump."""
+"""Maximum number of characters; longer text without a full stop is a table or a data dump."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|;\s+|\n")
 _NAMED = re.compile(
     r"\bimages? ?(?:no\.? ?|number ?|#)?(\d{1,4})(?:(?: ?(?:,|and|&|or) ?| ?(?P<to>to|-|\u2013) ?)(?:images? ?)?(\d{1,4}))*", re.IGNORECASE
@@ -22,7 +22,7 @@ _NAMED = re.compile(
 _NUMBERS = re.compile(r"\d{1,4}|\bto\b|[-\u2013]")
 _LEAD = re.compile(r"^According to (?:the )?images? \d+(?:(?:, and |,? and |, )(?:the )?(?:images? )?\d+)*\s*,?\s*", re.IGNORECASE)
 _COUNTED = re.compile(r"[\W_]*\d{0,2}[\W_]*")
-"""The number of a list, or signs alone."""
+"""Matches a list number, or punctuation only."""
 _HEADING = re.compile(r"^[^.!?]{0,80}:$")
 
 _STUDY = (
@@ -76,7 +76,7 @@ _OF_MEASURES: Final = frozenset(
 
 
 class Why(StrEnum):
-    """Why a sentence, or a clause of it, was left out; the same words for the same cause."""
+    """Reason why a sentence or clause was left out."""
 
     IMAGE = "image not there"
     MODALITY = "no image of that modality"
@@ -90,21 +90,21 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A sentence or a clause that was left out."""
+    """A sentence or clause that was left out."""
 
     why: Why
     text: str
     trimmed: bool = False
-    """Whether the rest of the sentence stayed."""
+    """Whether the rest of the sentence was kept."""
 
 
 def sentences(finding: str) -> list[str]:
-    """The sentences of a finding, each on one line. A semicolon and a line's end end a sentence too."""
+    """Split a finding into sentences, each on one line. Semicolons and line ends also end a sentence."""
     return [line for part in _SENTENCE.split(finding) if (line := " ".join(part.split())) and not _COUNTED.fullmatch(line)]
 
 
 def images_named(sentence: str) -> tuple[int, ...]:
-    """The images that a sentence speaks of, by their numbers; "images 2 to 4" are three."""
+    """Return the numbers of the images that a sentence names; "images 2 to 4" gives three."""
     named: list[int] = []
     for found in _NAMED.finditer(sentence):
         to = False
@@ -121,24 +121,24 @@ def images_named(sentence: str) -> tuple[int, ...]:
 
 
 def without_lead(sentence: str) -> str:
-    """A sentence without "According to image 1," before it, its first letter large again."""
+    """Remove a lead such as "According to image 1," and capitalize the rest."""
     bare = _LEAD.sub("", sentence)
     return sentence if bare == sentence or not bare else bare[0].upper() + bare[1:]
 
 
 def renumbered(sentence: str, numbers: tuple[int, ...]) -> str:
-    """A sentence whose images are called by their places among ``numbers``, the images that are shown with it."""
+    """Renumber the images of a sentence by their position in ``numbers``, the images shown with it."""
     place = {number: str(i) for i, number in enumerate(numbers, start=1)}
     return _NAMED.sub(lambda found: re.sub(r"\d{1,4}", lambda n: place.get(int(n.group()), n.group()), found.group()), sentence)
 
 
 def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[str, list[LeftOut]]:
-    """What of a sentence can be seen; empty if nothing can, or nothing stands by itself.
+    """Return the visible part of a sentence, and what was left out. The part is empty if nothing usable remains.
 
     Args:
-        sentence: one, on one line.
-        images: how many the case has.
-        modalities: of these images, by name; empty where nothing tells, and then no sentence is left out for its modality.
+        sentence: one sentence, on one line.
+        images: number of images in the case.
+        modalities: names of their modalities; if empty (unknown), no sentence is left out for its modality.
     """
     if len(sentence) > LONGEST_SENTENCE:
         return "", [LeftOut(Why.LONG, sentence)]
@@ -146,14 +146,14 @@ def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[st
         return "", [LeftOut(Why.HEADING, sentence)]
     left_out: list[LeftOut] = []
     for why, speaks_of, at_fault in _faults(images, modalities):
-        if not speaks_of(sentence):  # most sentences have no fault, and need not be taken apart
+        if not speaks_of(sentence):  # fast path: most sentences have no fault
             continue
         rest, gone = _without(sentence, at_fault)
         if not rest:
             return "", [*left_out, LeftOut(why, sentence)]
         left_out += [LeftOut(why, clause, trimmed=True) for clause in gone]
         sentence = rest
-    if left_out:  # what is left may be a heading now, or at fault in another way
+    if left_out:  # the rest may now be a heading, or have another fault
         rest, more = trim(sentence, images=images, modalities=modalities)
         return rest, left_out + more
     return sentence, []
@@ -163,7 +163,7 @@ _Test = Callable[[str], bool]
 
 
 def _faults(images: int, modalities: Collection[str]) -> Iterator[tuple[Why, _Test, _Test]]:
-    """Each fault, whether a sentence may have it anywhere, and whether a clause, or a sentence, has it."""
+    """Yield each fault with two tests: whether a sentence may have it at all, and whether a clause or sentence has it."""
 
     def not_there(text: str) -> bool:
         return any(not 1 <= n <= images for n in images_named(text)) or _ELSEWHERE.search(text) is not None
@@ -183,23 +183,23 @@ def _faults(images: int, modalities: Collection[str]) -> Iterator[tuple[Why, _Te
 
 @lru_cache(maxsize=4096)
 def modalities_named(text: str) -> tuple[str, ...]:
-    """The modalities that a text names, by name."""
+    """Return the names of the modalities that a text mentions."""
     return tuple(modality.name for modality in modalities_in(text))
 
 
 def is_measurement(text: str) -> bool:
-    """Whether a text is a measurement and nothing else."""
-    # A percentage grades what is seen, a stenosis for one, and needs no scale.
+    """Check whether a text contains only a measurement."""
+    # A percentage grades what is visible (a stenosis, for example) and needs no scale.
     return "%" not in text and _NUMBER.search(text) is not None and not {w for w in _WORD.findall(text.casefold()) if w not in _OF_MEASURES}
 
 
 def _without(sentence: str, at_fault: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """A sentence without the clauses at fault, and those; empty if what is left is at fault still, or says nothing."""
+    """Remove the clauses at fault; return the rest and these clauses. The rest is empty if it is still at fault or has no content."""
     clauses = _clauses(sentence)
     bad = [clause for clause in clauses if at_fault(clause.text)]
     if not bad:
         return ("" if at_fault(sentence) else sentence), []
-    # The first clause carries the subject: without it only what began as a whole sentence of its own can stay.
+    # The first clause contains the subject: without it, only a clause that starts a sentence of its own can stay.
     if clauses[0] in bad and not _LEADS.match(clauses[0].text):
         return "", []
     end = len(sentence.rstrip(".!?"))
@@ -229,11 +229,11 @@ _SAYS = re.compile(r"[^\W\d_]{3}")
 class _Clause:
     text: str
     spans: tuple[tuple[int, int], ...]
-    """Where its pieces stand in the sentence, the sign before each included; brackets within it are clauses of their own."""
+    """Spans of its pieces in the sentence, each with the punctuation before it; brackets inside are clauses of their own."""
 
 
 def _clauses(sentence: str) -> list[_Clause]:
-    """A sentence's clauses: between commas and semicolons, and in brackets. Signs within brackets divide nothing."""
+    """Split a sentence into clauses at commas, semicolons and brackets; punctuation inside brackets does not split."""
     end = len(sentence.rstrip(".!?"))
     outside: list[list[tuple[int, int]]] = [[]]
     brackets: list[_Clause] = []

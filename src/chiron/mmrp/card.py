@@ -1,4 +1,4 @@
-"""The dataset card: what the release holds, where it is from, what was checked, how to load it."""
+"""Dataset card: contents of the release, sources, checks, and how to load it."""
 
 import re
 from collections import Counter
@@ -32,13 +32,13 @@ def write_card(
     modalities: Sequence[str] = (),
     body_systems: Sequence[str] = (),
 ) -> None:
-    """Write ``README.md`` and ``recipe.yaml`` into a release.
+    """Write ``README.md`` and ``recipe.yaml`` to a release folder.
 
     Raises:
         DiskError: the disk is full.
     """
-    # Markdown is no HTML: what others wrote is escaped by ``cell``, which knows what Markdown obeys.
-    env = Environment(  # noqa: S701 - likewise
+    # Markdown is not HTML: ``cell`` escapes text from other sources, following Markdown's rules.
+    env = Environment(  # noqa: S701 - see above
         loader=PackageLoader("chiron.mmrp", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters["cell"] = cell
@@ -64,7 +64,7 @@ def write_card(
 
 
 def recipe(stages: Sequence[str]) -> str:
-    """A recipe for ``chiron train`` with a stage for each part that has training rows; settings as the paper's 2B model had them."""
+    """Return a recipe for ``chiron train`` with one stage per part that has training rows, and the settings of the paper's 2B model."""
     head = resources.files("chiron.mmrp").joinpath("recipe_head.yaml").read_text("utf-8")
     lines = [
         f"  - {{name: {part}, data: train/{part}.jsonl, epochs: 1, batch: {{rows: 64}}, learning_rate: 4.0e-5, warmup: 0.03}}\n"
@@ -74,7 +74,7 @@ def recipe(stages: Sequence[str]) -> str:
 
 
 def cell(text: object) -> str:
-    """Text of others within a line of Markdown: no markup, no link, no second line, not endless."""
+    """Escape text for one line of Markdown: without markup, links or line breaks, and of limited length."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     short = plain if len(plain) <= 120 else plain[:117] + "..."
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", short)

@@ -1,4 +1,4 @@
-"""The checks of a dataset, put together: what was found, how much of it, and whether that is too much."""
+"""Run all checks of a dataset, and compare the number of findings with the limits."""
 
 import base64
 import hashlib
@@ -31,37 +31,42 @@ from chiron.reports import wording
 from chiron.reports.thumbnails import thumbnails
 
 EXAMPLES: Final = 5
-"""Of each check, for the page."""
+"""Maximum number of examples per check on the page."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one check found."""
+    """Findings of one check."""
 
     rows: set[int] = field(default_factory=set)
-    """Positions of the rows with something."""
+    """Positions of the rows with a finding."""
     errors: set[int] = field(default_factory=set)
-    """Of these, the rows with an error."""
+    """Positions of the rows with an error."""
     examples: list[tuple[int, Finding]] = field(default_factory=list)
-    """The first few, with their rows' positions."""
+    """The first findings, with the positions of their rows."""
 
 
 class CheckReport:
-    """What all checks found."""
+    """Findings of all checks."""
 
     def __init__(self, limits: Mapping[str, float], spool: Path | None = None) -> None:
-        """``limits``: by check, as :func:`limits_of` makes them; ``spool``: the folder for temporary files."""
+        """Create an empty report.
+
+        Args:
+            limits: by check, from :func:`limits_of`.
+            spool: folder for temporary files.
+        """
         self.limits = limits
         self.rows = 0
         self.tallies: dict[str, Tally] = {name: Tally() for name in CHECKS}
         self.faulty: dict[int, str] = {}
-        """Rows with an error by their positions, with the first check that found one."""
+        """The first check that found an error, by row position."""
         self.compared: Counter[str] = Counter()
-        """Questions of benchmarks that the rows were compared with, by benchmark."""
+        """Number of questions the rows were compared with, by benchmark."""
         self._file = tempfile.TemporaryFile("w+", dir=spool, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
 
     def add(self, position: int, finding: Finding) -> None:
-        """Count a finding of the row at a position.
+        """Add a finding for the row at a position.
 
         Raises:
             DiskError: the disk is full.
@@ -79,38 +84,38 @@ class CheckReport:
             raise DiskError(f"findings cannot be kept ({problem.strerror}): free space on the disk and run it again") from problem
 
     def findings(self) -> Iterator[str]:
-        """Every finding as a line of JSON."""
+        """Yield every finding as a line of JSON."""
         self._file.flush()
         self._file.seek(0)
         yield from self._file
 
     def close(self) -> None:
-        """Give the temporary file back."""
+        """Close the temporary file."""
         self._file.close()
 
     def share(self, name: str) -> float:
-        """Rows with something of one check over all rows."""
+        """Return the share of rows with a finding of one check."""
         return len(self.tallies[name].rows) / self.rows if self.rows else 0.0
 
     @property
     def passed(self) -> list[str]:
-        """Checks whose limit is passed."""
+        """Names of the checks whose limit is exceeded."""
         return [name for name in CHECKS if self.share(name) > self.limits[name]]
 
     @property
     def compared_with(self) -> str:
-        """The benchmarks that the rows were compared with, in words: nothing found there means little where it is none."""
+        """The benchmarks that the rows were compared with, as text. Without benchmarks, an absence of findings means little."""
         if not self.compared:
             return "compared with no benchmark"
         return "compared with " + ", ".join(f"{name} ({number:,} questions)" for name, number in sorted(self.compared.items()))
 
     @property
     def higher_limits(self) -> str:
-        """The options that would let these rows pass, as they are typed."""
+        """The command-line options that would let these rows pass."""
         return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
 
     def to_record(self) -> dict[str, Any]:
-        """As ``check.json``."""
+        """Convert to the contents of ``check.json``."""
         return {
             "rows": self.rows,
             "compared_with": dict(sorted(self.compared.items())),
@@ -130,10 +135,10 @@ class CheckReport:
 
 
 def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
-    """Every check's limit; ``changes`` are ``name=share``, as the command line takes them.
+    """Return every check's limit; ``changes`` are ``name=share``, as on the command line.
 
     Raises:
-        InputError: no such check, or no share from 0 to 1.
+        InputError: the check is unknown, or the share is not between 0 and 1.
     """
     limits = {name: check.limit for name, check in CHECKS.items()}
     for change in changes:
@@ -159,17 +164,17 @@ def check_rows(
     distance: int = DISTANCE,
     spool: Path | None = None,
 ) -> Iterator[tuple[DatasetIndex, CheckReport]]:
-    """Look at every row by itself and at all of them together.
+    """Check every row by itself, and all rows together.
 
     Args:
         sources: the parts, from :func:`chiron.mmrp.dataset_index.sources_of`.
-        limits: by check; the defaults where not given.
+        limits: by check; missing ones get their default.
         foreign: items of the benchmarks on disk.
-        distance: bits in which perceptual hashes of nearly the same image may differ.
+        distance: maximum number of differing bits between perceptual hashes of nearly identical images.
         spool: folder for temporary files.
 
     Yields:
-        The survey, which splits and exports go on with, and what was found; both end with the block.
+        The dataset index, also needed for splits and exports, and the report. Both are closed when the block ends.
 
     Raises:
         InputError: a source cannot be read.
@@ -195,7 +200,7 @@ def check_rows(
 
 
 def counts_by_part(survey: DatasetIndex) -> Counter[str]:
-    """Rows of each part."""
+    """Count the rows of each part."""
     return Counter(entry.part for entry in survey.entries)
 
 
@@ -212,11 +217,11 @@ def _unreadable(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
 
 PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
 _LONGEST = 4000
-"""Letters of a text that the page shows."""
+"""Maximum number of characters of a text on the page."""
 
 
 def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Path:
-    """Write ``check.html``, ``check.json`` (counts and examples) and ``findings.jsonl`` (every finding); the page's path.
+    """Write ``check.html``, ``check.json`` (counts, examples) and ``findings.jsonl`` (all findings); return the page's path.
 
     Raises:
         DiskError: they cannot be written.

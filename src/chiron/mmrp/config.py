@@ -1,4 +1,4 @@
-"""The configuration of a build, and the prompts of author and reader."""
+"""Configuration of a build, and the prompts of the author and reader models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,41 +25,41 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TokenLimits(Strict):
-    """The most tokens a reply may have, by role; a model's own ``max_tokens`` goes before these."""
+    """Maximum number of tokens of a reply, by role. A model's own ``max_tokens`` takes precedence."""
 
     author: PositiveInt = 2048
     reader: PositiveInt = 512
 
 
 class BuildConfig(Strict):
-    """Who writes and who reads, and what is kept."""
+    """The ``build`` section: models, thresholds and prompts."""
 
     author: str
-    """Writes questions."""
+    """Model that writes questions."""
     reader: str | None = None
-    """Answers them, with the case and without it; ``chiron build text`` needs one."""
+    """Model that answers them, with and without the case; required by ``chiron build text``."""
     questions_per_case: Annotated[int, Field(ge=1, le=10)] = 1
-    """Multiple-choice questions asked for a case; ``chiron build questions`` asks for one a manner."""
+    """Number of multiple-choice questions per case; ``chiron build questions`` writes one per persona."""
     personas: Annotated[tuple[Manner, ...], Field(min_length=1)] = MANNERS
-    """In which ``chiron build questions`` asks."""
+    """Personas used by ``chiron build questions``."""
     tries: PositiveInt = 2
-    """How often the reader answers a question with the case."""
+    """Number of reader answers per question with the case."""
     tries_threshold: Share = 0.5
-    """A question is kept if more than this share of those answers are right."""
+    """A question is kept if more than this share of these answers are right."""
     blind_tries: NonNegativeInt = 4
-    """How often it answers without the case; 0 leaves that out."""
+    """Number of reader answers without the case; 0 disables them."""
     blind_threshold: Share = 0.5
-    """A question is dropped if more than this share of the blind answers are right; guessing one of four gives 0.25."""
+    """A question is dropped if more than this share of the blind answers are right; guessing among four options gives 0.25."""
     read_questions: bool = False
-    """Whether the reader looks over what ``chiron build questions`` made."""
+    """Whether the reader checks the questions of ``chiron build questions``."""
     show_images: bool = False
-    """Whether author and reader of ``chiron build questions`` see the case's images; material without findings needs it."""
+    """Whether author and reader of ``chiron build questions`` see the images; required for cases without findings."""
     author_temperature: Temperature = 0.7
     reader_temperature: Temperature = 0.7
     seed: int = 0
-    """Of the order of options and the wording of requests."""
+    """Seed of the order of options and the wording of requests."""
     image_side: Annotated[int, Field(ge=28)] = 1536
-    """Longest side in pixels of the images as models see them."""
+    """Longest side, in pixels, of the images sent to models."""
     max_tokens: TokenLimits = TokenLimits()
     prompts: dict[str, str] = Field(default_factory=dict)
     """Files that replace prompts, by name; relative to the configuration file."""
@@ -76,7 +76,7 @@ class BuildConfig(Strict):
 
 
 class BuildFile(ConfigFile):
-    """A whole configuration file, as a build reads it."""
+    """A configuration file with a ``build`` section."""
 
     build: BuildConfig
 
@@ -88,26 +88,26 @@ class BuildFile(ConfigFile):
         return self
 
     def named(self) -> list[tuple[str, str]]:
-        """(role, model name) of author and reader."""
+        """Return (role, model name) of author and reader."""
         reader = [("reader", self.build.reader)] if self.build.reader is not None else []
         return [("author", self.build.author), *reader]
 
     def build_models(self) -> dict[str, AnyModel]:
-        """The models that take part."""
+        """Return the models of the build."""
         return {name: self.models[name] for _, name in self.named()}
 
 
 def load_build(path: Path | str, **overrides: Any) -> BuildFile:
-    """Read and check a configuration file; ``overrides`` replace keys of ``build``.
+    """Read and validate a configuration file; ``overrides`` replace keys of ``build``.
 
     Raises:
-        InputError: with the place of the fault, and the nearest known key for one misspelt.
+        InputError: the file is invalid; the message names the location and the nearest known key.
     """
     return check_build(read_config(path), origin=Path(path), **overrides)
 
 
 def check_build(data: dict[str, Any], *, origin: Path, **overrides: Any) -> BuildFile:
-    """Check what a configuration file holds.
+    """Validate the contents of a configuration file.
 
     Raises:
         InputError: as :func:`load_build`.
@@ -135,23 +135,23 @@ _KIND = PromptKind(
     optional=_CASE | {"count", "title"},
 )
 NAMES = tuple(_KIND.placeholders)
-"""Every prompt that a configuration may replace."""
+"""Prompts that a configuration may replace."""
 UNKNOWN = "None given."
 
 
 @dataclass(frozen=True)
 class BuildPrompts:
-    """The texts of one build."""
+    """The prompt texts of one build."""
 
     texts: Mapping[str, str]
-    """By name, all of :data:`NAMES`."""
+    """Texts by name; all of :data:`NAMES`."""
 
     @classmethod
     def load(cls, replacements: Mapping[str, Path] | None = None) -> Self:
-        """The package's prompts, with the user's own files in place of some.
+        """Load the package's prompts; ``replacements`` names files that replace some of them.
 
         Raises:
-            InputError: an unknown name, a file that cannot be read, or one that lacks a placeholder.
+            InputError: a name is unknown, a file cannot be read, or a placeholder is missing.
         """
         prompts = cls(_KIND.load(replacements))
         if not prompts.requests:
@@ -159,39 +159,39 @@ class BuildPrompts:
         return prompts
 
     def hashes(self, *names: str) -> dict[str, str]:
-        """SHA-256 (hex) of these texts, or of all."""
+        """Return the SHA-256 (hex) of the named texts, or of all."""
         return hashes({name: self.texts[name] for name in names or self.texts})
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """Ways to ask for a description, one a line."""
+        """Requests for a description, one per line of the prompt."""
         return tuple(line.strip() for line in self.texts["describe"].splitlines() if line.strip())
 
     def author(self, case: Case, count: int) -> tuple[Message, ...]:
-        """For so many multiple-choice questions on a case's text."""
+        """Ask the author for ``count`` multiple-choice questions about a case's text."""
         return self._messages("author_system", self._fill("text", count=str(count), **_told(case), **_known(case)))
 
     def question(self, case: Case, manner: str, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
-        """For a question and its answer, in a manner."""
+        """Ask the author for a question and its answer, as a persona."""
         how = self.texts[f"manner_{manner}"].strip()
         return self._messages(
             "author_system", self._fill("question", manner=section("manner", how), **_told(case), **_known(case)), pictures
         )
 
     def reader(self, case: Case, question: str, options: Sequence[str]) -> tuple[Message, ...]:
-        """For the right option, given the case."""
+        """Ask the reader for the right option, with the case."""
         return self._messages("reader_system", self._fill("reader", **_told(case), **_asked(question, options)))
 
     def reader_blind(self, question: str, options: Sequence[str]) -> tuple[Message, ...]:
-        """For the right option, without the case."""
+        """Ask the reader for the right option, without the case."""
         return self._messages("reader_system", self._fill("reader_blind", **_asked(question, options)))
 
     def reader_all(self, case: Case, question: str, options: Sequence[str]) -> tuple[Message, ...]:
-        """For every option that is right, given the case."""
+        """Ask the reader for every right option, with the case."""
         return self._messages("reader_system", self._fill("reader_all", **_told(case), **_asked(question, options)))
 
     def reader_question(self, case: Case, question: str, answer: str, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
-        """For whether an answer to a question follows from the case. What ends thinking is escaped, as in the search's judge."""
+        """Ask the reader whether an answer follows from the case. Thinking tags are escaped, as in the search's judge prompt."""
         shown = {"question": section("question", escape_markup(question)), "answer": section("answer", escape_markup(answer))}
         body = self._fill("reader_question", **_told(case), **shown)
         return self._messages("reader_system", body, pictures)

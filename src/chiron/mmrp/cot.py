@@ -1,4 +1,4 @@
-"""Part 3: the retained paths of one or several searches as training dialogues."""
+"""Part 3 (chains of thought): the retained paths of one or more searches as training dialogues."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,26 +19,28 @@ from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
 
 RULES: Final = 1
-"""Of which path is kept and how difficult it is; raised when the same paths would give other rows."""
+"""Version of the rules; increase it when the same paths would give other rows."""
 
 
 def build_cot(
     runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
 ) -> BuildSummary:
-    """Make rows of retained paths in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Asks no model.
+    """Build rows of retained paths, without a model.
 
-    A case that several runs have a path for gets one row: of the path with the higher MICS-Score; then the one verified, with more
-    answered evaluations, with fewer restarts; then of the run named first.
+    Writes ``rows.jsonl`` and ``dropped.jsonl`` to ``out``.
+
+    If several runs have a path for a case, the row uses the one with the higher MICS-Score; then a verified one, one with more
+    answered evaluations, or one with fewer restarts; then the one of the first run.
 
     Args:
-        runs: run directories of ``chiron search``, or files that the authors' search wrote (``result.jsonl``).
-        out: a directory of this part's own.
-        cases: the file of cases, where it is no longer where the runs say; one for all of them.
-        limit: only the first so many rows' cases.
-        form: how rows are worded; as the published models are asked by default. :func:`intern_form` has the runs' own.
+        runs: run directories of ``chiron search``, or ``result.jsonl`` files of the paper's original code.
+        out: output directory, used by this part only.
+        cases: one case file for all runs, if it is no longer at its recorded path.
+        limit: use only the first ``limit`` cases.
+        form: conversation template; by default that of the published models. :func:`intern_form` returns that of a run.
 
     Raises:
-        InputError: a run is none, its cases are gone, or the directory is of another build.
+        InputError: a path is not a run, its cases are missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
     return execute(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
@@ -47,7 +49,7 @@ def build_cot(
 def prepare_cot(
     runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
 ) -> "PartRun[Retained]":
-    """The same, checked and ready to be executed."""
+    """Prepare :func:`build_cot`: validate its inputs without running it."""
     if not runs:
         raise InputError("name at least one run directory of 'chiron search'")
     if len({run.resolve() for run in runs}) < len(runs):
@@ -77,10 +79,10 @@ def prepare_cot(
 
 
 def intern_form(run: Path) -> InternTemplate:
-    """The form in which a run asks its interns, by the prompts that it used.
+    """Return the template of a run's intern prompts.
 
     Raises:
-        InputError: this is no run directory, or it does not tell its prompts.
+        InputError: this is not a run directory, or its prompts were not recorded.
     """
     texts = RunDirectory(run).need_run().get("prompts")
     if not isinstance(texts, dict) or not all(isinstance(texts.get(name), str) for name in NAMES):
@@ -90,7 +92,7 @@ def intern_form(run: Path) -> InternTemplate:
 
 @dataclass(frozen=True)
 class Retained:
-    """A path and its case; or the one of these that is missing."""
+    """A path and its case; one of them may be missing."""
 
     id: str
     line: int
@@ -98,17 +100,17 @@ class Retained:
     path: dict[str, Any]
     case: Case | None = None
     beaten: str = ""
-    """The run that has a better path for the case."""
+    """The run with a better path for the case."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Makes rows of paths."""
+    """Convert paths to rows."""
 
     form: ConversationTemplate
 
     async def link(self, unit: Retained, ask: Ask) -> Made:
-        """The row of a path."""
+        """Build the row of a path."""
         del ask
         case, path = unit.case, unit.path
         if unit.beaten:
@@ -148,10 +150,10 @@ class Chain:
 
 
 def difficulty(path: dict[str, Any], deepest: int) -> float | None:
-    """How difficult a case is, 0 to 1: ``1 - baseline`` where the search measured one.
+    """Return the difficulty of a case, 0 to 1: ``1 - baseline`` if the search measured a baseline.
 
-    Else from how the search went: ``1 - score (1 - (depth - 1) / D) / (1 + restarts)``. A case whose first candidate had a full score is 0;
-    each further depth, each wrong intern and each restart makes it more difficult. ``None`` without a score.
+    Otherwise it is ``1 - score (1 - (depth - 1) / D) / (1 + restarts)``: 0 if the first candidate had a full score, and more for
+    each further depth, wrong intern or restart. ``None`` without a score.
     """
     if isinstance(path.get("difficulty"), int | float):
         return float(path["difficulty"])
@@ -163,7 +165,7 @@ def difficulty(path: dict[str, Any], deepest: int) -> float | None:
 
 @dataclass
 class _Best:
-    """Of one case id, the best path so far."""
+    """The best path of a case id so far."""
 
     run: int
     at: int
@@ -172,7 +174,7 @@ class _Best:
 
 
 def _units(runs: Sequence[SearchRun], limit: int | None) -> Iterator[Retained | BadCase]:
-    """Every case with a path, file by file in the order of the runs, each file in its own order; then paths without a case."""
+    """Yield every case with a path, in the order of runs and lines; then paths without a case."""
     best = _best(runs)
     files = list(dict.fromkeys(run.cases for run in runs))
     taken = 0
@@ -195,7 +197,7 @@ def _units(runs: Sequence[SearchRun], limit: int | None) -> Iterator[Retained | 
 
 
 def _best(runs: Sequence[SearchRun]) -> dict[str, _Best]:
-    """The best path of each case. Only places in files are held, so that there may be many."""
+    """Return the best path of each case. Only file positions are kept in memory, because there may be many paths."""
     best: dict[str, _Best] = {}
     for number, run in enumerate(runs):
         for at, path in run.lines():
@@ -226,6 +228,6 @@ def _known(path: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calls(known: dict[str, Any]) -> tuple[str, ...]:
-    """Ledger keys of what wrote the path and what tried it, each once."""
+    """Return the distinct ledger keys of the path and its evaluations."""
     keys = [known.get("path"), *(known.get("mentors") or ()), *(known.get("evaluations") or ())]
     return tuple(dict.fromkeys(key for key in keys if isinstance(key, str) and key))

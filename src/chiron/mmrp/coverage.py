@@ -1,4 +1,4 @@
-"""How rows cover the map of modalities and body systems: counts, weights, caps, and their order by difficulty."""
+"""Coverage of modalities and body systems: counts, weights, caps, and the curriculum order."""
 
 import hashlib
 from collections import Counter
@@ -18,18 +18,18 @@ Cell = tuple[str, str]
 
 
 def cells(entry: IndexedRow) -> tuple[Cell, ...]:
-    """Where a row stands: a cell for each of its modalities."""
+    """Return the cells of a row, one per modality."""
     system = entry.body_system or UNKNOWN
     return tuple((modality, system) for modality in dict.fromkeys(entry.modalities)) or ((UNKNOWN, system),)
 
 
 def count_cells(entries: Iterable[IndexedRow]) -> Counter[Cell]:
-    """Rows in each cell. A row of two modalities stands in two."""
+    """Count the rows in each cell. A row with two modalities counts in two cells."""
     return Counter(cell for entry in entries for cell in cells(entry))
 
 
 def coverage_of_rows(entries: Iterable[IndexedRow]) -> Coverage:
-    """The same for :func:`chiron.cases.coverage.draw_coverage`, which shows the taxonomy's cells and counts what has none."""
+    """Count rows for :func:`chiron.cases.coverage.draw_coverage`, which shows the taxonomy's cells and the number of rows in none."""
     rows, unplaced = 0, 0
     found: Counter[Cell] = Counter()
     for entry in entries:
@@ -41,16 +41,16 @@ def coverage_of_rows(entries: Iterable[IndexedRow]) -> Coverage:
 
 
 def axes(counts: Counter[Cell], modalities: Sequence[str] = (), systems: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """Rows and columns of the map: those named, in their order, whether empty or not; then others that occur, by name."""
+    """Return rows and columns of the map: the named ones in order, even if empty, then others that occur, by name."""
     others = [sorted({cell[axis] for cell in counts} - set(named)) for axis, named in enumerate((modalities, systems))]
     return [*modalities, *others[0]], [*systems, *others[1]]
 
 
 def weights(entries: Sequence[IndexedRow]) -> list[float]:
-    """For each row ``1 / sqrt(rows in its rarest cell)``, scaled to a mean of 1.
+    """Return a sampling weight per row: ``1 / sqrt(rows in its rarest cell)``, scaled to a mean of 1.
 
-    The root stands between what there is (a weight of 1 for all) and every cell alike, where a cell of three rows would be drawn as
-    often as one of three thousand, and learned by heart.
+    The square root is a compromise between the natural distribution (all weights 1) and equal cells. With equal cells, a cell of three
+    rows would be sampled as often as one of three thousand, and would be memorized.
     """
     counts = count_cells(entries)
     raw = [min(counts[cell] for cell in cells(entry)) ** -0.5 for entry in entries]
@@ -59,10 +59,10 @@ def weights(entries: Sequence[IndexedRow]) -> list[float]:
 
 
 def capped(entries: Sequence[IndexedRow], most: int, *, seed: int = 0) -> list[int]:
-    """Positions in ``entries`` of the rows that stay if no cell may hold more than ``most``, in their order.
+    """Return the positions in ``entries`` of the rows to keep so that no cell has more than ``most``, in order.
 
-    Rows are taken in a random order of the seed and their ids, so that more rows change little; one of several cells stays if all of
-    them have room.
+    Rows are taken in a random order given by the seed and their ids, so added rows change little. A row with several cells is kept if
+    all of them have room.
     """
     held: Counter[Cell] = Counter()
     stay = []
@@ -79,15 +79,15 @@ def _chance(seed: int, name: str) -> bytes:
 
 
 UNMEASURED = 0.5
-"""Where a row stands that nobody measured: in the middle, among neither the first lessons nor the last."""
+"""Difficulty assumed for rows without a measured one: the middle of the curriculum."""
 
 
 def curriculum_key(entry: IndexedRow) -> tuple[int, float, int, bytes]:
-    """What rows are sorted by.
+    """Return the sort key of the curriculum.
 
-    The part (text, alignment, chains of thought); the difficulty, ``1 - baseline``: the share of interns who are wrong without any
-    reasoning; the depth at which the search ended, 0 where there was none; and then chance, from the row's id, so that the order does
-    not depend on the order in which rows were made.
+    The key is: the part (text, alignment, chains of thought); the difficulty, ``1 - baseline``, which is the share of interns who are
+    wrong without reasoning; the depth at which the search ended, or 0; and a hash of the row's id, so that ties do not depend on the
+    order in which rows were made.
     """
     chance = hashlib.blake2b(entry.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     measured = UNMEASURED if entry.difficulty is None else entry.difficulty

@@ -1,6 +1,6 @@
-"""One pass over the rows of a dataset's parts: what checks, splits and exports need of each, and where to find the rest again.
+"""Index of the rows of a dataset's parts: what checks, splits and exports need, built in one pass.
 
-Rows stay on disk. Of each one some hundred bytes stay in memory, of each image its print.
+Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
 import json
@@ -25,25 +25,25 @@ from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows
 
 _AT_ONCE = 512
-"""Rows read before their images are looked at: enough that two threads have something to do."""
+"""Number of rows read before their images are hashed: enough work for two threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartSource:
-    """The directory of a part, and where its images lie."""
+    """Directory of a part, and its image folder."""
 
     directory: Path
     folder: ImageFolder
 
     @property
     def rows(self) -> Path:
-        """Its ``rows.jsonl``."""
+        """Path of its ``rows.jsonl``."""
         return self.directory / ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedRow:
-    """What is kept of a row."""
+    """The data kept in memory for a row."""
 
     id: str
     part: Part
@@ -52,9 +52,9 @@ class IndexedRow:
     images: tuple[int, ...]
     """Positions in :attr:`DatasetIndex.prints`."""
     text: int
-    """Number of everything said in it, in :attr:`DatasetIndex.texts`."""
+    """Number of its whole text in :attr:`DatasetIndex.texts`."""
     question: int
-    """Number of its question, in :attr:`DatasetIndex.questions`."""
+    """Number of its question in :attr:`DatasetIndex.questions`."""
     modalities: tuple[str, ...]
     body_system: str | None
     difficulty: float | None
@@ -63,11 +63,11 @@ class IndexedRow:
     source: int
     """Position in :attr:`DatasetIndex.sources`."""
     offset: int
-    """Bytes from the beginning of the source's ``rows.jsonl`` to its line."""
+    """Byte offset of its line in the source's ``rows.jsonl``."""
 
 
 class DatasetIndex(AbstractContextManager["DatasetIndex"]):
-    """The rows of some parts, looked over once."""
+    """In-memory index of the rows of one or more parts."""
 
     def __init__(
         self,
@@ -77,18 +77,24 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         distance: int = DISTANCE,
         spool: Path | None = None,
     ) -> None:
-        """Read everything. ``watch`` sees each row as it passes; ``spool`` is the folder for temporary files.
+        """Read all rows.
+
+        Args:
+            sources: the parts.
+            watch: called with each row.
+            distance: maximum number of differing bits between perceptual hashes of nearly identical images.
+            spool: folder for temporary files.
 
         Raises:
-            InputError: a directory holds no rows, or rows that are none.
+            InputError: a directory has no rows, or a line is not a row.
             DiskError: the disk is full.
         """
         self.sources = tuple(sources)
         self.entries: list[IndexedRow] = []
         self.prints: list[ImagePrint | None] = []
-        """An image each; ``None`` if it cannot be opened."""
+        """Perceptual hash of each image; ``None`` if it cannot be opened."""
         self.problems: dict[int, str] = {}
-        """Why an image cannot be opened, by its position."""
+        """Why an image cannot be opened, by position."""
         self.names: list[tuple[int, str]] = []
         """Source and name of each image."""
         self.texts = TextIndex(spool)
@@ -111,32 +117,32 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 self.entries.append(self._entry(row, number, offset))
 
     def __exit__(self, *_: object) -> None:
-        """Give the temporary files back."""
+        """Close the temporary files."""
         self.close()
 
     def close(self) -> None:
-        """Give the temporary files back."""
+        """Close the temporary files."""
         self.texts.close()
         self.questions.close()
 
     @cached_property
     def image_groups(self) -> NDArray[np.int64]:
-        """For each image the first one that is nearly the same, ``(images,)``."""
+        """Return, for each image, the first one that is nearly identical; shape (images,)."""
         return alike(self.prints, distance=self.distance)
 
     @cached_property
     def text_links(self) -> list[tuple[int, int, float]]:
-        """What ties together the texts of rows without images that say nearly the same: see :meth:`TextIndex.links`.
+        """Return the links between nearly identical texts of rows without images: see :meth:`TextIndex.links`.
 
-        Words alone tie no rows with images: a hundred normal chests may be described alike.
+        Rows with images are not linked by words: a hundred normal chests may have the same description.
         """
         return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
 
     def records(self, positions: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Rows as JSON, in the order asked for, with their positions.
+        """Read rows as JSON objects, with their positions, in the given order.
 
         Raises:
-            InputError: a file is not what it was.
+            InputError: a file has changed.
         """
         files: dict[int, Any] = {}
         try:
@@ -193,14 +199,14 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
 
 
 ImageFolders = Path | Mapping[Path, Path]
-"""Where images lie: one folder for all parts, or a folder by the part's directory."""
+"""Image folder for all parts, or by the part's directory."""
 
 
 def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) -> list[PartSource]:
-    """The parts' directories with their image folders: the one named, else what their ``run.json`` says, else ``images/`` in them.
+    """Return the parts with their image folders: the named one, else the one in ``run.json``, else ``images/`` in the directory.
 
     Raises:
-        InputError: none is named, one has no rows, or the image folder is not there.
+        InputError: no directory is given, one has no rows, or an image folder does not exist.
     """
     if not directories:
         raise InputError("name at least one directory that 'chiron build' wrote")
@@ -221,7 +227,7 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
 
 
 def _with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
-    """Rows and where their lines begin. The file is read twice in step: a row a line is the format's rule."""
+    """Yield rows and the byte offsets of their lines. The format has one row per line, so two readers stay in step."""
     offset = 0
     try:
         with path.open("rb") as lines:
@@ -233,5 +239,5 @@ def _with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
 
 
 def _words(row: MmrpRow) -> str:
-    """All that is said in a row, instructions of the system apart: these are the same in every row."""
+    """Return the text of a row without system turns, which are the same in every row."""
     return " ".join(turn.text for turn in row.turns if turn.role != "system").replace(IMAGE_MARK, " ")

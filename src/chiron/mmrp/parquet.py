@@ -1,4 +1,4 @@
-"""Parquet files that ``datasets`` reads with images and types, written a few rows at a time."""
+"""Write Parquet files that ``datasets`` loads with images and types, a few rows at a time."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -8,14 +8,14 @@ from chiron.errors import InputError
 from chiron.mmrp.exports.rows import ReleasedRow
 
 GROUP_BYTES: Final = 16 * 2**20
-"""Of images in a row group: what is held in memory, some times over, and what a reader has to take at once."""
+"""Bytes of images per row group; several times this is held in memory, and a reader must load a group at once."""
 SHARD_BYTES: Final = 256 * 2**20
-"""Of images in a file, about."""
+"""Approximate bytes of images per file."""
 GROUP_ROWS: Final = 1000
 
 
 def features() -> Any:
-    """The columns, as :class:`datasets.Features`.
+    """Return the columns as :class:`datasets.Features`.
 
     Raises:
         InputError: ``datasets`` is not installed.
@@ -56,7 +56,7 @@ def features() -> Any:
 
 
 def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
-    """A row as :func:`features` has it; ``images`` are its files' bytes."""
+    """Convert a row to the columns of :func:`features`; ``images`` are the bytes of its image files."""
     record: Mapping[str, Any] = row.record
     by = record["provenance"]
     same = ("question", "answer", "options", "reasoning", "findings", "modalities", "body_system", "difficulty", "depth", "licence")
@@ -71,7 +71,7 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
         "order": row.order,
         "weight": row.weight,
         "provenance": {
-            # The run's folder; the path before it may hold names of people.
+            # Only the folder's name, because the path may contain names of people.
             "run": PurePath(by["run"]).name,
             "calls": by["calls"],
             "prompts": [{"name": name, "sha256": sha} for name, sha in sorted(by["prompts"].items())],
@@ -81,23 +81,23 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
 
 
 class ParquetShards:
-    """``FOLDER/SPLIT-00000.parquet`` and so on: rows of one part and split, as they come."""
+    """Writer of ``FOLDER/SPLIT-00000.parquet`` and so on, for the rows of one part and split."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Nothing is written before the first row."""
+        """Create the writer; files appear with the first row."""
         import pyarrow as pa
 
         self._folder, self._split = folder, split
-        # The schema carries the features as metadata, by which "datasets" knows that a struct of bytes is an image.
+        # The schema contains the features as metadata, which tell "datasets" that a struct of bytes is an image.
         self._schema: pa.Schema = features().arrow_schema
         self._writer: Any = None
         self._rows: list[dict[str, Any]] = []
         self._bytes = self._shard_bytes = self._shards = 0
         self.count = 0
-        """Rows written."""
+        """Number of rows written."""
 
     def add(self, row: ReleasedRow, images: list[bytes]) -> None:
-        """Write a row, soon."""
+        """Add a row to the buffer."""
         self._rows.append(parquet_row(row, images))
         self._bytes += sum(map(len, images))
         self.count += 1
@@ -105,7 +105,7 @@ class ParquetShards:
             self._flush()
 
     def close(self) -> None:
-        """Write what waits, and end the file."""
+        """Write the buffered rows and close the file."""
         if self._rows:
             self._flush()
         self._end()
@@ -117,7 +117,7 @@ class ParquetShards:
         if self._writer is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{self._split}-{self._shards:05d}.parquet"
-            # Images are compressed already; zstd finds that out fast, and halves the words.
+            # Images are already compressed, which zstd detects quickly; text shrinks by half.
             self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
             self._shards += 1
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))

@@ -1,4 +1,4 @@
-"""Building one part: units in, rows and what was dropped out, in order, one at a time; resumed by running it again."""
+"""Build one part: read units, write kept and dropped rows in order. A rerun resumes."""
 
 import json
 import os
@@ -30,24 +30,24 @@ PartName = Part | Literal["questions"]
 
 
 class Record(Protocol):
-    """What becomes a line: a row, or a case."""
+    """Something that is written as a line: a row or a case."""
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to a JSON object."""
         ...
 
 
 class Named(Protocol):
-    """What a part is made of, one at a time."""
+    """A unit of work of a part."""
 
     @property
     def id(self) -> str | None:
-        """Of the case."""
+        """Id of the case."""
         ...
 
     @property
     def line(self) -> int:
-        """Of the case in its file, from 1."""
+        """Line of the case in its file, from 1."""
         ...
 
 
@@ -56,12 +56,12 @@ Unit = TypeVar("Unit", bound=Named)
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one unit."""
+    """Result of one unit."""
 
     kept: tuple[Record, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     outcome: str | None = None
-    """By default ``kept`` where anything was, else ``dropped``."""
+    """By default ``kept`` if anything was kept, else ``dropped``."""
 
 
 @dataclass
@@ -69,59 +69,59 @@ class BuildProgress(Progress):
     """Progress of a build."""
 
     kept: int = 0
-    """Rows, or cases, so far."""
+    """Number of rows or cases so far."""
     noun: str = "rows"
 
     def figure(self) -> str:
-        """How many rows there are."""
+        """Return the number of rows as text."""
         return f"{self.kept} {self.noun}"
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """How the building of a part ended."""
+    """Summary of the build of a part."""
 
     part: PartName
     session: SessionSummary
     file: Path
-    """Where the rows, or cases, are."""
+    """File of the rows or cases."""
     kept: int
-    """Rows, or cases, in it."""
+    """Number of rows or cases in it."""
     dropped: Mapping[str, int]
-    """What was dropped, by reason; the pending apart."""
+    """Number of dropped items by reason, without pending cases."""
 
     @property
     def pending(self) -> int:
-        """Cases whose calls got no answer; they go on when the same command is run again."""
+        """Number of cases with failed calls; the same command resumes them."""
         return self.session.pending
 
     @property
     def pending_because(self) -> str | None:
-        """The commonest reason of those."""
+        """Most frequent reason of the pending cases."""
         return self.session.pending_because
 
     @property
     def refused(self) -> int:
-        """Of the pending ones, those whose calls would be refused again."""
+        """Number of pending cases whose calls would be rejected again."""
         return self.session.refused
 
     @property
     def halted(self) -> RunStopped | DiskError | None:
-        """Why it ended early, if it did."""
+        """Why the build ended early, if it did."""
         return self.session.halted
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know besides."""
+        """Further messages for the user."""
         return self.session.notes
 
     @property
     def spending(self) -> tuple[Spending, ...]:
-        """By role and model."""
+        """Spending by role and model."""
         return self.session.spending
 
     def to_record(self) -> dict[str, Any]:
-        """For programs."""
+        """Convert to a JSON object."""
         session = self.session
         return {
             "part": self.part,
@@ -143,14 +143,14 @@ class BuildSummary:
 
 @dataclass
 class PartRun(Generic[Unit]):
-    """One process's work on one part: attended and executed like a search."""
+    """Work of one process on one part, with the same interface as a search run."""
 
     part: PartName
     directory: WorkDirectory
     kept_file: str
-    """``rows.jsonl``, or ``cases.jsonl``."""
+    """``rows.jsonl`` or ``cases.jsonl``."""
     units: Callable[[], Iterable[Unit | BadCase]]
-    """In order; gone over twice, the first time to count them."""
+    """Units in order; iterated twice, the first time to count them."""
     make: Callable[[Unit, Ask], Awaitable[Made]]
     identity: dict[str, Any]
     about: dict[str, Any]
@@ -159,24 +159,24 @@ class PartRun(Generic[Unit]):
     in_flight: int = 256
     progress: BuildProgress = field(default_factory=BuildProgress)
     desk: ModelClient | None = None
-    """``None`` before anything can be asked."""
+    """``None`` before the client is open."""
     _session: Session | None = None
     _dropped: Counter[str] = field(default_factory=Counter)
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is still received and kept."""
+        """Stop sending calls; replies to calls in progress are still received and stored."""
         if self._session is not None:
             self._session.stop()
 
     async def execute(self) -> BuildSummary:
-        """Make every row, asking only for what the ledger does not hold.
+        """Build all rows, and call models only for replies that are not in the ledger.
 
         Raises:
-            InputError: the directory is in use, or of another configuration; or there is not one case to use.
-            DiskError: a file cannot be written; the one before is still there.
+            InputError: the directory is in use or has another configuration, or there are no usable cases.
+            DiskError: a file cannot be written; the existing file is unchanged.
         """
         identity = {"part": self.part, **self.identity}
-        # Rows of an earlier build stay until the new ones are whole, and as long run.json says where they and their images are from.
+        # Rows of an earlier build stay until the new ones are complete, and so does its run.json, which records their sources and images.
         before = self.directory.read_run() if (self.directory.path / self.kept_file).exists() else None
         about = self._told() if before is None else {name: value for name, value in before.items() if name != "identity"}
         self._session = Session(self.directory, identity, about, self.endpoints, self.budget_usd, self.in_flight, self.progress)
@@ -199,7 +199,7 @@ class PartRun(Generic[Unit]):
                 async for unit, result in session.over(self.units(), self._make):
                     self._write(unit, result, keep, drop)
             if self.progress.total == self.progress.outcomes["bad"]:
-                # Before the rows take their name: those of an earlier build may have cost days.
+                # Check before the final rename: rows of an earlier build may have cost days.
                 raise InputError(self._nothing_in_it())
             self.directory.write_run(session.identity, self._told())
 
@@ -226,12 +226,12 @@ class PartRun(Generic[Unit]):
 
 
 def execute(run: PartRun[Any]) -> BuildSummary:
-    """Execute a part, also where an event loop already runs (a notebook)."""
+    """Execute a part; also works inside a running event loop (a notebook)."""
     return run_to_end(run, run.execute)
 
 
 def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case | BadCase]:
-    """The cases of a file that a process works on, unlabeled cases included; the first ``limit`` after sharding."""
+    """Yield the cases that a process works on, including unlabeled ones; ``limit`` applies after sharding."""
     taken = 0
     for case in read_cases(cases, unlabeled=True):
         name = case.id if isinstance(case, Case) else case.label
@@ -244,19 +244,19 @@ def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case
 
 
 def origin(cases: Path, images: Path | None, limit: int | None, shard: str | None) -> dict[str, Any]:
-    """Where a part's material lies and what of it was chosen, for ``run.json``."""
+    """Return the sources and selection of a part, for ``run.json``."""
     folder = images if images is not None else cases.parent / "images"
     return {"cases": str(cases.resolve()), "images": str(folder.resolve()), "limit": limit, "shard": shard}
 
 
 def patient_of(case: Case) -> str:
-    """What splits keep together: the case's patient where its source names one, else the case."""
+    """Return the id that splits keep together: the case's patient if its source names one, else the case."""
     patient = case.meta.get("patient")
     return str(patient) if isinstance(patient, str | int) and str(patient).strip() else case.id
 
 
 def placed(case: Case) -> dict[str, Any]:
-    """Where a row stands in the dataset: the fields of every row that come from its case alone."""
+    """Return the fields of a row that depend only on its case."""
     from chiron.cases.body_systems import body_system_of_case
 
     system, licence = body_system_of_case(case), case.meta.get("licence")
@@ -275,9 +275,9 @@ _Write = Callable[[Mapping[str, Any]], None]
 
 @contextmanager
 def _growing(path: Path) -> Iterator[_Write]:
-    """Write a JSONL file a line at a time; it takes its name when the block ends without an error.
+    """Write a JSONL file line by line; it gets its final name when the block ends without an error.
 
-    One that a killed process left unfinished is written over: the directory is held by one process.
+    An unfinished file of a killed process is overwritten: only one process uses the directory.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -307,6 +307,6 @@ def _growing(path: Path) -> Iterator[_Write]:
 
 
 def _let_go(file: Any, unfinished: Path) -> None:
-    with suppress(OSError):  # its last lines found no room, which was told when they were written
+    with suppress(OSError):  # the disk is full, which was reported at the failed write
         file.close()
     unfinished.unlink(missing_ok=True)

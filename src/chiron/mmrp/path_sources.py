@@ -1,4 +1,4 @@
-"""Sources of reasoning paths: runs of `chiron search`, and the result.jsonl of the authors' own search."""
+"""Sources of reasoning paths: runs of ``chiron search``, and ``result.jsonl`` files of the paper's original code."""
 
 import json
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from chiron.mics.run_directory import PATHS, RunDirectory
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A search's run, as a source of paths."""
+    """A run of ``chiron search`` as a source of paths."""
 
     path: Path
     cases: Path
     about: dict[str, Any]
-    """Its ``run.json``."""
+    """Contents of its ``run.json``."""
 
     @classmethod
     def read(cls, path: Path, cases: Path | None) -> Self:
-        """Find a run's paths and cases.
+        """Open a run's paths and cases.
 
         Raises:
-            InputError: there are none.
+            InputError: they are missing.
         """
         about = RunDirectory(path).need_run()
         if not (path / PATHS).is_file():
@@ -40,18 +40,18 @@ class SearchRun:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What its results depend on."""
+        """The settings that its results depend on."""
         value = self.about.get("identity")
         return value if isinstance(value, dict) else {}
 
     @property
     def deepest(self) -> int:
-        """D: how often a prefix was chosen at most."""
+        """Maximum depth D of the search."""
         depth = self.identity.get("depth")
         return depth if isinstance(depth, int) and depth > 0 else 3
 
     def models(self) -> dict[str, str]:
-        """What answered, by role and name."""
+        """Model identity by role and name."""
         found: dict[str, str] = {}
         for role in ("mentors", "interns"):
             seats = self.identity.get(role)
@@ -65,7 +65,7 @@ class SearchRun:
         return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every path, with where its line begins.
+        """Yield every path with the byte offset of its line.
 
         Raises:
             InputError: the file is damaged.
@@ -80,7 +80,7 @@ class SearchRun:
             raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
 
     def line(self, at: int) -> dict[str, Any]:
-        """The path whose line begins there."""
+        """Read the path at a byte offset."""
         with (self.path / PATHS).open("rb") as file:
             file.seek(at)
             return _path(file.readline(), self.path)
@@ -97,19 +97,22 @@ def _path(line: bytes, run: Path) -> dict[str, Any]:
 
 
 THRESHOLD: Final = 0.5
-"""A path is retained if its score is above this, as in the paper."""
+"""A path is retained if its score exceeds this, as in the paper."""
 
 
 @dataclass(frozen=True)
 class AuthorsSearch(SearchRun):
-    """A ``result.jsonl``. Its cases are those of another file, or what its own lines say of them: question, answer and images."""
+    """A ``result.jsonl`` of the paper's original code.
+
+    Its cases come from another file, or from its own lines: question, answer and images.
+    """
 
     @classmethod
     def read(cls, path: Path, cases: Path | None) -> Self:
-        """Find the file and its cases.
+        """Open the file and its cases.
 
         Raises:
-            InputError: one of them is not there.
+            InputError: one of them is missing.
         """
         need_cases(path)
         there = cases if cases is not None else path
@@ -117,18 +120,18 @@ class AuthorsSearch(SearchRun):
         return cls(path, there, {"images": str(default_image_root(there).resolve())})
 
     def models(self) -> dict[str, str]:
-        """Empty: a line names its mentors and nothing else."""
+        """Empty: a line only names its mentors."""
         return {}
 
     def prompts(self) -> dict[str, str]:
-        """Empty: the file does not say."""
+        """Empty: the file does not contain prompts."""
         return {}
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every path, with where its line begins.
+        """Yield every path with the byte offset of its line.
 
         Raises:
-            InputError: a line is not a result of the authors' search.
+            InputError: a line is not a result of the original code.
         """
         try:
             with self.path.open("rb") as file:
@@ -141,7 +144,7 @@ class AuthorsSearch(SearchRun):
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def line(self, at: int) -> dict[str, Any]:
-        """The path whose line begins there."""
+        """Read the path at a byte offset."""
         with self.path.open("rb") as file:
             file.seek(at)
             return self._path(file.readline(), f"byte {at}")

@@ -1,4 +1,4 @@
-"""Questions for the search, from cases or from material that has none: in the published manners, with a short answer, checked."""
+"""Write short-answer questions for the search, for cases with or without one, as a doctor, student or patient would ask."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origi
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
-"""Of how replies are read and questions are kept; raised when the same replies would give other questions."""
+"""Version of the rules; increase it when the same replies would give other questions."""
 AUTHOR_DRAWS: Final = 2
-"""What cannot be used is asked for once more."""
+"""Calls to the author per question: an unusable reply is requested once more."""
 CASES: Final = "cases.jsonl"
-"""What ``chiron search`` is then given."""
+"""Output file, the input of ``chiron search``."""
 LONGEST_QUESTION, LONGEST_ANSWER = 1000, 300
-"""In characters."""
+"""Maximum lengths in characters."""
 
 
 def build_questions(
@@ -42,10 +42,10 @@ def build_questions(
     limit: int | None = None,
     shard: str | None = None,
 ) -> BuildSummary:
-    """Make cases with questions in ``out``: ``cases.jsonl`` (for ``chiron search``) and ``dropped.jsonl``.
+    """Write cases with questions to ``out``: ``cases.jsonl`` (for ``chiron search``) and ``dropped.jsonl``.
 
-    Each case gives one a manner, of id ``CASE-doctor`` and so on; what it was made of stands in its ``made_from``. Arguments and errors
-    as :func:`chiron.mmrp.text.build_text`.
+    Each case gives one question per persona, with ids such as ``CASE-doctor``; ``made_from`` records its source. For arguments and
+    errors, see :func:`chiron.mmrp.text.build_text`.
     """
     return execute(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
 
@@ -59,7 +59,7 @@ def prepare_questions(
     limit: int | None = None,
     shard: str | None = None,
 ) -> PartRun[Case]:
-    """The same, checked and ready to be executed."""
+    """Prepare :func:`build_questions`: validate its inputs without running it."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
     seats = BuildRoles.of(config, cases, need_reader=False)
@@ -86,20 +86,20 @@ def prepare_questions(
 
 @dataclass(frozen=True)
 class Inquirer:
-    """Has questions written."""
+    """Let the author model write questions."""
 
     seats: BuildRoles
     folder: ImageFolder | None
-    """Where the images lie that author and reader are shown, if they are."""
+    """Folder of the images shown to author and reader, if any."""
 
     async def inquire(self, case: Case, ask: Ask) -> Made:
-        """A case's questions, as cases.
+        """Create a case's questions, as cases.
 
         Raises:
-            CallFailed: an answer is missing.
-            Halted: nothing more is asked.
+            CallFailed: a reply is missing.
+            RunStopped: no more calls are sent.
         """
-        # A title alone may be no more than what a scanner calls the study.
+        # A title alone may only be the scanner's name of the study.
         told = case.findings or case.answer or (case.title and case.history)
         if not told and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
@@ -163,7 +163,7 @@ class Inquirer:
             "made_from": case.id,
             "manner": manner,
             "made_by": {"calls": keys, "models": dict(self.seats.models())},
-            # All that is asked of one patient stays on one side of a split.
+            # Keep all questions about one patient in the same split.
             "patient": patient_of(case),
         }
         if case.question:
@@ -177,12 +177,12 @@ class Inquirer:
 
 
 def check_question(case: Case, asked: OpenQuestion, *, seen: bool = False) -> OpenQuestion | Refused:
-    """The question without blanks around it, or why it cannot be used.
+    """Return the question without surrounding blanks, or why it is unusable.
 
     Args:
-        case: what it is about.
-        asked: as its author wrote it.
-        seen: whether its author saw the images, so that the answer may stand there and not in the text.
+        case: the case that it is about.
+        asked: the question as its author wrote it.
+        seen: whether the author saw the images, so that the answer may come from them and not from the text.
     """
     question, answer = asked.question.strip(), asked.answer.strip()
     if not question or not answer:

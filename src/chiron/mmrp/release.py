@@ -1,4 +1,4 @@
-"""A release: one folder that `datasets`, four trainers and `chiron train` read, with its card and where every row comes from."""
+"""Build a release: one folder, with a dataset card, that ``datasets``, four trainers and ``chiron train`` can read."""
 
 import hashlib
 import json
@@ -46,23 +46,23 @@ def release(
     foreign: Iterable[BenchmarkItem] = (),
     watch: Callable[[str], None] = lambda _: None,
 ) -> ReleaseSummary:
-    """Check the rows of some parts, divide and order them, and write a release, whole or not at all.
+    """Check, split and order the rows of some parts, and write a release atomically.
 
     Args:
-        directories: of parts, as ``chiron build`` writes them.
-        out: the folder to be made.
-        images: where images lie, for all parts or by part; by default what the parts say, else ``images/`` in them.
-        wishes: how it is to be made.
-        foreign: items of benchmarks, which must not be in it.
-        watch: told what begins: ``checking``, ``dividing``, ``writing``, ``done``.
+        directories: directories of parts, as written by ``chiron build``.
+        out: the folder to create.
+        images: image folder for all parts, or one by part; by default the recorded one, else ``images/`` in the part's directory.
+        wishes: options of the release.
+        foreign: benchmark items, which the release must not contain.
+        watch: called with the name of each phase that starts: ``checking``, ``dividing``, ``writing``, ``done``.
 
     Raises:
-        InputError: a part cannot be read, a limit is passed, or ``out`` is there.
-        DiskError: the disk is full; what was there before is still there.
+        InputError: a part cannot be read, a limit is exceeded, or ``out`` exists.
+        DiskError: the disk is full; existing files are unchanged.
     """
     wishes = wishes or ReleaseOptions()
-    features()  # says at once if "datasets" is missing
-    need("matplotlib", "the card's map")  # likewise
+    features()  # fail early if "datasets" is missing
+    need("matplotlib", "the card's map")  # fail early here too
     sources = sources_of(directories, images)
     with ExitStack() as stack:
         folder = stack.enter_context(new_folder(out, mark=PROVENANCE, replace=wishes.replace))
@@ -124,7 +124,7 @@ def _need_passed(report: CheckReport) -> None:
 def _balanced(
     survey: DatasetIndex, division: Split, wishes: ReleaseOptions, left_out: dict[int, str]
 ) -> dict[tuple[Part, SplitName], list[int]]:
-    """Positions by part and split, each in the order of the curriculum; what a cap leaves out is noted."""
+    """Return positions by part and split, each in curriculum order; add the rows removed by a cap to ``left_out``."""
     chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in PARTS for split in SPLITS}
     for position in sorted(division.split, key=lambda position: curriculum_key(survey.entries[position])):
         chosen[survey.entries[position].part, division.split[position]].append(position)
@@ -170,7 +170,10 @@ def _write_rows(survey: DatasetIndex, division: Split, chosen: Mapping[tuple[Par
 
 
 class _ImageStore:
-    """The release's images: each once, without metadata and named by its content, since both may hold names of people."""
+    """Images of the release, each stored once.
+
+    Metadata is removed and files are named by content, because both may contain names of people.
+    """
 
     def __init__(self, survey: DatasetIndex, folder: Path) -> None:
         self._survey, self._folder = survey, folder
@@ -178,17 +181,17 @@ class _ImageStore:
 
     @property
     def count(self) -> int:
-        """Files."""
+        """Number of files."""
         return len(self._there)
 
     def keep(self, image: int) -> tuple[ReleasedImage, bytes]:
-        """An image by its position in the survey: its place in the release, and its file's bytes, without metadata."""
+        """Store an image, given its position in the index; return it with its file's bytes, without metadata."""
         taken = self._survey.prints[image]
         if taken is None:
             raise AssertionError("rows with such images were left out")
         number, name = self._survey.names[image]
         try:
-            # Checked when its print was taken; that it is the same file still, its hash says.
+            # The image was checked when it was hashed; its hash shows that the file is unchanged.
             data = (self._survey.sources[number].folder.root / name).read_bytes()
         except OSError as error:
             raise InputError(f"image '{name}' cannot be read any more ({error.strerror}): run this again") from error
@@ -222,7 +225,7 @@ def _write_left_out(path: Path, survey: DatasetIndex, left_out: Mapping[int, str
 
 
 def _counts(report: CheckReport) -> dict[str, Any]:
-    """The checks' figures without examples: these are of rows that nobody is to see."""
+    """Return the counts of the report without examples, since these quote rows that must stay private."""
     record = report.to_record()
     for check in record["checks"].values():
         del check["examples"]

@@ -13,45 +13,45 @@ from chiron.mmrp.splits import RATIOS, SplitName
 
 @dataclass(frozen=True)
 class ReleaseOptions:
-    """How a release is to be made."""
+    """Options of a release."""
 
     ratios: tuple[float, float, float] = RATIOS
     """Shares of train, validation and test."""
     seed: int = 0
     balance: int | None = None
-    """The most training rows of a part in a cell of the map; ``None`` for all."""
+    """Maximum number of training rows of a part per cell of the coverage map; ``None`` for all."""
     limits: Mapping[str, float] = field(default_factory=limits_of)
-    """By check; a dataset that passes one is refused."""
+    """Limits by check; a dataset that exceeds one is refused."""
     licence: str | None = None
-    """Of the whole, for the card; by default what the rows say."""
+    """License of the whole dataset, for the card; by default those of the rows."""
     distance: int = DISTANCE
-    """Bits in which perceptual hashes of nearly the same image may differ."""
+    """Maximum number of differing bits between perceptual hashes of nearly identical images."""
     replace: bool = False
-    """Whether an earlier release may be replaced."""
+    """Whether an existing release may be replaced."""
     modalities: tuple[str, ...] = MODALITY_NAMES
-    """Rows of the card's map, even if empty."""
+    """Rows of the card's coverage map, shown even if empty."""
     body_systems: tuple[str, ...] = BODY_SYSTEM_NAMES
-    """Its columns, likewise."""
+    """Columns of the map, shown even if empty."""
 
 
 @dataclass(frozen=True)
 class ReleaseSummary:
-    """What a release holds."""
+    """Summary of a release."""
 
     path: Path
     rows: Mapping[tuple[Part, SplitName], int]
-    """By part and split."""
+    """Number of rows by part and split."""
     images: int
-    """Files."""
+    """Number of image files."""
     left_out: Mapping[str, int]
-    """Rows that are not in it, by reason."""
+    """Number of rows left out, by reason."""
     groups: int
-    """Groups of rows that hang together."""
+    """Number of groups of related rows."""
     largest_group: int
-    """Rows of the largest."""
+    """Number of rows in the largest group."""
     cells: Mapping[Cell, int]
-    """Rows by modality and body system."""
+    """Number of rows by modality and body system."""
     licences: Mapping[str, int]
-    """Rows by the licence of their source."""
+    """Number of rows by the license of their source."""
     models: Mapping[str, int]
-    """Rows by what answered, ``role: model``."""
+    """Number of rows by model, as ``role: model``."""

@@ -1,6 +1,6 @@
-"""A row of the dataset: what a model is trained on, what it was made of, and by whom.
+"""A row of the dataset: its conversation, its source and its provenance.
 
-A line of a part's ``rows.jsonl`` is a row as ``chiron train`` takes it (``id``, ``images``, ``messages``), with everything else beside it.
+A line of a part's ``rows.jsonl`` has the fields that ``chiron train`` reads (``id``, ``images``, ``messages``), and all other fields.
 """
 
 import json
@@ -16,26 +16,26 @@ from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot"]
 PARTS: tuple[Part, ...] = ("text", "alignment", "cot")
-"""In the order of the curriculum (the paper's three stages)."""
+"""Parts in curriculum order (the paper's three stages)."""
 ROWS, DROPPED = "rows.jsonl", "dropped.jsonl"
-"""The two files of a part's directory."""
+"""Output files of a part."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a row came to be: enough to find every call that went into it."""
+    """Provenance of a row: enough to find every call that contributed to it."""
 
     run: str = ""
-    """The name of the run's directory. No path: the folders above it may hold names of people."""
+    """Name of the run directory. The path is omitted because its folders may contain names of people."""
     calls: tuple[str, ...] = ()
-    """Keys (hex) of the ledger's calls."""
+    """Ledger keys (hex) of the calls."""
     prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """SHA-256 (hex) of each prompt, by name."""
     models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What answered, by role: ``author``, ``reader``, ``mentor`` ..."""
+    """Model identity by role: ``author``, ``reader``, ``mentor`` ..."""
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to a JSON object."""
         return {"run": self.run, "calls": list(self.calls), "prompts": dict(self.prompts), "models": dict(self.models)}
 
 
@@ -48,33 +48,33 @@ class MmrpRow:
     part: Part
     case_id: str
     patient: str
-    """What splits keep together: the case's patient where the source names one (``meta["patient"]``), else the case."""
+    """Rows of one patient stay in one split: the patient that the source names (``meta["patient"]``), else the case."""
     images: tuple[str, ...]
-    """Relative to the image folder, in the order of the marks; empty for text alone."""
+    """Image paths relative to the image folder, in the order of the marks; empty for text-only rows."""
     turns: tuple[Turn, ...]
-    """A system turn or none, then user and assistant in turn; ``<image>`` marks stand in user turns."""
+    """An optional system turn, then alternating user and assistant turns; ``<image>`` marks appear in user turns."""
     question: str
     answer: str
-    """The known answer; of a multiple-choice question the right option's text; of an alignment row empty."""
+    """The known answer: the right option's text for multiple choice, empty for alignment rows."""
     options: tuple[str, ...] = ()
-    """Of a multiple-choice question, without letters."""
+    """Options of a multiple-choice question, without letters."""
     reasoning: str = ""
-    """Steps and final answer, where there are any."""
+    """Steps and final answer, if any."""
     findings: tuple[str, ...] = ()
-    """The case's, for the checks: reasoning must not contradict them."""
+    """Findings of the case, used by the checks: reasoning must not contradict them."""
     modalities: tuple[str, ...] = ()
-    """The imaging modalities shown, by their names in :mod:`chiron.cases.modalities`."""
+    """Imaging modalities shown, as named in :mod:`chiron.cases.modalities`."""
     body_system: str | None = None
     difficulty: float | None = None
-    """0 (every intern is right without reasoning) to 1; ``None`` where nothing was measured."""
+    """From 0 (every intern is right without reasoning) to 1; ``None`` if not measured."""
     depth: int | None = None
-    """Of the search that found the path."""
+    """Depth of the search that found the path."""
     licence: str | None = None
-    """Of the case's source (``meta["licence"]``)."""
+    """License of the case's source (``meta["licence"]``)."""
     provenance: Provenance = field(default_factory=Provenance)
 
     def to_record(self) -> dict[str, Any]:
-        """As a line of ``rows.jsonl``."""
+        """Convert to a line of ``rows.jsonl``."""
         return {
             "id": self.id,
             "part": self.part,
@@ -98,21 +98,21 @@ class MmrpRow:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Something that did not become a row, and why."""
+    """An item that did not become a row, and why."""
 
     part: Part | Literal["questions"]
     case_id: str | None
     reason: str
-    """A word or two, the same for the same cause, to count by: ``answered without the case``."""
+    """Short reason, identical for the same cause so that it can be counted: ``answered without the case``."""
     detail: str = ""
-    """What was seen, in one line."""
+    """Details, in one line."""
     text: str = ""
-    """What was dropped, where there is any."""
+    """The dropped text, if any."""
     line: int = 0
-    """Of the case in its file, from 1; 0 if it came from nowhere."""
+    """Line of the case in its file, from 1; 0 if unknown."""
 
     def to_record(self) -> dict[str, Any]:
-        """As a line of ``dropped.jsonl``."""
+        """Convert to a line of ``dropped.jsonl``."""
         return {
             "part": self.part,
             "case_id": self.case_id,
@@ -124,10 +124,10 @@ class Dropped:
 
 
 def read_rows(path: Path) -> Iterator[MmrpRow]:
-    """Every row of a ``rows.jsonl``, one at a time.
+    """Read the rows of a ``rows.jsonl``, one at a time.
 
     Raises:
-        InputError: there is no such file, or a line is no row; names file and line.
+        InputError: the file does not exist, or a line is not a row; the message names file and line.
     """
     try:
         with path.open("rb") as file:
@@ -143,7 +143,7 @@ def read_rows(path: Path) -> Iterator[MmrpRow]:
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSONL, whole or not at all; records are taken one at a time.
+    """Write JSONL atomically; records are consumed one at a time.
 
     Raises:
         DiskError: the disk is full.

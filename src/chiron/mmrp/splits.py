@@ -1,9 +1,9 @@
-"""Train, validation and test: nothing that hangs together is ever divided.
+"""Split rows into train, validation and test without dividing related rows.
 
-Rows hang together by patient, by case, and by images that are nearly the same. Such a group goes whole to one side, chosen by a hash of
-the seed and the group's smallest patient, so that groups stay where they are when rows are added, unless an added row ties two together.
-Words tie no rows: templates would tie everything to everything. Rows of words alone that say nearly the same, be it by way of others,
-are a family; those of them that are not on its largest side leave.
+Rows are related by patient, by case, and by nearly identical images. A group of related rows goes to one split, chosen by a hash of
+the seed and the group's smallest patient id. Added rows therefore do not move existing groups, unless they connect two groups.
+Words do not relate rows, because templates would relate everything. Text-only rows that are nearly identical, directly or through
+other rows, form a family; only its rows in the first split it occurs in (train, then validation, then test) are kept.
 """
 
 import hashlib
@@ -22,25 +22,25 @@ RATIOS: Final = (0.9, 0.05, 0.05)
 
 @dataclass(frozen=True)
 class Split:
-    """Which row goes where."""
+    """Assignment of rows to splits."""
 
     split: Mapping[int, SplitName]
-    """By the row's position; rows that are in none are not there."""
+    """Split by row position; rows without a split are absent."""
     group: Mapping[int, str]
-    """What a row hangs together with, by position: twelve hex digits, of a hash of the group's smallest case and of nothing secret.
+    """Group by row position: twelve hex digits, a hash of the group's smallest case id.
 
-    A patient's number could be found again by hashing all numbers there are; cases' names are in the rows beside it."""
+    A hash of a patient's number could be reversed by trying all numbers; case ids are public in the rows anyway."""
     left_out: Mapping[int, str]
-    """Rows that had to leave, with the reason."""
+    """Rows left out, with the reason."""
     largest: int
-    """Rows of the largest group."""
+    """Number of rows in the largest group."""
 
 
 def read_ratios(text: str) -> tuple[float, float, float]:
-    """Three shares that make 1: ``0.9,0.05,0.05``.
+    """Parse three shares with a sum of 1: ``0.9,0.05,0.05``.
 
     Raises:
-        InputError: they are not three, or do not make 1.
+        InputError: there are not three shares, or their sum is not 1.
     """
     try:
         shares = tuple(float(share) for share in text.split(","))
@@ -58,9 +58,9 @@ def split_rows(
     ratios: tuple[float, float, float] = RATIOS,
     seed: int = 0,
 ) -> Split:
-    """Divide the rows at ``positions``.
+    """Assign the rows at ``positions`` to splits.
 
-    Shares are met on average, over groups: a few large groups, or few of them in all, may miss them widely.
+    Shares are met on average over groups; with large groups or few of them, they may be missed widely.
     """
     groups = _groups(survey, positions)
     patients: dict[int, str] = {}
@@ -93,9 +93,9 @@ def _groups(survey: DatasetIndex, positions: Sequence[int]) -> Callable[[int], i
 
 
 def _repeated_elsewhere(survey: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
-    """Rows whose family is on a larger side too, with why they leave: what is measured on loses, what is learned from stays.
+    """Return rows to leave out because a row of their family is in an earlier split, with the reason: training rows stay.
 
-    Families are of texts, not of rows: rows that are not divided, and several that say the same, tie them together like any other.
+    Families consist of texts, not rows: unassigned rows and repeated texts connect them too.
     """
     families = UnionFind(len(survey.texts))
     for a, b, _ in survey.text_links:
@@ -114,7 +114,7 @@ def _repeated_elsewhere(survey: DatasetIndex, split: Mapping[int, SplitName]) ->
 
 
 def _draw(seed: int, patient: str) -> float:
-    """A number from 0 up to 1."""
+    """Return a number in [0, 1)."""
     return int.from_bytes(_hashed(f"{seed}\x00{patient}")[:8], "big") / 2**64
 
 

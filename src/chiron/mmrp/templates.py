@@ -1,4 +1,4 @@
-"""Conversation templates: how a row is worded, and which of a case's images belong together."""
+"""Conversation templates (the wording of rows), and grouping of a case's images."""
 
 import random
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from chiron.providers.local.dialogue import Turn
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images that belong together."""
+    """A group of related images."""
 
     name: str
-    """Of the folder; empty where there is none."""
+    """Folder name; empty if there is none."""
     numbers: tuple[int, ...]
-    """Of its images among the case's, from 1: what findings call them."""
+    """Numbers of its images in the case, from 1, as used in findings."""
     images: tuple[str, ...]
     modality: str | None
-    """By its name in :mod:`chiron.cases.modalities`; ``None`` where nothing tells."""
+    """Modality as named in :mod:`chiron.cases.modalities`; ``None`` if unknown."""
 
 
 def groups_of(case: Case) -> tuple[Group, ...]:
-    """A case's image groups, in the order of their first images."""
+    """Return a case's image groups, in the order of their first images."""
     numbers: dict[str, list[int]] = {}
     for number, image in enumerate(case.images, start=1):
         numbers.setdefault(PurePosixPath(image).parent.name, []).append(number)
@@ -39,13 +39,13 @@ def groups_of(case: Case) -> tuple[Group, ...]:
 
 
 def modalities_shown(case: Case) -> tuple[str, ...]:
-    """The modalities of a case, by name; none where nothing tells."""
+    """Return the names of a case's modalities; empty if unknown."""
     return tuple(modality.name for modality in modalities_of_case(case))
 
 
 def _group(case: Case, name: str, numbers: tuple[int, ...], *, alone: bool) -> Group:
     images = tuple(case.images[n - 1] for n in numbers)
-    # By the folder's name first: of a case of two modalities the metadata says which two, and not which is which.
+    # Prefer the folder's name: for a case with two modalities, the metadata does not say which image has which.
     of_folder = modalities_of_case(Case(case.id, "", "", images))
     found = of_folder or (modalities_of_case(case) if alone else ())
     return Group(name, numbers, images, found[0].name if len(found) == 1 else None)
@@ -57,62 +57,62 @@ _SUPPLEMENT = "Supplementary information"
 
 @dataclass(frozen=True, slots=True)
 class QuizTemplate:
-    """A multiple-choice question on a case's text."""
+    """A multiple-choice question about a case's text."""
 
     question: str
     options: tuple[str, ...]
-    """In the order in which they are shown, without letters."""
+    """Options in display order, without letters."""
     right: int
-    """Index of the right one."""
+    """Index of the right option."""
     steps: tuple[str, ...]
-    """From the case to the right option."""
+    """Reasoning steps from the case to the right option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A row's conversation."""
+    """Conversation of a row."""
 
     turns: tuple[Turn, ...]
-    """The last one is what is learned."""
+    """Turns; the last one is the training target."""
     suffix: str = ""
-    """Tells the dialogues of one thing apart, in their rows' ids."""
+    """Distinguishes several dialogues of one item in their row ids."""
 
 
 class ConversationTemplate(Protocol):
-    """How a row of each part is worded. Each method gives at least one dialogue."""
+    """Wording of the rows of each part. Each method returns at least one dialogue."""
 
     def identity(self) -> dict[str, Any]:
-        """What the wording depends on, for ``run.json``."""
+        """Return the settings that the wording depends on, for ``run.json``."""
         ...
 
     def of_quiz(self, case: Case, quiz: QuizTemplate, chance: random.Random) -> Sequence[Dialogue]:
-        """Part 1: the case's text and a question; the reasoning and the right option. No images."""
+        """Part 1: the case's text and a question, then reasoning and the right option. No images."""
         ...
 
     def of_findings(
         self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
     ) -> Sequence[Dialogue]:
-        """Part 2: images of these groups and a request; the findings that belong to them, a sentence each."""
+        """Part 2: images of these groups and a request, then their findings, one per sentence."""
         ...
 
     def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
-        """Part 3: images, history and question; a path with its final answer."""
+        """Part 3: images, history and question, then a path with its final answer."""
         ...
 
 
 def plain(text: str) -> str:
-    """``text`` without image marks: only a form may place those."""
-    while IMAGE_MARK in text:  # taken away, one may appear out of its halves
+    """Remove image marks from ``text``: only a template may place them."""
+    while IMAGE_MARK in text:  # a removal may form a new mark
         text = text.replace(IMAGE_MARK, "image")
     return text
 
 
 def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
-    """Turns from what a model is asked and what it is to say.
+    """Create turns from the input of a model and its expected reply.
 
     Args:
-        asked: messages, whose pictures become marks, a line each; or the user's words, marks in their places.
-        said: in which a mark is nothing but a word.
+        asked: messages, whose images become marks on their own lines; or the user's text with its marks.
+        said: the reply; image marks in it become plain words.
     """
     said = plain(said)
     if isinstance(asked, str):
@@ -123,14 +123,14 @@ def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
 
 @dataclass(frozen=True)
 class PaperTemplate:
-    """As the published models are asked: supplementary information, ``Modality i: <image>`` marks, the request to reason."""
+    """Template of the published models: supplementary information, ``Modality i: <image>`` marks, a request to reason."""
 
     def identity(self) -> dict[str, Any]:
-        """Of this wording."""
+        """Return the name of the template."""
         return {"form": "published", "version": 1}
 
     def of_quiz(self, case: Case, quiz: QuizTemplate, chance: random.Random) -> Sequence[Dialogue]:
-        """The case's text, question and lettered options; steps, then letter and option."""
+        """Ask with the case's text, question and lettered options; answer with steps, then letter and option."""
         del chance
         findings = "\n".join(case.findings)
         told = [patient(case), f"Findings:\n{findings}" if findings else "", f"{quiz.question}\n{lettered(quiz.options)}"]
@@ -140,14 +140,14 @@ class PaperTemplate:
     def of_findings(
         self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
     ) -> Sequence[Dialogue]:
-        """The groups' marks and a request; the findings as a paragraph."""
+        """Ask with the groups' marks and a request; answer with the findings as a paragraph."""
         del case, chance
         return [Dialogue(dialogue_of(f"{grouped_marks([len(g.images) for g in groups])}\n{plain(request)}", " ".join(findings)))]
 
     def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
-        """Question, supplementary information, marks; the path as it is.
+        """Ask with question, supplementary information and marks; answer with the unchanged path.
 
-        A question with image marks of its own is asked as it is. Images without a mark come before it.
+        A question with its own image marks is kept as it is. Images without a mark come before it.
         """
         if own := case.question.count(IMAGE_MARK):
             unmarked = f"{IMAGE_MARK}\n" * (len(case.images) - own)
@@ -163,26 +163,26 @@ class PaperTemplate:
 
 @dataclass(frozen=True)
 class InternTemplate:
-    """The very form in which interns are asked in a search, so that a model in training can be one.
+    """Template of the search's intern prompts, for training a model that will be an intern.
 
-    Interns also go on from reasoning that somebody has begun. ``begun`` says how often a row has them do so: never; in a quarter of the
-    rows, from somewhere within the steps (``some``); from anywhere, the end included (``any``); or once from each place (``each``).
+    Interns also continue reasoning that has already begun. ``begun`` says how often a row does this: never, in a quarter of the rows
+    from a point within the steps (``some``), from any point including the end (``any``), or once from each point (``each``).
     """
 
     prompts: Prompts
     begun: Begun = "none"
     concludes: bool = False
-    """Whether findings lead to the case's answer: worked examples."""
+    """Whether findings end with the case's answer (worked examples)."""
 
     def identity(self) -> dict[str, Any]:
-        """Prompts and manner."""
+        """Return the prompts and settings of the template."""
         names = ("intern_system", "intern", "intern_prefix")
         hashes = self.prompts.hashes()
         prompts = {name: hashes[name] for name in names}
         return {"form": "intern", "version": 1, "begun": self.begun, "concludes": self.concludes, "prompts": prompts}
 
     def of_quiz(self, case: Case, quiz: QuizTemplate, chance: random.Random) -> Sequence[Dialogue]:
-        """Findings and question as one question, without options; what stands in the steps so far is not told once more."""
+        """Ask findings and question as one question, without options. Findings are omitted if all steps are given."""
         answer = f"### The final answer is: {quiz.options[quiz.right]}"
         dialogues = []
         for given in self._places(len(quiz.steps), chance):
@@ -194,17 +194,17 @@ class InternTemplate:
     def of_findings(
         self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
     ) -> Sequence[Dialogue]:
-        """The request as the question; each finding a step."""
+        """Ask the request as the question; answer with one step per finding."""
         shown = tuple(image for group in groups for image in group.images)
         question, answer = (case.question, f"### The final answer is: {case.answer}") if self.concludes else (request, "")
         asked = replace(case, question=question, images=shown)
         steps = tuple(findings)
-        # Without a conclusion something must be left to say.
+        # Without a conclusion, at least one step must remain to be written.
         last = len(steps) if self.concludes else len(steps) - 1
         return [self._go_on(asked, steps, min(given, last), answer) for given in self._places(len(steps), chance)]
 
     def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
-        """The case as an intern is asked it from the beginning; the path as it is."""
+        """Ask as an intern is asked at the root; answer with the unchanged path."""
         return [Dialogue(dialogue_of(self.prompts.intern(case, _places_of(case), ()), reasoning))]
 
     def _go_on(self, asked: Case, steps: tuple[str, ...], given: int, answer: str) -> Dialogue:
@@ -225,7 +225,7 @@ class InternTemplate:
 
 
 def _with_history(case: Case) -> str:
-    """The question with the supplementary information that the case has, unless the question has it already."""
+    """Add the case's supplementary information to the question, unless it is already included."""
     who = (("Gender", case.sex), ("Age", case.age), ("Chief complaint", case.history))
     known = ", ".join(f"{name}: {value}" for name, value in who if value)
     if not known or _SUPPLEMENT in case.question:
@@ -234,5 +234,5 @@ def _with_history(case: Case) -> str:
 
 
 def _places_of(case: Case) -> tuple[ImagePart, ...]:
-    """A picture for each image: in a row it is but a mark."""
+    """Return a placeholder for each image; a row only contains a mark."""
     return tuple(ImagePart(name, 0) for name in case.images)

@@ -1,4 +1,4 @@
-"""Part 1: multiple-choice questions on a case's text, written by one model and tried by another."""
+"""Part 1 (text): multiple-choice questions about a case's text, written by one model and tested by another."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,9 @@ from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTempl
 from chiron.providers.baselines.search_team import normalise
 
 RULES: Final = 2
-"""Of how replies are read and questions are kept; raised when the same replies would give other rows."""
+"""Version of the rules; increase it when the same replies would give other rows."""
 AUTHOR_DRAWS: Final = 2
-"""A reply that cannot be used as it is is asked for once more."""
+"""Calls to the author per case: an unusable reply is requested once more."""
 
 
 def build_text(
@@ -37,19 +37,21 @@ def build_text(
     shard: str | None = None,
     form: ConversationTemplate | None = None,
 ) -> BuildSummary:
-    """Make rows of text questions in ``out``: ``rows.jsonl`` and ``dropped.jsonl``. Run again it goes on, and asks nothing twice.
+    """Build rows of text questions.
+
+    Writes ``rows.jsonl`` and ``dropped.jsonl`` to ``out``. A rerun resumes, and no call is paid for twice.
 
     Args:
-        cases: JSONL or JSON; cases without a question will do.
+        cases: JSONL or JSON file; cases need no question.
         config: from :func:`chiron.mmrp.config.load_build`.
-        out: a directory of this part's own.
-        images: where images lie, to be told in ``run.json``; this part shows none.
-        limit: only the first so many cases.
-        shard: ``I/N``, part I of N.
-        form: how rows are worded; as the published models are asked by default.
+        out: output directory, used by this part only.
+        images: image folder, recorded in ``run.json``; this part shows no images.
+        limit: use only the first ``limit`` cases.
+        shard: ``I/N``; use part I of N.
+        form: conversation template; by default that of the published models.
 
     Raises:
-        InputError: something is missing, or the directory is of another build.
+        InputError: an input is missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
     return execute(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
@@ -65,7 +67,7 @@ def prepare_text(
     shard: str | None = None,
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
-    """The same, checked and ready to be executed."""
+    """Prepare :func:`build_text`: validate its inputs without running it."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
     seats = BuildRoles.of(config, cases, need_reader=True)
@@ -89,30 +91,30 @@ def prepare_text(
 
 @dataclass
 class _Question:
-    """A question on its way to a row."""
+    """A question that may become a row."""
 
     case: Case
     choice: MultipleChoice
     number: int
     calls: list[str] = field(default_factory=list)
     share: float = 0.0
-    """Of right answers with the case."""
+    """Share of right answers with the case."""
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Has questions written and tried."""
+    """Let the author write questions, and test them with the reader."""
 
     seats: BuildRoles
     form: ConversationTemplate
     run: str
 
     async def examine(self, case: Case, ask: Ask) -> Made:
-        """A case's rows, and what of it was dropped.
+        """Build a case's rows; also return what was dropped.
 
         Raises:
-            CallFailed: an answer is missing.
-            Halted: nothing more is asked.
+            CallFailed: a reply is missing.
+            RunStopped: no more calls are sent.
         """
         if not case.findings and not case.history:
             return Made(dropped=(self._drop(case, "no text", "the case has neither history nor findings"),))
@@ -136,7 +138,7 @@ class Examiner:
         return Made(tuple(rows), tuple(dropped))
 
     async def _written(self, case: Case, ask: Ask) -> tuple[str, list[MultipleChoice | Refused]]:
-        """What the author wrote: of two replies the one with more that can be used; and the key of its call."""
+        """Return the key and items of the author's reply; of two replies, the one with more usable items."""
         count = self.seats.config.build.questions_per_case
         best: tuple[str, list[MultipleChoice | Refused]] = ("", [])
         for draw in range(AUTHOR_DRAWS):
@@ -154,7 +156,7 @@ class Examiner:
         return best
 
     async def _tried(self, question: _Question, ask: Ask) -> Refused | None:
-        """``None`` if it is a good question; the cheap reasons come before the dear ones."""
+        """Return why a question is dropped, or ``None``. Cheap tests run before expensive ones."""
         choice = question.choice
         answer = choice.options[choice.right()]
         if names_answer(choice.question, answer):
@@ -162,7 +164,7 @@ class Examiner:
         return await self._told(question, ask) or await self._one_right(question, ask) or await self._guessed(question, ask)
 
     async def _told(self, question: _Question, ask: Ask) -> Refused | None:
-        """Whether it can be answered with the case."""
+        """Drop a question that the reader cannot answer with the case."""
         build = self.seats.config.build
         share = await self._share(question, ask, blind=False, tries=build.tries)
         if share is None:
@@ -173,7 +175,7 @@ class Examiner:
         return None
 
     async def _guessed(self, question: _Question, ask: Ask) -> Refused | None:
-        """Whether it is answered without the case too easily."""
+        """Drop a question that the reader answers too easily without the case."""
         build = self.seats.config.build
         share = await self._share(question, ask, blind=True, tries=build.blind_tries) if build.blind_tries else None
         if share is not None and share > build.blind_threshold:
@@ -181,9 +183,9 @@ class Examiner:
         return None
 
     async def _share(self, question: _Question, ask: Ask, *, blind: bool, tries: int) -> float | None:
-        """How many of a reader's answers are right; ``None`` if most cannot be understood.
+        """Return the share of right reader answers; ``None`` if most replies are unreadable.
 
-        Each try has the options in an order of its own: who always says "A" is right by chance only.
+        Each try shuffles the options, so that a reader that always says "A" is right only by chance.
         """
         choice, prompts = question.choice, self.seats.prompts
         orders = [self._order(question, f"{'blind' if blind else 'told'}:{number}") for number in range(tries)]
@@ -201,7 +203,7 @@ class Examiner:
         return sum(n == {choice.right()} for n in understood) / len(understood)
 
     async def _one_right(self, question: _Question, ask: Ask) -> Refused | None:
-        """Whether the reader, asked for every right option, names that one alone. It is asked once more before a question is dropped."""
+        """Drop a question unless the reader, asked for every right option, names only that one. The reader gets two attempts."""
         choice = question.choice
         others: list[str] = []
         for draw in range(2):
@@ -225,7 +227,7 @@ class Examiner:
         case, choice, seats = question.case, question.choice, self.seats
         order = self._order(question, "row")
         quiz = QuizTemplate(choice.question, tuple(choice.options[i] for i in order), order.index(choice.right()), choice.reasoning)
-        chance = random.Random(f"{seats.config.build.seed}:{case.id}:{question.number}:begun")  # noqa: S311 - to be repeated
+        chance = random.Random(f"{seats.config.build.seed}:{case.id}:{question.number}:begun")  # noqa: S311 - reproducible, not secret
         base = MmrpRow(
             id=f"text:{case.id}:{question.number}",
             part="text",
@@ -234,7 +236,7 @@ class Examiner:
             question=quiz.question,
             answer=quiz.options[quiz.right],
             options=quiz.options,
-            # The share that a reader gets right at once, with everything before it, is what a baseline is for questions on images.
+            # For text questions, this share corresponds to the baseline of image questions.
             difficulty=1 - question.share,
             provenance=Provenance(
                 self.run,
@@ -258,12 +260,12 @@ def _good(written: list[MultipleChoice | Refused]) -> int:
 
 
 def _chosen(reply: str, order: list[int], choice: MultipleChoice) -> set[int] | None:
-    """Which of the author's options a reply names, whatever their order was."""
+    """Return the indexes of the author's options that a reply names, given the shuffled order."""
     named = named_options(reply, [choice.options[i] for i in order])
     return None if named is None else {order[i] for i in named}
 
 
 def _shuffled(count: int, seed: str) -> list[int]:
     order = list(range(count))
-    random.Random(seed).shuffle(order)  # noqa: S311 - to be repeated, not to be secret
+    random.Random(seed).shuffle(order)  # noqa: S311 - reproducible, not secret
     return order

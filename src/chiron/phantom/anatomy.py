@@ -1,4 +1,4 @@
-"""Where the modalities look: the body system, who comes there and why, and what is unremarkable to see."""
+"""What each modality examines: body system, complaints, and normal findings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Complaint:
-    """A reason to come, and who has it."""
+    """A reason for the examination, and the ages it applies to."""
 
     words: str
-    """As it goes on after "a woman with"."""
+    """Text that follows "a woman with"."""
     youngest: int
-    """In years."""
+    """Age in years."""
     oldest: int
     lasting: bool = True
     """Whether a duration may follow."""
@@ -21,16 +21,16 @@ class Complaint:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a modality looks at, in words."""
+    """The anatomy that a modality examines, in words."""
 
     body_system: str
     sexes: tuple[str, ...]
-    """Whom it is done to: "Female", "Male" or both."""
+    """Sexes examined: "Female", "Male" or both."""
     complaints: tuple[Complaint, ...]
     neutral: tuple[str, ...]
-    """Findings that say nothing of the lesion, and use none of its words."""
+    """Findings that are unrelated to the lesion and use none of its words."""
     again: str
-    """What a second image is, for example "another slice"."""
+    """Description of a second image, for example "another slice"."""
 
 
 _BOTH: Final = ("Female", "Male")
@@ -123,4 +123,4 @@ PLACES: Final[Mapping[str, Anatomy]] = MappingProxyType(
         ),
     }
 )
-"""By modality, the same names as :data:`chiron.phantom.drawing.MODALITIES`."""
+"""Anatomy by modality; the keys are :data:`chiron.phantom.drawing.MODALITIES`."""

@@ -1,8 +1,8 @@
-"""What every modality draws with: coordinates, soft-edged shapes, clouds and strokes.
+"""Drawing primitives of all modalities: coordinates, soft-edged shapes, noise and strokes.
 
-A picture is a float32 plane of tones, shape (size, size), where 0 is black and 1 is white. Positions and lengths are fractions
-of the image's width from its centre: ``x`` grows to the right of the image (the patient's left), ``y`` downwards. So the same
-code draws any size, and only noise is counted in pixels.
+An image is a float32 array of tones, shape (size, size), where 0 is black and 1 is white. Positions and lengths are fractions
+of the image's width from its center: ``x`` grows to the right of the image (the patient's left), ``y`` downward. The same code
+therefore draws any size; only noise is measured in pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,31 +18,31 @@ from PIL import Image, ImageDraw
 from chiron.phantom.world import Attributes, Density, Margin, Size
 
 Plane = NDArray[np.floating]
-"""Tones, coverages or coordinates of every pixel, or of a window; float32, shape (size, size)."""
+"""Tones, coverages or coordinates of all pixels, or of a window; float32, shape (size, size)."""
 
-_FINER: Final = 2  # strokes are drawn this much larger and then averaged, for PIL's lines are jagged
+_FINER: Final = 2  # supersampling of strokes, because PIL's lines are jagged
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The coordinates of every pixel's centre."""
+    """Coordinates of every pixel's center."""
 
     size: int
-    """Pixels a side."""
+    """Side in pixels."""
     x: Plane
     """From -0.5 (left of the image, the patient's right) to 0.5."""
     y: Plane
     """From -0.5 (top of the image) to 0.5."""
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """The rows and columns within ``reach`` of a point, as far as they are in the picture."""
+        """Return the rows and columns within ``reach`` of a point, clipped to the image."""
         rows, columns = (slice(max(0, int((c - reach + 0.5) * self.size) - 1), int((c + reach + 0.5) * self.size) + 2) for c in (y, x))
         return rows, columns
 
 
 @lru_cache(maxsize=4)
 def grid(size: int) -> Grid:
-    """The grid of a picture of so many pixels a side; its planes are shared, so they cannot be written to."""
+    """Return the grid of an image of this size. It is cached, so its arrays are read-only."""
     line = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5).astype(np.float32)
     x, y = np.meshgrid(line, line)
     x.flags.writeable = y.flags.writeable = False
@@ -50,13 +50,13 @@ def grid(size: int) -> Grid:
 
 
 def edge(grid: Grid, inside: Plane, soft: float = 1.0) -> Plane:
-    """Coverage (0 to 1) of a shape, from the distance by which each point lies inside it; ``soft`` is the edge in pixels."""
+    """Return the coverage (0 to 1) of a shape, from each point's depth inside it; ``soft`` is the edge width in pixels."""
     coverage: Plane = np.clip(inside * (grid.size / soft) + 0.5, 0, 1)
     return coverage
 
 
 def ellipse(grid: Grid, x: float, y: float, rx: float, ry: float, *, soft: float = 1.0) -> Plane:
-    """Coverage of an ellipse with centre (x, y) and half-axes (rx, ry)."""
+    """Return the coverage of an ellipse with center (x, y) and half-axes (rx, ry)."""
     window = grid.window(x, y, max(rx, ry) + soft / grid.size)
     rho = np.sqrt(((grid.x[window] - x) / rx) ** 2 + ((grid.y[window] - y) / ry) ** 2)
     coverage = np.zeros_like(grid.x)
@@ -65,17 +65,17 @@ def ellipse(grid: Grid, x: float, y: float, rx: float, ry: float, *, soft: float
 
 
 def glow(grid: Grid, x: float, y: float, rx: float, ry: float) -> Plane:
-    """A bell (0 to 1) with centre (x, y) and standard deviations (rx, ry)."""
+    """Return a Gaussian bell (0 to 1) with center (x, y) and standard deviations (rx, ry)."""
     return np.exp(-0.5 * (((grid.x - x) / rx) ** 2 + ((grid.y - y) / ry) ** 2))
 
 
 def mix(under: Plane, over: Plane | float, coverage: Plane) -> Plane:
-    """Lay one tone over another where it covers."""
+    """Blend ``over`` onto ``under`` by its coverage."""
     return under + (over - under) * coverage
 
 
 def clouds(grid: Grid, rng: np.random.Generator, cells: int) -> Plane:
-    """Smooth noise of mean 0 and standard deviation near 1 in the middle of its lumps, ``cells`` lumps across."""
+    """Return smooth noise with mean 0, ``cells`` lumps across, and standard deviation near 1 at the center of a lump."""
     cells = min(cells, grid.size)
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     image = Image.fromarray(coarse).resize((grid.size, grid.size), Image.Resampling.BICUBIC)
@@ -83,12 +83,12 @@ def clouds(grid: Grid, rng: np.random.Generator, cells: int) -> Plane:
 
 
 def grain(grid: Grid, rng: np.random.Generator, sd: float) -> Plane:
-    """Noise of each pixel for itself, of mean 0."""
+    """Return independent pixel noise with mean 0."""
     return rng.standard_normal((grid.size, grid.size), dtype=np.float32) * np.float32(sd)
 
 
 def strokes(grid: Grid, paths: Sequence[NDArray[np.float64]], width: float) -> Plane:
-    """Coverage of lines along paths, each an array of points of shape (points, 2)."""
+    """Return the coverage of lines along paths, each an array of points, shape (points, 2)."""
     side = grid.size * _FINER
     image = Image.new("L", (side, side))
     pen = ImageDraw.Draw(image)
@@ -100,9 +100,9 @@ def strokes(grid: Grid, paths: Sequence[NDArray[np.float64]], width: float) -> P
 
 
 def vessels(grid: Grid, rng: np.random.Generator, x: float, y: float, reach: float, count: int, width: float) -> Plane:
-    """Coverage of winding vessels that run outwards from (x, y): the lesion's distractors.
+    """Return the coverage of winding vessels from (x, y) outward, which are distractors for the lesion.
 
-    The random numbers drawn depend on ``count`` alone.
+    The random numbers used depend on ``count`` alone.
     """
     along = np.linspace(0, 1, 9)
     angle = rng.uniform(0, 2 * np.pi, count) + np.linspace(0, 2 * np.pi, count, endpoint=False)
@@ -117,29 +117,29 @@ def vessels(grid: Grid, rng: np.random.Generator, x: float, y: float, reach: flo
 
 
 RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.05, "medium": 0.1, "large": 0.175})
-"""Of the drawn lesion, as a fraction of the image's width: far enough apart that a spiculated lesion, from tip to tip, is smaller than a
-smooth one of the next size. At 48 pixels the smallest one is 5 pixels across."""
+"""Radius of the drawn lesion, as a fraction of the image's width. A spiculated lesion is, from tip to tip, smaller than a smooth one of
+the next size. At 48 pixels the smallest lesion is 5 pixels across."""
 
 CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.33, "grey": 0.0, "bright": 0.42})
-"""Tone of the lesion's inside, against the tissue around it."""
+"""Tone of the lesion's inside, relative to the tissue around it."""
 
 _RIM: Final[Mapping[Margin, float]] = MappingProxyType({"smooth": 0.4, "spiculated": -0.4})
-# A thin rim shows where a grey lesion ends: bright as of a capsule, or dark as a halo. It goes with the margin, which a very small picture
-# would otherwise hardly show.
-_CORE: Final = 0.75  # of a spiculated lesion, against its radius
+# A thin rim shows where a gray lesion ends: bright like a capsule, or dark like a halo. It follows the margin, which a very small
+# image would otherwise hardly show.
+_CORE: Final = 0.75  # core of a spiculated lesion, relative to its radius
 _SPIKES: Final = 7
-_LONGEST: Final = 0.6  # of a spike, against the radius
-_REACH: Final = 1.9  # nothing of a lesion is farther from its centre than so many radii, rim and chance included
+_LONGEST: Final = 0.6  # length of a spike, relative to the radius
+_REACH: Final = 1.9  # extent of a lesion in radii, including rim and randomness
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where a lesion may lie, on the patient's left (the right of the image); it is mirrored for the other side."""
+    """Possible location of a lesion on the patient's left (the right of the image); mirrored for the other side."""
 
     x: float
     y: float
     wander_x: float
-    """How far its centre may be from ``x``, either way."""
+    """Maximum distance of its center from ``x``, in both directions."""
     wander_y: float
 
 
@@ -152,27 +152,27 @@ def paint(
     anatomy: np.random.Generator,
     texture: np.random.Generator,
 ) -> Plane:
-    """The plane with the lesion on it.
+    """Draw the lesion onto the plane, and return it.
 
-    Where it lies and its outline come from ``anatomy``, and so are those of all the case's images; ``texture`` moves it a
-    little from one image to the next. The random numbers drawn do not depend on the attributes: the same generators draw the
-    same lesion but for what the attributes say.
+    Location and outline come from ``anatomy``, and are shared by all images of the case; ``texture`` moves the lesion slightly
+    between images. The random numbers used do not depend on the attributes: with the same generators, lesions differ only in
+    what the attributes say.
 
     Args:
         plane: tones to draw on, shape (size, size).
         grid: its coordinates.
-        attributes: what is true of the lesion.
-        home: where it may lie.
+        attributes: the true attributes of the lesion.
+        home: its possible location.
         tissue: tone of the tissue around it.
-        anatomy: generator of what the case's images have in common.
-        texture: generator of what is this image's own.
+        anatomy: generator of what the case's images share.
+        texture: generator of what is specific to this image.
     """
     offset = anatomy.uniform(-1, 1, 2) * (home.wander_x, home.wander_y) + texture.uniform(-0.008, 0.008, 2)
     radius = RADIUS[attributes.size] * anatomy.uniform(0.96, 1.04) * texture.uniform(0.97, 1.03)
     outline = _Outline.drawn(anatomy)
     x = (home.x + float(offset[0])) * (1 if attributes.side == "left" else -1)
     y = home.y + float(offset[1])
-    window = grid.window(x, y, _REACH * radius)  # the rest of the plane need not be reckoned with
+    window = grid.window(x, y, _REACH * radius)  # skip the rest of the image
     inside = _depth(grid.x[window] - x, grid.y[window] - y, radius, outline, attributes.margin)
     body = mix(plane[window], tissue + CONTRAST[attributes.density], 0.93 * edge(grid, inside, 1.5))
     thin = max(0.006, 0.55 / grid.size)
@@ -183,7 +183,7 @@ def paint(
 
 @dataclass(frozen=True)
 class _Outline:
-    """What chance decides about a lesion's outline."""
+    """Random properties of a lesion's outline."""
 
     turn: float
     oval: float
@@ -196,7 +196,7 @@ class _Outline:
         return cls(rng.random(), rng.uniform(0.03, 0.08), (rng.random(), rng.random()), tuple(heights.tolist()))
 
     def reach(self, theta: Plane, radius: float, margin: Margin) -> Plane:
-        """The outline's distance from the centre in every direction: a gentle oval, or a core with uneven spikes."""
+        """Return the outline's distance from the center in every direction: a gentle oval, or a core with uneven spikes."""
         if margin == "smooth":
             oval: Plane = radius * (1 + self.oval * np.cos(2 * theta - 2 * np.pi * self.turn))
             return oval
@@ -208,11 +208,11 @@ class _Outline:
 
 
 def _depth(x: Plane, y: Plane, radius: float, outline: _Outline, margin: Margin) -> Plane:
-    """How far inside the lesion each point lies, (x, y) being measured from its centre; negative outside."""
+    """Return each point's depth inside the lesion; (x, y) is relative to its center; negative outside."""
     rho, theta = np.hypot(x, y), np.arctan2(y, x)
     inside = outline.reach(theta, radius, margin) - rho
-    # Where the outline is steep, its level set falls faster than distance does: divided by the slope it is one, near the
-    # edge. Deep inside the core that would be too little, and the core's own depth is known.
+    # Where the outline is steep, its level set falls faster than distance does; dividing by the slope corrects this near the edge. Deep
+    # inside the core this would be too small, but there the core's own depth is known.
     slope_y, slope_x = np.gradient(inside, x[0, 1] - x[0, 0])
     inside = inside / np.maximum(np.hypot(slope_x, slope_y), 1)
     depth: Plane = np.maximum(inside, radius * _CORE - rho)

@@ -15,7 +15,7 @@ _CT_HOME = Home(0.235, 0.075, 0.02, 0.02)
 
 
 def slice_of_abdomen(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
-    """Tones of an axial slice through both kidneys, the lesion in one of them."""
+    """Draw an axial slice through both kidneys, with the lesion in one of them."""
     width, height = anatomy.uniform(0.97, 1.0, 2).tolist()
     rx, ry = 0.48 * width, 0.41 * height
     plane = 0.02 + 0.16 * ellipse(grid, 0, 0, rx, ry)
@@ -43,7 +43,7 @@ def slice_of_abdomen(grid: Grid, attributes: Attributes, anatomy: np.random.Gene
 
 
 def _bone(grid: Grid, rng: np.random.Generator) -> Plane:
-    """The ribs that a slice cuts: bright pieces of a ring, on muscle."""
+    """Draw the ribs in a slice: bright pieces of a ring, on muscle."""
     angle = np.arctan2(grid.y, grid.x)
     pieces = np.cos(angle * 12 + np.float32(rng.uniform(-0.6, 0.6)))
     return 0.36 + 0.6 * np.clip(pieces * 3 - 0.2, 0, 1)
@@ -54,10 +54,10 @@ _MAMMOGRAPHY_HOME = Home(0.2, 0.0, 0.03, 0.09)
 
 
 def mammogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
-    """Tones of two craniocaudal views side by side, the lesion in one breast."""
+    """Draw two craniocaudal views side by side, with the lesion in one breast."""
     depth, height = 0.43 * anatomy.uniform(0.96, 1.03), 0.42 * anatomy.uniform(0.95, 1.03)
     apart = edge(grid, np.abs(grid.x) - 0.018, 1.5)
-    # Between an ellipse and a parabola: a breast is fuller at the chest wall and comes to a point.
+    # Between an ellipse and a parabola: a breast is fuller at the chest wall and pointed at the nipple.
     rho = (np.abs(grid.x) / depth) ** 1.5 + np.abs(grid.y / height) ** 2.6
     skin, within = edge(grid, (1 - rho) * 0.25, 3), edge(grid, (0.955 - rho) * 0.25, 3)
     plane = mix(np.full_like(skin, 0.015), 0.5, skin)
@@ -73,7 +73,7 @@ def mammogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, 
 
 
 def _ducts(side: int, depth: float, height: float, rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Strands that fan out from behind the nipple to the chest wall, for one breast."""
+    """Return strands that fan out from behind the nipple to the chest wall, for one breast."""
     along = np.linspace(0, 1, 8)
     paths = []
     for spread, sway, phase in zip(
@@ -93,7 +93,7 @@ _MRI_HOME = Home(0.2, 0.0, 0.015, 0.09)
 
 
 def slice_of_brain(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
-    """Tones of an axial, T2-like slice, the lesion in one hemisphere."""
+    """Draw an axial, T2-like slice, with the lesion in one hemisphere."""
     rx, ry = 0.43 * anatomy.uniform(0.97, 1.03), 0.48 * anatomy.uniform(0.96, 1.0)
     plane = 0.62 * ellipse(grid, 0, 0, rx, ry, soft=2)
     plane = mix(plane, 0.04, ellipse(grid, 0, 0, rx - 0.02, ry - 0.02, soft=2))
@@ -116,7 +116,7 @@ def slice_of_brain(grid: Grid, attributes: Attributes, anatomy: np.random.Genera
     coil = texture.uniform(-0.25, 0.25, 2)
     field = 0.75 + 0.5 * glow(grid, float(coil[0]), float(coil[1]), 0.38, 0.38)
     noise = grain(grid, texture, 0.022), grain(grid, texture, 0.022)
-    # The magnitude of a complex signal: where there is none, noise is never below zero.
+    # Magnitude of a complex signal: where the signal is zero, noise is never negative.
     return np.hypot(plane * field + noise[0], noise[1])
 
 
@@ -126,7 +126,7 @@ _PROBE = -0.95  # where the beams meet, above the image
 
 
 def sonogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
-    """Tones of a transverse view of the thyroid gland, the lesion in one lobe."""
+    """Draw a transverse view of the thyroid gland, with the lesion in one lobe."""
     wide = anatomy.uniform(0.97, 1.03)
     plane = 0.22 + 0.06 * clouds(grid, anatomy, 11)
     layers = np.cos((grid.y + 0.12 * grid.x**2 + 0.008 * clouds(grid, anatomy, 7)) * np.float32(2 * np.pi * 15))
@@ -145,8 +145,8 @@ def sonogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, t
     windpipe = np.stack([0.075 * np.sin(arc), -0.01 - 0.07 * np.cos(arc)], axis=1)
     plane = mix(plane, 0.95, strokes(grid, [windpipe], 0.018))
     beam = np.hypot(grid.x, grid.y - _PROBE)
-    # Speckle: waves from many scatterers add up at random, so that the tone has a Rayleigh distribution. Pixels of a small
-    # picture hold more of them, and average them.
+    # Speckle: waves from many scatterers add up randomly, so tones have a Rayleigh distribution. Pixels of a small image contain more
+    # scatterers and average them.
     lumps = min(grid.size, 128)
     waves = np.hypot(clouds(grid, texture, lumps), clouds(grid, texture, lumps))
     rough = 0.3 * min(1.0, (grid.size / 256) ** 0.5)
@@ -157,7 +157,7 @@ def sonogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, t
 
 
 def _shadow(grid: Grid) -> Plane:
-    """Where the air in the windpipe lets no echo through: behind it, along the beams."""
+    """Return the acoustic shadow of the air in the windpipe: behind it, along the beams."""
     across = grid.x / (grid.y - _PROBE)
     return edge(grid, np.float32(0.075) - np.abs(across), 6) * edge(grid, grid.y + 0.05, 6)
 
@@ -167,7 +167,7 @@ _XRAY_HOME = Home(0.21, -0.06, 0.02, 0.09)
 
 
 def radiograph(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
-    """Tones of a chest radiograph, front to back, the lesion in one lung."""
+    """Draw a frontal chest radiograph, with the lesion in one lung."""
     width, height = anatomy.uniform(0.97, 1.03, 2).tolist()
     shoulders = edge(grid, 0.49 * width - np.abs(grid.x) ** 4 * 2 - np.maximum(-0.3 - grid.y, 0) * 2.6, 3)
     trunk: Plane = np.maximum(ellipse(grid, 0, 0.25, 0.49 * width, 0.72, soft=4), ellipse(grid, 0, -0.45, 0.1, 0.3, soft=4))
@@ -194,7 +194,7 @@ def radiograph(grid: Grid, attributes: Attributes, anatomy: np.random.Generator,
 
 
 def _ribs(grid: Grid, rng: np.random.Generator) -> Plane:
-    """Bands that fall away from the spine, 0 to 1 across each."""
+    """Draw bands that slope down from the spine, 0 to 1 across each."""
     away = np.abs(grid.x)
     phase = (grid.y - 0.35 * away + 2.2 * away**2) * np.float32(11) + np.float32(rng.uniform())
     band = np.clip(np.cos(2 * np.pi * phase) * 3 - 0.9, 0, 1)
@@ -202,7 +202,7 @@ def _ribs(grid: Grid, rng: np.random.Generator) -> Plane:
 
 
 Artist = Callable[[Grid, Attributes, np.random.Generator, np.random.Generator], Plane]
-"""Draws one modality, from the grid, the lesion's attributes, and the generators of the anatomy and of the texture."""
+"""Function that draws one modality, from the grid, the attributes, and the generators of anatomy and texture."""
 
 ARTISTS: Final[Mapping[str, Artist]] = MappingProxyType(
     {
@@ -213,28 +213,28 @@ ARTISTS: Final[Mapping[str, Artist]] = MappingProxyType(
         "Mammography": mammogram,
     }
 )
-"""Who draws which modality, in the order in which cases take turns."""
+"""Drawing functions by modality, in the order in which cases use them."""
 
 MODALITIES: Final = tuple(ARTISTS)
-"""The modalities' names."""
+"""Names of the modalities."""
 
 
 def draw(modality: str, attributes: Attributes, rng: np.random.Generator, size: int, *, view: int = 0) -> NDArray[np.uint8]:
-    """One picture, a schematic of the modality; shape (size, size), 0 black to 255 white.
+    """Draw one schematic image of a modality; shape (size, size), from 0 (black) to 255 (white).
 
-    Radiological convention, in all modalities: the patient's left is on the right of the image, where a mark "L" stands.
-    Lesions are drawn large, so that they can still be read at 64 pixels: they are true to each other, not to millimetres.
+    Radiological convention, in all modalities: the patient's left is on the right of the image, marked "L".
+    Lesions are drawn large, so that they are readable at 64 pixels: sizes are right relative to each other, not in millimeters.
 
     Args:
         modality: one of :data:`MODALITIES`.
-        attributes: what is true of the lesion.
-        rng: decides all the rest. It must be fresh from its seed: the same seed, with another ``view``, is another picture of
-            the same lesion in the same anatomy; with other attributes, another lesion in the same picture.
-        size: pixels a side, from 32 up.
-        view: which picture of the case: 0 is the first.
+        attributes: the true attributes of the lesion.
+        rng: newly seeded generator of everything else. With the same seed, another ``view`` gives another image of the same lesion
+            and anatomy; other attributes give another lesion in the same image.
+        size: side in pixels, at least 32.
+        view: index of the image in the case, from 0.
 
     Raises:
-        KeyError: no such modality.
+        KeyError: the modality is unknown.
     """
     anatomy, *textures = rng.spawn(2 + view)
     coordinates = grid(size)
@@ -244,7 +244,7 @@ def draw(modality: str, attributes: Attributes, rng: np.random.Generator, size: 
 
 
 def _mark(grid: Grid) -> Plane:
-    """The letter L in the upper right corner of the image: two bars."""
+    """Draw the letter L in the upper right corner of the image: two bars."""
     x, y = grid.x - 0.44, grid.y + 0.46
     bar = max(0.012, 1 / grid.size)
     upright = (x >= 0) & (x < bar) & (y >= 0) & (y < 0.05)

@@ -22,24 +22,24 @@ from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES, draw
 from chiron.phantom.world import COMBINATIONS, Attributes, Rule, World
 
-_WORDS, _PICTURES, _LESIONS = range(3)  # of one seed, generators that know nothing of each other
+_WORDS, _PICTURES, _LESIONS = range(3)  # independent generators from one seed
 
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """A case and what is needed to draw it."""
+    """A synthetic case, and what is needed to draw it."""
 
     case: Case
     attributes: Attributes
-    """The truth. The case's ``meta["attributes"]`` says it too."""
+    """True attributes, also in the case's ``meta["attributes"]``."""
     modality: str
     seed: tuple[int, ...]
-    """Of the generator that draws the pictures."""
+    """Seed of the generator that draws the images."""
     size: int
-    """Pixels a side."""
+    """Side of the images in pixels."""
 
     def pictures(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Each image's path, as the case names it, and its tones, shape (size, size)."""
+        """Yield each image's path, as in the case, and its tones, shape (size, size)."""
         for view, path in enumerate(self.case.images):
             rng = np.random.default_rng(self.seed)
             yield path, draw(self.modality, self.attributes, rng, self.size, view=view)
@@ -48,18 +48,18 @@ class SyntheticCase:
 def generate_case(
     world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom"
 ) -> SyntheticCase:
-    """The case of that number. It depends on nothing but the arguments.
+    """Generate the case with an index. It depends only on the arguments.
 
-    Modalities take turns from case to case; every ``len(among)`` cases, each of these combinations of attributes occurs once; one case
-    in four or so has two images.
+    Modalities alternate from case to case. Every ``len(among)`` cases, each combination of attributes in ``among`` occurs once. About
+    one case in four has two images.
 
     Args:
-        world: what leads from attributes to the answer.
+        world: maps attributes to the answer.
         index: of the case, from 0.
         seed: of the series of cases, not negative.
-        size: pixels a side of its images.
+        size: side of its images in pixels.
         among: the combinations of attributes that occur.
-        name: what its id begins with.
+        name: prefix of its id.
     """
     place = PLACES[modality := MODALITIES[index % len(MODALITIES)]]
     block, position = divmod(index, len(among))
@@ -88,41 +88,41 @@ def generate_case(
 
 
 SMALLEST = 32
-"""Pixels a side, below which a small lesion's margin cannot be told."""
+"""Minimum side in pixels; below it, a small lesion's margin is not visible."""
 LARGEST = 4096
-"""Pixels a side, more than any radiograph has: a slip of the hand must not fill the memory."""
+"""Maximum side in pixels, larger than any radiograph: a mistyped size must not fill the memory."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was written."""
+    """Files of a written sample."""
 
     cases: Path
-    """JSONL, a case a line in the tidy format. The truth stands under ``attributes``."""
+    """JSONL, one case per line in the tidy format. The truth is under ``attributes``."""
     images: Path
-    """The folder that the cases' image paths are relative to."""
+    """Folder that the cases' image paths are relative to."""
     textbook: Path
-    """JSONL, one rule of the world a line: ``answer``, ``text`` and ``attributes``, 36 lines."""
+    """JSONL, one rule of the world per line (36 lines): ``answer``, ``text`` and ``attributes``."""
     count: int
-    """Cases."""
+    """Number of cases."""
 
 
 def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int = 256, world_seed: int = 0) -> Sample:
-    """Draw cases of the miniature world and write them: ``cases.jsonl``, ``images/`` and ``textbook.jsonl``.
+    """Generate synthetic cases and write them: ``cases.jsonl``, ``images/`` and ``textbook.jsonl``.
 
-    The same arguments write the same bytes (given the same numpy and pillow), and a case does not depend on how many there
-    are. Every file appears whole or not at all, ``cases.jsonl`` last: where it stands, all that it names stands too. Run
-    again with the same arguments it changes nothing.
+    The same arguments write the same bytes (with the same numpy and pillow), and a case does not depend on ``count``. Every file is
+    written atomically, ``cases.jsonl`` last, so if it exists, all files that it names exist. A rerun with the same arguments changes
+    nothing.
 
     Args:
-        directory: made if it does not exist.
-        count: cases, at least 1. The first 36 show each combination of attributes once, and so on.
-        seed: of the series of cases. Another seed gives other cases of the same world, under the same ids.
-        size: pixels a side of the images, 32 to 4096. From 64 up every attribute can be read off them.
+        directory: created if missing.
+        count: number of cases, at least 1. The first 36 show each combination of attributes once, and so on.
+        seed: of the series of cases. Another seed gives other cases of the same world, with the same ids.
+        size: side of the images in pixels, 32 to 4096. From 64 up, every attribute is visible.
         world_seed: of the table of diagnoses.
 
     Raises:
-        InputError: an argument is out of range, the directory cannot be written to, or it holds another sample already.
+        InputError: an argument is out of range, the directory is not writable, or it contains another sample.
         DiskError: the disk is full.
     """
     _check(count=count, seed=seed, size=size, world_seed=world_seed)
@@ -140,10 +140,10 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
 
 
 def write_castings(castings: Iterable[SyntheticCase], images: Path) -> None:
-    """Draw the cases' images into a folder, each whole or not at all.
+    """Draw the cases' images into a folder, each written atomically.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder is not writable.
         DiskError: the disk is full.
     """
     with _disk_errors(images):
@@ -153,7 +153,7 @@ def write_castings(castings: Iterable[SyntheticCase], images: Path) -> None:
 
 
 def write_textbook(world: World, path: Path) -> None:
-    """Write a world's rules, one a line: ``answer``, ``text`` and ``attributes``.
+    """Write a world's rules, one per line: ``answer``, ``text`` and ``attributes``.
 
     Raises:
         InputError: it cannot be written.
@@ -182,13 +182,13 @@ def _jsonl(records: Iterator[dict[str, Any]]) -> bytes:
 
 def _png(tones: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
-    # Noise hardly compresses: a higher level costs several times the time for some hundredths of the bytes.
+    # Noise hardly compresses: a higher level takes several times as long and saves a few percent.
     Image.fromarray(tones).save(buffer, format="PNG", compress_level=2)
     return buffer.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole, or leave what was there."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:

@@ -1,4 +1,4 @@
-"""The miniature model: an InternVL small enough to be trained from nothing on two CPU cores, and a tokenizer of whole words."""
+"""A tiny InternVL that can be trained from scratch on two CPU cores, and its word-level tokenizer."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,14 +6,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 SIDE: Final = 48
-"""Pixels a side of what it looks at."""
+"""Side of its input images in pixels."""
 PATCH: Final = 8
 TOKENS_PER_IMAGE: Final = (SIDE // PATCH // 2) ** 2
-"""9: patches of 8 pixels, four to a token."""
+"""9 tokens: patches of 8 pixels, four patches per token."""
 
 _PIECES: Final = r"\n?### Step \d+:|\n?### The final answer is:|\n*</?[a-z_]+>\n*| ?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d]+|\s"
-"""The marks of a reasoning, the marks of a prompt's sections, a word, a digit or a run of signs, each with the white space before it, so
-that pieces put together are the text again. A mark is one piece because there is nothing in it to learn, and every token costs time."""
+"""A token is a reasoning header, a prompt section tag, a word, a digit or a run of punctuation, with the white space before it, so that
+joined tokens give the text again. Headers and tags are single tokens, because they contain nothing to learn and every token costs time."""
 
 SPECIAL_TOKENS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -24,11 +24,11 @@ SPECIAL_TOKENS: Final[Mapping[str, str]] = MappingProxyType(
         "turn_start_token": "<|im_start|>",
     }
 )
-"""Of an InternVL tokenizer, by the names under which transformers asks for them."""
+"""Special tokens of an InternVL tokenizer, by their names in transformers."""
 
 
 def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
-    """A tokenizer that knows every piece of ``texts``, as ``tokenizer.json`` in ``folder``; what it does not know becomes ``<unk>``."""
+    """Write a tokenizer with every token of ``texts`` as ``tokenizer.json`` to ``folder``; others become ``<unk>``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,18 +51,18 @@ def write_tokenizer(texts: Iterable[str], folder: Path) -> None:
 
 
 def configuration(folder: Path, *, hidden: int = 128, vision_layers: int = 2, language_layers: int = 2) -> dict[str, Any]:
-    """Of an ``InternVLForConditionalGeneration``, as its ``config.json`` says it; about one million weights.
+    """Return the contents of ``config.json`` of an ``InternVLForConditionalGeneration`` with about one million weights.
 
     Args:
-        folder: where :func:`write_tokenizer` wrote.
-        hidden: width of both towers; a multiple of 32.
-        vision_layers: of the vision tower.
-        language_layers: of the language model.
+        folder: folder given to :func:`write_tokenizer`.
+        hidden: width of both towers, a multiple of 32.
+        vision_layers: number of layers of the vision tower.
+        language_layers: number of layers of the language model.
     """
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    # Spread and scale of the beginning: the customary ones are meant for a thousand channels, and a small model learns nothing from them.
+    # Initialization: the usual spread and scale suit a thousand channels, and a small model learns nothing with them.
     return {
         "vision_config": {
             "model_type": "internvl_vision",

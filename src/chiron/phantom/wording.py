@@ -1,8 +1,7 @@
-"""All that is said: history, question, findings, and the textbook's rules.
+"""All text of synthetic cases: history, question, findings, and the textbook's rules.
 
-One vocabulary throughout: a finding names an attribute by the very word that the rules use, so that whoever has read all
-four in a case's findings can find its rule by words alone. Neither histories nor questions nor the neutral findings use any
-of those words.
+There is one vocabulary: a finding names an attribute with the same word as the rules. A reader who knows all four attributes in a
+case's findings can therefore find its rule by words alone. Histories, questions and neutral findings use none of those words.
 """
 
 from collections.abc import Mapping
@@ -20,10 +19,10 @@ QUESTIONS: Final = (
     "Which diagnosis fits this case best?",
     "Considering the history and the imaging, what is the diagnosis?",
 )
-"""The questions, all of the same meaning."""
+"""Questions, all with the same meaning."""
 
 MILLIMETRES: Final[Mapping[Size, tuple[int, int]]] = MappingProxyType({"small": (5, 9), "medium": (12, 18), "large": (24, 36)})
-"""From and to, both included: how large a lesion is said to be."""
+"""Stated sizes of lesions in millimeters: minimum and maximum, both inclusive."""
 
 _DURATIONS: Final = ("for two weeks", "for about a month", "since last winter", "for the past ten days", "for three months")
 _BACKGROUNDS: Final = (
@@ -35,18 +34,18 @@ _BACKGROUNDS: Final = (
 
 
 def rule(attributes: Attributes) -> str:
-    """The textbook's sentence for a combination of attributes."""
+    """Return the textbook's sentence for a combination of attributes."""
     a = attributes
     return f"A {a.size} {a.density} lesion with a {a.margin} margin on the {a.side} side."
 
 
 def question(rng: np.random.Generator) -> str:
-    """One of :data:`QUESTIONS`."""
+    """Return one of :data:`QUESTIONS`."""
     return _one(QUESTIONS, rng)
 
 
 def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) -> str:
-    """Who came and why, in two sentences; ``age`` is in years, ``sex`` is "Female" or "Male"."""
+    """Describe the patient and the complaint in two sentences; ``age`` is in years, ``sex`` is "Female" or "Male"."""
     person = {"Female": ("girl", "woman"), "Male": ("boy", "man")}[sex][age >= 18]
     article = "An" if age in {8, 11, 18} or 80 <= age < 90 else "A"
     since = f" {_one(_DURATIONS, rng)}" if complaint.lasting else ""
@@ -54,13 +53,13 @@ def history(complaint: Complaint, age: int, sex: str, rng: np.random.Generator) 
 
 
 def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """What the radiologist saw: every attribute in a sentence of its own, among neutral ones; one or two paragraphs.
+    """Write the radiologist's findings: one sentence per attribute, among neutral ones, in one or two paragraphs.
 
     Args:
-        attributes: what is true of the lesion.
-        place: whose neutral findings may stand among them.
-        images: how many images the case has: 1 or 2.
-        rng: chooses the order, the millimetres, and which neutral sentences stand where.
+        attributes: the true attributes of the lesion.
+        place: provides the neutral findings.
+        images: number of images in the case, 1 or 2.
+        rng: chooses the order, the millimeters, and the neutral sentences.
     """
     about = _about_the_lesion(attributes, rng)
     neutral = [place.neutral[k] for k in rng.permutation(len(place.neutral))[: rng.integers(1, 3)]]
@@ -72,7 +71,7 @@ def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random
         named = False
         for k in paragraph:
             sentences.append(about[k].sentence(named=named) if k < len(about) else neutral[k - len(about)])
-            named = k < len(about)  # after a sentence about something else, "it" would be that
+            named = k < len(about)  # after a sentence about something else, "it" would refer to that
         texts.append(" ".join(sentences))
     if images > 1:
         texts[-1] += f" The same lesion is seen in image 2, {place.again}."
@@ -81,13 +80,13 @@ def findings(attributes: Attributes, place: Anatomy, images: int, rng: np.random
 
 @dataclass(frozen=True)
 class _Clause:
-    """A sentence about the lesion that lacks its subject."""
+    """A sentence about the lesion without its subject."""
 
     subject: str
     rest: str
 
     def sentence(self, *, named: bool) -> str:
-        """Whole: with a pronoun where the lesion was named just before."""
+        """Return the full sentence, with a pronoun if the lesion was named just before."""
         names = {"it": ("The lesion", "It"), "its": ("The lesion's", "Its")}[self.subject]
         return f"{names[named]} {self.rest}"
 

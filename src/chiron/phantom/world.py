@@ -1,4 +1,4 @@
-"""The world's truth: attributes, diagnoses, the table between them, and which combinations are held out."""
+"""Rules of the synthetic world: attributes, diagnoses, the table between them, and held-out combinations."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["left", "right"]
-"""The patient's side, which a radiological picture shows on the opposite side of the image."""
+"""The patient's side; a radiological image shows it on the opposite side."""
 Size = Literal["small", "medium", "large"]
 Density = Literal["dark", "grey", "bright"]
-"""Of the lesion's inside against the tissue around it: one vocabulary for all modalities, so that words can be matched."""
+"""Density of the lesion's inside relative to the tissue around it. All modalities share the words, so that texts can be matched."""
 Margin = Literal["smooth", "spiculated"]
 
 SIDES: Final[tuple[Side, ...]] = ("left", "right")
@@ -29,12 +29,12 @@ DIAGNOSES: Final = (
     "Brithel myxoma",
     "Zandovar pseudotumour",
 )
-"""The diagnoses, all invented. No two share a word, so that a word of an answer is never a word of another one."""
+"""Diagnoses, all invented. No two share a word, so that a word of one answer never occurs in another."""
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is true of a lesion, and all that its diagnosis depends on."""
+    """True attributes of a lesion, which determine its diagnosis."""
 
     side: Side
     size: Size
@@ -42,7 +42,7 @@ class Attributes:
     margin: Margin
 
     def to_record(self) -> dict[str, str]:
-        """The attributes as a JSON object, by name."""
+        """Convert to a JSON object."""
         return asdict(self)
 
 
@@ -62,25 +62,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class World:
-    """A table from the 36 combinations to the 6 diagnoses, drawn at random among the fair ones.
+    """A table from the 36 combinations to the 6 diagnoses, chosen at random among the fair ones.
 
-    Fair means: a diagnosis has 6 combinations, and every value of every attribute is found equally often with each diagnosis,
-    so that a single attribute tells nothing at all. It follows that two together never make a diagnosis likelier than one half.
+    In a fair table, each diagnosis has 6 combinations, and every value of every attribute occurs equally often with each diagnosis.
+    A single attribute is therefore uninformative, and two together never make a diagnosis more likely than one half.
     """
 
     seed: int = 0
-    """Not negative. The same seed is the same world."""
+    """Seed of the world, not negative."""
 
     def diagnose(self, attributes: Attributes) -> str:
-        """The diagnosis of a lesion.
+        """Return the diagnosis of a lesion.
 
         Raises:
-            KeyError: a value is none of the vocabulary's.
+            KeyError: a value is not in the vocabulary.
         """
         return self._table[attributes]
 
     def rules(self) -> tuple[Rule, ...]:
-        """The whole table: 36 rules, in the order of :data:`COMBINATIONS`."""
+        """Return the whole table: 36 rules, in the order of :data:`COMBINATIONS`."""
         return tuple(Rule(attributes, diagnosis) for attributes, diagnosis in self._table.items())
 
     @cached_property
@@ -89,10 +89,10 @@ class World:
 
 
 def _fair_assignment(rng: np.random.Generator) -> list[str]:
-    """A diagnosis for each combination, so that every value meets every diagnosis equally often.
+    """Assign a diagnosis to each combination, so that every value occurs equally often with every diagnosis.
 
-    Starts from any balanced table and swaps the diagnoses of two combinations at a time, which keeps it balanced: downhill in
-    unfairness always, uphill with the odds of a Metropolis walk, or it would stay in a hollow for ever.
+    Start from any balanced table and swap the diagnoses of two combinations at a time, which keeps it balanced. Accept a swap that
+    lowers unfairness; accept others with Metropolis probability, to leave local minima.
     """
     table = [DIAGNOSES[k] for k in rng.permutation(np.arange(len(COMBINATIONS)) % len(DIAGNOSES))]
     values = [{f"{name} {getattr(a, name)}" for name in _NAMES} for a in COMBINATIONS]
@@ -116,30 +116,30 @@ def _fair_assignment(rng: np.random.Generator) -> list[str]:
 
 
 HELD_OUT_EACH: Final = 2
-"""Combinations held out of each diagnosis's six: twelve in all."""
+"""Number of combinations held out of each diagnosis's six: twelve in all."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The 36 combinations of a world in two parts.
+    """Split of a world's 36 combinations into seen and held-out ones.
 
-    Every value of every attribute is held out as often as any other of its attribute, and every diagnosis as often as any other, so that
-    nothing but the combination itself is new in a held-out case.
+    Values of an attribute are held out equally often, and so are diagnoses. Only the combination itself is therefore new in a
+    held-out case.
     """
 
     seen: tuple[Attributes, ...]
-    """24, in the order of :data:`~chiron.phantom.world.COMBINATIONS`."""
+    """24 combinations, in the order of :data:`~chiron.phantom.world.COMBINATIONS`."""
     held_out: tuple[Attributes, ...]
-    """12, in the same order."""
+    """12 combinations, in the same order."""
 
 
 @lru_cache(maxsize=8)
 def split(world: World) -> Split:
-    """The split of a world; it depends on the world's seed alone."""
+    """Return the split of a world, which depends only on the world's seed."""
     rng = np.random.default_rng([world.seed, 0x5EED])
     groups = np.array([[i for i, a in enumerate(COMBINATIONS) if world.diagnose(a) == diagnosis] for diagnosis in DIAGNOSES])
     while True:
-        # A fair choice is one in many thousands: tried by the thousand. Shape (tries, diagnoses, held out of each), then flat.
+        # Only one choice in many thousands is fair, so try thousands at once. Shape (tries, diagnoses, held out of each), then flat.
         order = rng.random((5000, *groups.shape)).argsort(axis=2)[..., :HELD_OUT_EACH]
         tries = np.take_along_axis(groups[None], order, axis=2).reshape(len(order), -1)
         fair = np.flatnonzero(_is_fair(tries))
@@ -150,7 +150,7 @@ def split(world: World) -> Split:
 
 
 def _is_fair(tries: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Of each row of combinations, shape (tries, held out), whether every value stands in it as often as the others of its attribute."""
+    """For each row of combinations, shape (tries, held out), check whether the values of each attribute occur equally often."""
     fair = np.ones(len(tries), dtype=np.bool_)
     for name in (field.name for field in fields(Attributes)):
         values = np.array([getattr(a, name) for a in COMBINATIONS])

@@ -1,1 +1,1 @@
-"""What people look at: the report of a run, one HTML file that needs nothing else."""
+"""Reports for people: a run's report is one self-contained HTML file."""

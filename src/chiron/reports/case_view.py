@@ -1,4 +1,4 @@
-"""One case as its section shows it: the record that the ledger keeps, read once and put in words."""
+"""View of one case for its section of the report, read from the stored record."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from chiron.reports.tree_view import Candidate, Level, Score, read_levels, text_
 
 
 class Kind(StrEnum):
-    """What became of a case, as a reader asks for it."""
+    """Outcome of a case, as shown to readers."""
 
     RETAINED = "retained"
     REJECTED = "rejected"
@@ -22,12 +22,12 @@ class Kind(StrEnum):
 
     @property
     def mark(self) -> str:
-        """A sign beside the word, so that no colour is needed to tell them apart."""
+        """Symbol next to the word, so that color is not needed to tell outcomes apart."""
         return {"retained": "✓", "rejected": "✗", "unsolved": "∅", "unjudged": "?", "pending": "…", "bad": "!"}[self.value]
 
     @property
     def meaning(self) -> str:
-        """In words."""
+        """Description of the outcome."""
         return {
             "retained": "most interns reached the answer along the path",
             "rejected": "a path was found, and it is not good enough",
@@ -54,7 +54,7 @@ _REASONS = {
 
 
 def kind_of(outcome: str, *, retained: bool) -> Kind:
-    """How a stored outcome stands in the report. An outcome of a later version counts as pending: it has no path to show."""
+    """Convert a stored outcome. Unknown outcomes of a later version count as pending, since they have no path to show."""
     if retained:
         return Kind.RETAINED
     return {
@@ -67,13 +67,13 @@ def kind_of(outcome: str, *, retained: bool) -> Kind:
 
 
 def reason_in_words(reason: str) -> str:
-    """Why a case was not retained; an unknown reason stands for itself."""
+    """Describe why a case was not retained; an unknown reason is returned unchanged."""
     return _REASONS.get(reason, reason)
 
 
 _STEP = re.compile(r"### Step \d+: ?")
 MAX_STEPS = 200
-"""Of one path. A mentor that wrote a hundred thousand would make the page too heavy to open."""
+"""Maximum number of steps shown per path. A mentor that wrote a hundred thousand would make the page too large to open."""
 _FINAL = "### The final answer is:"
 
 
@@ -83,11 +83,11 @@ class PathStep:
 
     text: str
     origin: Candidate | None
-    """The candidate it was chosen with; ``None`` for the tail, which its mentor wrote to the end."""
+    """Candidate that it was chosen with; ``None`` for the rest, which its mentor wrote to the end."""
     begins: int
-    """The depth whose step begins here; -1 where the tail begins, 0 elsewhere."""
+    """Depth whose step begins here; -1 at the start of the rest, 0 elsewhere."""
     seen: bool
-    """Whether the interns saw it when the whole path was scored."""
+    """Whether interns saw it when the whole path was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +95,29 @@ class CaseView:
     """One section of the page."""
 
     number: int
-    """From 1, in the order of the page; names the anchor."""
+    """Number from 1, in page order; also the anchor's name."""
     line: int
-    """From 1, in the file of cases."""
+    """Line in the case file, from 1."""
     id: str
     kind: Kind
     why: str
-    """The outcome in words."""
+    """Description of the outcome."""
     question: str
     answer: str
     final_answer: str
     final_verdict: str
-    """How the path's own final answer was judged: ``right``, ``wrong``, or nothing if it was not asked."""
+    """Verdict on the path's final answer: ``right``, ``wrong``, or empty if not judged."""
     steps: tuple[PathStep, ...]
-    """The first ``MAX_STEPS``."""
+    """The first ``MAX_STEPS`` steps."""
     steps_left_out: int
     steps_seen: int
-    """How many steps of the whole path the interns saw."""
+    """Number of steps of the whole path shown to the interns."""
     tail_mentor: str
     score: Score | None
     baseline: Score | None
     attempts: tuple[tuple[Level, ...], ...]
     missing: Missing
-    """What the case ended without."""
+    """Missing candidates and evaluations."""
     calls: int
     cost_usd: float | None
     images: tuple[Thumbnail, ...]
@@ -125,28 +125,28 @@ class CaseView:
 
     @property
     def uplift(self) -> float | None:
-        """MICS-Score less baseline."""
+        """MICS-Score minus baseline."""
         return self.score.value - self.baseline.value if self.score and self.baseline else None
 
     @property
     def last_whole(self) -> Score | None:
-        """The whole-path score that counts, where there is one."""
+        """Final whole-path score, if there is one."""
         return self.attempts[-1][-1].whole if self.attempts and self.attempts[-1] else None
 
     @property
     def course(self) -> list[float]:
-        """Scores of the chosen candidates of the last attempt, depth by depth."""
+        """Scores of the chosen candidates of the last attempt, by depth."""
         levels = self.attempts[-1] if self.attempts else ()
         return [level.chosen.score.value for level in levels if level.chosen and level.chosen.score]
 
     @property
     def candidates(self) -> int:
-        """In the whole tree."""
+        """Number of candidates in the whole tree."""
         return sum(len(level.candidates) for levels in self.attempts for level in levels)
 
 
 def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) -> CaseView:
-    """Read a stored result."""
+    """Create the view of a stored result."""
     record = result.record
     kind = kind_of(result.outcome, retained=result.retained)
     attempts = tuple(read_levels(levels) for levels in record.get("tree") or ())
@@ -179,7 +179,7 @@ def case_view(result: StoredResult, number: int, images: tuple[Thumbnail, ...]) 
 
 
 def _path(reasoning: str, levels: tuple[Level, ...]) -> tuple[PathStep, ...]:
-    """The path's steps, each with the candidate it was chosen with: the prefix of every depth in turn, then the tail."""
+    """Return the path's steps with the candidates they were chosen with: the prefix of every depth, then the rest."""
     texts: list[list[str]] = []
     for line in reasoning.split("\n"):
         if line.startswith(_FINAL):
@@ -207,7 +207,7 @@ def _why(outcome: str, kind: Kind, detail: str, reason: str) -> str:
 
 
 def _final_verdict(kind: Kind, reason: str) -> str:
-    # The judge is asked about the path's own answer only once the score is high enough.
+    # The path's own answer is judged only if the score is high enough.
     if kind is Kind.RETAINED or reason == "gives_away_answer":
         return "right"
     return "wrong" if reason == "wrong_final_answer" else ""

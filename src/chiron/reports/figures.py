@@ -1,4 +1,4 @@
-"""The geometry of the two figures. The template draws them, so that no markup is made here; lengths are SVG user units."""
+"""Geometry of the two figures, in SVG user units. The template draws them, so no markup is made here."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 12, 16, 40
 _SLOTS = 12
 _MARGIN, _SIDE = 14, 128
 _GRID = 24
-"""Scores are k/n with n = interns times temperatures; a 24th holds every n of 2, 3, 4, 6, 8, 12 exactly."""
+"""Scores are k/n with n = interns times temperatures; multiples of 1/24 represent n = 2, 3, 4, 6, 8 and 12 exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Cases whose MICS-Score lies in one interval: retained ones below, the others on top of them."""
+    """Cases with a MICS-Score in one interval: retained ones at the bottom, the others stacked on top."""
 
     x: float
     width: float
@@ -47,7 +47,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """Cases of one baseline and one MICS-Score."""
+    """Cases with the same baseline and MICS-Score."""
 
     x: float
     y: float
@@ -57,7 +57,7 @@ class Bubble:
 
 @dataclass(frozen=True, slots=True)
 class CornerTick:
-    """A fraction marked on both axes."""
+    """A tick on both axes."""
 
     x: float
     y: float
@@ -66,7 +66,7 @@ class CornerTick:
 
 @dataclass(frozen=True, slots=True)
 class Uplift:
-    """Baseline against MICS-Score."""
+    """MICS-Score plotted against baseline."""
 
     bubbles: tuple[Bubble, ...]
     ticks: tuple[CornerTick, ...]
@@ -77,9 +77,9 @@ class Uplift:
 
 
 def histogram(scores: Counter[tuple[float, bool]], threshold: float | None) -> Histogram:
-    """Twelve bars: exactly 0, ten intervals open below and closed above, exactly 1.
+    """Compute twelve bars: exactly 0, ten intervals open below and closed above, exactly 1.
 
-    A case is retained *above* the threshold, so intervals closed above put the line between the right bars.
+    A case is retained *above* the threshold, so closed upper ends put the threshold line between the right bars.
     """
     counts = [[0, 0] for _ in range(_SLOTS)]
     for (score, retained), number in scores.items():
@@ -93,7 +93,7 @@ def histogram(scores: Counter[tuple[float, bool]], threshold: float | None) -> H
         low, high = room * below / top, room * above / top
         words = f"{_interval(slot)}: {below} retained, {above} not"
         bars.append(Bar(LEFT + slot * width + 2, width - 4, floor - low, low, floor - low - high, high, below + above, words))
-    # Edges of the intervals lie between bars; 0 and 1 are bars of their own.
+    # Interval edges are between bars; 0 and 1 have bars of their own.
     x_ticks = [Tick(LEFT + width / 2, "0"), *(Tick(LEFT + (1 + 10 * edge) * width, f"{edge:.1f}") for edge in (0.2, 0.4, 0.6, 0.8))]
     x_ticks.append(Tick(LEFT + (_SLOTS - 0.5) * width, "1"))
     y_ticks = [Tick(floor - room * value / top, f"{value:,}") for value in range(0, top + 1, step)]
@@ -103,7 +103,7 @@ def histogram(scores: Counter[tuple[float, bool]], threshold: float | None) -> H
 
 
 def uplift(pairs: Counter[tuple[float, float]]) -> Uplift:
-    """A bubble for every pair of baseline and MICS-Score, its area as the number of cases."""
+    """Compute a bubble for every pair of baseline and MICS-Score; its area is proportional to the number of cases."""
     cells: Counter[tuple[float, float]] = Counter()
     better = same = worse = 0
     for (baseline, score), number in pairs.items():
@@ -124,7 +124,7 @@ def uplift(pairs: Counter[tuple[float, float]]) -> Uplift:
 
 
 def _place(baseline: float, score: float) -> tuple[float, float]:
-    """Where a pair lies in the square figure, a margin of one bubble kept: x to the right, y upwards."""
+    """Return a pair's position in the square figure, with a margin of one bubble: x to the right, y upward."""
     return LEFT + _MARGIN + baseline * _SIDE, HEIGHT - BOTTOM - _MARGIN - score * _SIDE
 
 
@@ -141,7 +141,7 @@ def _interval(slot: int) -> str:
 
 
 def _scale(most: int) -> tuple[int, int]:
-    """A round top for the axis, and the step of its ticks: at most five of them, whole numbers."""
+    """Return a round axis maximum and the tick step: at most five ticks, whole numbers."""
     step = 1
     while most > 4 * step:
         step = step * 5 // 2 if str(step).startswith("2") else step * 2

@@ -1,4 +1,4 @@
-"""The page shell shared by all reports, and the report of a search."""
+"""Page shell shared by all reports, and the report of a search."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ from chiron.reports.thumbnails import thumbnails
 
 
 def environment() -> Environment:
-    """Templates that escape whatever they are given, in text and in (always quoted) attributes."""
+    """Return a template environment that escapes all values, in text and in quoted attributes."""
     env = Environment(
         loader=PackageLoader("chiron.reports", ""),
         autoescape=True,
@@ -46,7 +46,7 @@ def environment() -> Environment:
 
 
 def trimmings() -> dict[str, Any]:
-    """Style and script, ours and so not escaped, and a content security policy that lets these two work and nothing else."""
+    """Return the package's style and script, unescaped, and a content security policy that allows only these two."""
     style, script = (resources.files("chiron.reports").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     return {
@@ -57,7 +57,7 @@ def trimmings() -> dict[str, Any]:
 
 
 def rendered(chunks: Iterator[str]) -> Iterator[Markup]:
-    """Pieces of sections that :func:`environment` rendered before, to be taken as they are."""
+    """Mark sections that :func:`environment` has already rendered as safe."""
     return (Markup(chunk) for chunk in chunks)  # noqa: S704 - escaped when they were rendered
 
 
@@ -70,19 +70,19 @@ _CHUNK = 1 << 16
 
 
 def write_report(run: Path | str, *, out: Path | None = None, cases: int | None = 200) -> Path:
-    """Write the report of a run, also while another process goes on with it.
+    """Write the report of a run; also works while another process continues the run.
 
     Args:
-        run: a run directory.
-        out: where to write; ``report.html`` in the run directory by default.
-        cases: how many cases, in the order of their file, get a section of their own; ``None`` for all. Totals count every one.
+        run: run directory.
+        out: output file; ``report.html`` in the run directory by default.
+        cases: number of cases with a section of their own, in file order; ``None`` for all. Totals include every case.
 
     Returns:
-        The path of the page. Only its owner may read it: it holds patients' data.
+        The path of the page. Only its owner may read it, because it contains patients' data.
 
     Raises:
-        InputError: ``run`` is no run directory, or is damaged.
-        DiskError: the page cannot be written; what was there before is still there.
+        InputError: ``run`` is not a run directory, or is damaged.
+        DiskError: the page cannot be written; the existing file is unchanged.
     """
     run = Path(run)
     target = out if out is not None else run / REPORT
@@ -90,7 +90,7 @@ def write_report(run: Path | str, *, out: Path | None = None, cases: int | None 
     folder = ImageFolder(Path(info.images)) if info.images else None
     env, totals, shown = environment(), Totals(), Counter[Kind]()
     section = env.get_template("case.html")
-    # Totals stand above the sections and are known after them, so sections wait on disk: memory holds one case at a time.
+    # Totals come before the sections but are known after them. Sections are buffered on disk, so memory holds one case at a time.
     with (
         Ledger.read(run / LEDGER) as ledger,
         _failing_clearly(target, ledger.path),

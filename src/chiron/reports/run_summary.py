@@ -1,4 +1,4 @@
-"""What run.json says about a run, and everything that is counted over its cases."""
+"""Description of a run from ``run.json``, and totals over its cases."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class ShownModel(NamedTuple):
 
     name: str
     identity: str
-    """Provider and the endpoint's own name."""
+    """Provider, and the endpoint's name for the model."""
     max_tokens: int
 
 
 class Identity(BaseModel):
-    """Everything that the run's results depend on. What an older run did not write is blank."""
+    """Settings that the run's results depend on. Fields that an older run did not write are blank."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,13 +41,13 @@ class Identity(BaseModel):
 
     @property
     def team(self) -> list[tuple[str, list[ShownModel]]]:
-        """The seats by role."""
+        """Models by role."""
         judge = [self.judge] if self.judge else []
         return [("mentors", list(self.mentors)), ("interns", list(self.interns)), ("judge", judge)]
 
 
 class RunInfo(BaseModel):
-    """A run, as its directory describes it."""
+    """Description of a run, from its directory."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class RunInfo(BaseModel):
 
     @property
     def cases_name(self) -> str:
-        """The file of cases, without where it lies."""
+        """Name of the case file, without its folder."""
         return PurePath(self.cases).name
 
 
@@ -91,24 +91,24 @@ def read_run(run: Path) -> RunInfo:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the results seen so far."""
+    """Totals over the results so far."""
 
     cases: int = 0
     kinds: Counter[Kind] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why cases were not retained, in words."""
+    """Descriptions of why cases were not retained, with counts."""
     scores: Counter[tuple[float, bool]] = field(default_factory=Counter)
-    """How many cases had each MICS-Score, and whether they were retained."""
+    """Number of cases by MICS-Score and whether they were retained."""
     pairs: Counter[tuple[float, float]] = field(default_factory=Counter)
-    """How many cases had each baseline and MICS-Score."""
+    """Number of cases by baseline and MICS-Score."""
 
     incomplete: int = 0
-    """Cases that ended with a candidate or an evaluation missing."""
+    """Number of cases with a missing candidate or evaluation."""
     missing: Missing = field(default_factory=Missing)
-    """What they ended without."""
+    """Numbers of missing candidates and evaluations."""
 
     def add(self, result: StoredResult) -> Kind:
-        """Count a result; how it stands."""
+        """Add a result, and return its outcome."""
         kind = kind_of(result.outcome, retained=result.retained)
         self.cases += 1
         self.kinds[kind] += 1
@@ -124,19 +124,19 @@ class Totals:
 
     @property
     def scored(self) -> int:
-        """Cases that have a MICS-Score."""
+        """Number of cases with a MICS-Score."""
         return self.scores.total()
 
     @property
     def mean_score(self) -> float | None:
-        """Over the cases that have one."""
+        """Mean MICS-Score of the cases that have one."""
         if not self.scores:
             return None
         return sum(score * n for (score, _), n in self.scores.items()) / self.scored
 
     @property
     def mean_uplift(self) -> float | None:
-        """Mean of MICS-Score less baseline, over the cases that have both."""
+        """Mean of MICS-Score minus baseline, over the cases that have both."""
         if not self.pairs:
             return None
         return sum((score - baseline) * n for (baseline, score), n in self.pairs.items()) / self.pairs.total()

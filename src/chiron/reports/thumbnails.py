@@ -1,4 +1,4 @@
-"""Small copies of a case's images, as ``data:`` URLs: the page needs no other file, and holds no pixel it does not show."""
+"""Thumbnails of a case's images as ``data:`` URLs: the page needs no other file, and contains only pixels that it shows."""
 
 import base64
 import io
@@ -12,17 +12,17 @@ from chiron.cases.images import FORMATS, ImageFolder, ImageProblem
 from chiron.client.images import eight_bit, is_wide
 
 MAX_SIDE = 320
-"""Pixels; the page shows them no larger than this."""
+"""Longest side in pixels, as shown on the page."""
 MAX_IMAGES = 12
-"""Of one case. A whole CT series would make the page too heavy to open."""
+"""Maximum number of images per case. A whole CT series would make the page too large to open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One image of a case on the page, or why it is not there."""
+    """An image of a case on the page, or why it is missing."""
 
     name: str
-    """As the case gives it."""
+    """Name as in the case."""
     url: str = ""
     """``data:image/jpeg;base64,...``; empty if there is a problem."""
     width: int = 0
@@ -31,12 +31,12 @@ class Thumbnail:
 
     @property
     def caption(self) -> str:
-        """The end of the name, which tells a case's images apart."""
+        """End of the name, which distinguishes a case's images."""
         return "/".join(self.name.split("/")[-2:])
 
 
 def thumbnails(folder: ImageFolder | None, names: list[str]) -> tuple[Thumbnail, ...]:
-    """The first ``MAX_IMAGES`` of a case's images. None of them, however broken, is an error."""
+    """Return thumbnails of the first ``MAX_IMAGES`` images of a case. Broken images never raise an error."""
     return tuple(_thumbnail(folder, name) for name in names[:MAX_IMAGES])
 
 
@@ -48,19 +48,19 @@ def _thumbnail(folder: ImageFolder | None, name: str) -> Thumbnail:
     except ImageProblem as problem:
         return Thumbnail(name, problem=str(problem))
     except (OSError, ValueError, SyntaxError, IndexError, OverflowError, Image.DecompressionBombError) as error:
-        # What Pillow raises on files that changed or went bad since they were checked, and the file system on odd names.
+        # Pillow's errors on files that changed since they were checked, and the file system's errors on odd names.
         return Thumbnail(name, problem=f"the image cannot be shown: {error}")
 
 
 def _encode(name: str, path: Path) -> Thumbnail:
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata, which is left behind here anyway.
+        # Pillow warns about odd metadata, which is removed here anyway.
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
-            image.draft(image.mode, (2 * MAX_SIDE, 2 * MAX_SIDE))  # lets a large JPEG be decoded at a fraction of its size
+            image.draft(image.mode, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a large JPEG at reduced size
             small = _flat(ImageOps.exif_transpose(image))
     small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    small.info.clear()  # names, dates and comments that came with the file stay out of the page
+    small.info.clear()  # keep names, dates and comments of the file out of the page
     out = io.BytesIO()
     small.save(out, "JPEG", quality=80, optimize=True)
     url = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
@@ -68,7 +68,7 @@ def _encode(name: str, path: Path) -> Thumbnail:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """Grey or colour, 8 bits, nothing transparent: what a JPEG can hold."""
+    """Convert to 8-bit gray or color without transparency, as JPEG requires."""
     if is_wide(image):
         return eight_bit(image)
     if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:

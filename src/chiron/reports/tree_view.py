@@ -1,4 +1,4 @@
-"""The search tree as a section shows it: attempts, depths, candidates, and what the interns answered."""
+"""View of the search tree for a section: attempts, depths, candidates, and the interns' answers."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one intern at one temperature answered, and how it was judged."""
+    """Answer of one intern at one temperature, and its verdict."""
 
     intern: str
     temperature: float | None
@@ -17,7 +17,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Self:
-        """From its record."""
+        """Create from a stored record."""
         correct = record.get("correct")
         verdict = "missing" if correct is None else "right" if correct else "wrong"
         return cls(text_of(record, "intern"), record.get("temperature"), text_of(record, "answer"), verdict, text_of(record, "problem"))
@@ -25,7 +25,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Correct over answered evaluations."""
+    """MICS-Score: correct / answered evaluations."""
 
     planned: int
     answered: int
@@ -35,12 +35,12 @@ class Score:
 
     @property
     def missing(self) -> int:
-        """Planned evaluations that have no verdict."""
+        """Number of planned evaluations without a verdict."""
         return self.planned - self.answered
 
     @classmethod
     def of(cls, record: dict[str, Any] | None) -> Self | None:
-        """From its record; ``None`` if nothing was planned."""
+        """Create from a stored record; ``None`` if nothing was planned."""
         if not record or not record.get("planned"):
             return None
         evaluations = tuple(Evaluation.of(e) for e in record.get("evaluations", ()))
@@ -67,18 +67,18 @@ class Level:
     depth: int
     candidates: tuple[Candidate, ...]
     whole: Score | None
-    """Of the chosen mentor's whole path, where it was asked for."""
+    """Score of the chosen mentor's whole path, if it was evaluated."""
     steps_shown: int
-    """How many steps of it the interns saw."""
+    """Number of its steps shown to the interns."""
 
     @property
     def chosen(self) -> Candidate | None:
-        """The candidate that the search went on from."""
+        """The candidate that the search continued from."""
         return next((c for c in self.candidates if c.chosen), None)
 
 
 def read_levels(records: list[dict[str, Any]]) -> tuple[Level, ...]:
-    """The depths of one attempt, from their records."""
+    """Create the depths of one attempt from stored records."""
     levels: list[Level] = []
     first = 1
     for record in records:
@@ -94,6 +94,6 @@ def read_levels(records: list[dict[str, Any]]) -> tuple[Level, ...]:
 
 
 def text_of(record: dict[str, Any], key: str) -> str:
-    """Text of a record; nothing where it has none."""
+    """Return the text of a field, or an empty string."""
     value = record.get(key)
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""How numbers and other people's text are put on the page."""
+"""Format numbers and untrusted text for the page."""
 
 import re
 from datetime import datetime
@@ -10,10 +10,10 @@ _ILLEGIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 
 def legible(value: object) -> object:
-    """Text without the characters that draw nothing but rule what stands around them.
+    """Replace invisible characters that change how the surrounding text is displayed.
 
-    Escaping stops markup; it does not stop a right-to-left override from turning the rest of a line around, nor a lone surrogate
-    from making the page impossible to encode. Each becomes the replacement character, so that a reader sees something was there.
+    Escaping stops markup, but not a right-to-left override that reverses the rest of a line, or a lone surrogate that makes the page
+    impossible to encode. Each becomes the replacement character, so that a reader sees that something was there.
     """
     if isinstance(value, str) and not isinstance(value, Markup):
         return _ILLEGIBLE.sub("\ufffd", value)
@@ -21,39 +21,39 @@ def legible(value: object) -> object:
 
 
 def decimal(value: float | None) -> str:
-    """A score: ``0.83``, or a dash."""
+    """Format a score: ``0.83``, or a dash."""
     return _DASH if value is None else f"{value:.2f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference of scores: ``+0.33``, ``-0.17`` with a true minus sign, or a dash."""
+    """Format a difference of scores: ``+0.33``, ``-0.17`` with a true minus sign, or a dash."""
     if value is None:
         return _DASH
     return "\N{PLUS-MINUS SIGN}0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def count(value: int) -> str:
-    """``10,000``."""
+    """Format an integer: ``10,000``."""
     return f"{value:,}"
 
 
 def share(part: int, whole: int) -> str:
-    """``33 %``; nothing of nothing is a dash."""
+    """Format a share: ``33 %``, or a dash if ``whole`` is 0."""
     return f"{100 * part / whole:.0f}\N{NO-BREAK SPACE}%" if whole else _DASH
 
 
 def usd(value: float) -> str:
-    """Dollars; below one of them to a hundredth of a cent, because a call costs no more than that."""
+    """Format dollars; amounts below one dollar get four decimals, because a call costs so little."""
     return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
 
 
 def plural(number: int, one: str, many: str) -> str:
-    """``1 case``, ``2 cases``."""
+    """Format a number with its noun: ``1 case``, ``2 cases``."""
     return f"{number:,} {one if number == 1 else many}"
 
 
 def moment(text: str) -> str:
-    """A time as ``run.json`` writes it, for people; what is no time stays as it is."""
+    """Format a time of ``run.json`` for people; other text is returned unchanged."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""What is looked for before a dataset leaves the house; a file a check."""
+"""Checks of a dataset before its release; one file per check."""

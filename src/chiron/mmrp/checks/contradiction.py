@@ -1,7 +1,8 @@
-"""Reasoning against the findings: the other side, another size, another number, of the same thing.
+"""Detect reasoning that contradicts the findings: another side, size or number for the same thing.
 
-Made to be believed when it speaks: it does so only if the findings say one thing of a noun, the reasoning says another of the same noun,
-and neither says both. What is denied, normal, compared ("larger than 3 cm") or of the other side for contrast is passed over.
+Designed for few false alarms: the check reports only if the findings say one thing about a noun, the reasoning says another about
+the same noun, and neither says both. Statements that are denied, normal, comparative ("larger than 3 cm") or about the other side
+for contrast are ignored.
 """
 
 import re
@@ -25,7 +26,7 @@ _PAIRED: Final = frozenset(
     """.split()
 )
 _SIDED: Final = frozenset("pneumothorax effusion hematoma hemorrhage infarct hydronephrosis".split())
-"""What has a side where no organ is named: a "left subdural hematoma"."""
+"""Nouns with a side even without an organ: a "left subdural hematoma"."""
 _LESIONS: Final = frozenset(
     """
     mass nodule lesion cyst tumor stone calculus fracture aneurysm abscess polyp collection effusion hematoma node metastasis opacity
@@ -97,7 +98,7 @@ _CALLED: Final = frozenset(
     rib segment level image view slice series grade stage type figure step zone finger toe digit metatarsal metacarpal phase day week point
     """.split()
 )
-"""What has a number for its name: "rib 5 shows a fracture" counts none."""
+"""Nouns with a number as their name: "rib 5 shows a fracture" does not count anything."""
 _TELLS_SIDE: Final = frozenset({"left", "right"})
 _TELLS_SIZE: Final = frozenset({*_MILLIMETRES, *(f"{unit}s" for unit in _MILLIMETRES)})
 _TELLS_NUMBER: Final = frozenset(_NUMBERS) | _DIGITS
@@ -105,20 +106,20 @@ _TELLS_NUMBER: Final = frozenset(_NUMBERS) | _DIGITS
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """A part of a sentence that says something of what is there."""
+    """A part of a sentence that states what is present."""
 
     text: str
-    """In small letters."""
+    """Text in lower case."""
     words: tuple[str, ...]
-    """In one form each."""
+    """Normalized words."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """Contradictions between a row's reasoning and its case's findings."""
+    """Yield the contradictions between a row's reasoning and the findings of its case."""
     if not row.findings or not row.reasoning:
         return
     found, reasoned = "\n".join(row.findings).lower(), row.reasoning.lower()
-    # Most rows have nothing of the kind on one of the sides, and their words say so sooner than their clauses.
+    # Fast path: most rows have no such statement on one of the sides, and words are cheaper to compare than clauses.
     common = _tells(found) & _tells(reasoned)
     if not common:
         return
@@ -148,7 +149,7 @@ def _compare_numbers(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) 
 
 
 def _tells(text: str) -> frozenset[str]:
-    """Of what a text may say something: side, size, number."""
+    """Return the kinds of statement that a text may contain: side, size, number."""
     words = set(_WORD.findall(text))
     kinds = {"side": _TELLS_SIDE | {"both", "bilateral", "lt", "rt"}, "size": _TELLS_SIZE, "number": _TELLS_NUMBER}
     return frozenset(kind for kind, tell in kinds.items() if not tell.isdisjoint(words))
@@ -159,7 +160,7 @@ def _both(a: dict[str, _Said], b: dict[str, _Said]) -> Iterator[tuple[str, tuple
 
 
 def _sides(clauses: Sequence[_Clause]) -> dict[str, set[str]]:
-    """Noun to the sides it is said to be on: a side, at most two words, and the noun ("left upper lobe", "right-sided pleura")."""
+    """Map each noun to its sides; pattern: side, at most two words, noun ("left upper lobe", "right-sided pleura")."""
     sides: dict[str, set[str]] = defaultdict(set)
     for clause in clauses:
         words = clause.words
@@ -182,7 +183,7 @@ def _sides(clauses: Sequence[_Clause]) -> dict[str, set[str]]:
 
 
 def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
-    """Noun to its sizes in millimetres: the nearest lesion before or after a measure in the same clause."""
+    """Map each noun to its sizes in millimeters: the nearest lesion before or after a measurement in the same clause."""
     sizes: dict[str, set[float]] = defaultdict(set)
     for clause in clauses:
         if _LESIONS.isdisjoint(clause.words):
@@ -199,9 +200,9 @@ def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
 
 
 def _counts(clauses: Sequence[_Clause]) -> dict[str, list[int]]:
-    """Noun to how many there are: a number in words or one digit, at most two words, and the noun ("two small nodules").
+    """Map each noun to its counts; pattern: number word or digit, at most two words, noun ("two small nodules").
 
-    Each time it is said, since "one in the liver and one in the spleen" are two.
+    Every mention is kept, because "one in the liver and one in the spleen" are two.
     """
     counts: dict[str, list[int]] = defaultdict(list)
     for clause in clauses:
@@ -224,7 +225,7 @@ def _counts(clauses: Sequence[_Clause]) -> dict[str, list[int]]:
 
 
 def _clauses(text: str) -> list[_Clause]:
-    """What a text, in small letters, says is there; what it denies, or says of other times and cases, is left away."""
+    """Return the clauses of a lower-case text that state what is present, without denials and other times or cases."""
     clauses = []
     for part in _CLAUSE.split(text):
         words = _WORD.findall(part)
@@ -249,7 +250,7 @@ def _one_form(word: str) -> str:
 
 
 def _near(a: float, b: float) -> bool:
-    """The same size as people round it: within a fifth, or two millimetres."""
+    """Whether two sizes are equal up to rounding: within a fifth, or two millimeters."""
     return abs(a - b) <= max(2.0, 0.2 * max(a, b))
 
 

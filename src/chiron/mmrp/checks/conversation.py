@@ -1,4 +1,4 @@
-"""A conversation that a trainer can read: turns in order, something said in each, and text that a file can hold."""
+"""Check that trainers can read the conversation: alternating turns, none empty, and text that can be encoded."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from chiron.mmrp.row import MmrpRow
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TEMPLATE = re.compile(r"<\|\w{2,24}\|>|<IMG_CONTEXT>|</?img>")
-"""Marks of chat templates, which tokenizers read as such wherever they stand: text with one could speak for somebody else."""
+"""Chat-template tokens. Tokenizers interpret them anywhere in a text, so such text could impersonate another speaker."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """What every trainer would refuse."""
+    """Yield faults that every trainer rejects."""
     roles = [turn.role for turn in row.turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):

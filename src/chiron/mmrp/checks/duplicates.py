@@ -1,4 +1,4 @@
-"""Rows that come again, and images that several patients share."""
+"""Detect duplicate rows, and images shared by several patients."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,11 @@ from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.dataset_index import DatasetIndex
 
 _MOST: Final = 50
-"""Earlier rows of the same images that a row is compared with."""
+"""Maximum number of earlier rows with the same images that a row is compared with."""
 
 
 def repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    """An id a second time; the same words with the very same images a second time. The first of them stays."""
+    """Yield repeated ids, and rows with identical words and images. The first row of each is kept."""
     ids: dict[str, int] = {}
     contents: dict[tuple[int, tuple[str, ...]], int] = {}
     for position, entry in enumerate(survey.entries):
@@ -27,11 +27,11 @@ def repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
 
 
 def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    """Nearly the same words with nearly the same images, or without any.
+    """Yield rows with nearly identical words and nearly identical images, or without images.
 
-    Words alone are no duplicate where images differ: a hundred normal chests may be described alike. So rows with images are compared
-    where their images are alike, rows without where their words may be. A row is found once. Of a family of rows without images all
-    but the first are found, each like another one of the family.
+    Equal words with different images are not duplicates: a hundred normal chests may have the same description. Rows with images are
+    compared if their images are similar, rows without images if their words may be. Each row is reported once. In a family of rows
+    without images, all but the first are reported, each as similar to another row of the family.
     """
     by_images: dict[tuple[int, ...], list[int]] = defaultdict(list)
     by_text: dict[int, int] = {}
@@ -51,7 +51,7 @@ def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
 
 
 def shared(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    """An image under a second patient: the same person twice, or a stock picture."""
+    """Yield images with more than one patient: the same person twice, or a stock image."""
     owners: dict[int, str] = {}
     for position, entry in enumerate(survey.entries):
         for image in entry.images:
@@ -63,7 +63,7 @@ def shared(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
 
 
 def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
-    """Links of trees, each turned so that it leads to one nearer the tree's smallest member; by members, in order."""
+    """Direct the links of each tree toward its smallest member; ordered by member."""
     linked: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for a, b, index in links:
         linked[a].append((b, index))
@@ -77,7 +77,7 @@ def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[i
             for other, index in linked[one]:
                 if other not in seen:
                     seen.add(other)
-                    reached.append(other)  # and is gone on from in its turn
+                    reached.append(other)  # followed from there later
                     found.append((other, one, index))
     yield from sorted(found)
 
@@ -92,10 +92,10 @@ def _likeness(survey: DatasetIndex, a: int, b: int) -> float:
 
 
 def _same(survey: DatasetIndex, a: int, b: int) -> bool:
-    """Equal in words and images: a duplicate, and told as one."""
+    """Whether two rows are equal in words and images; these are reported as exact duplicates."""
     return survey.entries[a].text == survey.entries[b].text and _files(survey, a) == _files(survey, b)
 
 
 def _files(survey: DatasetIndex, position: int) -> tuple[str, ...]:
-    """Its images by their SHA-256; one that cannot be opened is like itself only."""
+    """Return the SHA-256 of a row's images; an image that cannot be opened is only equal to itself."""
     return tuple(sorted(taken.sha256 if (taken := survey.prints[i]) else f"?{i}" for i in survey.entries[position].images))

@@ -1,4 +1,4 @@
-"""Reasoning ends in the known answer."""
+"""Check that reasoning ends in the known answer."""
 
 import re
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ _PAIRS = (_SIDES, frozenset({"yes", "no"}), frozenset({"positive", "negative"}),
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """A final answer that is missing, names another option, says the opposite, or has no word of the known answer.
+    """Yield final answers that are missing, name another option, say the opposite, or share no word with the known answer.
 
-    The last is a warning alone: two wordings of one diagnosis need not share a word, and a judge has compared them already.
+    The last case is only a warning: two wordings of a diagnosis may share no word, and a judge has already compared them.
     """
     if not row.answer.strip() or not (row.reasoning.strip() or row.part == "cot"):
         return
@@ -52,7 +52,7 @@ def look(row: MmrpRow) -> Iterator[Finding]:
 
 
 def _option(said: str, options: tuple[str, ...]) -> str | None:
-    """The option that a final answer names, by its letter or in its words; ``None`` if it names none, or several."""
+    """Return the option that a final answer names, by letter or words; ``None`` if it names none or several."""
     plain = normalised(said)
     letter = plain.removeprefix("option ").split(" ", 1)[0].upper()
     marked = said.strip().lstrip("(").removeprefix("Option ").removeprefix("option ")[1:2] in {"", ".", ")", ":"}
@@ -60,7 +60,7 @@ def _option(said: str, options: tuple[str, ...]) -> str | None:
         return options[_LETTERS.index(letter)]
     exact = [option for option in options if normalised(option) == plain]
     named = exact or [option for option in options if f" {normalised(option)} " in f" {plain} "]
-    # "Acute appendicitis" holds "appendicitis" too: the longest speaks, if the others are part of it.
+    # "Acute appendicitis" contains "appendicitis": the longest option counts if it contains the others.
     longest = max(named, key=len, default=None)
     if longest is None or any(normalised(option) not in normalised(longest) for option in named):
         return None
@@ -68,13 +68,13 @@ def _option(said: str, options: tuple[str, ...]) -> str | None:
 
 
 def _declared(steps: tuple[str, ...], options: tuple[str, ...]) -> str | None:
-    """The option that a step calls the answer, the last one that does so; ``None`` if none does."""
+    """Return the last option that a step declares to be the answer, or ``None``."""
     said = [match["said"] for step in steps for match in _CALLS_ANSWER.finditer(step)]
     return next((option for text in reversed(said) if (option := _option(text, options)) is not None), None)
 
 
 def _two_options(said: str, options: tuple[str, ...]) -> str | None:
-    """The option whose words a final answer has behind the letter of another one."""
+    """Return the option whose words follow the letter of another option in a final answer."""
     lettered = _LETTERED.match(said)
     if lettered is None or (at := _LETTERS.index(lettered["letter"].upper())) >= len(options):
         return None
@@ -83,11 +83,11 @@ def _two_options(said: str, options: tuple[str, ...]) -> str | None:
 
 
 def _opposite(said: str, answer: str) -> str | None:
-    """Why a final answer cannot be the known one: it says no for yes, or left for right."""
+    """Explain why a final answer contradicts the known one: "no" for "yes", or left for right."""
     ours, theirs = normalised(said).split(), normalised(answer).split()
     for pair in _PAIRS:
         spoken, known = pair.intersection(ours), pair.intersection(theirs)
-        # "No, it is benign" for "Yes": such words count at the beginning; sides anywhere.
+        # "No, it is benign" for "Yes": yes and no count only as the first word, sides count anywhere.
         counts = pair is _SIDES or {*ours[:1], *theirs[:1]} <= pair
         if counts and len(spoken) == len(known) == 1 and spoken != known:
             return f"the final answer is '{said}', the known answer is '{answer}'"
@@ -95,7 +95,7 @@ def _opposite(said: str, answer: str) -> str | None:
 
 
 def _same(said: str, answer: str) -> bool:
-    """Whether an answer is another one in other letters, small ones or the first of each word ("PE"), or begins with it ("Yes, ...")."""
+    """Whether two answers are equal up to case or initials ("PE"), or one starts with the other ("Yes, ...")."""
     if f"{normalised(said)} ".startswith(f"{normalised(answer)} "):
         return True
     first = "".join(word[0] for word in normalised(answer).split())
@@ -103,5 +103,5 @@ def _same(said: str, answer: str) -> bool:
 
 
 def _folded(words: frozenset[str] | set[str]) -> set[str]:
-    """Words in one spelling: "haemorrhage" and "tumour" as they are written in America."""
+    """Convert words to US spelling ("haemorrhage", "tumour")."""
     return {re.sub(r"our\b", "or", word.replace("ae", "e").replace("oe", "e")) for word in words}

@@ -1,24 +1,24 @@
-"""What a check found."""
+"""Finding of a check."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning"]
-"""A row with an error is left out of a release; a warning is for people to look at. Both count against the check's limit."""
+"""A release leaves out rows with an error. Warnings need a human decision. Both count toward the check's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong with a row."""
+    """A problem in a row."""
 
     check: str
-    """By its name in :data:`chiron.mmrp.checks.registry.CHECKS`."""
+    """Name of the check in :data:`chiron.mmrp.checks.registry.CHECKS`."""
     row: str
-    """The row's id."""
+    """Id of the row."""
     detail: str
-    """What was seen, in one line."""
+    """Details, in one line."""
     severity: Severity = "error"
 
     def to_record(self) -> dict[str, str]:
-        """As JSON."""
+        """Convert to a JSON object."""
         return {"check": self.check, "row": self.row, "detail": self.detail, "severity": self.severity}

@@ -1,4 +1,4 @@
-"""A question that names its own answer teaches reading, not looking."""
+"""Detect questions that name their own answer: these teach reading instead of looking."""
 
 import re
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ _CHOICE = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 _LETTERED = re.compile(r"(?:^|[\s(])[A-Ja-j1-9][.)]\s")
 _BETWEEN = re.compile(r"[,;/|]|\b(?:or|and|versus|vs)\b", re.IGNORECASE)
 _WORDS: Final = 5
-"""Of something that is offered, at most."""
+"""Maximum number of words of an offered choice."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """The answer named in the question (an error), or elsewhere in what is put to the model (a warning).
+    """Yield answers named in the question (error) or elsewhere in the model's input (warning).
 
-    A question on a text is answered from that text, so only the question itself counts there. The options of a multiple-choice
-    question are no giveaway, nor is a question that offers the answer as one of two ("left or right").
-    Yes, no and single letters are in every text and are not looked for.
+    A question about a text is answered from that text, so only the question itself counts there. Multiple-choice options do not
+    count, and neither does a question that offers the answer as an alternative ("left or right").
+    Yes, no and single letters occur in every text and are ignored.
     """
     if not row.answer.strip() or row.part == "alignment" or not row.question.strip():
         return
@@ -31,11 +31,11 @@ def look(row: MmrpRow) -> Iterator[Finding]:
             yield Finding("given_away", row.id, f"the question names the answer '{row.answer}'")
         return
     if row.part == "text":
-        return  # the case's text is what it is about, and there is nothing else to look at
+        return  # the question is about the case's text; there are no images
     shown = " ".join(turn.text for turn in row.turns if turn.role == "user").replace(IMAGE_MARK, " ")
     for taken in (row.question, *sorted(row.options, key=len, reverse=True)):
         shown = shown.replace(taken, " ")
-    # Words that lie pages apart are no name: one sentence must hold them.
+    # The words of the answer must occur in one sentence; far apart, they do not name it.
     for sentence in re.split(r"(?<=[.?!])\s+|\n+", shown):
         if names_answer(sentence, row.answer) and not _offers(sentence, row.answer):
             yield Finding("given_away", row.id, f"'{' '.join(sentence.split())[:160]}' names the answer '{row.answer}'", "warning")
@@ -43,14 +43,14 @@ def look(row: MmrpRow) -> Iterator[Finding]:
 
 
 def _offers(text: str, answer: str) -> bool:
-    """Whether the answer stands beside an "or": a choice is put, and a choice names what may be chosen."""
+    """Check whether the text offers the answer as one of several alternatives."""
     wanted = content_words(answer)
     width = len(normalised(answer).split()) + 3
     for choice in _CHOICE.finditer(text):
         before, after = normalised(text[: choice.start()]).split()[-width:], normalised(text[choice.end() :]).split()[:width]
         if any(wanted <= content_words(" ".join(side)) for side in (before, after) if side):
             return True
-    # Of "upper, middle or lower?" the answer "upper lobe" is one: what tells it from the others must stand among them.
+    # "Upper, middle or lower?" offers the answer "upper lobe": only the distinguishing words must be among the choices.
     asked = content_words(text)
     return wanted <= asked and any(
         wanted & content_words(item) and not all(wanted & content_words(other) for other in items)
@@ -60,7 +60,7 @@ def _offers(text: str, answer: str) -> bool:
 
 
 def _lists(text: str) -> Iterator[list[str]]:
-    """What a question offers to choose from: behind a colon, behind letters or numbers, around an "or", between strokes."""
+    """Yield the choices in a question: after a colon, after letters or numbers, around an "or", or between slashes."""
     lettered = _LETTERED.split(text)[1:]
     listed = _BETWEEN.split(text.rpartition(":")[2]) if ":" in text else []
     for items in (lettered, listed):
@@ -76,13 +76,13 @@ def _lists(text: str) -> Iterator[list[str]]:
             if not words:
                 continue  # "upper, middle, or lower"
             items.append(" ".join(words[-2:]))
-            if len(words) > 2:  # here the question itself begins
+            if len(words) > 2:  # this is the start of the question itself
                 break
         yield items
 
 
 def _spellings(question: str, answer: str) -> Iterator[tuple[str, str]]:
-    """The two as they are, without "'s", and with hyphens taken for nothing."""
+    """Yield both texts as they are, without "'s", and without hyphens."""
     yield question, answer
     bare, plain = (re.sub(r"['\u2019]s\b", "", text) for text in (question, answer))
     yield bare, plain

@@ -1,4 +1,4 @@
-"""As many image marks as images, and none in what the assistant says: every trainer counts them."""
+"""Check that a row has one image mark per image, and none in assistant turns."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from chiron.mmrp.row import MmrpRow
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """Marks that do not fit the row's images."""
+    """Yield marks that do not match the row's images."""
     marks = sum(turn.text.count(IMAGE_MARK) for turn in row.turns if turn.role == "user")
     if marks != len(row.images):
         yield Finding("image_marks", row.id, f"{marks} {IMAGE_MARK} marks for {len(row.images)} images")

@@ -1,4 +1,4 @@
-"""What a benchmark asks must not be trained on: its images, by file and by looks, and its questions, by their words."""
+"""Detect overlap with benchmarks: the same image (by file or perceptual hash) or the same question (by words)."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,18 +13,18 @@ from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.dataset_index import DatasetIndex
 
 _FEW: Final = 6
-"""Words: "Is there a fracture?" is asked everywhere, and means nothing."""
+"""Number of words below which a match is ignored: "Is there a fracture?" is asked everywhere."""
 _MANY: Final = 12
-"""Words from which on the same question is no accident."""
+"""Number of words from which the same question cannot be a coincidence."""
 _AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkItem:
-    """An item of a benchmark that is on disk."""
+    """An item of a benchmark on disk."""
 
     benchmark: str
-    """Its name, for people."""
+    """Title of the benchmark."""
     id: str
     text: str
     """Its question, without options."""
@@ -32,10 +32,9 @@ class BenchmarkItem:
 
 
 def overlap(survey: DatasetIndex, foreign: Iterable[BenchmarkItem]) -> Iterator[tuple[int, Finding]]:
-    """Rows that show a benchmark's image, or put its question; a row is told once for images and once for words.
+    """Yield rows with an image or a question of a benchmark; each row at most once for images and once for words.
 
-    Items are taken some at a time. An image that cannot be opened is compared by nothing, and so passed over: the benchmark's own
-    loader speaks of it.
+    Items are processed in batches. An image that cannot be opened is skipped; the benchmark's own loader reports it.
     """
     known = _Known(survey)
     by_question: dict[int, list[int]] = defaultdict(list)
@@ -59,7 +58,7 @@ def overlap(survey: DatasetIndex, foreign: Iterable[BenchmarkItem]) -> Iterator[
 
 
 class _Known:
-    """The survey's images, to be found by file and by looks."""
+    """Index of the dataset's images by file and by perceptual hash."""
 
     def __init__(self, survey: DatasetIndex) -> None:
         self._distance = survey.distance
@@ -74,9 +73,9 @@ class _Known:
         self._hashes, self._looks = hashes_and_looks([taken for _, taken in seen])
 
     def shown_by(self, items: list[BenchmarkItem]) -> Iterator[tuple[int, BenchmarkItem, str]]:
-        """Images that an item shows too, the item, and how alike they are."""
+        """Yield images that also occur in an item, with the item and a description of the similarity."""
         seen: list[tuple[BenchmarkItem, ImagePrint]] = []
-        # The benchmark's folders are the user's own, named by its loader: each file is fenced by the folder it lies in.
+        # The benchmark's folders are the user's own, given by its loader: each file may be opened only inside its own folder.
         for path, item in {path: each for each in items for path in each.images}.items():
             taken = next(iter(print_images(ImageFolder(path.parent), [path.name], threads=1)))
             if isinstance(taken, str):

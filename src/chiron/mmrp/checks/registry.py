@@ -1,4 +1,4 @@
-"""The checks, what each is for, and how much of it a dataset may have before it is refused."""
+"""Registry of checks: title, purpose, and the limit above which a dataset is refused."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ LookAtRow = Callable[[MmrpRow], Iterator[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that is looked for."""
+    """A check of the dataset."""
 
     name: str
     title: str
-    """For people."""
+    """Title for display."""
     limit: float
-    """Share of the rows with an error or a warning of this check that is passed over; above it a dataset is refused."""
+    """Tolerated share of rows with an error or warning of this check; above it, the dataset is refused."""
     look: LookAtRow | None = None
-    """For what a row shows by itself; ``None`` of what only the whole dataset shows."""
+    """Function that checks a single row; ``None`` if the check needs the whole dataset."""
 
 
 _ALL: Final = (
@@ -40,11 +40,11 @@ _ALL: Final = (
     Check("final_answer", "No final answer, or another than the known one", 0.05, final_answer.look),
 )
 CHECKS: Final[Mapping[str, Check]] = MappingProxyType({check.name: check for check in _ALL})
-"""By name, in the order in which they are shown."""
+"""Checks by name, in display order."""
 
 
 def look_at(row: MmrpRow) -> Iterator[Finding]:
-    """What a row shows by itself."""
+    """Yield the findings of all checks of a single row."""
     for check in _ALL:
         if check.look is not None:
             yield from check.look(row)

@@ -1,4 +1,4 @@
-"""Reasoning that has no steps, empty ones, or goes round in circles."""
+"""Detect reasoning without steps, with empty steps, or with loops."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 
 _RUN: Final = 8
-"""Words: a run of as many that comes again and again is a loop. Shorter ones are how people write."""
+"""Length of a word sequence that, if repeated, is a loop. Repeating shorter ones is normal."""
 _TIMES: Final = 3
 _SAME: Final = 0.9
-"""Share of words that two steps of at least ``_RUN`` words have in common (Jaccard index) if one says the other over again."""
+"""Jaccard index of words from which two steps of at least ``_RUN`` words count as the same."""
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """Faults of a row's reasoning; a row without any has none, unless it is a chain of thought."""
+    """Yield faults of a row's reasoning. Missing reasoning is a fault only in part 3 (chains of thought)."""
     if not row.reasoning.strip():
         if row.part == "cot":
             yield Finding("steps", row.id, "a chain of thought without reasoning")

@@ -1,4 +1,4 @@
-"""Difficulty and depth: what rows are sorted by must be numbers in their range."""
+"""Check that difficulty and depth, which rows are sorted by, are numbers in range."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from chiron.mmrp.row import MmrpRow
 
 
 def look(row: MmrpRow) -> Iterator[Finding]:
-    """A difficulty that is not between 0 and 1, or a depth that is not a positive integer. Rows of files may hold anything."""
+    """Yield difficulties that are not between 0 and 1, and depths that are not positive integers. Files may contain anything."""
     difficulty: Any = row.difficulty
     depth: Any = row.depth
     if difficulty is not None and not (_is_number(difficulty) and 0 <= difficulty <= 1):

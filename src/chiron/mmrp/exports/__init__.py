@@ -1,1 +1,1 @@
-"""Rows as other trainers take them; a file a format."""
+"""Export formats for other trainers; one file per format."""

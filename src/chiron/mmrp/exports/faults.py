@@ -1,4 +1,4 @@
-"""Whether exported rows are what their trainers read: the formats' rules, written down once more and apart from what writes them."""
+"""Validate exported rows against their trainers' formats. Independent of the exporters, to catch their mistakes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ Faults = Callable[[Any], Iterator[str]]
 
 
 def internvl_faults(row: Any) -> Iterator[str]:
-    """What InternVL's trainer would stumble over in a row."""
+    """Yield what InternVL's trainer would reject in a row."""
     images = row.get("image", [])
     several = isinstance(images, list)
     images = images if several else [images]
@@ -25,7 +25,7 @@ def internvl_faults(row: Any) -> Iterator[str]:
 
 
 def meta_faults(meta: Any) -> Iterator[str]:
-    """What is wrong with InternVL's ``meta.json``."""
+    """Yield what is wrong with InternVL's ``meta.json``."""
     kinds = {"root": str, "annotation": str, "data_augment": bool, "repeat_time": int, "length": int, "max_dynamic_patch": int}
     for name, entry in meta.items():
         for key, kind in kinds.items():
@@ -36,7 +36,7 @@ def meta_faults(meta: Any) -> Iterator[str]:
 
 
 def message_faults(row: Any) -> Iterator[str]:
-    """What LLaMA-Factory (sharegpt with role tags) and ms-swift would stumble over in a row."""
+    """Yield what LLaMA-Factory (sharegpt with role tags) and ms-swift would reject in a row."""
     if set(row) != {"messages", "images"}:
         yield f"keys {sorted(row)}"
         return
@@ -48,7 +48,7 @@ def message_faults(row: Any) -> Iterator[str]:
 
 
 def dataset_info_faults(info: Any) -> Iterator[str]:
-    """What is wrong with LLaMA-Factory's ``dataset_info.json``."""
+    """Yield what is wrong with LLaMA-Factory's ``dataset_info.json``."""
     wanted = {
         "formatting": "sharegpt",
         "columns": {"messages": "messages", "images": "images"},
@@ -64,7 +64,7 @@ def dataset_info_faults(info: Any) -> Iterator[str]:
 
 
 def trl_faults(row: Any) -> Iterator[str]:
-    """What TRL would stumble over in a row."""
+    """Yield what TRL would reject in a row."""
     blocks = [(turn["role"], block) for turn in row["messages"] for block in turn["content"]]
     if any(set(block) != ({"type", "text"} if block.get("type") == "text" else {"type"}) for _, block in blocks):
         yield "a block is neither an image nor text"

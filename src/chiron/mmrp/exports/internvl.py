@@ -1,4 +1,4 @@
-"""Rows and the meta file of InternVL's own trainer (``internvl_chat``)."""
+"""Rows and meta file for InternVL's own trainer (``internvl_chat``)."""
 
 from typing import Any, Final
 
@@ -9,11 +9,14 @@ _SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
 _TOKENS_PER_TILE: Final = 256
 _LETTERS_PER_TOKEN: Final = 4
 MAX_TILES: Final = 6
-"""``max_dynamic_patch``, as the paper trained."""
+"""``max_dynamic_patch``, as in the paper's training."""
 
 
 def internvl_row(row: ReleasedRow) -> dict[str, Any]:
-    """A row: ``image`` a path or several, its size or sizes, ``length``, ``conversations``; a row of words has no ``image``."""
+    """Convert to InternVL's row.
+
+    Fields: ``image`` (one or more paths), image sizes, ``length``, ``conversations``. Text-only rows have no ``image``.
+    """
     record: dict[str, Any] = {"id": row.id}
     if len(row.images) == 1:
         (image,) = row.images
@@ -30,7 +33,7 @@ def internvl_row(row: ReleasedRow) -> dict[str, Any]:
 
 
 def length(row: ReleasedRow) -> int:
-    """About how many tokens it has, for grouping by length: four letters a token, 256 tokens a tile."""
+    """Estimate the number of tokens, for grouping by length: four characters per token, 256 tokens per tile."""
     tiling = Tiling(max_tiles=MAX_TILES)
     budget = tile_budget(len(row.images), tiling) if row.images else 0
     tiles = sum(tile_count(image.width, image.height, budget=budget, tiling=tiling) for image in row.images)
@@ -38,7 +41,7 @@ def length(row: ReleasedRow) -> int:
 
 
 def internvl_meta(annotation: str, rows: int) -> dict[str, Any]:
-    """A file's entry in ``meta.json``; paths are relative to the release, where the trainer is to be started."""
+    """Return a file's entry in ``meta.json``; paths are relative to the release, where the trainer must be started."""
     return {
         "root": f"{IMAGES}/",
         "annotation": annotation,

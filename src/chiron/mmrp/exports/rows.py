@@ -1,4 +1,4 @@
-"""A released row, and its form for `chiron train`, ms-swift and LLaMA-Factory."""
+"""A released row, and its formats for ``chiron train``, ms-swift and LLaMA-Factory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from chiron.mmrp.splits import SplitName
 from chiron.providers.local.dialogue import Turn
 
 IMAGES = "images"
-"""The folder of a release's images."""
+"""Image folder of a release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class ReleasedImage:
     """An image of the release."""
 
     name: str
-    """Relative to the release's ``images/``."""
+    """File name relative to the release's ``images/``."""
     width: int
-    """Pixels."""
+    """In pixels."""
     height: int
-    """Pixels."""
+    """In pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,32 @@ class ReleasedRow:
     """In the order of the marks."""
     turns: tuple[Turn, ...]
     record: Mapping[str, Any]
-    """Everything else, as ``rows.jsonl`` has it."""
+    """The other fields, as in ``rows.jsonl``."""
     group: str
-    """What it hangs together with: rows of one group are on one side of the splits."""
+    """Group of related rows; a group is never divided between splits."""
     order: int
-    """Its place in the curriculum, from 0, within part and split."""
+    """Position in the curriculum, from 0, within part and split."""
     weight: float
-    """For drawing rows in balance over the map; 1 on average, within part and split."""
+    """Sampling weight for a balanced coverage map; 1 on average, within part and split."""
 
 
 def chiron_row(row: ReleasedRow) -> dict[str, Any]:
-    """``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``."""
+    """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``."""
     return {"id": row.id, "images": [image.name for image in row.images], "messages": _messages(row)}
 
 
 def ms_swift_row(row: ReleasedRow) -> dict[str, Any]:
-    """``{"messages", "images": [relative to the release]}``: ms-swift looks from where it is started."""
+    """Convert to ``{"messages", "images": [relative to the release]}``; ms-swift resolves paths from its working directory."""
     return {"messages": _messages(row), "images": [f"{IMAGES}/{image.name}" for image in row.images]}
 
 
 def llamafactory_row(row: ReleasedRow) -> dict[str, Any]:
-    """``{"messages", "images"}``, images relative to ``dataset_info.json``: LLaMA-Factory looks from its ``dataset_dir``."""
+    """Convert to ``{"messages", "images"}``; LLaMA-Factory resolves paths from its ``dataset_dir``, so they start there."""
     return {"messages": _messages(row), "images": [f"../../{IMAGES}/{image.name}" for image in row.images]}
 
 
 def llamafactory_entry(file_name: str) -> dict[str, Any]:
-    """A file's entry in ``dataset_info.json``."""
+    """Return a file's entry in ``dataset_info.json``."""
     return {
         "file_name": file_name,
         "formatting": "sharegpt",

@@ -1,4 +1,4 @@
-"""Rows as TRL takes them: content in blocks, so that every image stays where it stands in the text."""
+"""Rows for TRL: content in blocks, so that every image keeps its position in the text."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from chiron.mmrp.exports.rows import IMAGES, ReleasedRow
 
 
 def trl_row(row: ReleasedRow) -> dict[str, Any]:
-    """``{"images": [relative to the release], "messages": [{"role", "content": [blocks]}]}``."""
+    """Convert to ``{"images": [relative to the release], "messages": [{"role", "content": [blocks]}]}``."""
     return {
         "images": [f"{IMAGES}/{image.name}" for image in row.images],
         "messages": [{"role": turn.role, "content": _blocks(turn.role, turn.text)} for turn in row.turns],

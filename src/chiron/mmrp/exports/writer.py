@@ -1,4 +1,4 @@
-"""All exports of a release, written side by side as rows come: JSONL files, and the small files that name them."""
+"""Write all exports of a release while rows arrive: JSONL files, and the small files that list them."""
 
 import json
 from collections import Counter
@@ -20,20 +20,23 @@ _FORMATS: Final = {
 
 
 class Exports:
-    """The files of the exports. Test rows are in Parquet and in ``test/`` alone: no trainer is to find them."""
+    """Files of the exports.
+
+    Test rows are only in Parquet and in ``test/``, so that no trainer finds them.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """``folder``: the release's."""
+        """Create the writer; ``folder`` is the release folder."""
         self._folder = folder
         self._files: dict[Path, IO[str]] = {}
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        """Ready for rows."""
+        """Return the writer."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the files; if all went well, write those that name them."""
+        """Close the files; without an error, also write the files that list them."""
         for file in self._files.values():
             file.close()
         if kind is None:
@@ -43,7 +46,7 @@ class Exports:
         """Write a row in every format.
 
         Raises:
-            AssertionError: a row of ours is not what its trainer reads: a mistake of this program.
+            AssertionError: an exported row is invalid for its trainer, which is a bug in this program.
         """
         self._line(Path(row.split) / f"{row.part}.jsonl", chiron_row(row))
         if row.split == "test":
