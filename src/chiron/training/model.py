@@ -115,7 +115,7 @@ class Loss(nn.Module):
 
         Shapes: ``input_ids``, ``position_ids``, ``labels`` and ``weights`` are (lines, length); ``pixel_values`` is (tiles, 3, side, side).
 
-        There is no attention mask: positions that restart at 0 separate packed rows, and a mask of ones would let them attend to each other.
+        There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
         """
         inner = plain(self.model)
         hidden = inner.model(

@@ -103,7 +103,7 @@ class Recipe(Strict):
     system: SystemText | None = None
     """System message for rows without one: ``internvl2_5`` (InternVL's own message) or a text; none by default."""
     loss_weighting: LossWeighting = "token"
-    """Total loss weight of a row: its number of trained tokens (``token``), 1 (``sample``), or the square root of that number (``square``)."""
+    """Total loss weight of a row: its number of trained tokens (``token``), 1 (``sample``), or the root of that number (``square``)."""
     images: Images = Images()
     sequence: PositiveInt = 8192
     """Maximum tokens of a packed line; a longer row is an error before training starts."""
