@@ -90,8 +90,8 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
 
     width = 2 if prepared.recipe.precision == "bf16" else 4
     positions = prepared.recipe.sequence * prepared.recipe.lines_at_once
-    # Kept for the backward pass, in units of two hidden vectors per token: with checkpointing, the input of each layer and the inside of
-    # one layer; without it, about 34 hidden vectors per layer.
+    # Hidden vectors kept per token for the backward pass: with checkpointing, the input of each layer and the inside of one layer;
+    # without it, about 17 per layer.
     kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
     activations = positions * text.hidden_size * kept * width
     # Logits of the head at labeled positions, also in full precision and with their gradient.

@@ -1,8 +1,8 @@
 """Sharded training with FSDP2, for models that do not fit on one GPU.
 
-Train a sharded copy and gather its weights into the full model, which stays in host memory. Checkpoints, export and the adapter of the next
-stage use only the full model. Sharding uses torch's ``fully_shard``, because accelerate silently disables its FSDP without a GPU. Processes,
-precision and synchronization are still handled by accelerate.
+Train a sharded copy and gather its weights into the full model, which stays in host memory. Checkpoints, export and the adapter of the
+next stage use only the full model. Sharding uses torch's ``fully_shard``, because accelerate silently disables its FSDP without a GPU.
+Processes, precision and synchronization are still handled by accelerate.
 """
 
 import contextlib
@@ -45,8 +45,8 @@ def sharded(model: nn.Module, device: torch.device, world: int) -> ShardedLoss:
     """Shard a copy of ``model`` over ``world`` processes on ``device`` and wrap it in its loss.
 
     All processes must call this with equal weights. Only the language model's layers are sharded one by one. Vision tower, projector,
-    embedding and head are gathered together at the start of a batch. Otherwise, a process with a text-only batch would skip the vision tower
-    while the others wait for it there.
+    embedding and head are gathered together at the start of a batch. Otherwise, a process with a text-only batch would skip the vision
+    tower while the others wait for it there.
     """
     loss = ShardedLoss(copy.deepcopy(model))
     mesh = init_device_mesh(device.type, (world,))
