@@ -1,8 +1,8 @@
 """Find, check and copy weights as byte ranges of safetensors files, without loading them.
 
-A safetensors file consists of an eight-byte header length, a JSON header and the raw rows of the tensors. The conversion renames tensors and
-splits or joins them along the first dimension, which only moves whole byte ranges. Copying bytes keeps all values exact, and memory use stays
-at one buffer for models of any size.
+A safetensors file consists of an eight-byte header length, a JSON header and the raw rows of the tensors. The conversion renames tensors
+and splits or joins them along the first dimension, which only moves whole byte ranges. Copying bytes keeps all values exact, and memory use
+stays at one buffer for models of any size.
 """
 
 import json
