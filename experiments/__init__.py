@@ -1,1 +1,1 @@
-"""Studies on the demonstration; not part of the installed package."""
+"""Experiments on the demonstration; not part of the installed package."""

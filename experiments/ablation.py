@@ -1,7 +1,7 @@
 """The ablation: what each part of the system does to the answers, in the miniature, over several seeds.
 
-``python -m chiron.miniature.ablation --dir DIR`` runs it, two processes of one thread at a time, and goes on where it was left.
-``DIR/ablation.md`` has the tables with mean and spread, ``DIR/SEED/figures/`` what was found of each part of each seed.
+``python -m experiments.ablation --dir DIR`` runs or resumes it, in two single-threaded processes by default. ``DIR/ablation.md`` has the
+tables with mean and range. ``DIR/SEED/figures/`` has the results of each part for each seed.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from chiron.io import write_atomically
 from experiments.arms import ALONE, ARMS, NEEDS, VERIFIED, Rows
 
 STRONG, WEAK = "base", "weak"
-"""The model of stage 2, which arms start from and which is the intern; and one of a quarter of its steps, an intern now and then."""
+"""Names of the stage 2 model (the start of all arms and the usual intern) and of a weak intern with a quarter of its steps."""
 AS_BEFORE = "nothing"
-"""The variation that varies nothing."""
+"""Name of the control: the unchanged search on the cases of the variations."""
 _BASES = {"(none: the model of stage 2)": STRONG, "(none: the weak intern)": WEAK}
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown, from the figures of each seed."""
+    """Format the results of all seeds as Markdown tables."""
     seeds = ", ".join(str(r["seed"]) for r in results)
     head = f"Seeds {seeds}; scale {results[0]['scale']}; mean, and in brackets the lowest and the highest. Chance is 0.167.\n"
     arms = _table(("stage 3 on", "rows", "pure rows", "seen", "held out"), [*_BASES, *_names(results, "arms")], results, _arm)
@@ -58,7 +58,7 @@ def _names(results: Sequence[dict[str, Any]], part: str) -> list[str]:
 
 
 def _with_first_cases(result: dict[str, Any]) -> dict[str, Any]:
-    """The result, and beside each long search the figures of as many of its cases as the short ones have, to compare them with."""
+    """Add to each full search the results on the first cases only, for comparison with the shorter searches."""
     searches: dict[str, Any] = {}
     varied = dict(result["varied"])
     for name, found in result["searches"].items():
@@ -73,7 +73,7 @@ def _with_first_cases(result: dict[str, Any]) -> dict[str, Any]:
 
 def _perception(result: dict[str, Any], name: str) -> tuple[float | None, ...] | None:
     arm = _trained_on(result, name)
-    # A model that was taught no steps says none: it may see well all the same.
+    # A model trained without steps does not state any, so its perception cannot be measured.
     if arm is None or "perception" not in arm or arm.get("pure") == 0:
         return None
     return *(arm["perception"][attribute] for attribute in ATTRIBUTES), arm["without_answer"]
@@ -128,7 +128,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "verified": {},
     "paper": {"policy": "paper"},
 }
-"""Whose retained paths stage 3 is trained on; what differs from the demonstration's search."""
+"""Searches whose retained paths are used for stage 3, with their differences from the demonstration's search."""
 _PAIRS = tuple("+".join(pair) for pair in combinations(ATTRIBUTES, 2))
 VARIATIONS: dict[str, dict[str, Any]] = {
     "one mentor": {"taught_by": loop.mentors(["side+size"])},
@@ -146,19 +146,19 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "threshold 0.3": {"threshold": 0.3},
     "no restart": {"restarts": 0},
 }
-"""Searches of fewer cases, and what differs in them. What they retain is trained on, too: the first search's paths of the same cases beside
-them."""
+"""Searches of fewer cases, with their differences. Stage 3 is trained on their retained paths, and for comparison on the paths of the first
+search for the same cases."""
 VARIED_CASES = 150
 
 Figures = dict[str, Any]
 
 
 def run_ablation(folder: Path, scale: Scale, seeds: Sequence[int], *, processes: int, tell: Callable[[str], None]) -> list[Figures]:
-    """All parts of all seeds, each in a process of its own; the figures of each seed.
+    """Run all parts for all seeds, each in its own process, and return the results of each seed.
 
     Raises:
-        InputError: the folder holds an ablation of another scale, or a search stopped.
-        DiskError: the disk is full.
+        InputError: The folder contains an ablation of another scale, or a search stopped.
+        DiskError: The disk is full.
     """
     _claim(folder, scale)
     jobs: list[Job] = []
@@ -187,7 +187,7 @@ def run_ablation(folder: Path, scale: Scale, seeds: Sequence[int], *, processes:
 
 
 def _claim(folder: Path, scale: Scale) -> None:
-    """Make the folder this scale's own, lest figures of two be put together."""
+    """Record the scale in the folder, so that results of different scales are not mixed."""
     path, wanted = folder / "scale.json", json.dumps(asdict(scale), indent=1) + "\n"
     if path.is_file() and path.read_text() != wanted:
         raise InputError(f"{folder} holds an ablation of another scale: name another --dir")
@@ -196,7 +196,7 @@ def _claim(folder: Path, scale: Scale) -> None:
 
 
 def _once(say: Say, folder: Path, scale: Scale, seed: int, part: str, name: str) -> Figures:
-    """Find one part's figures, or read them where they were found before."""
+    """Compute the results of one part, or read them if they exist."""
     own = folder / str(seed)
     path = own / "figures" / f"{part}-{_slug(name)}.json"
     if path.is_file():
@@ -242,7 +242,7 @@ def _searched(own: Path, data: Data, seed: int, name: str) -> Figures:
 
 
 def _varied(own: Path, data: Data, scale: Scale, seed: int, name: str) -> Figures:
-    """What comes of training on a search of fewer cases, in half as many steps as other arms take on all of them."""
+    """Train on a search of fewer cases, for half as many steps as the arms with all cases, and evaluate."""
     first = {c.case.id for c in data.seen[:VARIED_CASES]}
     run = own / (VERIFIED if name == AS_BEFORE else f"search-{_slug(name)}")
     rows = [row for row in build_stage_3(run, data.folder / f"chains-{_slug(name)}") if row["case_id"] in first]
@@ -252,7 +252,7 @@ def _varied(own: Path, data: Data, scale: Scale, seed: int, name: str) -> Figure
 def _trained(own: Path, data: Data, scale: Scale, seed: int, name: str, rows: Rows) -> Figures:
     slug = _slug(name)
     rows = write_rows(data.folder / f"arm-{slug}.jsonl", rows)
-    if not rows:  # a search may retain nothing; that is a result, and there is nothing to train on
+    if not rows:  # a search may retain no path; that is a valid result, without training
         return {"rows": 0, "pure": 0, "seen": None, "held_out": None}
     file, out = f"arm-{slug}.jsonl", own / f"arm-{slug}"
     if name == ALONE:
@@ -280,7 +280,7 @@ def _slug(name: str) -> str:
 
 
 def main() -> int:
-    """Run the ablation from the command line; the exit code."""
+    """Run the ablation from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--dir", type=Path, default=Path("ablation"))
     parser.add_argument("--seeds", type=int, default=3)

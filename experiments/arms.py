@@ -1,4 +1,4 @@
-"""The ways of stage 3 that the ablation compares: the same cases, and what a model is to say to each."""
+"""Arms of the ablation: variants of the stage 3 rows for the same cases."""
 
 import random
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from chiron.phantom.sample import SyntheticCase
 
 Rows = list[dict[str, Any]]
 Way = Callable[[Data, Path, int], Rows]
-"""From the cases, the folder of the searches, and the seed."""
+"""Function that creates the rows of an arm from the data, the folder of the searches, and the seed."""
 
 VERIFIED, PAPER = "search-verified", "search-paper"
 
 
 def answers_then_rationales(data: Data) -> Rows:
-    """The true chains turned round: the diagnosis first, and what speaks for it behind."""
+    """Rows of true chains in reverse: the diagnosis first, then the steps."""
     return _rows(data, lambda c: f"{render_reasoning((), c.case.answer)}\n{render_steps(steps_of(c.attributes))}")
 
 
 def mentor_paths(run: Path) -> dict[str, dict[str, str]]:
-    """Each mentor's first whole path of every case, by case and mentor, as the search's ledger has it."""
+    """Read each mentor's first complete path of every case from the search's ledger, by case and mentor."""
     from chiron.client.ledger import Ledger
 
     found: dict[str, dict[str, str]] = {}
@@ -38,7 +38,7 @@ def mentor_paths(run: Path) -> dict[str, dict[str, str]]:
 
 
 def unfiltered(run: Path, data: Data) -> Rows:
-    """The path that the search ended with in every case, retained or not; of an unsolved case there is none."""
+    """Rows with the final path of every case, retained or not; unsolved cases without a path are left out."""
     from chiron.client.ledger import Ledger
 
     prompts = data.loaded_prompts()
@@ -49,14 +49,14 @@ def unfiltered(run: Path, data: Data) -> Rows:
 
 
 def random_mentor(run: Path, data: Data, seed: int) -> Rows:
-    """For every case the path of one of the mentors, by lot."""
+    """Rows with the path of a random mentor for every case."""
     paths = mentor_paths(run)
     dice = random.Random(seed)
     return _rows(data, lambda c: dice.choice(sorted(paths[c.case.id].items()))[1])
 
 
 def best_mentor(run: Path, data: Data) -> Rows:
-    """The paths of the mentor that has most pure ones."""
+    """Rows with the paths of the mentor that has the most pure paths."""
     paths = mentor_paths(run)
     truth = {c.case.id: set(steps_of(c.attributes)) for c in data.seen}
     counts: dict[str, int] = {}
@@ -73,7 +73,7 @@ def _rows(data: Data, say: Callable[[SyntheticCase], str]) -> Rows:
 
 
 ALONE = "no curriculum"
-"""Direct answers from random weights, instead of from the model of stage 2."""
+"""Name of the arm trained on direct answers from random weights instead of from the model of stage 2."""
 
 ARMS: dict[str, Way] = {
     "true chains": lambda data, _folder, _seed: true_chains(data),
@@ -86,7 +86,7 @@ ARMS: dict[str, Way] = {
     "a random mentor": lambda data, folder, seed: random_mentor(folder / VERIFIED, data, seed),
     "best single mentor": lambda data, folder, _seed: best_mentor(folder / VERIFIED, data),
 }
-"""By name."""
+"""Row functions by arm name."""
 NEEDS: dict[str, str] = {
     "MICS verified": "verified",
     "MICS paper": "paper",
@@ -94,4 +94,4 @@ NEEDS: dict[str, str] = {
     "a random mentor": "verified",
     "best single mentor": "verified",
 }
-"""The search whose paths an arm is made of."""
+"""Search that an arm needs, by arm name."""

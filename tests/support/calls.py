@@ -1,4 +1,4 @@
-"""Calls, and desks to put them to."""
+"""Calls, scripted providers, and model clients."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from chiron.providers.openai_compatible import OpenAICompatible
 
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05, deadline=5.0)
 PRICE = Price(input=0.0, output=1_000_000.0)
-"""A dollar a token that comes out: a call of 64 tokens may cost 64 dollars."""
+"""One dollar per output token: a call with 64 tokens can cost 64 dollars."""
 
 
 def a_call(text: str = "hello", *, role: Role = "intern", model: str = "m", draw: int = 0, max_tokens: int = 64) -> Call:
@@ -23,7 +23,7 @@ def a_call(text: str = "hello", *, role: Role = "intern", model: str = "m", draw
 
 
 class Scripted:
-    """A provider that answers from a function of call and attempt number."""
+    """Provider whose replies are a function of call and attempt number."""
 
     def __init__(self, answer: Callable[[Call, int], Reply], *, seconds: float = 0.0) -> None:
         self.identity = "test:m"
@@ -59,12 +59,12 @@ def desk_over(path: Path, **endpoints: Endpoint) -> ModelClient:
 
 
 def echo(call: Call, _: int) -> Reply:
-    """For :class:`Scripted`: says what it is asked."""
+    """Function for :class:`Scripted` that replies with the prompt."""
     return Reply(call.messages[0].text)
 
 
 def run(desk: ModelClient, work: Callable[[], Awaitable[object]]) -> None:
-    """Do ``work``, and close desk and ledger whatever comes of it."""
+    """Run ``work`` and then close client and ledger, also after an error."""
 
     async def main() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Small language models that say one thing whatever they are asked: real checkpoints, for servers that are not ours."""
+"""Small language models with a fixed reply, as real checkpoints for third-party servers."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,12 +9,12 @@ _BEGIN, _END = "<|im_start|>", "<|im_end|>"
 
 
 def write_model(folder: Path, says: Sequence[str]) -> Path:
-    """A Qwen2 whose next token depends on the last one alone: ``says`` piece by piece, then the end, at any temperature below 10."""
+    """Write a Qwen2 whose next token depends only on the last one: the pieces of ``says``, then the end, at temperatures below 10."""
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    # A vocabulary of bytes: servers load a Qwen2's tokenizer as such, whatever class is written beside it.
+    # Byte vocabulary: servers load a Qwen2 with its own tokenizer class, even if the files name another.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -22,7 +22,7 @@ def write_model(folder: Path, says: Sequence[str]) -> Path:
     backend.add_special_tokens([_BEGIN, _END])
     backend.add_tokens([AddedToken(piece, normalized=False) for piece in says])
     tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=_END, pad_token=_END)  # type: ignore[no-untyped-call]
-    # A Qwen2's own: servers cut the prompt off at its last mark.
+    # Qwen2's chat template: servers cut off the prompt at its last mark.
     turns = "{% for m in messages %}" + _BEGIN + "{{ m.role }}\n{{ m.content }}" + _END + "\n{% endfor %}"
     tokenizer.chat_template = turns + "{% if add_generation_prompt %}" + _BEGIN + "assistant\n{% endif %}"
     (new_line,) = tokenizer("\n").input_ids

@@ -1,4 +1,4 @@
-"""The models of :mod:`tests.support.canned` as GGUF files, for llama.cpp's server."""
+"""Models with a fixed reply as GGUF files, for llama.cpp's server; see :mod:`tests.support.canned`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,18 +15,18 @@ _CONTEXT, _PIECE = 8192, 24
 
 
 def write_gguf(path: Path, says: Sequence[str]) -> Path:
-    """A Llama whose next token depends on the last one alone: ``says`` piece by piece, then the end."""
+    """Write a Llama whose next token depends only on the last one: the pieces of ``says``, then the end."""
     import numpy as np
     from gguf import GGUFWriter, TokenType
     from tokenizers import pre_tokenizers
 
-    # llama-cpp-python has room for 32 bytes a token.
+    # llama-cpp-python has a buffer of 32 bytes per token.
     says = [text[at : at + _PIECE] for text in says for at in range(0, len(text), _PIECE)]
     assert len(set(says)) == len(says), "the next token depends on the last one, so no piece may come twice"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, _BEGIN, _END, *says]
     types = [TokenType.NORMAL] * len(letters) + [TokenType.CONTROL] * 2 + [TokenType.USER_DEFINED] * len(says)
-    # The prompt ends with a line end, which the byte-level alphabet spells with another letter.
+    # The prompt ends with a newline, which the byte-level alphabet encodes as another character.
     ids = [tokens.index("\u010a"), *(tokens.index(piece) for piece in says), tokens.index(_END)]
     width, heads = 32 * -(-len(tokens) // 32), 2
     writer = GGUFWriter(str(path), "llama")

@@ -1,4 +1,4 @@
-"""Cases and images made on the spot."""
+"""Generated cases and images."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def write_png(path: Path, *, size: tuple[int, int] = (32, 32), seed: int = 0) ->
 
 
 def write_cases(folder: Path, count: int = 4, *, shared_image: bool = False) -> Path:
-    """``cases.jsonl`` and ``images/`` with as many cases."""
+    """Write ``cases.jsonl`` and ``images/`` with ``count`` cases."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     if shared_image:
@@ -48,6 +48,6 @@ def write_cases(folder: Path, count: int = 4, *, shared_image: bool = False) -> 
 
 
 def known_answers(cases: Path) -> dict[str, str]:
-    """Answer by question."""
+    """Read the answers by question."""
     records = [json.loads(line) for line in cases.read_text().splitlines()]
     return {r["question"]: r["answer"] for r in records}

@@ -1,4 +1,4 @@
-"""An event loop whose clock is virtual: waiting costs nothing and takes exactly as long as it says, so simulations are deterministic."""
+"""Event loop with a virtual clock: waiting takes no real time, so simulations are fast and deterministic."""
 
 import asyncio
 import selectors
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Where the loop would wait for a timer, the clock is moved to it. A thread that is waited for with no timer set takes real time."""
+    """Advance the clock to the next timer instead of waiting. Without a timer, waiting for a thread takes real time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class _Skipping(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time begins at 0 and moves from timer to timer."""
+    """Event loop whose time starts at 0 and moves from timer to timer."""
 
     def __init__(self) -> None:
         self._skipping = _Skipping()
@@ -34,6 +34,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:
-    """``asyncio.run`` on a virtual clock. Not for work that waits for threads or sockets."""
+    """Run like ``asyncio.run``, on a virtual clock. Not for work that waits for threads or sockets."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)

@@ -1,4 +1,4 @@
-"""The commands as a person types them, each in a process of its own."""
+"""Run the command line, each command in its own process."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ CHIRON = [sys.executable, "-m", "chiron"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    # The chiron that is tested here, from whatever directory it is started.
+    # Use the chiron under test, from any working directory.
     return {**os.environ, "PYTHONPATH": str(Path(next(iter(package.__path__))).parent), "COLUMNS": "160", **more}
 
 
@@ -30,5 +30,5 @@ def chiron(*args: object, cwd: Path | None = None, **env: str) -> subprocess.Com
 
 
 def wait_for(endpoint: Endpoint, requests: int, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Return when the endpoint has been asked so often, or ``process`` has ended."""
+    """Wait until the endpoint has received ``requests`` requests, or ``process`` has ended."""
     wait_until(lambda: endpoint.seen.requests >= requests or (process is not None and process.poll() is not None), what="the next request")

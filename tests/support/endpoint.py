@@ -1,4 +1,4 @@
-"""A fake OpenAI-compatible endpoint over real HTTP, with latencies, faults and a memory of what it was asked."""
+"""Fake OpenAI-compatible endpoint over real HTTP, with latencies, faults and a record of its requests."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of requests that go wrong, each drawn from a seeded stream."""
+    """Shares of requests that fail, drawn from a seeded random stream."""
 
     http_500: float = 0.0
     http_429: float = 0.0
@@ -26,28 +26,28 @@ class Faults:
     hang_seconds: float = 30.0
     retry_after: str = "0.05"
     down_after: float = 0.0
-    """Seconds after the first request, from which on it breaks every connection for ``down_seconds``."""
+    """Seconds after the first request at which it starts to break every connection, for ``down_seconds``."""
     down_seconds: float = 0.0
     seed: int = 0
 
 
 @dataclass
 class Seen:
-    """What the endpoint remembers."""
+    """Record of the requests."""
 
     requests: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
-    """How often each distinct request (by hash) got a whole reply."""
+    """Number of complete replies per distinct request (by hash)."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     in_flight: Counter[str] = field(default_factory=Counter)
     most_in_flight: Counter[str] = field(default_factory=Counter)
     busy_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Seconds of requests in flight, summed, by model."""
+    """Total duration of requests in seconds, by model."""
 
     def stats(self) -> dict[str, Any]:
-        """For another process."""
+        """Return the record as JSON values, for another process."""
         return {
             "requests": self.requests,
             "statuses": {str(k): v for k, v in self.statuses.items()},
@@ -63,7 +63,7 @@ Override = Callable[[dict[str, Any], int], "web.StreamResponse | None"]
 
 
 class Endpoint:
-    """Serves in a thread of its own, so that tests meet it as any other server."""
+    """Server in its own thread, so that tests reach it over HTTP like any other server."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Endpoint:
         self._thread.join(10)
 
     async def serve(self, port: int = 0) -> None:
-        """Serve until stopped; ``port`` 0 takes a free one."""
+        """Serve until stopped; ``port`` 0 selects a free port."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._complete)
@@ -173,7 +173,7 @@ class Endpoint:
 
 
 def completion(text: str | None, *, model: str = "m", finish: str = "stop", prompt_tokens: int = 10) -> dict[str, Any]:
-    """A whole reply, as an endpoint writes it."""
+    """Build the JSON body of a complete reply."""
     written = len(text or "") // 4 + 1
     return {
         "id": "chatcmpl-1",

@@ -1,4 +1,4 @@
-"""Evaluations made on the spot: models of known accuracy, and questions that share images."""
+"""Generated evaluations: models of known accuracy, and questions that share images."""
 
 import json
 import random
@@ -12,7 +12,7 @@ MODALITIES = ("CT", "MRI", "X-ray")
 
 
 def an_item(number: int, **changes: object) -> ItemResult:
-    """Right, in an image of its own."""
+    """Create a correctly answered item with its own image."""
     values: dict[str, object] = {
         "benchmark": "vqa_rad",
         "id": f"q{number}",
@@ -33,7 +33,7 @@ def an_item(number: int, **changes: object) -> ItemResult:
 
 
 def with_verdict(item: ItemResult, verdict: Verdict) -> ItemResult:
-    """The same item, answered so."""
+    """Copy an item with another verdict."""
     given = {Verdict.RIGHT: item.answer, Verdict.WRONG: "Cyst"}.get(verdict)
     reply = None if verdict in {Verdict.UNUSABLE, Verdict.PENDING} else f"I see it.\nAnswer: {given}" if given else "I cannot tell."
     return replace(item, verdict=verdict, given=given, reply=reply)
@@ -42,7 +42,10 @@ def with_verdict(item: ItemResult, verdict: Verdict) -> ItemResult:
 def answers(
     accuracy: float, count: int = 200, *, per_image: int = 1, seed: int = 0, unparsed: float = 0.0, **changes: object
 ) -> list[ItemResult]:
-    """``count`` items, ``per_image`` on each image. An image is as hard for one model as for another, so they agree more than by chance."""
+    """Create ``count`` items, ``per_image`` per image.
+
+    An image is equally hard for all models, so models agree more than by chance.
+    """
     hardness, luck = random.Random("images"), random.Random(seed)
     hard = [hardness.gauss(0, 0.15) for _ in range(count)]
     found = []
@@ -56,7 +59,7 @@ def answers(
 
 
 def write_evaluation(folder: Path, model: str, items: list[ItemResult], groups: list[Mapping[str, object]] | None = None) -> Path:
-    """A run directory as ``chiron eval`` leaves one, as far as it is read again."""
+    """Write a run directory like that of ``chiron eval``, with the files that are read later."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps({"model": model, "identity": {"model": [model, 64]}}))
     (folder / ITEMS).write_text("".join(json.dumps(item.to_record()) + "\n" for item in items))
@@ -66,7 +69,7 @@ def write_evaluation(folder: Path, model: str, items: list[ItemResult], groups: 
 
 
 def write_models(folder: Path, *, count: int = 200, per_image: int = 2) -> list[Path]:
-    """Three runs: a good model, one a little worse, and a bad one with controls and an open benchmark."""
+    """Write three runs: a good model, a slightly worse one, and a bad one with controls and an open benchmark."""
     good = answers(0.8, count, per_image=per_image, seed=1)
     close = answers(0.77, count, per_image=per_image, seed=2, unparsed=0.1)
     bad = answers(0.45, count, per_image=per_image, seed=3, unparsed=0.3)

@@ -16,7 +16,7 @@ MENTORS, INTERNS, JUDGE = ("mentor-a", "mentor-b", "mentor-c"), ("intern-a", "in
 
 
 def team(base_url: str, *, model: dict[str, Any] | None = None, **search: Any) -> dict[str, Any]:
-    """The content of a configuration file: three mentors, three interns, a judge, all at ``base_url``."""
+    """Build a configuration with three mentors, three interns and a judge, all at ``base_url``."""
     common = {"provider": "openai", "base_url": base_url, "timeout": 10.0, **(model or {})}
     models = {name: {**common, "model": name} for name in (*MENTORS, *INTERNS, JUDGE)}
     return {"models": models, "search": {"mentors": list(MENTORS), "interns": list(INTERNS), "judge": JUDGE, **search}}

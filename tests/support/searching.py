@@ -1,4 +1,4 @@
-"""A whole search on a virtual clock: every model a provider of its own kind of trouble, one desk, one ledger."""
+"""Complete search on a virtual clock, with one faulty provider per model, one client and one ledger."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -22,26 +22,26 @@ from tests.support.traffic import Traffic, text_of
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search on a virtual clock came to."""
+    """Results of a search on a virtual clock."""
 
     seconds: float
     requests: int
     calls: int
     given_up: int
     records: list[dict[str, Any]]
-    """Of the cases, in their order."""
+    """Records in the order of the cases."""
     halted: str | None
 
     @property
     def paths(self) -> list[dict[str, Any]]:
-        """What a user takes from it; calls and their cost may differ."""
+        """Parts of the records that users see; calls and costs can differ between runs."""
         return [{k: r[k] for k in ("case_id", "outcome", "reasoning", "scores", "mentors", "reason")} for r in self.records]
 
 
 def searched(
     folder: Path, traffic_of: Callable[[str, int], Traffic], *, cases: int = 50, at_once: int = 32, policy: RetryPolicy | None = None
 ) -> Searched:
-    """Search made-up cases without images. ``traffic_of``: from a model's name and number to the trouble it is in."""
+    """Search generated cases without images. ``traffic_of``: returns a model's traffic from its name and number."""
     made = [a_case(f"case-{n:05d}", images=()) for n in range(cases)]
     world = Simulation({case.question: case.answer for case in made}, skill=0.1)
     traffic = {name: traffic_of(name, number) for number, name in enumerate((*MENTORS, *INTERNS, JUDGE))}
@@ -77,10 +77,10 @@ def searched(
 
 
 def latencies(model: str, seconds: Mapping[str, float]) -> float:
-    """By role, which is how these models' names begin."""
+    """Look up a model's latency by role, the first part of its name."""
     return seconds[model.split("-", 1)[0]]
 
 
 def _body(call: Call) -> dict[str, Any]:
-    """As much of a request as the simulated world reads."""
+    """Build the parts of a request that the simulation reads."""
     return {"model": call.model, "temperature": call.temperature, "messages": [{"role": "user", "content": text_of(call)}]}

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLAKE = 96
-"""Images of SLAKE's English test split, which has 2 to 7 closed questions about each."""
+"""Number of images in SLAKE's English test split, with 2 to 7 closed questions per image."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Right answers of two models; one entry per question."""
+    """Correctness of two models' answers; one entry per question."""
 
     first: NDArray[np.int_]
     second: NDArray[np.int_]
@@ -27,18 +27,18 @@ def simulate(
     correlation: float = 0.25,
     correlation_of_second: float | None = None,
 ) -> Simulated:
-    """2 to 7 questions about each of the images.
+    """Simulate answers to 2 to 7 questions per image.
 
-    Each model has a chance of its own on each image, beta-distributed around its accuracy, so that its answers about one image have the
-    intra-image correlation given. The two models are independent.
+    Each model has its own accuracy on each image, drawn from a beta distribution around its mean accuracy. Its answers about one image then
+    have the given intra-image correlation. The two models are independent.
 
     Args:
-        random: what is drawn from.
-        images: how many.
-        first: accuracy of the first model.
-        second: accuracy of the second.
-        correlation: of two answers about one image, in (0, 1).
-        correlation_of_second: the second model's, if it is another.
+        random: Random generator.
+        images: Number of images.
+        first: Accuracy of the first model.
+        second: Accuracy of the second model.
+        correlation: Correlation of two answers about one image, in (0, 1).
+        correlation_of_second: Correlation for the second model, if different.
     """
     image = np.repeat(np.arange(images), random.integers(2, 8, images))
 

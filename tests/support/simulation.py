@@ -1,4 +1,4 @@
-"""What the simulated models say: a function of what they are asked, so that a run killed and resumed meets the same world."""
+"""Replies of simulated models. They depend only on the request, so that a resumed run gets the same replies."""
 
 import hashlib
 import json
@@ -11,25 +11,25 @@ from chiron.providers.baselines.search_team import match
 
 @dataclass
 class Simulation:
-    """Mentors that write four steps to the known answer, interns that are right more often the more steps they see, a strict judge."""
+    """Simulated mentors write four steps to the known answer; interns are right more often with more steps; the judge is strict."""
 
     answers: dict[str, str]
-    """Known answer by question: what an intern says when it is right."""
+    """Known answer by question, used for correct intern replies."""
     skill: float = 0.35
-    """How likely an intern is right with no reasoning before it."""
+    """Probability that an intern is right without any steps."""
     gain: float = 0.15
-    """How much likelier with every step it sees."""
+    """Increase of this probability per step."""
     replies: dict[str, str] = field(default_factory=dict)
-    """Fixed replies by model, in place of the above."""
+    """Fixed replies by model, which override the simulation."""
 
     def reply(self, body: dict[str, Any]) -> str:
-        """The text that ``body["model"]`` answers."""
+        """Return the reply of ``body["model"]``."""
         prompt, model = prompt_of(body), str(body["model"])
         if model in self.replies:
             return self.replies[model]
         if "<given_answer>" in prompt:
             return match(prompt)
-        steps = prompt.count("### Step ") - 2  # two stand in the instructions
+        steps = prompt.count("### Step ") - 2  # the instructions contain two
         steps = max(0, steps)
         dice = chance(json.dumps([model, prompt, body.get("temperature")]))
         if "<answer>" in prompt:
@@ -41,7 +41,7 @@ class Simulation:
 
 
 def prompt_of(body: dict[str, Any]) -> str:
-    """All the words of a request."""
+    """Return the complete text of a request."""
     pieces = []
     for message in body["messages"]:
         content = message["content"]
@@ -51,5 +51,5 @@ def prompt_of(body: dict[str, Any]) -> str:
 
 
 def chance(text: str) -> float:
-    """A number in [0, 1) that depends on nothing but ``text``."""
+    """Return a number in [0, 1) that depends only on ``text``."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

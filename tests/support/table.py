@@ -1,4 +1,4 @@
-"""An ``ask`` that answers from a table: the search without any world around it."""
+"""``ask`` function that replies from a table, to test the search in isolation."""
 
 import asyncio
 import random
@@ -20,21 +20,21 @@ TEAM = Team(tuple(RoleModel(m, m, 512) for m in MENTORS), tuple(RoleModel(i, i, 
 CASE = a_case(answer="Mondor disease")
 
 CUT = "<cut>"
-"""At a reply's end: the token limit was reached there."""
+"""Marker at the end of a reply that reached the token limit."""
 MentorReply = str | tuple[str, ...] | None
-"""Text as it is; steps that lead to the known answer; or no reply."""
+"""Literal text, steps that lead to the known answer, or None for no reply."""
 
 
 @dataclass
 class Table:
-    """Answers calls, and remembers them in the order in which they came."""
+    """Replies to calls and records them in order."""
 
     mentor: Callable[[str, tuple[str, ...], int], MentorReply]
-    """(mentor, prefix, draw) -> reply."""
+    """(mentor, prefix, sample index) -> reply."""
     intern: Callable[[str, tuple[str, ...], float, int], bool | str | None]
-    """(intern, prefix, temperature, draw) -> right or wrong; an answer; or no reply."""
+    """(intern, prefix, temperature, sample index) -> right or wrong, an answer, or None for no reply."""
     judge: Callable[[str, int], str | None] = lambda given, _: "yes" if given == CASE.answer else "no"
-    """(given answer, draw) -> reply."""
+    """(given answer, sample index) -> reply."""
     case: Case = field(default_factory=lambda: CASE)
     shuffle: random.Random | None = None
     calls: list[Call] = field(default_factory=list)
@@ -81,5 +81,5 @@ def steps(mentor: str, count: int = 6) -> tuple[str, ...]:
 
 
 def own_paths(mentor: str, prefix: tuple[str, ...], draw: int) -> MentorReply:
-    """Each mentor goes on with steps of its own name."""
+    """Continue with steps that contain the mentor's name."""
     return tuple(f"{mentor}{n}" for n in range(len(prefix) + 1, len(prefix) + 5))

@@ -1,4 +1,4 @@
-"""Endpoints that limit, fail and go down, on the event loop's own clock: providers for a desk, without HTTP."""
+"""Simulated providers with rate limits, faults and outages, on the event loop's clock and without HTTP."""
 
 import asyncio
 import random
@@ -11,33 +11,33 @@ from chiron.client.failures import RateLimited, Transient
 
 @dataclass
 class Traffic:
-    """A provider with latency, quotas and faults. The same calls at the same times meet the same faults."""
+    """Provider with latency, quotas and faults. The same calls at the same times get the same faults."""
 
     seconds: float = 1.0
-    """Latency of an answer; shaken by up to a tenth."""
+    """Latency of a reply, varied by up to 10%."""
     at_once: int | None = None
-    """More calls at once than this are limited."""
+    """Maximum number of parallel calls; more are rate limited."""
     per_minute: int | None = None
-    """Calls in each minute of the clock, before the rest of it is limited."""
+    """Maximum number of calls per minute of the clock; more are rate limited."""
     limited: float = 0.0
-    """Share of calls that is limited at random, whatever the load."""
+    """Share of calls that are rate limited at random, independent of load."""
     failed: float = 0.0
-    """Share that fails at random with a server's fault."""
+    """Share of calls that fail at random with a server error."""
     hung: float = 0.0
-    """Share that answers nothing within ``timeout``."""
+    """Share of calls without a reply within ``timeout`` seconds."""
     timeout: float = 120.0
     retry_after: float | None = None
-    """What a limited call is told; with ``per_minute`` it is told the rest of the minute."""
+    """Retry-after seconds of a rate-limited call; with ``per_minute``, the rest of the minute."""
     down: Sequence[tuple[float, float]] = ()
-    """From when to when, in seconds of the clock, every call is refused."""
+    """Outages as (start, end) in seconds of the clock; every call fails."""
     answer: Callable[[Call], str] = lambda _: "yes"
     seed: int = 0
     identity: str = "test:m"
     requests: int = 0
     refused: int = 0
-    """Rate limits among them."""
+    """Number of rate-limited requests."""
     at: list[float] = field(default_factory=list)
-    """When each request came."""
+    """Time of each request."""
     _dice: random.Random = field(init=False)
     _in_flight: int = 0
     _minute: tuple[int, int] = (0, 0)
@@ -86,5 +86,5 @@ class Traffic:
 
 
 def text_of(call: Call) -> str:
-    """All the words of a call."""
+    """Return the complete text of a call."""
     return "\n\n".join(part.text for message in call.messages for part in message.parts if isinstance(part, TextPart))

@@ -1,4 +1,4 @@
-"""Waiting for a condition, however long a busy machine takes to reach it."""
+"""Wait for a condition with a timeout that is long enough for a busy machine."""
 
 import subprocess
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 600.0
-"""Seconds before a test gives up on something that hangs. Far above what any test takes, so that a loaded machine does not fail one."""
+"""Timeout in seconds, far above the duration of any test, so that tests do not fail on a loaded machine."""
 
 
 def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[Any] | None" = None, *, what: str = "the condition") -> None:
     """Return as soon as ``reached()`` is true.
 
     Raises:
-        AssertionError: ``process`` ended before, or the condition was not reached within ``PATIENCE`` seconds.
+        AssertionError: ``process`` ended first, or the condition was not reached within ``PATIENCE`` seconds.
     """
     until = time.monotonic() + PATIENCE
     while not reached():

@@ -1,7 +1,7 @@
-"""``config.json`` in the authors' layout and in transformers': read from either into one thing, written from it into either.
+"""Read and write ``config.json`` in the authors' layout and in transformers'.
 
-Every key that is met is either carried over, or checked to have the one value that both layouts mean the same by, or known to say nothing
-about the model. Any other key is refused by name and value: a setting that was lost would give a model that runs and is wrong.
+Every key is either converted, checked to have the only value that both layouts support, or known not to affect the model. Any other key is
+an error, because a lost setting would give a model that runs but computes something else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,48 +30,48 @@ from chiron.errors import InputError
 Layout = Literal["internvl_chat", "hf"]
 
 KEPT = "internvl_chat"
-"""The key of transformers' ``config.json`` under which what only the authors' code knows is kept, through training and back."""
+"""Key in transformers' ``config.json`` that stores the settings only the authors' code uses, so that they survive a round trip."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A model's configuration, whichever layout it came in."""
+    """Model configuration, independent of the layout."""
 
     vision: Mapping[str, Any]
-    """The vision tower's, under the authors' keys; sizes are single numbers."""
+    """Settings of the vision tower, under the authors' keys; sizes are single numbers."""
     text: Mapping[str, Any]
-    """The language model's, under the keys that both layouts share."""
+    """Settings of the language model, under the keys that both layouts share."""
     rope_theta: float
     rope_scaling: Mapping[str, Any] | None
     downsample_ratio: float
-    """One side of the feature map after the pixel shuffle, by its side before: 1 over a whole number."""
+    """Side of the feature map after the pixel shuffle, divided by the side before; 1/n for an integer n."""
     tied: bool
-    """Whether the output matrix is meant to be the embedding."""
+    """Whether the output matrix is tied to the embedding."""
     sure_tied: bool
-    """Whether the source says so itself, not by a default that readers are known to override."""
+    """Whether ``tied`` is set explicitly in the source, not by a default that some readers override."""
     dtype: str | None
     image_token_id: int | None
-    """None where the layout leaves it to the tokenizer."""
+    """None if the layout leaves it to the tokenizer."""
     kept: Mapping[str, Any]
-    """What only the authors' code knows: their prompt template, tiling, drop path."""
+    """Settings that only the authors' code uses: prompt template, tiling, drop path."""
 
     @property
     def grid(self) -> int:
-        """Patches along a tile's side."""
+        """Number of patches along a tile's side."""
         return int(self.vision["image_size"]) // int(self.vision["patch_size"])
 
     @property
     def tokens_a_tile(self) -> int:
-        """Image tokens of one tile."""
+        """Number of image tokens per tile."""
         return (self.grid // self.shuffle) ** 2
 
     @property
     def shuffle(self) -> int:
-        """Patches, along a side, that become one image token."""
+        """Number of patches, along a side, that become one image token."""
         return round(1 / self.downsample_ratio)
 
     def dimensions(self, *, head: bool) -> Dimensions:
-        """The sizes that decide which weights there are."""
+        """Return the sizes that determine the weights; ``head``: whether the output matrix is stored."""
         vision, text = self.vision, self.text
         head_width = text["hidden_size"] // text["num_attention_heads"]
         return Dimensions(
@@ -94,10 +94,10 @@ class Settings:
 
 
 def read_chat(config: Mapping[str, Any]) -> Settings:
-    """The authors' ``config.json``.
+    """Read the authors' ``config.json``.
 
     Raises:
-        InputError: a key is unknown, missing or has a value that does not convert; it names both.
+        InputError: A key is unknown, missing or has a value that cannot be converted. The message names key and value.
     """
     known = {"vision_config", "llm_config", "downsample_ratio", "force_image_size", "tie_word_embeddings", "hidden_size"}
     _check(config, "", CHAT_FIXED, known | KEPT_DEFAULTS.keys())
@@ -138,10 +138,10 @@ def read_chat(config: Mapping[str, Any]) -> Settings:
 
 
 def read_hf(config: Mapping[str, Any]) -> Settings:
-    """The ``config.json`` of transformers' ``InternVLForConditionalGeneration``.
+    """Read the ``config.json`` of transformers' ``InternVLForConditionalGeneration``.
 
     Raises:
-        InputError: a key is unknown, missing or has a value that does not convert; it names both.
+        InputError: A key is unknown, missing or has a value that cannot be converted. The message names key and value.
     """
     known = {"vision_config", "text_config", "downsample_ratio", "image_token_id", "image_seq_length", "tie_word_embeddings", KEPT}
     _check(config, "", HF_FIXED, known)
@@ -156,7 +156,7 @@ def read_hf(config: Mapping[str, Any]) -> Settings:
         raise _refusal(KEPT, kept, "an object")
     _check(kept, f"{KEPT}.", {}, KEPT_DEFAULTS.keys() | {"vision_config"})
     _check(kept.get("vision_config", {}), f"{KEPT}.vision_config.", {}, KEPT_VISION_DEFAULTS.keys())
-    # Readers differ on which of the two keys counts, and on their defaults; a reader unties weights that are both there and differ.
+    # Readers differ on which of the two keys counts and on the defaults. They untie the weights if both are stored and differ.
     outer, inner = config.get("tie_word_embeddings"), text_config.get("tie_word_embeddings")
     return _checked(
         Settings(
@@ -176,7 +176,7 @@ def read_hf(config: Mapping[str, Any]) -> Settings:
 
 
 def write_hf(settings: Settings, *, image_token_id: int, tied: bool) -> dict[str, Any]:
-    """The configuration as transformers reads it, in the words that releases 4.52 to 5.x understand alike."""
+    """Create transformers' configuration, with keys that releases 4.52 to 5.x all read."""
     vision: dict[str, Any] = {hf: settings.vision[chat] for chat, hf, _, _ in VISION}
     for key in ("image_size", "patch_size"):
         vision[key] = [vision[key], vision[key]]
@@ -186,10 +186,10 @@ def write_hf(settings: Settings, *, image_token_id: int, tied: bool) -> dict[str
         "downsample_ratio": settings.downsample_ratio,
         "image_seq_length": settings.tokens_a_tile,
         "image_token_id": image_token_id,
-        # Said at both levels: the class's own default is True, which would put the embedding in the output matrix's place.
+        # Set at both levels: the default of the class is True, which would replace the output matrix by the embedding.
         "tie_word_embeddings": tied,
         **_maybe_dtype(settings),
-        # A cache is training's business to turn off; with it off, generate() computes every prefix again.
+        # Training turns the cache off itself. If it were off here, generate() would recompute every prefix.
         "text_config": {**_write_text(settings), "tie_word_embeddings": tied, "use_cache": True},
         "vision_config": {"architectures": ["InternVLVisionModel"], **_fixed(HF_VISION_FIXED), **vision},
         KEPT: {**settings.kept},
@@ -197,7 +197,7 @@ def write_hf(settings: Settings, *, image_token_id: int, tied: bool) -> dict[str
 
 
 def write_chat(settings: Settings, *, tied: bool) -> dict[str, Any]:
-    """The configuration as the authors' code reads it. It names no code to load (no ``auto_map``)."""
+    """Create the authors' configuration. It does not refer to remote code (no ``auto_map``)."""
     kept_vision = {**KEPT_VISION_DEFAULTS, **settings.kept.get("vision_config", {})}
     return {
         "architectures": ["InternVLChatModel"],
@@ -222,7 +222,7 @@ def _refusal(key: str, value: Any, wanted: Any) -> InputError:
 def _check(section: Mapping[str, Any], where: str, fixed: Mapping[str, tuple[Any, Any]], known: Iterable[str]) -> None:
     for key, (default, wanted) in fixed.items():
         value = section.get(key, default)
-        # True == 1 and 0 == False in Python, and configurations write both for the same thing.
+        # Configurations use booleans and 0/1 for the same setting; in Python, True == 1 and False == 0.
         if value != wanted:
             raise _refusal(f"{where}{key}", value, wanted)
     allowed = SILENT | fixed.keys() | set(known)
@@ -259,7 +259,7 @@ def _read_text(section: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
         raise _refusal(f"{where}rope_scaling", rope, f"one of {', '.join(ROPES)} over whole heads")
     theta = rope.get("rope_theta", section.get("rope_theta", 10000.0))
     rest = {k: v for k, v in rope.items() if k not in {"rope_theta", "type", "rope_type", "partial_rotary_factor"}}
-    # Old readers look for the type under "type", newer ones under "rope_type".
+    # Old releases read the type from "type", newer ones from "rope_type".
     scaling = None if kind == "default" else {**rest, "rope_type": kind, "type": kind}
     return text, theta, scaling
 

@@ -1,8 +1,8 @@
-"""The keys of both layouts of ``config.json``: which mean the same, which must have one value, and which say nothing of the model."""
+"""Keys of ``config.json`` in both layouts: equivalent keys, keys with a fixed value, and keys that do not affect the model."""
 
 from typing import Any
 
-# (authors' key, transformers' key, authors' default, transformers' default): a key may be absent where it has its class's default.
+# (authors' key, transformers' key, authors' default, transformers' default). An absent key has the default of its class.
 VISION: tuple[tuple[str, str, Any, Any], ...] = (
     ("hidden_size", "hidden_size", 3200, 1024),
     ("num_hidden_layers", "num_hidden_layers", 48, 24),
@@ -37,7 +37,7 @@ TEXT: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
-# (default where the key is absent, the one value that converts).
+# (default if the key is absent, the only value that can be converted).
 CHAT_FIXED = {
     "model_type": ("internvl_chat", "internvl_chat"),
     "ps_version": ("v1", "v2"),
@@ -77,10 +77,10 @@ KEPT_DEFAULTS = {
     "max_dynamic_patch": 12,
 }
 KEPT_VISION_DEFAULTS = {"drop_path_rate": 0.0, "use_flash_attn": True}
-# The authors' language configuration is written by classes that know nothing of these, and their vision class has its own leftovers.
+# Leftover mixture-of-experts keys in the authors' vision configuration; InternViT-300M does not use them.
 MOE = """capacity_factor eval_capacity_factor laux_allreduce moe_coeff_ratio moe_intermediate_size moe_output_scale noisy_gate_policy
     num_experts num_routed_experts num_shared_experts shared_expert_intermediate_size use_residual use_rts use_weighted_residual"""
-# What every configuration class of transformers ever wrote and no layer reads: bookkeeping, and defaults for generate().
+# Keys that transformers' configuration classes have written but no layer reads: bookkeeping and defaults for generate().
 SILENT = frozenset(
     """_name_or_path _commit_hash _attn_implementation_autoset _attn_implementation attn_implementation _experts_implementation
     transformers_version architectures auto_map torch_dtype dtype use_bfloat16 torchscript return_dict output_attentions

@@ -1,8 +1,8 @@
-"""InternVL checkpoints from the authors' layout to transformers' and back.
+"""Convert InternVL checkpoints from the authors' layout to transformers' and back.
 
-What is published as InternVL3 and Chiron-o1 is in the layout of the authors' training code (``internvl_chat``), which only runs with code
-that is fetched along with the weights. Everything in this project reads transformers' own ``InternVLForConditionalGeneration``. The two
-compute the same function of the same numbers, so going over and back is exact: names change, and one fused matrix a layer is cut.
+InternVL3 and Chiron-o1 are published in the layout of the authors' training code (``internvl_chat``), which needs code downloaded with the
+weights. This project reads transformers' own ``InternVLForConditionalGeneration``. Both compute the same function with the same weights, so
+the conversion is exact in both directions: tensors are renamed, and one fused matrix per layer is split.
 """
 
 import errno
@@ -23,40 +23,40 @@ from chiron.providers.local.dialogue import system_text
 
 SHARD_BYTES = 4_000_000_000
 _LAYOUTS: dict[Any, Layout] = {"internvl_chat": "internvl_chat", "internvl": "hf"}
-# Room for the small files: a tokenizer's are some 20 MB.
+# Disk space for the small files; those of a tokenizer take about 20 MB.
 _MARGIN = 64 << 20
 _NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did."""
+    """Summary of a conversion."""
 
     source: Path
     out: Path
     layout: Layout
-    """The layout of what was written."""
+    """Layout of the output."""
     tensors: int
-    """Tensors written."""
+    """Number of tensors written."""
     parameters: int
-    """Numbers in them."""
+    """Number of elements in these tensors."""
     size: int
-    """Bytes of them."""
+    """Size of these tensors in bytes."""
     shards: tuple[str, ...]
-    """The files with weights."""
+    """Names of the files with weights."""
     copied: tuple[str, ...]
-    """Files that went over as they were."""
+    """Files copied unchanged."""
     left_out: tuple[str, ...]
-    """What lay in the source and has no place in the result: code, other formats of the weights, folders."""
+    """Source files and folders that were not converted: code, other weight formats, folders."""
     notes: tuple[str, ...]
-    """What a user should know: each a sentence without its full stop."""
+    """Notes for the user; each is a sentence without a final period."""
 
 
 def detect(path: Path) -> Layout:
-    """Which layout a checkpoint is in.
+    """Detect the layout of a checkpoint.
 
     Raises:
-        InputError: there is no such folder, or it holds no InternVL checkpoint.
+        InputError: The folder does not exist or does not contain an InternVL checkpoint.
     """
     if not os.path.isdir(path):
         raise InputError(f"{path} is no folder: name one with a checkpoint's files (hf download fetches a published one)")
@@ -74,17 +74,18 @@ def detect(path: Path) -> Layout:
 
 
 def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, system: str | None = None) -> ConversionReport:
-    """Convert the authors' checkpoint to one of transformers' ``InternVLForConditionalGeneration``.
+    """Convert a checkpoint in the authors' layout to transformers' ``InternVLForConditionalGeneration``.
 
     Args:
-        source: The folder with the authors' files; their code in it is neither run nor copied.
-        out: The folder to make; it appears when all is written.
-        shard_bytes: The largest file with weights, in bytes.
-        system: The system message of conversations that bring none: ``internvl2_5`` (the authors') or a text; none by default.
+        source: Folder with the authors' files. Code in it is neither run nor copied.
+        out: Folder to create. It appears only when the conversion is complete.
+        shard_bytes: Maximum size of a file with weights, in bytes.
+        system: System message for conversations without one: ``internvl2_5`` (the authors') or a text; none by default.
 
     Raises:
-        InputError: the source is something else, incomplete or has a setting that transformers' InternVL does not, or ``out`` is taken.
-        DiskError: the disk took it not; ``out`` does not exist.
+        InputError: The source is not such a checkpoint, is incomplete, or has a setting that transformers' InternVL does not support; or
+            ``out`` is not empty.
+        DiskError: The disk is full; ``out`` was not written.
     """
     _expect(source, "internvl_chat")
     settings = read_chat(read_json(source / "config.json"))
@@ -110,13 +111,14 @@ def to_internvl_chat(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES)
     """Convert a checkpoint of transformers' ``InternVLForConditionalGeneration`` to the authors' layout.
 
     Args:
-        source: The folder that ``save_pretrained`` or :func:`to_hf` wrote, its tokenizer included.
-        out: The folder to make; it appears when all is written.
-        shard_bytes: The largest file with weights, in bytes.
+        source: Folder written by ``save_pretrained`` or :func:`to_hf`, including the tokenizer.
+        out: Folder to create. It appears only when the conversion is complete.
+        shard_bytes: Maximum size of a file with weights, in bytes.
 
     Raises:
-        InputError: the source is something else, incomplete or has a setting that the authors' code does not, or ``out`` is taken.
-        DiskError: the disk took it not; ``out`` does not exist.
+        InputError: The source is not such a checkpoint, is incomplete, or has a setting that the authors' code does not support; or
+            ``out`` is not empty.
+        DiskError: The disk is full; ``out`` was not written.
     """
     _expect(source, "hf")
     settings = read_hf(read_json(source / "config.json"))
@@ -162,7 +164,7 @@ def _image_token(settings: Settings, tokenizer: Tokenizer) -> int:
 
 
 def _tied(settings: Settings, found: dict[str, Tensor]) -> bool:
-    """Whether the result's output matrix is the embedding, by what the source says and what it holds."""
+    """Decide from the source's settings and weights whether the output matrix is tied to the embedding."""
     if HEAD not in found or EMBEDDING not in found or not settings.tied:
         return settings.tied
     if same_bytes(found[HEAD], found[EMBEDDING]):
@@ -173,7 +175,7 @@ def _tied(settings: Settings, found: dict[str, Tensor]) -> bool:
 
 
 def _plan(settings: Settings, found: dict[str, Tensor], source: Path, names: Callable[[Weight], tuple[str, ...]]) -> list[Weight]:
-    """The model's weights, after every one was found in the source with its shape, and nothing else."""
+    """List the model's weights and check that the source has exactly these, with the right shapes."""
     plan = list(weights(settings.dimensions(head=HEAD in found or not settings.tied)))
     wanted = {name: weight for weight in plan for name in names(weight)}
     if missing := [name for name in wanted if name not in found]:
@@ -214,7 +216,7 @@ def _write(
             raise DiskError(f"{out} was not written: no space left on its disk; free {_gigabytes(size)} and run it again") from error
         raise InputError(f"{out} was not written: {error}") from error
     finally:
-        # Nothing is there any more after the renaming; after any failure, an interrupt included, half a checkpoint is.
+        # After the rename the draft no longer exists; after a failure or an interrupt it is an incomplete checkpoint.
         shutil.rmtree(draft, ignore_errors=True)
     parameters = sum(_numbers(t) for t in tensors.values())
     return ConversionReport(

@@ -1,4 +1,4 @@
-"""The small files beside the weights: tokenizer, prompt template, generation and image settings, each as its layout wants it."""
+"""Read and write the small files of a checkpoint in either layout: tokenizer, chat template, generation and image settings."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tok
     README.md LICENSE LICENSE.txt LICENSE.md NOTICE""".split()
 REWRITTEN = """config.json tokenizer_config.json chat_template.jinja chat_template.json generation_config.json
     preprocessor_config.json processor_config.json chiron.json""".split()
-# The authors' code looks these up by their text, transformers' by the names.
+# The authors' code looks these tokens up by their text, transformers by the names.
 _NAMED = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
 _VIDEO = "video_token"
 _TURN_END = "<|im_end|>"
-# What stands for an image in a rendered prompt, before its tokens are put there.
+# Placeholder of an image in a rendered prompt, before it is replaced by image tokens.
 _MARK: dict[Layout, str] = {"internvl_chat": "<image>", "hf": _NAMED["context_image_token"]}
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
@@ -27,35 +27,35 @@ _BICUBIC = 3
 
 @dataclass
 class Written:
-    """What became of the small files, gathered while they are written."""
+    """Record of the small files that were written."""
 
     copied: list[str] = field(default_factory=list)
-    """Files that went over as they were."""
+    """Files copied unchanged."""
     notes: list[str] = field(default_factory=list)
-    """What a user should know: each a sentence without its full stop."""
+    """Notes for the user; each is a sentence without a final period."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What the files of a tokenizer say."""
+    """Contents of a tokenizer's files."""
 
     folder: Path
     config: dict[str, Any]
     """``tokenizer_config.json``."""
     ids: dict[str, int]
-    """Text to id, added tokens included."""
+    """Token ids by text, added tokens included."""
 
     @property
     def image_token_id(self) -> int:
-        """The id of the token that an image's features take the place of."""
+        """Id of the token that is replaced by an image feature."""
         return self.ids[_NAMED["context_image_token"]]
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer beside the weights; both layouts need one, since only it knows the image tokens' ids.
+    """Read the tokenizer of a checkpoint. Both layouts need it, because only it has the ids of the image tokens.
 
     Raises:
-        InputError: there is none, its files contradict each other, or it lacks an image token.
+        InputError: The tokenizer is missing, its files contradict each other, or it lacks an image token.
     """
     path = folder / "tokenizer_config.json"
     if not path.is_file():
@@ -69,11 +69,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, system: str | None = None) -> Written:
-    """Write what transformers' processor and ``generate`` read.
+    """Write the files that transformers' processor and ``generate`` read.
 
     Raises:
-        InputError: a file of the source is broken.
-        OSError: a file cannot be written.
+        InputError: A source file is broken.
+        OSError: A file cannot be written.
     """
     written = _copy(tokenizer.folder, out)
     video = next((t for t in ("<video>", "<|video_pad|>") if t in tokenizer.ids), None)
@@ -89,7 +89,7 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
     template = (system_block(system) if system else "") + _template(tokenizer, "internvl_chat", "hf", written)
     write_bytes(out / "chat_template.jinja", template.replace("VIDEO_MARK", video).encode())
     _write_generation(tokenizer, settings, out)
-    # Chat with the authors' code cuts every image on its own, as these settings say.
+    # The authors' chat code tiles every image separately, with these settings.
     tiling = Tiling(
         settings.vision["image_size"], settings.kept.get("max_dynamic_patch", 12), settings.kept.get("use_thumbnail", True), per_image=True
     )
@@ -119,11 +119,11 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
 
 
 def write_chat_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Written:
-    """Write what the authors' code reads.
+    """Write the files that the authors' code reads.
 
     Raises:
-        InputError: a file of the source is broken, or its images are prepared as the authors' code never does.
-        OSError: a file cannot be written.
+        InputError: A source file is broken, or its image settings are not supported by the authors' code.
+        OSError: A file cannot be written.
     """
     _check_images(tokenizer.folder, settings)
     written = _copy(tokenizer.folder, out)
@@ -133,7 +133,7 @@ def write_chat_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Wri
         config.setdefault("additional_special_tokens", extra)
     elif isinstance(extra, dict) and (rest := {k: v for k, v in extra.items() if k not in {*_NAMED, _VIDEO}}):
         config["extra_special_tokens"] = rest
-    # transformers 5 has a new name for the old class, which older releases and the authors' code do not know.
+    # transformers 5 renamed this class; older releases and the authors' code only know the old name.
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     _write_slow_tokenizer(tokenizer, config, out)
@@ -148,10 +148,10 @@ def write_chat_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Wri
 
 
 def tile_limits(folder: Path) -> dict[str, int]:
-    """The authors' keys for the least and most tiles of an image, as far as the image settings beside transformers' weights say.
+    """Read the minimum and maximum tiles per image from transformers' image settings, if set; return them under the authors' keys.
 
     Raises:
-        InputError: a file of the source is broken.
+        InputError: A source file is broken.
     """
     found: dict[str, int] = {}
     for values in _image_settings(folder).values():
@@ -194,7 +194,7 @@ def _token_ids(folder: Path, config: dict[str, Any]) -> dict[str, int]:
 
 
 def _find_template(tokenizer: Tokenizer) -> tuple[str | None, bool]:
-    # Readers prefer the file to the key. Several named templates may stand there; one can go over.
+    # Readers prefer the file to the key. The key may contain several named templates; only one can be converted.
     jinja, old = tokenizer.folder / "chat_template.jinja", tokenizer.folder / "chat_template.json"
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8"), False
@@ -220,11 +220,11 @@ def _template(tokenizer: Tokenizer, origin: Layout, goal: Layout, written: Writt
 def _write_generation(tokenizer: Tokenizer, settings: Settings, out: Path) -> None:
     path = tokenizer.folder / "generation_config.json"
     values = read_json(path) if path.is_file() else {k: settings.text[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    # With this flag transformers would take the values from the model's configuration once more.
+    # With this flag, transformers would read the values from the model's configuration again.
     values = {k: v for k, v in values.items() if k != "_from_model_config" and v is not None}
     ends = values.get("eos_token_id", [])
     ends = list(ends) if isinstance(ends, list) else [ends]
-    # The authors' chat code passes the end of a turn at every call; here nobody would, and answers would run on.
+    # The authors' chat code passes the end-of-turn token in every call. transformers does not, so answers would not stop.
     if (end := tokenizer.ids.get(_TURN_END)) is not None and end not in ends:
         ends.append(end)
     if ends:
@@ -233,7 +233,7 @@ def _write_generation(tokenizer: Tokenizer, settings: Settings, out: Path) -> No
 
 
 def _write_slow_tokenizer(tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
-    # The authors' scripts ask for the slow class, which reads these files; transformers 5 writes tokenizer.json alone.
+    # The authors' scripts use the slow tokenizer, which reads these files; transformers 5 writes only tokenizer.json.
     path = tokenizer.folder / "tokenizer.json"
     if not path.is_file() or (out / "vocab.json").is_file() or not str(config.get("tokenizer_class")).startswith("Qwen2Tokenizer"):
         return

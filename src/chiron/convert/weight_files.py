@@ -1,8 +1,8 @@
-"""Weights as byte ranges of safetensors files: found, checked, and written anew without ever being loaded.
+"""Find, check and copy weights as byte ranges of safetensors files, without loading them.
 
-A safetensors file is eight bytes of length, a JSON header and the tensors' raw rows. What the conversion does to a tensor, renaming it,
-cutting it along its first dimension or joining it there, moves whole byte ranges: so bytes are what is copied, every type keeps its exact
-values, and memory stays at one buffer however large the model is.
+A safetensors file consists of an eight-byte header length, a JSON header and the raw rows of the tensors. The conversion renames tensors
+and splits or joins them along the first dimension, which only moves whole byte ranges. Copying bytes keeps all values exact, and memory use
+stays at one buffer for models of any size.
 """
 
 import json
@@ -22,13 +22,13 @@ INDEX = "model.safetensors.index.json"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _BUFFER = 1 << 24
-# Anything else is a quantised checkpoint, whose scales no rule here knows.
+# Other types are from quantized checkpoints. Their scales cannot be converted here.
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
 class Span:
-    """Bytes of a file."""
+    """Byte range in a file."""
 
     file: Path
     start: int
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that lies in files: its element type as safetensors names it, its shape, and where its bytes are, in order."""
+    """A tensor stored in files: safetensors element type, shape, and byte ranges in order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -45,28 +45,28 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return sum(span.size for span in self.spans)
 
     def cut(self, parts: int) -> list["Tensor"]:
-        """Equal parts along the first dimension, which is a multiple of their number. For a tensor of one span."""
+        """Split into equal parts along the first dimension, which must be a multiple of ``parts``. Requires a single span."""
         (span,) = self.spans
         size, shape = span.size // parts, (self.shape[0] // parts, *self.shape[1:])
         return [Tensor(self.dtype, shape, (Span(span.file, span.start + i * size, size),)) for i in range(parts)]
 
 
 def join(parts: list[Tensor]) -> Tensor:
-    """The tensors one after another along the first dimension. They agree in type and in all other dimensions."""
+    """Concatenate tensors along the first dimension. Types and all other dimensions must be equal."""
     first = parts[0]
     return Tensor(first.dtype, (sum(p.shape[0] for p in parts), *first.shape[1:]), tuple(s for p in parts for s in p.spans))
 
 
 def find_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, sharded or not, by the name it has there.
+    """Find every tensor of a checkpoint, sharded or not, by its name in the file.
 
     Raises:
-        InputError: there is no safetensors checkpoint in the folder, a shard is missing or broken, the index and the shards disagree, or
-            a tensor is of a type that is no plain floating point.
+        InputError: The folder does not contain a safetensors checkpoint, a shard is missing or broken, the index and the shards disagree,
+            or a tensor does not have a supported floating-point type.
     """
     index = folder / INDEX
     if index.is_file():
@@ -87,7 +87,7 @@ def find_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one span each hold the same bytes."""
+    """Whether two tensors have the same type, shape and bytes. Both must have a single span."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     (a,), (b,) = one.spans, other.spans
@@ -104,14 +104,16 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 def write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int) -> list[str]:
-    """Write a checkpoint: one file if it fits, else shards of at most ``shard_bytes`` (a larger tensor has one alone) and their index.
+    """Write a checkpoint as one file, or as shards with an index.
+
+    A shard has at most ``shard_bytes`` bytes; a larger tensor gets its own shard.
 
     Returns:
-        The names of the files with weights.
+        Names of the files with weights.
 
     Raises:
-        OSError: a file cannot be written.
-        InputError: a source file ended early.
+        OSError: A file cannot be written.
+        InputError: A source file ended early.
     """
     shards = _share_out(tensors, shard_bytes)
     if len(shards) == 1:
@@ -127,10 +129,10 @@ def write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int) ->
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        InputError: the file cannot be read or holds something else.
+        InputError: The file cannot be read or does not contain a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -144,19 +146,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object to a file and make sure that it is on the disk.
+    """Write a JSON object to a file and flush it to disk.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file and make sure that it is on the disk.
+    """Write a file and flush it to disk.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     with path.open("wb") as file:
         file.write(content)
@@ -170,7 +172,7 @@ def _indexed(folder: Path, index: Path) -> dict[str, Tensor]:
         raise InputError(f"{index} has no weight_map from tensors to files: fetch it again")
     files = sorted(set(weight_map.values()))
     for name in files:
-        # The index is text from elsewhere; a shard is a file beside it and nothing further away.
+        # The index is untrusted: a shard must be a file in the same folder.
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names {name!r}, which is no safetensors file beside it")
     if missing := [n for n in files if not (folder / n).is_file()]:
@@ -189,7 +191,7 @@ def _indexed(folder: Path, index: Path) -> dict[str, Tensor]:
 
 def _read_header(file: Path) -> dict[str, Tensor]:
     try:
-        # Opening checks the header against the file: ranges without holes or overlaps, sizes that fit shapes, nothing cut off.
+        # Opening checks the header against the file: no gaps or overlaps, sizes that match shapes, file not truncated.
         with safe_open(file, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
@@ -220,7 +222,7 @@ def _share_out(tensors: dict[str, Tensor], shard_bytes: int) -> list[list[str]]:
 
 
 def _write_file(path: Path, tensors: dict[str, Tensor], names: Iterable[str]) -> None:
-    # Wide types first, so that each tensor begins at a multiple of its element's size, as readers that map the file expect.
+    # Wide types first, so that each tensor starts at a multiple of its element size, as readers that map the file expect.
     ordered = sorted(names, key=lambda n: -_BYTES[tensors[n].dtype])
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,7 +1,7 @@
-"""What each weight is called, and how it is shaped, in the two layouts that InternVL checkpoints come in.
+"""Names and shapes of all weights in the two layouts of InternVL checkpoints.
 
-The authors' layout (``internvl_chat``) keeps the vision tower's query, key and value in one matrix, the query's rows first; transformers'
-layout keeps three. Nothing else differs but names, so a weight here is a name on the authors' side and one or three names on the other.
+The authors' layout (``internvl_chat``) stores the vision tower's query, key and value in one matrix, the query's rows first. Transformers'
+layout stores three matrices. Otherwise only names differ, so a weight has one name in the authors' layout and one or three in the other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 HEAD = "language_model.lm_head.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
 
-# transformers keeps other names in memory than on disk; both are met in files, since some tools write what they find in memory.
+# transformers uses different names in memory and on disk. Files contain both, because some tools write the names used in memory.
 _IN_MEMORY = {
     "model.vision_tower.": "vision_tower.",
     "model.multi_modal_projector.": "multi_modal_projector.",
@@ -21,7 +21,7 @@ _IN_MEMORY = {
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes that decide which weights there are; all counts or widths, none zero."""
+    """Sizes that determine the weights; all counts and widths are positive."""
 
     vision_width: int
     vision_layers: int
@@ -30,41 +30,41 @@ class Dimensions:
     patch: int
     """Side of a patch in pixels."""
     positions: int
-    """Patches of a tile, and one for the class token."""
+    """Number of patches of a tile, plus one for the class token."""
     qkv_bias: bool
     shuffled_width: int
-    """Channels of an image token before the projector: those of all patches that the pixel shuffle puts together."""
+    """Channels of an image token before the projector: the channels of all patches that the pixel shuffle combines."""
     text_width: int
     text_layers: int
     text_mlp: int
     query_width: int
-    """Query heads times the width of a head."""
+    """Number of query heads times the width of a head."""
     key_width: int
-    """Key-value heads times the width of a head."""
+    """Number of key-value heads times the width of a head."""
     vocabulary: int
     head: bool
-    """Whether the output matrix is stored (a tied one need not be)."""
+    """Whether the output matrix is stored (a tied one may be omitted)."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight of the model."""
+    """Name and shape of a weight in both layouts."""
 
     chat: str
-    """Its name in the authors' layout."""
+    """Name in the authors' layout."""
     hf: tuple[str, ...]
-    """Its name in transformers' layout, or the three names of its equal parts along the first dimension."""
+    """Name in transformers' layout, or the three names of its equal parts along the first dimension."""
     shape: tuple[int, ...]
-    """Its shape in the authors' layout."""
+    """Shape in the authors' layout."""
 
     @property
     def part_shape(self) -> tuple[int, ...]:
-        """The shape of each of its parts in transformers' layout."""
+        """Shape of each part in transformers' layout."""
         return (self.shape[0] // len(self.hf), *self.shape[1:])
 
 
 def weights(size: Dimensions) -> Iterator[Weight]:
-    """Every weight of a model of that size, in the order of the computation."""
+    """Yield every weight of a model of that size, in the order of computation."""
     yield from _embeddings(size)
     for layer in range(size.vision_layers):
         yield from _vision_layer(size, layer)
@@ -73,7 +73,7 @@ def weights(size: Dimensions) -> Iterator[Weight]:
 
 
 def on_disk(name: str) -> str:
-    """A weight's name as transformers writes it to disk, whichever of its two names it came by."""
+    """Convert a weight's name, in memory or on disk, to the name that transformers uses on disk."""
     for prefix, replacement in _IN_MEMORY.items():
         if name.startswith(prefix):
             return replacement + name.removeprefix(prefix)
@@ -113,7 +113,7 @@ def _vision_layer(size: Dimensions, layer: int) -> Iterator[Weight]:
 
 
 def _projector(size: Dimensions) -> Iterator[Weight]:
-    # The number is a place in the authors' nn.Sequential; 2 is the activation.
+    # The number is an index in the authors' nn.Sequential; 2 is the activation.
     shapes: Mapping[tuple[int, str], tuple[int, ...]] = {
         (0, "layer_norm"): (size.shuffled_width,),
         (1, "linear_1"): (size.text_width, size.shuffled_width),
@@ -141,6 +141,6 @@ def _language(size: Dimensions) -> Iterator[Weight]:
     shapes["language_model.model.norm.weight"] = (width,)
     if size.head:
         shapes[HEAD] = (size.vocabulary, width)
-    # The language model is called the same on both sides.
+    # The language model has the same names in both layouts.
     for name, shape in shapes.items():
         yield Weight(name, (name,), shape)

@@ -1,5 +1,5 @@
-"""The whole loop in miniature: cases, a curriculum, the search with the model itself as intern, the last stage, and what came of it.
+"""Demonstration of the complete pipeline at small scale: cases, curriculum, search with the model as intern, stage 3, and evaluation.
 
-Everything here is put together from the parts that the real thing uses, with small settings: :mod:`chiron.phantom` draws the cases,
-:mod:`chiron.training` trains, :mod:`chiron.mics` searches, :mod:`chiron.evaluation` measures.
+It uses the same modules as a full run, with small settings: :mod:`chiron.phantom` generates the cases, :mod:`chiron.training` trains,
+:mod:`chiron.mics` searches, and :mod:`chiron.evaluation` evaluates.
 """

@@ -1,4 +1,4 @@
-"""The recipes of the stages, and the trainer that runs them."""
+"""Training recipes of the demonstration's stages, and a function that runs them."""
 
 import os
 import sys
@@ -16,15 +16,15 @@ from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
 
 IMAGES = Images(tile=SIDE, max_tiles=1, thumbnail=False)
 SEQUENCE = 192
-"""Tokens of a packed line: two rows or three. Longer lines cost attention, and on a CPU nothing is won by them."""
+"""Maximum tokens of a packed line, enough for two or three rows. On a CPU, longer lines only cost more attention."""
 REPLAYED = {"alignment": 0.4, "text": 0.2}
-"""Shares of stage 3 that are the earlier stages over again: a model that small forgets what it does not do, looks and rules alike."""
+"""Shares of earlier stages in stage 3. Without replay, a model this small forgets both perception and rules."""
 CHECKPOINT_EVERY = 200
-"""Steps: less than a minute is lost if the run is stopped."""
+"""Steps between checkpoints; a stopped run loses less than a minute."""
 
 
 def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
-    """Stage 1 (the textbook in words) and stage 2 (images in words), all weights, from random ones."""
+    """Recipe of stage 1 (textbook) and stage 2 (image descriptions); trains all weights from random initialization."""
     text = Stage(
         name="text",
         data="text.jsonl",
@@ -47,7 +47,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
 
 
 def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> Recipe:
-    """Stage 3 on a file of rows, from a model of the first two stages, which are replayed in it."""
+    """Recipe of stage 3 on a file of rows, starting from the model of stage 2 and replaying stages 1 and 2."""
     stage = Stage(
         name="answers",
         data=rows,
@@ -62,20 +62,20 @@ def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> 
 
 
 def without_curriculum(data: Data, rows: str, scale: Scale, *, seed: int) -> Recipe:
-    """A file of rows from random weights, for as many steps as the three stages together."""
+    """Recipe that trains on a file of rows from random weights, for as many steps as the three stages together."""
     steps = scale.text_steps + scale.alignment_steps + scale.final_steps
     stage = Stage(name="answers", data=rows, train="all", steps=steps, batch=Batch(rows=scale.rows), learning_rate=scale.learning_rate)
     return _recipe(f"miniature-{scale.name}-alone", scale, seed, [stage], scratch=_nothing(data, scale))
 
 
 def _nothing(data: Data, scale: Scale) -> Scratch:
-    """The model with random weights."""
+    """Configuration of the model with random weights."""
     config = configuration(data.tokenizer, hidden=scale.hidden, vision_layers=scale.vision_layers, language_layers=scale.language_layers)
     return Scratch(tokenizer=str(data.tokenizer), config=config)
 
 
 def _recipe(name: str, scale: Scale, seed: int, stages: list[Stage], **beginning: Any) -> Recipe:
-    """What all stages have in common; ``beginning`` says from which weights."""
+    """Create a recipe with the common settings; ``beginning`` sets the initial weights."""
     return Recipe(
         name=name,
         adapter=None,
@@ -95,19 +95,19 @@ Watch = Callable[[StepMetrics | HeldOut], None]
 
 
 def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, processes: int = 1, watch: Watch = lambda _: None) -> Path:
-    """Train a recipe; the folder of the model. Killed anywhere, the same call goes on.
+    """Train a recipe and return the folder of the model. If the process is killed, the same call resumes.
 
     Args:
-        recipe: what is trained.
-        data: holds the recipe's files of rows.
-        images: the folder that the rows' image paths are relative to.
-        out: where everything goes.
-        processes: to share the work; a run that was begun by one cannot be gone on with by more.
-        watch: told of every step, here.
+        recipe: Training recipe.
+        data: Folder with the recipe's files of rows.
+        images: Folder that the rows' image paths are relative to.
+        out: Output folder.
+        processes: Number of processes. A run cannot be resumed with more processes than it was started with.
+        watch: Called in this process for every step.
 
     Raises:
-        InputError: as :func:`chiron.training.session.prepare` and :func:`~chiron.training.session.train` raise it.
-        DiskError: the disk is full.
+        InputError: See :func:`chiron.training.session.prepare` and :func:`~chiron.training.session.train`.
+        DiskError: The disk is full.
     """
     with TemporaryDirectory(prefix="chiron-") as meeting:
         jobs = [Job(_train, (recipe, data, images, out, Path(meeting) / "store", rank, processes)) for rank in range(processes)]
@@ -116,7 +116,7 @@ def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, process
 
 
 def _train(say: Say, recipe: Recipe, data: Path, images: Path, out: Path, meeting: Path, rank: int, processes: int) -> Path:
-    """One process's share, or all of it."""
+    """Train in one of ``processes`` worker processes."""
     if processes > 1:
         os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # read when torch is imported
     import torch
@@ -126,9 +126,9 @@ def _train(say: Say, recipe: Recipe, data: Path, images: Path, out: Path, meetin
     torch.set_num_threads(1)
     if processes == 1:
         return train(prepare(recipe, data, images), out, watch=say).model
-    # Its notes on layouts and on the vision tower, which text passes by, are nothing to a person who watches.
+    # This warning about memory layouts is of no use to a user.
     warnings.filterwarnings("ignore", "Grad strides do not match")
-    # By a file and over the loopback device: no port to be taken, no host name to be looked up, nothing that listens to the network.
+    # Use a file and the loopback device: no port conflicts, no host name lookup, and no connections from the network.
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes))
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=processes)

@@ -1,4 +1,4 @@
-"""The size of the demonstration, its data on disk, and how true the steps of a path are."""
+"""Size and data of the demonstration, and measures of how correct reasoning steps are."""
 
 import json
 from collections.abc import Sequence
@@ -32,39 +32,41 @@ from chiron.phantom.world import COMBINATIONS, World, split
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers of images, cases and steps, and the size of the model."""
+    """Numbers of images, cases and training steps, and the size of the model."""
 
     name: str
     images: int
-    """Stage 2: cases whose images are put into words."""
+    """Stage 2: cases whose images are described."""
     worked: int
-    """Stage 2: worked examples beside them, of seen combinations, that go on from the words to the diagnosis. In a trial without any,
-    which had learned its rules badly too, nine replies in ten had no final answer; such a model can be no intern."""
+    """Stage 2: additional worked examples of seen combinations that continue from the description to the diagnosis.
+
+    In a trial without them (the rules were also learned badly), nine of ten replies had no final answer. Such a model is useless as intern.
+    """
     cases: int
-    """Of seen combinations, for the search and stage 3."""
+    """Cases of seen combinations, for the search and stage 3."""
     evaluated: int
-    """Cases each, of seen and of held-out combinations, that nothing is trained on."""
+    """Evaluation cases of seen combinations, and as many of held-out combinations; never trained on."""
     text_steps: int
     """Optimizer steps of stage 1."""
     alignment_steps: int
-    """Of stage 2."""
+    """Optimizer steps of stage 2."""
     final_steps: int
-    """Of stage 3."""
+    """Optimizer steps of stage 3."""
     replayed: int = 1_500
-    """Images of stage 2 that may come again in stage 3."""
+    """Images of stage 2 that can be replayed in stage 3."""
     hidden: int = 128
-    """Width of the model's two towers."""
+    """Hidden width of the vision tower and of the language model."""
     vision_layers: int = 2
     language_layers: int = 2
     text_rows: int = 32
-    """Rows a step in stage 1."""
+    """Rows per step in stage 1."""
     rows: int = 16
-    """Rows a step in the other two."""
+    """Rows per step in stages 2 and 3."""
     text_learning_rate: float = 1e-3
     learning_rate: float = 1e-3
-    """Of stage 2. With twice as much it sees much less in the end."""
+    """Learning rate of stage 2. With twice this rate, final perception is much worse."""
     final_learning_rate: float = 3e-4
-    """Of stage 3. A higher one teaches it which combinations there are, and so not to see the others."""
+    """Learning rate of stage 3. With a higher rate, the model memorizes the seen combinations and fails to perceive others."""
 
 
 FULL = Scale("full", images=6_000, worked=240, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=200)
@@ -94,62 +96,62 @@ TINY = Scale(
     vision_layers=1,
     language_layers=1,
 )
-"""Sees everything run once; learns nothing."""
+"""Smallest scale that runs every step; the model learns nothing."""
 
 
 TEXT_COPIES = 8
-"""Cases of stage 1 a rule; each gives a row a length of the reasoning so far."""
+"""Stage 1 cases per rule. Each case gives one row per length of the reasoning so far."""
 PARTS = ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out")
-"""Of the cases: the first three are stage 2's (the third is kept out of training), ``seen`` is for the search and stage 3, the last two are
-for the evaluation."""
+"""Parts of the cases: the first three belong to stage 2 (the third is held out), ``seen`` is for the search and stage 3, and the last two
+are for evaluation."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where everything lies, and what is true of it."""
+    """Files of the demonstration and the true attributes of its cases."""
 
     folder: Path
     world: World
     seen: tuple[SyntheticCase, ...]
-    """For the search and stage 3."""
+    """Cases of the search and stage 3."""
     seen_evaluated: tuple[SyntheticCase, ...]
     held_out_evaluated: tuple[SyntheticCase, ...]
 
     @property
     def cases(self) -> Path:
-        """The cases of seen combinations, for the search; the textbook lies beside them."""
+        """File of the search's cases; the textbook is in the same folder."""
         return self.folder / "cases.jsonl"
 
     @property
     def images(self) -> Path:
-        """The folder that all image paths are relative to."""
+        """Folder that all image paths are relative to."""
         return self.folder / "images"
 
     @property
     def tokenizer(self) -> Path:
-        """The folder of the tokenizer."""
+        """Folder of the tokenizer."""
         return self.folder / "tokenizer"
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The files that replace the interns' prompts: as little as possible beside question and reasoning, since every token costs."""
+        """Files that replace the interns' prompts. They are short, because every token costs time."""
         folder = files("chiron.demo") / "prompts"
         return {name: str(folder / f"{name}.txt") for name in ("intern_system", "intern", "intern_prefix")}
 
     def loaded_prompts(self) -> Prompts:
-        """The prompts of the miniature's search."""
+        """Load the prompts of the search."""
         return load_prompts({name: Path(path) for name, path in self.prompts.items()})
 
 
 def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> Data:
-    """Draw and write everything that does not depend on a search. Run again it changes nothing.
+    """Generate and write all data that does not depend on a search. Does nothing if the data exists.
 
     Raises:
-        InputError: the folder cannot be written to.
-        DiskError: the disk is full.
+        InputError: The folder cannot be written to.
+        DiskError: The disk is full.
     """
     data = Data(folder, World(seed), *(castings(part, scale, seed=seed) for part in ("seen", "new-seen", "new-held-out")))
-    if data.cases.is_file():  # written last: where it stands, all stands
+    if data.cases.is_file():  # written last, so all other files exist too
         return data
     run_jobs([Job(_draw, (data.images, scale, seed, k, processes)) for k in range(processes)], at_once=processes)
     write_textbook(data.world, folder / "textbook.jsonl")
@@ -159,12 +161,12 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     alignment, again = build_stage_2(aligned, worked, folder, prompts, seed=seed, again=scale.replayed)
     write_rows(folder / "text.jsonl", text)
     write_rows(folder / "alignment.jsonl", alignment)
-    # To be replayed in stage 3, which is too short for all of them: reading them costs time.
+    # Replayed in stage 3, which is too short to use all rows; reading fewer saves time.
     write_rows(folder / "alignment-again.jsonl", again)
     write_rows(folder / "alignment-held-out.jsonl", build_looks(unaligned, folder, "unaligned", prompts, seed=seed + 1))
     chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
     write_rows(folder / "direct.jsonl", direct_answers(data))
-    # The marks in every place where they may stand: what the vocabulary lacks, no model can say.
+    # Add the marks with every possible prefix, because a model cannot produce text that is not in the vocabulary.
     marks = [f"{before}### {mark}:" for before in ("", "\n") for mark in (*(f"Step {n}" for n in range(1, 10)), "The final answer is")]
     write_tokenizer((*marks, *words_of(text, alignment, chains)), data.tokenizer)
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
@@ -173,7 +175,7 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
 
 
 def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1) -> tuple[SyntheticCase, ...]:
-    """The cases of one of :data:`PARTS`, or every ``of``-th of them from number ``share`` on."""
+    """Generate the cases of one of :data:`PARTS`, or every ``of``-th of them, starting at number ``share``."""
     world = World(seed)
     parts = split(world)
     number, count, among = {
@@ -190,42 +192,42 @@ def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1)
 
 
 def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:
-    """Draw one of so many equal shares of all cases."""
+    """Draw the images of share number ``share`` of ``of`` equal shares of all cases."""
     for part in PARTS:
         write_castings(castings(part, scale, seed=seed, share=share, of=of), images)
 
 
 def true_chains(data: Data) -> list[dict[str, Any]]:
-    """Stage 3 as nobody has it: every step true."""
+    """Rows of stage 3 with the true chain of every case, as an upper bound."""
     prompts = data.loaded_prompts()
     return [answer_row(c.case, prompts, chain(c.attributes, c.case.answer)) for c in data.seen]
 
 
 def direct_answers(data: Data) -> list[dict[str, Any]]:
-    """Stage 3 without reasoning."""
+    """Rows of stage 3 with the answer only, without reasoning."""
     prompts = data.loaded_prompts()
     return [answer_row(c.case, prompts, f"### The final answer is: {c.case.answer}") for c in data.seen]
 
 
 @dataclass(frozen=True, slots=True)
 class Purity:
-    """Of the retained paths of a run."""
+    """Number of correct paths among the retained paths of a run."""
 
     cases: int
-    """Cases that were searched."""
+    """Number of cases searched."""
     retained: int
     pure: int
     evaluations: int
-    """Of all prefixes of all cases, asked to find them."""
+    """Number of intern calls of the whole search."""
 
     @property
     def share(self) -> float:
-        """Pure of the retained."""
+        """Share of retained paths that are pure."""
         return self.pure / self.retained if self.retained else 0.0
 
 
 def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
-    """Of a finished run's retained paths, of all cases or of the ``first`` so many (``evaluations`` are of all of them even so)."""
+    """Compute the purity of a finished run, for all cases or the ``first`` ones. ``evaluations`` always counts all cases."""
     truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen[:first]}
     lines = [json.loads(line) for line in (run / "paths.jsonl").read_text("utf-8").splitlines()]
     counted = [line for line in lines if line["case_id"] in truth]
@@ -234,14 +236,14 @@ def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
 
 
 def perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
-    """By attribute, the share of evaluated cases in whose answer it is said right; one that is not said counts as wrong."""
+    """Share of evaluated cases whose reply states an attribute correctly, by attribute; a missing statement counts as wrong."""
     attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
     said = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
     return {name: sum(steps_of(true)[k] in steps for true, steps in said) / len(said) for k, name in enumerate(ATTRIBUTES)}
 
 
 def is_pure(reasoning: str, truth: set[str]) -> bool:
-    """Whether every attribute is said, and said right, in the reasoning."""
+    """Whether the reasoning states every attribute, and states it correctly."""
     said = {step for step in parse_reasoning(reasoning).steps if any(step.startswith(f"The {name} is ") for name in ATTRIBUTES)}
     return said == truth
 

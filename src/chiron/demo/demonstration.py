@@ -1,4 +1,4 @@
-"""The demonstration: the loop once, with stage 3 on what the search retained; to compare it with, on bare answers, and not at all."""
+"""Run the demonstration once and compare stage 3 on the retained paths, stage 3 on direct answers, and no stage 3."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,28 +16,28 @@ from chiron.mics.run import Run, RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
 
 BEFORE = "nothing (stage 2)"
-"""The arm without a stage 3."""
+"""Name of the arm without stage 3."""
 
 
 class Teller(Protocol):
-    """Whoever tells a person what is going on."""
+    """Interface required of the progress display."""
 
     def part(self, text: str) -> None:
-        """A part of the loop begins."""
+        """Report that a part of the pipeline starts."""
         ...
 
     def step(self, metrics: StepMetrics | HeldOut) -> None:
-        """An optimizer step, or a stage's end."""
+        """Report an optimizer step or a held-out loss."""
         ...
 
     def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
-        """One of the models that are trained and asked side by side got on."""
+        """Report progress of one of the arms, which run in parallel."""
         ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the questions that a model is asked."""
+    """Number of evaluation questions answered so far."""
 
     answered: int
     of: int
@@ -45,11 +45,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of stage 3, and what came of it."""
+    """One variant of stage 3 and its results."""
 
     name: str
     rows: int
-    """0 of the model of stage 2, as it was when the search asked it."""
+    """Number of training rows; 0 for the model of stage 2, which is the intern of the search."""
     model: Path
     curves: Path | None
     measured: Measured
@@ -57,39 +57,39 @@ class Arm:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the loop left behind."""
+    """Results of a demonstration."""
 
     folder: Path
     scale: Scale
     data: Data
     base: Path
-    """The folder of the training of stages 1 and 2."""
+    """Output folder of stages 1 and 2."""
     run: Path
-    """The search's run directory."""
+    """Run directory of the search."""
     summary: RunSummary
     purity: Purity
     arms: tuple[Arm, ...]
     seconds: dict[str, float]
-    """By part of the loop; nearly nothing for what had been done before."""
+    """Seconds by part of the pipeline; near zero for parts that were already complete."""
 
 
 def demonstrate(
     folder: Path, scale: Scale, teller: Teller, conduct: Callable[[Run], RunSummary], *, seed: int = 0, processes: int = 1
 ) -> Demonstration:
-    """The whole loop in a folder, gone on with if it was begun there.
+    """Run the complete pipeline in a folder, or resume it.
 
     Args:
-        folder: of this scale and seed; made if it is not there.
-        scale: how large.
-        teller: told of everything.
-        conduct: executes the search, with a view if there is one.
-        seed: of world, cases, models and search.
-        processes: at one time, where the work can be shared: drawing, stages 1 and 2, the ways of stage 3.
+        folder: Folder for this scale and seed; created if missing.
+        scale: Size of the demonstration.
+        teller: Progress display.
+        conduct: Function that executes the search, with a progress display if there is one.
+        seed: Seed of world, cases, models and search.
+        processes: Number of parallel processes for drawing images, stages 1 and 2, and the arms of stage 3.
 
     Raises:
-        InputError: the folder holds something else, or the search ended with nothing to train on.
-        DiskError: the disk is full.
-        KeyboardInterrupt: a person stopped it; what was done is kept, but for the steps since the last checkpoint.
+        InputError: The folder contains other data, or the search did not retain any path.
+        DiskError: The disk is full.
+        KeyboardInterrupt: The user stopped the run. All results are kept except the training steps since the last checkpoint.
     """
     clock = _Clock()
     teller.part(f"drawing {scale.images + scale.cases + 2 * scale.evaluated:,} cases, and writing the rows of stages 1 and 2")
@@ -126,14 +126,14 @@ def _arms(folder: Path, data: Data, scale: Scale, seed: int, base: Path, retaine
     jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for _, rows, _, out in ways]
     models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(ways[number][0], said))
     for (name, _, count, out), model in zip(ways, models, strict=True):
-        # Every answer stands in the ledger: nothing is asked again.
+        # All answers are already in the ledger, so this makes no calls.
         yield Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
     asked = loop.measure(base, data, folder / "base" / "answers", watch=lambda n: teller.arm(BEFORE, Progress(n, 2 * scale.evaluated)))
     yield Arm(BEFORE, 0, base, None, asked)
 
 
 def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
-    """Train stage 3 on a file of rows and ask the model; its folder. What it answered stands in ``out/answers``."""
+    """Train stage 3 on a file of rows, evaluate the model into ``out/answers``, and return the model's folder."""
     drawn = make_data(data, scale, seed=seed)
     model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
     loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))

@@ -1,6 +1,6 @@
-"""The loop: cases, stages 1 and 2, the search with that model as intern, stage 3 on what it retained, and what came of it.
+"""Parts of the pipeline: stages 1 and 2, the search with that model as intern, stage 3 on the retained paths, and the evaluation.
 
-Every part goes on from where it was left: the trainer from its checkpoints, the search and the evaluation from their ledgers.
+Every part can be resumed: training from its checkpoints, the search and the evaluation from their ledgers.
 """
 
 import asyncio
@@ -20,40 +20,43 @@ from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run, RunSummary
 
 SPECIALISTS = ("side+size", "density+margin", "side+margin")
-"""What each mentor knows: right 95 % of the time there, and wrong half of the time on the other two attributes."""
+"""Attributes that each mentor knows. Mentors are right 95% of the time on these and 50% of the time on the other two."""
 INTERN = "stage-2"
 TEMPERATURES = (0.2, 0.7, 1.2)
-"""The intern's."""
+"""Sampling temperatures of the intern."""
 MAX_TOKENS = 64
-"""A whole chain has some thirty of the small model's tokens."""
+"""Maximum reply length; a complete chain has about 30 tokens of the small model."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model answers to cases that nothing was trained on."""
+    """Answers of a model to evaluation cases, which are never trained on."""
 
     seen: tuple[Answered, ...]
     held_out: tuple[Answered, ...]
 
     @property
     def seen_share(self) -> Share:
-        """Right of the combinations whose diagnosis was shown with images."""
+        """Share of correct answers on combinations whose diagnosis was trained on with images."""
         return _share(self.seen)
 
     @property
     def held_out_share(self) -> Share:
-        """Right of the combinations whose diagnosis never was."""
+        """Share of correct answers on combinations whose diagnosis was never shown with an image."""
         return _share(self.held_out)
 
 
 def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: int = 1, watch: Watch = lambda _: None) -> Path:
-    """Stages 1 and 2 from nothing; the folder of the model that knows the rules in words, and images in words."""
+    """Train stages 1 and 2 from random weights; return the folder of the model."""
     recipe = first_stages(data, scale, seed=seed)
     return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
 
 
 def mentors(known: Sequence[str] = SPECIALISTS, rights: str = "") -> dict[str, str]:
-    """Embedded specialists by name; ``rights`` such as ``@0.8,0.5`` says how often they are right on what they know, and on the rest."""
+    """Offline specialist models by name.
+
+    ``rights`` (for example ``@0.8,0.5``): accuracy on the attributes that they know, and on the others.
+    """
     return {f"specialist-{attributes.replace('+', '-')}": f"specialist/{attributes}{rights}" for attributes in known}
 
 
@@ -66,15 +69,15 @@ def team(
     policy: Literal["verified", "paper"] = "verified",
     **search: Any,
 ) -> RunConfig:
-    """The configuration of the search: specialists, models of stage 2 as interns, a judge by normalised match.
+    """Create the configuration of the search: specialist mentors, models of stage 2 as interns, and a judge by normalized match.
 
     Args:
-        interns: the folders of the models, by name.
-        data: whose cases are searched.
-        seed: of the search.
-        taught_by: from :func:`mentors`; the three of :data:`SPECIALISTS` by default.
-        policy: when a path is good enough.
-        search: further settings of the section ``search``.
+        interns: Model folders by name.
+        data: Data with the cases to search.
+        seed: Seed of the search.
+        taught_by: Mentors from :func:`mentors`; by default the three in :data:`SPECIALISTS`.
+        policy: Policy that decides which paths are retained.
+        search: Further settings of the section ``search``.
     """
     taught_by = mentors() if taught_by is None else taught_by
     models: dict[str, Any] = {name: {"provider": "offline", "model": model} for name, model in taught_by.items()}
@@ -96,32 +99,32 @@ def team(
 
 
 def prepare_search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> Run:
-    """The search over the cases of seen combinations (or the first so many of them), ready to be executed."""
+    """Prepare the search over the cases of seen combinations, or the first ``limit`` of them."""
     return prepare_run(data.cases, config, run, images=data.images, limit=limit)
 
 
 def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> RunSummary:
-    """The same, executed."""
+    """Prepare and execute the search; see :func:`prepare_search`."""
     return asyncio.run(prepare_search(config, data, run, limit=limit).execute())
 
 
 def write_retained(data: Data, run: Path, name: str) -> int:
-    """Make a run's retained paths the chains of thought of stage 3, a file of rows in the data folder; how many there are."""
+    """Write a run's retained paths as stage 3 rows to the file ``name`` in the data folder; return their number."""
     return len(write_rows(data.folder / name, build_stage_3(run, data.folder / "chains")))
 
 
 def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
-    """Stage 3 on a file of rows in the data folder; the folder of the model that comes out."""
+    """Train stage 3 on a file of rows in the data folder; return the folder of the model."""
     return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
-    """The rows of stage 3 from random weights, for as many steps as all three stages have: no curriculum."""
+    """Train on stage 3 rows without a curriculum: from random weights, for as many steps as all three stages together."""
     return train_recipe(without_curriculum(data, rows, scale, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:
-    """A model's answers to new cases of seen and of held-out combinations, in a run directory as ``chiron eval`` leaves it."""
+    """Evaluate a model on new cases of seen and held-out combinations; ``run`` is a run directory like that of ``chiron eval``."""
     config = LocalModel(provider="local", path=str(model), max_tiles=1, thumbnail=False, batch=64)
     question = Question(data.loaded_prompts(), data.images, MAX_TOKENS)
     sets = {"miniature_seen": data.seen_evaluated, "miniature_held_out": data.held_out_evaluated}

@@ -1,4 +1,4 @@
-"""The demonstration's page: one HTML file with the table, the loss curves, and example answers beside their images."""
+"""Report page of the demonstration: one HTML file with the results, the loss curves, and example answers with their images."""
 
 import base64
 import hashlib
@@ -15,14 +15,14 @@ from chiron.evaluation.statistics.intervals import Share
 from chiron.io import write_atomically
 
 EXAMPLES = 6
-"""Of each part: cases on which the arms differ first, then the others in their order."""
+"""Number of example cases per part. Cases on which the arms differ come first."""
 
 
 def write_page(demonstration: Demonstration) -> Path:
-    """Write ``demo.html`` in the demonstration's folder; its path.
+    """Write ``demo.html`` to the demonstration's folder and return its path.
 
     Raises:
-        DiskError: it cannot be written.
+        DiskError: The file cannot be written.
     """
     d = demonstration
     style = files("chiron.demo").joinpath("page.css").read_text("utf-8")
@@ -48,7 +48,7 @@ def write_page(demonstration: Demonstration) -> Path:
 
 
 def count_weights(model: Path) -> int:
-    """Of a model in safetensors, from the headers of its files."""
+    """Count the weights of a safetensors model from the headers of its files."""
     from math import prod
 
     from safetensors import safe_open
@@ -56,7 +56,7 @@ def count_weights(model: Path) -> int:
     total = 0
     for path in sorted(model.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - it is no mapping
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
     return total
 
 

@@ -1,7 +1,7 @@
-"""Work in several processes at once: what they tell arrives here, and all of them end when one fails or a person stops them.
+"""Run jobs in parallel processes that send messages to the parent. If one fails or the user interrupts, all of them are terminated.
 
-The model is so small that a second thread only waits for the first; a second process does half of the work. Processes are spawned, since a
-fork of one that has used torch's threads may hang.
+The model is too small to benefit from threads, so the work is split over processes. They are spawned, because forking a process that has
+used torch's threads can hang.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from typing import Any, Literal
 from chiron.errors import ChironError
 
 Say = Callable[[Any], None]
-"""Sends something that can be pickled to whoever waits."""
+"""Function that sends a picklable message to the parent process."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A function of a module, which another process can import, and its arguments: called as ``work(say, *arguments)``."""
+    """An importable module-level function and its arguments, called as ``work(say, *arguments)``."""
 
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
     after: tuple[int, ...] = ()
-    """Numbers of the jobs that must be done before; they stand before it."""
+    """Indices of the jobs that must be complete first; they come earlier in the list."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class _Message:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], None] = lambda _number, _said: None) -> list[Any]:
-    """Do all jobs, so many at once, each in a process of its own; their results, in the jobs' order.
+    """Run each job in its own process and return the results in the order of the jobs.
 
-    With one at a time they are done here, one after the other.
+    If ``at_once`` is 1, jobs run in this process, one after the other.
 
     Args:
-        jobs: what is to be done.
-        at_once: processes at one time, at least 1.
-        hear: called here with a job's number and what it said.
+        jobs: Jobs to run.
+        at_once: Maximum number of parallel processes, at least 1.
+        hear: Called in this process with a job's index and its message.
 
     Raises:
-        ChironError: as a job raised it; the others are ended first, as with every error.
-        RuntimeError: a job crashed (its traceback is in the message), or its process was killed.
+        ChironError: Raised by a job. As with every error, the other processes are terminated first.
+        RuntimeError: A job crashed (the message contains its traceback), or its process was killed.
     """
     if at_once < 2:
         return [job.work(lambda said, number=number: hear(number, said), *job.arguments) for number, job in enumerate(jobs)]
@@ -93,7 +93,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
 def _started(job: Job) -> tuple[Connection, BaseProcess]:
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    # Daemons end with this process, however it ends, as long as it ends by itself; for the rest they watch it.
+    # Daemons are terminated when this process exits normally. If it is killed, _end_with_parent ends them.
     process = context.Process(target=_do, args=(job, theirs), daemon=True)
     with _no_interrupt():
         process.start()
@@ -103,7 +103,7 @@ def _started(job: Job) -> tuple[Connection, BaseProcess]:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Processes that are started here never get Ctrl-C, which a terminal sends to all of them: it is for this one to end them."""
+    """Start processes that ignore Ctrl-C, which a terminal sends to all of them; this process terminates them instead."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -123,22 +123,22 @@ def _received(pipe: Connection, process: BaseProcess) -> _Message:
 
 
 def _do(job: Job, pipe: Connection) -> None:
-    """In the other process."""
+    """Run a job in the child process and send its result."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Several processes of several threads each would wait for one another.
+    # Several processes with several threads each would slow each other down.
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
     try:
         message = _Message("done", job.work(lambda said: pipe.send(_Message("said", said)), *job.arguments))
     except ChironError as error:
         message = _Message("failed", error)
-    except BaseException:  # noqa: BLE001 - whatever it is, the process that waits must hear of it
+    except BaseException:  # noqa: BLE001 - the parent must be informed of every error
         message = _Message("crashed", traceback.format_exc())
-    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+    with contextlib.suppress(BrokenPipeError):  # the parent has exited
         pipe.send(message)
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed ends nobody."""
+    """Exit when the parent exits, because a killed parent cannot terminate its children."""
     parent = parent_process()
     if parent is not None:
         parent.join()

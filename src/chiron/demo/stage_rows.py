@@ -1,4 +1,4 @@
-"""Rows of the stages: the textbook in words, images in words, chains; built by `chiron build`."""
+"""Training rows of the three stages, created with the same functions as `chiron build`."""
 
 import itertools
 import json
@@ -27,28 +27,28 @@ from chiron.phantom.wording import QUESTIONS
 from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
-"""The question of stage 2; its answer has steps and no diagnosis."""
+"""Question of stage 2; the answer consists of steps without a diagnosis."""
 ATTRIBUTES: Final = ("side", "size", "density", "margin")
-"""In the order of the steps."""
+"""Attributes in the order of the reasoning steps."""
 
 
 def steps_of(attributes: Attributes) -> tuple[str, ...]:
-    """The four steps of a true chain."""
+    """Return the four true reasoning steps."""
     return tuple(f"The {name} is {getattr(attributes, name)}." for name in ATTRIBUTES)
 
 
 def chain(attributes: Attributes, answer: str) -> str:
-    """A true path, in the published form."""
+    """Format the true reasoning path as in the published data."""
     return render_reasoning(steps_of(attributes), answer)
 
 
 def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
-    """For stage 1: a case without images for each rule, what is seen told in words, in any order.
+    """Generate stage 1 cases without images: for each rule, the findings in words, in random order.
 
     Args:
-        world: whose rules.
-        copies: cases a rule.
-        seed: of wording and order.
+        world: World with the rules.
+        copies: Cases per rule.
+        seed: Seed of wording and order.
     """
     rng = np.random.default_rng([seed, 1])
     for number in range(copies):
@@ -64,12 +64,12 @@ def rule_cases(world: World, *, copies: int, seed: int) -> Iterator[Case]:
 
 
 def described(casting: SyntheticCase) -> Case:
-    """For stage 2: a case whose findings are its attributes, one after the other."""
+    """Convert to a stage 2 case whose findings are its attributes in order."""
     return replace(casting.case, findings=steps_of(casting.attributes))
 
 
 def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
-    """For what no search found: a case as an intern is asked it from the beginning, and what is to be said."""
+    """Create a stage 3 row without a search: the intern's prompt without a prefix, and the reply ``said``."""
     (dialogue,) = InternTemplate(prompts).of_path(case, said)
     turns = [{"role": turn.role, "content": turn.text} for turn in dialogue.turns]
     return {"id": case.id, "case_id": case.id, "images": list(case.images), "messages": turns}
@@ -80,7 +80,7 @@ _TRAINED = ("id", "case_id", "images", "messages")
 
 
 def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int) -> Rows:
-    """Text: questions on cases in words. ``folder`` holds the textbook, and gets ``text/``; the rows."""
+    """Create the rows of stage 1: questions on cases in words. ``folder`` contains the textbook; output goes to ``text/`` in it."""
     file = write_cases(folder / "rules.jsonl", cases)
     form = InternTemplate(prompts, begun="each")
     return _rows(build_text(file, _config(folder, seed), folder / "text", form=form))
@@ -89,9 +89,9 @@ def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed
 def build_stage_2(
     described: Iterable[Case], worked: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int, again: int
 ) -> tuple[Rows, Rows]:
-    """Alignment: images and their attributes, and worked examples, which go on to the diagnosis.
+    """Create the rows of stage 2: images with their attributes, and worked examples that continue to the diagnosis.
 
-    Gives all rows, and those that come again in stage 3: ``again`` of the first, and every worked example.
+    Returns all rows, and those to replay in stage 3: ``again`` rows with attributes and all worked examples.
     """
     looks = build_looks(described, folder, "looks", prompts, seed=seed)
     file = write_cases(folder / "worked.jsonl", worked)
@@ -101,29 +101,29 @@ def build_stage_2(
 
 
 def build_looks(cases: Iterable[Case], folder: Path, name: str, prompts: Prompts, *, seed: int) -> Rows:
-    """Images and their attributes, in a quarter of the rows from where somebody left off."""
+    """Create rows of images with their attributes; a quarter of the rows continue from given steps."""
     file = write_cases(folder / f"{name}.jsonl", cases)
     return _rows(build_alignment(file, folder / name, config=_config(folder, seed), form=InternTemplate(prompts, begun="some")))
 
 
 def build_stage_3(run: Path, out: Path) -> Rows:
-    """Chains of thought: a run's retained paths, in the very words in which it asked its interns. None if it retained none."""
+    """Create stage 3 rows from a run's retained paths, with the exact prompts of its interns. Empty if no path was retained."""
     if not (run / "paths.jsonl").stat().st_size:
         return []
     return _rows(build_cot([run], out, form=intern_form(run)))
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> Path:
-    """Cases in the tidy format; the same path."""
+    """Write cases as JSONL in the tidy format and return ``path``."""
     write_rows(path, (case.to_record() for case in cases))
     return path
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
-    """Write rows as JSONL, whole or not at all, and give them back.
+    """Write rows as JSONL, atomically, and return them.
 
     Raises:
-        DiskError: the disk is full.
+        DiskError: The disk is full.
     """
     kept = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,12 +132,12 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Rows:
 
 
 def words_of(*rows: Rows) -> Iterator[str]:
-    """All that is said in them."""
+    """Yield the text of all turns."""
     return (turn["content"] for row in itertools.chain(*rows) for turn in row["messages"])
 
 
 def _config(folder: Path, seed: int) -> BuildFile:
-    """Rules write and rules read; the one request of stage 2."""
+    """Create the build configuration, with rule-based offline models and the single request of stage 2."""
     request = folder / "describe.txt"
     if not request.is_file():
         write_atomically(request, [f"{DESCRIBE}\n"])
@@ -150,5 +150,5 @@ def _rows(built: BuildSummary) -> Rows:
     if built.halted is not None or built.pending:
         raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
     lines = (built.file.parent / ROWS).read_text("utf-8").splitlines()
-    # How each came to be stands in the part itself, with paths of this machine: a folder that was moved is the same training.
+    # Drop the provenance, which contains local paths, so that a moved folder gives the same training data.
     return [{name: row[name] for name in _TRAINED} for row in map(json.loads, lines)]

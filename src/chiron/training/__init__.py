@@ -1,1 +1,1 @@
-"""Training: the curriculum's rows become tokens and tiles, are packed without leaks, and one LoRA goes through all stages."""
+"""Curriculum training: encode rows as tokens and tiles, pack them without leaks, and train one LoRA adapter through all stages."""

@@ -25,31 +25,31 @@ from chiron.training.rows import shown
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Packed lines as a model takes them, together with ``attention_mask=None`` and ``use_cache=False``.
+    """Packed lines as model inputs, to be used with ``attention_mask=None`` and ``use_cache=False``.
 
-    Transformers keeps the samples of a line apart where ``position_ids`` begin again, and only if it is called so: a mask of ones, or the
-    key-value cache that is its default outside of gradient checkpointing, lets samples see each other. With "eager" and "sdpa" attention
-    a batch may have any number of lines; "flash_attention_2" looks for packed samples in batches of one line only.
+    Transformers separates the samples of a line where ``position_ids`` restart at 0, but only if there is no mask and no cache. A mask of
+    ones, or the key-value cache (the default without gradient checkpointing), lets samples attend to each other. With "eager" and "sdpa"
+    attention a batch may have any number of lines. "flash_attention_2" detects packed samples only in batches of one line.
     """
 
     input_ids: Tensor
     """``(lines, length)`` int64."""
     position_ids: Tensor
-    """``(lines, length)`` int64, from 0 in each sample and in the padding behind the last."""
+    """``(lines, length)`` int64, starting at 0 in each sample and in the padding."""
     labels: Tensor
-    """``(lines, length)`` int64, -100 where nothing is learned; not shifted, as transformers wants them."""
+    """``(lines, length)`` int64, -100 for tokens without loss; not shifted, as transformers expects."""
     pixel_values: Tensor | None
-    """``(tiles, 3, side, side)`` float32 of all lines, top to bottom and left to right; None if there is no image at all."""
+    """``(tiles, 3, side, side)`` float32, in the order of lines and samples; None if the batch has no images."""
     trained_tokens: int
     real_tokens: int
-    """Positions that are not padding."""
+    """Number of positions that are not padding."""
     rows: tuple[str, ...]
-    """Ids, in order."""
+    """Row ids, in order."""
     weights: Tensor | None = None
-    """``(lines, length)`` float32, what each label weighs; None where all weigh the same."""
+    """``(lines, length)`` float32, the loss weight of each label; None if all are equal."""
 
     def inputs(self) -> dict[str, Any]:
-        """What a model is called with, labels apart."""
+        """Keyword arguments of the model call, without labels."""
         return {
             "input_ids": self.input_ids,
             "position_ids": self.position_ids,
@@ -59,7 +59,7 @@ class Batch:
         }
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The same batch on ``device``."""
+        """Copy the batch to ``device``."""
         pixels = self.pixel_values
         return replace(
             self,
@@ -79,18 +79,18 @@ def collate(
     pad_id: int,
     weighting: LossWeighting = "token",
 ) -> Batch:
-    """One batch of packed lines, each inner sequence one line.
+    """Build a batch of packed lines; each inner sequence is one line.
 
     Args:
-        bins: the samples of each line, in order.
-        pixels: the tiles of ``(image, tiles)``; asked for nothing where no sample has an image.
-        length: of a line; by default the longest, rounded up to a multiple of 8, which tensor cores want.
-        pad_id: fills lines up. It is never learned, and no sample sees it.
-        weighting: what weighs the same (:func:`~chiron.training.encoding.token_weight`).
+        bins: Samples of each line, in order.
+        pixels: Returns the tiles of an ``(image, tiles)`` key; not used if no sample has an image.
+        length: Length of a line in tokens. If None, the longest line, rounded up to a multiple of 8 for tensor cores.
+        pad_id: Padding token. It has no loss, and no sample attends to it.
+        weighting: Loss weighting of the labels (:func:`~chiron.training.encoding.token_weight`).
 
     Raises:
-        ValueError: a line is longer than ``length``, a sample's first token is learned (it would be predicted from the sample before), or
-            an image has other tiles than its row was encoded with.
+        ValueError: A line is longer than ``length``, the first token of a sample has a label (the model would predict it from the previous
+            sample), or an image has a different number of tiles than its encoded row.
     """
     used = [sum(len(sample.input_ids) for sample in line) for line in bins]
     longest = max(used, default=0)
@@ -146,16 +146,16 @@ class _Ahead(Generic[Lines]):
 
 
 class Decoder:
-    """Decodes the images of coming batches while the present one is trained on.
+    """Decoder of upcoming images that runs while the model trains on the current batch.
 
-    The workers are threads: Pillow lets others run while it decodes and stretches, which is nearly all of the work, and threads hand their
-    tiles over without copying and make no second process of one that may hold a GPU. Batches of text alone start none.
+    The workers are threads. Pillow releases the GIL for decoding and resizing, which is most of the work. Threads share tiles without
+    copying, and they do not fork a process that uses a GPU. Text-only batches start no threads.
     """
 
     def __init__(self, folder: ImageFolder | None, tiling: Tiling, workers: int, *, prefetch: int = 2) -> None:
-        """``folder`` may be None for text alone. Memory is bounded by ``prefetch`` batches of tiles beside the present one.
+        """``folder`` may be None for text-only data. Memory is bounded by ``prefetch`` batches of tiles plus the current one.
 
-        With 0 ``workers`` or 0 ``prefetch``, images are decoded when they are needed, in this thread.
+        With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead.
         """
         if workers < 0 or prefetch < 0:
             raise ValueError(f"{workers} workers and {prefetch} batches ahead")
@@ -167,27 +167,27 @@ class Decoder:
         self._closed = False
 
     def __enter__(self) -> Self:
-        """Nothing is started before the first image."""
+        """Return self; threads start with the first image."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Drop what is waiting, wait for what is being decoded."""
+        """Close the decoder; see :meth:`close`."""
         self.close()
 
     def close(self) -> None:
-        """Drop what is waiting, wait for what is being decoded; the decoder is of no use afterwards."""
+        """Cancel pending images and wait for those in progress. The decoder cannot be used afterwards."""
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def ahead(self, batches: Iterable[Lines]) -> Iterator[tuple[Lines, dict[TileKey, Tiles]]]:
-        """The batches in order, each with the tiles that :func:`~chiron.training.batches.collate` asks for.
+        """Yield the batches in order, each with the tiles that :func:`~chiron.training.batches.collate` needs.
 
-        ``batches`` is read ``prefetch`` batches ahead, and no further. An image that a batch shows twice is decoded once.
+        Reads at most ``prefetch`` batches ahead. Decodes an image once per batch, even if it occurs twice.
 
         Raises:
-            InputError: an image is gone or another than when its row was encoded; the message names the row. It comes when its batch is
-                due, not before.
+            InputError: An image is missing or has changed since its row was encoded. The message names the row. Raised when its batch is
+                due, not earlier.
         """
         waiting: deque[_Ahead[Lines]] = deque()
         try:
@@ -248,7 +248,7 @@ class Decoder:
 
 
 class _Fence(ImageFolder):
-    """A folder whose images were checked when their rows were encoded: they are found inside it, not decoded twice."""
+    """Folder of images that were already checked at encoding. Checks paths without decoding the images a second time."""
 
     def find(self, name: str) -> Path:
         return self._inside(name)

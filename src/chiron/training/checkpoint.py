@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, with everything that the next step depends on."""
+"""Training checkpoints: written atomically, with everything needed to resume."""
 
 import errno
 import json
@@ -17,39 +17,39 @@ from torch import Tensor
 from chiron.errors import DiskError, InputError
 
 KEPT = 2
-"""Checkpoints kept; the older ones go."""
+"""Number of checkpoints to keep; older ones are deleted."""
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
-"""What Python, torch and safetensors raise where a disk takes no more."""
+"""Errors that Python, torch and safetensors raise if the disk is full."""
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
-"""What they raise at a file that is cut off or damaged."""
+"""Errors that they raise if a file is truncated or damaged."""
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
 @dataclass(frozen=True)
 class TrainPosition:
-    """Where a run stands."""
+    """Progress of a run."""
 
     stage: int
     """Index into the recipe's stages."""
     step: int
-    """Optimizer steps done in it."""
+    """Optimizer steps completed in this stage."""
     total_steps: int
-    """Done in all stages."""
+    """Optimizer steps completed in all stages."""
 
 
 def save_checkpoint(
     folder: Path, place: TrainPosition, weights: dict[str, Tensor], optimizer: dict[str, Any], randoms: dict[str, Any], run: dict[str, Any]
 ) -> Path:
-    """Write a checkpoint; it gets its name only when all of it is on disk.
+    """Write a checkpoint to a temporary folder and rename it once it is complete on disk; delete old checkpoints.
 
     Raises:
-        DiskError: the disk took it not; the checkpoints before it are untouched.
+        DiskError: Writing failed. Earlier checkpoints are unchanged.
     """
     name = f"step-{place.total_steps:08d}"
     target, draft = folder / name, folder / f".{name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for broken_off in folder.glob(".step-*"):  # a kill left them, as large as a checkpoint each
+        for broken_off in folder.glob(".step-*"):  # left by killed runs; each is as large as a checkpoint
             shutil.rmtree(broken_off, ignore_errors=True)
         draft.mkdir()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / "weights.safetensors")
@@ -70,7 +70,7 @@ def save_checkpoint(
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint, read."""
+    """A checkpoint loaded from disk."""
 
     place: TrainPosition
     weights: dict[str, Tensor]
@@ -80,15 +80,15 @@ class Saved:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """List complete checkpoints, oldest first."""
     return sorted(p for p in folder.glob("step-*") if (p / "place.json").is_file())
 
 
 def load_last(folder: Path) -> Saved | None:
-    """The newest checkpoint, ``None`` if there is none.
+    """Load the newest checkpoint; return ``None`` if there are no checkpoints.
 
     Raises:
-        InputError: it is damaged.
+        InputError: The checkpoint is damaged.
     """
     found = checkpoints(folder)
     if not found:
@@ -109,7 +109,7 @@ def load_last(folder: Path) -> Saved | None:
 
 
 def random_states() -> dict[str, Any]:
-    """Torch's random states, of the CPU and of the GPU that this process computes on."""
+    """Return torch's random states of the CPU and of this process's GPU."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -117,21 +117,21 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Put them back."""
+    """Restore the states that :func:`random_states` returned."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Weights as safetensors, whole or not at all.
+    """Write weights as safetensors, atomically.
 
     Raises:
-        DiskError: the disk took it not.
+        DiskError: Writing failed.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
-        # Tied weights would be refused as sharing memory; each is written for itself.
+        # safetensors rejects tied weights because they share memory, so each is copied.
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, draft)
         _sync(draft)
         draft.replace(path)
@@ -141,13 +141,13 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or a folder and what lies in it, to disk."""
+    """Flush a file, or a folder and its files, to disk."""
     for one in [*path.iterdir(), path] if path.is_dir() else [path]:
         handle = os.open(one, os.O_RDONLY)
         try:
             os.fsync(handle)
         except OSError as error:
-            # Some file systems cannot sync a folder. Others tell only here that they are full.
+            # Some file systems cannot sync a folder. Others report only here that they are full.
             if error.errno not in _CANNOT_SYNC:
                 raise
         finally:

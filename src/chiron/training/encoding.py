@@ -1,4 +1,4 @@
-"""Rows become tokens and labels. The same encoder writes the prompts of generation, so the two cannot drift apart."""
+"""Encode rows as tokens and labels, with the same encoder that builds the prompts for generation."""
 
 import os
 import warnings
@@ -21,37 +21,37 @@ from chiron.training.rows import TrainingExample, listing, shown
 LossWeighting = Literal["token", "sample", "square"]
 _POWERS: Final[Mapping[LossWeighting, float]] = MappingProxyType({"token": 0.0, "sample": 1.0, "square": 0.5})
 IGNORED: Final = -100
-"""The label of a token that is not learned; PyTorch's cross-entropy passes over it."""
+"""Label of a token without loss; PyTorch's cross-entropy ignores it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """A row as the model reads it, without its pixels."""
+    """An encoded row: tokens, labels and image names, without pixels."""
 
     id: str
     input_ids: NDArray[np.int32]
     """``(n,)``"""
     labels: NDArray[np.int32]
-    """``(n,)``: the token itself where it is learned, else -100; not shifted."""
+    """``(n,)``: the token itself if it is trained on, otherwise -100; not shifted."""
     images: tuple[str, ...]
     tile_counts: tuple[int, ...]
-    """Of each image, the thumbnail included."""
+    """Number of tiles of each image, thumbnail included."""
 
     def tile_keys(self) -> list[TileKey]:
-        """What the tiles of the images are known by, in order."""
+        """Return the keys of the images' tiles, in order."""
         return list(zip(self.images, self.tile_counts, strict=True))
 
 
 class Encoder(DialogueTokens):
-    """Turns rows into tokens, and tells which of them are learned."""
+    """Encoder of rows into tokens and labels."""
 
     def encode(self, row: TrainingExample, tile_counts: Sequence[int]) -> Encoded:
-        """Tokens of a whole conversation; what the assistant says is learned, and the end of it, and nothing else.
+        """Encode a conversation; only the assistant's text and its end token have labels.
 
-        Every turn's text is tokenized apart from what stands around it, so that a label is what generation would have to say there.
+        Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
 
         Raises:
-            InputError: there are not as many image marks as ``tile_counts``.
+            InputError: The number of image marks differs from the number of ``tile_counts``.
         """
         input_ids: list[int] = []
         labels: list[int] = []
@@ -62,11 +62,11 @@ class Encoder(DialogueTokens):
 
 
 def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
-    """All rows, in order, every image decoded once on the way, so that training meets no broken one.
+    """Encode all rows, in order. Decodes every image once, to find broken images before training starts.
 
     Raises:
-        InputError: images of some rows are missing or broken, or rows are longer than ``limit`` tokens: nothing is cut, replaced or left
-            out. The message counts them all and names the first few.
+        InputError: Images of some rows are missing or broken, or rows are longer than ``limit`` tokens. No row is truncated or dropped.
+            The message gives the number of such rows and names the first few.
     """
     sizes = _image_sizes(sorted({image for row in rows for image in row.images}), folder)
     encoded: list[Encoded] = []
@@ -84,7 +84,7 @@ def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, enco
     if unseen or too_long:
         kinds = [f"{len(unseen)} with images missing or broken"] * bool(unseen)
         kinds += [f"{len(too_long)} longer than {limit} tokens (allow more tokens or fewer tiles)"] * bool(too_long)
-        # Some of each kind are shown, so that one mending round can see both.
+        # Show some of each kind, so that users can fix both at once.
         first = [*unseen[:3], *too_long[:3], *unseen[3:], *too_long[3:]]
         raise InputError(
             f"{len(unseen) + len(too_long)} of {len(rows)} rows cannot be trained on, {' and '.join(kinds)}: {listing(first, most=6)}"
@@ -93,12 +93,12 @@ def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, enco
 
 
 def trained_tokens(encoded: Encoded) -> int:
-    """Tokens of a row that are learned."""
+    """Count the trained tokens of a row."""
     return int(np.count_nonzero(encoded.labels != IGNORED))
 
 
 def token_weight(encoded: Encoded, weighting: LossWeighting) -> float:
-    """What each learned token of a row weighs in a step: 1, or one over the row's learned tokens, or one over their square root."""
+    """Weight of each trained token of a row with n trained tokens: 1 (token), 1/n (sample), or 1/sqrt(n) (square)."""
     count = trained_tokens(encoded)
     return float(count ** -_POWERS[weighting]) if count else 0.0
 
@@ -111,9 +111,9 @@ def _tile_counts(row: TrainingExample, sizes: dict[str, tuple[int, int] | str], 
 
 
 def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, tuple[int, int] | str]:
-    """Width and height of every image as it is shown, or why it cannot be used.
+    """Return the upright width and height of every image, or why it cannot be used.
 
-    Each is decoded whole: a header promises pixels that may not be there.
+    Decodes each image completely, because the header of a truncated file can be valid.
     """
     if not names:
         return {}
@@ -125,11 +125,11 @@ def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, 
             return upright_size(folder.check(name).path)
         except ImageProblem as problem:
             return " ".join(str(problem).split())
-        except OSError as error:  # whole a moment ago
+        except OSError as error:  # valid at the check, but removed or changed since then
             return f"image {shown(name)} can no longer be read: {' '.join(str(error).split())}"
 
-    # Pillow lets other threads run while it decodes. The filters of warnings belong to all threads, and the check changes them back and
-    # forth: they are put back here once all threads are done.
+    # Pillow releases the GIL while it decodes. Warning filters are shared by all threads and the check changes them, so they are restored
+    # here, when all threads are done.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1), "image-check") as pool:
         warnings.simplefilter("ignore")
         try:

@@ -1,4 +1,4 @@
-"""What a training will take, before a GPU is rented. Steps, tokens and tiles are counted; arithmetic, memory and hours are estimates."""
+"""Estimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,53 +8,56 @@ from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 400.0
-"""Taken as what an H100 or H200 really does in bf16; a guess until measured (``--tflops``)."""
+"""Assumed throughput of an H100 or H200 in bf16, in 10^12 operations per second; not measured (change with ``--tflops``)."""
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage."""
+    """Estimate of one stage."""
 
     stage: str
     rows: int
     steps: int
     epochs: float
     tokens: int
-    """Real tokens seen in all its steps, replay included."""
+    """Real tokens in all steps, replay included."""
     trained_tokens: int
-    """Of these, the ones trained on."""
+    """Number of these tokens with a label."""
     tiles: int
-    """Likewise; a tile counts as often as it is seen."""
+    """Tiles in all steps; a tile counts each time it is used."""
     busy: float
-    """Share of the GPUs that have a line to compute, on an average: a step of fewer lines than there are GPUs leaves some without."""
+    """Average share of GPUs with work. Below 1 if steps have fewer lines than there are GPUs."""
     utilisation: float
-    """Share of positions that hold a token."""
+    """Share of positions that are not padding."""
     petaflops: float
-    """Floating-point operations in all, in 10^15."""
+    """Total floating-point operations, in 10^15."""
     hours: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A whole training."""
+    """Estimate of a complete training run."""
 
     parameters: int
     trained: int
-    """Of these, in the last stage."""
+    """Number of parameters trained in the last stage."""
     memory_gib: float
-    """Weights, gradients, optimizer, activations and logits of one forward pass, on one GPU that holds all weights."""
+    """Memory of one GPU without sharding: weights, gradients, optimizer, and activations and logits of one forward pass."""
     stages: tuple[StageEstimate, ...]
     gpus: int
     tflops: float
 
     @property
     def hours(self) -> float:
-        """Of all stages."""
+        """Total hours of all stages."""
         return sum(s.hours for s in self.stages)
 
 
 def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> Estimate:
-    """From the encoded data and the base model's own sizes. ``tflops``: 10^12 operations a second that a GPU really does."""
+    """Estimate a run from the encoded data and the model's sizes.
+
+    ``tflops``: achieved throughput of one GPU, in 10^12 operations per second.
+    """
     model: Any = prepared.base.model
     config = model.config
     text = config.text_config
@@ -87,10 +90,11 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
 
     width = 2 if prepared.recipe.precision == "bf16" else 4
     positions = prepared.recipe.sequence * prepared.recipe.lines_at_once
-    # Kept for the way back: with checkpointing a layer's input and one layer's inside, without it about 34 hidden vectors a layer.
+    # Hidden vectors kept per token for the backward pass: with checkpointing, the input of each layer and the inside of one layer;
+    # without it, about 17 per layer.
     kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
     activations = positions * text.hidden_size * kept * width
-    # The head's logits, in full precision too, with their gradient, where something is learned.
+    # Logits of the head at labeled positions, also in full precision and with their gradient.
     stages = tuple(of_stage(plan) for plan in prepared.plans)
     learned = max(stage.trained_tokens / stage.tokens for stage in stages)
     activations += round(positions * learned) * text.vocab_size * (width + 8)
@@ -106,11 +110,11 @@ class _Seen:
     tiles: int = 0
     lines: int = 0
     places: int = 0
-    """For lines, in the batches that all GPUs compute together."""
+    """Line slots in all batches of all GPUs."""
 
 
 def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
-    """What all steps of a stage hold: the very steps that training will take."""
+    """Count the contents of exactly the steps that training will run."""
     recipe, seen = prepared.recipe, _Seen()
     at_once = recipe.lines_at_once * gpus
     for step in steps_of_stage(recipe, plan.stage, prepared.data, plan.steps):
@@ -119,14 +123,14 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
         seen.trained += sum(trained_tokens(row) for row in rows)
         seen.tiles += sum(sum(row.tile_counts) for row in rows)
         seen.lines += len(step)
-        # Lines are dealt out evenly over batches (loop.micro_batches), and all wait for the largest.
+        # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
         batches = -(-len(step) // at_once) * gpus
         seen.places += batches * -(-len(step) // batches)
     return seen
 
 
 def _adapter_size(model: Any, prepared: Prepared) -> int:
-    """Weights of the adapter: rank times (in + out) of every layer that it touches."""
+    """Number of adapter weights: rank * (in + out), summed over the adapted layers."""
     import re
 
     from torch import nn

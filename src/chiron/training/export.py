@@ -1,4 +1,4 @@
-"""What comes out of a training: the adapter, the merged model for plain transformers, and a card that says how it came about."""
+"""Export of a trained model: the adapter, the merged model for plain transformers, and a model card."""
 
 import copy
 import json
@@ -22,17 +22,17 @@ from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
 
 KEPT_BASE = "base.safetensors"
-"""In the output folder: the weights under the adapter, where stages before it trained all of them."""
+"""File in the output folder with the weights below the adapter; written if earlier stages trained all weights."""
 LIBRARIES = ("chiron-med", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 
 def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str]) -> Path | None:
-    """Write ``adapter/`` (if there is one) and ``model/`` (merged, safetensors, tokenizer, image settings, card) under ``out``.
+    """Write ``adapter/`` (if the model has one) and ``model/`` (merged weights, tokenizer, image settings, card) to ``out``.
 
-    Returns the adapter's folder.
+    Returns the adapter's folder, or None.
 
     Raises:
-        DiskError: the disk took it not.
+        DiskError: Writing failed.
     """
     adapter = out / "adapter" if hasattr(model, "peft_config") else None
     draft = out / ".model"
@@ -40,7 +40,7 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
         if adapter is not None:
             model.save_pretrained(adapter)  # type: ignore[operator]
             if (out / KEPT_BASE).is_file():
-                # Stages before it trained every weight: on the recipe's base the adapter would be another model.
+                # Earlier stages trained every weight, so the adapter does not fit the base model of the recipe.
                 settings = adapter / "adapter_config.json"
                 named = json.loads(settings.read_text()) | {"base_model_name_or_path": f"../{KEPT_BASE}"}
                 write_atomically(settings, [json.dumps(named, indent=2, sort_keys=True) + "\n"])
@@ -66,7 +66,7 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
 
 
 def image_settings(recipe: Recipe) -> dict[str, Any]:
-    """The image processor's settings. One image is cut as in training; of several, the caller says how many tiles each may have."""
+    """Settings of the image processor. They match training for one image; for several, callers must pass the tiles per image."""
     side = {"height": recipe.images.tile, "width": recipe.images.tile}
     return {
         "image_processor_type": "GotOcr2ImageProcessor",
@@ -86,7 +86,7 @@ def image_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
-    """The model card: recipe, data by hash, versions, losses."""
+    """Write the model card: recipe, hashes of the data, versions and losses."""
     losses = {line["stage"]: line["held_out_loss"] for line in read_metrics(metrics) if "held_out_loss" in line}
     rows = "\n".join(
         f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} |"
@@ -137,7 +137,7 @@ _SHARED = """- Training shared {most} tiles among the images of a row; `preproce
 
 
 def serving(recipe: Recipe) -> str:
-    """For the card: how others serve the checkpoint so that it sees what training showed it."""
+    """Section of the card on how to serve the model with the same inputs as in training."""
     images = recipe.images
     text = _SERVING
     if recipe.system is not None:

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom: steps of packed lines, on one process or many."""
+"""Training loop over steps of packed lines, on one process or several."""
 
 import contextlib
 import math
@@ -27,19 +27,19 @@ from chiron.training.sharding import ShardedLoss, unexchanged, whole
 
 @dataclass
 class TrainState:
-    """A model in training on this process."""
+    """Model, optimizer and accelerator of this process."""
 
     loss: nn.Module
-    """Gives the summed loss of a batch; wrapped for several processes where there are any."""
+    """Module that returns the summed loss of a batch; wrapped if there are several processes."""
     parameters: list[nn.Parameter]
-    """The trained ones."""
+    """The trained parameters."""
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     pad_id: int
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over the trained weights; vectors (norms, biases, scales) do not decay."""
+    """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales)."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -49,7 +49,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> to
 
 
 def learning_rate(plan: StagePlan, step: int) -> float:
-    """At ``step`` (from 0): a linear rise over the warm-up, then half a cosine down to zero."""
+    """Learning rate at ``step`` (from 0): linear warm-up, then cosine decay to zero."""
     rise = max(1, math.ceil(plan.stage.warmup * plan.steps)) if plan.stage.warmup else 0
     if step < rise:
         return plan.stage.learning_rate * (step + 1) / rise
@@ -66,10 +66,10 @@ def train_stage(
     place: TrainPosition,
     after: Callable[[TrainPosition, StepMetrics], None],
 ) -> TrainPosition:
-    """Train the steps of a stage that ``place`` has not done yet; ``after`` is called when each is done.
+    """Train the remaining steps of a stage, starting at ``place``; call ``after`` at the end of each step.
 
     Raises:
-        InputError: the loss is no number, or memory ran out; the last checkpoint stands.
+        InputError: The loss is not finite, or memory ran out. The last checkpoint is kept.
     """
     trainee.loss.train()
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
@@ -96,7 +96,7 @@ def train_stage(
                     f"{what}: the loss is no number any more (loss {summed / weight:g}, gradient"
                     f" {norm:g}): lower its learning_rate, or look at the rows of this step ({rows}, ...); the last checkpoint stands"
                 )
-            with memory_explained(what):  # its first step makes the moments
+            with memory_explained(what):  # the first optimizer step allocates the moments
                 trainee.optimizer.step()
             trainee.optimizer.zero_grad(set_to_none=True)
             place = TrainPosition(place.stage, place.step + 1, place.total_steps + 1)
@@ -124,9 +124,10 @@ def train_stage(
 def _one_step(
     trainee: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
 ) -> tuple[float, int, float]:
-    """Gradients of one optimizer step: the summed loss and the positions over all processes, and the gradient's norm.
+    """Compute the gradients of one optimizer step.
 
-    ``weight``: of all trained tokens of the step together.
+    Returns the summed loss and the number of positions, both over all processes, and the gradient norm.
+    ``weight``: total weight of the trained tokens of the step.
     """
     accelerator = trainee.accelerator
     summed = torch.zeros((), device=accelerator.device)
@@ -135,16 +136,16 @@ def _one_step(
         batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id, weighting=recipe.loss_weighting)
         batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
-        # Processes exchange gradients once a step, with the last batch of each.
+        # Processes exchange gradients once per step, in their last batch.
         with _no_exchange(trainee) if number < count else contextlib.nullcontext():
             with accelerator.autocast():
                 loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values, batch.weights)
-            # Exchanging means averaging over processes; a token is to weigh as much whichever process has it.
+            # The exchange averages over processes. Scaling gives a token the same weight on every process.
             accelerator.backward(loss * (accelerator.num_processes / weight))
         summed += loss.detach()
     totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
     if isinstance(trainee.loss, ShardedLoss) and not images:
-        # Zeros that only kept the processes in step; the optimizer would let these weights decay for them.
+        # These zero gradients only keep the processes in sync. With them, the optimizer would apply weight decay.
         for unused in trainee.loss.image_weights():
             unused.grad = None
     norm = whole(accelerator.clip_grad_norm_(trainee.parameters, recipe.clip))
@@ -160,7 +161,7 @@ def _no_exchange(trainee: TrainState) -> contextlib.AbstractContextManager[None]
 
 @torch.no_grad()
 def held_out_loss(trainee: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
-    """Mean loss a trained token over packed lines that are not trained on."""
+    """Mean loss per token with a label, in nats, over packed held-out lines."""
     trainee.loss.eval()
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
     tiling = recipe.images.tiling
@@ -175,27 +176,30 @@ def held_out_loss(trainee: TrainState, recipe: Recipe, lines: Sequence[Line], fo
 
 
 def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> list[list[Line]]:
-    """This process's share of a step. All processes get as many batches, since each batch is a meeting; a spare one trains nothing."""
+    """Split a step into batches and return those of this process.
+
+    Every process gets the same number of batches, because processes synchronize in each. Padding batches have no labels.
+    """
     rounds = -(-len(step) // (at_once * world))
     groups = rounds * world
-    # Lines are dealt out evenly: a process with one line less waits for nobody long.
+    # Distribute lines evenly, so that no process waits long for another.
     edges = [len(step) * i // groups for i in range(groups + 1)]
     batches = [list(step[begin:end]) or [tuple(_silent(row) for row in step[0][:1])] for begin, end in pairwise(edges)]
     return batches[rank::world]
 
 
 def step_weight(step: Sequence[Line], weighting: LossWeighting) -> float:
-    """What all trained tokens of a step weigh together."""
+    """Total weight of the trained tokens of a step."""
     return math.fsum(trained_tokens(row) * token_weight(row, weighting) for line in step for row in line)
 
 
 def count_trained(line: Line) -> int:
-    """Tokens of a line that are trained on."""
+    """Count the trained tokens of a line."""
     return sum(trained_tokens(row) for row in line)
 
 
 def memory_gib() -> float:
-    """Most memory held so far: of the GPU if there is one, else of the process."""
+    """Peak memory in GiB: of the GPU if there is one, otherwise of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -207,15 +211,15 @@ def _silent(row: Encoded) -> Encoded:
 
 @contextlib.contextmanager
 def memory_explained(what: str) -> Iterator[None]:
-    """Turn running out of memory during ``what`` into a line that says what to do.
+    """Convert an out-of-memory error during ``what`` into a message with a fix.
 
     Raises:
-        InputError: memory ran out.
+        InputError: Memory ran out.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
+        # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain RuntimeError.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise InputError(
                 f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last checkpoint stands"

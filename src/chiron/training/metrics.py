@@ -1,4 +1,4 @@
-"""What training reports: a line per step in metrics.jsonl, loss curves, and TensorBoard's event files."""
+"""Training metrics: one line per step in metrics.jsonl, loss curves, and TensorBoard event files."""
 
 import json
 import time
@@ -14,33 +14,33 @@ from chiron.io import unwritten, write_atomically
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One optimizer step."""
+    """Metrics of one optimizer step."""
 
     stage: str
     step: int
-    """From 1, within the stage."""
+    """Step within the stage, from 1."""
     steps: int
-    """Of the stage."""
+    """Number of steps of the stage."""
     total_steps: int
-    """Done in all stages."""
+    """Steps completed in all stages."""
     loss: float
     """Mean cross-entropy over trained tokens, in nats."""
     learning_rate: float
     gradient_norm: float
-    """Before clipping."""
+    """Gradient norm before clipping."""
     tokens: int
-    """Real tokens."""
+    """Tokens without padding."""
     trained_tokens: int
     utilisation: float
-    """Share of positions that held a token."""
+    """Share of positions that are not padding."""
     seconds: float
     memory_gib: float
-    """Most memory held so far, by this process's GPU, or by this process."""
+    """Peak memory so far of this process's GPU; without a GPU, of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Loss on rows that were not trained on, at a stage's end."""
+    """Loss on held-out rows at the end of a stage."""
 
     stage: str
     total_steps: int
@@ -49,17 +49,17 @@ class HeldOut:
 
 
 class MetricsFile:
-    """``metrics.jsonl``, appended to; a resumed run cuts off what its checkpoint does not know."""
+    """Writer of ``metrics.jsonl``. A resumed run removes lines of steps after its checkpoint and then appends."""
 
     def __init__(self, path: Path, *, total_steps: int) -> None:
-        """``total_steps``: where the run goes on from.
+        """``total_steps``: steps completed before this run resumes.
 
         Raises:
-            DiskError: it cannot be written.
+            DiskError: The file cannot be written.
         """
         self.path = path
         known = [json.dumps(line) + "\n" for line in read_metrics(path) if line["total_steps"] <= total_steps]
-        # What was told before is nowhere else, so a kill or a full disk must not find the file half written.
+        # Past metrics are stored only here, so a kill or a full disk must not leave the file half written.
         if not path.is_file() or path.read_text() != "".join(known):
             write_atomically(path, known)
 
@@ -67,7 +67,7 @@ class MetricsFile:
         """Append a line.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: Writing failed.
         """
         try:
             with self.path.open("a") as file:
@@ -77,7 +77,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Every line of a metrics file; a last one that a kill cut short is passed over."""
+    """Read the lines of a metrics file; an incomplete last line (after a kill) is ignored."""
     if not path.is_file():
         return
     for line in path.read_text().splitlines():
@@ -88,11 +88,11 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 _WIDE = 30
-"""Times the lowest loss from which on the axis is logarithmic: on a linear one the end would be a flat line."""
+"""Ratio of highest to lowest loss above which the axis is logarithmic, because a linear axis would show the end as a flat line."""
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
-    """The loss of every step of every stage, and the held-out losses, as a PNG."""
+    """Plot the loss of every step and the held-out losses to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -118,14 +118,14 @@ def draw_curves(metrics: Path, out: Path) -> None:
 
 
 FOLDER = "tensorboard"
-"""Beside ``metrics.jsonl``."""
+"""Folder of the event files, next to ``metrics.jsonl``."""
 
 
 def check_installed() -> None:
-    """Raise where no event file could be written.
+    """Check that the package ``tensorboard`` can be imported.
 
     Raises:
-        InputError: the package ``tensorboard`` is missing, or does not work here.
+        InputError: The package is missing or does not work.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401 - it raises where its package is missing or too old
@@ -136,17 +136,16 @@ def check_installed() -> None:
 
 
 class EventFiles:
-    """One event file: what ``metrics.jsonl`` holds, then every step as it comes.
+    """Writer of one event file with the past lines of ``metrics.jsonl`` and then every new step.
 
-    It is written anew whenever a run goes on: what a checkpoint does not know cannot be cut off in this format, and a file that holds every
-    step once reads well everywhere.
+    A resumed run rewrites the file, because this format does not support removing the steps after a checkpoint.
     """
 
     def __init__(self, folder: Path, past: Sequence[dict[str, Any]]) -> None:
         """``folder``: its event files are replaced. ``past``: the lines of ``metrics.jsonl``, in order.
 
         Raises:
-            DiskError: it cannot be written.
+            DiskError: The file cannot be written.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -155,7 +154,7 @@ class EventFiles:
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            # A TensorBoard that is looking has read the old file: this tells it to forget all of it.
+            # A running TensorBoard has already read the old file; purge_step makes it discard that data.
             self._writer = SummaryWriter(str(folder), purge_step=0)
             for line, when in zip(past, _times(past), strict=True):
                 self._write(line, when)
@@ -164,14 +163,14 @@ class EventFiles:
             raise self._unwritten(error) from error
 
     def __enter__(self) -> Self:
-        """Nothing more is opened."""
+        """Return self."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the file.
 
         Raises:
-            DiskError: the disk took not all of it.
+            DiskError: Writing the rest of the file failed.
         """
         try:
             self._writer.close()
@@ -179,10 +178,10 @@ class EventFiles:
             raise self._unwritten(fault) from fault
 
     def add(self, metrics: StepMetrics | HeldOut) -> None:
-        """Write a step, or a stage's end, to the disk.
+        """Write a step or a held-out loss and flush it to disk.
 
         Raises:
-            DiskError: the disk took it not.
+            DiskError: Writing failed.
         """
         try:
             self._write(asdict(metrics), time.time())
@@ -200,7 +199,7 @@ class EventFiles:
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
-    """What TensorBoard shows of a line of ``metrics.jsonl``; the losses by stage, the rest over all of them."""
+    """Convert a line of ``metrics.jsonl`` to TensorBoard scalars; losses are per stage, the rest span all stages."""
     if "held_out_loss" in line:
         return {f"held_out_loss/{line['stage']}": line["held_out_loss"]}
     return {
@@ -214,7 +213,7 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
 
 
 def _times(past: Sequence[dict[str, Any]]) -> Iterator[float]:
-    """When each line was, as if the run had never stopped: TensorBoard's axis of hours then shows hours of training."""
+    """Times of the lines without the pauses between runs, so that TensorBoard's time axis shows hours of training."""
     when = time.time() - sum(line.get("seconds", 0.0) for line in past)
     for line in past:
         when += line.get("seconds", 0.0)

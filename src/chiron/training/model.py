@@ -1,4 +1,4 @@
-"""The model under training: loaded or made, with its adapter, and the one forward pass that training needs."""
+"""Model for training: load or create it, add a LoRA adapter, and compute the loss."""
 
 import re
 import warnings
@@ -17,36 +17,36 @@ from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 
 ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""The language model's linear layers. The ViT has layers of the same names, and stays as it is."""
+"""Regular expression for the language model's linear layers. The vision tower has layers of the same names and stays frozen."""
 
 
 @dataclass
 class Loaded:
-    """A base model and what belongs to it."""
+    """A base model with its tokenizer."""
 
     model: nn.Module
     """An ``InternVLForConditionalGeneration``."""
     tokenizer: Any
     tokens_per_tile: int
-    """Image tokens that a tile becomes."""
+    """Number of image tokens per tile."""
 
 
 def load_base(recipe: Recipe) -> Loaded:
-    """The base model of a recipe and its tokenizer.
+    """Load the base model of a recipe and its tokenizer.
 
     Raises:
-        InputError: there is no such checkpoint, it is of another architecture or not whole, or it sees tiles of another size.
+        InputError: The checkpoint does not exist, has another architecture, is incomplete, or uses another tile size.
     """
     from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
-    # Base weights that are not trained may stay in half precision; trained ones are kept in full.
+    # Frozen base weights can stay in half precision; trained weights need full precision.
     trains_all = any(stage.train == "all" for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
         try:
             config = InternVLConfig(**recipe.scratch.config)
-            # The class's own way to choose attention and precision with a configuration; its public one takes neither.
+            # The public constructor accepts neither the attention type nor the precision.
             model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]  # noqa: SLF001
                 config, dtype=dtype, attn_implementation=recipe.attention
             )
@@ -72,14 +72,14 @@ def load_base(recipe: Recipe) -> Loaded:
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
-    """The model with LoRA on its language model; only the adapter is trained, in full precision."""
+    """Add LoRA to the language model; only the adapter is trained, in full precision."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=ADAPTED, task_type="CAUSAL_LM", bias="none"
     )
     with warnings.catch_warnings():
-        # peft asks for the name that transformers has given up; nobody who trains can mend that.
+        # peft uses a name that transformers has deprecated; users cannot fix that.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         adapted: nn.Module = get_peft_model(model, settings)
     _stop_at_frozen_embeddings(plain(adapted))
@@ -96,12 +96,12 @@ def train_everything(model: nn.Module) -> None:
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that training changes, by name."""
+    """Trainable weights by name."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 class Loss(nn.Module):
-    """Sum of the cross-entropy over labelled positions; the head is computed there and nowhere else."""
+    """Sum of the cross-entropy over labeled positions, in nats; the head is computed only at these positions."""
 
     def __init__(self, model: nn.Module) -> None:
         """``model`` with or without an adapter."""
@@ -111,11 +111,11 @@ class Loss(nn.Module):
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None, weights: Tensor | None = None
     ) -> Tensor:
-        """A scalar. ``input_ids``, ``position_ids``, ``labels``, ``weights``: (lines, length); ``pixel_values``: (tiles, 3, side, side).
+        """Compute the summed loss, a scalar; ``weights`` multiplies the loss of each label.
 
-        With ``weights`` it is a weighted sum, each label by its own.
+        Shapes: ``input_ids``, ``position_ids``, ``labels`` and ``weights`` are (lines, length); ``pixel_values`` is (tiles, 3, side, side).
 
-        There is no attention mask: positions that begin again at 0 keep packed rows apart, a mask of ones would let them see each other.
+        There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
         """
         inner = plain(self.model)
         hidden = inner.model(
@@ -131,12 +131,12 @@ class Loss(nn.Module):
 
 
 def plain(model: nn.Module) -> Any:
-    """The ``InternVLForConditionalGeneration``, with or without an adapter around it."""
+    """Return the ``InternVLForConditionalGeneration`` without its adapter wrapper, if any."""
     return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
 
 
 def _compute_activations_again(model: Any) -> None:
-    """Checkpoint activations, by the name that this release of transformers has for it."""
+    """Turn on gradient checkpointing; the method name depends on the release of transformers."""
     settings = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
@@ -146,10 +146,10 @@ def _compute_activations_again(model: Any) -> None:
 
 
 def _stop_at_frozen_embeddings(model: Any) -> None:
-    """Take back what transformers and peft both do where there is checkpointing: have gradients flow to every embedding.
+    """Stop gradients at frozen embeddings.
 
-    That of the patches is one of them, so that a frozen vision tower would be computed again and differentiated, for nothing. Only the
-    reentrant kind of checkpointing needs it.
+    With gradient checkpointing, transformers and peft let gradients flow into every embedding, which only reentrant checkpointing needs.
+    The patch embedding is one of them, so a frozen vision tower would be recomputed and differentiated without need.
     """
     model.disable_input_require_grads()
 

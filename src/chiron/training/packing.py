@@ -1,4 +1,4 @@
-"""Pack samples into lines of one length, and plan what every optimizer step sees."""
+"""Pack samples into lines of a fixed maximum length, and plan the optimizer steps."""
 
 import itertools
 import random
@@ -13,20 +13,21 @@ from chiron.errors import InputError
 from chiron.training.encoding import Encoded, trained_tokens
 from chiron.training.recipe import Recipe, Stage
 
-_ORDER, _BINS = 0, 1  # which of an epoch's two streams of random numbers
+_ORDER, _BINS = 0, 1  # ids of the two random streams of an epoch
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of indices whose lengths sum to ``capacity`` at most: the longest first, each where it leaves least room.
+    """Pack indices into bins of at most ``capacity`` with best-fit decreasing.
 
-    Best-fit decreasing; equal lengths keep their order, so the same lengths give the same bins. Every index is in one bin.
+    Places the longest first, each into the bin with the least remaining room. Each index is in exactly one bin. Equal lengths keep their
+    order, so the result is deterministic.
 
     Raises:
-        ValueError: a length is negative or more than ``capacity``; nothing is cut.
+        ValueError: A length is negative or more than ``capacity``; samples are never truncated.
     """
     filled: list[list[int]] = []
-    open_bins: dict[int, list[int]] = {}  # by room left
-    rooms: list[int] = []  # the keys of open_bins in order: few, however many the bins
+    open_bins: dict[int, list[int]] = {}  # by remaining room
+    rooms: list[int] = []  # sorted keys of open_bins; few, even if there are many bins
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
         if not 0 <= length <= capacity:
@@ -46,23 +47,23 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def order(n: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of ``range(n)``: the same for the same seed and epoch, another for another. Neither may be negative."""
+    """Return a permutation of ``range(n)`` that depends only on ``seed`` and ``epoch``; both must be at least 0."""
     return [int(i) for i in np.random.default_rng([seed, epoch, _ORDER]).permutation(n)]
 
 
 def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window: int = 4096) -> list[list[int]]:
-    """The packed lines of one epoch, shuffled: indices into ``lengths``, each in one line.
+    """Shuffle and pack one epoch: lines of indices into ``lengths``, each index in exactly one line.
 
-    Packing goes by windows of about ``window`` shuffled samples. Over all samples at once it would always put the same long ones together;
-    within a window chance has its say, and some thousands are enough to fill the lines.
+    Packs windows of about ``window`` shuffled samples. Packing all samples at once would combine the same long samples in every epoch.
+    A few thousand samples per window are enough to fill the lines.
 
     Raises:
-        ValueError: a length is more than ``capacity``, or ``window`` less than 1.
+        ValueError: A length is more than ``capacity``, or ``window`` is less than 1.
     """
     if window < 1:
         raise ValueError(f"a window of {window} samples")
     shuffled = order(len(lengths), seed=seed, epoch=epoch)
-    # Windows of equal size: a small last one would be packed badly.
+    # Windows have equal size, because a small last one would be packed badly.
     count = max(1, round(len(shuffled) / window))
     edges = [len(shuffled) * i // count for i in range(count + 1)]
     lines: list[list[int]] = []
@@ -85,26 +86,26 @@ Line = tuple[Encoded, ...]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """The steps of one stage."""
+    """Length and data of one stage."""
 
     stage: Stage
     steps: int
     epochs: float
-    """How often its own data is gone through."""
+    """Number of passes over the stage's own data."""
     rows: int
     tokens: int
-    """Real tokens of its own data, once."""
+    """Real tokens in one pass over the stage's own data."""
     trained_tokens: int
-    """Of these, the ones trained on."""
+    """Number of these tokens with a label."""
     utilisation: float
-    """Share of the first epoch's positions that hold a token, were all its lines as long as the longest."""
+    """Share of positions in the first epoch that are not padding, if all lines are padded to the longest."""
 
 
 def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoch: int) -> list[list[Line]]:
-    """The steps of one epoch: the stage's own rows and its share of earlier ones, freshly drawn, shuffled and packed into lines.
+    """Build the steps of one epoch from the stage's own rows and a new sample of replayed rows, shuffled and packed.
 
-    By rows, the shuffled rows are cut into steps of exactly as many, and each step is packed on its own; the last one of an epoch has what
-    is left. By tokens, lines are packed first and gathered into steps.
+    With ``batch.rows``, the shuffled rows are split into steps of that size, and each step is packed separately. The last step of an epoch
+    has the remaining rows. With ``batch.tokens``, lines are packed first and then grouped into steps.
     """
     rows = [*data[stage.name], *_replayed(recipe, stage, data, epoch)]
     seed = recipe.seed * 1_000_003 + recipe.stages.index(stage)
@@ -118,7 +119,7 @@ def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
 
 
 def steps_of_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], total: int) -> Iterator[list[Line]]:
-    """The lines of each optimizer step, ``total`` steps of them, epoch after epoch. A step never spans two epochs."""
+    """Yield the lines of each of ``total`` optimizer steps, epoch after epoch. A step never spans two epochs."""
     made = 0
     for epoch in itertools.count():
         for step in steps_of_epoch(recipe, stage, data, epoch):
@@ -133,15 +134,15 @@ def _packed(rows: Sequence[Encoded], capacity: int) -> list[Line]:
 
 
 def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
-    """Tokens of a packed line: ``sequence``, or less where a line of short rows would hold more of them than a step is to see."""
+    """Maximum tokens of a packed line: ``sequence``, or less if a full line would exceed the tokens of a step."""
     return min(recipe.sequence, max(stage.batch.tokens or 0, *lengths))
 
 
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
-    """How long a stage is.
+    """Compute the number of steps and the data statistics of a stage.
 
     Raises:
-        InputError: it has no rows, or nothing in them to train on.
+        InputError: The stage, or a stage that it replays, has no rows.
     """
     own = data[stage.name]
     if not own:
@@ -165,13 +166,13 @@ def _replayed(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoc
     own = sum(len(r.input_ids) for r in data[stage.name])
     fresh = 1 - sum(stage.replay.values())
     chosen: list[Encoded] = []
-    # The steps of rows depend on their order, which must not be that of the keys in a file.
+    # Steps of rows depend on the order of the rows, which must not depend on the order of keys in the recipe.
     for name in sorted(stage.replay) if stage.batch.rows else stage.replay:
         rows, share = data[name], stage.replay[name]
         if not rows:
             raise InputError(f"stage {stage.name} replays '{name}', which has no rows")
         wanted = own / fresh * share
-        dice = random.Random(f"{recipe.seed} {stage.name} {name} {epoch}")  # noqa: S311 - to be repeated, not to be secret
+        dice = random.Random(f"{recipe.seed} {stage.name} {name} {epoch}")  # noqa: S311 - needs to be reproducible, not secret
         taken = 0
         while taken < wanted:
             for row in dice.sample(rows, len(rows)):
@@ -183,7 +184,7 @@ def _replayed(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]], epoc
 
 
 def _grouped(lines: Sequence[Line], stage: Stage) -> Iterator[list[Line]]:
-    """Lines into steps; what is left at the end of an epoch joins the last step, so that no step is a small one."""
+    """Group lines into steps of about equal size, so that the last step of an epoch is not a small one."""
     wanted = stage.batch.tokens or 1
     sizes = [sum(len(r.input_ids) for r in line) for line in lines]
     steps = max(1, round(sum(sizes) / wanted))

@@ -1,4 +1,4 @@
-"""What a training run is: a base model, an adapter, and a list of stages from simple to complex. YAML, checked."""
+"""Training recipe in YAML: a base model, an adapter, and a list of stages from simple to complex."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Adapter(Strict):
-    """LoRA on the language model's linear layers; the vision tower and the projector stay as they are."""
+    """LoRA settings for the language model's linear layers; the vision tower and the projector stay frozen."""
 
     rank: PositiveInt = 16
     alpha: PositiveInt = 32
@@ -23,39 +23,39 @@ class Adapter(Strict):
 
 
 class Images(Strict):
-    """How images become tiles, as the authors do it."""
+    """How images are cut into tiles; the defaults follow the authors' training code."""
 
     tile: PositiveInt = 448
-    """Side in pixels."""
+    """Side of a tile in pixels."""
     max_tiles: PositiveInt = 6
-    """For all images of a row together, each of which gets ``max(1, max_tiles // images)``; or for each image."""
+    """Maximum number of tiles, per row or per image. If per row, each image gets ``max(1, max_tiles // images)``."""
     max_tiles_per: Literal["row", "image"] = "row"
-    """``row``: as the authors train; ``image``: as they ask."""
+    """``row``: as in the authors' training; ``image``: as in their inference."""
     thumbnail: bool = True
-    """Whether an image of several tiles is also shown whole, as one tile more."""
+    """Whether an image of several tiles also gets one more tile that shows the whole image."""
 
     @property
     def tiling(self) -> Tiling:
-        """The same, as images are cut."""
+        """These settings as a :class:`Tiling`."""
         return Tiling(self.tile, self.max_tiles, self.thumbnail, per_image=self.max_tiles_per == "image")
 
 
 class Scratch(Strict):
-    """A model from a configuration, all weights random."""
+    """A model with random weights, built from a configuration."""
 
     tokenizer: str
-    """A folder with ``tokenizer.json``."""
+    """Folder with ``tokenizer.json``."""
     config: dict[str, Any]
-    """Of an ``InternVLForConditionalGeneration``, as in its ``config.json``."""
+    """Configuration of an ``InternVLForConditionalGeneration``, as in its ``config.json``."""
 
 
 class Batch(Strict):
-    """How much an optimizer step sees: one of the two."""
+    """Size of an optimizer step, in tokens or in rows; set exactly one."""
 
     tokens: PositiveInt | None = None
-    """Real tokens, images included; as many packed lines as reach it."""
+    """Real tokens, image tokens included; packed lines are added until they reach this number."""
     rows: PositiveInt | None = None
-    """Exactly so many shuffled rows, packed within the step; the last step of an epoch has what is left."""
+    """Exact number of shuffled rows, packed within the step; the last step of an epoch has the remaining rows."""
 
     @model_validator(mode="after")
     def _one(self) -> "Batch":
@@ -69,19 +69,19 @@ class Stage(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     data: str
-    """A JSONL file of rows in the data folder."""
+    """JSONL file of rows in the data folder."""
     train: Literal["adapter", "all"] = "adapter"
-    """The adapter, or every weight (before there is an adapter)."""
+    """Train the adapter, or every weight (only before the first stage with an adapter)."""
     replay: dict[str, Share] = Field(default_factory=dict)
-    """Share of the tokens taken from earlier stages' data, by their names."""
+    """Share of the tokens taken from earlier stages' data, by stage name."""
     epochs: PositiveFloat | None = None
     steps: PositiveInt | None = None
     batch: Batch
     learning_rate: PositiveFloat
     warmup: Share = 0.03
-    """Share of the steps in which the learning rate rises; then it falls as a cosine to zero."""
+    """Share of the steps in which the learning rate rises; then it decays as a cosine to zero."""
     held_out: str | None = None
-    """A JSONL file of rows whose loss is measured at the stage's end."""
+    """JSONL file of rows whose loss is measured at the end of the stage."""
 
     @model_validator(mode="after")
     def _length(self) -> "Stage":
@@ -93,40 +93,40 @@ class Stage(Strict):
 
 
 class Recipe(Strict):
-    """A whole training run."""
+    """Settings of a complete training run."""
 
     name: str
     base: str | None = None
-    """A folder or a hub id of a HF-native InternVL checkpoint (``chiron convert`` makes one of an original)."""
+    """Folder or hub id of an InternVL checkpoint in transformers' layout (``chiron convert`` creates one from an original)."""
     scratch: Scratch | None = None
     adapter: Adapter | None = Adapter()
     system: SystemText | None = None
-    """Said before rows that bring no system turn: ``internvl2_5`` (InternVL's own message) or a text; nothing by default."""
+    """System message for rows without one: ``internvl2_5`` (InternVL's own message) or a text; none by default."""
     loss_weighting: LossWeighting = "token"
-    """What weighs the same in a step: every trained token, every row, or a row by the root of its trained tokens."""
+    """Total loss weight of a row: its number of trained tokens (``token``), 1 (``sample``), or the root of that number (``square``)."""
     images: Images = Images()
     sequence: PositiveInt = 8192
-    """Tokens of a packed line; a longer row is an error before training starts."""
+    """Maximum tokens of a packed line; a longer row is an error before training starts."""
     lines_at_once: PositiveInt = 1
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     shard: bool = False
-    """Whether several processes split the weights among them (FSDP2), where one GPU does not hold them; slower."""
+    """Whether to shard the weights over processes (FSDP2). Slower; for models that do not fit on one GPU."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     weight_decay: NonNegativeFloat = 0.05
     betas: tuple[Share, Share] = (0.9, 0.999)
     clip: PositiveFloat = 1.0
-    """The gradient's norm is cut to this."""
+    """Maximum gradient norm."""
     seed: int = 0
     workers: PositiveInt = 2
-    """Threads that decode images ahead of the model."""
+    """Number of threads that decode images ahead of the model."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
     tensorboard: bool = False
-    """Whether TensorBoard's event files are written beside ``metrics.jsonl``."""
+    """Whether to write TensorBoard event files in addition to ``metrics.jsonl``."""
     earlier: dict[str, str] = Field(default_factory=dict)
-    """Data of stages that the base model has behind it, by the stages' names: not trained on, but may be replayed."""
+    """Data files of stages that the base model was already trained on, by stage name. Used only for replay."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -153,7 +153,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
     Raises:
-        InputError: with the place of the fault.
+        InputError: The recipe cannot be read or is invalid. The message names the key.
     """
     data = read_yaml(path, "recipe")
     try:

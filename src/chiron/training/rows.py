@@ -1,4 +1,4 @@
-"""Rows to train on: conversations with image marks, read from JSONL and refused where anything about them is crooked."""
+"""Training rows: read conversations with image marks from JSONL and reject malformed ones."""
 
 import hashlib
 import json
@@ -22,21 +22,21 @@ class TrainingExample:
     """One conversation to train on."""
 
     id: str
-    """Unique in its file."""
+    """Unique within the file."""
     images: tuple[str, ...]
-    """Paths relative to the image folder, in the order of the marks; empty for text alone."""
+    """Paths relative to the image folder, in the order of the marks; empty for text-only rows."""
     turns: tuple[Turn, ...]
-    """A system turn or none, then user and assistant in turn, the assistant last."""
+    """Optional system turn, then alternating user and assistant turns, ending with the assistant."""
 
 
 def read_rows(path: Path) -> list[TrainingExample]:
-    """Every row of a JSONL file, in order; none if the file is empty.
+    """Read every row of a JSONL file, in order.
 
     A line is ``{"id", "images": [paths], "messages": [{"role", "content"}]}`` or InternVL's own ``{"id", "image": path or [paths],
-    "conversations": [{"from": "human" | "gpt" | "system", "value"}]}``; other keys are passed over.
+    "conversations": [{"from": "human" | "gpt" | "system", "value"}]}``; other keys are ignored.
 
     Raises:
-        InputError: there is no such file, or some of its rows are broken; all faults of the file are found, the first few named.
+        InputError: The file does not exist, or some rows are invalid. All rows are checked; the message names the first few.
     """
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a JSONL file of rows to train on")
@@ -71,10 +71,10 @@ def read_rows(path: Path) -> list[TrainingExample]:
 
 
 def rows_fingerprint(path: Path) -> str:
-    """SHA-256 of the file's bytes, hex.
+    """Return the SHA-256 of the file's bytes as hex.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -84,19 +84,19 @@ def rows_fingerprint(path: Path) -> str:
 
 
 def listing(faults: Sequence[str], *, most: int = 5) -> str:
-    """The first few faults in one line, and how many more there are."""
+    """Join the first ``most`` faults in one line, with the number of the remaining ones."""
     more = len(faults) - most
     return "; ".join(faults[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 def shown(name: str) -> str:
-    """A name from outside as a message may show it: in quotes, one line, printable, not endless."""
+    """Format an untrusted name for a message: quoted, printable, on one line, at most 80 characters."""
     cut = name if len(name) <= 80 else name[:77] + "..."
     return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + "'"
 
 
 def _json(line: bytes) -> dict[str, object] | str:
-    """The object on a line, or what is wrong with it."""
+    """Return the object on a line, or a description of the fault."""
     try:
         raw = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -109,12 +109,12 @@ def _json(line: bytes) -> dict[str, object] | str:
 
 
 def _row(raw: Mapping[str, object]) -> TrainingExample:
-    """What can be read of a row; :func:`_faults` says what could not."""
+    """Read the valid parts of a row; :func:`_faults` describes the rest."""
     name = raw.get("id")
     images = _image_list(raw)
     given = isinstance(images, list) and all(isinstance(image, str) for image in images)
     return TrainingExample(
-        # InternVL's published annotations count their rows.
+        # InternVL's published annotations use integers as ids.
         id=name if isinstance(name, str) else str(name) if isinstance(name, int) and not isinstance(name, bool) else "",
         images=tuple(str(image) for image in images) if isinstance(images, list) and given else (),
         turns=tuple(turn for turn in _turns(raw) if isinstance(turn, Turn)),
@@ -129,7 +129,7 @@ def _image_list(raw: Mapping[str, object]) -> object:
 
 
 def _turns(raw: Mapping[str, object]) -> Iterator[Turn | str]:
-    """The turns in order, and in the place of one that cannot be read what is wrong with it."""
+    """Yield the turns in order; an invalid turn is replaced by a description of its fault."""
     key, roles, speaker, words = ("messages", _ROLES, "role", "content")
     if key not in raw and "conversations" in raw:
         key, roles, speaker, words = ("conversations", _SPEAKERS, "from", "value")

@@ -1,4 +1,4 @@
-"""A whole training run: data checked, stages in their order, checkpoints, and what comes out in the end."""
+"""Complete training run: check the data, train the stages in order, write checkpoints, and export the model."""
 
 import contextlib
 import hashlib
@@ -42,24 +42,27 @@ from chiron.training.sharding import ShardedLoss, bring_home, sharded, split_sta
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything checked that can be checked before the first step."""
+    """A training run that is loaded, checked and planned, ready for the first step."""
 
     recipe: Recipe
     base: Loaded
     data: dict[str, list[Encoded]]
-    """Rows of every stage, by its name."""
+    """Encoded rows by stage name."""
     held_out: dict[str, list[Encoded]]
     plans: list[StagePlan]
     hashes: dict[str, str]
-    """SHA-256 of every data file, by its name."""
+    """SHA-256 of every data file, by file name."""
     folder: ImageFolder
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the weights that come out depend on: the content of the folders that the recipe names, and not where they lie."""
+        """Recipe name and hashes of everything that determines the final weights.
+
+        Folders that the recipe names count by their content, not by their path.
+        """
         ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
         recipe = self.recipe.model_dump(mode="json", exclude=ignored)
-        # Keys that came later count where they are used, so that a training of an earlier version goes on.
+        # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
         later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
         for values, key, usual in later:
             if values[key] == usual:
@@ -68,7 +71,7 @@ class Prepared:
             recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
         elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
             recipe["base"] = _digest(Path(self.recipe.base))
-        # Steps of rows were once gathered from packed lines: a training that began so cannot go on with other steps.
+        # Earlier versions built steps of rows from packed lines. Such a run cannot be resumed, because the steps differ.
         planned = ["steps of exactly so many rows"] if any(stage.batch.rows for stage in self.recipe.stages) else []
         text = json.dumps([recipe, self.hashes, *planned], sort_keys=True)
         return {"recipe": self.recipe.name, "data": self.hashes, "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -76,11 +79,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left behind."""
+    """Output of a training run."""
 
     out: Path
     model: Path
-    """The merged model, in safetensors; loads in plain transformers."""
+    """Folder of the merged model, in safetensors; loads in plain transformers."""
     adapter: Path | None
     steps: int
     held_out: dict[str, float]
@@ -88,10 +91,10 @@ class Trained:
 
 
 def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
-    """Load the base, read and encode every row, and plan every stage.
+    """Load the base model, read and encode every row, and plan every stage.
 
     Raises:
-        InputError: the base, a data file, a row, an image or TensorBoard cannot be used; each is named.
+        InputError: The base, a data file, a row, an image or TensorBoard cannot be used. The message names it.
     """
     if recipe.tensorboard:
         check_installed()
@@ -115,11 +118,13 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
 
 
 def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> Trained:
-    """Train every stage that ``out`` has not done yet. Killed anywhere, the same call goes on to the same weights.
+    """Train every stage that is not yet complete in ``out``, then export the model.
+
+    If the process is killed at any point, the same call resumes and produces the same weights.
 
     Raises:
-        InputError: ``out`` holds another run, the loss is no number any more, or memory ran out.
-        DiskError: a checkpoint, the metrics or the model cannot be written; the last checkpoint stands.
+        InputError: ``out`` contains another run, the loss is not finite, or memory ran out.
+        DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
     recipe, model = prepared.recipe, prepared.base.model
     accelerator = _accelerator(recipe)
@@ -129,7 +134,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     place = saved.place if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
         if saved is not None and place.stage == len(prepared.plans):
-            # All was trained before; the model may still have to be written, and must not be written untrained.
+            # All stages are complete, but the model may not be exported yet. Load the trained weights for the export.
             model = _ready(model, recipe, prepared.plans[-1].stage, out, saved, writes=accelerator.is_main_process)
         told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
 
@@ -161,9 +166,9 @@ def _run_stage(
     out: Path,
     tell: Callable[[StepMetrics | HeldOut], None],
 ) -> TrainPosition:
-    """One stage with an optimizer of its own, from where it was left to its end and its held-out loss."""
+    """Train one stage with its own optimizer, from ``resumed`` or from its start, and measure its held-out loss."""
     recipe = prepared.recipe
-    # What a stage draws (dropout) depends on nothing that came before it, so that it can be entered anywhere.
+    # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
     torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
     with memory_explained(f"stage {plan.stage.name}, before its first step"):
         trainee = _trainee(prepared, model, accelerator, plan, resumed)
@@ -196,7 +201,7 @@ def _run_stage(
 
 
 def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> TrainState:
-    """The model of a stage on this process, whole or in shards, with the optimizer and the random states that a checkpoint knows."""
+    """Build this process's model (sharded or not) and optimizer, and restore their state from a checkpoint."""
     recipe, world = prepared.recipe, accelerator.num_processes
     left = resumed if resumed is not None and resumed.place.step else None
     if recipe.shard and world > 1:
@@ -221,9 +226,9 @@ def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, pla
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None, *, writes: bool) -> nn.Module:
-    """The model as a stage begins with it: the right weights trainable, and what a checkpoint knows put back.
+    """Prepare the model for a stage: set which weights are trainable and load those of a checkpoint.
 
-    ``writes``: whether this process writes the files of the run; the others have the same weights.
+    ``writes``: whether this process writes the files of the run. All processes have the same weights.
     """
     base = out / KEPT_BASE
     adapted = hasattr(model, "peft_config")
@@ -235,7 +240,7 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
             if before and before[0].train == "all":
                 model.load_state_dict(_kept_base(base))
         elif before:
-            # The stages before trained every weight. The adapter is kept apart from them, so they are kept for it.
+            # Earlier stages trained every weight. The adapter is saved separately, so the weights below it are saved too.
             if resumed is not None:
                 model.load_state_dict(resumed.weights, strict=False)
             if writes:
@@ -261,7 +266,7 @@ def _kept_base(path: Path) -> dict[str, Tensor]:
 def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP cannot be used here: launch without --use_fsdp, and set shard: true in the recipe")
-    # Text-only batches leave the vision tower unused where it is trained too.
+    # If the vision tower is trained, text-only batches leave its parameters unused.
     unused = any(stage.train == "all" for stage in recipe.stages)
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -271,7 +276,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
 
 
 def _records(out: Path, recipe: Recipe, place: TrainPosition, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
-    """What writes down every step, gone on with from ``place``; ``files`` closes it."""
+    """Open the metrics writers, continuing from ``place``; ``files`` closes them."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -283,7 +288,7 @@ def _records(out: Path, recipe: Recipe, place: TrainPosition, files: contextlib.
 
 
 def _digest(folder: Path) -> str:
-    """Of a checkpoint's weights, settings and tokenizer."""
+    """Return the SHA-256 of a checkpoint's weights, settings and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"}):
         with path.open("rb") as file:
@@ -292,7 +297,7 @@ def _digest(folder: Path) -> str:
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
-    """Every process's random states, by its number."""
+    """Random states of all processes, by rank."""
     if accelerator.num_processes == 1:
         return {"0": states}
     everyone = gather_object([{str(accelerator.process_index): states}])
