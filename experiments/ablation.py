@@ -20,7 +20,6 @@ from chiron.demo import loop
 from chiron.demo.data import FULL, QUICK, TINY, Data, Scale, is_pure, make_data, perception, purity
 from chiron.demo.processes import Job, Say, cores, run_jobs
 from chiron.demo.stage_rows import ATTRIBUTES, build_stage_3, steps_of, write_rows
-
 from chiron.errors import ChironError, InputError
 from chiron.io import write_atomically
 from experiments.arms import ALONE, ARMS, NEEDS, VERIFIED, Rows

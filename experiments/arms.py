@@ -5,10 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.demo.data import Data, direct_answers, is_pure, true_chains
 from chiron.demo.stage_rows import answer_row, build_stage_3, steps_of
-
-from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.phantom.sample import SyntheticCase
 
 Rows = list[dict[str, Any]]
