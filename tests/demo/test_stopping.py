@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 from dataclasses import replace
 from chiron.cli.app import main
-from chiron.demo import curriculum, scale
+from chiron.demo import curriculum, data
 curriculum.CHECKPOINT_EVERY = 20
-scale.QUICK = replace(scale.TINY, name="quick", text_rows=4, rows=4, alignment_steps=20_000)
+data.QUICK = replace(data.TINY, name="quick", text_rows=4, rows=4, alignment_steps=20_000)
 if __name__ == "__main__":
     main()
 """

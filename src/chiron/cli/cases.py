@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.live import ProgressLine
+from chiron.cli.progress_line import ProgressLine
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.importing.drafts import ImportOptions, SourceKind

@@ -104,7 +104,7 @@ class _Teller:
     """Says what goes on: a headline a part, and a line now and then while it lasts."""
 
     def __init__(self, console: Console) -> None:
-        from chiron.cli.live import ProgressLine
+        from chiron.cli.progress_line import ProgressLine
 
         self._line = ProgressLine(console)
         self._arms: dict[str, str] = {}

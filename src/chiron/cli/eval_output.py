@@ -1,0 +1,94 @@
+"""What `chiron eval` shows: the benchmarks there are, and the figures of an evaluation."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from chiron.cli.live import duration
+from chiron.cli.runner import closing_code, print_json, spending_table, spent_in_words
+from chiron.cli.streams import messages
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.loading import how_to_get, load
+from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+from chiron.evaluation.evaluation import EvaluationSummary
+from chiron.evaluation.items import ITEMS, RESULTS
+from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.tsv import export_tsv
+from chiron.terminal import printable
+
+
+def show_benchmarks(*, json_output: bool) -> None:
+    """All of them on standard output."""
+    known = benchmarks().values()
+    if json_output:
+        fields = ("name", "title", "size", "licence", "protocol", "hub")
+        print_json([{**{f: getattr(b, f) for f in fields}, "how_to_get": how_to_get(b)} for b in known])
+        return
+    console = Console()
+    for b in known:
+        console.print(Text.assemble((b.name, "bold"), f"  {b.title}"))
+        for label, value in (("holds", b.size), ("licence", b.licence), ("protocol", b.protocol), ("to get it", how_to_get(b))):
+            console.print(Text(f"    {label:10}{value}"), soft_wrap=True)
+
+
+def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None) -> None:
+    """Write each benchmark as ``OUT/NAME.tsv``."""
+    if not names:
+        raise InputError("--benchmarks LIST is missing: 'chiron eval --list' shows them")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {out} cannot be made: {error.strerror}") from error
+    for benchmark in map(benchmark_of, names):
+        path = out / f"{benchmark.name}.tsv"
+        count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol), path)
+        for line in left_out:
+            messages().print(f"[yellow]left out:[/yellow] {escape(printable(line))}")
+        print(f"{count} questions  {printable(path)}")
+
+
+def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:
+    """Say how an evaluation ended, and leave with the exit code that tells it."""
+    if json_output:
+        value = {k: v for k, v in asdict(summary).items() if k not in {"directory", "halted"}}
+        print_json({**value, "run": str(summary.directory), "halted": str(summary.halted) if summary.halted else None})
+    else:
+        console = messages()
+        console.print(figures_table(summary.groups))
+        console.print(spending_table(summary.spending))
+        spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+        console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
+        for name, file in (("items", ITEMS), ("results", RESULTS)):
+            console.print(f"{name:8}{escape(printable(summary.directory / file))}")
+    sys.exit(closing_code(summary))
+
+
+def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
+    """A line a benchmark and control."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):
+        table.add_column(title, justify="left" if title in {"benchmark", "control", "other scores"} else "right")
+    for group in groups:
+        interval = group["interval"]
+        count = group["verdicts"]
+        part = "" if group["n"] == group["n_of_benchmark"] else f" of {group['n_of_benchmark']}"
+        scores = ", ".join(f"{name} {score['mean']:.3f}" for name, score in group["scores"].items() if "@" not in name)
+        table.add_row(
+            group["benchmark"],
+            group["control"],
+            str(group["seeds"]),
+            f"{group['n']}{part}",
+            f"{group['accuracy']:.1%}",
+            f"{interval[0]:.1%} - {interval[1]:.1%}" if interval else "-",
+            f"{group['unparsed_rate']:.1%}",
+            str(count["unusable"]),
+            str(count["pending"]),
+            Text(printable(scores)),
+        )
+    return table
