@@ -36,6 +36,7 @@ def installed_for(requirement: Requirement, found: set[tuple[str, frozenset[str]
             installed_for(one, found)
 
 
+@pytest.mark.slow
 def test_every_package_that_a_fresh_clone_installs_is_locked_to_one_version() -> None:
     found: set[tuple[str, frozenset[str]]] = set()
     installed_for(Requirement("chiron-med[dev]"), found)

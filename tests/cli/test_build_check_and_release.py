@@ -35,6 +35,7 @@ def test_check_fails_over_a_limit_and_has_written_its_page(tmp_path: Path) -> No
     assert CliRunner().invoke(app, ["check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_release_says_what_went_where(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n)) for n in range(12)])
     out = tmp_path / "release"
@@ -88,6 +89,7 @@ def test_what_a_benchmark_on_disk_asks_and_shows_is_found(published: tuple[Path,
     assert "vqa_rad (2 questions)" in (part / "check.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_release_leaves_out_what_a_benchmark_asks(published: tuple[Path, Path], tmp_path: Path) -> None:
     part, benchmarks = published
     arguments = ["release", str(part), "--out", str(tmp_path / "out"), "--benchmarks", str(benchmarks)]

@@ -109,6 +109,7 @@ def test_rate_limits_are_waited_out_and_do_not_count_as_failures(tmp_path: Path)
     run(desk, work)
 
 
+@pytest.mark.slow
 def test_a_deadline_bounds_a_call_for_good(tmp_path: Path) -> None:
     def busy(*_: object) -> Reply:
         raise RateLimited("slow down", retry_after=0.2)

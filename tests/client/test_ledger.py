@@ -165,6 +165,7 @@ def complaint(work: Callable[[], object]) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_garbage_in_the_middle_of_a_ledger_is_a_clear_error(tmp_path: Path) -> None:
     whole = filled(tmp_path / "whole.sqlite").read_bytes()
     seen = 0
@@ -206,6 +207,7 @@ def open_place() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [False, True])
 def test_a_ledger_can_be_read_where_nothing_may_be_written(open_place: Path, log: bool, request: pytest.FixtureRequest) -> None:
     path = filled(open_place / "l.sqlite")

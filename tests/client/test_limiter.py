@@ -169,6 +169,7 @@ def test_the_client_loses_little_on_any_kind_of_limit(tmp_path: Path, traffic: d
     assert seconds_on(tmp_path, Traffic(seconds=LATENCY, **traffic)) <= most
 
 
+@pytest.mark.slow
 def test_requests_a_minute_are_spread_out() -> None:
     async def main() -> None:
         limiter, clock = Limiter(100, requests_per_minute=1200), asyncio.get_running_loop().time

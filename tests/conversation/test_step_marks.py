@@ -63,6 +63,7 @@ words = st.lists(st.text(st.characters(categories=["Ll"], max_codepoint=0x2FF), 
 )
 
 
+@pytest.mark.slow
 @given(
     st.lists(words.filter(lambda w: "step" not in w), min_size=1, max_size=5),
     st.sampled_from(["", "Sure. ", "Here is my reasoning: ", "Hello!\n\n", "\ufeff", "<think>hm</think>", "**Reasoning** "]),

@@ -147,6 +147,7 @@ def test_tile_limits_come_from_the_image_settings_where_the_config_has_none(hf: 
     assert (config["min_dynamic_patch"], config["max_dynamic_patch"]) == (2, 5)
 
 
+@pytest.mark.slow
 def test_shards_in_and_out(hf: Path, tmp_path: Path) -> None:
     report = to_internvl_chat(hf, tmp_path / "chat", shard_bytes=20_000)
     assert len(report.shards) > 2

@@ -127,6 +127,7 @@ def test_sixteen_bit_images_are_not_white(tmp_path: Path) -> None:
     assert alike(prints).tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60))
 def test_layout_case_and_marks_do_not_make_another_text(text: str) -> None:
     index = TextIndex()

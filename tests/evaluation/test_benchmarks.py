@@ -422,6 +422,7 @@ def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_STORED])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())

@@ -357,6 +357,7 @@ def run_command(*args: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     runs = write_models(tmp_path)
     assert "Good-8B" in run_command(*runs)

@@ -115,6 +115,7 @@ def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
     assert overlap.rows == ("r0", "r1", "r2", "r3", "r4")
 
 
+@pytest.mark.slow
 def test_a_common_question_is_not_kept_for_every_item_and_row(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(3000)]

@@ -23,6 +23,7 @@ def items(draw: st.DrawFn) -> list[Item]:
     return made
 
 
+@pytest.mark.slow
 @given(items(), st.integers(0, 5))
 def test_no_item_keeps_its_images_when_they_are_swapped(asked: list[Item], draw: int) -> None:
     swapped = varied(asked, Control.SWAP, seed=0, draw=draw)
@@ -37,6 +38,7 @@ def test_no_item_keeps_its_images_when_they_are_swapped(asked: list[Item], draw:
             assert (after.question, after.options, after.gold) == (before.question, before.options, before.gold)
 
 
+@pytest.mark.slow
 @given(items(), st.integers(0, 5))
 def test_shuffled_options_are_the_same_options_in_another_order(asked: list[Item], draw: int) -> None:
     for before, after in zip(asked, varied(asked, Control.SHUFFLE_OPTIONS, seed=0, draw=draw), strict=True):

@@ -16,6 +16,7 @@ def test_published_values(right: int, of: int, low: float, high: float) -> None:
     assert Share(right, of).interval == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_it_holds_the_share_and_stays_a_share(right: int, wrong: int) -> None:
     share = Share(right, right + wrong)

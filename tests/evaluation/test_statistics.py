@@ -28,6 +28,7 @@ def test_a_published_pair_of_shares() -> None:
     assert pairs.difference == pytest.approx(-0.286, abs=5e-4)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 700), st.integers(0, 700))
 def test_mcnemar_is_the_binomial_test(b: int, c: int) -> None:
     from scipy.stats import binomtest
@@ -36,6 +37,7 @@ def test_mcnemar_is_the_binomial_test(b: int, c: int) -> None:
     assert mcnemar(Pairs(5, b, c, 7)) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(tables)
 def test_pairs_may_be_swapped(pairs: Pairs) -> None:
@@ -171,12 +173,14 @@ def test_swapping_images_is_scipys_permutation_test(rows: list[tuple[int, int]])
     assert cluster_sign_flip([-d for d, _ in rows], [i for _, i in rows]) == pytest.approx(ours)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(-1, 1), max_size=200))
 def test_with_an_image_for_every_item_swapping_is_mcnemars_test(rows: list[int]) -> None:
     pairs = Pairs(0, rows.count(1), rows.count(-1), rows.count(0))
     assert cluster_sign_flip(rows, range(len(rows))) == pytest.approx(mcnemar(pairs))
 
 
+@pytest.mark.slow
 def test_where_questions_share_images_the_test_keeps_its_size() -> None:
     """Two equally good models on SLAKE's shape; power is 80 against 65 %. More in bench/README.md."""
     rng = np.random.default_rng(7)

@@ -60,6 +60,7 @@ def test_vertebral_levels_are_nobody(region: str, level: int, between: str, repe
     assert not find_identifying(f"Disc protrusion at {region}{level}{between}{second} with stenosis.")
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.decimals(0, 400, places=1), min_size=1, max_size=3),
     st.sampled_from(["mm", "cm", "ml", "HU", "%"]),

@@ -83,6 +83,7 @@ def test_a_halt_leaves_the_rest_pending_and_sends_nothing_more(tmp_path: Path) -
     assert len(provider.asked) <= 4
 
 
+@pytest.mark.slow
 def test_units_are_taken_as_places_become_free(tmp_path: Path) -> None:
     taken = done = 0
     most = 0

@@ -21,6 +21,7 @@ plain = (
 )
 
 
+@pytest.mark.slow
 @given(st.lists(plain, min_size=1, max_size=6), plain.filter(lambda t: "$" not in t))
 def test_what_is_rendered_is_read_back(steps: list[str], answer: str) -> None:
     reasoning = parse_reasoning(render_reasoning(tuple(steps), answer))

@@ -102,6 +102,7 @@ def test_even_the_results_can_be_made_again_from_the_replies(tmp_path: Path) -> 
     assert files(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 def test_identical_judge_questions_are_asked_once(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 2)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -381,6 +382,7 @@ def test_removed_reordered_and_broken_cases_leave_what_a_fresh_run_would(tmp_pat
     assert [b["line"] for b in lines(tmp_path / "run" / "rejected.jsonl") if "line" in b] == [7]
 
 
+@pytest.mark.slow
 def test_a_row_can_be_traced_to_case_images_and_replies(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 2)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -394,6 +396,7 @@ def test_a_row_can_be_traced_to_case_images_and_replies(tmp_path: Path) -> None:
             assert len(origin["images"][0]) == len(origin["case"]) == 64
 
 
+@pytest.mark.slow
 def test_going_on_shows_what_was_done_before(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -446,6 +449,7 @@ def test_another_file_of_cases_is_refused_before_anything_is_lost(tmp_path: Path
         assert endpoint.seen.requests == asked
 
 
+@pytest.mark.slow
 def test_a_part_of_another_file_is_refused_too(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     other = tmp_path / "other.jsonl"
@@ -457,6 +461,7 @@ def test_a_part_of_another_file_is_refused_too(tmp_path: Path) -> None:
             execute(other, config, tmp_path / "run", limit=1)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_file_leaves_bad_lines_of_the_rest_on_record(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     text = cases.read_text().splitlines(keepends=True)
@@ -473,6 +478,7 @@ def test_a_part_of_the_file_leaves_bad_lines_of_the_rest_on_record(tmp_path: Pat
         assert "bad_case" not in files(tmp_path / "run")[1]
 
 
+@pytest.mark.slow
 def test_results_that_leave_with_their_cases_are_counted(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -573,6 +579,7 @@ def test_replay_of_the_same_configuration_is_free(tmp_path: Path) -> None:
         replay_run(setup, old, tmp_path / "old")
 
 
+@pytest.mark.slow
 def test_rehearsing_counts_a_whole_wave_of_new_calls(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 2)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -596,6 +603,7 @@ def test_no_search_makes_more_calls_than_the_bound(tmp_path: Path) -> None:
     assert 60 < most <= most_calls(run.setup.team, run.setup.policy)
 
 
+@pytest.mark.slow
 def test_status_sums_up_a_run(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -609,6 +617,7 @@ def test_status_sums_up_a_run(tmp_path: Path) -> None:
         read_status(tmp_path / "images")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_derived_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = write_cases(tmp_path, 2)
@@ -649,6 +658,7 @@ def test_a_ledger_that_cannot_grow_ends_the_run_with_what_it_has(tmp_path: Path)
     assert files(tmp_path / "run") == files(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_key_that_a_server_echoes_reaches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHIRON_TEST_KEY", "sk-very-secret-key")
     cases = write_cases(tmp_path, 1)
@@ -664,6 +674,7 @@ def test_a_key_that_a_server_echoes_reaches_no_file(tmp_path: Path, monkeypatch:
         assert b"sk-very-secret-key" not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_a_run_works_from_within_a_running_loop(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint:
@@ -675,6 +686,7 @@ def test_a_run_works_from_within_a_running_loop(tmp_path: Path) -> None:
         assert asyncio.run(main()) == 1
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_under_way_is_shown_as_possibly_spent(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint:

@@ -48,6 +48,7 @@ def test_one_mentor_that_restarts_costs_no_candidate(tmp_path: Path) -> None:
     assert found.given_up == 0
 
 
+@pytest.mark.slow
 def test_a_mentor_that_stays_away_stops_the_run_and_drops_no_candidate(tmp_path: Path) -> None:
     found = search_in(
         tmp_path, "trouble", lambda model: {"down": [(15.0, 1e9)]} if model == "mentor-b" else {}, policy=RetryPolicy(outage=300.0)

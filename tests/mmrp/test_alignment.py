@@ -75,6 +75,7 @@ PIECES = (
 texts = st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join) | st.text(max_size=200)
 
 
+@pytest.mark.slow
 @given(texts, st.integers(1, 5), st.sets(st.sampled_from(["CT", "MRI", "X-ray"])))
 def test_what_is_kept_has_no_fault_left_and_nothing_new(text: str, images: int, modalities: set[str]) -> None:
     for sentence in sentences(text):
@@ -89,6 +90,7 @@ def test_what_is_kept_has_no_fault_left_and_nothing_new(text: str, images: int, 
         assert words <= {w.strip(".,;:()[]!?").lower() for w in sentence.split()}
 
 
+@pytest.mark.slow
 @given(texts, texts, st.permutations(range(3)))
 def test_every_sentence_is_in_a_row_or_left_out_with_a_reason(first: str, second: str, order: list[int]) -> None:
     case = a_case(findings=(first, second), images=tuple(TWO[i] for i in order))
@@ -168,6 +170,7 @@ def test_marks_in_findings_make_no_images(tmp_path: Path) -> None:
     assert sum(len(turn.texts) - 1 for turn in row.turns) == len(row.images) == 1
 
 
+@pytest.mark.slow
 def test_phantoms_as_interns_are_asked(tmp_path: Path) -> None:
     sample = write_sample(tmp_path, count=12, size=32)
     build_alignment(sample.cases, tmp_path / "out", form=InternTemplate(load_prompts(), begun="some"))

@@ -295,6 +295,7 @@ def test_directories_that_hold_nothing_are_named(tmp_path: Path) -> None:
         sources_of([write_part(tmp_path, [])], tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.sampled_from("left right both and or lung masses two 8 mm 3,2 x 2 cm . , but no in of - \N{SUPERSCRIPT TWO}".split()), max_size=9

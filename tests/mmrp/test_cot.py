@@ -84,6 +84,7 @@ def test_interns_are_asked_in_the_same_words_as_in_the_search(tmp_path: Path) ->
     assert row["messages"][0]["role"] == "system"
 
 
+@pytest.mark.slow
 def test_of_two_runs_the_better_path_is_kept(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 3)
     first, second = search(cases, tmp_path / "first"), search(cases, tmp_path / "second", seed=1)
@@ -96,6 +97,7 @@ def test_of_two_runs_the_better_path_is_kept(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_a_row_is_dropped_with_its_reason(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 4)
     run = search(cases, tmp_path / "run")

@@ -50,6 +50,7 @@ def build(author: Author, cases: Path, out: Path, **config: Any) -> tuple[list[d
     return lines(out / "cases.jsonl"), lines(out / "dropped.jsonl")
 
 
+@pytest.mark.slow
 def test_three_manners_a_case_that_a_search_takes(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 2)
     made, dropped = build(Author(), cases, tmp_path / "out")

@@ -171,6 +171,7 @@ def test_rows_that_no_trainer_reads_are_told(faults: Any, row: dict[str, Any]) -
     assert list(faults(row))
 
 
+@pytest.mark.slow
 def test_trl_takes_its_rows_with_every_image_in_its_place(made: ReleaseSummary, tmp_path: Path) -> None:
     from trl.data_utils import is_conversational, prepare_multimodal_messages
 

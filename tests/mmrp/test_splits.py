@@ -78,6 +78,7 @@ def test_copies_of_an_image_under_other_names_and_patients_stay_together(tmp_pat
     assert set(split.values()) == set(SPLITS)
 
 
+@pytest.mark.slow
 def test_rows_stay_where_they_are_when_others_come(tmp_path: Path) -> None:
     rows = [a_text_row(str(n), patient=f"p{n % 60}") for n in range(90)]
     more = [a_text_row(f"new{n}", patient=f"q{n}") for n in range(50)]

@@ -10,6 +10,7 @@ from chiron.phantom.world import COMBINATIONS, DIAGNOSES, HELD_OUT_EACH, Attribu
 NAMES = ("side", "size", "density", "margin")
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**40))
 def test_every_world_is_fair(seed: int) -> None:

@@ -79,6 +79,7 @@ def test_it_asks_in_each_manner(sample: Sample) -> None:
     assert [q.split(" ")[0] in {"Teacher,", "Doctor,"} for q in asked] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_the_whole_build_runs_offline_and_twice_alike(tmp_path: Path, sample: Sample) -> None:
     config = check_build(OFFLINE, origin=tmp_path / "build.yaml")
     summary = build_text(sample.cases, config, tmp_path / "text")

@@ -67,6 +67,7 @@ def test_interns_pick_the_nearest_answer_by_name_or_by_the_textbook(model: str) 
     assert "### Step 2:" in by_book
 
 
+@pytest.mark.slow
 def test_temperature_makes_an_intern_less_sure() -> None:
     messages = PROMPTS.intern(CASE, (), ("This looks like a fracture of a rib.",))
 
@@ -145,6 +146,7 @@ WORLD = World(0)
 RULES = AnswerPool.of([], [Entry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
 
 
+@pytest.mark.slow
 def test_a_specialist_is_right_on_its_own_and_often_wrong_on_the_rest() -> None:
     right: dict[str, list[bool]] = {name: [] for name in ("side", "size", "density", "margin")}
     provider = Offline("x", "specialist/side+size", RULES)

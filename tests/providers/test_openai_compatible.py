@@ -307,6 +307,7 @@ def test_content_in_parts_is_put_together() -> None:
         assert ask(endpoint).text == "one two"
 
 
+@pytest.mark.slow
 def test_a_hang_ends_at_the_timeout_and_may_have_been_billed() -> None:
     with Endpoint(lambda _: "late", latency=lambda _: 5.0) as endpoint, pytest.raises(Transient, match=r"within 0\.2 s") as caught:
         ask(endpoint, timeout=0.2)

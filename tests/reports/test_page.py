@@ -171,6 +171,7 @@ def test_another_place_for_the_page(tmp_path: Path) -> None:
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_beside_a_writer(tmp_path: Path) -> None:
     run = write_run(tmp_path, [stored(retained(a_case("first", images=())), 0)])
     with Ledger.open(run / "ledger.sqlite") as writer:

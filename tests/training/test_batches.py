@@ -102,6 +102,7 @@ def test_every_sample_of_a_line_has_the_logits_it_has_alone(data: Data, attentio
             at += len(row.input_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @torch.no_grad()
 def test_samples_of_a_line_do_not_see_each_other(data: Data, attention: str) -> None:

@@ -74,6 +74,7 @@ def test_labels_are_the_assistants_words_and_their_end(tmp_path: Path) -> None:
     assert any(runs(one)[1:] for one in encoded)
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.text(max_size=12), st.sampled_from([*SPECIAL, "\n", " "])), min_size=4, max_size=4))
 @settings(max_examples=80)
 def test_a_prompt_is_what_stands_before_the_answer(texts: list[str]) -> None:

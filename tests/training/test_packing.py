@@ -33,6 +33,7 @@ def test_every_sample_is_packed_once_as_best_fit_decreasing_packs_it(lengths: li
     assert pack(tuple(lengths), capacity) == lines
 
 
+@pytest.mark.slow
 @given(LENGTHS, st.integers(0, 5), st.integers(0, 5), st.integers(1, 50))
 def test_an_epoch_holds_every_sample_once(lengths: list[int], seed: int, epoch: int, window: int) -> None:
     lines = bins(lengths, 80, seed=seed, epoch=epoch, window=window)
@@ -89,6 +90,7 @@ def test_lines_are_full(count: int) -> None:
     assert sum(lengths) / (len(lines) * 8192) > 0.95
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_samples_are_packed_in_a_moment() -> None:
     lengths = mixture(100_000)
     began = time.process_time()

@@ -182,6 +182,7 @@ FORMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.sampled_from(FORMS), st.integers(2, 26), st.data())
 def test_any_letter_in_any_form_is_that_letter(form: str, count: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, count - 1))
@@ -201,6 +202,7 @@ SHARDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     st.one_of(st.text(), st.lists(st.sampled_from(SHARDS), max_size=30).map("".join)),
     st.sampled_from([None, *ReplyFormat]),

@@ -122,6 +122,7 @@ def test_a_denial_is_never_the_same_as_what_it_denies(data: st.DataObject, denia
     assert not same_answer(f"{before}{denial} {word}{behind}", before + word + behind)
 
 
+@pytest.mark.slow
 @given(opposites, nouns, nouns, st.sampled_from([", ", " and ", "; ", " or ", " with ", " "]))
 def test_opposites_that_change_places_are_never_the_same(opposite: tuple[str, str], first: str, second: str, joint: str) -> None:
     assume(normal_form(first) != normal_form(second))
