@@ -65,7 +65,7 @@ test-only: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(addprefix --ignore=tests/,training demo convert providers/local)
 
 # The newest versions that the ranges of pyproject.toml admit; of torch the locked one, whose newest build may need a GPU.
 NEWEST := .venv-newest
