@@ -82,7 +82,7 @@ def thousand_cases(folder: Path) -> None:
         for name, model in data["models"].items():
             model["concurrency"] = ceilings[name.split("-")[0]]
             model["timeout"] = 60.0
-        run = Run(SearchSetup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
+        run = Run.of(SearchSetup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
         began = time.perf_counter()
         summary = asyncio.run(run.execute())
         took = time.perf_counter() - began

@@ -196,7 +196,7 @@ def test_a_budget_halts_and_is_not_overshot(tmp_path: Path) -> None:
         summary = build_text(cases, config, tmp_path / "out")
     assert summary.halted is not None
     assert summary.pending > 0
-    assert summary.session.spent_usd <= 0.1
+    assert summary.spent_usd <= 0.1
 
 
 def test_cases_that_cannot_be_used_do_not_stop_the_others(tmp_path: Path) -> None:

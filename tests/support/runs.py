@@ -32,7 +32,7 @@ def write_config(path: Path, data: dict[str, Any]) -> Path:
 
 
 def make_run(cases: Path, config: RunConfig, run: Path, **selection: Any) -> Run:
-    return Run(SearchSetup.of(Selection(cases, **selection), config), RunDirectory(run))
+    return Run.of(SearchSetup.of(Selection(cases, **selection), config), RunDirectory(run))
 
 
 def execute(cases: Path, config: RunConfig, run: Path, **selection: Any) -> RunSummary:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from chiron.cases.selection import Selection, Shard
-from chiron.jobs.running import run_to_end
+from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory
@@ -34,7 +34,7 @@ def prepare_run(
     """
     selection = Selection(Path(cases), limit, Shard.parse(shard) if shard is not None else None)
     setup = SearchSetup.of(selection, config, Path(images) if images is not None else None)
-    return Run(setup, RunDirectory(Path(run)))
+    return Run.of(setup, RunDirectory(Path(run)))
 
 
 async def run_search_async(
@@ -68,5 +68,4 @@ def run_search(
         InputError: an input is missing, or the directory is in use or contains a run with another configuration.
         DiskError: the derived files cannot be written.
     """
-    prepared = prepare_run(cases, config, run, images=images, limit=limit, shard=shard)
-    return run_to_end(prepared, prepared.execute)
+    return run_job(prepare_run(cases, config, run, images=images, limit=limit, shard=shard))

@@ -111,4 +111,4 @@ def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
     """
     if new.resolve() == old.path.resolve():
         raise InputError(f"--run {new} is the run to be replayed: name a new directory")
-    return Run(setup, RunDirectory(new), replayed_from=old.path)
+    return Run.of(setup, RunDirectory(new), old.path)

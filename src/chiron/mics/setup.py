@@ -80,6 +80,17 @@ class SearchSetup:
         }
         return {**seats, **rules, "rules": RULES, "prompts": self.prompts.hashes()}
 
+    def about(self) -> dict[str, Any]:
+        """Return what ``run.json`` records besides the identity: sources and configuration."""
+        return {
+            "cases": str(self.selection.cases.resolve()),
+            "images": str(self.images.root.resolve()),
+            "shard": f"{s.index}/{s.count}" if (s := self.selection.shard) else None,
+            "limit": self.selection.limit,
+            "config": self.config.model_dump(mode="json"),
+            "prompts": dict(self.prompts.texts),
+        }
+
     def pictures_of(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
         """Check a case's images, and keep them encoded until :meth:`PictureStore.release`. Slow; call it in a thread.
 

@@ -15,12 +15,13 @@ from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
 from chiron.conversation.verdict import read_verdict
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import content_words, names_answer
 from chiron.mics.case_team import JUDGE_DRAWS
 from chiron.mics.prompts import patient
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
 from chiron.mmrp.config import BuildFile, Manner
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, patient_of
+from chiron.mmrp.part import BuildProgress, BuildSummary, Made, PartRun, chosen, origin, patient_of
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
@@ -47,7 +48,7 @@ def build_questions(
     Each case gives one question per persona, with ids such as ``CASE-doctor``; ``made_from`` records its source. For arguments and
     errors, see :func:`chiron.mmrp.text.build_text`.
     """
-    return execute(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
+    return run_job(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
 
 
 def prepare_questions(
@@ -68,20 +69,19 @@ def prepare_questions(
     rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
     if build.show_images:
         rules["image_side"] = build.image_side
-    run = PartRun(
-        "questions",
-        WorkDirectory(out),
-        CASES,
-        partial(chosen, cases, limit, part),
-        Inquirer(seats, folder).inquire,
-        {**seats.identity(), **rules, "rules": RULES},
-        {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        seats.endpoints,
-        build.budget_usd,
-        build.cases_in_flight,
+    return PartRun(
+        part="questions",
+        directory=WorkDirectory(out),
+        kept_file=CASES,
+        source=partial(chosen, cases, limit, part),
+        make=Inquirer(seats, folder).inquire,
+        identity={**seats.identity(), **rules, "rules": RULES},
+        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
+        endpoints=seats.endpoints,
+        budget_usd=build.budget_usd,
+        in_flight=build.cases_in_flight,
+        progress=BuildProgress(noun="questions"),
     )
-    run.progress.noun = "questions"
-    return run
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from chiron.cases.reader import need_cases
 from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, origin, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
 from chiron.providers.baselines.search_team import normalise
@@ -54,7 +55,7 @@ def build_text(
         InputError: an input is missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
+    return run_job(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
 
 
 def prepare_text(
@@ -76,16 +77,16 @@ def prepare_text(
     rules = {name: getattr(build, name) for name in ("questions_per_case", "tries", "tries_threshold", "blind_tries", "blind_threshold")}
 
     return PartRun(
-        "text",
-        WorkDirectory(out),
-        ROWS,
-        partial(chosen, cases, limit, part),
-        Examiner(seats, wording, out.resolve().name).examine,
-        {**seats.identity(), **rules, "rules": RULES, **wording.identity()},
-        {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        seats.endpoints,
-        build.budget_usd,
-        build.cases_in_flight,
+        part="text",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=partial(chosen, cases, limit, part),
+        make=Examiner(seats, wording, out.resolve().name).examine,
+        identity={**seats.identity(), **rules, "rules": RULES, **wording.identity()},
+        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
+        endpoints=seats.endpoints,
+        budget_usd=build.budget_usd,
+        in_flight=build.cases_in_flight,
     )
 
 
