@@ -1,7 +1,7 @@
 """A part, an evaluation and a release that an earlier version wrote are resumed and rebuilt byte for byte, without a call.
 
-``tests/support/recorded_dataset`` was written by the commands ``build text``, ``build cot``, ``build release`` and ``eval`` of commit 1ab18ad
-against a fake endpoint. Its configuration names an address at which nothing listens, so a call would fail.
+The commands ``build text``, ``build cot``, ``build release`` and ``eval`` of commit 1ab18ad wrote ``tests/support/recorded_dataset`` with
+replies of a fake endpoint. Its configuration names an address at which nothing listens, so a call would fail.
 """
 
 import json
