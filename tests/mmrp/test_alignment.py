@@ -215,7 +215,7 @@ def test_a_build_that_comes_to_nothing_leaves_the_earlier_one_its_rows_and_its_i
     build_alignment(material, tmp_path / "out")
     before = json.loads((tmp_path / "out" / "run.json").read_text())
     (tmp_path / "bad.jsonl").write_text('{"id": "1", "question": "Which?"}\n')
-    with pytest.raises(InputError, match="rows.jsonl is unchanged"):
+    with pytest.raises(InputError, match=r"rows\.jsonl is unchanged"):
         build_alignment(tmp_path / "bad.jsonl", tmp_path / "out")
     after = json.loads((tmp_path / "out" / "run.json").read_text())
     assert after == before

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from importlib.metadata import entry_points
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from chiron.client.client import Endpoint
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
+from chiron.plugins import load, plugins
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -31,6 +31,7 @@ class OpenJob(Protocol):
     def in_flight(self) -> int: ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Interface of an engine. A job passes its units to the engine, and does not know where they run."""
 
@@ -121,26 +122,16 @@ class _Window(Generic[Unit, Result]):
         await asyncio.gather(*self._units, return_exceptions=True)
 
 
-_BUILT_IN: dict[str, Callable[[], Engine]] = {"local": LocalEngine}
-
-
-def engine_names() -> tuple[str, ...]:
-    """Return the names of all engines, including those of other installed packages."""
-    return tuple(dict.fromkeys((*_BUILT_IN, *(point.name for point in entry_points(group=GROUP)))))
+_BUILT_IN: dict[str, Engine] = {"local": LocalEngine()}
 
 
 def engine_of(name: str) -> Engine:
-    """Create an engine by name.
+    """Return an engine by name.
 
     Raises:
-        InputError: no such engine, or its package cannot be imported.
+        InputError: no such engine, or its package cannot be loaded.
     """
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]()
-    for point in entry_points(group=GROUP, name=name):
-        try:
-            engine: Engine = point.load()()
-        except Exception as error:
-            raise InputError(f"engine '{name}' cannot be loaded from {point.value} ({error}): repair or remove its package") from error
-        return engine
-    raise InputError(f"unknown engine '{name}'; choose one of {', '.join(engine_names())}")
+    others = plugins(GROUP)
+    if name not in _BUILT_IN and name not in others:
+        raise InputError(f"unknown engine '{name}'; choose one of {', '.join((*_BUILT_IN, *others))}")
+    return _BUILT_IN[name] if name in _BUILT_IN else load(GROUP, name, Engine)  # type: ignore[type-abstract]  # checked at run time
