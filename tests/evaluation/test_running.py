@@ -233,7 +233,7 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
         assert (summary.groups[0]["n"], summary.groups[0]["seeds"]) == (4, 3)
         with pytest.raises(InputError, match=r"temperature: 0\.7 there, 0\.0 here"):
             run(tmp_path, config)
-        with pytest.raises(InputError, match="one answer told several times"):
+        with pytest.raises(InputError, match="several seeds at temperature 0"):
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 
@@ -424,7 +424,7 @@ def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> No
     )
     assert ended.returncode == 0, ended.stderr
     said = " ".join(ended.stderr.split())
-    assert "4 of 5 items are unusable and count as wrong (items.jsonl says why of each)" in said
+    assert "4 of 5 items are unusable and count as wrong (see items.jsonl)" in said
     assert "row 2: its answer is '?'" in said
     assert "is missing: it is not in" in said.replace("missing:it", "missing: it")
     assert "; and 1 more" in said

@@ -17,11 +17,11 @@ from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown
 from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import Missing
 from chiron.errors import DiskError, InputError
-from chiron.mics.replay import most_calls, rehearse, replay_run, replay_setup
+from chiron.mics.api import most_calls, rehearse, replay_run, replay_setup
 from chiron.mics.result import SearchResult
+from chiron.mics.run import SearchSetup
 from chiron.mics.run_directory import PATH_FIELDS, RunDirectory, read_status
 from chiron.mics.search import search
-from chiron.mics.setup import SearchSetup
 from chiron.reports.page import write_report
 from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png

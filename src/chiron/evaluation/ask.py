@@ -47,7 +47,7 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     chosen = config.evaluation
     pictures = PictureStore()
     shown = [_picture(path, pictures, chosen.image_side) for path in asked.images]
-    prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
+    prompts = EvaluationPrompts.load(chosen.prompts)
     item = _item(asked)
     endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: AnswerPool.of(()))
     limit = asked.max_tokens or max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)

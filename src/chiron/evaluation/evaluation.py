@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from chiron.cases.reader import read_textbook
-from chiron.client.client import Endpoint, ModelClient
-from chiron.client.config import max_tokens_of
-from chiron.client.images import PictureStore
+from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
-from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
+from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
@@ -26,11 +24,11 @@ from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.evaluation.statistics.intervals import scipy_stats
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
-from chiron.mics.team import Policy, RoleModel, Team
+from chiron.jobs.roles import Roles, identity_of
+from chiron.mics.team import Policy, Team
 from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
 
-_TOLD = 3
+_EXAMPLES = 3
 SAMPLING = 0.7
 """Default temperature when several samples are drawn."""
 
@@ -225,9 +223,7 @@ def prepare_evaluation(
     known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
     usual = {benchmark.protocol for benchmark in known}
     if config.evaluation.protocol is None and len(usual) > 1:
-        raise InputError(
-            f"these benchmarks are usually asked by different protocols ({', '.join(sorted(usual))}): name one with --protocol"
-        )
+        raise InputError(f"these benchmarks have different usual protocols ({', '.join(sorted(usual))}): name one with --protocol")
     protocol = protocol_of(config.evaluation.protocol or usual.pop())
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
@@ -253,25 +249,24 @@ def evaluation_of(
     chosen = config.evaluation
     if protocol.judged and chosen.judge is None:
         raise InputError(f"the protocol {protocol.name} needs a judge: name one with --judge NAME (a model under models)")
-    taking = {name: config.models[name] for _, name in config.named()} | {model: config.model(model)}
-    prompts = prompts or EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
-    pictures = PictureStore()
+    prompts = prompts or EvaluationPrompts.load(chosen.prompts)
+    config.model(model)  # check the name
 
-    def catalogue() -> AnswerPool:
+    def answers() -> AnswerPool:
         entries = read_textbook(textbook / "textbook.jsonl") if textbook is not None else ()
         return AnswerPool.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
 
-    endpoints = build_endpoints(taking, pictures=pictures, catalogue=catalogue)
-    seats = _Seats(config, endpoints, protocol)
+    roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens))
     samples = chosen.seeds
     temperature = chosen.temperature
     if temperature is None:
         temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
-        raise InputError("several seeds at temperature 0 are one answer told several times: set a temperature above 0")
-    manner = AskSettings(seats.of(model, "model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
-    judging = Judging(seats.of(chosen.judge, "judge"), prompts, protocol.any_yes) if chosen.judge is not None and protocol.judged else None
-    asker = ItemRunner(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts))
+        raise InputError("several seeds at temperature 0 give the same answer: set a temperature above 0")
+    manner = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    judge = roles.get("judge") if protocol.judged else None
+    judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
+    asker = ItemRunner(manner, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
     identity = {
         "model": [manner.model.identity, manner.model.max_tokens],
         "protocol": protocol.name,
@@ -280,13 +275,15 @@ def evaluation_of(
         "image_side": chosen.image_side,
         "max_images": chosen.max_images,
         "seed": chosen.seed,
-        "judge": None if judging is None else [judging.seat.name, judging.seat.identity, judging.seat.max_tokens],
+        "judge": None if judge is None else identity_of(judge),
     }
-    notes = seats.notes(samples, temperature, chosen.temperature)
+    notes = ()
+    if samples > 1 and temperature > 0 and chosen.temperature is None:
+        notes = (f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature",)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
     loaded = tuple(_noted(b, protocol, control) for b in loaded)
     settings = {
-        "judge": None if judging is None else judging.seat.name,
+        "judge": None if judge is None else judge.name,
         "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
         "family": None if chosen.family is None else str(chosen.family),
         "seed": chosen.seed,
@@ -296,7 +293,7 @@ def evaluation_of(
         directory=WorkDirectory(run),
         identity=identity,
         about={"model": model, "configuration": config.model_dump(mode="json")},
-        endpoints=endpoints,
+        endpoints=roles.endpoints,
         budget_usd=chosen.budget_usd,
         in_flight=chosen.in_flight,
         asker=asker,
@@ -314,9 +311,9 @@ def _unusable(lines: Sequence[ItemResult]) -> str:
     bad = [line for line in lines if line.verdict == Verdict.UNUSABLE]
     if not bad:
         return ""
-    told = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_TOLD])
-    more = f"; and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
-    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong ({ITEMS} says why of each): {told}{more}"
+    examples = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_EXAMPLES])
+    more = f"; and {len(bad) - _EXAMPLES} more" if len(bad) > _EXAMPLES else ""
+    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong (see {ITEMS}): {examples}{more}"
 
 
 def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> LoadedBenchmark:
@@ -329,35 +326,14 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
-@dataclass(frozen=True)
-class _Seats:
-    """The role models of the evaluation: judge, extractor and interns."""
-
-    config: EvaluationFile
-    endpoints: dict[str, Endpoint]
-    protocol: Protocol
-
-    def of(self, name: str, role: str) -> RoleModel:
-        limit = getattr(self.config.evaluation.max_tokens, role) or self.protocol.max_tokens
-        return RoleModel(name, self.endpoints[name].provider.identity, max_tokens_of(self.config.models[name], limit))
-
-    def columns(self, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
-        chosen = self.config.evaluation
-        columns: list[ExtraScore] = []
-        if chosen.extractor is not None:
-            columns.append(ExtractorColumn(self.of(chosen.extractor, "extractor"), prompts))
-        if chosen.judge is not None:
-            judge = self.of(chosen.judge, "judge")
-            if not self.protocol.judged:
-                columns.append(JudgeColumn(Judging(judge, prompts)))
-            if chosen.interns:
-                team = Team((), tuple(self.of(name, "intern") for name in chosen.interns), judge)
-                policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
-                columns.append(MicsColumn(team, policy, prompts))
-        return tuple(columns)
-
-    @staticmethod
-    def notes(samples: int, temperature: float, wanted: float | None) -> tuple[str, ...]:
-        if samples > 1 and temperature > 0 and wanted is None:
-            return (f"{samples} samples are drawn at temperature {temperature:g}: name another with --temperature",)
-        return ()
+def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
+    columns: list[ExtraScore] = []
+    if (extractor := roles.get("extractor")) is not None:
+        columns.append(ExtractorColumn(extractor, prompts))
+    if (judge := roles.get("judge")) is not None:
+        if not protocol.judged:
+            columns.append(JudgeColumn(Judging(judge, prompts)))
+        if interns := roles.all("intern"):
+            policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
+            columns.append(MicsColumn(Team((), interns, judge), policy, prompts))
+    return tuple(columns)

@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
-from chiron.cases.images import ImageProblem
+from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.selection import Selection
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
@@ -18,13 +18,70 @@ from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.client.missing_calls import Missing, UnitAsk
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Pending, Resume
+from chiron.jobs.roles import Roles, identity_of
+from chiron.mics.config import RunConfig
+from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
-from chiron.mics.search import search
-from chiron.mics.setup import SearchSetup
+from chiron.mics.search import RULES, search
+from chiron.mics.team import Policy, Team
+from chiron.providers.baselines.search_team import AnswerPool
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
+
+
+@dataclass(frozen=True)
+class SearchSetup:
+    """Everything that one process needs to search: cases, images, team, prompts and rules."""
+
+    selection: Selection
+    images: ImageFolder
+    config: RunConfig
+    prompts: Prompts
+    roles: Roles
+    team: Team
+    policy: Policy
+
+    @classmethod
+    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
+        """Create a setup, and validate its inputs before any call is paid for.
+
+        Raises:
+            InputError: cases, image folder, prompts, keys or embedded models are missing.
+        """
+        folder = image_folder(selection.cases, images)
+        prompts = load_prompts(config.search.prompts)
+        roles = Roles.of(config, answers=lambda: AnswerPool.beside(selection.cases), need_keys=need_keys)
+        team = Team(roles.all("mentor"), roles.all("intern"), roles.one("judge"))
+        return cls(selection, folder, config, prompts, roles, team, config.search.rules())
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that results depend on. Runs that differ in them cannot share a directory."""
+        rules = ("temperatures", "mentor_temperature", "depth", "restarts", "policy", "baseline", "threshold", "seed", "image_side")
+        return {
+            "mentors": [identity_of(model) for model in self.team.mentors],
+            "interns": [identity_of(model) for model in self.team.interns],
+            "judge": identity_of(self.team.judge),
+            **self.config.search.model_dump(mode="json", include=set(rules)),
+            "rules": RULES,
+            "prompts": self.prompts.hashes(),
+        }
+
+    def about(self) -> dict[str, Any]:
+        """Return what ``run.json`` records besides the identity: sources and configuration."""
+        return {
+            "cases": str(self.selection.cases.resolve()),
+            "images": str(self.images.root.resolve()),
+            "shard": f"{s.index}/{s.count}" if (s := self.selection.shard) else None,
+            "limit": self.selection.limit,
+            "config": self.config.model_dump(mode="json"),
+            "prompts": dict(self.prompts.texts),
+        }
+
+    def load_images(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
+        """Check and encode a case's images; see :meth:`Roles.load_images`."""
+        return self.roles.load_images(self.images, case.images, self.policy.image_side, hold=hold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +136,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
     _deriving: list[asyncio.Future[None]] = field(default_factory=list, init=False)
 
     @classmethod
-    def of(cls, setup: SearchSetup, directory: RunDirectory, replayed_from: Path | None = None) -> "Run":
+    def of(cls, setup: SearchSetup, directory: RunDirectory, replayed_from: Path | None = None) -> Self:
         """Create a run."""
         search = setup.config.search
         return cls(
@@ -87,7 +144,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
             directory=directory,
             identity=setup.identity(),
             about=setup.about(),
-            endpoints=setup.endpoints,
+            endpoints=setup.roles.endpoints,
             budget_usd=search.budget_usd,
             in_flight=search.cases_in_flight,
             replayed_from=replayed_from,
@@ -145,7 +202,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
         setup = self.setup
         pictures: tuple[ImagePart, ...] = ()
         try:
-            pictures = await asyncio.to_thread(setup.pictures_of, case)
+            pictures = await asyncio.to_thread(setup.load_images, case)
             result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
             if result.outcome == Outcome.PENDING and ask.is_refused:
                 result.reason = Reason.CALLS_REFUSED
@@ -153,7 +210,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
         except (ImageProblem, CallerFault) as problem:
             return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
         finally:
-            setup.pictures.release(pictures)
+            setup.roles.pictures.release(pictures)
 
     async def process(self, results: AsyncIterator[tuple[tuple[int, Case], StoredResult | Pending]], client: ModelClient) -> None:
         """Store each result in the ledger, and rewrite the derived files from time to time."""

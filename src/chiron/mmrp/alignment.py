@@ -74,8 +74,7 @@ def prepare_alignment(
     """Prepare :func:`build_alignment`: validate its inputs without running it."""
     need_cases(cases)
     part = Shard.parse(shard) if shard is not None else None
-    replaced = config.build.prompts if config is not None else {}
-    prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
+    prompts = BuildPrompts.load(config.build.prompts if config is not None else {})
     seed = config.build.seed if config is not None else 0
     aligner = Aligner(prompts, form if form is not None else PaperTemplate(), seed, out.resolve().name)
     return PartRun(
