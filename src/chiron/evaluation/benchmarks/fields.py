@@ -13,6 +13,7 @@ from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.items import LETTERS, Item
+from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.baselines.search_team import normalise
 from chiron.providers.local.dialogue import Turn
 
@@ -166,13 +167,8 @@ def _json(path: Path) -> Iterator[Any]:
 
 
 def _jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield Unreadable(f"no JSON: {error}")
+    for line in read_jsonl(path, hint=": download it again"):
+        yield Unreadable(line.value.problem) if isinstance(line.value, BrokenJson) else line.value
 
 
 def _csv(path: Path) -> Iterator[Any]:
