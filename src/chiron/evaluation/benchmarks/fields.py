@@ -14,8 +14,8 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.items import LETTERS, Item
 from chiron.io import BrokenJson, read_jsonl
-from chiron.providers.baselines.search_team import normalise
 from chiron.providers.local.dialogue import Turn
+from chiron.text import normalize_answer
 
 UNKNOWN = "?"
 """Placeholder for an answer that is withheld."""
@@ -55,7 +55,7 @@ def gold_by_text(answer: str, options: Sequence[str]) -> int:
     Raises:
         BadRecord: no option equals the answer, or two do.
     """
-    for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalise(a) == normalise(b)):
+    for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalize_answer(a) == normalize_answer(b)):
         found = [n for n, option in enumerate(options) if same(option, answer)]
         if len(found) == 1:
             return found[0]
