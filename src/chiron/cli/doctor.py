@@ -17,8 +17,9 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.client.config import AnyModel
-    from chiron.providers.health_check import Finding, RoleCall
+    from chiron.client.config import ProviderConfig
+    from chiron.client.provider import Finding
+    from chiron.providers.health_check import RoleCall
 
 
 class Team(StrEnum):
@@ -141,7 +142,9 @@ def _paths(files: Mapping[str, str]) -> dict[str, Path]:
     return {name: Path(file) for name, file in files.items()}
 
 
-async def _examine(models: "Mapping[str, AnyModel]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool) -> int:
+async def _examine(
+    models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
+) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
     from chiron.providers.health_check import probe
 

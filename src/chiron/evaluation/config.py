@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from chiron.client.config import AnyModel, LocalModel, OfflineModel, Strict
+from chiron.client.config import LocalModel, OfflineModel, ProviderConfig, Strict
 from chiron.client.config_file import ConfigFile, files_beside, nearest, read_config, validate
 from chiron.client.prompts import PromptKind, hashes
 from chiron.errors import InputError
@@ -84,7 +84,7 @@ class EvaluationFile(ConfigFile):
         alone = [(role, name) for role, name in (("judge", chosen.judge), ("extractor", chosen.extractor)) if name is not None]
         return [*alone, *(("interns", name) for name in chosen.interns)]
 
-    def model(self, name: str) -> AnyModel:
+    def model(self, name: str) -> ProviderConfig:
         """Return the configuration of the measured model.
 
         Raises:

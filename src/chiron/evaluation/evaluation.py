@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from chiron.cases.reader import read_textbook
+from chiron.cases.textbook import AnswerPool, read_textbook
 from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
@@ -25,8 +24,7 @@ from chiron.evaluation.statistics.intervals import scipy_stats
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.session import Pending, Progress, Session, SessionSummary
 from chiron.mics.team import Policy, RoleModel, Team
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.providers.registry import build_endpoints
 
 _TOLD = 3
 SAMPLING = 0.7
@@ -245,7 +243,7 @@ def evaluation_of(
         entries = read_textbook(textbook / "textbook.jsonl") if textbook is not None else ()
         return AnswerPool.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
 
-    endpoints = build_endpoints(taking, pictures=pictures, catalogue=catalogue)
+    endpoints = build_endpoints(taking, pictures=pictures, answers=catalogue)
     seats = _Seats(config, endpoints, protocol)
     draws = chosen.seeds
     temperature = chosen.temperature
@@ -311,7 +309,7 @@ class _Seats:
 
     def of(self, name: str, role: str) -> RoleModel:
         limit = getattr(self.config.evaluation.max_tokens, role) or self.protocol.max_tokens
-        return RoleModel(name, self.endpoints[name].provider.identity, max_tokens_of(self.config.models[name], limit))
+        return RoleModel(name, self.endpoints[name].provider.identity, self.config.models[name].token_limit(limit))
 
     def columns(self, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
         chosen = self.config.evaluation

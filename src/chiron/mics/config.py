@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from chiron.client.config import AnyModel, Strict
+from chiron.client.config import ProviderConfig, Strict
 from chiron.client.config_file import ConfigFile, check_section, read_config
 from chiron.mics.team import Policy, PolicyName
 
@@ -83,7 +83,7 @@ class RunConfig(ConfigFile):
         search = self.search
         return [*(("mentors", m) for m in search.mentors), *(("interns", m) for m in search.interns), ("judge", search.judge)]
 
-    def team_models(self) -> dict[str, AnyModel]:
+    def team_models(self) -> dict[str, ProviderConfig]:
         """Return the team's models, in the order of roles."""
         return {name: self.models[name] for _, name in self.named()}
 

@@ -7,16 +7,15 @@ from typing import Any, Self
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, image_folder
 from chiron.cases.selection import Selection
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import ImagePart, Role
 from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
 from chiron.mics.config import RunConfig
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.search import RULES
 from chiron.mics.team import Policy, RoleModel, Team
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.providers.registry import build_endpoints
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class SearchSetup:
         prompts = load_prompts({name: Path(path) for name, path in config.search.prompts.items()})
         pictures = PictureStore()
         endpoints = build_endpoints(
-            config.team_models(), pictures=pictures, catalogue=lambda: AnswerPool.beside(selection.cases), need_keys=need_keys
+            config.team_models(), pictures=pictures, answers=lambda: AnswerPool.of_cases(selection.cases), need_keys=need_keys
         )
 
         def seat(role: Role, name: str) -> RoleModel:
-            limit = max_tokens_of(config.models[name], getattr(config.search.max_tokens, role))
+            limit = config.models[name].token_limit(getattr(config.search.max_tokens, role))
             return RoleModel(name, endpoints[name].provider.identity, limit)
 
         team = Team(

@@ -9,17 +9,16 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Message, Role
 from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
 from chiron.conversation.markup import boxed, own_turn, said, split_thinking
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.team import RoleModel
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.providers.registry import build_endpoints
 from chiron.text import compatible, normalize_answer
 
 
@@ -46,11 +45,11 @@ class BuildRoles:
         prompts = BuildPrompts.load({name: Path(path) for name, path in config.build.prompts.items()})
         pictures = PictureStore()
         models = config.build_models()
-        endpoints = build_endpoints(models, pictures=pictures, catalogue=lambda: AnswerPool.beside(cases))
+        endpoints = build_endpoints(models, pictures=pictures, answers=lambda: AnswerPool.of_cases(cases))
         limits = config.build.max_tokens
 
         def seat(name: str, limit: int) -> RoleModel:
-            return RoleModel(name, endpoints[name].provider.identity, max_tokens_of(config.models[name], limit))
+            return RoleModel(name, endpoints[name].provider.identity, config.models[name].token_limit(limit))
 
         reader = seat(config.build.reader, limits.reader) if config.build.reader is not None else None
         return cls(config, prompts, endpoints, pictures, seat(config.build.author, limits.author), reader)

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from chiron.cases.case import Case
 from chiron.cases.choices import lettered
 from chiron.client.call import ImagePart, Message, TextPart
-from chiron.client.config import AnyModel, Strict
+from chiron.client.config import ProviderConfig, Strict
 from chiron.client.config_file import ConfigFile, check_section, read_config
 from chiron.client.prompts import PromptKind, fill, hashes, section
 from chiron.conversation.markup import escape_markup
@@ -92,7 +92,7 @@ class BuildFile(ConfigFile):
         reader = [("reader", self.build.reader)] if self.build.reader is not None else []
         return [("author", self.build.author), *reader]
 
-    def build_models(self) -> dict[str, AnyModel]:
+    def build_models(self) -> dict[str, ProviderConfig]:
         """Return the models of the build."""
         return {name: self.models[name] for _, name in self.named()}
 
