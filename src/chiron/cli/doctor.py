@@ -17,8 +17,9 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.client.config import AnyModel
-    from chiron.providers.health_check import Finding, RoleCall
+    from chiron.client.config import ProviderConfig
+    from chiron.client.provider import Finding
+    from chiron.providers.health_check import RoleCall
 
 
 class Team(StrEnum):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -27,6 +27,30 @@ class Strict(BaseModel):
             return data
         # Mark the value instead of raising: an error in one field must not hide errors in others.
         return {key: _marked(value, cls.model_fields[key].annotation) if key in cls.model_fields else value for key, value in data.items()}
+
+
+class ProviderConfig(Strict):
+    """Base of the configuration of a model, an entry under ``models``. The subclass of each provider narrows ``provider`` to its name."""
+
+    provider: str
+
+    def token_limit(self, role_limit: int) -> int:
+        """Return the token limit for a role's calls: the model's own ``max_tokens``, if its provider has that setting."""
+        own: int | None = getattr(self, "max_tokens", None)
+        return own if own is not None else role_limit
+
+    def lacks_price(self) -> bool:
+        """Return whether calls cost money and the price is not configured. A budget is then not possible."""
+        return False
+
+    def with_paths_from(self, folder: Path) -> Self:
+        """Return the configuration with relative paths resolved against the folder of the configuration file.
+
+        Raises:
+            InputError: a path is invalid; the message starts with the name of the setting.
+        """
+        del folder
+        return self
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
-class OpenAIModel(Strict):
+class OpenAIModel(ProviderConfig):
     """A model behind any OpenAI-compatible endpoint."""
 
     provider: Literal["openai"]
@@ -126,6 +150,10 @@ class OpenAIModel(Strict):
     image_tokens: PositiveInt = 4096
     """Maximum tokens per image, used to reserve budget."""
 
+    def lacks_price(self) -> bool:
+        """Return whether ``price`` is missing."""
+        return self.price is None
+
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
         check_base_url(self.base_url)
@@ -148,7 +176,7 @@ class OpenAIModel(Strict):
         return self
 
 
-class OfflineModel(Strict):
+class OfflineModel(ProviderConfig):
     """An embedded baseline, without endpoint or weights."""
 
     provider: Literal["offline"]
@@ -156,7 +184,7 @@ class OfflineModel(Strict):
     """For example ``extractive/findings-first``; ``chiron init offline`` writes all of them."""
 
 
-class LocalModel(Strict):
+class LocalModel(ProviderConfig):
     """An InternVL, Qwen2-VL or Qwen2.5-VL checkpoint that runs in this process; requires the extra ``train``."""
 
     provider: Literal["local"]
@@ -181,15 +209,19 @@ class LocalModel(Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 on a GPU, fp32 elsewhere."""
 
+    def with_paths_from(self, folder: Path) -> Self:
+        """Resolve ``path``."""
+        try:
+            return self.model_copy(update={"path": str(prompt_file(self.path, folder))})
+        except InputError as error:
+            raise InputError(f"path: {error}") from error
 
-AnyModel = OpenAIModel | OfflineModel | LocalModel
-ModelConfig = Annotated[AnyModel, Field(discriminator="provider")]
 
-
-def max_tokens_of(config: AnyModel, role_limit: int) -> int:
-    """Return the token limit for a role's calls to this model."""
-    own = None if isinstance(config, OfflineModel) else config.max_tokens
-    return own if own is not None else role_limit
+if TYPE_CHECKING:
+    ModelConfig = ProviderConfig
+else:
+    ModelConfig = Annotated[OpenAIModel | OfflineModel | LocalModel, Field(discriminator="provider")]
+    """Configuration of a built-in provider. :mod:`chiron.client.config_file` adds those of other packages."""
 
 
 def prompt_file(path: str, beside: Path) -> Path:

@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from chiron.client.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Refused, Strict, prompt_file
+from chiron.client.config import ModelConfig, ProviderConfig, Refused, Strict, prompt_file
+from chiron.client.provider import BUILT_IN, config_types
 from chiron.errors import InputError
 from chiron.io import read_yaml
 from chiron.terminal import printable
@@ -17,7 +18,6 @@ SECTIONS: Final = ("search", "build", "evaluation")
 """Sections of a configuration file. One file can serve every command; each reads ``models`` and its own section."""
 _MOST_FAULTS = 20
 """Maximum number of faults in one message."""
-_PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 
 
 class ConfigFile(Strict):
@@ -46,14 +46,14 @@ class ConfigFile(Strict):
             faults = [f"{place} names '{name}', which is not under models{nearest(name, self.models)}" for place, name in unknown]
             raise ValueError("; ".join(faults))
 
-    def need_prices(self, models: Mapping[str, AnyModel]) -> None:
+    def need_prices(self, models: Mapping[str, ProviderConfig]) -> None:
         """Check that every one of these models has a price, as a budget requires.
 
         Raises:
             ValueError: a model has no price; for use in validators.
         """
         for name, model in models.items():
-            if isinstance(model, OpenAIModel) and model.price is None:
+            if model.lacks_price():
                 raise ValueError(
                     f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD a million tokens)"
                 )
@@ -81,10 +81,11 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
         InputError: a value is invalid; the message gives its location and, for a misspelled key, the nearest known one.
     """
     others = [name for name in SECTIONS if name not in schema.model_fields]
+    full = _with_plugins(schema, data.get("models"))
     try:
-        config = schema.model_validate({key: value for key, value in data.items() if key not in others})
+        config = full.model_validate({key: value for key, value in data.items() if key not in others})
     except ValidationError as error:
-        raise InputError(f"configuration {origin}{_explain(schema, error)}") from None
+        raise InputError(f"configuration {origin}{_explain(full, error)}") from None
     return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
 
 
@@ -106,13 +107,28 @@ def nearest(word: str, known: Any) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
-    if not isinstance(model, LocalModel):
-        return model
+def _beside(name: str, model: ProviderConfig, origin: Path) -> ProviderConfig:
     try:
-        return model.model_copy(update={"path": str(prompt_file(model.path, origin.parent))})
+        return model.with_paths_from(origin.parent)
     except InputError as error:
-        raise InputError(f"configuration {origin}: models.{name}.path: {error}") from error
+        raise InputError(f"configuration {origin}: models.{name}.{error}") from error
+
+
+def _with_plugins(schema: type[Schema], models: object) -> type[Schema]:
+    """Return the schema, extended by the providers of other packages that these models name."""
+    sections = models.values() if isinstance(models, dict) else ()
+    types = config_types(str(section.get("provider")) for section in sections if isinstance(section, dict))
+    if len(types) == len(BUILT_IN):
+        return schema
+    entry: Any = Annotated[Union[tuple(types.values())], Field(discriminator="provider")]  # noqa: UP007 - the types are values
+    field: Any = (dict.__class_getitem__((str, entry)), ...)
+    return create_model(schema.__name__, __base__=schema, models=field)
+
+
+def _providers(schema: type[Strict]) -> dict[str, type[Strict]]:
+    """Return the configuration class of each provider in a schema."""
+    union = get_args(get_args(schema.model_fields["models"].annotation)[1])[0]
+    return {get_args(cls.model_fields["provider"].annotation)[0]: cls for cls in get_args(union)}
 
 
 def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
@@ -144,7 +160,8 @@ def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
 
 def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
     # Pydantic adds a union's tag to the location as if it were a key, but the file does not contain it.
-    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
+    tags = _providers(schema)
+    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in tags))
     if fault["type"] == "extra_forbidden":
         known = unknown[fault["loc"]]
         return f"unknown key '{place}'; " + (
@@ -165,7 +182,7 @@ def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
     if len(loc) == 1:
         return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
     if len(loc) > 2 and loc[0] == "models":
-        schema, loc = _PROVIDERS.get(str(loc[2]), OpenAIModel), loc[3:]
+        schema, loc = _providers(schema)[str(loc[2])], loc[3:]
     for part in loc[:-1]:
         field = schema.model_fields.get(str(part))
         inner = _schema_in(field.annotation) if field is not None else None

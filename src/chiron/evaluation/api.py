@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder
-from chiron.client.config import AnyModel
+from chiron.client.config import ProviderConfig
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
@@ -85,7 +85,7 @@ class Question:
 
 async def answer_all(
     sets: Mapping[str, Sequence[Case]],
-    model: AnyModel,
+    model: ProviderConfig,
     question: Question,
     run: Path,
     *,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Message, Role
 from chiron.conversation.markup import boxed, own_turn, said, split_thinking
 from chiron.conversation.reasoning import parse_reasoning
@@ -126,7 +127,7 @@ def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
         if (found := _lettered(line, len(options))) is not None:
             return found
         for index, option in enumerate(options):
-            if normalise(line) == normalise(option):
+            if normalize_answer(line) == normalize_answer(option):
                 return frozenset({index})
     return None
 
@@ -197,8 +198,8 @@ class MultipleChoice(BaseModel):
         Raises:
             BrokenReply: the answer is not one of the options.
         """
-        plain = [normalise(option) for option in self.options]
-        if (named := normalise(self.answer)) in plain:
+        plain = [normalize_answer(option) for option in self.options]
+        if (named := normalize_answer(self.answer)) in plain:
             index = plain.index(named)
             if len(named) == 1 and named in "abcd"[: len(plain)] and "abcd".index(named) != index:
                 raise BrokenReply("the answer is the letter of one option and the text of another")
@@ -206,7 +207,7 @@ class MultipleChoice(BaseModel):
         without = _LETTER.match(self.answer + ".") if len(self.answer) <= 2 else _LETTER.match(self.answer)
         if without is not None:
             index = "ABCD".index(without[1].upper())
-            rest = normalise(self.answer[without.end() :])
+            rest = normalize_answer(self.answer[without.end() :])
             if index < len(plain) and rest in {"", plain[index]}:
                 return index
         raise BrokenReply("the answer is none of the options")
@@ -265,7 +266,7 @@ def _choice(item: Any) -> MultipleChoice | Refused:
         return Refused("broken reply", _first(error), _question(item))
     if len(choice.options) != OPTIONS:
         return Refused("not four options", f"{len(choice.options)} options", choice.question)
-    if len({normalise(option) for option in choice.options}) < OPTIONS:
+    if len({normalize_answer(option) for option in choice.options}) < OPTIONS:
         return Refused("not four options", "two of the options are the same", choice.question)
     try:
         choice.right()
