@@ -137,7 +137,9 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         yield from ((name, sent[role]) for role, name in chosen.named())
 
 
-async def _examine(models: "Mapping[str, AnyModel]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool) -> int:
+async def _examine(
+    models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
+) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
     from chiron.providers.health_check import probe
 

@@ -67,9 +67,9 @@ def _marked(value: Any, annotation: Any) -> Any:
     kinds = _kinds(annotation)
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         # YAML reads yes, no, on and off as booleans, and Python treats booleans as 1 and 0.
-        return Refused("must be a number, but is true or false (YAML takes yes, no, on and off for those)")
+        return Refused("must be a number, not true or false (YAML reads yes, no, on and off as those)")
     if isinstance(value, int) and abs(value) > _LARGEST and kinds & {int, float}:
-        return Refused("is too large a number")
+        return Refused("is too large")
     return value
 
 
@@ -81,7 +81,9 @@ def _kinds(annotation: Any) -> set[Any]:
 
 def _system_text(text: str) -> str:
     if not text.strip() or IMAGE_MARK in text:
-        raise ValueError(f"system must be internvl2_5 or the text of a system message, without {IMAGE_MARK} marks; leave it out for none")
+        raise ValueError(
+            f"system must be internvl2_5 or the text of a system message, without {IMAGE_MARK} marks; omit it for no system message"
+        )
     return text
 
 
@@ -166,13 +168,13 @@ class OpenAIModel(ProviderConfig):
                 raise ValueError("api_key_header needs api_key_env: the environment variable that holds the key")
         for name in self.parameters:
             if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
-                raise ValueError(f"parameters holds '{name}', which chiron sets itself")
+                raise ValueError(f"parameters contains '{name}', which chiron sets itself: remove it")
         if self.serves is not None and "mm_processor_kwargs" in self.parameters:
-            raise ValueError("parameters holds 'mm_processor_kwargs', which serves sets: leave one of them out")
+            raise ValueError("parameters contains 'mm_processor_kwargs', which serves also sets: remove one of them")
         try:
             json.dumps(self.parameters, allow_nan=False, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"parameters cannot be sent as JSON: {error}; dates and the like go in quotes") from None
+            raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
 
@@ -233,7 +235,7 @@ def prompt_file(path: str, beside: Path) -> Path:
     try:
         expanded = Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"'{path[:200]}' is no path on this machine: {error}") from error
+        raise InputError(f"'{path[:200]}' cannot be used as a path ({error}): write it in full") from error
     if not path.isprintable():
-        raise InputError(f"{path[:200]!r} is no path: it holds a character that cannot be seen")
+        raise InputError(f"{path[:200]!r} is not a path (it contains an invisible character): type it again")
     return expanded if expanded.is_absolute() else beside / expanded

@@ -29,10 +29,12 @@ class ConfigFile(Strict):
     def _can_be_written(self) -> Self:
         for name in self.models:
             if printable(name) != name or not name.strip() or len(name) > 200:
-                raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
+                raise ValueError(f"models: '{printable(name)[:200]}' is not a valid name: use up to 200 visible characters")
         for place, text in _texts(self.model_dump()):
             if any("\ud800" <= c <= "\udfff" for c in text):  # the value is not shown: it may be a secret
-                raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
+                raise ValueError(
+                    f"{printable(place)} contains half a character (a lone surrogate), which cannot be stored or sent: remove it"
+                )
         return self
 
     def need_known(self, named: list[tuple[str, str]]) -> None:
@@ -43,7 +45,7 @@ class ConfigFile(Strict):
         """
         unknown = [(place, name) for place, name in named if name not in self.models]
         if unknown:
-            faults = [f"{place} names '{name}', which is not under models{nearest(name, self.models)}" for place, name in unknown]
+            faults = [f"{place} names '{name}', which is not defined under models{nearest(name, self.models)}" for place, name in unknown]
             raise ValueError("; ".join(faults))
 
     def need_prices(self, models: Mapping[str, ProviderConfig]) -> None:
@@ -55,7 +57,7 @@ class ConfigFile(Strict):
         for name, model in models.items():
             if model.lacks_price():
                 raise ValueError(
-                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD a million tokens)"
+                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD per million tokens)"
                 )
 
 
@@ -68,9 +70,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or is not a mapping.
     """
-    data = read_yaml(Path(path), "configuration", hint="; 'chiron init' writes one")
+    data = read_yaml(Path(path), "configuration", hint=": 'chiron init' writes an example")
     if not isinstance(data, dict):
-        raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
+        raise InputError(f"configuration {path} is empty or not a mapping: 'chiron init' writes an example")
     return data
 
 
@@ -151,11 +153,11 @@ def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
     # A misspelled key is one fault: do not also report it as missing.
-    told = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
-    if len(told) == 1:
-        return f": {told[0]}"
-    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(told[:_MOST_FAULTS], 1))
-    return f" has {len(told)} errors: {shown}" + ("; and more" if len(told) > _MOST_FAULTS else "")
+    messages = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
+    if len(messages) == 1:
+        return f": {messages[0]}"
+    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(messages[:_MOST_FAULTS], 1))
+    return f" has {len(messages)} errors: {shown}" + ("; and more" if len(messages) > _MOST_FAULTS else "")
 
 
 def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
@@ -165,7 +167,7 @@ def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tu
     if fault["type"] == "extra_forbidden":
         known = unknown[fault["loc"]]
         return f"unknown key '{place}'; " + (
-            f"did you mean '{known}'?" if known is not None else f"known here: {', '.join(_known_keys(schema, fault['loc']))}"
+            f"did you mean '{known}'?" if known is not None else f"choose one of {', '.join(_known_keys(schema, fault['loc']))}"
         )
     refused = fault.get("input")
     why = refused.why if isinstance(refused, Refused) else fault["msg"]

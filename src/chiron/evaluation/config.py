@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from chiron.client.config import AnyModel, LocalModel, OfflineModel, Strict
+from chiron.client.config import LocalModel, OfflineModel, ProviderConfig, Strict
 from chiron.client.config_file import nearest, read_config
 from chiron.client.prompts import PromptSet, hashes
 from chiron.errors import InputError
@@ -65,7 +65,7 @@ class EvaluationFile(JobFile):
     section: ClassVar[str] = "evaluation"
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def model(self, name: str) -> AnyModel:
+    def model(self, name: str) -> ProviderConfig:
         """Return the configuration of the measured model.
 
         Raises:

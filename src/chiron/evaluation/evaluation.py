@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chiron.cases.reader import read_textbook
+from chiron.cases.textbook import AnswerPool, read_textbook
 from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import UnitAsk
@@ -26,7 +26,6 @@ from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.team import Policy, Team
-from chiron.providers.baselines.search_team import AnswerPool
 
 _EXAMPLES = 3
 SAMPLING = 0.7
@@ -277,7 +276,7 @@ def evaluation_of(
         "seed": chosen.seed,
         "judge": None if judge is None else identity_of(judge),
     }
-    notes = ()
+    notes: tuple[str, ...] = ()
     if samples > 1 and temperature > 0 and chosen.temperature is None:
         notes = (f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature",)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from chiron.client.config import AnyModel, Strict
+from chiron.client.config import ProviderConfig, Strict
 from chiron.client.config_file import ConfigFile, files_beside, read_config, validate
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -53,7 +53,7 @@ class JobFile(ConfigFile):
         """Return every (key, model name) of the section."""
         return self.job.named()
 
-    def job_models(self) -> dict[str, AnyModel]:
+    def job_models(self) -> dict[str, ProviderConfig]:
         """Return the models of the section, in the order of roles."""
         return {name: self.models[name] for _, name in self.named()}
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from chiron.cases.images import ImageFolder
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import ImagePart, RoleModel
 from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
 from chiron.jobs.config import JobFile
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.providers.registry import build_endpoints
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class Roles:
         named += [("model", *measured)] if measured is not None else []
         pictures = PictureStore()
         models = {name: config.models[name] for _, name, _ in named}
-        endpoints = build_endpoints(models, pictures=pictures, catalogue=answers, need_keys=need_keys)
+        endpoints = build_endpoints(models, pictures=pictures, answers=answers, need_keys=need_keys)
         by_role: dict[str, tuple[RoleModel, ...]] = {}
         for role, name, limit in named:
-            model = RoleModel(name, endpoints[name].provider.identity, max_tokens_of(models[name], limit))
+            model = RoleModel(name, endpoints[name].provider.identity, models[name].token_limit(limit))
             by_role[role] = (*by_role.get(role, ()), model)
         return cls(endpoints, pictures, by_role)
 

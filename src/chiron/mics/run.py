@@ -11,6 +11,7 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.selection import Selection
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, commonest
@@ -25,7 +26,6 @@ from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_
 from chiron.mics.run_directory import RunDirectory, SearchProgress
 from chiron.mics.search import RULES, search
 from chiron.mics.team import Policy, Team
-from chiron.providers.baselines.search_team import AnswerPool
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
@@ -52,7 +52,7 @@ class SearchSetup:
         """
         folder = image_folder(selection.cases, images)
         prompts = load_prompts(config.search.prompts)
-        roles = Roles.of(config, answers=lambda: AnswerPool.beside(selection.cases), need_keys=need_keys)
+        roles = Roles.of(config, answers=lambda: AnswerPool.of_cases(selection.cases), need_keys=need_keys)
         team = Team(roles.all("mentor"), roles.all("intern"), roles.one("judge"))
         return cls(selection, folder, config, prompts, roles, team, config.search.rules())
 
@@ -69,7 +69,7 @@ class SearchSetup:
         }
 
     def about(self) -> dict[str, Any]:
-        """Return what ``run.json`` records besides the identity: sources and configuration."""
+        """Return what ``run.json`` records in addition to the identity: sources and configuration."""
         return {
             "cases": str(self.selection.cases.resolve()),
             "images": str(self.images.root.resolve()),

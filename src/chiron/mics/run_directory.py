@@ -46,7 +46,7 @@ REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELD
 class RunDirectory(WorkDirectory):
     """Directory of one search run."""
 
-    other_way: ClassVar[str] = ", or 'chiron replay' to use its replies again"
+    alternative: ClassVar[str] = ", or reuse its replies with 'chiron replay'"
 
     def write_derived(self, ledger: Ledger) -> None:
         """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each atomically."""

@@ -82,7 +82,7 @@ class CandidateEvaluation:
     intern: str
     temperature: float
     answer: str | None
-    """Its final answer; ``None`` if there is none."""
+    """Its final answer, or ``None``."""
     correct: bool | None
     """The verdict; ``None`` if a call failed: the evaluation is then missing, not wrong."""
     problem: str | None = None

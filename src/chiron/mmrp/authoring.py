@@ -16,8 +16,7 @@ from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.providers.baselines.search_team import AnswerPool, normalise
-from chiron.text import compatible
+from chiron.text import compatible, normalize_answer
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class BuildRoles:
         """
         if need_reader and config.build.reader is None:
             raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
-        return cls(config, BuildPrompts.load(config.build.prompts), Roles.of(config, answers=lambda: AnswerPool.beside(cases)))
+        return cls(config, BuildPrompts.load(config.build.prompts), Roles.of(config, answers=lambda: AnswerPool.of_cases(cases)))
 
     def call(self, role: Role, messages: tuple[Message, ...], *, sample_index: int = 0) -> Call:
         """Create a call to the author or the reader."""
@@ -210,7 +209,7 @@ class MultipleChoice(BaseModel):
             rest = normalize_answer(self.answer[without.end() :])
             if index < len(plain) and rest in {"", plain[index]}:
                 return index
-        raise BrokenReply("the answer is none of the options")
+        raise BrokenReply("the answer is not one of the options")
 
 
 class OpenQuestion(BaseModel):
