@@ -219,3 +219,48 @@ def test_a_directory_of_other_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='what: "a test" there, "another" here'):
         asyncio.run(other.execute())
     assert json.loads((tmp_path / "work" / "run.json").read_text())["identity"] == {"what": "a test"}
+
+
+@dataclass(kw_only=True)
+class Keeping(Echo):
+    """Stores its results, and skips the units that have one."""
+
+    resume: ClassVar[Resume] = Resume.RESULTS
+    kept: set[str] = field(default_factory=set)
+
+    def is_finished(self, unit: str, client: ModelClient) -> bool:
+        return unit in self.kept
+
+
+def keeping(path: Path, provider: Scripted, units: Iterable[str], **changes: Any) -> Keeping:
+    endpoints = {"m": endpoint_of(provider)}
+    return Keeping(directory=WorkDirectory(path / "work"), identity={}, endpoints=endpoints, names=units, in_flight=4, **changes)
+
+
+def test_a_job_that_stores_results_skips_finished_units_and_gives_the_others_as_they_end(tmp_path: Path) -> None:
+    last_is_here = asyncio.Event()
+
+    async def first_waits_for_the_last(unit: str, ask: Ask) -> str:
+        if unit == "unit 1":
+            await last_is_here.wait()
+        if unit == "unit 29":
+            last_is_here.set()
+        return await in_capitals(unit, ask)
+
+    provider = Scripted(echo)
+    job = keeping(tmp_path, provider, names(30), kept={"unit 0", "unit 7"}, to_do=first_waits_for_the_last)
+    summary = asyncio.run(job.execute())
+    ended = [unit for unit, _ in job.found]
+    assert set(ended) == set(names(30)) - {"unit 0", "unit 7"}
+    assert ended.index("unit 1") >= len(ended) - 4
+    assert (summary.pending, len(provider.asked)) == (0, 28)
+
+
+def test_a_job_that_stores_results_takes_no_more_units_once_it_is_halted(tmp_path: Path) -> None:
+    def refuses(call: Call, number: int) -> Reply:
+        raise CallerFault("no such model", misconfigured=True)
+
+    job = keeping(tmp_path, Scripted(refuses), names(200))
+    summary = asyncio.run(job.execute())
+    assert "no such model" in str(summary.halted)
+    assert 0 < len(job.found) <= 8  # the others have no result, so the next process takes them

@@ -12,31 +12,10 @@ from chiron.client.missing_calls import Missing
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Progress
-from chiron.mics.result import counts_by_summary_name, summary_name
+from chiron.mics.result import PathRecord, counts_by_summary_name, summary_name
 
 PATHS, REJECTED, REPORT = "paths.jsonl", "rejected.jsonl", "report.html"
-PATH_FIELDS = (
-    "case_id",
-    "images",
-    "question",
-    "answer",
-    "reasoning",
-    "outcome",
-    "mics_score",
-    "policy",
-    "evaluations",
-    "missing",
-    "depth",
-    "restarts",
-    "mentors",
-    "scores",
-    "baseline",
-    "difficulty",
-    "uplift",
-    "calls",
-    "cost_usd",
-    "provenance",
-)
+PATH_FIELDS = tuple(PathRecord.__annotations__)
 """Fields of a line of ``paths.jsonl``, in order."""
 REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELDS[1:5], "final_answer", *PATH_FIELDS[6:])
 """Fields of a line of ``rejected.jsonl``; absent values are omitted."""

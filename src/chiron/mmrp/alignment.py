@@ -3,19 +3,16 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import run_job
 from chiron.mmrp.caption_filter import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, groups_of, modalities_shown
 from chiron.text import normalize_answer
@@ -72,8 +69,7 @@ def prepare_alignment(
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_alignment`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
+    source = select_cases(cases, limit, shard)
     prompts = BuildPrompts.load(config.build.prompts if config is not None else {})
     seed = config.build.seed if config is not None else 0
     aligner = Aligner(prompts, form if form is not None else PaperTemplate(), seed, out.resolve().name)
@@ -81,7 +77,7 @@ def prepare_alignment(
         part="alignment",
         directory=WorkDirectory(out),
         kept_file=ROWS,
-        source=partial(chosen, cases, limit, part),
+        source=source,
         make=aligner.align,
         identity={"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
         about=origin(cases, images, limit, shard),

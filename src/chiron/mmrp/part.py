@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import read_cases
-from chiron.cases.selection import Shard
+from chiron.cases.reader import need_cases
+from chiron.cases.selection import Selection, Shard
 from chiron.client.call import Ask
 from chiron.client.client import ModelClient
 from chiron.client.missing_calls import UnitAsk
@@ -191,17 +191,15 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
         self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
 
 
-def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case | BadCase]:
-    """Yield the cases that a process works on, including unlabeled ones; ``limit`` applies after sharding."""
-    taken = 0
-    for case in read_cases(cases, unlabeled=True):
-        name = case.id if isinstance(case, Case) else case.label
-        if shard is not None and not shard.holds(name):
-            continue
-        if taken == limit:
-            return
-        taken += 1
-        yield case
+def select_cases(cases: Path, limit: int | None, shard: str | None) -> Callable[[], Iterator[Case | BadCase]]:
+    """Return a source of the cases that a process works on, including those without a question; ``limit`` applies after sharding.
+
+    Raises:
+        InputError: the file does not exist, or ``shard`` is not ``I/N``.
+    """
+    need_cases(cases)
+    selection = Selection(cases, limit, Shard.parse(shard) if shard is not None else None, unlabeled=True)
+    return lambda: (case for _, case in selection)
 
 
 def origin(cases: Path, images: Path | None, limit: int | None, shard: str | None) -> dict[str, Any]:

@@ -2,15 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
 from chiron.conversation.verdict import read_verdict
@@ -21,7 +18,7 @@ from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import patient
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
 from chiron.mmrp.config import BuildFile, Persona
-from chiron.mmrp.part import BuildProgress, BuildSummary, Made, PartRun, chosen, origin, patient_of
+from chiron.mmrp.part import BuildProgress, BuildSummary, Made, PartRun, origin, patient_of, select_cases
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
@@ -61,8 +58,7 @@ def prepare_questions(
     shard: str | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_questions`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
+    source = select_cases(cases, limit, shard)
     seats = BuildRoles.of(config, cases, need_reader=False)
     build = config.build
     folder = image_folder(cases, images) if build.show_images else None
@@ -73,7 +69,7 @@ def prepare_questions(
         part="questions",
         directory=WorkDirectory(out),
         kept_file=CASES,
-        source=partial(chosen, cases, limit, part),
+        source=source,
         make=Inquirer(seats, folder).inquire,
         identity={**seats.identity(), **rules, "rules": RULES},
         about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},

@@ -2,13 +2,10 @@
 
 import random
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import run_job
@@ -17,7 +14,7 @@ from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
 from chiron.text import normalize_answer
@@ -69,8 +66,7 @@ def prepare_text(
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_text`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
+    source = select_cases(cases, limit, shard)
     seats = BuildRoles.of(config, cases, need_reader=True)
     wording = form if form is not None else PaperTemplate()
     build = config.build
@@ -85,7 +81,7 @@ def prepare_text(
         part="text",
         directory=WorkDirectory(out),
         kept_file=ROWS,
-        source=partial(chosen, cases, limit, part),
+        source=source,
         make=Examiner(seats, wording, out.resolve().name).examine,
         identity={**seats.identity(), **rules, "rules": RULES, **wording.identity()},
         about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
