@@ -11,8 +11,9 @@ from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFile, ImageFolder, ImageProblem
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
 from chiron.dedup.linking import near_matches
-from chiron.dedup.near_texts import TextIndex, normalised
+from chiron.dedup.near_texts import TextIndex
 from chiron.evaluation.items import Item
+from chiron.text import normalize_words
 
 ROWS_SHOWN = 5
 """Training rows named per kind of match; all of them are counted."""
@@ -267,5 +268,5 @@ def _wordings(text: str) -> Iterator[str]:
     text = text.replace(IMAGE_MARK, " ")
     options = _OPTION.search(text)
     for wording in (text, text[: options.start()] if options else ""):
-        if normalised(wording):
+        if normalize_words(wording):
             yield wording

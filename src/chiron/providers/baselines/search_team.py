@@ -1,55 +1,19 @@
 """Embedded mentors, interns and judge for the search: extractive, specialist, retrieval and matching baselines."""
 
-import hashlib
-import json
 import random
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.cases.case import Case
-from chiron.cases.reader import Entry, read_cases, read_textbook
+from chiron.cases.textbook import AnswerPool, TextbookEntry
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
-
-
-@dataclass(frozen=True)
-class AnswerPool:
-    """Distinct answers, and textbook entries for some of them."""
-
-    answers: tuple[str, ...]
-    entries: tuple[Entry, ...] = ()
-
-    @classmethod
-    def of(cls, answers: Iterable[str], entries: Iterable[Entry] = ()) -> "AnswerPool":
-        """Create a pool. Answers are sorted, so that the order of the cases does not matter."""
-        entries = tuple(entries)
-        return cls(tuple(sorted({*answers, *(e.answer for e in entries)})), entries)
-
-    @classmethod
-    def beside(cls, cases: Path) -> "AnswerPool":
-        """Read the answers of a case file and the ``textbook.jsonl`` in the same folder.
-
-        Raises:
-            InputError: one of the files cannot be read.
-        """
-        answers = (case.answer for case in read_cases(cases) if isinstance(case, Case))
-        return cls.of(answers, read_textbook(cases.parent / "textbook.jsonl"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the pool (12 hex digits), since another pool makes another model."""
-        content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
+from chiron.text import normalize_answer
 
 ORDERS = ("findings-first", "history-first", "last-first")
 MAX_STEPS = 8
@@ -109,7 +73,7 @@ class Specialist:
     right_on_others: float = 0.5
 
     @classmethod
-    def parse(cls, form: str, entries: Sequence[Entry]) -> Self:
+    def parse(cls, form: str, entries: Sequence[TextbookEntry]) -> Self:
         """Parse ``side+size``, or ``side+size@0.95,0.5`` with the probabilities of being right on these and on other attributes.
 
         Raises:
@@ -220,30 +184,7 @@ class Retriever:
         return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
 
 
-# Remove an article only before another word: in "A" and in "Hepatitis A" the letter is the answer.
-_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
-# A plus or minus sign directly after a word is a finding ("HER2+"). Inside a word, and in "left- and right-sided", it is a hyphen.
-_PLUS = re.compile(r"(?<=\w)\+(?!\w)")
-_MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
-
-
-def normalise(answer: str) -> str:
-    """Return the answer in lower case, without accents, brackets, articles and punctuation; unchanged if nothing would remain."""
-    text = unicodedata.normalize("NFKD", answer).casefold()
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    bare = _without_brackets(text)
-    bare = bare if re.search(r"\w", bare) else text
-    words = _MINUS.sub(" minus ", _PLUS.sub(" plus ", bare))
-    return " ".join(re.sub(r"[^\w%]+", " ", _ARTICLES.sub(" ", words)).split()) or " ".join(text.split())
-
-
 def match(prompt: str) -> str:
     """Return the judge's reply: ``yes`` or ``no``."""
     known, given = read_section(prompt, "known_answer"), read_section(prompt, "given_answer")
-    return "yes" if known is not None and given is not None and normalise(known) == normalise(given) != "" else "no"
-
-
-def _without_brackets(text: str) -> str:
-    # Search only before the last closing bracket. Otherwise every opening bracket would scan to the end, in quadratic time.
-    head, last, tail = text.rpartition(")")
-    return re.sub(r"\([^)]*\)", " ", head + last) + tail
+    return "yes" if known is not None and given is not None and normalize_answer(known) == normalize_answer(given) != "" else "no"
