@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
-        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8}, "images": {"tile": 32}, "sequence": 512,
+        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8}, "images": {"tile": 32}, "max_seq_length": 512,
         "precision": "fp32", "checkpoint_every": 2, "tensorboard": True, "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})

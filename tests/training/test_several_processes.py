@@ -30,8 +30,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
 STAGES = [
-    {"name": "text", "data": "text.jsonl", "train": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
-    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
+    {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {"name": "mixed", "data": "mixed.jsonl", "trainable": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
 ]
 SHARDS = {"shard": True, "gradient_checkpointing": True}
@@ -42,7 +42,7 @@ def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
         "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}, "images": {"tile": 32},
         # Decay so strong that a weight which decays in one run and not in another shows.
-        "weight_decay": 1.0, "sequence": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
+        "weight_decay": 1.0, "max_seq_length": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})
 

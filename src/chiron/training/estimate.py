@@ -64,12 +64,12 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     language = sum(p.numel() for p in model.model.language_model.layers.parameters())
     tower = sum(p.numel() for p in model.model.vision_tower.parameters())
     parameters = sum(p.numel() for p in model.parameters())
-    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].train == "adapter" else parameters
+    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
     recompute = 2 if prepared.recipe.gradient_checkpointing else 0
 
     def of_stage(plan: StagePlan) -> StageEstimate:
         seen = _seen(prepared, plan, gpus)
-        everything = plan.stage.train == "all"
+        everything = plan.stage.trainable == "all"
         a_token = language * ((6 if everything else 4) + recompute)
         a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * ((3 if everything else 1) + (recompute // 2 if everything else 0))
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
@@ -89,7 +89,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         )
 
     width = 2 if prepared.recipe.precision == "bf16" else 4
-    positions = prepared.recipe.sequence * prepared.recipe.lines_at_once
+    positions = prepared.recipe.max_seq_length * prepared.recipe.micro_batch_size
     # Hidden vectors kept per token for the backward pass: with checkpointing, the input of each layer and the inside of one layer;
     # without it, about 17 per layer.
     kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
@@ -98,7 +98,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     stages = tuple(of_stage(plan) for plan in prepared.plans)
     learned = max(stage.trained_tokens / stage.tokens for stage in stages)
     activations += round(positions * learned) * text.vocab_size * (width + 8)
-    weights = parameters * (width if prepared.recipe.stages[-1].train == "adapter" else 4)
+    weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
     memory = (weights + trained * 16 + activations) / 2**30
     return Estimate(parameters, trained, memory, stages, gpus, tflops)
 
@@ -116,7 +116,7 @@ class _Seen:
 def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
     """Count the contents of exactly the steps that training will run."""
     recipe, seen = prepared.recipe, _Seen()
-    at_once = recipe.lines_at_once * gpus
+    at_once = recipe.micro_batch_size * gpus
     for step in steps_of_stage(recipe, plan.stage, prepared.data, plan.steps):
         rows = [row for line in step for row in line]
         seen.tokens += sum(len(row.input_ids) for row in rows)

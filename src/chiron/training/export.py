@@ -89,10 +89,10 @@ def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics
     """Write the model card: recipe, hashes of the data, versions and losses."""
     losses = {line["stage"]: line["held_out_loss"] for line in read_metrics(metrics) if "held_out_loss" in line}
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} |"
+        f"| {p.stage.name} | {p.stage.trainable} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} |"
         f" {losses[p.stage.name]:.4f} |"
         if p.stage.name in losses
-        else f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} | - |"
+        else f"| {p.stage.name} | {p.stage.trainable} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} | - |"
         for p in plans
     )
     data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())

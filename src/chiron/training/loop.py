@@ -74,7 +74,7 @@ def train_stage(
     trainee.loss.train()
     world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
     todo = [step for number, step in enumerate(steps) if number >= place.step]
-    shares = [micro_batches(step, recipe.lines_at_once, world, rank) for step in todo]
+    shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
     tiling = recipe.images.tiling
     with Decoder(folder, tiling, recipe.workers) as decoder:
         decoded = decoder.ahead(batch for share in shares for batch in share)
@@ -167,7 +167,7 @@ def held_out_loss(trainee: TrainState, recipe: Recipe, lines: Sequence[Line], fo
     tiling = recipe.images.tiling
     summed = torch.zeros((), device=trainee.accelerator.device, dtype=torch.float64)
     with Decoder(folder, tiling, recipe.workers) as decoder:
-        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.lines_at_once, world, rank))):
+        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
             batch = collate(batch_lines, tiles, length=None, pad_id=trainee.pad_id).to(trainee.accelerator.device)
             with trainee.accelerator.autocast():
                 summed += trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values).double()
@@ -222,6 +222,7 @@ def memory_explained(what: str) -> Iterator[None]:
         # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain RuntimeError.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise InputError(
-                f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last checkpoint stands"
+                f"{what}: out of memory: lower micro_batch_size or max_seq_length, or set gradient_checkpointing: true;"
+                " the last checkpoint is kept"
             ) from error
         raise

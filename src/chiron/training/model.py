@@ -40,7 +40,7 @@ def load_base(recipe: Recipe) -> Loaded:
     from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
     # Frozen base weights can stay in half precision; trained weights need full precision.
-    trains_all = any(stage.train == "all" for stage in recipe.stages)
+    trains_all = any(stage.trainable == "all" for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)

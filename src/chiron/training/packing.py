@@ -113,7 +113,7 @@ def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
     if (count := stage.batch.rows) is not None:
         shuffled = order(len(rows), seed=seed, epoch=epoch)
         cut = [shuffled[begin : begin + count] for begin in range(0, len(shuffled), count)]
-        return [_packed([rows[i] for i in members], recipe.sequence) for members in cut]
+        return [_packed([rows[i] for i in members], recipe.max_seq_length) for members in cut]
     packed = bins(lengths, _line_length(recipe, stage, lengths), seed=seed, epoch=epoch)
     return list(_grouped([tuple(rows[i] for i in line) for line in packed], stage))
 
@@ -134,8 +134,8 @@ def _packed(rows: Sequence[Encoded], capacity: int) -> list[Line]:
 
 
 def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
-    """Maximum tokens of a packed line: ``sequence``, or less if a full line would exceed the tokens of a step."""
-    return min(recipe.sequence, max(stage.batch.tokens or 0, *lengths))
+    """Maximum tokens of a packed line: ``max_seq_length``, or less if a full line would exceed the tokens of a step."""
+    return min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
 
 
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:

@@ -60,8 +60,13 @@ class Prepared:
 
         Folders that the recipe names count by their content, not by their path.
         """
-        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
+        ignored = {"workers", "checkpoint_every", "micro_batch_size", "tensorboard", "shard", "gradient_checkpointing"}
         recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        # Checkpoints of earlier versions were hashed with these names.
+        for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
+            recipe[hashed] = recipe.pop(name)
+        for stage in recipe["stages"]:
+            stage["train"] = stage.pop("trainable")
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
         later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
         for values, key, usual in later:
@@ -109,9 +114,9 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
         path = data / name
         rows = read_rows(path)
         hashes[name] = rows_fingerprint(path)
-        return encode_all(rows, folder, encoder, limit=recipe.sequence)
+        return encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
 
-    rows = {**{name: read(file) for name, file in recipe.earlier.items()}, **{stage.name: read(stage.data) for stage in recipe.stages}}
+    rows = {**{name: read(file) for name, file in recipe.base_stages.items()}, **{stage.name: read(stage.data) for stage in recipe.stages}}
     held = {stage.name: read(stage.held_out) for stage in recipe.stages if stage.held_out}
     plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
     return Prepared(recipe, base, rows, held, plans, hashes, folder)
@@ -190,7 +195,7 @@ def _run_stage(
     steps = steps_of_stage(recipe, plan.stage, prepared.data, plan.steps)
     place = train_stage(trainee, recipe, plan, steps, prepared.folder, place=place, after=after)
     if rows := prepared.held_out.get(plan.stage.name):
-        lines = [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.sequence, seed=0, epoch=0)]
+        lines = [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.max_seq_length, seed=0, epoch=0)]
         with memory_explained(f"stage {plan.stage.name}, held-out loss"):
             loss = held_out_loss(trainee, recipe, lines, prepared.folder)
         tell(HeldOut(plan.stage.name, place.total_steps, loss, len(rows)))
@@ -232,12 +237,12 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: S
     """
     base = out / KEPT_BASE
     adapted = hasattr(model, "peft_config")
-    if stage.train == "all":
+    if stage.trainable == "all":
         train_everything(model)
     elif not adapted:
         before = recipe.stages[: recipe.stages.index(stage)]
         if resumed is not None and any("lora_" in name for name in resumed.weights):
-            if before and before[0].train == "all":
+            if before and before[0].trainable == "all":
                 model.load_state_dict(_kept_base(base))
         elif before:
             # Earlier stages trained every weight. The adapter is saved separately, so the weights below it are saved too.
@@ -267,7 +272,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP cannot be used here: launch without --use_fsdp, and set shard: true in the recipe")
     # If the vision tower is trained, text-only batches leave its parameters unused.
-    unused = any(stage.train == "all" for stage in recipe.stages)
+    unused = any(stage.trainable == "all" for stage in recipe.stages)
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
