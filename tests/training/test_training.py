@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from chiron.cli.app import app
 from chiron.cases.images import ImageFolder
+from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint, session
 from chiron.training.batches import collate
