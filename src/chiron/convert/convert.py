@@ -178,9 +178,8 @@ def _image_token(settings: Settings, tokenizer: Tokenizer) -> int:
     if settings.image_token_id not in {None, identity}:
         raise InputError(f"config.json: image_token_id is {settings.image_token_id}, but the tokenizer's <IMG_CONTEXT> is {identity}")
     if identity >= settings.text["vocab_size"]:
-        raise InputError(
-            f"the tokenizer's <IMG_CONTEXT> is {identity}, but the embedding has {settings.text['vocab_size']} rows: use the model's own tokenizer"
-        )
+        rows = settings.text["vocab_size"]
+        raise InputError(f"the tokenizer's <IMG_CONTEXT> is {identity}, but the embedding has {rows} rows: use the model's own tokenizer")
     return identity
 
 

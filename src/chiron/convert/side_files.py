@@ -8,7 +8,7 @@ from typing import Any
 from chiron.convert.config_json import Layout, Settings
 from chiron.convert.weights import read_json, write_bytes, write_json
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint_format import system_block, turns_template, write_format
+from chiron.providers.local.checkpoint import system_block, turns_template, write_format
 from chiron.providers.local.tiling import Tiling
 
 VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json

@@ -12,7 +12,7 @@ from torch import nn
 
 from chiron.errors import DiskError
 from chiron.io import write_atomically
-from chiron.providers.local.checkpoint_format import exact_template, write_format
+from chiron.providers.local.checkpoint import exact_template, write_format
 from chiron.providers.local.dialogue import system_text
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import tile_budget

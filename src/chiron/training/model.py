@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chiron.errors import InputError
-from chiron.providers.local.families import tile_side, tokens_per_tile
-from chiron.providers.local.loading import load_whole
+from chiron.providers.local.loading import load_whole, tile_side, tokens_per_tile
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 
