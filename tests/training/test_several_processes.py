@@ -212,7 +212,7 @@ def test_one_process_goes_on_from_a_checkpoint_of_shards(world: Path, one: Path,
 
 @pytest.mark.slow
 def test_more_processes_than_wrote_a_checkpoint_is_an_error_that_says_so(together: Together) -> None:
-    assert "the last checkpoint was written by 1 process: go on with as many (these are 2), or fewer" in together.error
+    assert "the last checkpoint was written by 1 process: resume with as many or fewer (these are 2)" in together.error
     assert not (together.folder / "refused" / "model").exists()
 
 

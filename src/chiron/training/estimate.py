@@ -1,4 +1,4 @@
-"""Estimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
+"""TrainingEstimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ ACHIEVED_TFLOPS = 400.0
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Estimate of one stage."""
+    """TrainingEstimate of one stage."""
 
     stage: str
     rows: int
@@ -35,8 +35,8 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Estimate of a complete training run."""
+class TrainingEstimate:
+    """TrainingEstimate of a complete training run."""
 
     parameters: int
     trained: int
@@ -53,8 +53,8 @@ class Estimate:
         return sum(s.hours for s in self.stages)
 
 
-def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> Estimate:
-    """Estimate a run from the encoded data and the model's sizes.
+def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> TrainingEstimate:
+    """TrainingEstimate a run from the encoded data and the model's sizes.
 
     ``tflops``: achieved throughput of one GPU, in 10^12 operations per second.
     """
@@ -73,6 +73,10 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         a_token = language * ((6 if everything else 4) + recompute)
         a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * ((3 if everything else 1) + (recompute // 2 if everything else 0))
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
+        if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
+            own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
+            operations += plan.tokens * 2 * language + own_tiles * 2 * tower * (4 * prepared.base.tokens_per_tile + 1)
+            operations += plan.trained_tokens * 2 * text.vocab_size * text.hidden_size
         busy = seen.lines / seen.places
         return StageEstimate(
             stage=plan.stage.name,
@@ -100,7 +104,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     activations += round(positions * learned) * text.vocab_size * (width + 8)
     weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
     memory = (weights + trained * 16 + activations) / 2**30
-    return Estimate(parameters, trained, memory, stages, gpus, tflops)
+    return TrainingEstimate(parameters, trained, memory, stages, gpus, tflops)
 
 
 @dataclass
@@ -121,7 +125,7 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
         rows = [row for line in step for row in line]
         seen.tokens += sum(len(row.input_ids) for row in rows)
         seen.trained += sum(trained_tokens(row) for row in rows)
-        seen.tiles += sum(sum(row.tile_counts) for row in rows)
+        seen.tiles += sum(row.tiles() for row in rows)
         seen.lines += len(step)
         # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
         batches = -(-len(step) // at_once) * gpus

@@ -61,7 +61,7 @@ def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window
         ValueError: A length is more than ``capacity``, or ``window`` is less than 1.
     """
     if window < 1:
-        raise ValueError(f"a window of {window} samples")
+        raise ValueError(f"window must be at least 1 (got {window})")
     shuffled = order(len(lengths), seed=seed, epoch=epoch)
     # Windows have equal size, because a small last one would be packed badly.
     count = max(1, round(len(shuffled) / window))
@@ -146,7 +146,7 @@ def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> 
     """
     own = data[stage.name]
     if not own:
-        raise InputError(f"stage {stage.name}: {stage.data} holds no rows: there is nothing to train on")
+        raise InputError(f"stage {stage.name}: {stage.data} has no rows: add some, or remove the stage")
     epoch = steps_of_epoch(recipe, stage, data, 0)
     a_round, lines = len(epoch), [line for step in epoch for line in step]
     steps = stage.steps if stage.steps is not None else max(1, round(a_round * (stage.epochs or 1.0)))

@@ -72,6 +72,10 @@ class Stage(Strict):
     """JSONL file of rows in the data folder."""
     trainable: Literal["adapter", "all"] = "adapter"
     """Train the adapter, or every weight (only before the first stage with an adapter)."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """``sft``: learn the assistant's text. ``dpo``: learn from pairs of a chosen and a rejected reply (direct preference optimization)."""
+    beta: PositiveFloat = 0.1
+    """Only for ``dpo``: how strongly the model is kept near the reference, the model at the start of the stage."""
     replay: dict[str, Share] = Field(default_factory=dict)
     """Share of the tokens taken from earlier stages' data, by stage name."""
     epochs: PositiveFloat | None = None
@@ -88,7 +92,11 @@ class Stage(Strict):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name}: give either epochs or steps")
         if sum(self.replay.values()) >= 1:
-            raise ValueError(f"stage {self.name}: replay takes all of it")
+            raise ValueError(f"stage {self.name}: the shares of replay must sum to less than 1")
+        if self.objective == "dpo" and self.replay:
+            raise ValueError(f"stage {self.name}: objective: dpo does not support replay; remove it")
+        if self.objective == "sft" and "beta" in self.model_fields_set:
+            raise ValueError(f"stage {self.name}: beta belongs to objective: dpo; remove it")
         return self
 
 
@@ -140,8 +148,10 @@ class Recipe(Strict):
                 raise ValueError(f"two stages are called '{stage.name}' (base_stages included): rename one")
             if unknown := [name for name in stage.replay if name not in seen]:
                 raise ValueError(f"stage {stage.name} replays '{unknown[0]}', which is not an earlier stage or one of base_stages")
+            if pairs := [s.name for s in self.stages if s.objective == "dpo" and s.name in stage.replay]:
+                raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
-                raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none")
+                raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
             if stage.trainable == "all" and adapted:
                 raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
             adapted = adapted or stage.trainable == "adapter"
