@@ -33,7 +33,11 @@ STAGES = [
     {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
     {"name": "mixed", "data": "mixed.jsonl", "trainable": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
-]
+    {
+        "name": "prefer", "data": "pairs.jsonl", "objective": "dpo", "steps": 4, "batch": {"rows": 3}, "learning_rate": 2e-3,
+        "held_out": "pairs.jsonl",
+    },
+]  # fmt: skip
 SHARDS = {"shard": True, "gradient_checkpointing": True}
 Tensors = dict[str, torch.Tensor]
 
@@ -89,6 +93,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     for number, (name, count, kinds) in enumerate([("text", 12, ("text",)), ("mixed", 12, KINDS), ("held", 4, ("one",))]):
         write_rows(folder / "data", count, kinds, seed=number, name=f"{name}.jsonl")
+    with (folder / "data" / "pairs.jsonl").open("w") as file:
+        for number, line in enumerate((folder / "data" / "mixed.jsonl").read_text().splitlines()[:5]):
+            images = json.loads(line)["images"][:1]
+            prompt = [{"role": "user", "content": "<image>" * len(images) + "Q"}]
+            answers = {name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "A" * number + "!"), ("rejected", "B"))}
+            file.write(json.dumps({"id": str(number), "images": images, "prompt": prompt, **answers}) + "\n")
     tiny_model().save_pretrained(folder / "base")
     tiny_tokenizer().save_pretrained(folder / "base")
     return folder

@@ -46,6 +46,8 @@ STAGES = [
     },
 ]  # fmt: skip
 
+RUN = checkpoint.RunIdentity(recipe="tiny", data={}, sha256="")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -180,7 +182,7 @@ print(float(model(input_ids=ids).logits.double().sum()), "chiron" in str(__impor
     assert settings["size"] == {"height": 32, "width": 32}
     card = (undisturbed / "model" / "README.md").read_text()
     assert "Not a medical device" in card
-    assert "| cot | adapter | 9 |" in card
+    assert "| cot | adapter | sft | 9 |" in card
     assert "sha256" in card
 
 
@@ -561,7 +563,7 @@ def test_a_disk_that_is_full_in_the_midst_of_the_weights_is_an_error_that_says_s
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, RUN)
     with pytest.raises(DiskError, match="free space"):
         checkpoint.write_weights(tmp_path / "base.safetensors", {})
     assert list(tmp_path.iterdir()) == []
@@ -573,14 +575,14 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_an_error(tmp_path: Path, 
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, RUN)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_left_of_a_checkpoint_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / ".step-00000003.4711").mkdir()
     (tmp_path / ".step-00000003.4711" / "weights.safetensors").write_bytes(b"half")
-    checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, {})
+    checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, RUN)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 

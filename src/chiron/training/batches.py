@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -157,12 +157,6 @@ def _tiles(pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], key: Ti
 Lines = TypeVar("Lines", bound=Sequence[Sequence[Encoded]])
 
 
-@dataclass(frozen=True, slots=True)
-class _Ahead(Generic[Lines]):
-    lines: Lines
-    tiles: dict[TileKey, Future[Tiles]]
-
-
 class Decoder:
     """Decoder of upcoming images that runs while the model trains on the current batch.
 
@@ -207,17 +201,17 @@ class Decoder:
             InputError: An image is missing or has changed since its row was encoded. The message names the row. Raised when its batch is
                 due, not earlier.
         """
-        waiting: deque[_Ahead[Lines]] = deque()
+        waiting: deque[tuple[Lines, dict[TileKey, Future[Tiles]]]] = deque()
         try:
             for lines in batches:
-                waiting.append(_Ahead(lines, self._submit(lines)))
+                waiting.append((lines, self._submit(lines)))
                 if len(waiting) > self._prefetch:
-                    yield _finished(waiting.popleft())
+                    yield _finished(*waiting.popleft())
             while waiting:
-                yield _finished(waiting.popleft())
+                yield _finished(*waiting.popleft())
         finally:
-            for batch in waiting:
-                for future in batch.tiles.values():
+            for _, tiles in waiting:
+                for future in tiles.values():
                     future.cancel()
 
     def _submit(self, lines: Sequence[Sequence[Encoded]]) -> dict[TileKey, Future[Tiles]]:
@@ -272,5 +266,5 @@ class _Fence(ImageFolder):
         return self._inside(name)
 
 
-def _finished(batch: _Ahead[Lines]) -> tuple[Lines, dict[TileKey, Tiles]]:
-    return batch.lines, {key: future.result() for key, future in batch.tiles.items()}
+def _finished(lines: Lines, tiles: dict[TileKey, Future[Tiles]]) -> tuple[Lines, dict[TileKey, Tiles]]:
+    return lines, {key: future.result() for key, future in tiles.items()}

@@ -1,9 +1,13 @@
 """TrainingEstimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from chiron.training.encoding import trained_tokens
+from chiron.training.model import ADAPTED
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.session import Prepared
 
@@ -135,12 +139,6 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
 
 def _adapter_size(model: Any, prepared: Prepared) -> int:
     """Number of adapter weights: rank * (in + out), summed over the adapted layers."""
-    import re
-
-    from torch import nn
-
-    from chiron.training.model import ADAPTED
-
     adapter = prepared.recipe.adapter
     rank = adapter.rank if adapter is not None else 0
     layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(ADAPTED, name))

@@ -183,8 +183,10 @@ def _text(content: object) -> str | None:
     """Return a turn's text; of TRL's blocks, an image becomes a mark. None if it is neither."""
     if isinstance(content, str):
         return content
+    if not isinstance(content, list) or not content:
+        return None
     pieces = []
-    for block in content if isinstance(content, list) and content else [None]:
+    for block in content:
         kind = block.get("type") if isinstance(block, dict) else None
         piece = IMAGE_MARK if kind == "image" else block.get("text") if kind == "text" else None
         if not isinstance(piece, str):

@@ -251,19 +251,19 @@ def _with_references(
     resumes within the stage reads the log-probabilities from a file, because it no longer has that model.
     """
     path = out / f"reference-{stage.name}.json"
-    known: list[dict[str, list[float]]]
+    found: list[dict[str, tuple[float, float]]]
     if resumed is not None and resumed.position.step:
         try:
-            known = json.loads(path.read_text("utf-8"))
-            return [[replace(row, reference=tuple(known[n][row.id])) for row in rows] for n, rows in enumerate(data)]
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            found = [{name: (a, b) for name, (a, b) in pairs.items()} for pairs in json.loads(path.read_text("utf-8"))]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{path}, the reference of stage {stage.name}, cannot be read ({error}): choose another --out") from error
-    with memory_explained(f"stage {stage.name}, reference"):
-        shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
-    everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
-    found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
-    if state.accelerator.is_main_process:
-        write_atomically(path, [json.dumps(found) + "\n"])
+    else:
+        with memory_explained(f"stage {stage.name}, reference"):
+            shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
+        everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
+        found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
+        if state.accelerator.is_main_process:
+            write_atomically(path, [json.dumps(found) + "\n"])
     return [[replace(row, reference=found[n][row.id]) for row in rows] for n, rows in enumerate(data)]
 
 

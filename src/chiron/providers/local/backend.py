@@ -246,7 +246,7 @@ class VLMBackend(ABC):
 
     axes: ClassVar[int] = 1
     """Axes of a position: 1, or 3 for time, height and width."""
-    beside_image: ClassVar[str] = "\n"
+    image_separator: ClassVar[str] = "\n"
     """Separator between an image and adjacent text, as in the model's training."""
 
     def __init__(self, model: Any, tokenizer: Any, dialogue: DialogueTokens, *, features_bytes: int) -> None:
@@ -374,7 +374,7 @@ class VLMBackend(ABC):
 
     def _turn(self, message: Message) -> PlacedTurn | None:
         """Convert a message to a turn; ``None`` if it has neither images nor text."""
-        texts = texts_between(message, self.beside_image)
+        texts = texts_between(message, self.image_separator)
         return PlacedTurn(message.role, texts) if len(texts) > 1 or texts[0].strip() else None
 
 

@@ -76,7 +76,7 @@ class QwenVL(VLMBackend):
     """Backend for ``Qwen2VLForConditionalGeneration`` and ``Qwen2_5_VLForConditionalGeneration``."""
 
     axes: ClassVar[int] = 3
-    beside_image: ClassVar[str] = ""
+    image_separator: ClassVar[str] = ""
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, *, features_bytes: int) -> None:
         """``processor``: the checkpoint's ``Qwen2VLImageProcessorPil``.
