@@ -150,28 +150,38 @@ def tensorboard_writer(folder: Path, past: Sequence[dict[str, Any]]) -> Iterator
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    try:
+    def add(line: dict[str, Any], when: float) -> None:
+        for name, value in scalars(line).items():
+            writer.add_scalar(name, value, line["total_steps"], walltime=when)
+
+    def add_and_flush(metrics: StepMetrics | HeldOut) -> None:
+        with _disk_errors(folder):
+            add(asdict(metrics), time.time())
+            writer.flush()
+
+    with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         # A running TensorBoard has already read the old file; purge_step makes it discard that data.
-        with SummaryWriter(str(folder), purge_step=0) as writer:
+        writer = SummaryWriter(str(folder), purge_step=0)
+        # Times of past lines omit the pauses between runs, so that the time axis shows hours of training.
+        when = time.time() - sum(line.get("seconds", 0.0) for line in past)
+        for line in past:
+            when += line.get("seconds", 0.0)
+            add(line, when)
+        writer.flush()
+    try:
+        yield add_and_flush
+    finally:
+        with _disk_errors(folder):
+            writer.close()
 
-            def add(line: dict[str, Any], when: float) -> None:
-                for name, value in scalars(line).items():
-                    writer.add_scalar(name, value, line["total_steps"], walltime=when)
 
-            def add_and_flush(metrics: StepMetrics | HeldOut) -> None:
-                add(asdict(metrics), time.time())
-                writer.flush()
-
-            # Times of past lines omit the pauses between runs, so that the time axis shows hours of training.
-            when = time.time() - sum(line.get("seconds", 0.0) for line in past)
-            for line in past:
-                when += line.get("seconds", 0.0)
-                add(line, when)
-            writer.flush()
-            yield add_and_flush
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise unwritten(folder, error) from error
 
