@@ -198,7 +198,7 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, t
     values = told.model_dump()
     stages = [{**stage, "epochs": None, "steps": 1, "batch": {"rows": 2}} for stage in values["stages"][1:]]
     tiny = {"tile": 32, "max_tiles": 6, "thumbnail": True}
-    changes = {"base": str(tmp_path / "base"), "images": tiny, "sequence": 1024, "precision": "fp32", "gradient_checkpointing": False}
+    changes = {"base": str(tmp_path / "base"), "images": tiny, "max_seq_length": 1024, "precision": "fp32", "gradient_checkpointing": False}
     trained = train(prepare(Recipe.model_validate({**values, **changes, "stages": stages}), made.path), tmp_path / "out")
     assert trained.model is not None
     assert (trained.model / "model.safetensors").is_file()

@@ -102,8 +102,10 @@ def convert_command(
     ] = None,
 ) -> None:
     """Convert a checkpoint: the authors' internvl_chat (InternVL3, Chiron-o1) to transformers' InternVL, and back."""
-    from chiron.convert.convert import detect, to_hf, to_internvl_chat
-
+    try:
+        from chiron.convert.convert import detect, to_hf, to_internvl_chat
+    except ModuleNotFoundError as error:
+        raise InputError(f"conversion needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     if target is not None and target == detect(source):
         raise InputError(f"{source} is in the layout {target} already: nothing to convert")
     if system is not None and detect(source) != "internvl_chat":

@@ -9,7 +9,7 @@ from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.config import OpenAIModel, ServedCheckpoint
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint_format import FORMAT_FILE, read_format
+from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
 from chiron.providers.local.tiling import Tiling, tile_budget
 
 _KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
