@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.cli.build_release import image_folders
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import InputError
 from chiron.mmrp.checking import CheckReport, check_rows, limits_of, write_results
-from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.checks.registry import look_at
 from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow
@@ -260,6 +260,13 @@ def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> N
         part, [BenchmarkItem("VQA", "1", "Is a fracture seen?"), BenchmarkItem("VQA", "2", "Is there evidence of a pleural effusion?")]
     )
     assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
+
+
+def test_a_question_is_found_without_the_options_that_follow_it_and_with_a_changed_word(tmp_path: Path) -> None:
+    asked = "Which of these signs of a fresh injury does the film of the left side of the chest of this old man show?"
+    rows = [a_row("1", question=f"{asked}\nA. Callus\nB. Sharp edges"), a_row("2", question=asked.replace("old", "young")), a_row("3")]
+    report = checked(write_part(tmp_path, rows), [BenchmarkItem("VQA", "1", asked, options=("None", "Both"))])
+    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
 
 
 def test_limits_are_shares_by_name(tmp_path: Path) -> None:

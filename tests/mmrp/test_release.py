@@ -13,11 +13,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import DiskError, InputError
 from chiron.io import new_folder, write_atomically
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
-from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
 from chiron.mmrp.release import release
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary

@@ -18,12 +18,13 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
 from chiron.mmrp.checks import duplicates
 from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.checks.overlap import BenchmarkItem, overlap
+from chiron.mmrp.checks.overlap import overlap
 from chiron.mmrp.checks.registry import CHECKS, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
 from chiron.mmrp.row import MmrpRow

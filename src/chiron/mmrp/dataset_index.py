@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
+from chiron.dedup.contamination import wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
@@ -53,8 +54,8 @@ class IndexedRow:
     """Positions in :attr:`DatasetIndex.prints`."""
     text: int
     """Number of its whole text in :attr:`DatasetIndex.texts`."""
-    question: int
-    """Number of its question in :attr:`DatasetIndex.questions`."""
+    questions: tuple[int, ...]
+    """Numbers of its question's wordings in :attr:`DatasetIndex.questions`."""
     modalities: tuple[str, ...]
     body_system: str | None
     difficulty: float | None
@@ -187,7 +188,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             patient=row.patient,
             images=tuple(self._known[root, name] for name in row.images),
             text=self.texts.add(_words(row)),
-            question=self.questions.add(row.question.replace(IMAGE_MARK, " ")),
+            questions=tuple(self.questions.add(text) for text in wordings(row.question)),
             modalities=tuple(map(intern, row.modalities)),
             body_system=None if row.body_system is None else intern(row.body_system),
             difficulty=row.difficulty,
