@@ -127,7 +127,7 @@ def check_command(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out") from error
     with (
         benchmark_items(benchmark, benchmarks) as foreign,
         check_rows(

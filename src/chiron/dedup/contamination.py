@@ -25,7 +25,8 @@ from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
 from chiron.dedup.linking import near_matches
-from chiron.dedup.near_texts import TextIndex, normalised
+from chiron.dedup.near_texts import TextIndex
+from chiron.text import normalize_words
 
 NEAR_QUESTION: Final = 0.7
 """Jaccard index of shingles from which two questions are near. One changed word in twenty gives this value; 99% of such pairs are found."""
@@ -71,14 +72,14 @@ class BenchmarkItem:
     @cached_property
     def words(self) -> int:
         """Number of words of the question without options."""
-        return min((len(normalised(text).split()) for text in wordings(self.question)), default=0)
+        return min((len(normalize_words(text).split()) for text in wordings(self.question)), default=0)
 
 
 def wordings(text: str) -> tuple[str, ...]:
     """Return a question as written, and without the options after it; without image marks. A text without words gives none."""
     text = text.replace(IMAGE_MARK, " ")
     options = _OPTION.search(text)
-    return tuple(wording for wording in (text, text[: options.start()] if options else "") if normalised(wording))
+    return tuple(wording for wording in (text, text[: options.start()] if options else "") if normalize_words(wording))
 
 
 class ImageMatch(NamedTuple):

@@ -18,9 +18,9 @@ from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.team import RoleModel
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.providers.baselines.search_team import AnswerPool, normalise
+from chiron.providers.baselines.search_team import AnswerPool
 from chiron.providers.factory import build_endpoints
-from chiron.text import compatible
+from chiron.text import compatible, normalize_answer
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
         if (found := _lettered(line, len(options))) is not None:
             return found
         for index, option in enumerate(options):
-            if normalise(line) == normalise(option):
+            if normalize_answer(line) == normalize_answer(option):
                 return frozenset({index})
     return None
 
@@ -217,8 +217,8 @@ class MultipleChoice(BaseModel):
         Raises:
             BrokenReply: the answer is not one of the options.
         """
-        plain = [normalise(option) for option in self.options]
-        if (named := normalise(self.answer)) in plain:
+        plain = [normalize_answer(option) for option in self.options]
+        if (named := normalize_answer(self.answer)) in plain:
             index = plain.index(named)
             if len(named) == 1 and named in "abcd"[: len(plain)] and "abcd".index(named) != index:
                 raise BrokenReply("the answer is the letter of one option and the text of another")
@@ -226,7 +226,7 @@ class MultipleChoice(BaseModel):
         without = _LETTER.match(self.answer + ".") if len(self.answer) <= 2 else _LETTER.match(self.answer)
         if without is not None:
             index = "ABCD".index(without[1].upper())
-            rest = normalise(self.answer[without.end() :])
+            rest = normalize_answer(self.answer[without.end() :])
             if index < len(plain) and rest in {"", plain[index]}:
                 return index
         raise BrokenReply("the answer is none of the options")
@@ -285,7 +285,7 @@ def _choice(item: Any) -> MultipleChoice | Refused:
         return Refused("broken reply", _first(error), _question(item))
     if len(choice.options) != OPTIONS:
         return Refused("not four options", f"{len(choice.options)} options", choice.question)
-    if len({normalise(option) for option in choice.options}) < OPTIONS:
+    if len({normalize_answer(option) for option in choice.options}) < OPTIONS:
         return Refused("not four options", "two of the options are the same", choice.question)
     try:
         choice.right()

@@ -3,7 +3,6 @@
 Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from chiron.dedup.contamination import wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
+from chiron.io import parse_json
 from chiron.jobs.directory import WorkDirectory
-from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows
+from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows_with_offsets
 
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
@@ -110,7 +110,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             raise
 
     def _read(self, number: int, source: PartSource, watch: Callable[[MmrpRow], None]) -> None:
-        rows = _with_offsets(source.rows)
+        rows = read_rows_with_offsets(source.rows)
         while batch := list(islice(rows, _AT_ONCE)):
             self._look_at_images(number, [row for row, _ in batch])
             for row, offset in batch:
@@ -153,12 +153,8 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 if entry.source not in files:
                     files[entry.source] = source.rows.open("rb")
                 files[entry.source].seek(entry.offset)
-                try:
-                    record = json.loads(files[entry.source].readline())
-                    changed = record["id"] != entry.id
-                except (ValueError, KeyError, TypeError):
-                    changed, record = True, {}
-                if changed:
+                record = parse_json(files[entry.source].readline())
+                if not isinstance(record, dict) or record.get("id") != entry.id:
                     raise InputError(f"{source.rows} changed while it was read: wait for what writes it, and run this again")
                 yield position, record
         except OSError as error:
@@ -225,18 +221,6 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
         root = named.get(directory) or (Path(run["images"]) if isinstance(run.get("images"), str) else directory / "images")
         sources.append(PartSource(directory, ImageFolder(root)))
     return sources
-
-
-def _with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
-    """Yield rows and the byte offsets of their lines. The format has one row per line, so two readers stay in step."""
-    offset = 0
-    try:
-        with path.open("rb") as lines:
-            for row, line in zip(read_rows(path), lines, strict=True):
-                yield row, offset
-                offset += len(line)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a directory that 'chiron build' wrote") from error
 
 
 def _words(row: MmrpRow) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from chiron.errors import InputError
-from chiron.io import write_atomically
+from chiron.io import parse_line, read_jsonl, write_atomically
 from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot"]
@@ -129,17 +128,13 @@ def read_rows(path: Path) -> Iterator[MmrpRow]:
     Raises:
         InputError: the file does not exist, or a line is not a row; the message names file and line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield _row(json.loads(line))
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"{path}, line {number}: no row of a dataset ({type(error).__name__}: {error}): build it again"
-                    ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a directory that 'chiron build' wrote") from error
+    return (row for row, _ in read_rows_with_offsets(path))
+
+
+def read_rows_with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
+    """Read rows as :func:`read_rows` does, with the byte offset of each line."""
+    for line in read_jsonl(path, hint=": name a directory that 'chiron build' wrote"):
+        yield parse_line(path, line, _row, "row of a dataset", "build it again"), line.offset
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

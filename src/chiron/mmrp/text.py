@@ -19,7 +19,7 @@ from chiron.mmrp.config import BuildFile
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 RULES: Final = 2
 """Version of the rules; increase it when the same replies would give other rows."""
@@ -126,7 +126,7 @@ class Examiner:
             if isinstance(choice, Refused):
                 dropped.append(self._drop(case, choice.reason, choice.detail, choice.text))
                 continue
-            if (plain := normalise(choice.question)) in before:
+            if (plain := normalize_answer(choice.question)) in before:
                 dropped.append(self._drop(case, "asked twice", "", choice.question))
                 continue
             before.add(plain)
