@@ -10,11 +10,12 @@ from chiron.cases.case import Case
 from chiron.cases.reader import need_cases
 from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call
+from chiron.conversation.options import named_options
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
-from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
+from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, read_choices
 from chiron.mmrp.config import BuildFile
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 
+from chiron.conversation.options import LETTERS, option_of_answer
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.mics.answer_leak import content_words
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.row import MmrpRow
 from chiron.text import normalize_words
 
-_LETTERS = "ABCDEFGHIJ"
 _LETTERED = re.compile(r"\W*(?:option\s+)?(?P<letter>[A-Ja-j])[.):]\W*(?P<words>\w.*)", re.IGNORECASE | re.DOTALL)
 _CALLS_ANSWER = re.compile(
     r"\b(?:the|final|correct|right)\s+(?:answer|option|choice)\s*(?:\bis\b|:)(?!\s+(?:not|neither|unlikely)\b)\s*:?\s*(?P<said>[^.;\n]{1,200})",
@@ -36,7 +36,7 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         if (other := _two_options(said, row.options)) is not None:
             yield Finding("final_answer", row.id, f"the final answer '{said}' has the letter of one option and the words of '{other}'")
             return
-        chosen = _option(said, row.options)
+        chosen = option_of_answer(said, row.options)
         if (before := _declared(reasoning.steps, row.options)) is not None and normalize_words(before) != normalize_words(row.answer):
             yield Finding("final_answer", row.id, f"a step says that the answer is '{before}', the known answer is '{row.answer}'")
             return
@@ -47,36 +47,20 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         yield Finding("final_answer", row.id, told)
         return
     wanted, held = _folded(content_words(row.answer)), _folded(content_words(said))
-    if not wanted & held and not _same(said, row.answer) and not (row.options and _option(said, row.options)):
+    if not wanted & held and not _same(said, row.answer) and not (row.options and option_of_answer(said, row.options)):
         yield Finding("final_answer", row.id, f"'{said}' shares no word with the known answer '{row.answer}'", "warning")
-
-
-def _option(said: str, options: tuple[str, ...]) -> str | None:
-    """Return the option that a final answer names, by letter or words; ``None`` if it names none or several."""
-    plain = normalize_words(said)
-    letter = plain.removeprefix("option ").split(" ", 1)[0].upper()
-    marked = said.strip().lstrip("(").removeprefix("Option ").removeprefix("option ")[1:2] in {"", ".", ")", ":"}
-    if len(letter) == 1 and marked and letter in _LETTERS[: len(options)]:
-        return options[_LETTERS.index(letter)]
-    exact = [option for option in options if normalize_words(option) == plain]
-    named = exact or [option for option in options if f" {normalize_words(option)} " in f" {plain} "]
-    # "Acute appendicitis" contains "appendicitis": the longest option counts if it contains the others.
-    longest = max(named, key=len, default=None)
-    if longest is None or any(normalize_words(option) not in normalize_words(longest) for option in named):
-        return None
-    return longest
 
 
 def _declared(steps: tuple[str, ...], options: tuple[str, ...]) -> str | None:
     """Return the last option that a step declares to be the answer, or ``None``."""
     said = [match["said"] for step in steps for match in _CALLS_ANSWER.finditer(step)]
-    return next((option for text in reversed(said) if (option := _option(text, options)) is not None), None)
+    return next((option for text in reversed(said) if (option := option_of_answer(text, options)) is not None), None)
 
 
 def _two_options(said: str, options: tuple[str, ...]) -> str | None:
     """Return the option whose words follow the letter of another option in a final answer."""
     lettered = _LETTERED.match(said)
-    if lettered is None or (at := _LETTERS.index(lettered["letter"].upper())) >= len(options):
+    if lettered is None or (at := LETTERS.index(lettered["letter"].upper())) >= len(options):
         return None
     words = normalize_words(lettered["words"])
     return next((option for i, option in enumerate(options) if i != at and words and normalize_words(option) == words), None)
