@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from chiron._version import __version__
 from chiron.io import write_atomically
@@ -18,6 +17,7 @@ from chiron.mmrp.coverage import axes
 from chiron.mmrp.release_types import ReleaseSummary
 from chiron.mmrp.row import PARTS
 from chiron.mmrp.splits import SPLITS
+from chiron.reports.shell import environment
 
 MAP_FIGURE = "map.png"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -37,26 +37,27 @@ def write_card(
     Raises:
         DiskError: the disk is full.
     """
-    # Markdown is not HTML: ``cell`` escapes text from other sources, following Markdown's rules.
-    env = Environment(  # noqa: S701 - see above
-        loader=PackageLoader("chiron.mmrp", ""), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    env.filters["cell"] = cell
     counts = Counter(released.cells)
     rows, columns = axes(counts, modalities, body_systems)
-    page = env.get_template("card.md.jinja").render(
-        front=yaml.safe_dump(_front(released, licence), sort_keys=False, allow_unicode=True),
-        released=released,
-        total=sum(released.rows.values()),
-        parts=[part for part in PARTS if any((part, split) in released.rows for split in SPLITS)],
-        splits=SPLITS,
-        map_rows=rows,
-        map_columns=columns,
-        counts=counts,
-        map_figure=MAP_FIGURE,
-        report=report,
-        checks=CHECKS,
-        version=__version__,
+    # Markdown is not HTML: ``cell`` escapes text from other sources, following Markdown's rules.
+    page = (
+        environment("chiron.mmrp", escape=False)
+        .get_template("card.md.jinja")
+        .render(
+            cell=cell,
+            front=yaml.safe_dump(_front(released, licence), sort_keys=False, allow_unicode=True),
+            released=released,
+            total=sum(released.rows.values()),
+            parts=[part for part in PARTS if any((part, split) in released.rows for split in SPLITS)],
+            splits=SPLITS,
+            map_rows=rows,
+            map_columns=columns,
+            counts=counts,
+            map_figure=MAP_FIGURE,
+            report=report,
+            checks=CHECKS,
+            version=__version__,
+        )
     )
     write_atomically(folder / "README.md", [page])
     stages = [part for part in PARTS if (part, "train") in released.rows]

@@ -1,7 +1,5 @@
 """Run all checks of a dataset, and compare the number of findings with the limits."""
 
-import base64
-import hashlib
 import json
 import tempfile
 import time
@@ -9,14 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
@@ -28,7 +22,7 @@ from chiron.mmrp.checks.overlap import overlap
 from chiron.mmrp.checks.registry import CHECKS, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
 from chiron.mmrp.row import MmrpRow
-from chiron.reports import wording
+from chiron.reports.shell import render_page
 from chiron.reports.thumbnails import thumbnails
 
 EXAMPLES: Final = 5
@@ -229,20 +223,10 @@ def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Pa
     """
     write_atomically(folder / SUMMARY, [json.dumps(report.to_record(), indent=2, ensure_ascii=False) + "\n"])
     write_atomically(folder / FINDINGS, report.findings())
-    style = resources.files("chiron.mmrp").joinpath("check.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    env = Environment(
-        loader=PackageLoader("chiron.mmrp", ""),
-        autoescape=True,
-        finalize=wording.legible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters.update(count=wording.count)
-    page = env.get_template("check.html").generate(
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
+    page = render_page(
+        "chiron.mmrp",
+        "check.html",
+        styles=["check.css"],
         written=time.strftime("%Y-%m-%d %H:%M %z"),
         directories=[str(source.directory) for source in survey.sources],
         report=report,
