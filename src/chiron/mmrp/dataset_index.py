@@ -3,7 +3,7 @@
 Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
-from chiron.dedup.contamination import wordings
+from chiron.dedup.contamination import BenchmarkItem, wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
@@ -75,6 +75,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         sources: Sequence[PartSource],
         *,
         watch: Callable[[MmrpRow], None] = lambda _: None,
+        benchmark_items: Iterable[BenchmarkItem] = (),
         distance: int = DISTANCE,
         spool: Path | None = None,
     ) -> None:
@@ -83,6 +84,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         Args:
             sources: the parts.
             watch: called with each row.
+            benchmark_items: items that the dataset must not contain.
             distance: maximum number of differing bits between perceptual hashes of nearly identical images.
             spool: folder for temporary files.
 
@@ -91,6 +93,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             DiskError: the disk is full.
         """
         self.sources = tuple(sources)
+        self.benchmark_items = tuple(benchmark_items)
         self.entries: list[IndexedRow] = []
         self.prints: list[ImagePrint | None] = []
         """Perceptual hash of each image; ``None`` if it cannot be opened."""

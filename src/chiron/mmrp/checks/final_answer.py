@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from chiron.conversation.options import LETTERS, option_of_answer
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.mics.answer_leak import content_words
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 from chiron.text import normalize_words
 
@@ -89,3 +89,6 @@ def _same(said: str, answer: str) -> bool:
 def _folded(words: frozenset[str] | set[str]) -> set[str]:
     """Convert words to US spelling ("haemorrhage", "tumour")."""
     return {re.sub(r"our\b", "or", word.replace("ae", "e").replace("oe", "e")) for word in words}
+
+
+CHECKS = (Check("final_answer", "No final answer, or not the known one", 0.05, look),)

@@ -1,30 +1,29 @@
 """Detect overlap with benchmarks: the same image (by file or appearance) or the same question (by words)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from chiron.dedup.contamination import CERTAIN_WORDS, COMMON_WORDS, BenchmarkItem, ImageIndex, print_files, question_matches
 from chiron.dedup.image_hash import ImagePrint
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex
 
 
-def overlap(survey: DatasetIndex, foreign: Iterable[BenchmarkItem]) -> Iterator[tuple[int, Finding]]:
+def overlap(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Yield rows with an image or a question of a benchmark; each row at most once for images and once for words.
 
     An image that cannot be opened is skipped; the benchmark's own loader reports it.
     """
-    items = list(foreign)
-    yield from _shown(survey, items)
-    yield from _asked(survey, items)
+    yield from _shown(survey)
+    yield from _asked(survey)
 
 
-def _shown(survey: DatasetIndex, items: Iterable[BenchmarkItem]) -> Iterator[tuple[int, Finding]]:
+def _shown(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     rows_of: dict[int, list[int]] = defaultdict(list)
     for position, entry in enumerate(survey.entries):
         for image in entry.images:
             rows_of[image].append(position)
-    owners = {path: item for item in items for path in item.images}
+    owners = {path: item for item in survey.benchmark_items for path in item.images}
     prints = [taken if isinstance(taken, ImagePrint) else None for taken in print_files(list(owners))]
     item_of, reported = list(owners.values()), set[int]()
     for match in ImageIndex(survey.prints, survey.distance).matches(prints):
@@ -38,13 +37,13 @@ def _shown(survey: DatasetIndex, items: Iterable[BenchmarkItem]) -> Iterator[tup
                 yield position, Finding("overlap", survey.entries[position].id, detail)
 
 
-def _asked(survey: DatasetIndex, items: Iterable[BenchmarkItem]) -> Iterator[tuple[int, Finding]]:
+def _asked(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     rows_of: dict[int, list[int]] = defaultdict(list)
     for position, entry in enumerate(survey.entries):
         for text in entry.questions:
             rows_of[text].append(position)
     item_of: dict[int, BenchmarkItem] = {}
-    for item in items:
+    for item in survey.benchmark_items:
         # A shorter question counts only together with its image, and that is found by the image.
         if item.words >= COMMON_WORDS:
             for text in item.texts:
@@ -58,3 +57,6 @@ def _asked(survey: DatasetIndex, items: Iterable[BenchmarkItem]) -> Iterator[tup
                 detail = f"asks what {item.benchmark} item {item.id} asks ({jaccard:.2f})"
                 severity = "error" if item.words >= CERTAIN_WORDS else "warning"
                 yield position, Finding("overlap", survey.entries[position].id, detail, severity)
+
+
+CHECKS = (Check("overlap", "Images or questions of a benchmark", 0.0, look_at_all=overlap),)

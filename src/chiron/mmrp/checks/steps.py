@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Final
 
 from chiron.conversation.reasoning import Defect, parse_reasoning
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 from chiron.text import normalize_words
 
@@ -45,3 +45,6 @@ def _circle(steps: tuple[str, ...]) -> str | None:
         if times >= _TIMES:
             return f"'{run}' comes {times} times"
     return None
+
+
+CHECKS = (Check("steps", "Empty or repeated steps", 0.01, look),)
