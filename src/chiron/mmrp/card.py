@@ -14,6 +14,7 @@ from chiron.io import write_atomically
 from chiron.mmrp.checking import CheckReport
 from chiron.mmrp.checks.check import checks
 from chiron.mmrp.coverage import axes
+from chiron.mmrp.exports.export import exports
 from chiron.mmrp.release_types import ReleaseSummary
 from chiron.mmrp.row import PARTS
 from chiron.mmrp.splits import SPLITS
@@ -56,6 +57,7 @@ def write_card(
             map_figure=MAP_FIGURE,
             report=report,
             checks=checks(),
+            exports=exports().values(),
             version=__version__,
         )
     )

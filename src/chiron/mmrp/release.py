@@ -25,7 +25,7 @@ from chiron.mmrp.card import MAP_FIGURE, write_card
 from chiron.mmrp.checking import CheckReport, check_rows
 from chiron.mmrp.coverage import capped, count_cells, coverage_of_rows, curriculum_key, weights
 from chiron.mmrp.dataset_index import DatasetIndex, ImageFolders, sources_of
-from chiron.mmrp.exports.rows import IMAGES, ReleasedImage, ReleasedRow
+from chiron.mmrp.exports.export import IMAGES, ReleasedImage, ReleasedRow
 from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
