@@ -75,8 +75,8 @@ def measure(count: int = COUNT) -> list[tuple[object, ...]]:
         work = Path(folder)
         rows, faults, foreign = plant(work, count)
         write_lines(work / "rows.jsonl", (row.to_record() for row in rows))
-        with check_rows(sources_of([work]), foreign=foreign) as (survey, report):
-            found_by = {check: {survey.entries[position].id for position in report.tallies[check].rows} for check in _COUNTED}
+        with check_rows(sources_of([work]), benchmark_items=foreign) as (index, report):
+            found_by = {check: {index.entries[position].id for position in report.counts[check].rows} for check in _COUNTED}
     lines: list[tuple[object, ...]] = []
     for check in _COUNTED:
         found = found_by[check]

@@ -26,12 +26,12 @@ def names(row: MmrpRow) -> set[str]:
 
 
 def checked(directory: Path, foreign: list[BenchmarkItem] | None = None, **limits: float) -> CheckReport:
-    with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, foreign=foreign or []) as (_, report):
+    with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, benchmark_items=foreign or []) as (_, report):
         return report
 
 
 def found(report: CheckReport, check: str) -> list[int]:
-    return sorted(report.tallies[check].rows)
+    return sorted(report.counts[check].rows)
 
 
 def test_a_row_without_fault_has_none() -> None:
@@ -229,7 +229,7 @@ def test_images_that_nobody_can_open(tmp_path: Path) -> None:
     report = checked(part)
     assert found(report, "unreadable_images") == [1, 2]
     assert report.passed == ["unreadable_images"]
-    assert "leaves the image folder" in report.tallies["unreadable_images"].examples[1][1].detail
+    assert "leaves the image folder" in report.counts["unreadable_images"].examples[1][1].detail
 
 
 def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> None:
@@ -260,14 +260,14 @@ def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> N
     report = checked(
         part, [BenchmarkItem("VQA", "1", "Is a fracture seen?"), BenchmarkItem("VQA", "2", "Is there evidence of a pleural effusion?")]
     )
-    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
+    assert [(f.row, f.severity) for _, f in report.counts["overlap"].examples] == [("cot:2", "warning")]
 
 
 def test_a_question_is_found_without_the_options_that_follow_it_and_with_a_changed_word(tmp_path: Path) -> None:
     asked = "Which of these signs of a fresh injury does the film of the left side of the chest of this old man show?"
     rows = [a_row("1", question=f"{asked}\nA. Callus\nB. Sharp edges"), a_row("2", question=asked.replace("old", "young")), a_row("3")]
     report = checked(write_part(tmp_path, rows), [BenchmarkItem("VQA", "1", asked, options=("None", "Both"))])
-    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
+    assert [(f.row, f.severity) for _, f in report.counts["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
 
 
 OUTSIDE = """
@@ -384,7 +384,7 @@ def test_each_part_may_have_its_own_images(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="PART=DIR"):
             image_folders(parts, wrong)
     with check_rows(sources_of(parts, folders)) as (_, report):
-        assert not report.tallies["unreadable_images"].rows
+        assert not report.counts["unreadable_images"].rows
 
 
 @pytest.mark.parametrize("difficulty", ["hard", float("inf"), float("nan"), -0.1, 2, True, [0.5]])

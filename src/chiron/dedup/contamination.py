@@ -286,8 +286,8 @@ def _rows_with_images(
     for theirs, found in near.items():
         nearest: dict[int, ImageMatch] = {}
         for match in sorted(found.values(), key=lambda match: (match.bits, not match.same)):
-            for row in rows_of[names[match.ours]]:
-                nearest.setdefault(row, match)
+            for number in rows_of[names[match.ours]]:
+                nearest.setdefault(number, match)
         best[paths[theirs]] = dict(sorted(nearest.items(), key=lambda pair: (pair[1].bits, pair[0])))
     return best
 
@@ -315,8 +315,8 @@ def _rows_with_questions(rows: Sequence[TrainingRow], items: Sequence[BenchmarkI
     found: dict[tuple[str, ...], dict[int, float]] = {}
     for texts, asked in numbers.items():
         nearest: dict[int, float] = {}
-        for apart, ours in sorted(pair for number in asked for pair in near[number]):
-            for row in rows_of[ours]:
-                nearest.setdefault(row, apart)
+        for apart, ours in sorted(pair for text_number in asked for pair in near[text_number]):
+            for number in rows_of[ours]:
+                nearest.setdefault(number, apart)
         found[texts] = dict(sorted(nearest.items(), key=lambda pair: (pair[1], pair[0])))
     return found

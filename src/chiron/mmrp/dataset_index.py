@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
 from chiron.io import parse_json
 from chiron.jobs.directory import WorkDirectory
-from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows_with_offsets
+from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offsets
 
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
@@ -142,7 +142,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         """
         return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
 
-    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, RowRecord]]:
         """Read rows as JSON objects, with their positions, in the given order.
 
         Raises:
@@ -158,10 +158,12 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 files[entry.source].seek(entry.offset)
                 record = parse_json(files[entry.source].readline())
                 if not isinstance(record, dict) or record.get("id") != entry.id:
-                    raise InputError(f"{source.rows} changed while it was read: wait for what writes it, and run this again")
-                yield position, record
+                    raise InputError(f"{source.rows} changed while it was read: wait until it is complete, then run the command again")
+                yield position, cast("RowRecord", record)
         except OSError as error:
-            raise InputError(f"rows cannot be read again ({error.strerror}: {error.filename})") from error
+            raise InputError(
+                f"{error.filename} cannot be read again ({error.strerror}): check the disk and run the command again"
+            ) from error
         finally:
             for file in files.values():
                 file.close()
