@@ -17,7 +17,7 @@ from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
 from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
-from chiron.mmrp.row import MmrpRow
+from chiron.mmrp.row import MmrpRow, RowRecord
 from chiron.reports.shell import render_page
 from chiron.reports.thumbnails import thumbnails
 
@@ -263,7 +263,7 @@ def _examples(name: str, index: DatasetIndex, report: CheckReport) -> Iterator[d
         }
 
 
-def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _texts(record: RowRecord) -> Iterator[tuple[str, str]]:
     yield "Question", record["question"]
     yield "Options", "\n".join(record["options"])
     yield "Answer", record["answer"]

@@ -216,7 +216,7 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
     for folder in named.values():
         if folder is not None and not folder.is_dir():
             raise InputError(
-                f"image folder {folder} does not exist: name the right one with --images DIR, or --images PART=DIR for one part"
+                f"image folder {folder} does not exist: name an existing one with --images DIR, or --images PART=DIR for one part"
             )
     sources = []
     for directory in directories:

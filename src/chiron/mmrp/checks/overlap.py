@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from chiron.dedup.contamination import CERTAIN_WORDS, COMMON_WORDS, BenchmarkItem, ImageIndex, print_files, question_matches
 from chiron.dedup.image_hash import ImagePrint
-from chiron.mmrp.checks.check import Check, Finding
+from chiron.mmrp.checks.check import Check, Finding, Severity
 from chiron.mmrp.dataset_index import DatasetIndex
 
 
@@ -46,8 +46,7 @@ def _asked(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     for item in index.benchmark_items:
         # A shorter question counts only together with its image, and that is found by the image.
         if item.words >= COMMON_WORDS:
-            for text in item.texts:
-                item_of.setdefault(index.questions.add(text), item)
+            item_of |= {number: item for number in map(index.questions.add, item.texts) if number not in item_of}
     reported: set[int] = set()
     for theirs, ours, jaccard in sorted(question_matches(index.questions, item_of, rows_of), key=lambda match: -match[2]):
         item = item_of[theirs]
@@ -55,7 +54,7 @@ def _asked(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
             if position not in reported:
                 reported.add(position)
                 detail = f"asks what {item.benchmark} item {item.id} asks ({jaccard:.2f})"
-                severity = "error" if item.words >= CERTAIN_WORDS else "warning"
+                severity: Severity = "error" if item.words >= CERTAIN_WORDS else "warning"
                 yield position, Finding("overlap", index.entries[position].id, detail, severity)
 
 
