@@ -18,7 +18,7 @@ from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow
 from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import REASONING, a_row, a_text_row, draw_image, picture, write_part
-from tests.support.plugins import install_plugin
+from tests.support.plugins import documented_module, install_plugin
 
 
 def names(row: MmrpRow) -> set[str]:
@@ -270,22 +270,9 @@ def test_a_question_is_found_without_the_options_that_follow_it_and_with_a_chang
     assert [(f.row, f.severity) for _, f in report.counts["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
 
 
-OUTSIDE = """
-from chiron.conversation.reasoning import parse_reasoning
-from chiron.mmrp.checks.check import Check, Finding
-
-
-def look(row):
-    if row.part == "cot" and len(parse_reasoning(row.reasoning).steps) == 1:
-        yield Finding("single_step", row.id, "one step only", "warning")
-
-
-CHECK = Check("single_step", "Reasoning of a single step", 0.05, look)
-"""
-
-
-def test_a_check_of_another_package_takes_part_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {GROUP: {"single_step": "outside:CHECK"}})
+def test_the_documented_check_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"{documented_module('Add a check')}\n\nCHECK = CHECKS[0]\n"
+    install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"single_step": "outside:CHECK"}})
     checks.cache_clear()
     try:
         short = "### Step 1: The cortex is interrupted.\n### The final answer is: Rib fracture"

@@ -25,7 +25,7 @@ from chiron.mmrp.exports.internvl import internvl_faults
 from chiron.mmrp.exports.trl import trl_faults
 from chiron.mmrp.release import ReleaseOptions, ReleaseSummary, release
 from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
-from tests.support.plugins import install_plugin
+from tests.support.plugins import documented_module, install_plugin
 
 RATIOS = (0.6, 0.2, 0.2)
 
@@ -184,31 +184,9 @@ def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
             assert all((folder / "llamafactory" / image).is_file() for image in row["images"])
 
 
-OUTSIDE = """
-from chiron.mmrp.exports.export import IMAGES, Export
-
-
-def pairs_row(row):
-    *before, last = row.turns
-    images = [f"{IMAGES}/{image.name}" for image in row.images]
-    return {"images": images, "prompt": "\\n\\n".join(turn.text for turn in before), "completion": last.text}
-
-
-def pairs_faults(row):
-    if row["prompt"].count("<image>") != len(row["images"]):
-        yield "not as many marks as images"
-
-
-def index(rows):
-    return {"files.json": sorted(rows)}
-
-
-EXPORT = Export("pairs", "A trainer of pairs.", pairs_row, pairs_faults, index)
-"""
-
-
-def test_an_export_of_another_package_is_written_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {GROUP: {"pairs": "outside:EXPORT"}})
+def test_the_documented_export_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = documented_module("Add an export").replace("pairs_faults)", "pairs_faults, lambda rows: {'files.json': sorted(rows)})")
+    install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"pairs": "outside:EXPORT"}})
     exports.cache_clear()
     try:
         part = write_part(tmp_path / "cot", [a_row("1")])
@@ -219,7 +197,7 @@ def test_an_export_of_another_package_is_written_like_any_other(tmp_path: Path, 
     assert row["completion"] == REASONING
     assert (out / row["images"][0]).is_file()
     assert json.loads((out / "exports" / "pairs" / "files.json").read_text()) == ["cot-train"]
-    assert "`exports/pairs`: A trainer of pairs." in (out / "README.md").read_text()
+    assert "`exports/pairs`: A trainer of pairs. Start it in this folder." in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from chiron.io import parse_json
 from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offsets
 
+_log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
 
@@ -175,6 +177,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             position = self._known[folder.root, name] = len(self.prints)
             self.names.append((number, name))
             if isinstance(taken, str):
+                _log.warning("%s", taken)
                 self.problems[position] = taken
                 self.prints.append(None)
             else:
