@@ -8,7 +8,7 @@ other rows, form a family; only its rows in the first split it occurs in (train,
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -69,25 +69,25 @@ def split_rows(
 
     Shares are met on average over groups; with large groups or few of them, they may be missed widely.
     """
-    groups = _groups(index, positions)
+    group_of = _groups(index, positions)
     patients: dict[int, str] = {}
     cases: dict[int, str] = {}
     sizes: dict[int, int] = {}
     for position in positions:
-        group, entry = groups(position), index.entries[position]
+        group, entry = group_of[position], index.entries[position]
         sizes[group] = sizes.get(group, 0) + 1
         patients[group] = min(patients.get(group, entry.patient), entry.patient)
         cases[group] = min(cases.get(group, entry.case_id), entry.case_id)
     sides = {group: _side(_uniform(seed, patient), ratios) for group, patient in patients.items()}
-    split = {position: sides[groups(position)] for position in positions}
-    names = {position: _hashed(cases[groups(position)]).hex()[:12] for position in positions}
+    split = {position: sides[group_of[position]] for position in positions}
+    names = {position: _hashed(cases[group_of[position]]).hex()[:12] for position in positions}
     left_out = _repeated_elsewhere(index, split)
     for position in left_out:
         del split[position]
     return Split(split, names, left_out, max(sizes.values(), default=0))
 
 
-def _groups(index: DatasetIndex, positions: Sequence[int]) -> Callable[[int], int]:
+def _groups(index: DatasetIndex, positions: Sequence[int]) -> list[int]:
     groups = UnionFind(len(index.entries))
     first: dict[tuple[str, str | int], int] = {}
     for position in positions:
@@ -96,7 +96,7 @@ def _groups(index: DatasetIndex, positions: Sequence[int]) -> Callable[[int], in
         ties += [("image", int(index.image_groups[image])) for image in entry.images]
         for tie in ties:
             groups.unite(first.setdefault(tie, position), position)
-    return groups.find
+    return groups.labels().tolist()
 
 
 def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
@@ -107,7 +107,8 @@ def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> 
     families = UnionFind(len(index.texts))
     for a, b, _ in index.text_links:
         families.unite(a, b)
-    worded = {position: families.find(index.entries[position].text) for position in split if not index.entries[position].images}
+    family_of = families.labels().tolist()
+    worded = {position: family_of[index.entries[position].text] for position in split if not index.entries[position].images}
     stays: dict[int, int] = {}
     for position, family in worded.items():
         known = stays.setdefault(family, position)

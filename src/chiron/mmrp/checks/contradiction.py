@@ -34,44 +34,19 @@ _LESIONS: Final = frozenset(
     infarct hemorrhage pneumothorax consolidation foreign_body
     """.split()
 )
-_ONE_FORM: Final = {
-    "tumour": "tumor",
-    "haematoma": "hematoma",
-    "haemorrhage": "hemorrhage",
-    "haemangioma": "hemangioma",
-    "hemispheres": "hemisphere",
-    "masses": "mass",
-    "opacities": "opacity",
-    "calculi": "calculus",
-    "metastases": "metastasis",
-    "diverticula": "diverticulum",
-    "thrombi": "thrombus",
-    "ovaries": "ovary",
-    "testes": "testis",
-    "testicle": "testis",
-    "abscesses": "abscess",
-    "biopsies": "biopsy",
-    "feet": "foot",
-    "lymphadenopathy": "node",
-    "adnexal": "adnexa",
-    "adnexae": "adnexa",
-    "lt": "left",
-    "rt": "right",
+_ONE_FORM: Final = dict(
+    pair.split(":")
+    for pair in """
+    tumour:tumor haematoma:hematoma haemorrhage:hemorrhage haemangioma:hemangioma hemispheres:hemisphere masses:mass
+    opacities:opacity calculi:calculus metastases:metastasis diverticula:diverticulum thrombi:thrombus ovaries:ovary testes:testis
+    testicle:testis abscesses:abscess biopsies:biopsy feet:foot lymphadenopathy:node adnexal:adnexa adnexae:adnexa lt:left
+    rt:right
+    """.split()
+)
+_NUMBERS: Final = {"single": 1, "solitary": 1} | {
+    word: n for n, word in enumerate("one two three four five six seven eight nine".split(), 1)
 }
-_NUMBERS: Final = {
-    "single": 1,
-    "solitary": 1,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-}
-_MILLIMETRES: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
+_MILLIMETERS: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
 
 _CLAUSE = re.compile(r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b")
 _DENIED: Final = frozenset(
@@ -100,7 +75,7 @@ _CALLED: Final = frozenset(
 )
 """Nouns with a number as their name: "rib 5 shows a fracture" does not count anything."""
 _SIDE_WORDS: Final = frozenset({"left", "right"})
-_SIZE_WORDS: Final = frozenset({*_MILLIMETRES, *(f"{unit}s" for unit in _MILLIMETRES)})
+_SIZE_WORDS: Final = frozenset({*_MILLIMETERS, *(f"{unit}s" for unit in _MILLIMETERS)})
 _NUMBER_WORDS: Final = frozenset(_NUMBERS) | _DIGITS
 
 
@@ -194,7 +169,7 @@ def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
             if _COMPARED.search(before) or _RANGE.search(before):
                 continue
             noun = min((abs(start - size.start()), noun) for start, noun in nouns)[1]
-            scale = _MILLIMETRES[size["unit"].removesuffix("s")]
+            scale = _MILLIMETERS[size["unit"].removesuffix("s")]
             sizes[noun] |= {round(float(n.replace(",", ".")) * scale, 2) for n in re.findall(_NUMBER, size["numbers"])}
     return sizes
 

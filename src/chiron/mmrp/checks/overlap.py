@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from chiron.dedup.contamination import CERTAIN_WORDS, COMMON_WORDS, BenchmarkItem, ImageIndex, print_files, question_matches
-from chiron.dedup.image_hash import ImagePrint
+from chiron.dedup.contamination import CERTAIN_WORDS, COMMON_WORDS, BenchmarkItem, ImageIndex, question_matches
+from chiron.dedup.image_hash import ImagePrint, print_files
 from chiron.mmrp.checks.check import Check, Finding, Severity
 from chiron.mmrp.dataset_index import DatasetIndex
 
