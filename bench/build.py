@@ -21,8 +21,9 @@ from bench.planted import measure
 from bench.table import heading, table
 from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.release import ReleaseOptions, release
-from chiron.mmrp.row import MmrpRow, write_lines
+from chiron.mmrp.row import MmrpRow
 from chiron.providers.local.dialogue import Turn
+from tests.support.records import write_lines
 
 CASES = 60_000
 _COPIES = 50

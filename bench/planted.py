@@ -18,10 +18,11 @@ from PIL import Image
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.mmrp.checking import check_rows
 from chiron.mmrp.dataset_index import sources_of
-from chiron.mmrp.row import MmrpRow, write_lines
+from chiron.mmrp.row import MmrpRow
 from chiron.phantom.sample import generate_case
 from chiron.phantom.world import World
 from chiron.providers.local.dialogue import Turn
+from tests.support.records import write_lines
 
 COUNT = 1000
 _COUNTED = ("duplicates", "near_duplicates", "overlap", "given_away", "contradiction", "steps", "final_answer")

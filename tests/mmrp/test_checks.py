@@ -228,7 +228,7 @@ def test_images_that_nobody_can_open(tmp_path: Path) -> None:
     (tmp_path / "images/2/0.png").write_bytes(b"\x89PNG broken")
     report = checked(part)
     assert found(report, "unreadable_images") == [1, 2]
-    assert report.passed == ["unreadable_images"]
+    assert report.exceeded == ["unreadable_images"]
     assert "leaves the image folder" in report.counts["unreadable_images"].examples[1][1].detail
 
 
@@ -250,7 +250,7 @@ def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> N
     ]
     report = checked(part, foreign)
     assert found(report, "overlap") == [0, 1, 2, 3]
-    assert report.passed == ["overlap"]
+    assert report.exceeded == ["overlap"]
 
 
 def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_the_documented_check_works_from_another_package(tmp_path: Path, monkeyp
         with check_rows(sources_of([part]), limits=limits_of(["single_step=0.4"])) as (index, report):
             page = write_results(tmp_path, index, report).read_text()
         assert found(report, "single_step") == [1]
-        assert report.passed == ["single_step"]
+        assert report.exceeded == ["single_step"]
         assert "Reasoning of a single step" in page
     finally:
         checks.cache_clear()
@@ -288,8 +288,8 @@ def test_the_documented_check_works_from_another_package(tmp_path: Path, monkeyp
 
 def test_limits_are_shares_by_name(tmp_path: Path) -> None:
     part = write_part(tmp_path, [a_row(str(n), reasoning=REASONING if n else "nothing") for n in range(10)])
-    assert "steps" in checked(part).passed
-    assert "steps" not in checked(part, steps=0.1).passed
+    assert "steps" in checked(part).exceeded
+    assert "steps" not in checked(part, steps=0.1).exceeded
     for wrong in ("stairs=0.1", "steps", "steps=2", "steps=x", "steps=nan"):
         with pytest.raises(InputError, match="--limit"):
             limits_of([wrong])
@@ -382,7 +382,7 @@ def test_a_difficulty_that_cannot_be_sorted_by_is_found(tmp_path: Path, difficul
     (part / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = checked(part)
     assert found(report, "values") == [0]
-    assert report.passed == ["values"]
+    assert report.exceeded == ["values"]
 
 
 def test_measured_and_missing_difficulties_are_fine() -> None:

@@ -139,11 +139,11 @@ def check_command(
         print(json.dumps(report.to_record(), ensure_ascii=False))
     else:
         for name, counts in report.counts.items():
-            over = "  over its limit" if name in report.passed else ""
+            over = "  over its limit" if name in report.exceeded else ""
             print(f"{name:18} {len(counts.rows):>8,} rows {report.share(name):>8.2%}  {len(counts.errors):>7,} errors{over}")
     messages().print(f"{report.rows:,} rows, {report.compared_with}; page  {printable(page)}", markup=False)
-    if report.passed:
-        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise the limit: {report.higher_limits}")
+    if report.exceeded:
+        raise InputError(f"over the limit: {', '.join(report.exceeded)}: mend the rows, or raise the limit: {report.higher_limits}")
 
 
 def release_command(

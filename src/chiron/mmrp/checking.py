@@ -119,7 +119,7 @@ class CheckReport:
         return len(self.counts[name].rows) / self.rows if self.rows else 0.0
 
     @property
-    def passed(self) -> list[str]:
+    def exceeded(self) -> list[str]:
         """Names of the checks whose limit is exceeded."""
         return [name for name in checks() if self.share(name) > self.limits[name]]
 
@@ -133,7 +133,7 @@ class CheckReport:
     @property
     def higher_limits(self) -> str:
         """The command-line options that would let these rows pass."""
-        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
+        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.exceeded)
 
     def to_record(self) -> CheckSummary:
         """Convert to the contents of ``check.json``."""
@@ -142,7 +142,7 @@ class CheckReport:
             "rows": self.rows,
             "compared_with": dict(sorted(self.compared.items())),
             "rows_with_errors": len(self.faulty),
-            "limits_passed": self.passed,
+            "limits_passed": self.exceeded,
             "checks": {
                 name: {
                     "rows": len(counts.rows),

@@ -110,14 +110,9 @@ def release(
         index, report = stack.enter_context(
             check_rows(sources, limits=options.limits, benchmark_items=benchmark_items, distance=options.distance, spool=folder)
         )
-        _need_passed(report)
-        left_out = {position: f"check: {name}" for position, name in report.faulty.items()}
+        left_out = _faulty_rows(report)
         usable = [position for position in range(len(index.entries)) if position not in left_out]
-        if not usable:
-            raise InputError("every row has an error, so there is nothing to release: see them with 'chiron build check'")
         watch("splitting")
-        for reason, number in Counter(left_out.values()).items():
-            _log.info("left out %d rows (%s)", number, reason)
         splits = split_rows(index, usable, ratios=options.ratios, seed=options.seed)
         left_out |= dict.fromkeys(splits.left_out, "similar to a row of another split")
         chosen = _balanced(index, splits, options, left_out)
@@ -153,12 +148,22 @@ class _Counts:
     models: Counter[str] = field(default_factory=Counter)
 
 
-def _need_passed(report: CheckReport) -> None:
-    if not report.passed:
-        return
+def _faulty_rows(report: CheckReport) -> dict[int, str]:
+    """Return the rows with an error by position, and why they are left out.
+
+    Raises:
+        InputError: a limit is exceeded, or no row is without an error.
+    """
+    if not report.exceeded:
+        if len(report.faulty) == report.rows:
+            raise InputError("every row has an error, so there is nothing to release: see them with 'chiron build check'")
+        left_out = {position: f"check: {name}" for position, name in report.faulty.items()}
+        for reason, number in Counter(left_out.values()).items():
+            _log.info("left out %d rows (%s)", number, reason)
+        return left_out
     exceeded = ", ".join(
         f"{name} ({len(report.counts[name].rows):,} of {report.rows:,} rows, {report.share(name):.2%}; limit {report.limits[name]:.2%})"
-        for name in report.passed
+        for name in report.exceeded
     )
     raise InputError(
         f"not released, limits are exceeded: {exceeded}: see the rows with 'chiron build check' and fix them,"
