@@ -1,9 +1,11 @@
 """Arrange rows for a release: splits, sampling weights, caps, curriculum order.
 
-Splits do not divide related rows. Rows are related by patient, by case, and by nearly identical images. A group of related rows goes to one split, chosen by a hash of
-the seed and the group's smallest patient id. Added rows therefore do not move existing groups, unless they connect two groups.
-Words do not relate rows, because templates would relate everything. Text-only rows that are nearly identical, directly or through
-other rows, form a family; only its rows in the first split it occurs in (train, then validation, then test) are kept.
+Splits do not divide related rows. Rows are related by patient, by case, and by nearly identical images. A group of related rows goes to
+one split, chosen by a hash of the seed and the group's smallest patient id. Added rows therefore do not move existing groups, unless they
+connect two groups.
+
+Words do not relate rows, because templates would relate everything. Text-only rows that are nearly identical, directly or through other
+rows, form a family; only its rows in the first split it occurs in (train, then validation, then test) are kept.
 """
 
 import hashlib
@@ -96,7 +98,7 @@ def _groups(index: DatasetIndex, positions: Sequence[int]) -> list[int]:
         ties += [("image", int(index.image_groups[image])) for image in entry.images]
         for tie in ties:
             groups.unite(first.setdefault(tie, position), position)
-    return groups.labels().tolist()
+    return list(map(int, groups.labels()))
 
 
 def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
