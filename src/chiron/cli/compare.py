@@ -55,7 +55,7 @@ def command(
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.comparing import compare, reference_of
-    from chiron.evaluation.item_page.page import write_item_page
+    from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.published import few, published_grids, read_published
     from chiron.evaluation.published import published as published_rows
     from chiron.evaluation.read_runs import image_folders, read_evaluations

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Message, Role
-from chiron.conversation.markup import boxed, own_turn, said, split_thinking
+from chiron.conversation.markup import split_thinking
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.text import compatible, normalize_answer
+from chiron.text import normalize_answer
 
 
 @dataclass(frozen=True)
@@ -97,55 +97,6 @@ def read_json(reply: str) -> Any:
 def one_line(text: str) -> str:
     """Replace every run of white space by one blank."""
     return " ".join(text.split())
-
-
-_DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
-_LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
-_MORE = re.compile(
-    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
-)
-"""Matches a further option letter, but not a word that starts like one: "A. fumigatus" after a letter is not an option."""
-_NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
-
-
-def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
-    """Return the indexes of the options named in a reply; empty for "none", ``None`` if unclear.
-
-    The last declaration ("the answer is B") counts. Without one, the last line counts if it starts with letters or is an option's text.
-    """
-    text = compatible(boxed(own_turn(said(reply[-20_000:])))).strip()
-    if not text:
-        return None
-    declared = list(_DECLARED.finditer(text))
-    pieces = [text[declared[-1].end() :]] if declared else []
-    pieces += [text.splitlines()[-1], text]
-    for piece in pieces:
-        line = one_line(piece[:2000])
-        if _NONE.match(line):
-            return frozenset()
-        if (found := _lettered(line, len(options))) is not None:
-            return found
-        for index, option in enumerate(options):
-            if normalize_answer(line) == normalize_answer(option):
-                return frozenset({index})
-    return None
-
-
-def _lettered(line: str, count: int) -> frozenset[int] | None:
-    first = _LETTERS.match(line)
-    if first is None:
-        return None
-    letter = first["first"]
-    # "a" may be an article: a lower-case letter counts only if it is alone.
-    if letter.islower() and re.search(r"\w", line[first.end() :]):
-        return None
-    if letter == "A" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
-        return None  # "A fracture of ..."
-    found, at = {"abcd".index(letter.lower())}, first.end()
-    while more := _MORE.match(line, at):
-        found.add("ABCD".index(more["next"]))
-        at = more.end()
-    return frozenset(found) if max(found) < count else None
 
 
 OPTIONS = 4

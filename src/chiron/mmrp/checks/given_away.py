@@ -6,7 +6,7 @@ from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.mics.answer_leak import content_words, names_answer
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 from chiron.text import normalize_words
 
@@ -87,3 +87,6 @@ def _spellings(question: str, answer: str) -> Iterator[tuple[str, str]]:
     bare, plain = (re.sub(r"['\u2019]s\b", "", text) for text in (question, answer))
     yield bare, plain
     yield bare.replace("-", ""), plain.replace("-", "")
+
+
+CHECKS = (Check("given_away", "The question contains the answer", 0.02, look),)

@@ -1,24 +1,18 @@
 """Build the item page: image, question, each model's answer and verdict."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from chiron.cases.images import ImageFolder
 from chiron.evaluation.items import ItemResult, Verdict
-from chiron.evaluation.policy import policy
 from chiron.evaluation.read_runs import REAL, Evaluated
 from chiron.io import write_atomically
+from chiron.reports.shell import embedded_json, legible, render_page
 from chiron.reports.thumbnails import Thumbnail, thumbnails
-from chiron.reports.wording import legible
 
 MAX_IMAGES = 600
 """Most thumbnails on a page (about 8 MB). The first items get them; the others show a note."""
@@ -161,35 +155,16 @@ def write_item_page(models: Sequence[Evaluated], out: Path, folders: Mapping[str
         DiskError: the file cannot be written.
     """
     gathered = gather(models, folders)
-    style = "".join(
-        resources.files(package).joinpath("page.css").read_text("utf-8") for package in ("chiron.reports", "chiron.evaluation.item_page")
-    )
-    script = resources.files("chiron.evaluation.item_page").joinpath("page.js").read_text("utf-8")
-    env = Environment(
-        loader=PackageLoader("chiron.evaluation.item_page", ""),
-        autoescape=True,
-        finalize=legible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = env.get_template("page.html").generate(
-        policy=policy(style, script),
-        style=Markup(style),  # noqa: S704 - files of this package
-        script=Markup(script),  # noqa: S704 - a file of this package
-        data=Markup(_embedded(gathered.data)),  # noqa: S704 - contains no markup characters, see below
+    page = render_page(
+        "chiron.evaluation",
+        "items.html",
+        styles=["report.css", "items.css"],
+        script="items.js",
+        data=embedded_json(gathered.data),
         written=time.strftime("%Y-%m-%d %H:%M %z"),
         verdicts=VERDICTS,
-        counts=[(name, counts) for name, counts in gathered.verdicts.items()],
+        counts=list(gathered.verdicts.items()),
         total=len(gathered.items),
     )
     write_atomically(out, page)
     return out
-
-
-def _embedded(data: object) -> str:
-    """Write JSON that is safe in a ``<script>`` element: it can neither end the element nor start a comment."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
