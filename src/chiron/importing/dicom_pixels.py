@@ -146,16 +146,17 @@ def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray
 
 
 def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
-    """Apply a window to values; return 0 (black) to 1 (white). Implements PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    import numpy as np
+    """Apply a window to values with pydicom (PS3.3 C.11.2.1.2 and C.11.2.1.3); return 0 (black) to 1 (white)."""
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.processing import apply_windowing
 
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / max(width, 1e-6), -700, 700))))
-    if function == "LINEAR_EXACT":
-        return np.asarray(np.clip((values - center) / max(width, 1e-6) + 0.5, 0, 1))
-    if width <= 1:
-        return np.asarray(values > center - 0.5, dtype=np.float64)
-    return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+    # pydicom reads windows from the top level only, and scales to the range of the stored values: 0 to 1 for one unsigned bit.
+    header = Dataset()
+    header.PhotometricInterpretation, header.BitsStored, header.PixelRepresentation = "MONOCHROME2", 1, 0
+    header.WindowCenter, header.WindowWidth = center, width
+    header.VOILUTFunction = function if function in {"LINEAR_EXACT", "SIGMOID"} else "LINEAR"
+    shares: NDArray[np.float64] = apply_windowing(values, header)
+    return shares
 
 
 def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]") -> "NDArray[np.float64]":
