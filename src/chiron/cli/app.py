@@ -1,5 +1,6 @@
 """``chiron``: the commands put together, and what becomes of errors."""
 
+import logging
 import sys
 from typing import Annotated, NoReturn
 
@@ -8,7 +9,7 @@ from rich.markup import escape
 
 from chiron.cli import ask, build, build_release, cases, compare, demo, doctor, search, train
 from chiron.cli import eval as evaluation
-from chiron.cli.streams import BrokenPipe, messages, safe_streams
+from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
@@ -43,7 +44,11 @@ app.add_typer(evaluation.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print what is retried or recovered, on standard error.")] = False,
+) -> None:
+    show_log(logging.INFO if verbose else logging.WARNING)
     if version:
         from chiron._version import __version__
 

@@ -1,17 +1,21 @@
 """Standard output and standard error: what a broken one may do, and where results and messages go."""
 
+import logging
 import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from chiron.errors import ChironError, DiskError
+from chiron.terminal import printable
 
 
 class BrokenPipe(ChironError):
@@ -96,8 +100,26 @@ _WIDE = 150
 """Columns where nobody's terminal sets a width: a table in a log file is not cut."""
 
 
+class _LogHandler(logging.Handler):
+    """Print log records on standard error, except those that a command's summary repeats."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "in_summary", False):
+            label = f"[yellow]{record.levelname.lower()}:[/yellow]"
+            messages().print(f"{label} {escape(printable(record.getMessage()))}")
+
+
+def show_log(level: int) -> None:
+    """Print the package's log records of at least this level on standard error. Only the command line does so."""
+    log = logging.getLogger("chiron")
+    if not any(isinstance(handler, _LogHandler) for handler in log.handlers):
+        log.addHandler(_LogHandler())
+    log.setLevel(level)
+
+
+@cache
 def messages() -> Console:
-    """Standard error."""
+    """Return the console on standard error: one for all, so that messages do not break a live display."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDE)
 
