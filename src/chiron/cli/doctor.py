@@ -106,7 +106,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         from chiron.mics.prompts import load_prompts
 
         run = check_config(dict(data), origin=origin)
-        load_prompts(_paths(run.search.prompts))
+        load_prompts(run.search.prompts)
         limits = run.search.max_tokens
         sent = {
             "mentors": RoleCall("mentor", _SEVERAL, limits.mentor, system=True, temperature=run.search.mentor_temperature),
@@ -118,17 +118,16 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         from chiron.mmrp.config import BuildPrompts, check_build
 
         file = check_build(dict(data), origin=origin)
-        BuildPrompts.load(_paths(file.build.prompts))
+        BuildPrompts.load(file.build.prompts)
         images = _SEVERAL if file.build.show_images else 0
         for role, name in file.named():
             limit, temperature = getattr(file.build.max_tokens, role), getattr(file.build, f"{role}_temperature")
             yield name, RoleCall(role, images, limit, system=True, temperature=temperature)
     if "evaluation" in data:
-        from chiron.client.config_file import files_beside, validate
         from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
 
-        chosen = validate(EvaluationFile, {**data, "evaluation": data["evaluation"] or {}}, origin=origin)  # it may be left empty
-        EvaluationPrompts.load(_paths(files_beside(chosen.evaluation.prompts, origin, "evaluation.prompts")))
+        chosen = EvaluationFile.check(dict(data), origin=origin)
+        EvaluationPrompts.load(chosen.evaluation.prompts)
         evaluated = chosen.evaluation.max_tokens
         sent = {
             "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
@@ -136,10 +135,6 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
             "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
         }
         yield from ((name, sent[role]) for role, name in chosen.named())
-
-
-def _paths(files: Mapping[str, str]) -> dict[str, Path]:
-    return {name: Path(file) for name, file in files.items()}
 
 
 async def _examine(

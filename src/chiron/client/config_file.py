@@ -89,23 +89,6 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
     return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
 
 
-def check_section(schema: type[Schema], data: dict[str, Any], section: str, *, origin: Path, **overrides: Any) -> Schema:
-    """Validate a file and one job's section.
-
-    Overrides that are not ``None`` replace the section's keys. Prompt files are resolved relative to the configuration file.
-
-    Raises:
-        InputError: as in :func:`validate`; or the path of a prompt is invalid.
-    """
-    changed = {key: value for key, value in overrides.items() if value is not None}
-    if changed and isinstance(data.get(section), dict):
-        data = {**data, section: {**data[section], **changed}}
-    config = validate(schema, data, origin=origin)
-    own = getattr(config, section)
-    files = files_beside(own.prompts, origin, f"{section}.prompts")
-    return config.model_copy(update={section: own.model_copy(update={"prompts": files})})
-
-
 def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
     """Resolve the file paths in a configuration, relative to the configuration file.
 

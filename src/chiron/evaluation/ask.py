@@ -45,7 +45,7 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     chosen = config.evaluation
     pictures = PictureStore()
     shown = [_picture(path, pictures, chosen.image_side) for path in asked.images]
-    prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
+    prompts = EvaluationPrompts.load(chosen.prompts)
     item = _item(asked)
     endpoint = build_endpoint(model, config.model(model), pictures=pictures, answers=lambda: AnswerPool.of(()))
     limit = asked.max_tokens or config.model(model).token_limit(chosen.max_tokens.model or MAX_TOKENS)

@@ -39,7 +39,7 @@ def summary_name(outcome: str, *, retained: bool) -> str:
     return {Outcome.FULL_SCORE.value: "rejected", Outcome.DEPTH.value: "rejected", Outcome.BAD_CASE.value: "bad"}.get(outcome, outcome)
 
 
-def tally(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
+def counts_by_summary_name(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
     """Count cases by summary name, from counts by (outcome, retained)."""
     counts: Counter[str] = Counter()
     for (outcome, retained), count in outcomes.items():

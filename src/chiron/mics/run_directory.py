@@ -11,8 +11,8 @@ from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, St
 from chiron.client.missing_calls import Missing
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.session import Progress
-from chiron.mics.result import summary_name, tally
+from chiron.jobs.job import Progress
+from chiron.mics.result import counts_by_summary_name, summary_name
 
 PATHS, REJECTED, REPORT = "paths.jsonl", "rejected.jsonl", "report.html"
 PATH_FIELDS = (
@@ -109,7 +109,7 @@ def read_status(path: Path | str) -> Status:
             began=str(run.get("began")),
             cases=str(run.get("cases")),
             in_use=directory.in_use,
-            outcomes=dict(tally(ledger.outcomes()).most_common()),
+            outcomes=dict(counts_by_summary_name(ledger.outcomes()).most_common()),
             reasons=dict(reasons.most_common()),
             incomplete=incomplete,
             missing_candidates=total.candidates,
@@ -137,7 +137,7 @@ class SearchProgress(Progress):
         """Mean MICS-Score of all cases scored so far, including those of earlier processes."""
         return self.score_sum / self.scored if self.scored else None
 
-    def tally(self) -> Sequence[tuple[str, int]]:
+    def counts(self) -> Sequence[tuple[str, int]]:
         """Return the number of cases for every usual outcome, including zeros."""
         return [(name, self.outcomes[name]) for name in _OUTCOMES if name != "unjudged" or self.outcomes[name]]
 
@@ -145,17 +145,13 @@ class SearchProgress(Progress):
         """Return the mean MICS-Score as text."""
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
 
-    def ended(self, result: StoredResult) -> None:
-        """Count a case finished by this process."""
-        self.done += 1
-        self._count(result)
-
     def known(self, head: ResultHead) -> None:
         """Count a case finished by an earlier process."""
         self.already += 1
-        self._count(head)
+        self.count(head)
 
-    def _count(self, result: StoredResult | ResultHead) -> None:
+    def count(self, result: StoredResult | ResultHead) -> None:
+        """Count a result."""
         self.outcomes[summary_name(result.outcome, retained=result.retained)] += 1
         if result.mics_score is not None:
             self.score_sum += result.mics_score

@@ -1,0 +1,60 @@
+"""Engines run the units of a job. The job does not know which engine does, and other packages may add engines."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from chiron.errors import InputError
+from chiron.jobs.engine import Engine, engine_of
+from tests.jobs.test_job import Echo, echo, job_of, names
+from tests.support.calls import Scripted
+from tests.support.plugins import install_plugin
+
+OUTSIDE = """
+from pathlib import Path
+
+
+class OneByOne:
+    async def run(self, job, units, work, *, in_order):
+        for unit in units:
+            with (job.directory.path / "trace.txt").open("a") as trace:
+                print(unit, file=trace)
+            yield unit, await work(unit)
+
+
+ENGINE = OneByOne()
+BROKEN = object()
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"one-by-one": "outside:ENGINE", "broken": "outside:BROKEN", "missing": "outside:GONE"}
+    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {"chiron.engines": entries})
+
+
+def run_with(engine: Engine, path: Path, provider: Scripted) -> Echo:
+    job = job_of(path, provider, names(20), engine=engine)
+    asyncio.run(job.execute())
+    return job
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_engine_of_another_package_runs_a_job_with_the_same_results(tmp_path: Path) -> None:
+    local = run_with(engine_of("local"), tmp_path / "local", Scripted(echo, seconds=0.001))
+    provider = Scripted(echo, seconds=0.001)
+    other = run_with(engine_of("one-by-one"), tmp_path / "other", provider)
+    assert other.found == local.found == [(name, name.upper()) for name in names(20)]
+    assert provider.most_in_flight == 1
+    assert len((tmp_path / "other" / "work" / "trace.txt").read_text().splitlines()) == 20
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_unknown_or_unusable_engine_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, one-by-one"):
+        engine_of("rya")
+    with pytest.raises(InputError, match="BROKEN is not a Engine"):
+        engine_of("broken")
+    with pytest.raises(InputError, match=r"plug-in .missing. .*cannot be loaded"):
+        engine_of("missing")
