@@ -153,6 +153,6 @@ def _named(images: Sequence[str]) -> dict[str, Path]:
         if not (benchmark and equals and folder):
             raise InputError(f"--images {text}: write BENCHMARK=DIR")
         if not Path(folder).is_dir():
-            raise InputError(f"--images {text}: there is no folder {folder}")
+            raise InputError(f"--images {text}: folder {folder} does not exist")
         folders[benchmark] = Path(folder)
     return folders
