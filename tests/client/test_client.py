@@ -159,7 +159,7 @@ def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: 
         with pytest.raises(CallerFault):
             await desk.ask(a_call(model="n"))
         assert isinstance(desk.halted, ConfigurationError)
-        assert str(desk.halted) == "model 'n' refuses every call: HTTP 401: check api_key_env"
+        assert str(desk.halted) == "model 'n' rejects every call: HTTP 401: check api_key_env"
 
     run(desk, work)
 
@@ -292,7 +292,7 @@ def test_a_share_of_calls_that_keeps_failing_is_told(tmp_path: Path) -> None:
             if n == 4:
                 assert not desk.notes  # two of five: chance, perhaps
         assert list(desk.notes.values()) == [
-            "m at temperature 1.2: 50% of 20 calls failed, and are missing from the scores (the last so: m: HTTP 500)"
+            "m at temperature 1.2: 50% of 20 calls failed, and are missing from the scores (most recent reason: m: HTTP 500)"
         ]
 
     run(desk, work)

@@ -357,7 +357,7 @@ def test_two_patients_under_one_study_uid_are_two_cases(tmp_path: Path) -> None:
     for n, (patient, age) in enumerate([("P0001", "030Y"), ("P0002", "080Y"), (None, "050Y")]):
         write_dicom(tmp_path / "s" / f"{n}.dcm", PatientID=patient, PatientAge=age)
     summary = import_cases(tmp_path / "s", tmp_path / "out")
-    assert summary.notes["studies of several patients under one study UID: a case for each patient"] == 3
+    assert summary.notes["studies of several patients with one study UID: one case for each patient"] == 3
     for keep in (None, True):
         cases, _ = imported(tmp_path / "s", tmp_path / f"out{keep}", keep_ids=keep)
         assert sorted(case.age or "" for case in cases) == ["30 years", "50 years", "80 years"]
@@ -369,7 +369,7 @@ def test_a_window_of_no_width_is_passed_over_and_said(tmp_path: Path) -> None:
     stored = np.arange(400, dtype=np.int16).reshape(20, 20)
     assert len(np.unique(drawn(tmp_path, stored, WindowCenter=0, WindowWidth=0))) > 100
     summary = import_cases(tmp_path / "a.dcm", tmp_path / "again")
-    assert summary.notes["series whose window has no width: shown by the range of their values instead"] == 1
+    assert summary.notes["series whose window has no width: displayed with the range of their values"] == 1
 
 
 def test_a_file_of_many_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,8 +141,8 @@ def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[
         results, found = scored(model.results, encoder)
         done.append(replace(model, results=tuple(results)))
         versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        said = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
-        messages().print(f"BERTScore of {escape(printable(said))}")
+        summary = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
+        messages().print(f"BERTScore of {escape(printable(summary))}")
     return done
 
 

@@ -297,13 +297,13 @@ class ModelClient:
         if not outage.answers and standing.uncounted >= policy.attempts:
             # More likely a wrong address or a server that has not started than an outage, so do not wait for long.
             raise EndpointDown(
-                f"model '{call.model}' has answered nothing yet, and a call failed {standing.uncounted} times in a row, the last time so:"
+                f"model '{call.model}' has not answered yet, and a call failed {standing.uncounted} times in a row, most recently with:"
                 f" {failure.public}; run the same command again once it answers"
             ) from failure
         if (down := outage.seconds(now)) >= policy.outage:
             raise EndpointDown(
-                f"model '{call.model}' failed every call for {down / 60:.0f} min, the last so: {failure.public}; run the same command again"
-                " when it is back"
+                f"model '{call.model}' failed every call for {down / 60:.0f} min, most recently with: {failure.public}; run the same"
+                " command again when it answers"
             ) from failure
         return blame
 
@@ -335,7 +335,7 @@ class ModelClient:
                 # The wait is longer than any deadline. Failing this call and the following ones would lose evaluations; stopping loses
                 # nothing.
                 raise EndpointDown(
-                    f"model '{call.model}' takes no call for another {failure.retry_after:.0f} s, longer than its deadline"
+                    f"model '{call.model}' accepts no call for another {failure.retry_after:.0f} s, longer than its deadline"
                     f" ({endpoint.retry.deadline:g} s): {failure.public}. Run the same command again then"
                 ) from failure
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
@@ -395,14 +395,17 @@ class ModelClient:
         self.shares.failed(call.model, call.temperature, failure.public)
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
-            self.halt(ConfigurationError(f"model '{call.model}' refuses every call: {failure.public}"))
+            self.halt(ConfigurationError(f"model '{call.model}' rejects every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER and isinstance(failure, CallerFault):
-                self.halt(ConfigurationError(f"model '{call.model}' refused {DOWN_AFTER} calls in a row, the last so: {failure.public}"))
+                self.halt(
+                    ConfigurationError(f"model '{call.model}' rejected {DOWN_AFTER} calls in a row, most recently with: {failure.public}")
+                )
             elif endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
                     EndpointDown(
-                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}; run again when it is back"
+                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, most recently with: {failure.public};"
+                        " run again when it answers"
                     )
                 )

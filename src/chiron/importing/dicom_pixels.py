@@ -91,12 +91,14 @@ def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
 
     if "PixelData" not in header:
         what = (
-            "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+            "floating-point pixels, which cannot be displayed"
+            if "FloatPixelData" in header or "DoubleFloatPixelData" in header
+            else "no pixels"
         )
-        raise LeaveOut(Why.NO_IMAGE, f"it holds {what}")
+        raise LeaveOut(Why.NO_IMAGE, f"it contains {what}")
     size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
     if size == 0 or size > MAX_PIXELS:
-        raise LeaveOut(Why.IMAGE, f"it says that it has {size:,} pixels a frame; from 1 to {MAX_PIXELS:,} are read")
+        raise LeaveOut(Why.IMAGE, f"its header gives {size:,} pixels per frame; 1 to {MAX_PIXELS:,} are supported")
     if (missing := missing_decoder(header)) is not None:
         raise LeaveOut(Why.COMPRESSION, missing)
     try:
@@ -119,10 +121,10 @@ def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np
         return _eight_bits(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
         return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
-    grey = _windowed(header, frame, pixels)
+    gray = _windowed(header, frame, pixels)
     # MONOCHROME1 shows the lowest value brightest.
     inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
-    return 255 - grey if inverse else grey
+    return 255 - gray if inverse else gray
 
 
 def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
