@@ -23,7 +23,7 @@ REFUSED = {
     "JPEG-lossy.dcm": "cannot be decoded",
     "JPEG2000-embedded-sequence-delimiter.dcm": "cannot be decoded",
     "MR_truncated.dcm": "truncated",
-    "no_meta.dcm": "beginning is lost",
+    "no_meta.dcm": "beginning is missing",
     "badVR.dcm": "RTDOSE",
     "liver_1frame.dcm": "SEG",
     "liver_expb_1frame.dcm": "SEG",
@@ -259,7 +259,7 @@ def test_text_burned_into_pixels_is_held_back_and_captures_are_warned_of(tmp_pat
     (held,) = left_out(tmp_path / "out")
     assert held.why is Why.IDENTIFYING
     assert "--allow-burned-in" in held.reason
-    assert any("look at them" in note for note in summary.notes)
+    assert any("check them" in note for note in summary.notes)
     assert len(imported(tmp_path / "s", tmp_path / "all", allow_burned_in=True)[0]) == 2
 
 
@@ -347,7 +347,7 @@ def test_a_question_whose_key_fits_several_studies_is_left_out(tmp_path: Path) -
     ]
     cases, left = imported(tmp_path / "s", tmp_path / "out", questions=jsonl(tmp_path / "q.jsonl", *rows))
     assert sorted(case.question for case in cases) == ["Both?", "Both?", "First?"]
-    assert [(record.place, "ambiguous: 3 studies" in record.reason) for record in left] == [
+    assert [(record.place, "matches 3 studies" in record.reason) for record in left] == [
         ("q.jsonl, line 1", True),
         ("q.jsonl, line 2", True),
     ]
