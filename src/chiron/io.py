@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from chiron.errors import DiskError, InputError
 
+_log = logging.getLogger(__name__)
 _LEFTOVER = re.compile(r"\..+\.(?:jsonl?|html|md|yaml|csv|tsv)\.(?:(\d+)\.)?[a-z0-9_]{8}")
 """Matches temporary files of :func:`write_atomically`: target name, process id, random suffix. Older versions omitted the process id."""
 _OLD = 3600.0
@@ -52,6 +54,7 @@ def remove_leftovers(folder: Path) -> None:
         for path in folder.iterdir():
             if (match := _LEFTOVER.fullmatch(path.name)) is not None and _is_leftover(path, match[1]):
                 path.unlink(missing_ok=True)
+                _log.info("removed a temporary file that a killed process left: %s", path)
 
 
 def _is_leftover(path: Path, pid: str | None) -> bool:
@@ -356,6 +359,7 @@ def _clear(out: Path, old: Path, prefix: str) -> None:
             shutil.rmtree(old)
         else:
             old.rename(out)
+            _log.warning("restored %s: a process was killed while it was replaced", out)
     for left in out.parent.glob(f"{_literal(prefix)}*"):
         shutil.rmtree(left)
 

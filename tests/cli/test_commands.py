@@ -185,7 +185,7 @@ def test_status_and_summary_have_the_same_names(world: Any, tmp_path: Path) -> N
 def test_the_demonstration_needs_nothing_and_shows_everything(tmp_path: Path) -> None:
     done = chiron("demo", "--search-only", "--dir", tmp_path / "d", "--count", "4")
     assert done.returncode == 0, done.stderr
-    assert "drew 4 cases" in done.stderr
+    assert "generated 4 cases" in done.stderr
     assert "4 cases selected" in done.stderr
     report = tmp_path / "d" / "run-4" / "report.html"
     assert str(report) in done.stderr

@@ -208,7 +208,7 @@ def test_a_ledger_that_was_emptied_under_its_run_is_refused(tmp_path: Path) -> N
         (tmp_path / "work" / name).unlink(missing_ok=True)
     (tmp_path / "work" / "ledger.sqlite").touch()
     provider = Scripted(echo)
-    with pytest.raises(InputError, match="is empty, but its run has begun"):
+    with pytest.raises(InputError, match="is empty, but its run has started"):
         execute(tmp_path, provider, names(1))
     assert provider.asked == []
 

@@ -244,7 +244,7 @@ def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=1)), tmp_path / "run")
         assert isinstance(summary.halted, ConfigurationError)
-        assert "model 'mentor-b' refuses every call: mentor-b: HTTP 404: model 'mentor-b' not found: check 'model'" in str(summary.halted)
+        assert "model 'mentor-b' rejects every call: mentor-b: HTTP 404: model 'mentor-b' not found: check 'model'" in str(summary.halted)
         assert endpoint.seen.requests < 40
 
 

@@ -45,7 +45,7 @@ def need_cases(path: Path) -> None:
     """
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist or cannot be reached"
-        raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' draws some)")
+        raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' generates some)")
 
 
 def read_records(path: Path) -> Iterator[tuple[int, object]]:
@@ -62,7 +62,7 @@ def read_records(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _whole_file(path: Path) -> list[object] | None:
-    """Return the records of a file that is one JSON value; None if it is JSONL, whatever its suffix."""
+    """Return the records of a file that is one JSON value; None if it is JSONL, with any suffix."""
     try:
         with path.open("rb") as file:
             head = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -28,7 +28,8 @@ def eval_command(
     ] = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names with commas between; --list shows them.")] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="The run directory of this model and protocol: made, or gone on with.")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Run directory of this model and protocol; created if missing, otherwise resumed."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and perhaps a section evaluation.")
@@ -42,7 +43,7 @@ def eval_command(
     judge: Annotated[str | None, typer.Option(metavar="NAME", help="For a protocol that wants one; else a column of its own.")] = None,
     extractor: Annotated[str | None, typer.Option(metavar="NAME", help="A model that reads the options out too, as a column.")] = None,
     interns: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="They go on from the reasoning: its MICS-Score. Needs --judge.")
+        str | None, typer.Option(metavar="NAMES", help="Models that continue from the reasoning, for its MICS-Score. Needs --judge.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and how to get them.")] = False,
     export_tsv: Annotated[
@@ -96,7 +97,9 @@ def _names(text: str) -> list[str]:
 def contamination_command(
     train: Annotated[Path, typer.Argument(metavar="TRAIN", help="JSONL of rows as 'chiron train' takes them.")],
     benchmark: Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark's name; 'chiron eval --list' shows them.")],
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The training data's images (default: images/ beside TRAIN).")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the training images (default: images/ next to TRAIN).")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The benchmark's files as downloaded; else they come from the hub.")
     ] = None,
@@ -107,7 +110,7 @@ def contamination_command(
 ) -> None:
     """Look a benchmark's images and questions up in training data: by file, by perceptual hash, and word for word.
 
-    What is found was very likely trained on; what is not found may have been all the same, in other words or another picture.
+    Items that are found were very likely trained on. Others may have been too, with other words or another image.
     """
     import tempfile
 

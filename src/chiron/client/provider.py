@@ -42,7 +42,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What a provider may need besides its configuration."""
+    """What a provider may need in addition to its configuration."""
 
     pictures: PictureStore
     answers: Callable[[], AnswerPool] = lambda: AnswerPool(())

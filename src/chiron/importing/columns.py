@@ -158,7 +158,7 @@ def _field_of(name: str, *, separate_options: bool) -> str | None:
     return "options" if separate_options and _OPTION.fullmatch(name) else _BY_NAME.get(name)
 
 
-def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
+def count_recognized(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
     """Return how many fields a row would name if it were the header."""
     names = {_plain(h) for h in header}
     asked = sum(_plain(column) in names for columns in wanted.values() for column in columns)
@@ -188,7 +188,7 @@ def _plain(name: str) -> str:
     return normalize_words(spaced)
 
 
-LETTER_ALONE = "answers that are a letter alone, of options that are not there: name the columns of options with --map options=..."
+LETTER_ALONE = "answers that are only a letter, without options: name the columns of options with --map options=..."
 
 
 def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:

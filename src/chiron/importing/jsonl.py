@@ -27,8 +27,8 @@ from chiron.importing.tables import TableImages, draft_of
 from chiron.importing.writer import copied
 from chiron.io import BrokenJson
 
-LEFT_BEHIND = "fields left behind, since they are called as fields that name a patient or a physician are"
-RENAMED = "cases whose images were named anew, since their names may say who the patient is"
+LEFT_BEHIND = "fields removed, because fields with their names usually identify a patient or a physician"
+RENAMED = "cases whose images were renamed, because their names may identify the patient"
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{16}")
 _DEPTH = 20
 """Maximum nesting depth. Cases need less, and deeper values would not be screened."""
@@ -210,7 +210,7 @@ def _without_names(meta: Mapping[str, Any], known: set[str], left: list[str], de
 
 def _inside(value: Any, known: set[str], left: list[str], depth: int) -> Any:
     if depth > _DEPTH:
-        raise LeaveOut(Why.RECORD, f"objects and lists lie more than {_DEPTH} deep in it: leave out what is no part of the case")
+        raise LeaveOut(Why.RECORD, f"objects and lists are nested more than {_DEPTH} deep: remove what does not belong to the case")
     if isinstance(value, dict):
         return _without_names(value, known, left, depth)
     return [_inside(v, known, left, depth + 1) for v in value] if isinstance(value, list) else value

@@ -73,7 +73,7 @@ async def _question(name: str, config: ProviderConfig, provider: Provider, pictu
         except CallFailed as failure:
             return Finding(name, what, ok=False, detail=f"as {asked.role}: {failure.public}")
     if reply.only_thinking or not reply.text.strip():
-        why = "nothing but thinking" if reply.only_thinking else "no text"
+        why = "only thinking" if reply.only_thinking else "no text"
         return Finding(name, what, ok=False, detail=f"as {asked.role}: {why} within {limit} tokens: {MORE_SPACE}")
     detail = f"as {asked.role}: answered in {reply.seconds:.1f} s: {one_line(reply.text, 60).strip()}"
     if note := finish_note(reply.finish):

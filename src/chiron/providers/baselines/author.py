@@ -30,10 +30,10 @@ _COUNT = re.compile(r"^Questions to write: (\d{1,2})$", re.MULTILINE)
 class Rules:
     """Read findings with the textbook's words."""
 
-    def __init__(self, catalogue: AnswerPool) -> None:
-        """``catalogue``: the possible answers, and the textbook's entries."""
-        self._answers = catalogue.answers
-        self._entries = [(dict(entry.attributes), entry.answer) for entry in catalogue.entries if entry.attributes]
+    def __init__(self, pool: AnswerPool) -> None:
+        """``pool``: the possible answers, and the textbook's entries."""
+        self._answers = pool.answers
+        self._entries = [(dict(entry.attributes), entry.answer) for entry in pool.entries if entry.attributes]
         self._values: dict[str, tuple[str, ...]] = {}
         for attributes, _ in self._entries:
             for name, value in attributes.items():
@@ -75,11 +75,11 @@ class Rules:
 def author(rules: Rules, prompt: str, *, key: str) -> str:
     """Return the author's reply: multiple-choice questions if the prompt asks for several, else one question and its answer."""
     chance = random.Random(key)  # noqa: S311 - reproducible, not secret
-    findings, answer = _told(prompt, "findings"), _told(prompt, "answer")
+    findings, answer = _section(prompt, "findings"), _section(prompt, "answer")
     asked = _COUNT.search(prompt)
     if asked is None:
         return json.dumps({"question": _in_manner(prompt, chance), "answer": answer})
-    steps = rules.steps(findings) or rules.steps(_told(prompt, "history"))
+    steps = rules.steps(findings) or rules.steps(_section(prompt, "history"))
     questions: list[Mapping[str, object]] = []
     for question in chance.sample(QUESTIONS, k=min(int(asked[1]), len(QUESTIONS))):
         options = [answer, *rules.wrong(answer, findings, 3, chance)]
@@ -89,15 +89,15 @@ def author(rules: Rules, prompt: str, *, key: str) -> str:
 
 def reader(rules: Rules, prompt: str, *, key: str) -> str:
     """Return the reader's reply: letters of options, or yes or no if asked whether an answer follows from a case."""
-    case = f"{_told(prompt, 'history')}\n{_told(prompt, 'findings')}"
+    case = f"{_section(prompt, 'history')}\n{_section(prompt, 'findings')}"
     listed = read_section(prompt, "options")
     if listed is None:
-        return "yes" if _follows(rules, case, _told(prompt, "answer")) else "no"
+        return "yes" if _follows(rules, case, _section(prompt, "answer")) else "no"
     options = _OPTION.findall(listed)
     if not options:
         return "none"
     if read_section(prompt, "findings") is not None:
-        known = rules.answers_of(_told(prompt, "findings"))
+        known = rules.answers_of(_section(prompt, "findings"))
         if letters := [letter for letter, option in options if normalize_answer(option) in known]:
             return ", ".join(letters)
         held = set(words(case))
@@ -112,10 +112,10 @@ def _follows(rules: Rules, case: str, answer: str) -> bool:
 
 
 def _in_manner(prompt: str, chance: random.Random) -> str:
-    manner = read_section(prompt, "manner") or ""
-    return next((question for question in _ADDRESSED if question.split()[0] in manner), chance.choice(QUESTIONS))
+    persona_text = read_section(prompt, "manner") or ""
+    return next((question for question in _ADDRESSED if question.split()[0] in persona_text), chance.choice(QUESTIONS))
 
 
-def _told(prompt: str, name: str) -> str:
+def _section(prompt: str, name: str) -> str:
     text = read_section(prompt, name) or ""
     return "" if text == "None given." else text

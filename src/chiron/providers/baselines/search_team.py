@@ -88,7 +88,11 @@ class Specialist:
                 values[name] = tuple(sorted({*values.get(name, ()), value}))
         own = frozenset(match["names"].split("+"))
         if unknown := sorted(own - set(values)):
-            there = f"it has {', '.join(values)}" if values else "it has none, or there is no textbook.jsonl beside the cases"
+            there = (
+                f"choose from {', '.join(values)}"
+                if values
+                else "its entries have no attributes, or there is no textbook.jsonl next to the cases"
+            )
             raise InputError(f"specialist/{form}: the textbook has no attribute '{unknown[0]}': {there}")
         rights = (float(match["own"]), float(match["other"])) if match["own"] else (0.95, 0.5)
         return cls(own, values, *rights)
@@ -97,13 +101,13 @@ class Specialist:
         """Return a mentor's reply: one step per attribute not named so far, then the answer. ``key`` seeds its errors."""
         dice = random.Random(key)  # noqa: S311 - reproducible, not secret
         so_far, findings = read_section(prompt, "reasoning") or "", read_section(prompt, "findings") or ""
-        said = [
+        stated = [
             f"The {name} is {self._say(name, truth, dice)}."
             for name in self.values
             if f"The {name} is " not in so_far and (truth := self._read(name, findings)) is not None
         ]
         first = 1 + len(re.findall(r"^### Step ", so_far, flags=re.MULTILINE))
-        steps = said or ["Together these lead to one diagnosis."]
+        steps = stated or ["Together these lead to one diagnosis."]
         lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
         return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
 
@@ -145,14 +149,14 @@ METHODS = MappingProxyType({"words": "lucene", "trigrams": "bm25+"})
 class Retriever:
     """A retriever over one answer pool; built once and used for every call."""
 
-    def __init__(self, kind: str, catalogue: AnswerPool) -> None:
+    def __init__(self, kind: str, pool: AnswerPool) -> None:
         """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
         import bm25s
 
         self._tokens = TOKENS[kind]
-        self.answers = catalogue.answers
-        index = {answer: i for i, answer in enumerate(catalogue.answers)}
-        documents = [(i, answer) for answer, i in index.items()] + [(index[e.answer], e.text) for e in catalogue.entries]
+        self.answers = pool.answers
+        index = {answer: i for i, answer in enumerate(pool.answers)}
+        documents = [(i, answer) for answer, i in index.items()] + [(index[e.answer], e.text) for e in pool.entries]
         self._owner = np.array([owner for owner, _ in documents], dtype=np.int64)
         tokens = [self._tokens(text) or ["\x00"] for _, text in documents]
         self._vocabulary = {t for document in tokens for t in document}
@@ -175,7 +179,7 @@ class Retriever:
         reasoning = re.sub(r"^### Step \d+:", "", read_section(prompt, "reasoning") or "", flags=re.MULTILINE)
         answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
         number = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
-        return f"### Step {number}: Of the answers known here, this is the nearest to what was said.\n### The final answer is: {answer}"
+        return f"### Step {number}: Of the answers known here, this is the nearest to what was stated.\n### The final answer is: {answer}"
 
     def _choose(self, nearness: NDArray[np.float64], temperature: float, key: str) -> str:
         if temperature <= 0:
