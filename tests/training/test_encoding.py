@@ -200,7 +200,7 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         encode_all([*rows, outside, long], ImageFolder(images), ENCODER, limit=2000)
     message = str(caught.value)
-    assert message.startswith("4 of 11 rows cannot be trained on, 3 with images missing or broken and 1 longer than 2000 tokens")
+    assert message.startswith("4 of 11 rows cannot be trained on, 3 with missing or broken images and 1 longer than 2000 tokens")
     for name, fault in (("r0-1", "missing"), ("r0-3", "truncated"), ("escapes", "leaves the image folder"), ("endless", "3022 tokens")):
         assert name in message
         assert fault in message

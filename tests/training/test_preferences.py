@@ -288,3 +288,10 @@ def test_a_recipe_with_a_wrong_preference_stage_is_refused(world: Path, tmp_path
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=words):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_recipe_written_out_in_full_is_read_back(world: Path, tmp_path: Path) -> None:
+    """The model card contains it so."""
+    recipe = recipe_of(world)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(tmp_path / "r.yaml") == recipe

@@ -95,7 +95,7 @@ class Stage(Strict):
             raise ValueError(f"stage {self.name}: the shares of replay must sum to less than 1")
         if self.objective == "dpo" and self.replay:
             raise ValueError(f"stage {self.name}: objective: dpo does not support replay; remove it")
-        if self.objective == "sft" and "beta" in self.model_fields_set:
+        if self.objective == "sft" and self.beta != type(self).model_fields["beta"].default:
             raise ValueError(f"stage {self.name}: beta belongs to objective: dpo; remove it")
         return self
 
