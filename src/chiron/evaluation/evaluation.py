@@ -276,7 +276,7 @@ def evaluation_of(
         "seed": chosen.seed,
         "judge": None if judge is None else identity_of(judge),
     }
-    notes = ()
+    notes: tuple[str, ...] = ()
     if samples > 1 and temperature > 0 and chosen.temperature is None:
         notes = (f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature",)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
