@@ -10,11 +10,11 @@ import yaml
 
 from chiron.cases.case import Case
 from chiron.evaluation.benchmarks.loading import load
-from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
 from chiron.evaluation.evaluation import prepare_evaluation
 from chiron.evaluation.items import Item
+from chiron.evaluation.registry import benchmark_of
 from chiron.mmrp.templates import PaperTemplate, QuizTemplate
 from chiron.providers.local.dialogue import Turn
 from tests.evaluation import published

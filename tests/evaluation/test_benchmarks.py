@@ -18,9 +18,8 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BenchmarkRecord
 from chiron.evaluation.benchmarks.image_source import ImageSource
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.items import BadItem, Item
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of
 from tests.evaluation import published
 from tests.mmrp.making import a_row, a_text_row, write_part
 from tests.support.command import chiron
@@ -452,11 +451,11 @@ def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:
 
 def test_every_loader_is_a_small_file_with_what_a_person_needs() -> None:
     from chiron.evaluation.benchmarks import sets
-    from chiron.evaluation.protocols.registry import PROTOCOLS
+    from chiron.evaluation.registry import protocols
 
     for path in Path(next(iter(sets.__path__))).glob("*.py"):
         assert len(path.read_text().splitlines()) <= 60, path
     for benchmark in benchmarks().values():
-        assert benchmark.protocol in PROTOCOLS
-        assert benchmark.licence
+        assert benchmark.protocol in protocols()
+        assert benchmark.license
         assert benchmark.hub or benchmark.how

@@ -402,7 +402,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     for more, words in (
         (("--benchmarks", "vqa_rda"), "did you mean 'vqa_rad'?"),
         (("--benchmarks", "vqa_rad", "--control", "blanc"), "did you mean 'blank'?"),
-        (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "no protocol is called"),
+        (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "unknown protocol"),
         (("--benchmarks", "slake"), "download test.json"),
         ((), "--benchmarks LIST is missing"),
     ):
@@ -413,7 +413,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["groups"][0]["n"] == 4
     listed = json.loads(chiron("eval", "--list", "--json").stdout)
-    assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
+    assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed["benchmarks"]}
 
 
 @pytest.mark.slow

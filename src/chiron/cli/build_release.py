@@ -35,7 +35,7 @@ def benchmark_items(named: list[str] | None, below: Path | None) -> Iterator[Ite
         InputError: there is no such benchmark, or its files are not there.
     """
     from chiron.evaluation.benchmarks.loading import load
-    from chiron.evaluation.benchmarks.registry import benchmark_of
+    from chiron.evaluation.registry import benchmark_of
 
     places = _places(named or [], below)
     # What a benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
@@ -45,7 +45,7 @@ def benchmark_items(named: list[str] | None, below: Path | None) -> Iterator[Ite
 
 
 def _places(named: list[str], below: Path | None) -> list[tuple[str, Path]]:
-    from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+    from chiron.evaluation.registry import benchmark_of, benchmarks
 
     places = []
     for each in named:

@@ -12,14 +12,13 @@ from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.evaluation.statistics.intervals import scipy_stats
 from chiron.jobs.directory import WorkDirectory
@@ -170,12 +169,13 @@ class Evaluation:
     def _settings(self, loaded: LoadedBenchmark) -> dict[str, Any]:
         manner = self.asker.manner
         prompts = manner.prompts.bare() if loaded.bare else manner.prompts
-        return {**self.settings, "protocol": manner.protocol.name, "prompts": prompts.hashes(manner.protocol.prompts)}
+        return {**self.settings, "protocol": manner.protocol.name, "prompts": manner.protocol.prompt_hashes(prompts)}
 
     def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
         new = [
-            group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded
+            group_of(loaded, by_benchmark[loaded.name], self.asker.manner.protocol, self._settings(loaded), self.limit)
+            for loaded in self.loaded
         ]
         head = {**self.session.about, "identity": self.session.identity}
         return merge(self.session.directory.path, new, lines, head)
@@ -189,6 +189,7 @@ def prepare_evaluation(
     *,
     data: Path | str | None = None,
     control: Control = Control.NONE,
+    benchmark_files: Sequence[Path | str] = (),
 ) -> Evaluation:
     """Prepare an evaluation and check everything that can be checked before a call is paid for.
 
@@ -199,6 +200,7 @@ def prepare_evaluation(
         config: from :func:`chiron.evaluation.config.load_evaluation`.
         data: folder with the downloaded files; ``None`` fetches them from the hub.
         control: change made to every item, such as leaving out its image.
+        benchmark_files: Python files with further benchmarks and protocols (:mod:`chiron.evaluation.registry`).
 
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
@@ -206,13 +208,14 @@ def prepare_evaluation(
     scipy_stats()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
-    known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
+    files = [Path(file) for file in benchmark_files]
+    known = [benchmark_of(name, files) for name in dict.fromkeys(benchmarks)]
     usual = {benchmark.protocol for benchmark in known}
     if config.evaluation.protocol is None and len(usual) > 1:
         raise InputError(
             f"these benchmarks are usually asked by different protocols ({', '.join(sorted(usual))}): name one with --protocol"
         )
-    protocol = protocol_of(config.evaluation.protocol or usual.pop())
+    protocol = protocol_of(config.evaluation.protocol or usual.pop(), files)
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
     return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder)
@@ -259,7 +262,7 @@ def evaluation_of(
     identity = {
         "model": [manner.model.identity, manner.model.max_tokens],
         "protocol": protocol.name,
-        "prompts": prompts.hashes(protocol.prompts),
+        "prompts": protocol.prompt_hashes(prompts),
         "temperature": temperature,
         "image_side": chosen.image_side,
         "max_images": chosen.max_images,
@@ -295,7 +298,7 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     shown = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
     out = len(loaded.items) - len(shown)
     left_out = (
-        f"{loaded.name}: protocol {protocol.name} counts closed questions only: {out} of {len(loaded.items)} are left out" if out else ""
+        f"{loaded.name}: protocol {protocol.name} ({protocol.description}) leaves out {out} of {len(loaded.items)} items" if out else ""
     )
     notes = (left_out, concerned(loaded.name, shown, control))
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))

@@ -10,7 +10,7 @@ from chiron.conversation.reasoning import parse_reasoning
 from chiron.evaluation.answers.extraction import extract
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, as_case, as_judged, in_words
-from chiron.evaluation.protocols.protocol import Finding
+from chiron.evaluation.protocols.protocol import ParsedReply
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.case_team import CaseTeam, TooFewAnswers, together
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
@@ -67,7 +67,7 @@ class JudgeColumn:
     judging: Judging
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del pictures, reply
@@ -83,7 +83,7 @@ class ExtractorColumn:
     prompts: EvaluationPrompts
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del pictures, finding
@@ -115,7 +115,7 @@ class MicsColumn:
     prompts: EvaluationPrompts
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del finding

@@ -21,11 +21,10 @@ from chiron.cases.images import ImageProblem
 from chiron.client.call import ImagePart, TextPart
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmarks, protocol_of
 
 _SIDE = 1536
 

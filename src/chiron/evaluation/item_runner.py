@@ -19,7 +19,7 @@ from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
 from chiron.evaluation.items import BadItem, Item, ItemResult, Verdict
-from chiron.evaluation.protocols.protocol import Finding, Protocol
+from chiron.evaluation.protocols.protocol import ParsedReply, Protocol
 from chiron.mics.team import RoleModel
 
 REFUSED = "the endpoint refuses it"
@@ -46,7 +46,7 @@ class ExtraScore(Door):
     """An extra metric of an answer that costs calls."""
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Return the scores by name; ``None`` where the metric does not apply.
 

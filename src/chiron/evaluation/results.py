@@ -12,8 +12,8 @@ from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.figures import accuracy
-from chiron.evaluation.items import ITEMS, RESULTS, BadItem, Item, ItemResult, Verdict, read_results
-from chiron.evaluation.protocols.protocol import PARSER
+from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
+from chiron.evaluation.protocols.protocol import PARSER, Protocol
 from chiron.evaluation.statistics.intervals import Share
 from chiron.io import write_atomically
 
@@ -28,9 +28,10 @@ Group = dict[str, Any]
 
 
 def group_of(
-    loaded: LoadedBenchmark, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
+    loaded: LoadedBenchmark, lines: Sequence[ItemResult], protocol: Protocol, settings: Mapping[str, Any], limit: int | None
 ) -> Group:
     """Compute the figures of one benchmark, with everything needed to reproduce them."""
+    counted = loaded.counted_by(protocol)
     left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
     draws = sorted({line.seed for line in lines})
     return {
@@ -47,7 +48,7 @@ def group_of(
         "by_seed": [share_of([line for line in lines if line.seed == draw]) for draw in draws],
         **share_of(lines),
         **_rates(lines),
-        "published_accuracy": _published(lines),
+        "published_accuracy": _without_unparsed(lines) if protocol.leaves_out_unparsed else None,
         "scores": _scores(lines),
         "by": _by_labels(lines),
     }
@@ -124,10 +125,8 @@ def _rates(lines: Sequence[ItemResult]) -> dict[str, Any]:
     }
 
 
-def _published(lines: Sequence[ItemResult]) -> float | None:
-    """Return the figure that the published evaluation would print under ``chiron_judge``: replies without a final answer are left out."""
-    if not lines or lines[0].protocol != "chiron_judge":
-        return None
+def _without_unparsed(lines: Sequence[ItemResult]) -> float | None:
+    """Return the accuracy as a published script would print it that leaves unparsed replies out of the count."""
     counted = [line for line in lines if line.verdict in {Verdict.RIGHT, Verdict.WRONG}]
     return fmean(line.right for line in counted) if counted else None
 

@@ -83,7 +83,7 @@ class Benchmark:
     """Its content, in words."""
     n: int | None
     """Number of questions of every kind in the published data; a different number is noted. ``None`` if it varies."""
-    licence: str
+    license: str
     files: Sequence[str]
     """Patterns of the record files, relative to the data folder; the first match is used. ``A|B`` needs both."""
     columns: Sequence[str]

@@ -14,9 +14,9 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import UNKNOWN, Record, Unreadable, read_records, yes_or_no
 from chiron.evaluation.benchmarks.image_source import ImageSource, cache_folder
-from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.items import BadItem, Item, Kind
 from chiron.evaluation.protocols.protocol import Protocol
+from chiron.evaluation.registry import benchmarks
 
 
 @dataclass(frozen=True)

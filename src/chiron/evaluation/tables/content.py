@@ -1,17 +1,18 @@
 """Build the tables of a comparison."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from chiron.errors import InputError
 from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled, Test
 from chiron.evaluation.figures import FEW_IMAGES, Accuracy, accuracy, by_label
+from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.read_runs import SETTINGS
+from chiron.evaluation.registry import protocols
 from chiron.evaluation.statistics.intervals import Consistency, Share
 from chiron.evaluation.tables import cells as wording
 from chiron.evaluation.tables.cells import EMPTY, Cell, Grid, cell
 
-PUBLISHED_PROTOCOL = "chiron_judge"
-"""The protocol whose published script leaves unparsed answers out of the count."""
 _CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
     "McNemar": "Test: McNemar's, exact; every item has an image of its own",
@@ -30,13 +31,19 @@ _SPOKEN = {
 }
 
 
-def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
+def grids(comparison: Comparison, *, label: str | None = None, files: Sequence[Path] = ()) -> list[Grid]:
     """Build the tables of one protocol: accuracy, then controls, other metrics and accuracy by label, where available.
 
+    Args:
+        comparison: from :func:`chiron.evaluation.comparing.compare`.
+        label: also split the accuracy by this label.
+        files: Python files with further protocols. A protocol that is not found has no notes of its own.
+
     Raises:
-        InputError: no item has the label; the message lists the available labels.
+        InputError: no item has the label (the message lists the available labels), or a file cannot be loaded.
     """
-    found = [_accuracy(comparison)] if comparison.cells else []
+    protocol = protocols(files).get(comparison.protocol)
+    found = [_accuracy(comparison, protocol)] if comparison.cells else []
     if comparison.controls:
         found.append(_controls(comparison))
     if any(c.scores for c in comparison.cells.values()):
@@ -46,23 +53,23 @@ def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
     return found
 
 
-def _accuracy(c: Comparison) -> Grid:
+def _accuracy(c: Comparison, protocol: Protocol | None) -> Grid:
     sizes = {b: _sizes([c.cells[m, b].accuracy for m in c.models if (m, b) in c.cells]) for b in c.benchmarks}
     measured = [b for b in c.benchmarks if sizes[b]]
     head = ("model", *(f"{b} (N {sizes[b][0]:,})" if len(sizes[b]) == 1 else b for b in measured))
     rows = tuple(
-        (m, tuple(_real(c.cells[m, b], c.protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
+        (m, tuple(_real(c.cells[m, b], protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
         for m in c.models
         if any((m, b) in c.cells for b in measured)
     )
-    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c)))
+    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c, protocol)))
 
 
 def _sizes(measured: Sequence[Accuracy]) -> list[int]:
     return sorted({a.items for a in measured})
 
 
-def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
+def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell:
     a, against = compared.accuracy, compared.against
     stars = wording.mark(against.adjusted) if against else ""
     reference = " (ref)" if compared.is_reference else ""
@@ -71,7 +78,7 @@ def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
         "" if alone else f"N {a.items:,}",
         *wording.doubts(a),
         _seeds(a),
-        _left_out(a.missing_left_out) if protocol == PUBLISHED_PROTOCOL else "",
+        _left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
         _to_reference(against) if against else "",
         strong=compared.is_reference,
     )
@@ -94,7 +101,7 @@ def _left_out(share: Share) -> str:
     return f"as published (missing left out): {wording.percent(share.value)} of {share.of:,}"
 
 
-def _accuracy_notes(c: Comparison) -> Iterator[str]:
+def _accuracy_notes(c: Comparison, protocol: Protocol | None) -> Iterator[str]:
     yield from _interval_notes(c)
     yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
     if c.tests:
@@ -103,12 +110,9 @@ def _accuracy_notes(c: Comparison) -> Iterator[str]:
             yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
     if any(x.accuracy.seeds for x in c.cells.values()):
         yield "Where there are seeds, the figure is their mean, and the test is of the first."
-    if c.protocol == PUBLISHED_PROTOCOL:
-        yield "The figure counts an answer that is missing as wrong; below it, as published, with the missing left out of the count."
-        yield (
-            "As published, the judge sees both answers and not the question, at temperature 0.9, and any yes in its reply counts."
-            " Its prompt is worded by this project, and shows it the last final answer, cut to 600 characters."
-        )
+    if protocol and protocol.leaves_out_unparsed:
+        yield "A missing answer counts as wrong; the figure below leaves missing answers out of the count, as published."
+    yield from protocol.notes if protocol else ()
     yield from _made(c)
     if c.reference and any((c.reference, b) not in c.cells for b in c.benchmarks):
         yield f"{c.reference} was not asked everything: where it was not, nothing is tested."

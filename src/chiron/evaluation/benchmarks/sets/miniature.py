@@ -28,7 +28,7 @@ def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[Benchma
         title=f"the miniature: new cases of {words}",
         size="as many as the demonstration drew",
         n=None,
-        licence="made by this program",
+        license="made by this program",
         files=("|".join(files), "|".join(f"data/{file}" for file in files)),
         columns=("id", "question", "answer", "images"),
         read=read,

@@ -34,7 +34,7 @@ def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
         title=f"MMMU Health & Medicine, {split}",
         size=size,
         n=n,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         hub="MMMU/MMMU",
         files=("|".join(f"{subject}/{split}-*.parquet" for subject in SUBJECTS), f"{split}*.parquet", f"{split}*.json*"),
         columns=("id", "question", "options", "answer", "question_type"),

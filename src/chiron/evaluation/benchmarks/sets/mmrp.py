@@ -31,7 +31,7 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         title=title,
         size="as many rows as the file has",
         n=None,
-        licence="that of its cases",
+        license="that of its cases",
         # Never a build's rows.jsonl, which also contain training data.
         files=(f"data/{part}/test-*.parquet", f"*/data/{part}/test-*.parquet", f"mmrp_{name}*.json*", f"*{name}*.json*"),
         recognize=recognize,
