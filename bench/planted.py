@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.mmrp.checking import check_rows
-from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow, write_lines
 from chiron.phantom.sample import generate_case

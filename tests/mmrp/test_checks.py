@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.cli.build_release import image_folders
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import InputError
 from chiron.mmrp.checking import CheckReport, check_rows, limits_of, write_results
-from chiron.mmrp.checks.overlap import BenchmarkItem
-from chiron.mmrp.checks.registry import look_at
+from chiron.mmrp.checks.check import GROUP, checks, look_at
 from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow
 from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import REASONING, a_row, a_text_row, draw_image, picture, write_part
+from tests.support.plugins import install_plugin
 
 
 def names(row: MmrpRow) -> set[str]:
@@ -260,6 +261,42 @@ def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> N
         part, [BenchmarkItem("VQA", "1", "Is a fracture seen?"), BenchmarkItem("VQA", "2", "Is there evidence of a pleural effusion?")]
     )
     assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
+
+
+def test_a_question_is_found_without_the_options_that_follow_it_and_with_a_changed_word(tmp_path: Path) -> None:
+    asked = "Which of these signs of a fresh injury does the film of the left side of the chest of this old man show?"
+    rows = [a_row("1", question=f"{asked}\nA. Callus\nB. Sharp edges"), a_row("2", question=asked.replace("old", "young")), a_row("3")]
+    report = checked(write_part(tmp_path, rows), [BenchmarkItem("VQA", "1", asked, options=("None", "Both"))])
+    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
+
+
+OUTSIDE = """
+from chiron.conversation.reasoning import parse_reasoning
+from chiron.mmrp.checks.check import Check, Finding
+
+
+def look(row):
+    if row.part == "cot" and len(parse_reasoning(row.reasoning).steps) == 1:
+        yield Finding("single_step", row.id, "one step only", "warning")
+
+
+CHECK = Check("single_step", "Reasoning of a single step", 0.05, look)
+"""
+
+
+def test_a_check_of_another_package_takes_part_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {GROUP: {"single_step": "outside:CHECK"}})
+    checks.cache_clear()
+    try:
+        short = "### Step 1: The cortex is interrupted.\n### The final answer is: Rib fracture"
+        part = write_part(tmp_path / "part", [a_row("1"), a_row("2", reasoning=short)])
+        with check_rows(sources_of([part]), limits=limits_of(["single_step=0.4"])) as (index, report):
+            page = write_results(tmp_path, index, report).read_text()
+        assert found(report, "single_step") == [1]
+        assert report.passed == ["single_step"]
+        assert "Reasoning of a single step" in page
+    finally:
+        checks.cache_clear()
 
 
 def test_limits_are_shares_by_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import DiskError, InputError
 from chiron.io import new_folder, write_atomically
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
-from chiron.mmrp.checks.overlap import BenchmarkItem
-from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
+from chiron.mmrp.exports.export import GROUP, exports, message_faults
+from chiron.mmrp.exports.internvl import internvl_faults
+from chiron.mmrp.exports.trl import trl_faults
 from chiron.mmrp.release import release
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
 from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
+from tests.support.plugins import install_plugin
 
 RATIOS = (0.6, 0.2, 0.2)
 
@@ -129,20 +133,43 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
         assert before.getexif().get(0x0112) == after.getexif().get(0x0112)
 
 
+def meta_faults(meta: Any) -> Iterator[str]:
+    """Faults of InternVL's ``meta.json``."""
+    kinds = {"root": str, "annotation": str, "data_augment": bool, "repeat_time": int, "length": int, "max_dynamic_patch": int}
+    for name, entry in meta.items():
+        for key, kind in kinds.items():
+            if not isinstance(entry.get(key), kind):
+                yield f"{name}: {key} is not a {kind.__name__}"
+        if not str(entry.get("annotation", "")).endswith(".jsonl"):
+            yield f"{name}: its annotation is not a JSONL file"
+
+
+def dataset_info_faults(info: Any) -> Iterator[str]:
+    """Faults of LLaMA-Factory's ``dataset_info.json``."""
+    wanted = {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    }
+    for name, entry in info.items():
+        if not isinstance(entry.get("file_name"), str):
+            yield f"{name}: no file_name"
+        for key, value in wanted.items():
+            given = entry.get(key)
+            if given != value and not (isinstance(given, dict) and isinstance(value, dict) and value.items() <= given.items()):
+                yield f"{name}: {key} is {given!r}"
+
+
 def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
-    exports = made.path / "exports"
-    for name, faults in (
-        ("internvl", internvl_faults),
-        ("llamafactory", message_faults),
-        ("ms-swift", message_faults),
-        ("trl", trl_faults),
-    ):
+    folder = made.path / "exports"
+    assert {path.name for path in folder.iterdir()} == set(exports()) == {"internvl", "llamafactory", "ms-swift", "trl"}
+    for name, export in exports().items():
         for part in ("text", "alignment", "cot"):
-            rows = lines(exports / name / f"{part}-train.jsonl")
+            rows = lines(folder / name / f"{part}-train.jsonl")
             assert len(rows) == made.rows[part, "train"]
-            assert [fault for row in rows for fault in faults(row)] == []
-        assert not list((exports / name).glob("*test*"))
-    meta = json.loads((exports / "internvl" / "meta.json").read_text())
+            assert [fault for row in rows for fault in export.faults(row)] == []
+        assert not list((folder / name).glob("*test*"))
+    meta = json.loads((folder / "internvl" / "meta.json").read_text())
     assert list(meta_faults(meta)) == []
     for entry in meta.values():
         rows = lines(made.path / entry["annotation"])
@@ -150,11 +177,49 @@ def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
         for row in rows:
             for image in [row.get("image", [])] if isinstance(row.get("image"), str) else row.get("image", []):
                 assert (made.path / entry["root"] / image).is_file()
-    info = json.loads((exports / "llamafactory" / "dataset_info.json").read_text())
+    info = json.loads((folder / "llamafactory" / "dataset_info.json").read_text())
     assert list(dataset_info_faults(info)) == []
     for entry in info.values():
-        for row in lines(exports / "llamafactory" / entry["file_name"]):
-            assert all((exports / "llamafactory" / image).is_file() for image in row["images"])
+        for row in lines(folder / "llamafactory" / entry["file_name"]):
+            assert all((folder / "llamafactory" / image).is_file() for image in row["images"])
+
+
+OUTSIDE = """
+from chiron.mmrp.exports.export import IMAGES, Export
+
+
+def pairs_row(row):
+    *before, last = row.turns
+    images = [f"{IMAGES}/{image.name}" for image in row.images]
+    return {"images": images, "prompt": "\\n\\n".join(turn.text for turn in before), "completion": last.text}
+
+
+def pairs_faults(row):
+    if row["prompt"].count("<image>") != len(row["images"]):
+        yield "not as many marks as images"
+
+
+def index(rows):
+    return {"files.json": sorted(rows)}
+
+
+EXPORT = Export("pairs", "A trainer of pairs.", pairs_row, pairs_faults, index)
+"""
+
+
+def test_an_export_of_another_package_is_written_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {GROUP: {"pairs": "outside:EXPORT"}})
+    exports.cache_clear()
+    try:
+        part = write_part(tmp_path / "cot", [a_row("1")])
+        out = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
+    finally:
+        exports.cache_clear()
+    [row] = lines(out / "exports" / "pairs" / "cot-train.jsonl")
+    assert row["completion"] == REASONING
+    assert (out / row["images"][0]).is_file()
+    assert json.loads((out / "exports" / "pairs" / "files.json").read_text()) == ["cot-train"]
+    assert "`exports/pairs`: A trainer of pairs." in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -258,7 +323,7 @@ def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for replace in (False, True):
-        with pytest.raises(InputError, match=r"out exists|no folder that this command wrote"):
+        with pytest.raises(InputError, match=r"out exists|was not written by this command"):
             release(parts, out, wishes=ReleaseOptions(replace=replace))
     assert (out / "thesis.tex").read_text() == "years of work"
     release(parts[:1], tmp_path / "mine")

@@ -18,7 +18,7 @@ from chiron.client.prompts import read_section
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.mmrp.authoring import BrokenReply, MultipleChoice, Refused, named_options, read_choices, read_json
+from chiron.mmrp.authoring import BrokenReply, MultipleChoice, Refused, read_choices, read_json
 from chiron.mmrp.config import BuildPrompts
 from chiron.mmrp.row import read_rows
 from chiron.mmrp.templates import InternTemplate, PaperTemplate, plain
@@ -261,23 +261,6 @@ def test_any_json_is_read_or_refused(value: object) -> None:
 )
 def test_json_is_found_where_it_stands(text: str) -> None:
     assert read_json(text) == {"a": 1}
-
-
-OPTIONS = ["Rib fracture", "Pneumothorax", "A. fumigatus infection", "Lung cancer"]
-
-
-@pytest.mark.parametrize(
-    ("said", "named"),
-    [
-        ("B", {1}), ("b.", {1}), ("(C)", {2}), ("**D**", {3}), ("A, C", {0, 2}), ("A and D", {0, 3}), ("none", set()), ("None.", set()),
-        ("The answer is B.", {1}), ("Option A is tempting, but the answer is: **D**", {3}), ("It may be A.\nB", {1}),
-        ("B. Pneumothorax", {1}), ("Pneumothorax", {1}), ("### The final answer is: C. A. fumigatus infection", {2}),
-        ("<think>A? B?</think> D", {3}), ("A fracture is likely.", None), ("I cannot tell.", None), ("", None), ("E", None),
-        ("The right options are A, B and C.", {0, 1, 2}), ("A C", {0, 2}),
-    ],
-)  # fmt: skip
-def test_letters_are_read_and_words_are_not(said: str, named: set[int] | None) -> None:
-    assert named_options(said, OPTIONS) == named
 
 
 def test_an_intern_reads_the_findings_as_its_question(tmp_path: Path) -> None:

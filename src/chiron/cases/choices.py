@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from chiron.conversation.options import LETTERS
+
 _LONGEST = 100_000
 """Maximum characters of options given as one text. A longer text is not a list of options."""
 _MARK = re.compile(r"\A\(?([A-Za-z]|\d{1,2})\s*[.:)]\s*")

@@ -14,8 +14,8 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
+    from chiron.dedup.contamination import BenchmarkItem
     from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-    from chiron.mmrp.checks.overlap import BenchmarkItem
     from chiron.mmrp.dataset_index import ImageFolders
 
 BenchmarkOption = Annotated[
@@ -70,27 +70,14 @@ def _places(named: list[str], below: Path | None) -> list[tuple[str, Path]]:
 
 
 def _items(benchmarks: list["LoadedBenchmark"]) -> Iterator["BenchmarkItem"]:
-    from chiron.cases.image_marks import IMAGE_MARK
-    from chiron.cases.images import ImageProblem
-    from chiron.evaluation.items import BadItem
-    from chiron.mmrp.checks.overlap import BenchmarkItem
+    from chiron.evaluation.contamination import Uncompared, items_to_compare
 
     for loaded in benchmarks:
-        bad, unreadable = 0, set[str]()
-        for item in loaded.items:
-            if isinstance(item, BadItem):
-                bad += 1
-                continue
-            images = []
-            for name in item.images:
-                try:
-                    images.append(loaded.check(name).path)
-                except ImageProblem:
-                    unreadable.add(name)
-            yield BenchmarkItem(loaded.name, item.id, item.question.replace(IMAGE_MARK, " "), tuple(images))
-        if bad or unreadable:
-            told = f"note: of {loaded.name} {bad} records and {len(unreadable)} images cannot be read, and were not compared with"
-            messages().print(printable(told), markup=False)
+        uncompared = Uncompared()
+        yield from items_to_compare(loaded, uncompared)
+        if uncompared.records or uncompared.images:
+            missing = f"{uncompared.records} records and {len(uncompared.images)} images"
+            messages().print(printable(f"note: {missing} of {loaded.name} cannot be read and were not compared"), markup=False)
 
 
 PartsArgument = Annotated[
@@ -140,7 +127,7 @@ def check_command(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+        raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out") from error
     with (
         benchmark_items(benchmark, benchmarks) as foreign,
         check_rows(

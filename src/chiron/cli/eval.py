@@ -1,7 +1,7 @@
 """`chiron eval` and `chiron eval contamination`."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.evaluation.contamination import Contamination, Overlap
+    from chiron.dedup.contamination import Contamination, Overlap
 
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
@@ -122,9 +122,9 @@ def contamination_command(
     import tempfile
 
     from chiron.cases.images import ImageFolder
+    from chiron.dedup.contamination import TrainingRow, find_contamination
     from chiron.evaluation.benchmarks.loading import load
-    from chiron.evaluation.contamination import TrainingRow, find_contamination
-    from chiron.evaluation.items import BadItem, Item
+    from chiron.evaluation.contamination import Uncompared, items_to_compare
     from chiron.evaluation.registry import benchmark_of
     from chiron.training.rows import read_rows
 
@@ -138,24 +138,19 @@ def contamination_command(
     # What the benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
     with tempfile.TemporaryDirectory() as unpacked:
         loaded = load(chosen, data, Path(unpacked))
-        items = [item for item in loaded.items if isinstance(item, Item)]
-        bad = sum(isinstance(item, BadItem) for item in loaded.items)
-        found = find_contamination(rows, ImageFolder(folder), items, loaded.check, distance=distance)
+        uncompared = Uncompared()
+        found = find_contamination(rows, ImageFolder(folder), list(items_to_compare(loaded, uncompared)), distance=distance)
+        found = replace(found, unreadable=(*found.unreadable, *(f"benchmark: {why}" for why in uncompared.images.values())))
     if json_output:
-        print(json.dumps(_record(found, bad), ensure_ascii=False))
+        print(json.dumps({**asdict(found), "bad_items": uncompared.records}, ensure_ascii=False))
     else:
-        _show(found, benchmark, bad)
-
-
-def _record(found: "Contamination", bad: int) -> dict[str, object]:
-
-    return {**asdict(found), "bad_items": bad}
+        _show(found, benchmark, uncompared.records)
 
 
 def _show(found: "Contamination", benchmark: str, bad: int) -> None:
 
     from chiron.cli.streams import results
-    from chiron.evaluation.contamination import Likeness
+    from chiron.dedup.contamination import Likeness
 
     console = results()
     if found.overlaps:
@@ -185,7 +180,7 @@ def _show(found: "Contamination", benchmark: str, bad: int) -> None:
 
 
 def _distance(overlap: "Overlap") -> str:
-    from chiron.evaluation.contamination import Likeness
+    from chiron.dedup.contamination import Likeness
 
     match overlap.likeness:
         case Likeness.NEAR_IMAGE:

@@ -48,7 +48,7 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"folder {out} cannot be made: {error.strerror}") from error
+        raise InputError(f"folder {out} cannot be created: {error.strerror}") from error
     for benchmark in (benchmark_of(name, files) for name in names):
         path = out / f"{benchmark.name}.tsv"
         count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol, files), path)

@@ -3,9 +3,7 @@
 Signatures and shingles are memory-mapped from anonymous temporary files, so only a few hundred bytes per text stay in memory.
 """
 
-import re
 import tempfile
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from chiron.dedup.linking import Families
 from chiron.errors import DiskError, InputError
+from chiron.text import normalize_words
 
 SHINGLE: Final = 3
 """Number of words in a shingle."""
@@ -32,12 +31,6 @@ _FIRST: Final = 8
 """Neighbors within a bucket that :meth:`TextIndex.links` compares first, before all others."""
 _PAIRS: Final = 1 << 14
 """Maximum number of pairs compared at once."""
-_WORD = re.compile(r"[^\W_]+")
-
-
-def normalised(text: str) -> str:
-    """Normalize a text: lowercase words separated by single blanks, without punctuation or layout, in a uniform Unicode form."""
-    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class TextIndex:
@@ -74,7 +67,7 @@ class TextIndex:
         Raises:
             DiskError: the disk is full.
         """
-        plain = normalised(text)
+        plain = normalize_words(text)
         digest = _digest(plain)
         known = self._numbers.get(digest)
         if known is not None:

@@ -10,6 +10,7 @@ from chiron.cases.case import Case
 from chiron.cases.choices import answer_in_words, bare_options, question_with_options
 from chiron.errors import InputError
 from chiron.importing.drafts import LeaveOut, Why
+from chiron.text import normalize_words
 
 _NAMES: Mapping[str, str] = {
     "id": "id|case|case id|case no|case number|rid|record|row id|uid|qid|question id|sample id|image id|fall|fallnummer|caso",
@@ -184,7 +185,7 @@ def _find(column: str, header: Sequence[str], names: list[str], where: str) -> i
 
 def _plain(name: str) -> str:
     spaced = re.sub(r"(?<=[a-zà-ÿ])(?=[A-Z])", " ", name.strip())
-    return re.sub(r"[\W_]+", " ", spaced).strip().casefold()
+    return normalize_words(spaced)
 
 
 LETTER_ALONE = "answers that are a letter alone, of options that are not there: name the columns of options with --map options=..."

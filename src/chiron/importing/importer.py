@@ -19,7 +19,7 @@ from chiron.importing.drafts import ImportOptions, LeftOut, SourceKind, SourceRe
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
 from chiron.importing.source import State, file_sha256, kind_of, state_of
 from chiron.importing.writer import CaseWriter
-from chiron.io import alone, write_atomically
+from chiron.io import alone, read_jsonl, write_atomically
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of records read and the total, if known."""
@@ -190,7 +190,7 @@ def left_out(out: Path) -> list[LeftOut]:
     """Read the items that an import skipped from its ``not-imported.jsonl``."""
     from chiron.importing.drafts import Why
 
-    records = [json.loads(line) for line in (out / "not-imported.jsonl").read_text("utf-8").split("\n") if line]
+    records = [line.value for line in read_jsonl(out / "not-imported.jsonl")]
     return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]
 
 
@@ -202,7 +202,7 @@ def _make(out: Path) -> None:
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"folder {out} cannot be made: {error.strerror}") from error
+        raise DiskError(f"folder {out} cannot be created: {error.strerror}") from error
 
 
 def _state(source: Path, out: Path, options: ImportOptions) -> State:

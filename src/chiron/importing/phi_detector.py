@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from chiron.importing.phi_patterns import PATTERNS, PhiKind, harmless
+from chiron.text import without_accents
 
 _STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "a", "œ": "o", "\u0131": "i", "ð": "d", "þ": "th"})
 _UMLAUT = re.compile(r"([aou])e")
@@ -21,10 +22,7 @@ def fold(text: str) -> str:
 
     Both sides of a comparison must be folded, since it is unknown which ``ue`` stands for an umlaut.
     """
-    if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text.casefold())
-        text = "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_STROKES)
-    return _UMLAUT.sub(r"\1", text.casefold())
+    return _UMLAUT.sub(r"\1", without_accents(text).translate(_STROKES))
 
 
 def spellings(word: str) -> tuple[str, ...]:

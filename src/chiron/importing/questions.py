@@ -10,7 +10,7 @@ from pathlib import Path
 from chiron.cases.case import Case
 from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, parse_case
-from chiron.cases.reader import BrokenRecord, read_records
+from chiron.cases.reader import read_records
 from chiron.errors import InputError
 from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, present, settle, with_options
 from chiron.importing.drafts import ImportOptions, LeaveOut, LeftOut, Why
@@ -18,6 +18,7 @@ from chiron.importing.jsonl import need_fields
 from chiron.importing.rows import entry_of, unrolled
 from chiron.importing.source import JSONL
 from chiron.importing.tables import Entry, entries, open_table
+from chiron.io import BrokenJson
 
 KEYS = ("accession", "study", "folder")
 """Keys that identify a study in a row. ``id`` matches any of them, ``patient`` matches all studies of a patient."""
@@ -182,7 +183,7 @@ def _json_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> 
         need_fields(path, options.columns)
     for number, record in read_records(path):
         place = f"{path.name}, line {number}"
-        if isinstance(record, BrokenRecord):
+        if isinstance(record, BrokenJson):
             yield LeftOut(place, None, Why.RECORD, record.problem)
             continue
         if not isinstance(record, Mapping):

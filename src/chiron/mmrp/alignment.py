@@ -17,7 +17,7 @@ from chiron.mmrp.config import BuildFile, BuildPrompts
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, groups_of, modalities_shown
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 RULES: Final = 2
 """Version of the rules; increase it when the same findings would give other rows."""
@@ -172,10 +172,10 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
                 left_out.append(LeftOut(Why.IMAGE, sentence))
                 continue
             text = _as_shown(seen, named, tuple(n for i in here for n in groups[i].numbers))
-            if (here, normalise(text)) in said:
+            if (here, normalize_answer(text)) in said:
                 left_out.append(LeftOut(Why.TWICE, sentence))
                 continue
-            said.add((here, normalise(text)))
+            said.add((here, normalize_answer(text)))
             lengths[here] = lengths.get(here, 0) + len(text) + 1
             if lengths[here] > LONGEST:
                 left_out.append(LeftOut(Why.FULL, sentence))

@@ -12,8 +12,9 @@ import yaml
 from chiron._version import __version__
 from chiron.io import write_atomically
 from chiron.mmrp.checking import CheckReport
-from chiron.mmrp.checks.registry import CHECKS
+from chiron.mmrp.checks.check import checks
 from chiron.mmrp.coverage import axes
+from chiron.mmrp.exports.export import exports
 from chiron.mmrp.release_types import ReleaseSummary
 from chiron.mmrp.row import PARTS
 from chiron.mmrp.splits import SPLITS
@@ -55,7 +56,8 @@ def write_card(
             counts=counts,
             map_figure=MAP_FIGURE,
             report=report,
-            checks=CHECKS,
+            checks=checks(),
+            exports=exports().values(),
             version=__version__,
         )
     )

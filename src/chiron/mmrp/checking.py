@@ -3,22 +3,19 @@
 import json
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.mmrp.checks import duplicates
-from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.checks.overlap import BenchmarkItem, overlap
-from chiron.mmrp.checks.registry import CHECKS, look_at
+from chiron.mmrp.checks.check import Finding, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
 from chiron.mmrp.row import MmrpRow
 from chiron.reports.shell import render_page
@@ -52,7 +49,7 @@ class CheckReport:
         """
         self.limits = limits
         self.rows = 0
-        self.tallies: dict[str, Tally] = {name: Tally() for name in CHECKS}
+        self.tallies: dict[str, Tally] = {name: Tally() for name in checks()}
         self.faulty: dict[int, str] = {}
         """The first check that found an error, by row position."""
         self.compared: Counter[str] = Counter()
@@ -94,7 +91,7 @@ class CheckReport:
     @property
     def passed(self) -> list[str]:
         """Names of the checks whose limit is exceeded."""
-        return [name for name in CHECKS if self.share(name) > self.limits[name]]
+        return [name for name in checks() if self.share(name) > self.limits[name]]
 
     @property
     def compared_with(self) -> str:
@@ -134,7 +131,7 @@ def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
     Raises:
         InputError: the check is unknown, or the share is not between 0 and 1.
     """
-    limits = {name: check.limit for name, check in CHECKS.items()}
+    limits = {name: check.limit for name, check in checks().items()}
     for change in changes:
         name, _, share = change.partition("=")
         if name not in limits:
@@ -181,32 +178,17 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    def counted() -> Iterator[BenchmarkItem]:
-        for item in foreign:
-            report.compared[item.benchmark] += 1
-            yield item
-
-    with closing(report), DatasetIndex(sources, watch=watch, distance=distance, spool=spool) as survey:
-        repeated = chain(duplicates.repeated(survey), duplicates.nearly_repeated(survey))
-        for position, finding in chain(_unreadable(survey), repeated, duplicates.shared(survey), overlap(survey, counted())):
-            report.add(position, finding)
+    with closing(report), DatasetIndex(sources, watch=watch, benchmark_items=foreign, distance=distance, spool=spool) as survey:
+        report.compared.update(item.benchmark for item in survey.benchmark_items)
+        for check in checks().values():
+            for position, finding in check.look_at_all(survey) if check.look_at_all is not None else ():
+                report.add(position, finding)
         yield survey, report
 
 
 def counts_by_part(survey: DatasetIndex) -> Counter[str]:
     """Count the rows of each part."""
     return Counter(entry.part for entry in survey.entries)
-
-
-def _unreadable(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    if not survey.problems:
-        return
-    broken: dict[int, str] = defaultdict(str, survey.problems)
-    for position, entry in enumerate(survey.entries):
-        for image in entry.images:
-            if image in broken:
-                yield position, Finding("unreadable_images", entry.id, broken[image])
-                break
 
 
 PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
@@ -231,7 +213,7 @@ def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Pa
         report=report,
         parts=counts_by_part(survey),
         images=len(survey.prints),
-        checks=list(CHECKS.values()),
+        checks=list(checks().values()),
         examples=lambda name: _examples(name, survey, report),
     )
     write_atomically(folder / PAGE, page)

@@ -1,6 +1,5 @@
 """Sources of reasoning paths: runs of ``chiron search``, and ``result.jsonl`` files of the paper's original code."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, Final, Self
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import need_cases
 from chiron.errors import InputError
+from chiron.io import parse_json, read_jsonl
 from chiron.mics.run_directory import PATHS, RunDirectory
 
 
@@ -70,29 +70,18 @@ class SearchRun:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            with (self.path / PATHS).open("rb") as file:
-                at = 0
-                for line in file:
-                    yield at, _path(line, self.path)
-                    at += len(line)
-        except OSError as error:
-            raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
+        return ((line.offset, _path(line.value, self.path)) for line in read_jsonl(self.path / PATHS))
 
     def line(self, at: int) -> dict[str, Any]:
         """Read the path at a byte offset."""
         with (self.path / PATHS).open("rb") as file:
             file.seek(at)
-            return _path(file.readline(), self.path)
+            return _path(parse_json(file.readline()), self.path)
 
 
-def _path(line: bytes, run: Path) -> dict[str, Any]:
-    try:
-        path = json.loads(line)
-        if isinstance(path["case_id"], str):
-            return dict(path)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
+def _path(path: object, run: Path) -> dict[str, Any]:
+    if isinstance(path, dict) and isinstance(path.get("case_id"), str):
+        return path
     raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
 
 
@@ -133,25 +122,16 @@ class AuthorsSearch(SearchRun):
         Raises:
             InputError: a line is not a result of the original code.
         """
-        try:
-            with self.path.open("rb") as file:
-                at = 0
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield at, self._path(line, f"line {number}")
-                    at += len(line)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
+        return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.path))
 
     def line(self, at: int) -> dict[str, Any]:
         """Read the path at a byte offset."""
         with self.path.open("rb") as file:
             file.seek(at)
-            return self._path(file.readline(), f"byte {at}")
+            return self._path(parse_json(file.readline()), f"byte {at}")
 
-    def _path(self, line: bytes, where: str) -> dict[str, Any]:
+    def _path(self, raw: Any, where: str) -> dict[str, Any]:
         try:
-            raw = json.loads(line)
             depth, mentors = int(raw["final_depth"]), raw["generated_by"]
             score = float(raw["scores"][mentors[-1]][depth - 1])
             name, reasoning = str(raw["rid"]), str(raw["reasoning"])

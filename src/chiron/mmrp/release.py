@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from chiron._version import __version__
 from chiron.cases.coverage import draw_coverage
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import ImagePrint
 from chiron.errors import InputError
 from chiron.extras import need
@@ -22,10 +23,9 @@ from chiron.io import new_folder, write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.card import MAP_FIGURE, write_card
 from chiron.mmrp.checking import CheckReport, check_rows
-from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.coverage import capped, count_cells, coverage_of_rows, curriculum_key, weights
 from chiron.mmrp.dataset_index import DatasetIndex, ImageFolders, sources_of
-from chiron.mmrp.exports.rows import IMAGES, ReleasedImage, ReleasedRow
+from chiron.mmrp.exports.export import IMAGES, ReleasedImage, ReleasedRow
 from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary

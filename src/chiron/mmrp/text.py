@@ -10,16 +10,17 @@ from chiron.cases.case import Case
 from chiron.cases.reader import need_cases
 from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call
+from chiron.conversation.options import named_options
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
-from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
+from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, read_choices
 from chiron.mmrp.config import BuildFile
 from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 RULES: Final = 2
 """Version of the rules; increase it when the same replies would give other rows."""
@@ -126,7 +127,7 @@ class Examiner:
             if isinstance(choice, Refused):
                 dropped.append(self._drop(case, choice.reason, choice.detail, choice.text))
                 continue
-            if (plain := normalise(choice.question)) in before:
+            if (plain := normalize_answer(choice.question)) in before:
                 dropped.append(self._drop(case, "asked twice", "", choice.question))
                 continue
             before.add(plain)

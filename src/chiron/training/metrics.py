@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from chiron.errors import DiskError, InputError
-from chiron.io import unwritten, write_atomically
+from chiron.io import BrokenJson, read_jsonl, unwritten, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,10 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of a metrics file; an incomplete last line (after a kill) is ignored."""
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
+    for line in read_jsonl(path):
+        if isinstance(line.value, BrokenJson):
             return
+        yield line.value
 
 
 _WIDE = 30

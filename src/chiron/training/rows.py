@@ -1,7 +1,6 @@
 """Training rows: read conversations with image marks from JSONL and reject malformed ones."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
+from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +42,20 @@ def read_rows(path: Path) -> list[TrainingExample]:
     rows: list[TrainingExample] = []
     faults: list[str] = []
     lines_of_ids: dict[str, int] = {}
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                content = line.removeprefix(_BOM) if number == 1 else line
-                if not content.strip():
-                    continue
-                raw = _json(content)
-                if isinstance(raw, str):
-                    faults.append(f"line {number}: {raw}")
-                    continue
-                row = _row(raw)
-                problems = _faults(raw, row)
-                if row.id:
-                    first = lines_of_ids.setdefault(row.id, number)
-                    if first != number:
-                        problems.append(f"its id is taken by line {first}")
-                if problems:
-                    name = f"row {shown(row.id)}" if row.id else "a row without id"
-                    faults.append(f"line {number}, {name}: {' and '.join(problems)}")
-                rows.append(row)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    for number, _, raw in read_jsonl(path):
+        if not isinstance(raw, dict):
+            faults.append(f"line {number}: {raw.problem if isinstance(raw, BrokenJson) else 'not a JSON object'}")
+            continue
+        row = _row(raw)
+        problems = _faults(raw, row)
+        if row.id:
+            first = lines_of_ids.setdefault(row.id, number)
+            if first != number:
+                problems.append(f"its id is taken by line {first}")
+        if problems:
+            name = f"row {shown(row.id)}" if row.id else "a row without id"
+            faults.append(f"line {number}, {name}: {' and '.join(problems)}")
+        rows.append(row)
     if faults:
         raise InputError(f"{path}: {len(faults)} broken {'row' if len(faults) == 1 else 'rows'}, mend or remove them: {listing(faults)}")
     return rows
@@ -93,19 +84,6 @@ def shown(name: str) -> str:
     """Format an untrusted name for a message: quoted, printable, on one line, at most 80 characters."""
     cut = name if len(name) <= 80 else name[:77] + "..."
     return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + "'"
-
-
-def _json(line: bytes) -> dict[str, object] | str:
-    """Return the object on a line, or a description of the fault."""
-    try:
-        raw = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 text (byte {error.start} of the line)"
-    except json.JSONDecodeError as error:
-        return f"broken JSON at column {error.colno} ({error.msg})"
-    except (RecursionError, ValueError):
-        return "JSON that is nested too deeply or holds too long a number"
-    return raw if isinstance(raw, dict) else "not a JSON object"
 
 
 def _row(raw: Mapping[str, object]) -> TrainingExample:

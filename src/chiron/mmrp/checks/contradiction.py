@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 _Said = TypeVar("_Said")
@@ -260,3 +260,6 @@ def _one(values: set[str]) -> str:
 
 def _listed(values: set[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
+
+
+CHECKS = (Check("contradiction", "Reasoning that contradicts the findings: side, size or number", 0.02, look),)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -28,3 +28,6 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         json.dumps(row.to_record(), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         yield Finding("conversation", row.id, "text with half a character (a lone surrogate)")
+
+
+CHECKS = (Check("conversation", "Turns out of order, empty, or with text that cannot be stored", 0.0, look),)

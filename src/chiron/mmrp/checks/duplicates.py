@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from chiron.dedup.near_texts import JACCARD
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex
 
 _MOST: Final = 50
@@ -99,3 +99,10 @@ def _same(survey: DatasetIndex, a: int, b: int) -> bool:
 def _files(survey: DatasetIndex, position: int) -> tuple[str, ...]:
     """Return the SHA-256 of a row's images; an image that cannot be opened is only equal to itself."""
     return tuple(sorted(taken.sha256 if (taken := survey.prints[i]) else f"?{i}" for i in survey.entries[position].images))
+
+
+CHECKS = (
+    Check("duplicates", "Repeated rows: the same id, or the same words and images", 0.01, look_at_all=repeated),
+    Check("near_duplicates", "Nearly the same words with nearly the same images", 0.10, look_at_all=nearly_repeated),
+    Check("shared_images", "The same image with several patients", 0.05, look_at_all=shared),
+)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 
@@ -16,3 +16,6 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         if turn.role != "user" and IMAGE_MARK in turn.text:
             yield Finding("image_marks", row.id, f"an {IMAGE_MARK} mark in a turn of the {turn.role}")
             return
+
+
+CHECKS = (Check("image_marks", "Image marks that do not match the images", 0.0, look),)

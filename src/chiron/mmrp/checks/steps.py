@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import Final
 
 from chiron.conversation.reasoning import Defect, parse_reasoning
-from chiron.dedup.near_texts import normalised
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
+from chiron.text import normalize_words
 
 _RUN: Final = 8
 """Length of a word sequence that, if repeated, is a loop. Repeating shorter ones is normal."""
@@ -33,7 +33,7 @@ def look(row: MmrpRow) -> Iterator[Finding]:
 
 
 def _circle(steps: tuple[str, ...]) -> str | None:
-    words = [normalised(step).split() for step in steps]
+    words = [normalize_words(step).split() for step in steps]
     held = [frozenset(step) for step in words]
     for (i, a), (j, b) in combinations(enumerate(held, start=1), 2):
         long = min(len(words[i - 1]), len(words[j - 1])) >= _RUN
@@ -45,3 +45,6 @@ def _circle(steps: tuple[str, ...]) -> str | None:
         if times >= _TIMES:
             return f"'{run}' comes {times} times"
     return None
+
+
+CHECKS = (Check("steps", "Empty or repeated steps", 0.01, look),)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 
 from chiron.client.prompts import read_section
-from chiron.providers.baselines.search_team import MAX_STEPS, AnswerPool, normalise, sentences_of, words
+from chiron.providers.baselines.search_team import MAX_STEPS, AnswerPool, sentences_of, words
+from chiron.text import normalize_answer
 
 QUESTIONS = (
     "Which diagnosis do these findings lead to?",
@@ -54,7 +55,9 @@ class Rules:
         """Return the normalized answers of the entries that match a text."""
         found = self.attributes(text)
         # An entry matches if the text confirms all of its attributes. Entries without known attributes would match anything.
-        return frozenset(normalise(answer) for held, answer in self._entries if found and all(found.get(n) == v for n, v in held.items()))
+        return frozenset(
+            normalize_answer(answer) for held, answer in self._entries if found and all(found.get(n) == v for n, v in held.items())
+        )
 
     def wrong(self, answer: str, text: str, count: int, chance: random.Random) -> list[str]:
         """Return other answers, those of the entries most similar to the text first. Without matching attributes, the order is random."""
@@ -62,7 +65,7 @@ class Rules:
         nearness: dict[str, int] = {}
         for held, other in self._entries:
             nearness[other] = max(nearness.get(other, 0), sum(found.get(name) == value for name, value in held.items()))
-        others = [other for other in self._answers if normalise(other) != normalise(answer)]
+        others = [other for other in self._answers if normalize_answer(other) != normalize_answer(answer)]
         chance.shuffle(others)
         others.sort(key=lambda other: -nearness.get(other, 0))
         return others[:count]
@@ -94,7 +97,7 @@ def reader(rules: Rules, prompt: str, *, key: str) -> str:
         return "none"
     if read_section(prompt, "findings") is not None:
         known = rules.answers_of(_told(prompt, "findings"))
-        if letters := [letter for letter, option in options if normalise(option) in known]:
+        if letters := [letter for letter, option in options if normalize_answer(option) in known]:
             return ", ".join(letters)
         held = set(words(case))
         nearness = [len(held & set(words(option))) / max(1, len(set(words(option)))) for _, option in options]
@@ -104,7 +107,7 @@ def reader(rules: Rules, prompt: str, *, key: str) -> str:
 
 
 def _follows(rules: Rules, case: str, answer: str) -> bool:
-    return normalise(answer) in rules.answers_of(case) or set(words(answer)) <= set(words(case))
+    return normalize_answer(answer) in rules.answers_of(case) or set(words(answer)) <= set(words(case))
 
 
 def _in_manner(prompt: str, chance: random.Random) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from chiron.cases.case import Case
 from chiron.cases.reader import Entry, read_cases, read_textbook
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
+from chiron.text import normalize_answer
 
 
 @dataclass(frozen=True)
@@ -220,30 +220,7 @@ class Retriever:
         return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
 
 
-# Remove an article only before another word: in "A" and in "Hepatitis A" the letter is the answer.
-_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
-# A plus or minus sign directly after a word is a finding ("HER2+"). Inside a word, and in "left- and right-sided", it is a hyphen.
-_PLUS = re.compile(r"(?<=\w)\+(?!\w)")
-_MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
-
-
-def normalise(answer: str) -> str:
-    """Return the answer in lower case, without accents, brackets, articles and punctuation; unchanged if nothing would remain."""
-    text = unicodedata.normalize("NFKD", answer).casefold()
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    bare = _without_brackets(text)
-    bare = bare if re.search(r"\w", bare) else text
-    words = _MINUS.sub(" minus ", _PLUS.sub(" plus ", bare))
-    return " ".join(re.sub(r"[^\w%]+", " ", _ARTICLES.sub(" ", words)).split()) or " ".join(text.split())
-
-
 def match(prompt: str) -> str:
     """Return the judge's reply: ``yes`` or ``no``."""
     known, given = read_section(prompt, "known_answer"), read_section(prompt, "given_answer")
-    return "yes" if known is not None and given is not None and normalise(known) == normalise(given) != "" else "no"
-
-
-def _without_brackets(text: str) -> str:
-    # Search only before the last closing bracket. Otherwise every opening bracket would scan to the end, in quadratic time.
-    head, last, tail = text.rpartition(")")
-    return re.sub(r"\([^)]*\)", " ", head + last) + tail
+    return "yes" if known is not None and given is not None and normalize_answer(known) == normalize_answer(given) != "" else "no"

@@ -1,17 +1,16 @@
-"""What of a benchmark was trained on is found, however it was disguised; what was not is left alone."""
+"""Contamination: items of a benchmark are found in training data in other layouts and formats, and nothing else is found."""
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from chiron.cases.images import ImageFile, ImageFolder
-from chiron.evaluation.contamination import Contamination, Likeness, TrainingRow, find_contamination
-from chiron.evaluation.items import Item
+from chiron.cases.images import ImageFolder
+from chiron.dedup.contamination import BenchmarkItem, Contamination, Likeness, TrainingRow, find_contamination
 
 VIGNETTE = "A 54 year old man fell from a ladder and now has pain over the left seventh rib when he breathes in. What does the film show?"
 
@@ -29,10 +28,14 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return train, bench
 
 
-def look(
-    tmp_path: Path, rows: list[TrainingRow], items: list[Item], check: Callable[[str], ImageFile] | None = None, **options: int
-) -> Contamination:
-    return find_contamination(rows, ImageFolder(tmp_path / "train"), items, check or ImageFolder(tmp_path / "bench").check, **options)
+def look(tmp_path: Path, rows: list[TrainingRow], items: list[BenchmarkItem]) -> Contamination:
+    """Compare items, whose images are in ``bench``, with rows, whose images are in ``train``."""
+    placed = [replace(item, images=tuple(tmp_path / "bench" / path for path in item.images)) for item in items]
+    return find_contamination(rows, ImageFolder(tmp_path / "train"), placed)
+
+
+def an_item(name: str, question: str, *images: str, options: tuple[str, ...] = ()) -> BenchmarkItem:
+    return BenchmarkItem("bench", name, question, tuple(map(Path, images)), options)
 
 
 def test_images_are_found_whatever_they_are_called(tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_images_are_found_whatever_they_are_called(tmp_path: Path) -> None:
     picture(1).resize((64, 64)).save(bench / "smaller.jpg", quality=70)
     picture(2).save(bench / "other.png")
     rows = [TrainingRow("r1", ("a.png",), ("Describe <image>.",))]
-    items = [Item(name, f"Question {name} about nothing else", "yes", images=(name,)) for name in ("same.png", "smaller.jpg", "other.png")]
+    items = [an_item(name, f"Question {name} about nothing else", name) for name in ("same.png", "smaller.jpg", "other.png")]
     found = look(tmp_path, rows, items)
     assert {(o.item, o.likeness) for o in found.overlaps} == {
         ("same.png", Likeness.SAME_IMAGE),
@@ -74,7 +77,7 @@ def test_films_of_different_people_are_not_the_same(tmp_path: Path) -> None:
         chest(100 + number).save(bench / f"{number}.png")
     chest(7).resize((200, 200)).save(bench / "copy.jpg", quality=80)
     rows = [TrainingRow(f"r{n}", (f"{n}.png",), ("Seen?",)) for n in range(30)]
-    items = [Item(name, f"zz {name}", "a", (name,)) for name in ("copy.jpg", *(f"{n}.png" for n in range(30)))]
+    items = [an_item(name, f"zz {name}", name) for name in ("copy.jpg", *(f"{n}.png" for n in range(30)))]
     assert [(o.item, o.rows) for o in look(tmp_path, rows, items).overlaps] == [("copy.jpg", ("r7",))]
 
 
@@ -85,7 +88,7 @@ def test_questions_are_found_in_other_layouts(tmp_path: Path) -> None:
         TrainingRow("near", (), (VIGNETTE.replace("ladder", "roof"),)),
         TrainingRow("other", (), ("Which of these enzymes is missing in the disease that the vignette describes here?",)),
     ]
-    items = [Item("q1", VIGNETTE, "Fracture", options=("Fracture", "Cyst")), Item("q2", "Is there air under the right diaphragm?", "no")]
+    items = [an_item("q1", VIGNETTE, options=("Fracture", "Cyst")), an_item("q2", "Is there air under the right diaphragm?")]
     found = look(tmp_path, rows, items)
     assert {(o.item, o.likeness, o.rows) for o in found.overlaps} == {
         ("q1", Likeness.SAME_TEXT, ("same",)),
@@ -95,22 +98,39 @@ def test_questions_are_found_in_other_layouts(tmp_path: Path) -> None:
     assert 0 < near.distance <= 0.3
 
 
-def test_image_and_question_of_one_row_are_the_worst(tmp_path: Path) -> None:
+def test_a_short_question_is_found_only_in_a_row_with_its_image(tmp_path: Path) -> None:
     train, bench = folders(tmp_path)
     for name in ("a.png", "b.png"):
         picture(ord(name[0])).save(train / name)
         picture(ord(name[0])).save(bench / name)
     rows = [TrainingRow("r1", ("a.png",), ("Is it a cyst?",)), TrainingRow("r2", ("b.png",), ("Which organ is it?",))]
-    items = [Item("both", "Is it a cyst?", "yes", images=("a.png",)), Item("apart", "Is it a cyst?", "yes", images=("b.png",))]
+    items = [an_item("both", "Is it a cyst?", "a.png"), an_item("apart", "Is it a cyst?", "b.png"), an_item("words", "Is it a cyst?")]
     found = look(tmp_path, rows, items)
     assert found.both == ("both",)
-    assert found.found(Likeness.SAME_TEXT) == 2
+    assert [(o.item, o.rows, o.certain) for o in found.overlaps if o.likeness == Likeness.SAME_TEXT] == [("both", ("r1",), True)]
+
+
+@pytest.mark.parametrize(
+    ("question", "certain"),
+    [
+        ("Is there a visible fracture?", None),
+        ("Is there a visible rib fracture?", False),
+        ("Is there a fracture of a rib on the left side?", False),
+        ("Is there a fracture of a rib on the left side here?", True),
+    ],
+)
+def test_the_longer_a_question_the_less_it_can_be_a_coincidence(tmp_path: Path, question: str, certain: bool | None) -> None:
+    folders(tmp_path)
+    options = ("yes", "no")
+    rows = [TrainingRow("r", (), (f"<image>\n{question}\nA. yes\nB. no",))]
+    found = look(tmp_path, rows, [an_item("q", question, options=options)])
+    assert [overlap.certain for overlap in found.overlaps] == ([] if certain is None else [certain])
 
 
 def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(300)]
-    [overlap] = look(tmp_path, rows, [Item("q", "What is the modality of this image?", "CT")]).overlaps
+    [overlap] = look(tmp_path, rows, [an_item("q", "What is the modality of this image?")]).overlaps
     assert overlap.of_rows == 300
     assert overlap.rows == ("r0", "r1", "r2", "r3", "r4")
 
@@ -119,7 +139,7 @@ def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
 def test_a_common_question_is_not_kept_for_every_item_and_row(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(3000)]
-    items = [Item(f"q{n}", "What is the modality of this image?", "CT") for n in range(300)]
+    items = [an_item(f"q{n}", "What is the modality of this image?") for n in range(300)]
     tracemalloc.start()
     found = look(tmp_path, rows, items)
     _, peak = tracemalloc.get_traced_memory()
@@ -135,7 +155,7 @@ def test_images_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:
     Image.new("L", (64, 64), 7).save(train / "black.png")
     Image.new("L", (80, 80), 9).save(bench / "black.png")
     rows = [TrainingRow("r", ("broken.png", "black.png"), ("x",))]
-    found = look(tmp_path, rows, [Item("q", "Is it?", "yes", images=("gone.png", "black.png"))])
+    found = look(tmp_path, rows, [an_item("q", "Is it?", "gone.png", "black.png")])
     assert len(found.unreadable) == 2
     assert any("broken.png" in problem for problem in found.unreadable)
     assert any("gone.png" in problem for problem in found.unreadable)
@@ -145,7 +165,7 @@ def test_images_that_cannot_be_looked_at_are_told(tmp_path: Path) -> None:
 def test_nothing_given_is_nothing_found(tmp_path: Path) -> None:
     folders(tmp_path)
     assert look(tmp_path, [], []).overlaps == ()
-    assert look(tmp_path, [TrainingRow("r", (), ("",))], [Item("q", "<image>", "yes")]).overlaps == ()
+    assert look(tmp_path, [TrainingRow("r", (), ("",))], [an_item("q", "<image>")]).overlaps == ()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
