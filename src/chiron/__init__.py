@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from chiron.conversation.reasoning import Reasoning, parse_reasoning
     from chiron.conversation.verdict import read_verdict
     from chiron.errors import ChironError, DiskError, InputError
-    from chiron.evaluation.answers.api import read_choice, read_yes_no
+    from chiron.evaluation.answers.extraction import read_choice, read_yes_no
     from chiron.evaluation.api import compare_runs, evaluate
     from chiron.evaluation.comparing import Comparison
     from chiron.evaluation.config import load_evaluation
@@ -79,11 +79,11 @@ _HOMES = {
     "load_evaluation": "chiron.evaluation.config",
     "parse_reasoning": "chiron.conversation.reasoning",
     "read_cases": "chiron.cases.reader",
-    "read_choice": "chiron.evaluation.answers.api",
+    "read_choice": "chiron.evaluation.answers.extraction",
     "read_results": "chiron.evaluation.items",
     "read_status": "chiron.mics.run_directory",
     "read_verdict": "chiron.conversation.verdict",
-    "read_yes_no": "chiron.evaluation.answers.api",
+    "read_yes_no": "chiron.evaluation.answers.extraction",
     "release": "chiron.mmrp.release",
     "run_search": "chiron.mics.api",
     "run_search_async": "chiron.mics.api",

@@ -63,7 +63,6 @@ class BadItem:
     """The kind it would have been (``choice`` for every closed question); ``None`` if unknown."""
 
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 YES_NO = ("yes", "no")
 
 

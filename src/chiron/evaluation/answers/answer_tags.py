@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chiron.conversation.markup import boxed, own_turn, split_thinking
-from chiron.evaluation.answers.options import plain
+from chiron.evaluation.answers.options import strip_markup
 from chiron.text import unify_newlines
 
 
@@ -97,7 +97,7 @@ def unwrap(reply: str, family: ReplyFormat | None = None) -> Unwrapped:
         family: the format whose mark is searched first; other formats are used if it has none.
     """
     thinking = split_thinking(unify_newlines(reply))
-    spoken, thought = plain(own_turn(boxed(thinking.said))), plain(boxed(thinking.thought))
+    spoken, thought = strip_markup(own_turn(boxed(thinking.said))), strip_markup(boxed(thinking.thought))
     found = list(_found(spoken)) or ([] if spoken.strip() else list(_found(thought)))
     wanted = _RULE_OF.get(family) if family else None
     if found:

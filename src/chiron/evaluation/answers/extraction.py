@@ -11,10 +11,24 @@ from dataclasses import dataclass
 
 from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
-from chiron.evaluation.answers.corrections import Checklist, corrected_letter, last_cue, letters_in, preferred_letters, read_checklist
 from chiron.evaluation.answers.options import LETTERS, Options
-from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
-from chiron.evaluation.answers.yes_no import explicit
+from chiron.evaluation.answers.reading import (
+    NOTHING,
+    REFUSED,
+    Checklist,
+    Kind,
+    Reading,
+    corrected_letter,
+    last_cue,
+    letters_in,
+    preferred_letters,
+    read_answer,
+    read_checklist,
+    read_letter,
+    read_text,
+    sentence,
+)
+from chiron.evaluation.answers.yes_no import explicit, yes_no
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
 _LINE_LABEL = re.compile(r"^[ \-\u2022#>|]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[|\-\u2013\u2014] )", re.MULTILINE)
@@ -295,3 +309,33 @@ def _named(text: str, options: Options) -> _Found | None:
     shown = ", ".join(" ".join(options.words[index]) for index in named)
     reading = Reading(Kind.CHOSEN, named[0], by_text=True) if len(named) == 1 else REFUSED if named else NOTHING
     return _Found(reading, Rule.OPTION_TEXT, shown)
+
+
+def read_choice(reply: str, options: Sequence[str]) -> str | None:
+    """Read which option a reply chooses.
+
+    Args:
+        reply: the model's reply, including its thinking.
+        options: texts of the 2 to 26 options without letters, in the order of their letters.
+
+    Returns:
+        The letter, ``"A"`` to ``"Z"``. ``None`` if the reply chooses no option or several; the result is never a guess.
+
+    Raises:
+        InputError: fewer than 2 or more than 26 options.
+    """
+    return extract(reply, options).letter
+
+
+def read_yes_no(reply: str, question: str | None = None) -> bool | None:
+    """Read whether a reply says yes or no.
+
+    Args:
+        reply: the model's reply, including its thinking.
+        question: the question asked. If given, statements count too: "There is no evidence of a pneumothorax" answers "Is there a
+            pneumothorax?" with no. Without it, only "yes", "no" and similar words count.
+
+    Returns:
+        ``True`` for yes, ``False`` for no, ``None`` for neither or both.
+    """
+    return yes_no(reply, question)

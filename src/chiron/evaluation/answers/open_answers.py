@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 from chiron.errors import InputError
 from chiron.evaluation.answers.answer_phrases import declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
+from chiron.evaluation.answers.options import EXPANSIONS, LONGEST, singular, words_of
 from chiron.evaluation.answers.reading import sentence
-from chiron.evaluation.answers.words import EXPANSIONS, LONGEST, singular, words_of
 from chiron.text import normalize_answer
 
 NORMALIZER = 1

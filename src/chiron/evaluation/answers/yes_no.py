@@ -6,7 +6,7 @@ from typing import Final
 
 from chiron.evaluation.answers.answer_phrases import declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
-from chiron.evaluation.answers.corrections import last_cue
+from chiron.evaluation.answers.reading import last_cue
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|,")
 _IMAGE_MARK: Final = re.compile(r"<image[^<>]{0,8}>", re.IGNORECASE)
