@@ -359,7 +359,7 @@ def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -
             raise TypeError("'<' not supported")
         return Item(row.name, "q", "a")
 
-    odd = replace(benchmark_of("vqa_rad"), read=read, pictured=False)
+    odd = replace(benchmark_of("vqa_rad"), read=read, needs_image=False)
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
     found = load(odd, tmp_path / "d", tmp_path / "run")
     assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]
@@ -458,4 +458,4 @@ def test_every_loader_is_a_small_file_with_what_a_person_needs() -> None:
     for benchmark in benchmarks().values():
         assert benchmark.protocol in protocols()
         assert benchmark.license
-        assert benchmark.hub or benchmark.how
+        assert benchmark.hub or benchmark.instructions

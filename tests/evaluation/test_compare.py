@@ -13,10 +13,9 @@ from chiron.errors import InputError
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
-from chiron.evaluation.statistics.intervals import Share
-from chiron.evaluation.tables.cells import Grid, cell
+from chiron.evaluation.statistics import Share
 from chiron.evaluation.tables.content import grids
-from chiron.evaluation.tables.formats import html, latex, markdown
+from chiron.evaluation.tables.formats import Grid, cell, html, latex, markdown
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation, write_models
 
 

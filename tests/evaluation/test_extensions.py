@@ -33,7 +33,7 @@ def _item(row):
 
 ORGANS = Benchmark(
     name="organs", title="Organs", size="3 questions", n=3, license="CC0-1.0", files=("organs.jsonl",), columns=("question",),
-    read=_item, protocol="one_word", how="write it yourself",
+    read=_item, protocol="one_word", instructions="write it yourself",
 )
 BENCHMARKS = (ORGANS,)
 """

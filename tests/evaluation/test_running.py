@@ -75,6 +75,7 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
         summary = run(tmp_path, write(tmp_path, endpoint.base_url))
     (group,) = summary.groups
     assert (group["n"], group["right"], group["left_out"]) == (4, 2, {"open": 4})
+    assert group["interval"] is not None
     assert group["interval"][0] < group["accuracy"] == 0.5 < group["interval"][1]
     assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.WRONG] * 2
     assert all(len(images_of(body)) == 1 for body in endpoint.seen.bodies)
@@ -245,6 +246,8 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
         config = write(tmp_path, endpoint.base_url)
         (once,) = run(tmp_path, config).groups
         (often,) = run(tmp_path, config, into="often", seeds=10).groups
+    assert once["interval"] is not None
+    assert often["interval"] is not None
     low, high = once["interval"]
     assert (once["method"], often["method"]) == ("Wilson", "cluster t")
     assert often["of"] == 10 * once["of"]

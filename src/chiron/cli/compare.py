@@ -13,7 +13,7 @@ from chiron.errors import InputError
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
     from chiron.evaluation.read_runs import Evaluated
-    from chiron.evaluation.tables.cells import Grid
+    from chiron.evaluation.tables.formats import Grid
 
 
 class Format(StrEnum):

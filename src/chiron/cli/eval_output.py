@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,7 @@ from chiron.evaluation.benchmarks.loading import how_to_get, load
 from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.items import ITEMS, RESULTS
 from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols
+from chiron.evaluation.results import ResultGroup
 from chiron.evaluation.tsv import export_tsv
 from chiron.terminal import printable
 
@@ -73,7 +74,7 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
     sys.exit(closing_code(summary))
 
 
-def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
+def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
     """A line a benchmark and control."""
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):

@@ -9,8 +9,7 @@ from chiron.errors import InputError
 from chiron.evaluation.figures import Accuracy, Figure, accuracy, consistency, difference, group_of, scores
 from chiron.evaluation.items import Verdict
 from chiron.evaluation.read_runs import REAL, Arm, Evaluated
-from chiron.evaluation.statistics.intervals import Consistency
-from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar
+from chiron.evaluation.statistics import Consistency, Pairs, cluster_sign_flip, holm, mcnemar
 
 Test = Literal["McNemar", "image swaps"]
 

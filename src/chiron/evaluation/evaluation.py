@@ -19,8 +19,8 @@ from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, 
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
-from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
-from chiron.evaluation.statistics.intervals import scipy_stats
+from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
+from chiron.evaluation.statistics import scipy_stats
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.session import Pending, Progress, Session, SessionSummary
 from chiron.mics.team import Policy, RoleModel, Team
@@ -48,7 +48,7 @@ class EvaluationProgress(Progress):
 class EvaluationSummary(SessionSummary):
     """Result of an evaluation."""
 
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ResultGroup, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
 
@@ -92,7 +92,7 @@ class Evaluation:
             InputError: the directory is in use, belongs to another model or protocol, or has more answers than this run will give.
             DiskError: the files cannot be written.
         """
-        groups: list[Group] = []
+        groups: list[ResultGroup] = []
         unscored: list[ItemResult] = []
         doubted: list[ItemResult] = []
 
@@ -171,7 +171,7 @@ class Evaluation:
         prompts = manner.prompts.bare() if loaded.bare else manner.prompts
         return {**self.settings, "protocol": manner.protocol.name, "prompts": manner.protocol.prompt_hashes(prompts)}
 
-    def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
+    def _write(self, lines: Sequence[ItemResult]) -> list[ResultGroup]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
         new = [
             group_of(loaded, by_benchmark[loaded.name], self.asker.manner.protocol, self._settings(loaded), self.limit)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageProblem
+from chiron.conversation.options import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-from chiron.evaluation.items import LETTERS, BadItem, Item, lettered
+from chiron.evaluation.items import BadItem, Item, lettered
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.io import write_atomically
 

@@ -24,8 +24,8 @@ class BenchmarkRecord:
     number: int
     """Row number, from 1."""
     benchmark: str
-    material: ImageSource
-    beside: Mapping[str, Mapping[str, Any]]
+    image_source: ImageSource
+    extra_records: Mapping[str, Mapping[str, Any]]
     """Records of the benchmark's extra files by ``id``, for example answers that are published separately."""
 
     @property
@@ -67,9 +67,9 @@ class BenchmarkRecord:
             data = value.get("bytes")
             return self._images(data or value.get("path") or value.get("image_path"), column)
         if isinstance(value, bytes) and value:
-            return (self.material.keep(value),)
+            return (self.image_source.keep(value),)
         if isinstance(value, str) and value.strip():
-            return (self.material.locate(value.strip().removeprefix("./")),)
+            return (self.image_source.locate(value.strip().removeprefix("./")),)
         raise BadRecord(f"'{column}' holds {_short(value)}, which is no image")
 
 
@@ -96,11 +96,11 @@ class Benchmark:
     """The data set's id on the Hugging Face hub."""
     archives: Sequence[str] = ()
     """Patterns of image zips."""
-    beside: Sequence[str] = ()
-    """Patterns of extra files, one of which must exist; ``BenchmarkRecord.beside`` has their records by id."""
+    extra_files: Sequence[str] = ()
+    """Patterns of extra files, one of which must exist; ``BenchmarkRecord.extra_records`` has their records by id."""
     protocol: str = "huatuo_closed"
     """The usual protocol."""
-    how: str = ""
+    instructions: str = ""
     """Extra instructions for getting the data."""
     belongs: Callable[[Mapping[str, Any]], bool | None] | None = None
     """Whether a record is this benchmark's, for files that several benchmarks share. It is called first, so that bad records of other
@@ -108,9 +108,9 @@ class Benchmark:
     """
     closed: bool = False
     """Whether every question is closed; bad records then count as closed too."""
-    pictured: bool = True
+    needs_image: bool = True
     """Whether every question needs an image; a record without one is then bad."""
-    whole: bool = False
+    counts_all: bool = False
     """Whether every protocol counts all records, open or closed."""
     bare: bool = False
     """Whether questions are asked without any instruction, as the small models of the miniature need."""

@@ -9,9 +9,9 @@ from chiron.evaluation.figures import FEW_IMAGES, Accuracy, accuracy, by_label
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.read_runs import SETTINGS
 from chiron.evaluation.registry import protocols
-from chiron.evaluation.statistics.intervals import Consistency, Share
-from chiron.evaluation.tables import cells as wording
-from chiron.evaluation.tables.cells import EMPTY, Cell, Grid, cell
+from chiron.evaluation.statistics import Consistency, Share
+from chiron.evaluation.tables import formats
+from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
 
 _CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
@@ -71,12 +71,12 @@ def _sizes(measured: Sequence[Accuracy]) -> list[int]:
 
 def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell:
     a, against = compared.accuracy, compared.against
-    stars = wording.mark(against.adjusted) if against else ""
+    stars = formats.mark(against.adjusted) if against else ""
     reference = " (ref)" if compared.is_reference else ""
     return cell(
-        f"{wording.with_interval(a.share)}{stars}{reference}",
+        f"{formats.with_interval(a.share)}{stars}{reference}",
         "" if alone else f"N {a.items:,}",
-        *wording.doubts(a),
+        *formats.doubts(a),
         _seeds(a),
         _left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
         _to_reference(against) if against else "",
@@ -87,18 +87,18 @@ def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell
 def _to_reference(against: Against) -> str:
     if against.difference is None or against.adjusted is None:
         return f"not tested: {against.problem}"
-    return f"to ref {wording.difference_with_interval(against.difference)}, {wording.p_value(against.adjusted)}"
+    return f"to ref {formats.difference_with_interval(against.difference)}, {formats.p_value(against.adjusted)}"
 
 
 def _seeds(a: Accuracy) -> str:
     s = a.seeds
     if s is None or s.sd is None:
         return ""
-    return f"{s.seeds} seeds: sd {wording.percent(s.sd)}, {wording.percent(s.low)} to {wording.percent(s.high)}"
+    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
 
 
 def _left_out(share: Share) -> str:
-    return f"as published (missing left out): {wording.percent(share.value)} of {share.of:,}"
+    return f"as published (missing left out): {formats.percent(share.value)} of {share.of:,}"
 
 
 def _accuracy_notes(c: Comparison, protocol: Protocol | None) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _beside(c: Comparison, model: str, benchmark: str) -> Cell:
     if real is None:
         return EMPTY
     a = real.accuracy
-    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a), strong=True)
+    return cell(formats.with_interval(a.share), f"N {a.items:,}", *formats.doubts(a), strong=True)
 
 
 def _controlled(x: Controlled | None) -> Cell:
@@ -213,16 +213,16 @@ def _controlled(x: Controlled | None) -> Cell:
         return EMPTY
     same = x.consistency
     return cell(
-        wording.with_interval(x.accuracy.share),
-        f"to real run {wording.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
+        formats.with_interval(x.accuracy.share),
+        f"to real run {formats.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
         f"N {x.accuracy.items:,}",
-        *wording.doubts(x.accuracy),
+        *formats.doubts(x.accuracy),
         _same_answer(same) if same is not None and same.items else "",
     )
 
 
 def _same_answer(c: Consistency) -> str:
-    return f"same answer {wording.percent(c.always_same / c.items)} %, right in all orders {wording.percent(c.always_right / c.items)} %"
+    return f"same answer {formats.percent(c.always_same / c.items)} %, right in all orders {formats.percent(c.always_right / c.items)} %"
 
 
 def _scores(c: Comparison) -> Grid:
@@ -249,8 +249,8 @@ def _score(compared: Compared | None, name: str) -> Cell:
     figure = compared.scores.get(name) if compared else None
     if figure is None or compared is None:
         return EMPTY
-    few = wording.few_images(compared.accuracy)
-    return cell(wording.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
+    few = formats.few_images(compared.accuracy)
+    return cell(formats.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
 
 
 def _labels(c: Comparison, label: str) -> Iterator[Grid]:
@@ -272,4 +272,4 @@ def _labels(c: Comparison, label: str) -> Iterator[Grid]:
 
 
 def _part(a: Accuracy) -> Cell:
-    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a))
+    return cell(formats.with_interval(a.share), f"N {a.items:,}", *formats.doubts(a))
