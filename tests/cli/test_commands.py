@@ -102,13 +102,13 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         (("status", "n" * 300), "cannot be read"),
         (("report", "n" * 300), "cannot be read"),
         (("report", "c", "--cases", "9" * 5000), "--cases"),
-        (("status", "c"), "no run directory"),
-        (("report", "c"), "no run directory"),
-        (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
+        (("status", "c"), "not a run directory"),
+        (("report", "c"), "not a run directory"),
+        (("replay", "c", "--config", "c.yaml", "--run", "r"), "not a run directory"),
         (("cases", "check", "none.jsonl"), "does not exist"),
         (("doctor", "none.yaml"), "chiron init"),
-        (("status", "c.yaml"), "no run directory"),
-        (("report", "c.yaml"), "no run directory"),
+        (("status", "c.yaml"), "not a run directory"),
+        (("report", "c.yaml"), "not a run directory"),
     ],
 )
 def test_what_a_person_got_wrong_is_one_clear_line_and_exit_code_two(world: Any, tmp_path: Path, args: tuple[str, ...], words: str) -> None:

@@ -72,10 +72,10 @@ def test_pictures_stand_where_the_marks_do_and_a_template_cannot_be_broken_out_o
 def test_a_control_that_would_change_nothing_is_refused() -> None:
     """Its figure would be the real run's, and look as if nothing hung on the options."""
     asked, bad = Item("i", "q", "a", ("1",)), BadItem("b", "lost")
-    with pytest.raises(InputError, match="shuffle-options does nothing to mini: no item of it has options"):
+    with pytest.raises(InputError, match="shuffle-options changes nothing in mini: none of its items has options"):
         concerned("mini", [asked, bad], Control.SHUFFLE_OPTIONS)
     for control in (Control.NO_IMAGE, Control.BLANK, Control.SWAP):
-        with pytest.raises(InputError, match="no item of it has images"):
+        with pytest.raises(InputError, match="none of its items has images"):
             concerned("text", [Item("i", "q", "a", (), ("a", "b"), 0, "choice")], control)
         assert concerned("mini", [asked, bad], control) == ""
     some = [asked, Item("j", "q", "a", ("1",), ("a", "b"), 0, "choice")]

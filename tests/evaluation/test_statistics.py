@@ -211,7 +211,7 @@ def pairs_of(x: Simulated) -> Pairs:
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         clustered_mean([], [])
-    with pytest.raises(ValueError, match="group for each"):
+    with pytest.raises(ValueError, match="one group per value"):
         clustered_mean([1.0], [1, 2])
 
 

@@ -126,7 +126,7 @@ def test_cases_that_moved_are_found_where_one_says(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run directory"):
+    with pytest.raises(InputError, match="not a run directory"):
         build_cot([tmp_path], tmp_path / "cot")
     with pytest.raises(InputError, match="named twice"):
         build_cot([tmp_path, tmp_path / "."], tmp_path / "cot")

@@ -191,11 +191,11 @@ def test_text_that_cannot_be_encoded(tmp_path: Path) -> None:
 
 def test_no_image_folder(tmp_path: Path) -> None:
     run = write_run(tmp_path, [stored(retained(a_case("c")), 0)], images=None)
-    assert "run.json names no image folder" in write_report(run).read_text()
+    assert "run.json does not name an image folder" in write_report(run).read_text()
 
 
 def test_what_is_no_run_directory(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run directory: it has no run\.json"):
+    with pytest.raises(InputError, match=r"is not a run directory \(it has no run\.json\)"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"no ledger\.sqlite"):

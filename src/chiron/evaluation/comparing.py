@@ -99,7 +99,7 @@ def reference_of(models: Sequence[Evaluated], run: Path) -> str:
     for model in models:
         if run.resolve() in {path.resolve() for path in model.runs}:
             return model.name
-    raise InputError(f"--reference {run} is none of the runs compared: name one of them")
+    raise InputError(f"--reference {run} is not one of the compared runs: choose one of them")
 
 
 def _comparison(protocol: str, models: Sequence[Evaluated], reference: str | None) -> Comparison:

@@ -27,7 +27,7 @@ from chiron.mics.team import Policy, RoleModel, Team
 from chiron.providers.baselines.search_team import AnswerPool
 from chiron.providers.factory import build_endpoints
 
-_TOLD = 3
+_LISTED = 3
 SAMPLING = 0.7
 """Default temperature when several samples are drawn."""
 
@@ -255,7 +255,7 @@ def evaluation_of(
     if temperature is None:
         temperature = SAMPLING if draws > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if draws > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
-        raise InputError("several seeds at temperature 0 are one answer told several times: set a temperature above 0")
+        raise InputError("several seeds at temperature 0 give the same answer several times: set a temperature above 0")
     manner = AskSettings(seats.of(model, "model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
     judging = Judging(seats.of(chosen.judge, "judge"), prompts, protocol.any_yes) if chosen.judge is not None and protocol.judged else None
     asker = ItemRunner(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts))
@@ -289,9 +289,9 @@ def _unusable(lines: Sequence[ItemResult]) -> str:
     bad = [line for line in lines if line.verdict == Verdict.UNUSABLE]
     if not bad:
         return ""
-    told = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_TOLD])
-    more = f"; and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
-    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong ({ITEMS} says why of each): {told}{more}"
+    listed = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_LISTED])
+    more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong ({ITEMS} says why of each): {listed}{more}"
 
 
 def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> LoadedBenchmark:

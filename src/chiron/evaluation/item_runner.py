@@ -93,9 +93,9 @@ class ItemRunner:
         if isinstance(item, BadItem):
             return self.unusable(unit, item.problem)
         if not item.answer:
-            return self.unusable(unit, "its answer is not known")
+            return self.unusable(unit, "its known answer is missing")
         if (most := self.manner.max_images) is not None and len(item.images) > most:
-            return self.unusable(unit, f"it has {len(item.images)} images, and the model takes {most} (evaluation.max_images)")
+            return self.unusable(unit, f"it has {len(item.images)} images, but the model takes at most {most} (evaluation.max_images)")
         try:
             pictures = await asyncio.to_thread(self._pictures, unit, item)
         except ImageProblem as problem:
@@ -119,7 +119,7 @@ class ItemRunner:
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
         finding = self.manner.protocol.read(item, reply.text, self.manner.family)
-        problem = f"the reply is nothing but thinking: {MORE_SPACE}" if reply.only_thinking else ""
+        problem = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else ""
         line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
         if finding.right is None:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one

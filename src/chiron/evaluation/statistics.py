@@ -86,7 +86,7 @@ def clustered_mean(values: Sequence[float], groups: Sequence[Hashable], *, confi
         InputError: scipy is not installed.
     """
     if len(values) != len(groups) or not values:
-        raise ValueError(f"{len(values)} values of {len(groups)} groups: give at least one, and a group for each")
+        raise ValueError(f"{len(values)} values of {len(groups)} groups: give at least one value, and one group per value")
     numbers: dict[Hashable, int] = {}
     index = np.fromiter((numbers.setdefault(g, len(numbers)) for g in groups), dtype=np.intp, count=len(groups))
     observed = np.asarray(values, dtype=np.float64)
@@ -138,7 +138,7 @@ class Spread:
             ValueError: ``figures`` is empty.
         """
         if not figures:
-            raise ValueError("no figure to spread")
+            raise ValueError("no figures given")
         sd = statistics.stdev(figures) if len(figures) > 1 else None
         return cls(statistics.fmean(figures), sd, min(figures), max(figures), len(figures))
 
@@ -261,7 +261,7 @@ def mcnemar(pairs: Pairs) -> float:
     """
     first, second = int(pairs.only_first), int(pairs.only_second)
     if (first, second) != (pairs.only_first, pairs.only_second):
-        raise ValueError("an exact test is of whole numbers of items")
+        raise ValueError("an exact test needs whole numbers of items")
     return float(scipy_stats().binomtest(first, first + second).pvalue) if first + second else 1.0
 
 

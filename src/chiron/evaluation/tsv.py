@@ -79,7 +79,7 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
     write_atomically(path, lines())
     if not count:
         path.unlink()
-        raise InputError(f"{loaded.name} has nothing to write: {left_out[0] if left_out else 'no question is of this protocol'}")
+        raise InputError(f"{loaded.name} has no item to write: {left_out[0] if left_out else 'the protocol asks none of its questions'}")
     return count, left_out
 
 

@@ -85,7 +85,7 @@ class WorkDirectory:
         """
         run = self.read_run()
         if run is None:
-            raise InputError(f"{self.path} is no run directory: it has no {RUN}")
+            raise InputError(f"{self.path} is not a run directory (it has no {RUN}): choose another directory")
         return run
 
     def _check_identity(self, identity: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=
 """A string value of a JSON key."""
 _KEY_ENDS = frozenset({'":', "':"})
 _UNMEANT = re.compile(
-    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do"
+    r"(?:\b(?:not|never|doubts?|hardly|no(?:thing|body|ne| one)|little|cannot|some|others?|many|one (?:may|might|could)|does|do"
     r"|did)\b|n't\b)"
     r"(?: (?!but |so |and )[\w']+){0,5} ?$",
     re.IGNORECASE,

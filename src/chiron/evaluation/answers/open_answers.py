@@ -269,6 +269,6 @@ def token_recall(candidate: str | None, gold: str) -> float:
     """
     known = Counter(normalize_answer(gold).split())
     if not known:
-        raise InputError("the known answer of an open question is empty: look at its record")
+        raise InputError("the known answer of an open question is empty: correct its record")
     given = Counter(normalize_answer(candidate or "").split())
     return sum((known & given).values()) / known.total()

@@ -257,7 +257,7 @@ class Options:
         return len(self.words)
 
     def index_of(self, letter: str) -> int | None:
-        """Return the index of the option with this letter; ``None`` if there is none."""
+        """Return the index of the option with this letter, or ``None``."""
         index = LETTERS.find(letter.upper())
         return index if 0 <= index < len(self) else None
 

@@ -269,7 +269,7 @@ class Checklist:
 
 
 def read_checklist(text: str, options: Options) -> Checklist | None:
-    """Read the check marks of ``text``; ``None`` if there are none."""
+    """Read the check marks of ``text``; ``None`` without any."""
     ticked, crossed, rest = set[int](), set[int](), list[str]()
     unclear = found = boxed_x = signed = False
     for line in text.split("\n"):

@@ -41,7 +41,7 @@ class BenchmarkRecord:
         """
         value = self.raw.get(column)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-            raise BadRecord(f"'{column}' is {_short(value)}, but must be words")
+            raise BadRecord(f"'{column}' is {_short(value)}, but must be text")
         return str(value).strip()
 
     def label(self, *columns: str) -> dict[str, str]:
@@ -70,7 +70,7 @@ class BenchmarkRecord:
             return (self.image_source.keep(value),)
         if isinstance(value, str) and value.strip():
             return (self.image_source.locate(value.strip().removeprefix("./")),)
-        raise BadRecord(f"'{column}' holds {_short(value)}, which is no image")
+        raise BadRecord(f"'{column}' contains {_short(value)}, which is not an image")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
         letter = letter[0]
     index = LETTERS.find(str(letter).strip().upper()) if len(str(letter).strip()) == 1 else -1
     if not 0 <= index < len(options):
-        raise BadRecord(f"its answer is {str(letter)[:60]!r}, which is none of its {len(options)} options")
+        raise BadRecord(f"its answer is {str(letter)[:60]!r}, which is not one of its {len(options)} options")
     return index
 
 
@@ -62,8 +62,8 @@ def gold_by_text(answer: str, options: Sequence[str]) -> int:
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
-            raise BadRecord(f"its answer {answer[:60]!r} is two of its options")
-    raise BadRecord(f"its answer {answer[:60]!r} is none of its {len(options)} options")
+            raise BadRecord(f"its answer {answer[:60]!r} equals two of its options")
+    raise BadRecord(f"its answer {answer[:60]!r} is not one of its {len(options)} options")
 
 
 def yes_or_no(answer: str) -> str | None:
@@ -80,7 +80,7 @@ def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple
     """
     order = [int(n) for text in texts for n in _NUMBERED_MARK.findall(text)]
     if lost := [n for n in order if n not in numbered]:
-        raise BadRecord(f"its text speaks of image {lost[0]}, which is not there")
+        raise BadRecord(f"its text refers to image {lost[0]}, which does not exist")
     unmarked = [name for n, name in sorted(numbered.items()) if n not in order]
     return tuple(_NUMBERED_MARK.sub(IMAGE_MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
 
@@ -101,10 +101,10 @@ def choice(
         BadRecord: there are too few options, more than there are letters, or two equal the right one.
     """
     if not 2 <= len(options) <= len(LETTERS):
-        raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
+        raise BadRecord(f"it has {len(options)} options; a choice must have 2 to {len(LETTERS)}")
     # Published data sometimes repeat a wrong option. The right one can still be chosen.
     if options.count(options[gold]) > 1:
-        raise BadRecord("two of its options are the same as its answer")
+        raise BadRecord("two of its options equal its answer")
     polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
     return Item(
         name,
@@ -204,12 +204,12 @@ def read_records(path: Path) -> Iterator[Record]:
     except KeyError as error:
         if path.suffix.lower() in readers:
             raise
-        raise InputError(f"{path}: files of a benchmark end in {', '.join(FORMATS)}") from error
+        raise InputError(f"{path}: unknown file format; a benchmark's file must end in {', '.join(FORMATS)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): download it again") from error
     except (ValueError, csv.Error, RecursionError) as error:
         raise InputError(
-            f"{path} is no readable {path.suffix[1:].upper()} ({' '.join(str(error).split())[:200]}): download it again"
+            f"{path} is not valid {path.suffix[1:].upper()} ({' '.join(str(error).split())[:200]}): download it again"
         ) from error
 
 
@@ -220,7 +220,7 @@ def _json(path: Path) -> Iterator[Any]:
         lists = [v for v in value.values() if isinstance(v, list)]
         value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in value.items() if isinstance(v, dict)]
     if not isinstance(value, list):
-        raise InputError(f"{path} holds neither a list nor an object of records")
+        raise InputError(f"{path} contains neither a list nor an object of records: download it again")
     yield from value
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def how_to_get(benchmark: Benchmark) -> str:
 
 def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
     if benchmark.hub is None:
-        raise InputError(f"{benchmark.name} is on no hub: {benchmark.instructions}")
+        raise InputError(f"{benchmark.name} is not on the hub: {benchmark.instructions}")
     try:
         import huggingface_hub
     except ImportError as error:
@@ -102,7 +102,7 @@ class LoadedBenchmark:
         """SHA-256 (hex) of the questions as loaded. It changes if the data change or are read differently."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps(_plain(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            digest.update(json.dumps(_fingerprinted(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -122,18 +122,18 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
     files = _files(benchmark, place.folder)
     archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
     image_source = ImageSource(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
-    extra_records = _beside(benchmark, place.folder)
+    extra_records = _extra_records(benchmark, place.folder)
     unassigned: list[int] = []
     items = tuple(_unique(_items(benchmark, files, image_source, extra_records, unassigned)))
     if not items:
-        raise InputError(f"{benchmark.name}: {files[0]} holds no question of it: {how_to_get(benchmark)}")
+        raise InputError(f"{benchmark.name}: {files[0]} contains no question of this benchmark: {how_to_get(benchmark)}")
     _need_images(benchmark, items, image_source, place.folder)
     notes: tuple[str, ...] = ()
     if benchmark.n is not None and len(items) != benchmark.n:
-        notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
+        notes = (f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}",)
     if unassigned:
         notes += (
-            f"{benchmark.name}: {len(unassigned)} records do not say whose they are (the first is row {unassigned[0]}): they are not in N",
+            f"{benchmark.name}: {len(unassigned)} records do not name their benchmark (first: row {unassigned[0]}): they are not in N",
         )
     return LoadedBenchmark(
         benchmark.name, items, image_source.root, image_source.check, place.revision, notes, benchmark.bare, benchmark.counts_all
@@ -150,7 +150,7 @@ def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
     found = [path for path in sorted(folder.glob("*.json*")) if path.is_file() and _recognized(benchmark, path)]
     if len(found) > 1:
         raise InputError(
-            f"{benchmark.name}: {' and '.join(path.name for path in found)} in {folder} could both be it: leave one of them there"
+            f"{benchmark.name}: {' and '.join(path.name for path in found)} in {folder} could both be this benchmark: keep only one there"
         )
     if found:
         return found
@@ -168,7 +168,7 @@ def _recognized(benchmark: Benchmark, path: Path) -> bool:
     return isinstance(first, dict) and benchmark.recognize(first)
 
 
-def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
+def _extra_records(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for pattern in benchmark.extra_files:
         for path in sorted(folder.glob(pattern)):
@@ -177,7 +177,7 @@ def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any
             except (OSError, ValueError, RecursionError) as error:
                 raise InputError(f"{path} cannot be read ({error}): download it again") from error
             if not isinstance(value, dict):
-                raise InputError(f"{path} holds no object of records by id: download it again")
+                raise InputError(f"{path} is not an object of records by id: download it again")
             found.update({key: entry if isinstance(entry, dict) else {"ground_truth": entry} for key, entry in value.items()})
     if benchmark.extra_files and not found:
         raise InputError(f"{benchmark.name}: {folder} has no {' or '.join(benchmark.extra_files)}: {how_to_get(benchmark)}")
@@ -197,8 +197,8 @@ def _items(
             number += 1
             if number == 1 and isinstance(record, dict) and (missing := benchmark.missing_columns(record)):
                 raise InputError(
-                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}:"
-                    f" is it another benchmark's? To get this one, {how_to_get(benchmark)}"
+                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}."
+                    f" It may belong to another benchmark. To get this one, {how_to_get(benchmark)}"
                 )
             belongs = _belongs(benchmark, record)
             if belongs is None:
@@ -236,8 +236,8 @@ def _item(
 def _imageless(benchmark: Benchmark, item: Item) -> str:
     """Describe missing images: fewer than the text marks, or none at all. Empty if nothing is missing."""
     if item.marks > len(item.images):
-        return f"its text marks {item.marks} images and it has {len(item.images)}"
-    return "it names no image" if benchmark.needs_image and not item.images else ""
+        return f"its text has {item.marks} image marks, but it has {len(item.images)} images"
+    return "it has no image" if benchmark.needs_image and not item.images else ""
 
 
 def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:
@@ -267,7 +267,7 @@ def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
             yield item
             continue
         label = f"{item.id} ({seen[item.id]})"
-        problem = item.problem if isinstance(item, BadItem) else f"the id '{item.id}' stands more than once: give it one of its own"
+        problem = item.problem if isinstance(item, BadItem) else f"the id '{item.id}' is used twice: give each item its own id"
         yield BadItem(label, problem, _kind_of(item))
 
 
@@ -279,12 +279,12 @@ def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], image_so
     """
     names = [name for item in items if isinstance(item, Item) for name in item.images]
     if names and not any(image_source.has(name) for name in names):
-        raise InputError(f"{benchmark.name}: no image of it is in {folder} (the first is '{names[0]}'): {how_to_get(benchmark)}")
+        raise InputError(f"{benchmark.name}: none of its images is in {folder} (the first is '{names[0]}'): {how_to_get(benchmark)}")
 
 
-def _plain(item: Item | BadItem) -> dict[str, Any]:
+def _fingerprinted(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
-        return asdict(item)
+        return {"id": item.id, "kind": item.kind}  # the problem is in this program's words, which may change
     values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
     # Add the key only where there are turns, so that fingerprints of other benchmarks do not change.
     asked = values.pop("asked")

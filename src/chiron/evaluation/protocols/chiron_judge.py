@@ -23,7 +23,7 @@ class ChironJudge(Protocol):
     """Asks closed questions; if a benchmark has none, all questions."""
 
     name: ClassVar[str] = "chiron_judge"
-    description: ClassVar[str] = "a chain of thought, its final answer judged as published"
+    description: ClassVar[str] = "a chain of thought; its final answer is judged as published"
     prompts: ClassVar[tuple[str, ...]] = ("chain", "published_judge")
     judged: ClassVar[bool] = True
     any_yes: ClassVar[bool] = True

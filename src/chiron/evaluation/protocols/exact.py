@@ -13,7 +13,7 @@ class Exact(Protocol):
     """For the miniature and for data whose answers are a few fixed words. Choices are read by rule."""
 
     name: ClassVar[str] = "exact"
-    description: ClassVar[str] = "asked as an intern is; open answers by exact match after normalization"
+    description: ClassVar[str] = "asked as the search asks an intern; open answers by exact match"
     prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:

@@ -13,7 +13,7 @@ class HuatuoClosed(Protocol):
     """A yes/no question is a choice of two. A closed question without options asks for a phrase, which must match the known one."""
 
     name: ClassVar[str] = "huatuo_closed"
-    description: ClassVar[str] = "closed questions, a letter asked for, read by rule"
+    description: ClassVar[str] = "closed questions, answered with a letter, read by rule"
     prompts: ClassVar[tuple[str, ...]] = ("choice", "short")
 
     def takes(self, item: Item | BadItem) -> bool:

@@ -15,7 +15,7 @@ class MedEvalKitFull(Protocol):
     """Asks all questions of a benchmark."""
 
     name: ClassVar[str] = "medevalkit_full"
-    description: ClassVar[str] = "open and closed questions, closed ones read by rule, open ones judged"
+    description: ClassVar[str] = "open and closed questions; closed ones read by rule, open ones judged"
     prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
     judged: ClassVar[bool] = True
 

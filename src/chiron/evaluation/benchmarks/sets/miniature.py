@@ -33,7 +33,7 @@ def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[Benchma
         columns=("id", "question", "answer", "images"),
         read=read,
         protocol="exact",
-        instructions="run 'chiron demo --dir DIR' (or --quick) and give the folder data that it makes with --data",
+        instructions="run 'chiron demo --dir DIR' (or --quick) and give its folder 'data' with --data",
         bare=True,
     )
 

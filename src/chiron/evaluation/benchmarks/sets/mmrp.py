@@ -42,8 +42,8 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         counts_all=True,
         protocol=protocol,
         instructions=(
-            f"give --data DIR with the folder that 'chiron build release' made, if its test split has rows of the part '{part}'"
-            " (the rows.jsonl of a build are not taken: they hold what is trained on),"
+            f"give --data DIR with the folder that 'chiron build release' wrote, if its test split has rows of the part '{part}'"
+            " (rows.jsonl of a build is not accepted, because it contains training data),"
             " or with the published rows as a JSON or JSONL file of any name next to their images"
         ),
     )
