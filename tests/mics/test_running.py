@@ -613,7 +613,7 @@ def test_status_sums_up_a_run(tmp_path: Path) -> None:
     assert status.outcomes.get("retained", 0) == summary.retained
     assert sum(s.calls for s in status.spending) == endpoint.seen.requests
     assert not status.in_use
-    with pytest.raises(InputError, match="no run directory"):
+    with pytest.raises(InputError, match="not a run directory"):
         read_status(tmp_path / "images")
 
 
