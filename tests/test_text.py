@@ -16,7 +16,7 @@ def test_accents_case_and_compatibility_forms_do_not_matter_to_a_comparison() ->
         ("X-ray, chest_PA  (frontal)", "", "x ray chest pa frontal"),
         ("a_._b", "", "a b"),
         ("Head & Neck; skin", "&", "head & neck skin"),
-        ("Ｃｈｅｓｔ", "", "chest"),
+        ("\uff23\uff48\uff45\uff53\uff54", "", "chest"),
         ("...", "", ""),
     ],
 )

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from chiron.cases.case import BadCase, Case
     from chiron.cases.images import ImageFolder
     from chiron.cases.reader import read_cases
-    from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+    from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel, TextPart
     from chiron.client.failures import CallFailed, RunStopped
     from chiron.conversation.reasoning import Reasoning, parse_reasoning
     from chiron.conversation.verdict import read_verdict
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chiron.mics.run import RunSummary
     from chiron.mics.run_directory import read_status
     from chiron.mics.search import search
-    from chiron.mics.team import Policy, RoleModel, Team
+    from chiron.mics.team import Policy, Team
     from chiron.mmrp.alignment import build_alignment
     from chiron.mmrp.config import load_build
     from chiron.mmrp.cot import build_cot
@@ -63,7 +63,7 @@ _HOMES = {
     "Reply": "chiron.client.call",
     "RunSummary": "chiron.mics.run",
     "SearchResult": "chiron.mics.result",
-    "RoleModel": "chiron.mics.team",
+    "RoleModel": "chiron.client.call",
     "Team": "chiron.mics.team",
     "TextPart": "chiron.client.call",
     "ReleaseOptions": "chiron.mmrp.release_types",

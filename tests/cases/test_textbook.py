@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chiron.cases.reader import Entry, read_textbook
+from chiron.cases.textbook import TextbookEntry, read_textbook
 from chiron.errors import InputError
 
 
@@ -16,7 +16,7 @@ def textbook(folder: Path, text: str) -> Path:
 
 def test_entries_are_read_whatever_their_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     text = '\ufeff{"answer": "A", "text": "one\u2028two\x85three"}\r\n\n{"answer": "B", "text": "four"}'
-    assert read_textbook(textbook(tmp_path, text)) == (Entry("A", "one\u2028two\x85three"), Entry("B", "four"))
+    assert read_textbook(textbook(tmp_path, text)) == (TextbookEntry("A", "one\u2028two\x85three"), TextbookEntry("B", "four"))
 
 
 def test_a_missing_textbook_has_no_entries(tmp_path: Path) -> None:

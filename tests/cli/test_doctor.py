@@ -59,9 +59,9 @@ def test_an_image_is_shown_to_those_who_will_get_some(tmp_path: Path, capsys: py
     ("sections", "words"),
     [
         ({"build": {"author": "d"}}, "build.author names 'd'"),
-        ({"build": {"author": "a", "prompts": {"nonsense": "x.txt"}}}, "no prompt is called 'nonsense'"),
+        ({"build": {"author": "a", "prompts": {"nonsense": "x.txt"}}}, "unknown prompt 'nonsense'"),
         ({"evaluation": {"judge": "d"}}, "evaluation.judge names 'd'"),
-        ({"evaluation": {"prompts": {"nonsense": "x.txt"}}}, "no prompt is called 'nonsense'"),
+        ({"evaluation": {"prompts": {"nonsense": "x.txt"}}}, "unknown prompt 'nonsense'"),
         ({"biuld": {"author": "a"}}, "unknown key 'biuld'; did you mean 'build'"),
     ],
 )

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from chiron.cases.reader import Entry
+from chiron.cases.textbook import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
 from chiron.client.prompts import section
 from chiron.conversation.reasoning import parse_reasoning
@@ -15,14 +15,14 @@ from chiron.phantom.sample import generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import World
 from chiron.providers.baselines.provider import MODELS, Offline
-from chiron.providers.baselines.search_team import AnswerPool, match
+from chiron.providers.baselines.search_team import match
 from chiron.text import normalize_answer
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
 CATALOGUE = AnswerPool.of(
     ["Rib fracture c1", "Pneumothorax", "Pericardial effusion"],
-    [Entry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
+    [TextbookEntry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
 )
 CASE = a_case()
 
@@ -144,7 +144,7 @@ def test_an_unknown_model_names_those_there_are() -> None:
 
 
 WORLD = World(0)
-RULES = AnswerPool.of([], [Entry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
+RULES = AnswerPool.of([], [TextbookEntry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
 
 
 @pytest.mark.slow

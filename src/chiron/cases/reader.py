@@ -1,17 +1,15 @@
-"""Read files of cases and textbooks."""
+"""Read files of cases."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice, repeat
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import CaseProblem, case_id, parse_case
 from chiron.errors import InputError
-from chiron.io import BrokenJson, parse_json, parse_jsonl, read_jsonl
+from chiron.io import BrokenJson, parse_json, read_jsonl
 
 
 def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | BadCase]:
@@ -80,37 +78,7 @@ def _whole_file(path: Path) -> list[object] | None:
     if isinstance(value, list):
         return value
     if head.startswith(b"["):
-        first, second = (line.value for line in islice(chain(read_jsonl(path), repeat(None)), 2))
-        if not isinstance(first, list) or second is None:
+        lines = [line.value for line in islice(read_jsonl(path), 2)]
+        if len(lines) < 2 or not isinstance(lines[0], list):
             raise InputError(f"{path} is not valid JSON: {value.problem}")
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Textbook paragraph or rule. Several entries may share one answer."""
-
-    answer: str
-    text: str
-    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Attributes for which the entry holds, by name, if the textbook states them. Synthetic textbooks do."""
-
-
-def read_textbook(path: Path) -> tuple[Entry, ...]:
-    """Read the lines ``{"answer": ..., "text": ...}`` of ``textbook.jsonl``; return an empty tuple if the file does not exist.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not such an object.
-    """
-    if not path.exists():
-        return ()
-    return tuple(parse_jsonl(path, _entry, "textbook entry", 'write {"answer": "...", "text": "..."}'))
-
-
-def _entry(record: Any) -> Entry:
-    answer, text, attributes = record["answer"], record["text"], record.get("attributes", {})
-    if not isinstance(answer, str) or not isinstance(text, str):
-        raise TypeError("answer and text must be texts")
-    if not isinstance(attributes, dict) or not all(isinstance(value, str) for value in attributes.values()):
-        raise TypeError("attributes must be an object whose values are texts")
-    return Entry(answer, text, MappingProxyType(attributes))

@@ -109,15 +109,15 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
     from chiron.mmrp.row import DROPPED
     from chiron.terminal import printable
 
-    summary = run_with_ui(run, run.execute)
+    summary = run_with_ui(run)
     if json_output:
         print_json(summary.to_record())
     else:
         console = messages()
-        noun, session = run.progress.noun, summary.session
+        noun = run.progress.noun
         console.print(
-            f"[green]{summary.kept} {noun}[/green] of {session.total} {run.progress.unit}, {summary.pending} pending,"
-            f" {duration(session.seconds)}"
+            f"[green]{summary.kept} {noun}[/green] of {summary.total} {run.progress.unit}, {summary.pending} pending,"
+            f" {duration(summary.seconds)}"
         )
         for reason, count in summary.dropped.items():
             # A row that lost a clause is told in dropped.jsonl too, and is kept.
@@ -125,9 +125,9 @@ def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
             console.print(f"  {escape(printable(what))}")
         if summary.spending:
             console.print(spending_table(summary.spending))
-        if spent := spent_in_words(session.spent_usd, session.possibly_spent_usd):
+        if spent := spent_in_words(summary.spent_usd, summary.possibly_spent_usd):
             console.print(spent)
-        for name, file in ((noun, summary.file), ("dropped", session.directory / DROPPED)):
+        for name, file in ((noun, summary.file), ("dropped", summary.directory / DROPPED)):
             console.print(f"{name:10}{escape(printable(file))}", soft_wrap=True)
         if summary.part == "questions" and summary.kept:
             images = printable(str(run.about["images"]))

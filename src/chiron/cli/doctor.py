@@ -17,8 +17,9 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.client.config import AnyModel
-    from chiron.providers.health_check import Finding, RoleCall
+    from chiron.client.config import ProviderConfig
+    from chiron.client.provider import Finding
+    from chiron.providers.health_check import RoleCall
 
 
 class Team(StrEnum):
@@ -105,7 +106,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         from chiron.mics.prompts import load_prompts
 
         run = check_config(dict(data), origin=origin)
-        load_prompts(_paths(run.search.prompts))
+        load_prompts(run.search.prompts)
         limits = run.search.max_tokens
         sent = {
             "mentors": RoleCall("mentor", _SEVERAL, limits.mentor, system=True, temperature=run.search.mentor_temperature),
@@ -117,17 +118,16 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         from chiron.mmrp.config import BuildPrompts, check_build
 
         file = check_build(dict(data), origin=origin)
-        BuildPrompts.load(_paths(file.build.prompts))
+        BuildPrompts.load(file.build.prompts)
         images = _SEVERAL if file.build.show_images else 0
         for role, name in file.named():
             limit, temperature = getattr(file.build.max_tokens, role), getattr(file.build, f"{role}_temperature")
             yield name, RoleCall(role, images, limit, system=True, temperature=temperature)
     if "evaluation" in data:
-        from chiron.client.config_file import files_beside, validate
         from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
 
-        chosen = validate(EvaluationFile, {**data, "evaluation": data["evaluation"] or {}}, origin=origin)  # it may be left empty
-        EvaluationPrompts.load(_paths(files_beside(chosen.evaluation.prompts, origin, "evaluation.prompts")))
+        chosen = EvaluationFile.check(dict(data), origin=origin)
+        EvaluationPrompts.load(chosen.evaluation.prompts)
         evaluated = chosen.evaluation.max_tokens
         sent = {
             "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
@@ -137,11 +137,9 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         yield from ((name, sent[role]) for role, name in chosen.named())
 
 
-def _paths(files: Mapping[str, str]) -> dict[str, Path]:
-    return {name: Path(file) for name, file in files.items()}
-
-
-async def _examine(models: "Mapping[str, AnyModel]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool) -> int:
+async def _examine(
+    models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
+) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
     from chiron.providers.health_check import probe
 

@@ -93,7 +93,7 @@ def eval_command(
         interns=_names(interns) if interns is not None else None,
     )
     prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)
-    finish_evaluation(run_with_ui(prepared.session, prepared.execute), json_output=json_output)
+    finish_evaluation(run_with_ui(prepared), json_output=json_output)
 
 
 def _names(text: str) -> list[str]:

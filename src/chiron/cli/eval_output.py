@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,8 +60,7 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
 def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:
     """Say how an evaluation ended, and leave with the exit code that tells it."""
     if json_output:
-        value = {k: v for k, v in asdict(summary).items() if k not in {"directory", "halted"}}
-        print_json({**value, "run": str(summary.directory), "halted": str(summary.halted) if summary.halted else None})
+        print_json(summary.to_record())
     else:
         console = messages()
         console.print(figures_table(summary.groups))

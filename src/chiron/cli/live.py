@@ -17,7 +17,7 @@ from rich.text import Text
 
 from chiron.cli.progress_line import PLAIN_EVERY
 from chiron.client.client import Count
-from chiron.jobs.session import Job
+from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
 from chiron.training.metrics import HeldOut, StepMetrics
 from chiron.training.packing import StagePlan
@@ -30,7 +30,7 @@ _STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "m
 
 
 @asynccontextmanager
-async def watching(run: Job, console: Console) -> AsyncIterator[None]:
+async def watching(run: AnyJob, console: Console) -> AsyncIterator[None]:
     """Show ``run`` on ``console`` (standard error) while the block lasts."""
     task = asyncio.create_task(_panel(run, console) if console.is_terminal else _lines(run, console))
     try:
@@ -45,39 +45,39 @@ async def watching(run: Job, console: Console) -> AsyncIterator[None]:
             console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
 
 
-async def _panel(run: Job, console: Console) -> None:
+async def _panel(run: AnyJob, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run, console.width)):
         await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
-async def _lines(run: Job, console: Console) -> None:
+async def _lines(run: AnyJob, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
         await _line(run, console)
 
 
-async def _line(run: Job, console: Console) -> None:
+async def _line(run: AnyJob, console: Console) -> None:
     console.print(plain_line(run), soft_wrap=True)
-    if run.desk is not None:
-        for line in run.desk.down():
+    if run.client is not None:
+        for line in run.client.down():
             console.print(escape(printable(line)), soft_wrap=True)
 
 
-def plain_line(run: Job) -> str:
+def plain_line(run: AnyJob) -> str:
     """The state of a run in one line."""
     p = run.progress
     figure = f", {p.figure()}" if p.figure() else ""
     left = "" if p.seconds_left is None or not p.in_flight else f", {duration(p.seconds_left)} left"
-    ended = "".join(f"{count} {name}, " for name, count in p.tally())
+    ended = "".join(f"{count} {name}, " for name, count in p.counts())
     calls = ", ".join(f"{role} {c.asked} (+{c.free} known)" for role, c in by_role(run).items())
-    cost = f", ${run.desk.budget.spent:.2f}" if run.desk is not None and run.desk.budget.spent else ""
+    cost = f", ${run.client.budget.spent:.2f}" if run.client is not None and run.client.budget.spent else ""
     return (
         f"{time.strftime('%H:%M:%S')} {p.unit} {p.already + p.done}/{p.total}: {ended}{p.in_flight} in flight;"
         f" calls {calls or 'none'}{figure}{cost}{left}"
     )
 
 
-def panel(run: Job, width: int) -> Group:
+def panel(run: AnyJob, width: int) -> Group:
     """The state of a run as a table; in words where the terminal's ``width`` in columns has no room for one."""
     if width < _NARROW:
         # Broken here, because a live view shows of a line what the terminal has room for.
@@ -92,30 +92,30 @@ def panel(run: Job, width: int) -> Group:
         "" if p.seconds_left is None else f"{duration(p.seconds_left)} left",
     )
     outcomes = Text("   ").join(
-        [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.tally()), *([Text(p.figure())] if p.figure() else [])]
+        [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.counts()), *([Text(p.figure())] if p.figure() else [])]
     )
     table = Table(box=None, padding=(0, 2 if width >= _WIDE else 1), pad_edge=False, header_style="dim")
     for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
         table.add_column(title, justify="left" if title in {"role", "model"} else "right", overflow="fold")
-    if run.desk is not None:
-        for (model, role), c in sorted(run.desk.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
-            limiter = run.desk.endpoints[model].limiter
+    if run.client is not None:
+        for (model, role), c in sorted(run.client.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
+            limiter = run.client.endpoints[model].limiter
             allowed = f"{int(limiter.allowed)}/{limiter.ceiling}"
             numbers = [str(n) for n in (c.asked, c.free, c.in_flight, c.retries, c.failed)]
             table.add_row(role, Text(printable(model)), *numbers, allowed)
-        budget = run.desk.budget
+        budget = run.client.budget
         money = f"${budget.spent:.4f}" + (f" of ${budget.limit:.2f}" if budget.limit is not None else "")
-        halted = f"   stopping: {printable(run.desk.halted)}" if run.desk.halted is not None else ""
-        down = [Text(printable(line), style="red") for line in run.desk.down()]
+        halted = f"   stopping: {printable(run.client.halted)}" if run.client.halted is not None else ""
+        down = [Text(printable(line), style="red") for line in run.client.down()]
         return Group(head, outcomes, table, *down, Text(f"cost {money}{halted}", style="dim"))
     return Group(head, outcomes)
 
 
-def by_role(run: Job) -> dict[str, Count]:
+def by_role(run: AnyJob) -> dict[str, Count]:
     """Counts summed over the models of each role."""
     sums: dict[str, Count] = {}
-    if run.desk is not None:
-        for (_, role), c in sorted(run.desk.counts.items(), key=lambda item: _ROLES.get(item[0][1], 9)):
+    if run.client is not None:
+        for (_, role), c in sorted(run.client.counts.items(), key=lambda item: _ROLES.get(item[0][1], 9)):
             s = sums.setdefault(role, Count())
             s.asked += c.asked
             s.free += c.free

@@ -4,10 +4,8 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,27 +17,25 @@ from chiron.cli.streams import BrokenPipe, messages, whole
 from chiron.client.failures import ConfigurationError, RunStopped, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
-from chiron.jobs.session import Job
+from chiron.jobs.job import Job, Summary
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import PATHS, REJECTED, REPORT
 from chiron.reports.page import write_report
 from chiron.terminal import printable
 
-Ended = TypeVar("Ended")
 
-
-def run_with_ui(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
+def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
     """Execute work with a view on standard error and with signals obeyed: the first stops it in order, the second at once."""
     console = messages()
 
-    async def attended() -> Ended:
+    async def attended() -> Summary:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         asked = False
 
         def obey() -> None:
             nonlocal asked
             # A run may have halted by itself, and yet wait for what it has paid for: only a person's second word drops that.
-            if work.desk is not None and not asked:
+            if work.client is not None and not asked:
                 asked = True
                 work.stop()
                 console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
@@ -56,7 +52,7 @@ def run_with_ui(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored, and means it
             loop.add_signal_handler(signal.SIGHUP, hang_up)
         async with watching(work, console):
-            return await execute()
+            return await work.execute()
 
     try:
         return asyncio.run(attended())
@@ -67,7 +63,7 @@ def run_with_ui(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
 
 def conduct(run: Run) -> RunSummary:
     """Execute a search with a view, then write its report."""
-    summary = run_with_ui(run, run.execute)
+    summary = run_with_ui(run)
     write_report(run.directory.path)
     return summary
 
@@ -75,7 +71,7 @@ def conduct(run: Run) -> RunSummary:
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Say how a run ended, and leave with the exit code that tells it."""
     if json_output:
-        print_json(summary_json(summary))
+        print_json(summary.to_record())
     else:
         show_summary(summary, messages())
     code = closing_code(summary)
@@ -148,12 +144,6 @@ def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
     return f"spent ${spent_usd:.4f}{possibly}"
 
 
-def summary_json(summary: RunSummary) -> dict[str, object]:
-    """The summary for programs."""
-    value = asdict(summary)
-    return {**value, "run": str(summary.run), "halted": str(summary.halted) if summary.halted else None}
-
-
 def show_summary(summary: RunSummary, console: Console) -> None:
     """The summary for people."""
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
@@ -168,7 +158,7 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     if spent := spent_in_words(summary.spent_usd, summary.possibly_spent_usd):
         console.print(spent)
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
-        console.print(f"{name:8}{escape(printable(summary.run / file))}")
+        console.print(f"{name:8}{escape(printable(summary.directory / file))}")
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:

@@ -55,8 +55,8 @@ def replay_command(
 ) -> None:
     """Search the cases of a run again with another judge, policy or team. What its ledger holds costs nothing."""
     from chiron.cli.runner import conduct, finish
+    from chiron.mics.api import rehearse, replay_run, replay_setup
     from chiron.mics.config import load_config
-    from chiron.mics.replay import rehearse, replay_run, replay_setup
     from chiron.mics.run_directory import RunDirectory
 
     source = RunDirectory(old)

@@ -140,7 +140,7 @@ class Data:
 
     def loaded_prompts(self) -> Prompts:
         """Load the prompts of the search."""
-        return load_prompts({name: Path(path) for name, path in self.prompts.items()})
+        return load_prompts(self.prompts)
 
 
 def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> Data:

@@ -3,18 +3,16 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mmrp.caption_filter import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, groups_of, modalities_shown
 from chiron.text import normalize_answer
@@ -57,7 +55,7 @@ def build_alignment(
         InputError: the file does not exist, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
+    return run_job(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
 
 
 def prepare_alignment(
@@ -71,20 +69,18 @@ def prepare_alignment(
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_alignment`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
-    replaced = config.build.prompts if config is not None else {}
-    prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
+    source = select_cases(cases, limit, shard)
+    prompts = BuildPrompts.load(config.build.prompts if config is not None else {})
     seed = config.build.seed if config is not None else 0
     aligner = Aligner(prompts, form if form is not None else PaperTemplate(), seed, out.resolve().name)
     return PartRun(
-        "alignment",
-        WorkDirectory(out),
-        ROWS,
-        partial(chosen, cases, limit, part),
-        aligner.align,
-        {"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
-        origin(cases, images, limit, shard),
+        part="alignment",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=source,
+        make=aligner.align,
+        identity={"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
+        about=origin(cases, images, limit, shard),
     )
 
 

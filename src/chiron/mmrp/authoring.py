@@ -9,17 +9,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Message, Role
-from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
-from chiron.client.images import PictureStore
 from chiron.conversation.markup import split_thinking
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
-from chiron.mics.team import RoleModel
+from chiron.jobs.roles import Roles, identity_of
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
 from chiron.text import normalize_answer
 
 
@@ -29,10 +25,7 @@ class BuildRoles:
 
     config: BuildFile
     prompts: BuildPrompts
-    endpoints: dict[str, Endpoint]
-    pictures: PictureStore
-    author: RoleModel
-    reader: RoleModel | None
+    roles: Roles
 
     @classmethod
     def of(cls, config: BuildFile, cases: Path, *, need_reader: bool) -> "BuildRoles":
@@ -43,36 +36,23 @@ class BuildRoles:
         """
         if need_reader and config.build.reader is None:
             raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
-        prompts = BuildPrompts.load({name: Path(path) for name, path in config.build.prompts.items()})
-        pictures = PictureStore()
-        models = config.build_models()
-        endpoints = build_endpoints(models, pictures=pictures, catalogue=lambda: AnswerPool.beside(cases))
-        limits = config.build.max_tokens
+        return cls(config, BuildPrompts.load(config.build.prompts), Roles.of(config, answers=lambda: AnswerPool.of_cases(cases)))
 
-        def seat(name: str, limit: int) -> RoleModel:
-            return RoleModel(name, endpoints[name].provider.identity, max_tokens_of(config.models[name], limit))
-
-        reader = seat(config.build.reader, limits.reader) if config.build.reader is not None else None
-        return cls(config, prompts, endpoints, pictures, seat(config.build.author, limits.author), reader)
-
-    def call(self, role: Role, messages: tuple[Message, ...], *, draw: int = 0) -> Call:
+    def call(self, role: Role, messages: tuple[Message, ...], *, sample_index: int = 0) -> Call:
         """Create a call to the author or the reader."""
-        seat = self.author if role == "author" else self.reader
-        assert seat is not None  # noqa: S101 - without a reader, none is called
         build = self.config.build
         temperature = build.author_temperature if role == "author" else build.reader_temperature
-        return Call(role, seat.name, seat.identity, messages, temperature, seat.max_tokens, draw)
+        return self.roles.one(role).call(role, messages, temperature, sample_index)
 
     def models(self) -> Mapping[str, str]:
         """Return the model identity by role, for the provenance of rows."""
-        return {role: seat.identity for role, seat in (("author", self.author), ("reader", self.reader)) if seat is not None}
+        return {role: model.identity for role, (model,) in self.roles.by_role.items()}
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that results depend on."""
-        named = {role: [s.name, s.identity, s.max_tokens] for role, s in (("author", self.author), ("reader", self.reader)) if s}
         build = self.config.build
         return {
-            **named,
+            **{role: identity_of(model) for role, (model,) in self.roles.by_role.items()},
             "temperatures": {"author": build.author_temperature, "reader": build.reader_temperature},
             "seed": build.seed,
             "prompts": self.prompts.hashes(),
@@ -180,7 +160,7 @@ class MultipleChoice(BaseModel):
             rest = normalize_answer(self.answer[without.end() :])
             if index < len(plain) and rest in {"", plain[index]}:
                 return index
-        raise BrokenReply("the answer is none of the options")
+        raise BrokenReply("the answer is not one of the options")
 
 
 class OpenQuestion(BaseModel):

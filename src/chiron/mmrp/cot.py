@@ -11,9 +11,10 @@ from chiron.client.call import Ask
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
-from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
@@ -43,7 +44,7 @@ def build_cot(
         InputError: a path is not a run, its cases are missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
+    return run_job(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
 
 
 def prepare_cot(
@@ -63,13 +64,13 @@ def prepare_cot(
         )
     wording = form if form is not None else PaperTemplate()
     return PartRun(
-        "cot",
-        WorkDirectory(out),
-        ROWS,
-        lambda: _units(read, limit),
-        Chain(wording).link,
-        {"rules": RULES, **wording.identity()},
-        {
+        part="cot",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=lambda: _units(read, limit),
+        make=Chain(wording).link,
+        identity={"rules": RULES, **wording.identity()},
+        about={
             "runs": [str(run.path.resolve()) for run in read],
             "cases": list(dict.fromkeys(str(run.cases) for run in read)),
             "images": read[0].about.get("images"),

@@ -76,9 +76,9 @@ def read_run(run: Path) -> RunInfo:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} is not a run directory (it has no {RUN}): name one that 'chiron search' wrote") from None
+        raise InputError(f"{run} is not a run directory (it has no {RUN}): choose another directory") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     try:
         return RunInfo.model_validate_json(text)
     except ValidationError as error:

@@ -12,15 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
-from chiron.client.config import LocalModel, max_tokens_of
+from chiron.client.config import LocalModel
 from chiron.client.failures import CallerFault, CallFailed, Transient
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
 from chiron.providers.health_check import RoleCall, probe
 from chiron.providers.local import worker
 from chiron.providers.local.checkpoint import find_checkpoint
@@ -29,6 +28,7 @@ from chiron.providers.local.families import InternVL
 from chiron.providers.local.generation import Generation
 from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
+from chiron.providers.registry import build_endpoints
 from tests.providers.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
 from tests.support.waiting import PATIENCE, wait_until
@@ -462,11 +462,11 @@ def test_entries_of_one_checkpoint_share_one_model(checkpoint: Path) -> None:
         "long": config_of(checkpoint / ".." / checkpoint.name),
         "coarse": config_of(checkpoint, max_tiles=1),
     }
-    endpoints = build_endpoints(models, pictures=PictureStore(), catalogue=lambda: AnswerPool(()))
+    endpoints = build_endpoints(models, pictures=PictureStore(), answers=lambda: AnswerPool(()))
     assert endpoints["short"].provider is endpoints["long"].provider
     assert endpoints["short"].limiter is endpoints["long"].limiter
     assert endpoints["coarse"].provider is not endpoints["short"].provider
-    assert [max_tokens_of(models[name], 100) for name in models] == [8, 100, 100]
+    assert [models[name].token_limit(100) for name in models] == [8, 100, 100]
 
 
 def test_the_doctor_says_what_is_there(checkpoint: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import random
 import re
 from collections.abc import Mapping
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.prompts import read_section
-from chiron.providers.baselines.search_team import MAX_STEPS, AnswerPool, sentences_of, words
+from chiron.providers.baselines.search_team import MAX_STEPS, sentences_of, words
 from chiron.text import normalize_answer
 
 QUESTIONS = (

@@ -1,55 +1,19 @@
 """Embedded mentors, interns and judge for the search: extractive, specialist, retrieval and matching baselines."""
 
-import hashlib
-import json
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.cases.case import Case
-from chiron.cases.reader import Entry, read_cases, read_textbook
+from chiron.cases.textbook import AnswerPool, TextbookEntry
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.text import normalize_answer
-
-
-@dataclass(frozen=True)
-class AnswerPool:
-    """Distinct answers, and textbook entries for some of them."""
-
-    answers: tuple[str, ...]
-    entries: tuple[Entry, ...] = ()
-
-    @classmethod
-    def of(cls, answers: Iterable[str], entries: Iterable[Entry] = ()) -> "AnswerPool":
-        """Create a pool. Answers are sorted, so that the order of the cases does not matter."""
-        entries = tuple(entries)
-        return cls(tuple(sorted({*answers, *(e.answer for e in entries)})), entries)
-
-    @classmethod
-    def beside(cls, cases: Path) -> "AnswerPool":
-        """Read the answers of a case file and the ``textbook.jsonl`` in the same folder.
-
-        Raises:
-            InputError: one of the files cannot be read.
-        """
-        answers = (case.answer for case in read_cases(cases) if isinstance(case, Case))
-        return cls.of(answers, read_textbook(cases.parent / "textbook.jsonl"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the pool (12 hex digits), since another pool makes another model."""
-        content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
 
 ORDERS = ("findings-first", "history-first", "last-first")
 MAX_STEPS = 8
@@ -109,7 +73,7 @@ class Specialist:
     right_on_others: float = 0.5
 
     @classmethod
-    def parse(cls, form: str, entries: Sequence[Entry]) -> Self:
+    def parse(cls, form: str, entries: Sequence[TextbookEntry]) -> Self:
         """Parse ``side+size``, or ``side+size@0.95,0.5`` with the probabilities of being right on these and on other attributes.
 
         Raises:

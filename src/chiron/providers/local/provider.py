@@ -1,11 +1,17 @@
 """The provider ``local``: one checkpoint in this process that answers many calls at once."""
 
+import os
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chiron.client.call import Call, Reply
+from chiron.client.client import Endpoint
 from chiron.client.config import LocalModel
 from chiron.client.images import PictureStore
+from chiron.client.limiter import Limiter
+from chiron.client.provider import BuildContext, Finding, ProviderType
+from chiron.client.retry import RetryPolicy
 from chiron.errors import InputError
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.checkpoint_format import AskedAs
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Part of the identity. Raise it when the same weights would answer differently."""
+_RETRY = RetryPolicy(attempts=3, deadline=float("inf"))
+"""A call that ran out of memory in a batch may succeed later. No deadline, because a slow local reply would not be faster next time."""
 
 
 class Local:
@@ -63,3 +71,35 @@ class Local:
         except ImportError as error:
             raise InputError(f"the provider local needs torch and transformers ({error}): pip install 'chiron-med[train]'") from error
         return load(self.checkpoint, self._config)
+
+
+class LocalProvider(ProviderType[LocalModel]):
+    """Checkpoints in this process."""
+
+    config = LocalModel
+    first_check = "checkpoint"
+
+    def build(self, name: str, config: LocalModel, context: BuildContext) -> Endpoint:
+        """Create the endpoint of a checkpoint. It is loaded at the first call."""
+        # Twice the batch size: the next calls are ready when places become free.
+        return Endpoint(Local(name, config, context.pictures), Limiter(2 * config.batch), _RETRY)
+
+    def build_all(self, models: Mapping[str, LocalModel], context: BuildContext) -> dict[str, Endpoint]:
+        """Create all endpoints. Entries with the same checkpoint and settings share the loaded model."""
+        loaded: dict[LocalModel, Endpoint] = {}
+        endpoints = {}
+        for name, config in models.items():
+            # The token limit applies to calls, not to the model.
+            same = config.model_copy(update={"path": os.path.realpath(config.path), "max_tokens": None})
+            if same not in loaded:
+                loaded[same] = self.build(name, config, context)
+            endpoints[name] = Endpoint(loaded[same].provider, loaded[same].limiter, loaded[same].retry)
+        return endpoints
+
+    async def check(self, name: str, config: LocalModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
+        """Report the checkpoint and how it is asked."""
+        del config
+        provider = endpoint.provider
+        assert isinstance(provider, Local)  # noqa: S101 - build made it
+        asked_as = f"; asked with {provider.asked_as.describe()}" if provider.checkpoint.model_type == "internvl" else ""
+        yield Finding(name, "checkpoint", ok=True, detail=f"{provider.checkpoint.described}{asked_as}")

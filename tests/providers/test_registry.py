@@ -2,10 +2,10 @@
 
 import pytest
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.config import OpenAIModel
 from chiron.client.images import PictureStore
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.providers.registry import build_endpoints
 
 
 def model(**changes: object) -> OpenAIModel:
@@ -21,7 +21,7 @@ def test_entries_of_one_model_at_one_endpoint_share_its_door(monkeypatch: pytest
         "other-place": model(base_url="http://g/v1"),
         "other-key": model(api_key_env="SOME_KEY"),
     }
-    endpoints = build_endpoints(models, pictures=PictureStore(), catalogue=lambda: AnswerPool(()))
+    endpoints = build_endpoints(models, pictures=PictureStore(), answers=lambda: AnswerPool(()))
     doors = {name: endpoint.limiter for name, endpoint in endpoints.items()}
     assert doors["first"] is doors["second"]
     assert doors["first"].ceiling == 4
