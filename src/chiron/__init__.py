@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from chiron.mmrp.cot import build_cot
     from chiron.mmrp.part import BuildSummary
     from chiron.mmrp.questions import build_questions
-    from chiron.mmrp.release import release
-    from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
+    from chiron.mmrp.release import ReleaseOptions, ReleaseSummary, release
     from chiron.mmrp.text import build_text
     from chiron.reports.page import write_report
 
@@ -59,14 +58,14 @@ _HOMES = {
     "ImagePart": "chiron.client.call",
     "Policy": "chiron.mics.team",
     "Reasoning": "chiron.conversation.reasoning",
-    "ReleaseSummary": "chiron.mmrp.release_types",
+    "ReleaseSummary": "chiron.mmrp.release",
     "Reply": "chiron.client.call",
     "RunSummary": "chiron.mics.run",
     "SearchResult": "chiron.mics.result",
     "RoleModel": "chiron.client.call",
     "Team": "chiron.mics.team",
     "TextPart": "chiron.client.call",
-    "ReleaseOptions": "chiron.mmrp.release_types",
+    "ReleaseOptions": "chiron.mmrp.release",
     "build_alignment": "chiron.mmrp.alignment",
     "build_cot": "chiron.mmrp.cot",
     "build_questions": "chiron.mmrp.questions",

@@ -1,4 +1,4 @@
-"""Find objects that other installed packages provide through entry points: checks, exports, benchmarks, protocols, providers.
+"""Find what can be extended by one file: modules of a folder, and objects that other installed packages provide as entry points.
 
 A package registers an object in its ``pyproject.toml``::
 
@@ -6,13 +6,22 @@ A package registers an object in its ``pyproject.toml``::
     my_check = "my_package.my_module:CHECK"
 """
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import TypeVar
 
 from chiron.errors import InputError
 
 T = TypeVar("T")
+
+
+def submodules(package: str) -> Iterator[ModuleType]:
+    """Import and yield the modules of one of our packages, by name."""
+    for module in sorted(pkgutil.iter_modules(import_module(package).__path__), key=lambda module: module.name):
+        yield import_module(f"{package}.{module.name}")
 
 
 def plugins(group: str) -> Mapping[str, EntryPoint]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -22,10 +23,9 @@ from chiron.mmrp.checking import limits_of
 from chiron.mmrp.exports.export import GROUP, exports, message_faults
 from chiron.mmrp.exports.internvl import internvl_faults
 from chiron.mmrp.exports.trl import trl_faults
-from chiron.mmrp.release import release
-from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
+from chiron.mmrp.release import ReleaseOptions, ReleaseSummary, release
 from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
-from tests.support.plugins import install_plugin
+from tests.support.plugins import documented_module, install_plugin
 
 RATIOS = (0.6, 0.2, 0.2)
 
@@ -48,7 +48,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def made(parts: list[Path]) -> ReleaseSummary:
-    return release(parts, parts[0].parent / "release", wishes=ReleaseOptions(ratios=RATIOS))
+    return release(parts, parts[0].parent / "release", options=ReleaseOptions(ratios=RATIOS))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
     for name, how in (("1/0.jpg", {"exif": exif}), ("2/0.png", {"pnginfo": notes})):
         (part / "images" / name).parent.mkdir(parents=True)
         picture(name).save(part / "images" / name, **how)
-    out = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
+    out = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
     assert [path for path in out.rglob("*") if path.is_file() and b"SMITH" in path.read_bytes()] == []
     for path in (out / "images").rglob("*.*"):
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -184,42 +184,20 @@ def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
             assert all((folder / "llamafactory" / image).is_file() for image in row["images"])
 
 
-OUTSIDE = """
-from chiron.mmrp.exports.export import IMAGES, Export
-
-
-def pairs_row(row):
-    *before, last = row.turns
-    images = [f"{IMAGES}/{image.name}" for image in row.images]
-    return {"images": images, "prompt": "\\n\\n".join(turn.text for turn in before), "completion": last.text}
-
-
-def pairs_faults(row):
-    if row["prompt"].count("<image>") != len(row["images"]):
-        yield "not as many marks as images"
-
-
-def index(rows):
-    return {"files.json": sorted(rows)}
-
-
-EXPORT = Export("pairs", "A trainer of pairs.", pairs_row, pairs_faults, index)
-"""
-
-
-def test_an_export_of_another_package_is_written_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {GROUP: {"pairs": "outside:EXPORT"}})
+def test_the_documented_export_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = documented_module("Add an export").replace("pairs_faults)", "pairs_faults, lambda rows: {'files.json': sorted(rows)})")
+    install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"pairs": "outside:EXPORT"}})
     exports.cache_clear()
     try:
         part = write_part(tmp_path / "cot", [a_row("1")])
-        out = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
+        out = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
     finally:
         exports.cache_clear()
     [row] = lines(out / "exports" / "pairs" / "cot-train.jsonl")
     assert row["completion"] == REASONING
     assert (out / row["images"][0]).is_file()
     assert json.loads((out / "exports" / "pairs" / "files.json").read_text()) == ["cot-train"]
-    assert "`exports/pairs`: A trainer of pairs." in (out / "README.md").read_text()
+    assert "`exports/pairs`: A trainer of pairs. Start it in this folder." in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +249,7 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, t
 
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_release(parts: list[Path], made: ReleaseSummary, tmp_path: Path) -> None:
-    again = release(parts, tmp_path / "again", wishes=ReleaseOptions(ratios=RATIOS))
+    again = release(parts, tmp_path / "again", options=ReleaseOptions(ratios=RATIOS))
     files = sorted(path.relative_to(made.path) for path in made.path.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again.path) for path in again.path.rglob("*") if path.is_file())
     assert all((made.path / file).read_bytes() == (again.path / file).read_bytes() for file in files)
@@ -285,7 +263,7 @@ def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
         release([part], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     limits = limits_of(["steps=0.2", "final_answer=0.2"])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits, ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(limits=limits, ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
     assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
 
@@ -299,20 +277,20 @@ def test_a_difficulty_that_is_not_a_number_from_0_to_1_refuses_a_release(tmp_pat
     (part / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match="values"):
         release([part], tmp_path / "out")
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
 
 
 def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
     with pytest.raises(InputError, match="overlap"):
-        release([part], tmp_path / "out", foreign=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
+        release([part], tmp_path / "out", benchmark_items=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
 
 
 @pytest.mark.slow
 def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n), modalities=("CT",) if n < 20 else ("MRI",)) for n in range(25)])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
     assert made.rows == {("text", "train"): 11}
     assert made.left_out == {"over the cap of its cell": 14}
 
@@ -324,10 +302,10 @@ def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list
     (out / "thesis.tex").write_text("years of work")
     for replace in (False, True):
         with pytest.raises(InputError, match=r"out exists|was not written by this command"):
-            release(parts, out, wishes=ReleaseOptions(replace=replace))
+            release(parts, out, options=ReleaseOptions(replace=replace))
     assert (out / "thesis.tex").read_text() == "years of work"
     release(parts[:1], tmp_path / "mine")
-    release(parts[:1], tmp_path / "mine", wishes=ReleaseOptions(replace=True, seed=4))
+    release(parts[:1], tmp_path / "mine", options=ReleaseOptions(replace=True, seed=4))
     assert json.loads((tmp_path / "mine" / "provenance.json").read_text())["seed"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine", ".out.lock", ".mine.lock"}
 
@@ -343,7 +321,7 @@ def test_a_full_disk_leaves_what_was_there(parts: list[Path], tmp_path: Path, mo
 
     monkeypatch.setattr(ParquetShards, "_flush", full)
     with pytest.raises(DiskError, match="No space left"):
-        release(parts, tmp_path / "out", wishes=ReleaseOptions(replace=True, seed=9))
+        release(parts, tmp_path / "out", options=ReleaseOptions(replace=True, seed=9))
     assert (tmp_path / "out" / "provenance.json").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
 
@@ -395,7 +373,7 @@ def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
 def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
     placed = {"modalities": (MODALITIES[0].name,), "body_system": BODY_SYSTEMS[3].name}
     part = write_part(tmp_path / "text", [a_text_row(str(n), **(placed if n else {"body_system": None})) for n in range(8)])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0)))
     card = (made.path / "README.md").read_text()
     heads = [line for line in card.splitlines() if all(f" {cell(system.name)} " in line for system in BODY_SYSTEMS)]
     assert len(heads) == 1
@@ -410,10 +388,12 @@ def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
 def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:
     hostile = "evil | x |\n# Heading <script> [link](http://x)"
     part = write_part(tmp_path / "text", [a_text_row(str(n), licence=hostile, body_system="a|b") for n in range(8)])
-    release([part], tmp_path / "out", wishes=ReleaseOptions(modalities=("CT", "MRI"), body_systems=("chest",)))
+    release([part], tmp_path / "out", options=ReleaseOptions(modalities=("CT", "MRI"), body_systems=("chest",)))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "\n# Heading" not in card
     assert "<script>" not in card
     assert "| MRI |  |  |" in card
     assert cell("a|b") == "a\\|b"
-    assert card.startswith("---\npretty_name: MMRP\nlicense: other\n")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["pretty_name"], front["license"], front["size_categories"]) == ("MMRP", "other", ["n<1K"])
+    assert [config["config_name"] for config in front["configs"]] == ["all", "text"]

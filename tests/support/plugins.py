@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 
 
+def documented_module(section: str) -> str:
+    """Return the first Python example in a section of docs/contributing.md."""
+    text = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text("utf-8").partition(f"## {section}\n")[2]
+    return text.partition("```python\n")[2].partition("```")[0]
+
+
 def install_plugin(
     folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, entries: Mapping[str, Mapping[str, str]], *, package: str = "outside"
 ) -> None:

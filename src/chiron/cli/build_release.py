@@ -129,21 +129,21 @@ def check_command(
     except OSError as error:
         raise InputError(f"{folder} cannot be created ({error.strerror}): choose another --out") from error
     with (
-        benchmark_items(benchmark, benchmarks) as foreign,
+        benchmark_items(benchmark, benchmarks) as items,
         check_rows(
-            sources_of(parts, image_folders(parts, images or ())), limits=limits_of(limit or ()), foreign=foreign, distance=distance
+            sources_of(parts, image_folders(parts, images or ())), limits=limits_of(limit or ()), benchmark_items=items, distance=distance
         ) as (survey, report),
     ):
         page = write_results(folder, survey, report)
     if as_json:
         print(json.dumps(report.to_record(), ensure_ascii=False))
     else:
-        for name, tally in report.tallies.items():
-            over = "  over its limit" if name in report.passed else ""
-            print(f"{name:18} {len(tally.rows):>8,} rows {report.share(name):>8.2%}  {len(tally.errors):>7,} errors{over}")
+        for name, counts in report.counts.items():
+            over = "  over its limit" if name in report.exceeded else ""
+            print(f"{name:18} {len(counts.rows):>8,} rows {report.share(name):>8.2%}  {len(counts.errors):>7,} errors{over}")
     messages().print(f"{report.rows:,} rows, {report.compared_with}; page  {printable(page)}", markup=False)
-    if report.passed:
-        raise InputError(f"over the limit: {', '.join(report.passed)}: mend the rows, or raise the limit: {report.higher_limits}")
+    if report.exceeded:
+        raise InputError(f"over the limit: {', '.join(report.exceeded)}: mend the rows, or raise the limit: {report.higher_limits}")
 
 
 def release_command(
@@ -165,27 +165,26 @@ def release_command(
 ) -> None:
     """Check, divide, order and write: Parquet with images, a card, and rows for four trainers and 'chiron train'."""
     from chiron.mmrp.checking import limits_of
-    from chiron.mmrp.release import release
-    from chiron.mmrp.release_types import ReleaseOptions
+    from chiron.mmrp.release import ReleaseOptions, release
     from chiron.mmrp.splits import SPLITS, read_ratios
 
-    wishes = ReleaseOptions(
+    options = ReleaseOptions(
         ratios=read_ratios(ratios),
         seed=seed,
         balance=balance,
         limits=limits_of(limit or ()),
-        licence=licence,
+        license=licence,
         distance=distance,
         replace=replace,
     )
     console = messages()
-    with benchmark_items(benchmark, benchmarks) as foreign:
+    with benchmark_items(benchmark, benchmarks) as items:
         made = release(
             parts,
             out,
             images=image_folders(parts, images or ()),
-            wishes=wishes,
-            foreign=foreign,
+            options=options,
+            benchmark_items=items,
             watch=lambda begun: console.print(begun) if begun != "done" else None,
         )
     rows = {f"{part}/{split}": number for (part, split), number in made.rows.items()}
@@ -196,7 +195,7 @@ def release_command(
             print(f"{name:22} {number:>9,} rows")
         for reason, number in made.left_out.items():
             print(printable(f"{'left out':22} {number:>9,} rows: {reason}"))
-    empty = [split for split, share in zip(SPLITS, wishes.ratios, strict=True) if share and not any(s == split for _, s in made.rows)]
+    empty = [split for split, share in zip(SPLITS, options.ratios, strict=True) if share and not any(s == split for _, s in made.rows)]
     if empty:
         console.print(f"note: {' and '.join(empty)} got no rows: {made.groups} groups are few, try other --ratios or another --seed")
     total = sum(made.rows.values())

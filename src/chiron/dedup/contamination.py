@@ -12,7 +12,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,8 +21,8 @@ from typing import Final, NamedTuple
 
 from chiron.cases.choices import lettered
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.cases.images import ImageFolder, ImageProblem
-from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_image, print_images
+from chiron.cases.images import ImageFolder
+from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_files, print_images
 from chiron.dedup.linking import near_matches
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
@@ -130,19 +129,6 @@ class ImageIndex:
 def _not_blank(prints: Sequence[ImagePrint | None], by_file: Mapping[str, Sequence[int]]) -> list[ImagePrint]:
     firsts = (prints[positions[0]] for positions in by_file.values())
     return [taken for taken in firsts if taken is not None and taken.phash is not None]
-
-
-def print_files(paths: Sequence[Path], *, threads: int = 2) -> Iterator[ImagePrint | str]:
-    """Yield the prints of files in order, or the error message for one that cannot be used. Links may not leave a file's own folder."""
-
-    def attempt(path: Path) -> ImagePrint | str:
-        try:
-            return print_image(ImageFolder(path.parent), path.name)
-        except ImageProblem as problem:
-            return str(problem)
-
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(attempt, paths)
 
 
 def question_matches(index: TextIndex, theirs: Iterable[int], ours: Iterable[int]) -> Iterator[tuple[int, int, float]]:
@@ -286,8 +272,8 @@ def _rows_with_images(
     for theirs, found in near.items():
         nearest: dict[int, ImageMatch] = {}
         for match in sorted(found.values(), key=lambda match: (match.bits, not match.same)):
-            for row in rows_of[names[match.ours]]:
-                nearest.setdefault(row, match)
+            for number in rows_of[names[match.ours]]:
+                nearest.setdefault(number, match)
         best[paths[theirs]] = dict(sorted(nearest.items(), key=lambda pair: (pair[1].bits, pair[0])))
     return best
 
@@ -315,8 +301,8 @@ def _rows_with_questions(rows: Sequence[TrainingRow], items: Sequence[BenchmarkI
     found: dict[tuple[str, ...], dict[int, float]] = {}
     for texts, asked in numbers.items():
         nearest: dict[int, float] = {}
-        for apart, ours in sorted(pair for number in asked for pair in near[number]):
-            for row in rows_of[ours]:
-                nearest.setdefault(row, apart)
+        for apart, ours in sorted(pair for text_number in asked for pair in near[text_number]):
+            for number in rows_of[ours]:
+                nearest.setdefault(number, apart)
         found[texts] = dict(sorted(nearest.items(), key=lambda pair: (pair[1], pair[0])))
     return found

@@ -9,15 +9,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict
 
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.mmrp.checks.check import Finding, checks, look_at
+from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
-from chiron.mmrp.row import MmrpRow
+from chiron.mmrp.row import MmrpRow, RowRecord
 from chiron.reports.shell import render_page
 from chiron.reports.thumbnails import thumbnails
 
@@ -25,8 +25,36 @@ EXAMPLES: Final = 5
 """Maximum number of examples per check on the page."""
 
 
+CHECK_FORMAT: Final = 1
+"""Version of ``check.json`` and ``findings.jsonl``, documented in docs/formats.md."""
+
+
+class CheckRecord(TypedDict):
+    """Counts of one check."""
+
+    rows: int
+    errors: int
+    share: float
+    limit: float
+    examples: NotRequired[list[FindingRecord]]
+    """Absent in a release, because examples quote rows."""
+
+
+class CheckSummary(TypedDict):
+    """Contents of ``check.json``."""
+
+    format: int
+    rows: int
+    compared_with: dict[str, int]
+    """Number of items compared, by benchmark."""
+    rows_with_errors: int
+    limits_passed: list[str]
+    """Checks whose limit is exceeded."""
+    checks: dict[str, CheckRecord]
+
+
 @dataclass(slots=True)
-class Tally:
+class CheckCounts:
     """Findings of one check."""
 
     rows: set[int] = field(default_factory=set)
@@ -49,7 +77,7 @@ class CheckReport:
         """
         self.limits = limits
         self.rows = 0
-        self.tallies: dict[str, Tally] = {name: Tally() for name in checks()}
+        self.counts: dict[str, CheckCounts] = {name: CheckCounts() for name in checks()}
         self.faulty: dict[int, str] = {}
         """The first check that found an error, by row position."""
         self.compared: Counter[str] = Counter()
@@ -62,17 +90,19 @@ class CheckReport:
         Raises:
             DiskError: the disk is full.
         """
-        tally = self.tallies[finding.check]
-        if position not in tally.rows and len(tally.examples) < EXAMPLES:
-            tally.examples.append((position, finding))
-        tally.rows.add(position)
+        counts = self.counts[finding.check]
+        if position not in counts.rows and len(counts.examples) < EXAMPLES:
+            counts.examples.append((position, finding))
+        counts.rows.add(position)
         if finding.severity == "error":
-            tally.errors.add(position)
+            counts.errors.add(position)
             self.faulty.setdefault(position, finding.check)
         try:
             self._file.write(json.dumps(finding.to_record(), ensure_ascii=False) + "\n")
         except OSError as problem:
-            raise DiskError(f"findings cannot be kept ({problem.strerror}): free space on the disk and run it again") from problem
+            raise DiskError(
+                f"findings cannot be stored ({problem.strerror}): free space on the disk and run the command again"
+            ) from problem
 
     def findings(self) -> Iterator[str]:
         """Yield every finding as a line of JSON."""
@@ -86,10 +116,10 @@ class CheckReport:
 
     def share(self, name: str) -> float:
         """Return the share of rows with a finding of one check."""
-        return len(self.tallies[name].rows) / self.rows if self.rows else 0.0
+        return len(self.counts[name].rows) / self.rows if self.rows else 0.0
 
     @property
-    def passed(self) -> list[str]:
+    def exceeded(self) -> list[str]:
         """Names of the checks whose limit is exceeded."""
         return [name for name in checks() if self.share(name) > self.limits[name]]
 
@@ -103,24 +133,25 @@ class CheckReport:
     @property
     def higher_limits(self) -> str:
         """The command-line options that would let these rows pass."""
-        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
+        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.exceeded)
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> CheckSummary:
         """Convert to the contents of ``check.json``."""
         return {
+            "format": CHECK_FORMAT,
             "rows": self.rows,
             "compared_with": dict(sorted(self.compared.items())),
             "rows_with_errors": len(self.faulty),
-            "limits_passed": self.passed,
+            "limits_passed": self.exceeded,
             "checks": {
                 name: {
-                    "rows": len(tally.rows),
-                    "errors": len(tally.errors),
+                    "rows": len(counts.rows),
+                    "errors": len(counts.errors),
                     "share": self.share(name),
                     "limit": self.limits[name],
-                    "examples": [finding.to_record() for _, finding in tally.examples],
+                    "examples": [finding.to_record() for _, finding in counts.examples],
                 }
-                for name, tally in self.tallies.items()
+                for name, counts in self.counts.items()
             },
         }
 
@@ -135,13 +166,13 @@ def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
     for change in changes:
         name, _, share = change.partition("=")
         if name not in limits:
-            raise InputError(f"--limit {change}: no check is called '{name}': there are {', '.join(limits)}")
+            raise InputError(f"--limit {change}: unknown check '{name}'; choose one of {', '.join(limits)}")
         try:
             value = float(share)
         except ValueError:
             value = -1.0
         if not 0 <= value <= 1:
-            raise InputError(f"--limit {change}: write {name}=SHARE with a share from 0 to 1, such as {name}=0.01")
+            raise InputError(f"--limit {change}: the share is not a number from 0 to 1: write {name}=0.01, for example")
         limits[name] = value
     return limits
 
@@ -151,7 +182,7 @@ def check_rows(
     sources: list[PartSource],
     *,
     limits: Mapping[str, float] | None = None,
-    foreign: Iterable[BenchmarkItem] = (),
+    benchmark_items: Iterable[BenchmarkItem] = (),
     distance: int = DISTANCE,
     spool: Path | None = None,
 ) -> Iterator[tuple[DatasetIndex, CheckReport]]:
@@ -160,7 +191,7 @@ def check_rows(
     Args:
         sources: the parts, from :func:`chiron.mmrp.dataset_index.sources_of`.
         limits: by check; missing ones get their default.
-        foreign: items of the benchmarks on disk.
+        benchmark_items: items of the benchmarks on disk.
         distance: maximum number of differing bits between perceptual hashes of nearly identical images.
         spool: folder for temporary files.
 
@@ -178,17 +209,17 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    with closing(report), DatasetIndex(sources, watch=watch, benchmark_items=foreign, distance=distance, spool=spool) as survey:
-        report.compared.update(item.benchmark for item in survey.benchmark_items)
+    with closing(report), DatasetIndex(sources, watch=watch, benchmark_items=benchmark_items, distance=distance, spool=spool) as index:
+        report.compared.update(item.benchmark for item in index.benchmark_items)
         for check in checks().values():
-            for position, finding in check.look_at_all(survey) if check.look_at_all is not None else ():
+            for position, finding in check.look_at_all(index) if check.look_at_all is not None else ():
                 report.add(position, finding)
-        yield survey, report
+        yield index, report
 
 
-def counts_by_part(survey: DatasetIndex) -> Counter[str]:
+def counts_by_part(index: DatasetIndex) -> Counter[str]:
     """Count the rows of each part."""
-    return Counter(entry.part for entry in survey.entries)
+    return Counter(entry.part for entry in index.entries)
 
 
 PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
@@ -196,7 +227,7 @@ _LONGEST = 4000
 """Maximum number of characters of a text on the page."""
 
 
-def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Path:
+def write_results(folder: Path, index: DatasetIndex, report: CheckReport) -> Path:
     """Write ``check.html``, ``check.json`` (counts, examples) and ``findings.jsonl`` (all findings); return the page's path.
 
     Raises:
@@ -209,22 +240,22 @@ def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Pa
         "check.html",
         styles=["check.css"],
         written=time.strftime("%Y-%m-%d %H:%M %z"),
-        directories=[str(source.directory) for source in survey.sources],
+        directories=[str(source.directory) for source in index.sources],
         report=report,
-        parts=counts_by_part(survey),
-        images=len(survey.prints),
+        parts=counts_by_part(index),
+        images=len(index.prints),
         checks=list(checks().values()),
-        examples=lambda name: _examples(name, survey, report),
+        examples=lambda name: _examples(name, index, report),
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
 
 
-def _examples(name: str, survey: DatasetIndex, report: CheckReport) -> Iterator[dict[str, Any]]:
-    examples = report.tallies[name].examples
+def _examples(name: str, index: DatasetIndex, report: CheckReport) -> Iterator[dict[str, Any]]:
+    examples = report.counts[name].examples
     positions = [position for position, _ in examples]
-    for (position, finding), (_, record) in zip(examples, survey.records(positions), strict=True):
-        folder = survey.sources[survey.entries[position].source].folder
+    for (position, finding), (_, record) in zip(examples, index.records(positions), strict=True):
+        folder = index.sources[index.entries[position].source].folder
         yield {
             "finding": finding,
             "images": thumbnails(folder, record["images"]),
@@ -232,7 +263,7 @@ def _examples(name: str, survey: DatasetIndex, report: CheckReport) -> Iterator[
         }
 
 
-def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _texts(record: RowRecord) -> Iterator[tuple[str, str]]:
     yield "Question", record["question"]
     yield "Options", "\n".join(record["options"])
     yield "Answer", record["answer"]
@@ -241,4 +272,4 @@ def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} letters more)"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} more characters)"

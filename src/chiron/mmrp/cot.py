@@ -59,8 +59,8 @@ def prepare_cot(
     folders = sorted({str(run.about.get("images")) for run in read})
     if len(folders) > 1:
         raise InputError(
-            f"these runs have their images in different folders ({', '.join(folders)}): build a part of each run on its own;"
-            " 'chiron build release' takes several"
+            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
+            " 'chiron build release' accepts several parts"
         )
     wording = form if form is not None else PaperTemplate()
     return PartRun(
@@ -87,7 +87,7 @@ def intern_form(run: Path) -> InternTemplate:
     """
     texts = RunDirectory(run).need_run().get("prompts")
     if not isinstance(texts, dict) or not all(isinstance(texts.get(name), str) for name in NAMES):
-        raise InputError(f"{run}/run.json does not hold the prompts of its search: search again, or leave --form intern out")
+        raise InputError(f"{run}/run.json does not contain the prompts of its search: search again, or omit --form intern")
     return InternTemplate(Prompts(texts))
 
 

@@ -3,6 +3,7 @@
 Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
 from chiron.io import parse_json
 from chiron.jobs.directory import WorkDirectory
-from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows_with_offsets
+from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offsets
 
+_log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
 
@@ -142,7 +144,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         """
         return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
 
-    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, RowRecord]]:
         """Read rows as JSON objects, with their positions, in the given order.
 
         Raises:
@@ -158,10 +160,12 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 files[entry.source].seek(entry.offset)
                 record = parse_json(files[entry.source].readline())
                 if not isinstance(record, dict) or record.get("id") != entry.id:
-                    raise InputError(f"{source.rows} changed while it was read: wait for what writes it, and run this again")
-                yield position, record
+                    raise InputError(f"{source.rows} changed while it was read: wait until it is complete, then run the command again")
+                yield position, cast("RowRecord", record)
         except OSError as error:
-            raise InputError(f"rows cannot be read again ({error.strerror}: {error.filename})") from error
+            raise InputError(
+                f"{error.filename} cannot be read again ({error.strerror}): check the disk and run the command again"
+            ) from error
         finally:
             for file in files.values():
                 file.close()
@@ -173,6 +177,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             position = self._known[folder.root, name] = len(self.prints)
             self.names.append((number, name))
             if isinstance(taken, str):
+                _log.warning("%s", taken)
                 self.problems[position] = taken
                 self.prints.append(None)
             else:
@@ -214,7 +219,7 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
     for folder in named.values():
         if folder is not None and not folder.is_dir():
             raise InputError(
-                f"image folder {folder} does not exist: name the right one with --images DIR, or --images PART=DIR for one part"
+                f"image folder {folder} does not exist: name an existing one with --images DIR, or --images PART=DIR for one part"
             )
     sources = []
     for directory in directories:

@@ -28,7 +28,7 @@ PartName = Part | Literal["questions"]
 class Record(Protocol):
     """Something that is written as a line: a row or a case."""
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> Mapping[str, object]:
         """Convert to a JSON object."""
         ...
 

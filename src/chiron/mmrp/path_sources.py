@@ -31,10 +31,10 @@ class SearchRun:
         """
         about = RunDirectory(path).need_run()
         if not (path / PATHS).is_file():
-            raise InputError(f"{path} has no {PATHS}: run the same search again, which writes it from the ledger")
+            raise InputError(f"{path} has no {PATHS}: run the same search again, which restores it from the ledger")
         there = cases if cases is not None else Path(str(about.get("cases")))
         if cases is None and not there.is_file():
-            raise InputError(f"{path} searched {there}, which is not there: say where those cases are with --cases FILE")
+            raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
         need_cases(there)
         return cls(path, there, about)
 
@@ -54,8 +54,8 @@ class SearchRun:
         """Model identity by role and name."""
         found: dict[str, str] = {}
         for role in ("mentors", "interns"):
-            seats = self.identity.get(role)
-            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (seats if isinstance(seats, list) else [])}
+            members = self.identity.get(role)
+            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (members if isinstance(members, list) else [])}
         judge = self.identity.get("judge")
         return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
 
@@ -82,7 +82,7 @@ class SearchRun:
 def _path(path: object, run: Path) -> dict[str, Any]:
     if isinstance(path, dict) and isinstance(path.get("case_id"), str):
         return path
-    raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
+    raise InputError(f"{run / PATHS} is damaged: run the same search again, which restores it from the ledger")
 
 
 THRESHOLD: Final = 0.5

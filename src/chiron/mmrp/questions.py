@@ -96,8 +96,8 @@ class Inquirer:
             RunStopped: no more calls are sent.
         """
         # A title alone may only be the scanner's name of the study.
-        told = case.findings or case.answer or (case.title and case.history)
-        if not told and self.folder is None:
+        described = case.findings or case.answer or (case.title and case.history)
+        if not described and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
             return Made(dropped=(self._drop(case, "no text", problem),))
         try:

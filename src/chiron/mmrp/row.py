@@ -3,14 +3,13 @@
 A line of a part's ``rows.jsonl`` has the fields that ``chiron train`` reads (``id``, ``images``, ``messages``), and all other fields.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict
 
-from chiron.io import parse_line, read_jsonl, write_atomically
+from chiron.io import parse_line, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot"]
@@ -186,15 +185,6 @@ def read_rows_with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
     """Read rows as :func:`read_rows` does, with the byte offset of each line."""
     for line in read_jsonl(path, hint=": name a directory that 'chiron build' wrote"):
         yield parse_line(path, line, _row, "row of a dataset", "build it again"), line.offset
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSONL atomically; records are consumed one at a time.
-
-    Raises:
-        DiskError: the disk is full.
-    """
-    write_atomically(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _row(raw: Any) -> MmrpRow:

@@ -134,7 +134,7 @@ class Examiner:
                 continue
             before.add(plain)
             question = _Question(case, choice, number, [key])
-            if (refused := await self._tried(question, ask)) is not None:
+            if (refused := await self._refused(question, ask)) is not None:
                 dropped.append(self._drop(case, refused.reason, refused.detail, choice.question))
             else:
                 rows.extend(self._rows(question))
@@ -158,15 +158,15 @@ class Examiner:
                 break
         return best
 
-    async def _tried(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _refused(self, question: _Question, ask: Ask) -> Refused | None:
         """Return why a question is dropped, or ``None``. Cheap tests run before expensive ones."""
         choice = question.choice
         answer = choice.options[choice.right()]
         if names_answer(choice.question, answer):
             return Refused("answer in the question", answer)
-        return await self._told(question, ask) or await self._one_right(question, ask) or await self._guessed(question, ask)
+        return await self._unanswered(question, ask) or await self._ambiguous(question, ask) or await self._guessed(question, ask)
 
-    async def _told(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _unanswered(self, question: _Question, ask: Ask) -> Refused | None:
         """Drop a question that the reader cannot answer with the case."""
         build = self.seats.config.build
         share = await self._share(question, ask, blind=False, samples=build.samples)
@@ -191,6 +191,7 @@ class Examiner:
         Each sample shuffles the options, so that a reader that always says "A" is right only by chance.
         """
         choice, prompts = question.choice, self.seats.prompts
+        # These words seed the order of the options, so they are part of the calls in existing ledgers.
         orders = [self._order(question, f"{'blind' if blind else 'told'}:{number}") for number in range(samples)]
         calls = []
         for number, order in enumerate(orders):
@@ -205,7 +206,7 @@ class Examiner:
             return None
         return sum(n == {choice.right()} for n in understood) / len(understood)
 
-    async def _one_right(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _ambiguous(self, question: _Question, ask: Ask) -> Refused | None:
         """Drop a question unless the reader, asked for every right option, names only that one. The reader gets two attempts."""
         choice = question.choice
         others: list[str] = []

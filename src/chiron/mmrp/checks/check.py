@@ -1,14 +1,12 @@
 """A check of the dataset, its findings, and the registry of all checks: the modules of this package, and plug-ins."""
 
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from chiron.plugins import with_plugins
+from chiron.plugins import submodules, with_plugins
 
 if TYPE_CHECKING:
     from chiron.mmrp.dataset_index import DatasetIndex
@@ -74,9 +72,7 @@ def checks() -> Mapping[str, Check]:
     Raises:
         InputError: a plug-in cannot be loaded.
     """
-    package = __name__.rpartition(".")[0]
-    modules = [module.name for module in pkgutil.iter_modules(import_module(package).__path__) if module.name != "check"]
-    found: list[Check] = [check for module in modules for check in import_module(f"{package}.{module}").CHECKS]
+    found: list[Check] = [check for module in submodules("chiron.mmrp.checks") for check in getattr(module, "CHECKS", ())]
     found.sort(key=lambda check: _ORDER.index(check.name) if check.name in _ORDER else len(_ORDER))
     return MappingProxyType(with_plugins(GROUP, {check.name: check for check in found}, Check))
 

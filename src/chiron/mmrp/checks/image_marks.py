@@ -14,7 +14,7 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         yield Finding("image_marks", row.id, f"{marks} {IMAGE_MARK} marks for {len(row.images)} images")
     for turn in row.turns:
         if turn.role != "user" and IMAGE_MARK in turn.text:
-            yield Finding("image_marks", row.id, f"an {IMAGE_MARK} mark in a turn of the {turn.role}")
+            yield Finding("image_marks", row.id, f"a mark {IMAGE_MARK} in the {turn.role} turn")
             return
 
 

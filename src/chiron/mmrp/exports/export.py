@@ -1,17 +1,15 @@
 """An export format for another trainer, and the registry of all formats: the modules of this package, and plug-ins."""
 
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Final
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.mmrp.row import Part, RowRecord
 from chiron.mmrp.splits import SplitName
-from chiron.plugins import with_plugins
+from chiron.plugins import submodules, with_plugins
 from chiron.providers.local.dialogue import Turn
 
 GROUP: Final = "chiron.exports"
@@ -81,9 +79,7 @@ def exports() -> Mapping[str, Export]:
     Raises:
         InputError: a plug-in cannot be loaded.
     """
-    package = __name__.rpartition(".")[0]
-    modules = [import_module(f"{package}.{module.name}") for module in pkgutil.iter_modules(import_module(package).__path__)]
-    found: list[Export] = [module.EXPORT for module in modules if hasattr(module, "EXPORT")]
+    found: list[Export] = [module.EXPORT for module in submodules("chiron.mmrp.exports") if hasattr(module, "EXPORT")]
     return MappingProxyType(with_plugins(GROUP, {export.name: export for export in found}, Export))
 
 
