@@ -57,7 +57,7 @@ _NEEDS: Mapping[Control, tuple[str, Callable[[Item], bool]]] = {
 """What an item must have for a control to change it."""
 
 
-def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
+def note_unchanged(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
     """Describe how many items a control leaves unchanged; empty if none.
 
     Args:
@@ -78,21 +78,21 @@ def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> s
     return f"{name}: {left} of {len(asked)} items have no {what}, so {control} leaves them unchanged" if left else ""
 
 
-def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:
+def apply_control(items: Sequence[Item | BadItem], control: Control, *, seed: int, sample_index: int) -> list[Item | BadItem]:
     """Apply a control to the items and keep their order. ``blank`` returns them unchanged, because it replaces the pictures instead.
 
     Args:
         items: items of one benchmark, as they are shown.
         control: the control.
         seed: random seed of the evaluation.
-        draw: index of the sample; each has its own option orders and swap partners.
+        sample_index: index of the sample; each has its own option orders and swap partners.
     """
     if control == Control.NO_IMAGE:
         return [replace(item, images=()) if isinstance(item, Item) else item for item in items]
     if control == Control.SHUFFLE_OPTIONS:
-        return [_shuffled(item, f"{seed}:{draw}:{item.id}") if isinstance(item, Item) else item for item in items]
+        return [_shuffled(item, f"{seed}:{sample_index}:{item.id}") if isinstance(item, Item) else item for item in items]
     if control == Control.SWAP:
-        return _swapped(items, random.Random(f"{seed}:{draw}"))  # noqa: S311 - not used for security
+        return _swapped(items, random.Random(f"{seed}:{sample_index}"))  # noqa: S311 - not used for security
     return list(items)
 
 

@@ -13,7 +13,7 @@ from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
-from chiron.evaluation.controls import Control, concerned, varied
+from chiron.evaluation.controls import Control, apply_control, note_unchanged
 from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
@@ -77,11 +77,11 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def units(self) -> Iterator[Unit]:
         """Yield every item once per sample, benchmark by benchmark."""
-        protocol = self.asker.manner.protocol
+        protocol = self.asker.settings.protocol
         for benchmark in self.loaded:
             items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
             for sample in range(self.samples):
-                for item in varied(items, self.control, seed=self.seed, draw=sample)[: self.limit]:
+                for item in apply_control(items, self.control, seed=self.seed, sample_index=sample)[: self.limit]:
                     yield Unit(benchmark, item, self.control, sample)
 
     def count(self) -> int:
@@ -90,7 +90,7 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def counted(self, benchmark: LoadedBenchmark) -> Sequence[Any]:
         """Return the items of a benchmark that the protocol counts."""
-        return benchmark.counted_by(self.asker.manner.protocol)
+        return benchmark.counted_by(self.asker.settings.protocol)
 
     def _count_of(self, benchmark: LoadedBenchmark) -> int:
         return len(self.counted(benchmark)[: self.limit]) * self.samples
@@ -181,14 +181,14 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
         return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
 
     def _settings(self, loaded: LoadedBenchmark) -> dict[str, Any]:
-        manner = self.asker.manner
-        prompts = manner.prompts.bare() if loaded.bare else manner.prompts
-        return {**self.settings, "protocol": manner.protocol.name, "prompts": manner.protocol.prompt_hashes(prompts)}
+        asking = self.asker.settings
+        prompts = asking.prompts.bare() if loaded.bare else asking.prompts
+        return {**self.settings, "protocol": asking.protocol.name, "prompts": asking.protocol.prompt_hashes(prompts)}
 
     def _write(self, lines: Sequence[ItemResult]) -> list[ResultGroup]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
         new = [
-            group_of(loaded, by_benchmark[loaded.name], self.asker.manner.protocol, self._settings(loaded), self.limit)
+            group_of(loaded, by_benchmark[loaded.name], self.asker.settings.protocol, self._settings(loaded), self.limit)
             for loaded in self.loaded
         ]
         return merge(self.directory.path, new, lines, {**self.about, "identity": self.identity})
@@ -265,12 +265,12 @@ def evaluation_of(
         temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
         raise InputError("several seeds at temperature 0 give the same answer: set a temperature above 0")
-    manner = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
-    asker = ItemRunner(manner, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
+    asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
     identity = {
-        "model": [manner.model.identity, manner.model.max_tokens],
+        "model": [asking.model.identity, asking.model.max_tokens],
         "protocol": protocol.name,
         "prompts": protocol.prompt_hashes(prompts),
         "temperature": temperature,
@@ -324,18 +324,18 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     left_out = (
         f"{loaded.name}: protocol {protocol.name} ({protocol.description}) leaves out {out} of {len(loaded.items)} items" if out else ""
     )
-    notes = (left_out, concerned(loaded.name, shown, control))
+    notes = (left_out, note_unchanged(loaded.name, shown, control))
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
 def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
-    columns: list[ExtraScore] = []
+    extra_scores: list[ExtraScore] = []
     if (extractor := roles.get("extractor")) is not None:
-        columns.append(ExtractorColumn(extractor, prompts))
+        extra_scores.append(ExtractorColumn(extractor, prompts))
     if (judge := roles.get("judge")) is not None:
         if not protocol.judged:
-            columns.append(JudgeColumn(Judging(judge, prompts)))
+            extra_scores.append(JudgeColumn(Judging(judge, prompts)))
         if interns := roles.all("intern"):
             policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
-            columns.append(MicsColumn(Team((), interns, judge), policy, prompts))
-    return tuple(columns)
+            extra_scores.append(MicsColumn(Team((), interns, judge), policy, prompts))
+    return tuple(extra_scores)

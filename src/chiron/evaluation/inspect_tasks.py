@@ -58,10 +58,10 @@ def _sample(item: Item | BadItem, loaded: LoadedBenchmark, protocol: Protocol, p
         order = [loaded.check(name).sha256 for name in item.images]
     except ImageProblem as problem:
         return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
-    said = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
+    messages = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
     content: list[Content] = [
         ContentText(text=part.text) if isinstance(part, TextPart) else ContentImage(image=_data_url(paths[part.sha256]))
-        for message in said
+        for message in messages
         for part in message.parts
     ]
     return Sample(id=item.id, input=[ChatMessageUser(content=content)], target=item.answer, metadata=dict(item.labels))

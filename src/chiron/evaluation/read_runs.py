@@ -185,22 +185,22 @@ def _model_name(path: Path, run: dict[str, Any]) -> str:
 
 def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
     """Combine the runs of one model name into as few models as possible."""
-    alike: list[list[_Run]] = []
+    combinable: list[list[_Run]] = []
     apart: set[str] = set()
     for run in runs:
-        unlike = [(kind, set().union(*(run.unlike(one) for one in kind))) for kind in alike]
-        home = next((kind for kind, found in unlike if not found), None)
-        if home is None:
+        unlike = [(kind, set().union(*(run.unlike(one) for one in kind))) for kind in combinable]
+        match = next((kind for kind, found in unlike if not found), None)
+        if match is None:
             apart = apart.union(*(found for _, found in unlike))
-            alike.append([run])
+            combinable.append([run])
         else:
-            home.append(run)
+            match.append(run)
     names = _run_names([run.path for run in runs])
-    for kind in alike:
+    for kind in combinable:
         asked = [key for run in kind for key in run.asked]
         whole = [kind] if len(asked) == len(set(asked)) else [[run] for run in kind]
         for part in whole:
-            alone = len(alike) == len(whole) == 1
+            alone = len(combinable) == len(whole) == 1
             yield Evaluated(
                 model if alone else f"{model} ({' + '.join(names[run.path] for run in part)})",
                 tuple(run.path for run in part),

@@ -107,11 +107,11 @@ def unwrap(reply: str, family: ReplyFormat | None = None) -> Unwrapped:
     sections = [m for m in _SECTION.finditer(spoken) if m["content"].strip() or spoken[m.end() :].strip()]
     if sections:
         section = sections[-1]
-        told = ReplyFormat.HUATUO_O1 if "response" in (section["heading"] or section["line"]).lower() else ReplyFormat.MEDREASON
+        detected = ReplyFormat.HUATUO_O1 if "response" in (section["heading"] or section["line"]).lower() else ReplyFormat.MEDREASON
         content = section["content"] + spoken[section.end() :]
         if not (_REASONING_SECTION.search(spoken) or _THINKING_SECTION.search(spoken)):
             return Unwrapped(content.strip(), "", None, family)
-        return Unwrapped(content.strip(), "", None, family or told)
+        return Unwrapped(content.strip(), "", None, family or detected)
     if section_of_thinking := _THINKING_SECTION.search(spoken):
         return Unwrapped(spoken[: section_of_thinking.start()].strip(), "", None, family or ReplyFormat.HUATUO_O1)
     if steps := [*_HEADED_STEP.finditer(spoken)]:

@@ -306,9 +306,9 @@ class Options:
 
     def mentions(self, text: Words) -> list[Mention]:
         """Find all option texts in ``text``; a mention inside a longer one is dropped."""
-        said = text.words if self._plurals_differ else _singular(text.words)
-        joined = f" {' '.join(said)} "
-        starts = list(accumulate((len(word) + 1 for word in said), initial=1))
+        searched = text.words if self._plurals_differ else _singular(text.words)
+        joined = f" {' '.join(searched)} "
+        starts = list(accumulate((len(word) + 1 for word in searched), initial=1))
         spans: list[tuple[int, int, int]] = []
         for index, words in enumerate(self._sought):
             if not words or (len(text.words) > _FEW_WORDS and len(words) == 1 and (words[0].isdigit() or len(words[0]) == 1)):

@@ -139,8 +139,8 @@ def having(column: str, *wanted: str, at_start: bool = False) -> Callable[[Mappi
         value = raw.get(column)
         if not isinstance(value, str) or not value.strip():
             return None
-        said = value.strip().casefold()
-        return said.startswith(known) if at_start else said in known
+        text = value.strip().casefold()
+        return text.startswith(known) if at_start else text in known
 
     return belongs
 

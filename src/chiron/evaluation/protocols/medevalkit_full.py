@@ -29,8 +29,8 @@ class MedEvalKitFull(Protocol):
         if item.options:
             return chosen_option(item, reply, family)
         if item.kind == "yes_no":
-            said = yes_no(reply, item.question, family=family)
-            given = None if said is None else "yes" if said else "no"
+            is_yes = yes_no(reply, item.question, family=family)
+            given = None if is_yes is None else "yes" if is_yes else "no"
             return ParsedReply(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
         given = final_text(reply, family)
         return ParsedReply(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)
