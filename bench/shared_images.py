@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from bench.table import heading, table
-from chiron.evaluation.statistics.intervals import clustered_difference, clustered_mean
-from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, mcnemar
+from chiron.evaluation.statistics import Pairs, cluster_sign_flip, clustered_difference, clustered_mean, mcnemar
 from tests.support.shared_images import SLAKE, Simulated, simulate
 
 TABLES = 500

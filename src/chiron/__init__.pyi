@@ -19,8 +19,8 @@ from .conversation.verdict import read_verdict as read_verdict
 from .errors import ChironError as ChironError
 from .errors import DiskError as DiskError
 from .errors import InputError as InputError
-from .evaluation.answers.api import read_choice as read_choice
-from .evaluation.answers.api import read_yes_no as read_yes_no
+from .evaluation.answers.extraction import read_choice as read_choice
+from .evaluation.answers.extraction import read_yes_no as read_yes_no
 from .evaluation.api import compare_runs as compare_runs
 from .evaluation.api import evaluate as evaluate
 from .evaluation.comparing import Comparison as Comparison

@@ -10,11 +10,11 @@ import yaml
 
 from chiron.cases.case import Case
 from chiron.evaluation.benchmarks.loading import load
-from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
 from chiron.evaluation.evaluation import prepare_evaluation
 from chiron.evaluation.items import Item
+from chiron.evaluation.registry import benchmark_of
 from chiron.mmrp.templates import PaperTemplate, QuizTemplate
 from chiron.providers.local.dialogue import Turn
 from tests.evaluation import published
@@ -214,7 +214,7 @@ def test_a_question_with_marks_is_sent_as_it_is_by_ask(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
         assert written(endpoint.seen.bodies[-1]["messages"][0]) == EVAL_ROW["question"]
         few = chiron("ask", images[0], EVAL_ROW["question"], *command)
-        assert (few.returncode, "2 <image> marks, and 1 images" in few.stderr) == (2, True)
+        assert (few.returncode, "2 <image> marks, but the number of images is 1" in few.stderr) == (2, True)
 
 
 def test_ask_groups_images_into_modalities(tmp_path: Path) -> None:

@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiron.cases.images import ImageProblem
+from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BenchmarkRecord
 from chiron.evaluation.benchmarks.image_source import ImageSource
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.items import BadItem, Item
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of
 from tests.evaluation import published
 from tests.mmrp.making import a_row, a_text_row, write_part
 from tests.support.command import chiron
@@ -98,7 +97,7 @@ def test_pmc_vqa_strips_letters_and_names_a_gold_outside_the_options(tmp_path: P
     assert first.options == ("Diffuse uptake pattern", "Focal uptake pattern", "No uptake pattern", "Cannot determine")
     assert (first.gold, first.answer) == (1, "Focal uptake pattern")
     assert isinstance(second, BadItem)
-    assert "'E', which is none of its 4 options" in second.problem
+    assert "'E', which is not one of its 4 options" in second.problem
 
 
 def test_mmmu_orders_images_by_their_marks_and_never_runs_options(tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_the_bundle_by_its_parts_and_with_its_special_rows(tmp_path: Path) -> No
     found = loaded("huatuo_mmmu", data)
     assert isinstance(found.items[0], Item)
     assert (found.items[0].kind, found.items[0].answer) == ("open", "")
-    assert problems(found) == ["row 4: its answer is '?'", "row 5: its answer 'c' is none of its 2 options"]
+    assert problems(found) == ["row 4: its answer is '?'", "row 5: its answer 'c' is not one of its 2 options"]
 
 
 def test_medvlthinker(tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_mmrp_as_published(tmp_path: Path) -> None:
     assert isinstance(first, Item)
     assert (first.answer, len(first.images)) == ("A fracture", 33)
     assert isinstance(second, BadItem)
-    assert "marks 33 images and it has 2" in second.problem
+    assert "has 33 image marks, but it has 2 images" in second.problem
 
 
 @pytest.mark.slow
@@ -223,7 +222,7 @@ def test_mmrp_as_built_is_the_test_split_of_the_release(tmp_path: Path, name: st
     rows = [a_text_row(f"t{n}") if part == "text" else a_row(str(n)) for n in range(30)]
     build = write_part(tmp_path / "build" / part, rows)
     for folder in (build, build.parent):
-        with pytest.raises(InputError, match=r"is not in .*'chiron build release'.*rows\.jsonl of a build are not taken"):
+        with pytest.raises(InputError, match=r"is not in .*'chiron build release'.*rows\.jsonl of a build is not accepted"):
             loaded(name, folder)
     made = chiron("build", "release", str(build), "--out", str(tmp_path / "release"), "--ratios", "0.6,0.2,0.2")
     assert made.returncode == 0, made.stderr
@@ -260,8 +259,8 @@ def test_the_miniature_in_words_and_as_a_choice_of_the_worlds_diagnoses(tmp_path
     assert first.gold is not None
     assert first.options[first.gold] == "Ostwen granuloma"
     assert problems(found) == [
-        "row 2: its answer 'Influenza' is none of its 6 options",
-        "row 4: its answer 'Influenza' is none of its 6 options",
+        "row 2: its answer 'Influenza' is not one of its 6 options",
+        "row 4: its answer 'Influenza' is not one of its 6 options",
     ]
 
 
@@ -276,7 +275,7 @@ def test_another_benchmarks_folder_beside_is_not_read(tmp_path: Path) -> None:
 def test_a_question_without_its_image_is_bad(tmp_path: Path) -> None:
     """Asked without, it would be another question, and its answer would count as if the model had seen something."""
     found = loaded("huatuo_omnimed", published.huatuo(tmp_path / "d", {"image": []}, {"image": None}))
-    assert problems(found) == ["row 2: it names no image", "row 3: it names no image"]
+    assert problems(found) == ["row 2: it has no image", "row 3: it has no image"]
     assert len(protocol_of("huatuo_closed").select(found.items)) == 3
 
 
@@ -288,7 +287,7 @@ def test_two_wrong_options_alike_leave_a_question_that_can_be_put(tmp_path: Path
     published.zipped(tmp_path / "d" / "images.zip", "images/a.jpg")
     found = loaded("pmc_vqa", tmp_path / "d")
     assert [item.gold for item in found.items if isinstance(item, Item)] == [0, 3]
-    assert ["two of its options are the same as its answer" in problem for problem in problems(found)] == [True, True]
+    assert ["two of its options equal its answer" in problem for problem in problems(found)] == [True, True]
 
 
 def test_wrong_columns_name_the_nearest(tmp_path: Path) -> None:
@@ -311,8 +310,8 @@ def test_what_is_wrong_with_single_records_is_said_of_each(tmp_path: Path) -> No
     found = loaded("vqa_rad", tmp_path / "d")
     assert len(found.items) == 6
     assert [p.split(":")[-1].strip().split(" (")[0] for p in problems(found)][:3] == [
-        "'question' is ' ', but must be words",
-        "'image' holds 7, which is no image",
+        "'question' is ' ', but must be text",
+        "'image' contains 7, which is not an image",
         "row 4 lacks 'question'",
     ]
 
@@ -325,7 +324,7 @@ def test_bad_records_of_other_benchmarks_are_not_in_n(tmp_path: Path) -> None:
     found = loaded("huatuo_omnimed", data)
     assert len(found.items) == 2
     assert problems(found) == ["row 3 lacks 'answer'"]
-    assert any("1 records do not say whose they are (the first is row 4)" in note for note in found.notes)
+    assert any("1 records do not name their benchmark (first: row 4)" in note for note in found.notes)
 
 
 def test_bad_records_count_where_their_kind_does(tmp_path: Path) -> None:
@@ -360,7 +359,7 @@ def test_whatever_a_loader_stumbles_over_is_that_records_fault(tmp_path: Path) -
             raise TypeError("'<' not supported")
         return Item(row.name, "q", "a")
 
-    odd = replace(benchmark_of("vqa_rad"), read=read, pictured=False)
+    odd = replace(benchmark_of("vqa_rad"), read=read, needs_image=False)
     published.jsonl(tmp_path / "d" / "test.jsonl", [{"image": None, "question": "q", "answer": "yes"}] * 3)
     found = load(odd, tmp_path / "d", tmp_path / "run")
     assert [isinstance(item, BadItem) for item in found.items] == [False, True, False]
@@ -374,7 +373,7 @@ def test_a_second_item_of_one_id_is_bad(tmp_path: Path) -> None:
     published.zipped(folder / "imgs.zip", "imgs/xmlab102/source.jpg")
     found = loaded("slake", folder)
     assert [item.id for item in found.items] == ["11934", "11934 (2)", "11934 (3)"]
-    assert "more than once" in problems(found)[0]
+    assert "is used twice" in problems(found)[0]
 
 
 def test_what_is_not_downloaded_is_told_how_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +381,7 @@ def test_what_is_not_downloaded_is_told_how_to_get(tmp_path: Path, monkeypatch: 
         loaded("slake", tmp_path)
     published.slake(tmp_path / "d")
     (tmp_path / "d" / "imgs.zip").unlink()
-    with pytest.raises(InputError, match="no image of it is in"):
+    with pytest.raises(InputError, match="none of its images is in"):
         loaded("slake", tmp_path / "d")
     with pytest.raises(InputError, match=r"data folder .* does not exist"):
         loaded("slake", tmp_path / "nowhere")
@@ -417,7 +416,7 @@ def test_a_zip_cannot_write_outside_its_cache(tmp_path: Path) -> None:
     found = loaded("slake", folder)
     item = found.items[0]
     assert isinstance(item, Item)
-    with pytest.raises(ImageProblem, match="leave"):
+    with pytest.raises(ImageProblem, match="outside its folder"):
         found.check(item.images[0])
     assert not list(tmp_path.rglob("evil.png"))
 
@@ -452,11 +451,26 @@ def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:
 
 def test_every_loader_is_a_small_file_with_what_a_person_needs() -> None:
     from chiron.evaluation.benchmarks import sets
-    from chiron.evaluation.protocols.registry import PROTOCOLS
+    from chiron.evaluation.registry import protocols
 
     for path in Path(next(iter(sets.__path__))).glob("*.py"):
         assert len(path.read_text().splitlines()) <= 60, path
     for benchmark in benchmarks().values():
-        assert benchmark.protocol in PROTOCOLS
-        assert benchmark.licence
-        assert benchmark.hub or benchmark.how
+        assert benchmark.protocol in protocols()
+        assert benchmark.license
+        assert benchmark.hub or benchmark.instructions
+
+
+def test_the_fingerprint_of_a_bad_record_is_not_of_the_words_of_its_problem(tmp_path: Path) -> None:
+    check = ImageFolder(tmp_path).check
+    one, two, three = (
+        LoadedBenchmark("b", (Item("1", "Which organ?", "heart"), bad), tmp_path, check).fingerprint
+        for bad in (BadItem("2", "no answer", "open"), BadItem("2", "its answer is missing", "open"), BadItem("3", "no answer", "open"))
+    )
+    assert one == two != three
+
+
+def test_the_fingerprint_of_questions_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    item = Item("1", "Which organ?", "heart", ("a.png",), labels={"modality": "CT"})
+    found = LoadedBenchmark("b", (item,), tmp_path, ImageFolder(tmp_path).check).fingerprint
+    assert found == "ac76b498c0a19ac83dfd05d1cd4080ab6c356adf4c0ec0b6acccbf2f8c4dcdd8"

@@ -13,10 +13,9 @@ from chiron.errors import InputError
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
-from chiron.evaluation.statistics.intervals import Share
-from chiron.evaluation.tables.cells import Grid, cell
+from chiron.evaluation.statistics import Share
 from chiron.evaluation.tables.content import grids
-from chiron.evaluation.tables.formats import html, latex, markdown
+from chiron.evaluation.tables.formats import Grid, cell, html, latex, markdown
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation, write_models
 
 
@@ -159,9 +158,9 @@ def configured(folder: Path, items: list[ItemResult], **identity: object) -> Pat
     [
         ({"model": ["another", 64]}, "the model itself"),
         ({"temperature": 0.9}, "temperatures"),
-        ({"image_side": 448}, "longest sides"),
+        ({"image_side": 448}, "image sizes"),
         ({"prompts": {"choice": "abc"}}, "prompts"),
-        ({"model": ["one", 8]}, "most tokens"),
+        ({"model": ["one", 8]}, "token limits"),
     ],
 )
 def test_one_name_for_two_models_or_manners_makes_two_rows(tmp_path: Path, other: dict[str, object], told: str) -> None:
@@ -235,7 +234,7 @@ def test_a_reference_may_be_named(tmp_path: Path) -> None:
     assert against is not None
     assert against.difference is not None
     assert against.difference.value > 0
-    with pytest.raises(InputError, match="none of the runs"):
+    with pytest.raises(InputError, match="not one of the compared runs"):
         reference_of(models, tmp_path / "elsewhere")
 
 
@@ -247,7 +246,7 @@ def test_judges_that_differ_are_not_tested(tmp_path: Path) -> None:
     [found] = compared(judged("A", "deepseek"), judged("B", "gpt"))
     assert "not tested: another judge" in said(found, "B")
     notes = "\n".join(grids(found)[0].notes)
-    assert "Judges differ" in notes
+    assert "judges differ" in notes
     assert "the first 10 of 251 items" in notes
 
 
@@ -269,7 +268,7 @@ def test_a_judge_that_always_says_yes_is_not_certain(tmp_path: Path) -> None:
     assert scores["judge:gpt"].interval == Share(10, 10).interval
     assert scores["judge:gpt"].method == "Wilson"
     assert scores["mics_score"].interval == Share(5, 10).interval
-    assert any("as many answers as there are images" in note for note in grids(found)[1].notes)
+    assert any("with one answer per image" in note for note in grids(found)[1].notes)
 
 
 def test_by_label(tmp_path: Path) -> None:
@@ -295,11 +294,11 @@ def test_all_right_is_not_certain(tmp_path: Path) -> None:
     ("break_it", "match"),
     [
         (lambda run: (run / "run.json").unlink(), "not a run directory"),
-        (lambda run: (run / "run.json").write_text("{}"), "names no model"),
+        (lambda run: (run / "run.json").write_text("{}"), "does not name a model"),
         (lambda run: (run / "items.jsonl").unlink(), "cannot be read"),
-        (lambda run: (run / "items.jsonl").write_text(""), "holds no item"),
+        (lambda run: (run / "items.jsonl").write_text(""), "contains no items"),
         (lambda run: (run / "items.jsonl").write_text("{}\n"), "line 1"),
-        (lambda run: (run / "items.jsonl").write_text((run / "items.jsonl").read_text() * 2), "stands 2 times"),
+        (lambda run: (run / "items.jsonl").write_text((run / "items.jsonl").read_text() * 2), "occurs 2 times"),
         (lambda run: (run / "results.json").write_text("[]"), "results.json cannot be read"),
     ],
 )

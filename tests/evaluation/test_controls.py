@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chiron.client.call import ImagePart, TextPart
 from chiron.errors import InputError
-from chiron.evaluation.controls import Control, concerned, varied
+from chiron.evaluation.controls import Control, apply_control, note_unchanged
 from chiron.evaluation.items import BadItem, Item, user_message
 
 NAMES = st.tuples(st.sampled_from("abcdefg")) | st.tuples(st.sampled_from("abcdefg"), st.sampled_from("abcdefg"))
@@ -26,8 +26,8 @@ def items(draw: st.DrawFn) -> list[Item]:
 @pytest.mark.slow
 @given(items(), st.integers(0, 5))
 def test_no_item_keeps_its_images_when_they_are_swapped(asked: list[Item], draw: int) -> None:
-    swapped = varied(asked, Control.SWAP, seed=0, draw=draw)
-    assert swapped == varied(asked, Control.SWAP, seed=0, draw=draw)
+    swapped = apply_control(asked, Control.SWAP, seed=0, sample_index=draw)
+    assert swapped == apply_control(asked, Control.SWAP, seed=0, sample_index=draw)
     sets = {item.images for item in asked}
     for before, after in zip(asked, swapped, strict=True):
         if len(sets) == 1:
@@ -41,7 +41,7 @@ def test_no_item_keeps_its_images_when_they_are_swapped(asked: list[Item], draw:
 @pytest.mark.slow
 @given(items(), st.integers(0, 5))
 def test_shuffled_options_are_the_same_options_in_another_order(asked: list[Item], draw: int) -> None:
-    for before, after in zip(asked, varied(asked, Control.SHUFFLE_OPTIONS, seed=0, draw=draw), strict=True):
+    for before, after in zip(asked, apply_control(asked, Control.SHUFFLE_OPTIONS, seed=0, sample_index=draw), strict=True):
         assert isinstance(after, Item)
         assert after.gold is not None
         assert after.options != before.options
@@ -52,7 +52,7 @@ def test_shuffled_options_are_the_same_options_in_another_order(asked: list[Item
 def test_images_of_options_go_where_their_options_go() -> None:
     item = Item("i", "q <image>", "b <image>", ("q", "b"), ("a", "b <image>", "c <image>"), 1, "choice")
     item = Item("i", "q <image>", "b <image>", ("q", "b", "c"), item.options, 1, "choice")
-    (after,) = varied([item], Control.SHUFFLE_OPTIONS, seed=3, draw=0)
+    (after,) = apply_control([item], Control.SHUFFLE_OPTIONS, seed=3, sample_index=0)
     assert isinstance(after, Item)
     own = [option[0] for option in after.options if "<image>" in option]
     assert after.images == ("q", *own)
@@ -72,12 +72,12 @@ def test_pictures_stand_where_the_marks_do_and_a_template_cannot_be_broken_out_o
 def test_a_control_that_would_change_nothing_is_refused() -> None:
     """Its figure would be the real run's, and look as if nothing hung on the options."""
     asked, bad = Item("i", "q", "a", ("1",)), BadItem("b", "lost")
-    with pytest.raises(InputError, match="shuffle-options does nothing to mini: no item of it has options"):
-        concerned("mini", [asked, bad], Control.SHUFFLE_OPTIONS)
+    with pytest.raises(InputError, match="shuffle-options changes nothing in mini: none of its items has options"):
+        note_unchanged("mini", [asked, bad], Control.SHUFFLE_OPTIONS)
     for control in (Control.NO_IMAGE, Control.BLANK, Control.SWAP):
-        with pytest.raises(InputError, match="no item of it has images"):
-            concerned("text", [Item("i", "q", "a", (), ("a", "b"), 0, "choice")], control)
-        assert concerned("mini", [asked, bad], control) == ""
+        with pytest.raises(InputError, match="none of its items has images"):
+            note_unchanged("text", [Item("i", "q", "a", (), ("a", "b"), 0, "choice")], control)
+        assert note_unchanged("mini", [asked, bad], control) == ""
     some = [asked, Item("j", "q", "a", ("1",), ("a", "b"), 0, "choice")]
-    assert concerned("mini", some, Control.SHUFFLE_OPTIONS).startswith("mini: 1 of 2 items have no options")
-    assert concerned("mini", [bad], Control.SWAP) == concerned("mini", [asked], Control.NONE) == ""
+    assert note_unchanged("mini", some, Control.SHUFFLE_OPTIONS).startswith("mini: 1 of 2 items have no options")
+    assert note_unchanged("mini", [bad], Control.SWAP) == note_unchanged("mini", [asked], Control.NONE) == ""

@@ -11,7 +11,7 @@ import pytest
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.items import BadItem, Item
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import protocol_of
 from tests.evaluation import published
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"

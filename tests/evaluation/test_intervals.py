@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.evaluation.statistics.intervals import Share
+from chiron.evaluation.statistics import Share
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ import pytest
 
 from chiron.cases.images import ImageFolder
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.items import Item
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of
 from chiron.evaluation.tsv import export_tsv
 from tests.evaluation import published
 from tests.support.command import chiron, environment
@@ -35,7 +34,7 @@ INSPECT = """
 import json, sys
 from inspect_ai import eval as inspect_eval
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
-from chiron.evaluation.benchmarks.registry import benchmark_of
+from chiron.evaluation.registry import benchmark_of
 from chiron.evaluation.inspect_tasks import task_of
 replies = [ModelOutput.from_content("mockllm/model", text) for text in ("The answer is A.", "B", "Yes and no", "(b) no")]
 for reply in replies:

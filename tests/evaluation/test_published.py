@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import InputError
-from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.published import few, published, published_grids, read_published
+from chiron.evaluation.registry import benchmarks
 from tests.support.command import chiron
 from tests.support.evaluations import answers, write_evaluation
 

@@ -75,6 +75,7 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
         summary = run(tmp_path, write(tmp_path, endpoint.base_url))
     (group,) = summary.groups
     assert (group["n"], group["right"], group["left_out"]) == (4, 2, {"open": 4})
+    assert group["interval"] is not None
     assert group["interval"][0] < group["accuracy"] == 0.5 < group["interval"][1]
     assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.WRONG] * 2
     assert all(len(images_of(body)) == 1 for body in endpoint.seen.bodies)
@@ -186,7 +187,7 @@ def test_missing_images_and_too_many_are_unusable_and_stay_in_n(tmp_path: Path) 
         summary = run(tmp_path, write(tmp_path, endpoint.base_url, max_images=6))
     assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.UNUSABLE, Verdict.UNUSABLE]
     assert "lost.png' is missing" in lines(tmp_path)[1].problem
-    assert "33 images, and the model takes 6" in lines(tmp_path)[2].problem
+    assert "33 images, but the model takes at most 6" in lines(tmp_path)[2].problem
     assert (summary.groups[0]["n"], summary.groups[0]["accuracy"]) == (3, 1 / 3)
 
 
@@ -214,7 +215,7 @@ def test_the_same_control_twice_takes_the_place_of_the_first_unless_it_is_smalle
         assert (summary.groups[0]["n"], summary.groups[0]["n_of_benchmark"]) == (2, 4)
         (full,) = run(tmp_path, config).groups
         assert (full["n"], len(lines(tmp_path)), endpoint.seen.requests) == (4, 4, 4)
-        with pytest.raises(InputError, match=r"has 4 answers of vqa_rad .*this run would put 3 in their place"):
+        with pytest.raises(InputError, match=r"has 4 answers to vqa_rad .*this run would replace them with 3"):
             run(tmp_path, config, limit=3)
         assert len(lines(tmp_path)) == 4
         published.vqa_rad(tmp_path / "d", 4)  # other data: what was measured on is gone
@@ -245,6 +246,8 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
         config = write(tmp_path, endpoint.base_url)
         (once,) = run(tmp_path, config).groups
         (often,) = run(tmp_path, config, into="often", seeds=10).groups
+    assert once["interval"] is not None
+    assert often["interval"] is not None
     low, high = once["interval"]
     assert (once["method"], often["method"]) == ("Wilson", "cluster t")
     assert often["of"] == 10 * once["of"]
@@ -308,7 +311,7 @@ def test_the_published_protocol_shows_both_counts(tmp_path: Path) -> None:
     # As published: it compares two answers, and sees no question.
     assert [body["messages"][0]["role"] for body in judged] == ["user"] * len(judged)
     assert not any("is there a mass" in prompt_of(body) for body in judged)
-    assert any("4 of 8 are left out" in note for note in summary.notes)
+    assert any("leaves out 4 of 8 items" in note for note in summary.notes)
 
 
 def test_a_judge_beside_a_protocol_is_a_column_and_no_verdict(tmp_path: Path) -> None:
@@ -402,7 +405,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     for more, words in (
         (("--benchmarks", "vqa_rda"), "did you mean 'vqa_rad'?"),
         (("--benchmarks", "vqa_rad", "--control", "blanc"), "did you mean 'blank'?"),
-        (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "no protocol is called"),
+        (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "unknown protocol"),
         (("--benchmarks", "slake"), "download test.json"),
         ((), "--benchmarks LIST is missing"),
     ):
@@ -413,7 +416,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["groups"][0]["n"] == 4
     listed = json.loads(chiron("eval", "--list", "--json").stdout)
-    assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed}
+    assert {"vqa_rad", "slake", "mmmu_health_test", "miniature_seen"} <= {b["name"] for b in listed["benchmarks"]}
 
 
 @pytest.mark.slow
@@ -436,5 +439,5 @@ def test_a_control_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
     more = ("--protocol", "exact", "--data", tmp_path / "d", "--run", tmp_path / "run", "--control", "shuffle-options")
     ended = chiron("eval", "--model", "offline:reader/rules", "--benchmarks", "vqa_rad", *more)
     assert ended.returncode == 2
-    assert "does nothing to vqa_rad" in " ".join(ended.stderr.split())
+    assert "changes nothing in vqa_rad" in " ".join(ended.stderr.split())
     assert not (tmp_path / "run").exists()

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from chiron.evaluation.figures import accuracy, difference
 from chiron.evaluation.items import Verdict
 from chiron.evaluation.read_runs import Arm
-from chiron.evaluation.statistics.intervals import Consistency, Spread, clustered_difference, clustered_mean
-from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar, newcombe
+from chiron.evaluation.statistics import (
+    Consistency,
+    Pairs,
+    Spread,
+    cluster_sign_flip,
+    clustered_difference,
+    clustered_mean,
+    holm,
+    mcnemar,
+    newcombe,
+)
 from tests.support.evaluations import an_item, with_verdict
 from tests.support.shared_images import Simulated, simulate
 
@@ -202,7 +211,7 @@ def pairs_of(x: Simulated) -> Pairs:
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         clustered_mean([], [])
-    with pytest.raises(ValueError, match="group for each"):
+    with pytest.raises(ValueError, match="one group per value"):
         clustered_mean([1.0], [1, 2])
 
 

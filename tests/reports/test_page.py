@@ -191,7 +191,7 @@ def test_text_that_cannot_be_encoded(tmp_path: Path) -> None:
 
 def test_no_image_folder(tmp_path: Path) -> None:
     run = write_run(tmp_path, [stored(retained(a_case("c")), 0)], images=None)
-    assert "run.json names no image folder" in write_report(run).read_text()
+    assert "run.json does not name an image folder" in write_report(run).read_text()
 
 
 def test_what_is_no_run_directory(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def benchmark_items(named: list[str] | None, below: Path | None) -> Iterator[Ite
         InputError: a benchmark is unknown, or its files are missing.
     """
     from chiron.evaluation.benchmarks.loading import load
-    from chiron.evaluation.benchmarks.registry import benchmark_of
+    from chiron.evaluation.registry import benchmark_of
 
     places = _places(named or [], below)
     # Images inside a benchmark's records are written to a temporary folder, because the benchmark's folder must not change.
@@ -172,7 +172,7 @@ def benchmark_items(named: list[str] | None, below: Path | None) -> Iterator[Ite
 
 
 def _places(named: list[str], below: Path | None) -> list[tuple[str, Path]]:
-    from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
+    from chiron.evaluation.registry import benchmark_of, benchmarks
 
     places = []
     for each in named:

@@ -13,7 +13,7 @@ from chiron.errors import InputError
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
     from chiron.evaluation.read_runs import Evaluated
-    from chiron.evaluation.tables.cells import Grid
+    from chiron.evaluation.tables.formats import Grid
 
 
 class Format(StrEnum):
@@ -40,6 +40,10 @@ def command(
     images: Annotated[
         list[str] | None,
         typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images lie now, for --items; else where they were."),
+    ] = None,
+    benchmark_file: Annotated[
+        list[Path] | None,
+        typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with the PROTOCOLS of the runs, for the notes; repeatable."),
     ] = None,
     bertscore: Annotated[
         str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
@@ -68,7 +72,7 @@ def command(
         raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
-    tables = [grid for comparison in comparisons for grid in grids(comparison, label=by)]
+    tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
     if published or published_from is not None:
         rows = [*published_rows(), *(read_published(published_from) if published_from is not None else ())]
         tables += published_grids(rows, [b for comparison in comparisons for b in comparison.benchmarks])

@@ -34,7 +34,13 @@ def eval_command(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and perhaps a section evaluation.")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="P", help="huatuo_closed, chiron_judge, medevalkit_full or exact.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="P", help="How to ask and to count; --list shows the protocols (default: the benchmarks' own).")
+    ] = None,
+    benchmark_file: Annotated[
+        list[Path] | None,
+        typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with further BENCHMARKS or PROTOCOLS; repeatable."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The files as downloaded; else they come from the hub.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N items of each benchmark.")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Ask everything K times; or K orders of the options.")] = None,
@@ -45,7 +51,7 @@ def eval_command(
     interns: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Models that continue from the reasoning, for its MICS-Score. Needs --judge.")
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and how to get them.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Show the protocols, the benchmarks and how to get them.")] = False,
     export_tsv: Annotated[
         Path | None, typer.Option("--export-tsv", metavar="DIR", help="Ask nothing: write the benchmarks as TSV for VLMEvalKit.")
     ] = None,
@@ -60,11 +66,12 @@ def eval_command(
 
     from chiron.cli.eval_output import finish_evaluation, show_benchmarks, write_tsv
 
+    files = benchmark_file or []
     if list_all:
-        show_benchmarks(json_output=json_output)
+        show_benchmarks(files, json_output=json_output)
         return
     if export_tsv is not None:
-        write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol)
+        write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
     for name, value in (("--model NAME", model), ("--benchmarks LIST", benchmarks), ("--run DIR", run)):
         if value is None:
@@ -86,7 +93,7 @@ def eval_command(
         extractor=extractor,
         interns=_names(interns) if interns is not None else None,
     )
-    prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control))
+    prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)
     finish_evaluation(run_with_ui(prepared), json_output=json_output)
 
 
@@ -103,6 +110,9 @@ def contamination_command(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The benchmark's files as downloaded; else they come from the hub.")
     ] = None,
+    benchmark_file: Annotated[
+        list[Path] | None, typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with further BENCHMARKS; repeatable.")
+    ] = None,
     distance: Annotated[
         int, typer.Option(metavar="BITS", min=0, max=15, help="Of 64, in which hashes of images that count as near may differ.")
     ] = 6,
@@ -117,11 +127,11 @@ def contamination_command(
     from chiron.cases.images import ImageFolder
     from chiron.dedup.contamination import TrainingRow, find_contamination
     from chiron.evaluation.benchmarks.loading import load
-    from chiron.evaluation.benchmarks.registry import benchmark_of
     from chiron.evaluation.contamination import Uncompared, items_to_compare
+    from chiron.evaluation.registry import benchmark_of
     from chiron.training.rows import read_rows
 
-    chosen = benchmark_of(benchmark)
+    chosen = benchmark_of(benchmark, benchmark_file or [])
     rows = [TrainingRow(row.id, row.images, tuple(turn.text for turn in row.turns if turn.role == "user")) for row in read_rows(train)]
     if not rows:
         raise InputError(f"{train} holds no row: name the JSONL that was trained on")

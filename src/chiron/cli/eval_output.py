@@ -1,8 +1,9 @@
 """What `chiron eval` shows: the benchmarks there are, and the figures of an evaluation."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,29 +15,33 @@ from chiron.cli.runner import closing_code, print_json, spending_table, spent_in
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
-from chiron.evaluation.benchmarks.registry import benchmark_of, benchmarks
 from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.items import ITEMS, RESULTS
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols
+from chiron.evaluation.results import ResultGroup
 from chiron.evaluation.tsv import export_tsv
 from chiron.terminal import printable
 
 
-def show_benchmarks(*, json_output: bool) -> None:
-    """All of them on standard output."""
-    known = benchmarks().values()
+def show_benchmarks(files: Sequence[Path], *, json_output: bool) -> None:
+    """Print all benchmarks and protocols."""
+    known, ways = benchmarks(files).values(), protocols(files).values()
     if json_output:
-        fields = ("name", "title", "size", "licence", "protocol", "hub")
-        print_json([{**{f: getattr(b, f) for f in fields}, "how_to_get": how_to_get(b)} for b in known])
+        fields = ("name", "title", "size", "license", "protocol", "hub")
+        listed = [{**{f: getattr(b, f) for f in fields}, "how_to_get": how_to_get(b)} for b in known]
+        print_json({"benchmarks": listed, "protocols": [{"name": p.name, "description": p.description, "judged": p.judged} for p in ways]})
         return
     console = Console()
     for b in known:
         console.print(Text.assemble((b.name, "bold"), f"  {b.title}"))
-        for label, value in (("holds", b.size), ("licence", b.licence), ("protocol", b.protocol), ("to get it", how_to_get(b))):
+        for label, value in (("holds", b.size), ("license", b.license), ("protocol", b.protocol), ("to get it", how_to_get(b))):
             console.print(Text(f"    {label:10}{value}"), soft_wrap=True)
+    console.print("\nProtocols")
+    for p in ways:
+        console.print(Text.assemble((f"{p.name:18}", "bold"), p.description, "; needs a judge" if p.judged else ""), soft_wrap=True)
 
 
-def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None) -> None:
+def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None, files: Sequence[Path] = ()) -> None:
     """Write each benchmark as ``OUT/NAME.tsv``."""
     if not names:
         raise InputError("--benchmarks LIST is missing: 'chiron eval --list' shows them")
@@ -44,9 +49,9 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder {out} cannot be created: {error.strerror}") from error
-    for benchmark in map(benchmark_of, names):
+    for benchmark in (benchmark_of(name, files) for name in names):
         path = out / f"{benchmark.name}.tsv"
-        count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol), path)
+        count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol, files), path)
         for line in left_out:
             messages().print(f"[yellow]left out:[/yellow] {escape(printable(line))}")
         print(f"{count} questions  {printable(path)}")
@@ -67,7 +72,7 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
     sys.exit(closing_code(summary))
 
 
-def figures_table(groups: tuple[dict[str, Any], ...]) -> Table:
+def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
     """A line a benchmark and control."""
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):

@@ -14,7 +14,7 @@ from chiron.demo.curriculum import Watch, first_stages, last_stage, train_recipe
 from chiron.demo.data import Data, Scale
 from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.evaluation.api import Answered, Question, answer_all
-from chiron.evaluation.statistics.intervals import Share
+from chiron.evaluation.statistics import Share
 from chiron.mics.api import prepare_run
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run, RunSummary

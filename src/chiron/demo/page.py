@@ -6,7 +6,7 @@ from typing import Any
 
 from chiron.demo.demonstration import Arm, Demonstration
 from chiron.demo.stage_rows import ATTRIBUTES
-from chiron.evaluation.statistics.intervals import Share
+from chiron.evaluation.statistics import Share
 from chiron.io import write_atomically
 from chiron.reports.shell import render_page
 

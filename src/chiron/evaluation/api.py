@@ -27,11 +27,13 @@ def evaluate(
     *,
     data: Path | str | None = None,
     control: Control | str = Control.NONE,
+    benchmark_files: Sequence[Path | str] = (),
 ) -> EvaluationSummary:
     """Ask a model the questions of some benchmarks. Answers that ``run`` already has are not asked again.
 
     For the arguments see :func:`chiron.evaluation.evaluation.prepare_evaluation`. This also works inside a running event loop (a notebook).
 
+    Benchmarks and protocols may also come from other packages or from ``benchmark_files`` (Python files, see docs/evaluation.md).
     Without a configuration, ``model`` is ``offline:NAME`` or a checkpoint directory.
 
     Raises:
@@ -39,7 +41,7 @@ def evaluate(
         DiskError: the files cannot be written.
     """
     config = config if config is not None else load_evaluation(None, model)
-    prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control))
+    prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files)
     return run_job(prepared)
 
 

@@ -61,16 +61,16 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
 def _item(asked: Asked) -> Item:
     images, marks = tuple(map(str, asked.images)), asked.question.count(IMAGE_MARK)
     if marks and asked.groups:
-        raise InputError("the question marks its images itself: leave the groups out")
+        raise InputError("the question contains its own image marks: omit the groups")
     if marks and marks != len(images):
-        raise InputError(f"the question has {marks} {IMAGE_MARK} marks, and {len(images)} images are given: give as many")
+        raise InputError(f"the question has {marks} {IMAGE_MARK} marks, but the number of images is {len(images)}: give one image per mark")
     if marks:
         return Item("asked", asked.question, "", images, asked=(Turn("user", asked.question),))
     if not asked.groups:
         return Item("asked", as_modalities(asked.question, len(images)), "", images)
     if min(asked.groups) < 1 or sum(asked.groups) != len(images):
         sizes = " + ".join(map(str, asked.groups))
-        raise InputError(f"groups of {sizes} images do not add up to the {len(images)} given: name the size of each modality")
+        raise InputError(f"groups of {sizes} images do not add up to the {len(images)} given: give the number of images of each modality")
     return Item("asked", f"{grouped_marks(asked.groups)}\n{asked.question}", "", images)
 
 

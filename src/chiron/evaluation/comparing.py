@@ -9,8 +9,7 @@ from chiron.errors import InputError
 from chiron.evaluation.figures import Accuracy, Figure, accuracy, consistency, difference, group_of, scores
 from chiron.evaluation.items import Verdict
 from chiron.evaluation.read_runs import REAL, Arm, Evaluated
-from chiron.evaluation.statistics.intervals import Consistency
-from chiron.evaluation.statistics.paired import Pairs, cluster_sign_flip, holm, mcnemar
+from chiron.evaluation.statistics import Consistency, Pairs, cluster_sign_flip, holm, mcnemar
 
 Test = Literal["McNemar", "image swaps"]
 
@@ -100,7 +99,7 @@ def reference_of(models: Sequence[Evaluated], run: Path) -> str:
     for model in models:
         if run.resolve() in {path.resolve() for path in model.runs}:
             return model.name
-    raise InputError(f"--reference {run} is none of the runs compared: name one of them")
+    raise InputError(f"--reference {run} is not one of the compared runs: choose one of them")
 
 
 def _comparison(protocol: str, models: Sequence[Evaluated], reference: str | None) -> Comparison:

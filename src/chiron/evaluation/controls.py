@@ -37,7 +37,7 @@ def control_of(name: str) -> Control:
     try:
         return Control(name)
     except ValueError:
-        raise InputError(f"no control is called '{name}'{nearest(name, list(Control))}; there are {', '.join(Control)}") from None
+        raise InputError(f"unknown control '{name}'{nearest(name, list(Control))}; choose one of {', '.join(Control)}") from None
 
 
 def _has_images(item: Item) -> bool:
@@ -57,7 +57,7 @@ _NEEDS: Mapping[Control, tuple[str, Callable[[Item], bool]]] = {
 """What an item must have for a control to change it."""
 
 
-def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
+def note_unchanged(name: str, items: Sequence[Item | BadItem], control: Control) -> str:
     """Describe how many items a control leaves unchanged; empty if none.
 
     Args:
@@ -71,28 +71,28 @@ def concerned(name: str, items: Sequence[Item | BadItem], control: Control) -> s
     if control not in _NEEDS:
         return ""
     what, has = _NEEDS[control]
-    put = [item for item in items if isinstance(item, Item)]
-    left = sum(not has(item) for item in put)
-    if put and left == len(put):
-        raise InputError(f"control {control} does nothing to {name}: no item of it has {what}")
-    return f"{name}: {left} of {len(put)} items have no {what}, so {control} leaves them as they are" if left else ""
+    asked = [item for item in items if isinstance(item, Item)]
+    left = sum(not has(item) for item in asked)
+    if asked and left == len(asked):
+        raise InputError(f"control {control} changes nothing in {name}: none of its items has {what}; choose another control")
+    return f"{name}: {left} of {len(asked)} items have no {what}, so {control} leaves them unchanged" if left else ""
 
 
-def varied(items: Sequence[Item | BadItem], control: Control, *, seed: int, draw: int) -> list[Item | BadItem]:
+def apply_control(items: Sequence[Item | BadItem], control: Control, *, seed: int, sample_index: int) -> list[Item | BadItem]:
     """Apply a control to the items and keep their order. ``blank`` returns them unchanged, because it replaces the pictures instead.
 
     Args:
         items: items of one benchmark, as they are shown.
         control: the control.
         seed: random seed of the evaluation.
-        draw: index of the sample; each has its own option orders and swap partners.
+        sample_index: index of the sample; each has its own option orders and swap partners.
     """
     if control == Control.NO_IMAGE:
         return [replace(item, images=()) if isinstance(item, Item) else item for item in items]
     if control == Control.SHUFFLE_OPTIONS:
-        return [_shuffled(item, f"{seed}:{draw}:{item.id}") if isinstance(item, Item) else item for item in items]
+        return [_shuffled(item, f"{seed}:{sample_index}:{item.id}") if isinstance(item, Item) else item for item in items]
     if control == Control.SWAP:
-        return _swapped(items, random.Random(f"{seed}:{draw}"))  # noqa: S311 - not used for security
+        return _swapped(items, random.Random(f"{seed}:{sample_index}"))  # noqa: S311 - not used for security
     return list(items)
 
 
@@ -136,7 +136,7 @@ def _worded_anew(item: Item, before: str) -> Item | BadItem:
     """
     texts = [turn.text for turn in item.asked]
     if sum(text.count(before) for text in texts) != 1:
-        return BadItem(item.id, "its own wording does not list its options a line each, so they cannot be shuffled", item.kind)
+        return BadItem(item.id, "its own text does not list its options one per line, so they cannot be shuffled", item.kind)
     asked = tuple(replace(turn, text=turn.text.replace(before, lettered(item.options))) for turn in item.asked)
     return replace(item, asked=asked)
 
@@ -152,7 +152,7 @@ def _swapped(items: Sequence[Item | BadItem], dice: random.Random) -> list[Item 
 
 def _with_images(item: Item, images: tuple[str, ...]) -> Item | BadItem:
     if images == item.images:
-        return BadItem(item.id, "the set has no other image to swap it with")
+        return BadItem(item.id, "the benchmark has no other image to swap with")
     marks = item.marks
     if marks <= len(images):
         return replace(item, images=images)

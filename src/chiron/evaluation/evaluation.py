@@ -12,16 +12,15 @@ from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmark_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
-from chiron.evaluation.controls import Control, concerned, varied
+from chiron.evaluation.controls import Control, apply_control, note_unchanged
 from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.protocols.registry import protocol_of
-from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
-from chiron.evaluation.statistics.intervals import scipy_stats
+from chiron.evaluation.registry import benchmark_of, protocol_of
+from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
+from chiron.evaluation.statistics import scipy_stats
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.jobs.roles import Roles, identity_of
@@ -48,7 +47,7 @@ class EvaluationProgress(Progress):
 class EvaluationSummary(JobSummary):
     """Result of an evaluation."""
 
-    groups: tuple[Group, ...] = ()
+    groups: tuple[ResultGroup, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
     def to_record(self) -> dict[str, Any]:
@@ -74,15 +73,15 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
     watch: Callable[[int], None] = lambda _: None
     """Called with the number of items done so far."""
     _lines: list[ItemResult] = field(default_factory=list, init=False)
-    _groups: list[Group] = field(default_factory=list, init=False)
+    _groups: list[ResultGroup] = field(default_factory=list, init=False)
 
     def units(self) -> Iterator[Unit]:
         """Yield every item once per sample, benchmark by benchmark."""
-        protocol = self.asker.manner.protocol
+        protocol = self.asker.settings.protocol
         for benchmark in self.loaded:
             items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
             for sample in range(self.samples):
-                for item in varied(items, self.control, seed=self.seed, draw=sample)[: self.limit]:
+                for item in apply_control(items, self.control, seed=self.seed, sample_index=sample)[: self.limit]:
                     yield Unit(benchmark, item, self.control, sample)
 
     def count(self) -> int:
@@ -91,7 +90,7 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def counted(self, benchmark: LoadedBenchmark) -> Sequence[Any]:
         """Return the items of a benchmark that the protocol counts."""
-        return benchmark.counted_by(self.asker.manner.protocol)
+        return benchmark.counted_by(self.asker.settings.protocol)
 
     def _count_of(self, benchmark: LoadedBenchmark) -> int:
         return len(self.counted(benchmark)[: self.limit]) * self.samples
@@ -182,14 +181,15 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
         return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
 
     def _settings(self, loaded: LoadedBenchmark) -> dict[str, Any]:
-        manner = self.asker.manner
-        prompts = manner.prompts.bare() if loaded.bare else manner.prompts
-        return {**self.settings, "protocol": manner.protocol.name, "prompts": prompts.hashes(manner.protocol.prompts)}
+        asking = self.asker.settings
+        prompts = asking.prompts.bare() if loaded.bare else asking.prompts
+        return {**self.settings, "protocol": asking.protocol.name, "prompts": asking.protocol.prompt_hashes(prompts)}
 
-    def _write(self, lines: Sequence[ItemResult]) -> list[Group]:
+    def _write(self, lines: Sequence[ItemResult]) -> list[ResultGroup]:
         by_benchmark = {loaded.name: [line for line in lines if line.benchmark == loaded.name] for loaded in self.loaded}
         new = [
-            group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded
+            group_of(loaded, by_benchmark[loaded.name], self.asker.settings.protocol, self._settings(loaded), self.limit)
+            for loaded in self.loaded
         ]
         return merge(self.directory.path, new, lines, {**self.about, "identity": self.identity})
 
@@ -202,6 +202,7 @@ def prepare_evaluation(
     *,
     data: Path | str | None = None,
     control: Control = Control.NONE,
+    benchmark_files: Sequence[Path | str] = (),
 ) -> Evaluation:
     """Prepare an evaluation and check everything that can be checked before a call is paid for.
 
@@ -212,6 +213,7 @@ def prepare_evaluation(
         config: from :func:`chiron.evaluation.config.load_evaluation`.
         data: folder with the downloaded files; ``None`` fetches them from the hub.
         control: change made to every item, such as leaving out its image.
+        benchmark_files: Python files with further benchmarks and protocols (:mod:`chiron.evaluation.registry`).
 
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
@@ -219,11 +221,12 @@ def prepare_evaluation(
     scipy_stats()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
-    known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
+    files = [Path(file) for file in benchmark_files]
+    known = [benchmark_of(name, files) for name in dict.fromkeys(benchmarks)]
     usual = {benchmark.protocol for benchmark in known}
     if config.evaluation.protocol is None and len(usual) > 1:
         raise InputError(f"these benchmarks have different usual protocols ({', '.join(sorted(usual))}): name one with --protocol")
-    protocol = protocol_of(config.evaluation.protocol or usual.pop())
+    protocol = protocol_of(config.evaluation.protocol or usual.pop(), files)
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
     return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder)
@@ -262,14 +265,14 @@ def evaluation_of(
         temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
         raise InputError("several seeds at temperature 0 give the same answer: set a temperature above 0")
-    manner = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
-    asker = ItemRunner(manner, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
+    asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
     identity = {
-        "model": [manner.model.identity, manner.model.max_tokens],
+        "model": [asking.model.identity, asking.model.max_tokens],
         "protocol": protocol.name,
-        "prompts": prompts.hashes(protocol.prompts),
+        "prompts": protocol.prompt_hashes(prompts),
         "temperature": temperature,
         "image_side": chosen.image_side,
         "max_images": chosen.max_images,
@@ -319,20 +322,20 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     shown = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
     out = len(loaded.items) - len(shown)
     left_out = (
-        f"{loaded.name}: protocol {protocol.name} counts closed questions only: {out} of {len(loaded.items)} are left out" if out else ""
+        f"{loaded.name}: protocol {protocol.name} ({protocol.description}) leaves out {out} of {len(loaded.items)} items" if out else ""
     )
-    notes = (left_out, concerned(loaded.name, shown, control))
+    notes = (left_out, note_unchanged(loaded.name, shown, control))
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
 def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
-    columns: list[ExtraScore] = []
+    extra_scores: list[ExtraScore] = []
     if (extractor := roles.get("extractor")) is not None:
-        columns.append(ExtractorColumn(extractor, prompts))
+        extra_scores.append(ExtractorColumn(extractor, prompts))
     if (judge := roles.get("judge")) is not None:
         if not protocol.judged:
-            columns.append(JudgeColumn(Judging(judge, prompts)))
+            extra_scores.append(JudgeColumn(Judging(judge, prompts)))
         if interns := roles.all("intern"):
             policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
-            columns.append(MicsColumn(Team((), interns, judge), policy, prompts))
-    return tuple(columns)
+            extra_scores.append(MicsColumn(Team((), interns, judge), policy, prompts))
+    return tuple(extra_scores)

@@ -10,7 +10,7 @@ from chiron.conversation.reasoning import parse_reasoning
 from chiron.evaluation.answers.extraction import extract
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, as_case, as_judged, in_words
-from chiron.evaluation.protocols.protocol import Finding
+from chiron.evaluation.protocols.protocol import ParsedReply
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.case_team import CaseTeam, TooFewAnswers, together
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
@@ -25,7 +25,7 @@ _MOST = 8000
 class Judging:
     """A judge with its prompts."""
 
-    seat: RoleModel
+    role: RoleModel
     prompts: EvaluationPrompts
     any_yes: bool = False
     """As published: temperature 0.9, and a reply that contains "yes" anywhere counts as yes."""
@@ -38,9 +38,9 @@ class Judging:
         """
         if self.any_yes:
             return await self._as_published(item, given, ask)
-        panel = CaseTeam(as_judged(item), (), Team((), (), self.seat), ask, Policy(), self.prompts.search)
+        case_team = CaseTeam(as_judged(item), (), Team((), (), self.role), ask, Policy(), self.prompts.search)
         try:
-            return await panel.is_right(given)
+            return await case_team.is_right(given)
         except TooFewAnswers as problem:
             if isinstance(problem.__cause__, CallFailed):
                 raise problem.__cause__ from None
@@ -53,9 +53,9 @@ class Judging:
             known_answer=section("known_answer", escape_markup(item.answer)),
             given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
         )
-        seat = self.seat
+        role = self.role
         reply = await ask(
-            Call("judge", seat.name, seat.identity, (Message("user", (TextPart(body),)),), PUBLISHED_TEMPERATURE, seat.max_tokens)
+            Call("judge", role.name, role.identity, (Message("user", (TextPart(body),)),), PUBLISHED_TEMPERATURE, role.max_tokens)
         )
         return "yes" in own_turn(said(reply.text)).lower()
 
@@ -67,26 +67,26 @@ class JudgeColumn:
     judging: Judging
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
         del pictures, reply
-        verdict = await self.judging.verdict(item, finding.given, ask) if finding.given is not None else False
-        return {f"judge:{self.judging.seat.name}": None if verdict is None else float(verdict)}
+        verdict = await self.judging.verdict(item, parsed.given, ask) if parsed.given is not None else False
+        return {f"judge:{self.judging.role.name}": None if verdict is None else float(verdict)}
 
 
 @dataclass(frozen=True)
 class ExtractorColumn:
     """``extractor:NAME``: 1 if a model reads the right option from the reply, else 0. Only for questions with options."""
 
-    seat: RoleModel
+    role: RoleModel
     prompts: EvaluationPrompts
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
-        del pictures, finding
+        del pictures, parsed
         if not item.options:
             return {}
         body = fill(
@@ -94,9 +94,9 @@ class ExtractorColumn:
             question=section("question", in_words(item)),
             reasoning=section("reasoning", reply.text[-_MOST:]),
         )
-        seat = self.seat
-        read = await ask(Call("extractor", seat.name, seat.identity, (Message("user", (TextPart(body),)),), 0.0, seat.max_tokens))
-        return {f"extractor:{seat.name}": float(extract(read.text, item.options).index == item.gold)}
+        role = self.role
+        read = await ask(Call("extractor", role.name, role.identity, (Message("user", (TextPart(body),)),), 0.0, role.max_tokens))
+        return {f"extractor:{role.name}": float(extract(read.text, item.options).index == item.gold)}
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ class MicsColumn:
     prompts: EvaluationPrompts
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
-        del finding
+        del parsed
         steps = parse_reasoning(reply.text).steps
         shown = steps_before_answer(steps, item.answer)
-        panel = CaseTeam(as_case(item), pictures, self.team, ask, self.policy, self.prompts.search)
+        case_team = CaseTeam(as_case(item), pictures, self.team, ask, self.policy, self.prompts.search)
         prefixes = [*(shown[:depth] for depth in range(len(shown) + 1)), *([steps] if steps != shown else [])]
-        values = [_value(score) for score in await together(panel.score(prefix, restart=0) for prefix in prefixes)]
+        values = [_value(score) for score in await together(case_team.score(prefix, restart=0) for prefix in prefixes)]
         guarded = values[: len(shown) + 1]
         by_depth = {f"mics_score@{depth}": value for depth, value in enumerate(guarded)}
         return {"mics_score": guarded[-1], "mics_score_whole": values[-1], **by_depth}

@@ -7,8 +7,7 @@ from typing import Literal
 
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import Arm
-from chiron.evaluation.statistics.intervals import Consistency, Estimate, Share, Spread, clustered_difference, clustered_mean
-from chiron.evaluation.statistics.paired import Pairs, newcombe
+from chiron.evaluation.statistics import Consistency, Estimate, Pairs, Share, Spread, clustered_difference, clustered_mean, newcombe
 
 Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20

@@ -21,11 +21,10 @@ from chiron.cases.images import ImageProblem
 from chiron.client.call import ImagePart, TextPart
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
-from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import BadItem, Item
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.evaluation.protocols.registry import protocol_of
+from chiron.evaluation.registry import benchmarks, protocol_of
 
 _SIDE = 1536
 
@@ -59,10 +58,10 @@ def _sample(item: Item | BadItem, loaded: LoadedBenchmark, protocol: Protocol, p
         order = [loaded.check(name).sha256 for name in item.images]
     except ImageProblem as problem:
         return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
-    said = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
+    messages = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
     content: list[Content] = [
         ContentText(text=part.text) if isinstance(part, TextPart) else ContentImage(image=_data_url(paths[part.sha256]))
-        for message in said
+        for message in messages
         for part in message.parts
     ]
     return Sample(id=item.id, input=[ChatMessageUser(content=content)], target=item.answer, metadata=dict(item.labels))

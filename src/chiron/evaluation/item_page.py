@@ -88,9 +88,9 @@ class _Pictures:
 
     def _shown(self, benchmark: str, name: str) -> dict[str, Any]:
         if benchmark not in self._folders:
-            taken = Thumbnail(name, problem="no image folder is known for this benchmark: name it with --images")
+            taken = Thumbnail(name, problem="the image folder of this benchmark is unknown: name it with --images")
         elif self._drawn >= MAX_IMAGES:
-            taken = Thumbnail(name, problem=f"the page holds the first {MAX_IMAGES} images")
+            taken = Thumbnail(name, problem=f"the page contains only the first {MAX_IMAGES} images")
         else:
             taken = thumbnails(self._folders[benchmark], [name])[0]
             self._drawn += bool(taken.url)

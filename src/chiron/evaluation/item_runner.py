@@ -19,7 +19,7 @@ from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
 from chiron.evaluation.items import BadItem, Item, ItemResult, Verdict
-from chiron.evaluation.protocols.protocol import Finding, Protocol
+from chiron.evaluation.protocols.protocol import ParsedReply, Protocol
 
 REFUSED = "the endpoint refuses it"
 """Prefix of the problem of an item that the endpoint would refuse again."""
@@ -37,7 +37,7 @@ class Unit:
     item: Item | BadItem
     """As it is asked: after the protocol's and the control's changes."""
     control: Control
-    draw: int
+    sample_index: int
     """Index of the seed."""
 
 
@@ -45,7 +45,7 @@ class ExtraScore(Door):
     """An extra metric of an answer that costs calls."""
 
     async def scores(
-        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, finding: Finding, ask: Ask
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
     ) -> dict[str, float | None]:
         """Return the scores by name; ``None`` where the metric does not apply.
 
@@ -73,13 +73,13 @@ class AskSettings:
 class ItemRunner:
     """Asks units and returns their results."""
 
-    manner: AskSettings
+    settings: AskSettings
     pictures: PictureStore
     blank: Path
     """Folder for the gray images."""
     judging: Judging | None = None
     """Gives the verdicts that the protocol leaves to a judge."""
-    columns: Sequence[ExtraScore] = ()
+    extra_scores: Sequence[ExtraScore] = ()
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """Ask one unit and return its result.
@@ -92,9 +92,9 @@ class ItemRunner:
         if isinstance(item, BadItem):
             return self.unusable(unit, item.problem)
         if not item.answer:
-            return self.unusable(unit, "its answer is not known")
-        if (most := self.manner.max_images) is not None and len(item.images) > most:
-            return self.unusable(unit, f"it has {len(item.images)} images, and the model takes {most} (evaluation.max_images)")
+            return self.unusable(unit, "its known answer is missing")
+        if (most := self.settings.max_images) is not None and len(item.images) > most:
+            return self.unusable(unit, f"it has {len(item.images)} images, but the model takes at most {most} (evaluation.max_images)")
         try:
             pictures = await asyncio.to_thread(self._pictures, unit, item)
         except ImageProblem as problem:
@@ -117,29 +117,29 @@ class ItemRunner:
         return replace(self._line(unit), problem=problem)
 
     async def _result(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...], call: Call, reply: Reply, ask: Ask) -> ItemResult:
-        finding = self.manner.protocol.read(item, reply.text, self.manner.family)
-        problem = f"the reply is nothing but thinking: {MORE_SPACE}" if reply.only_thinking else ""
+        parsed = self.settings.protocol.read(item, reply.text, self.settings.family)
+        problem = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else ""
         line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
-        if finding.right is None:
+        if parsed.right is None:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
-            verdict = await self.judging.verdict(item, str(finding.given), ask)
+            verdict = await self.judging.verdict(item, str(parsed.given), ask)
             if verdict is None:
                 line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
-            finding = replace(finding, right=verdict is True)
-        scores: dict[str, float | None] = {"token_recall": token_recall(finding.given, item.answer)} if _in_words(item) else {}
-        for column in self.columns:
+            parsed = replace(parsed, right=verdict is True)
+        scores: dict[str, float | None] = {"token_recall": token_recall(parsed.given, item.answer)} if _in_words(item) else {}
+        for column in self.extra_scores:
             try:
-                scores.update(await column.scores(item, pictures, reply, finding, ask))
+                scores.update(await column.scores(item, pictures, reply, parsed, ask))
             except (CallFailed, RunStopped) as reason:
                 # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
                 words = reason.public if isinstance(reason, CallFailed) else str(reason)
                 line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
         verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
-        verdict_here = Verdict.UNPARSED if finding.given is None else verdict_of[bool(finding.right)]
+        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[bool(parsed.right)]
         if line.verdict is Verdict.UNJUDGED:
             verdict_here = Verdict.UNJUDGED
-        return replace(line, verdict=verdict_here, given=finding.given, rule=finding.rule, scores=scores)
+        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores)
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
         shown = []
@@ -147,22 +147,30 @@ class ItemRunner:
             image = unit.benchmark.check(name)
             sha256, path = image.sha256, image.path
             if unit.control == Control.BLANK:
-                sha256, path = _grey((image.width, image.height), self.blank, self.manner.image_side)
+                sha256, path = _grey((image.width, image.height), self.blank, self.settings.image_side)
             self.pictures.add(sha256, path)
-            shown.append(ImagePart(sha256, self.manner.image_side))
+            shown.append(ImagePart(sha256, self.settings.image_side))
         return tuple(shown)
 
     def _call(self, unit: Unit, item: Item, pictures: tuple[ImagePart, ...]) -> Call:
-        manner = self.manner
-        prompts = manner.prompts.bare() if unit.benchmark.bare else manner.prompts
-        messages = manner.protocol.request(item, pictures, prompts)
+        settings = self.settings
+        prompts = settings.prompts.bare() if unit.benchmark.bare else settings.prompts
+        messages = settings.protocol.request(item, pictures, prompts)
         # At temperature 0, another sample would pay twice for the same question.
-        draw = unit.draw if manner.temperature > 0 else 0
-        return Call("model", manner.model.name, manner.model.identity, messages, manner.temperature, manner.model.max_tokens, draw)
+        sample_index = unit.sample_index if settings.temperature > 0 else 0
+        return Call(
+            "model",
+            settings.model.name,
+            settings.model.identity,
+            messages,
+            settings.temperature,
+            settings.model.max_tokens,
+            sample_index,
+        )
 
     def _line(self, unit: Unit) -> ItemResult:
         item = unit.item
-        base = ItemResult(unit.benchmark.name, item.id, Verdict.PENDING, self.manner.protocol.name, str(unit.control), unit.draw)
+        base = ItemResult(unit.benchmark.name, item.id, Verdict.PENDING, self.settings.protocol.name, str(unit.control), unit.sample_index)
         if isinstance(item, BadItem):
             return base
         return replace(

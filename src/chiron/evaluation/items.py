@@ -1,7 +1,7 @@
 """Benchmark items, their conversion to messages, and their results."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from chiron.cases.image_marks import IMAGE_MARK, named_marks
 from chiron.client import prompts as placing
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.prompts import fill
+from chiron.conversation.options import LETTERS
 from chiron.io import parse_jsonl
 from chiron.providers.local.dialogue import Turn
 
@@ -63,7 +64,6 @@ class BadItem:
     """The kind it would have been (``choice`` for every closed question); ``None`` if unknown."""
 
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 YES_NO = ("yes", "no")
 
 
@@ -148,6 +148,8 @@ def _question_and_options(item: Item) -> str:
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
 """The two derived files in an evaluation's run directory."""
+ITEMS_VERSION = 1
+"""Format version of ``items.jsonl`` (:class:`ItemResult`). Raise it if a field changes its meaning or disappears."""
 
 
 class Verdict(StrEnum):
@@ -167,7 +169,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class ItemResult:
-    """One item of one benchmark, asked once under one control and seed."""
+    """One item of one benchmark, asked once under one control and seed; one line of ``items.jsonl``."""
 
     benchmark: str
     id: str
@@ -213,8 +215,11 @@ class ItemResult:
         return asdict(self)
 
 
+_FIELDS = frozenset(f.name for f in fields(ItemResult))
+
+
 def read_results(path: Path) -> Iterator[ItemResult]:
-    """Read an ``items.jsonl`` line by line.
+    """Read an ``items.jsonl`` line by line. Unknown fields are ignored: a later version may write more.
 
     Raises:
         InputError: the file cannot be read; the message names file and line.
@@ -226,4 +231,4 @@ def read_results(path: Path) -> Iterator[ItemResult]:
 
 def _result(raw: Any) -> ItemResult:
     raw.update(verdict=Verdict(raw["verdict"]), images=tuple(raw["images"]), options=tuple(raw["options"]))
-    return ItemResult(**raw)
+    return ItemResult(**{name: value for name, value in raw.items() if name in _FIELDS})

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chiron.errors import InputError
-from chiron.evaluation.tables.cells import EMPTY, Grid, cell
+from chiron.evaluation.tables.formats import EMPTY, Grid, cell
 from chiron.io import read_yaml
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -154,18 +154,20 @@ def _read(path: Path) -> _Run:
     about = WorkDirectory(path).need_run()
     results = tuple(read_results(path / ITEMS))
     if not results:
-        raise InputError(f"{path / ITEMS} holds no item: run the evaluation again")
+        raise InputError(f"{path / ITEMS} contains no items: run the evaluation again")
     seen = Counter((r.protocol, r.benchmark, r.control, r.seed, r.id) for r in results)
     (protocol, benchmark, _, seed, id_), most = seen.most_common(1)[0]
     if most > 1:
-        raise InputError(f"{path / ITEMS}: item {id_!r} of {benchmark} ({protocol}, seed {seed}) stands {most} times: run it again")
-    identity, settings = _manner(about.get("identity"))
-    said = dict(_makings(path / RESULTS))
-    making = {key: replace(said.get(key, Making()), settings=settings) for key in dict.fromkeys(k[:3] for k in seen)}
+        raise InputError(
+            f"{path / ITEMS}: item {id_!r} of {benchmark} ({protocol}, seed {seed}) occurs {most} times: run the evaluation again"
+        )
+    identity, settings = _split_identity(about.get("identity"))
+    recorded = dict(_makings(path / RESULTS))
+    making = {key: replace(recorded.get(key, Making()), settings=settings) for key in dict.fromkeys(k[:3] for k in seen)}
     return _Run(path, _model_name(path, about), results, making, identity, settings)
 
 
-def _manner(identity: Any) -> tuple[Any, dict[str, Any]]:
+def _split_identity(identity: Any) -> tuple[Any, dict[str, Any]]:
     """Split a run's identity into the model's own identity and the settings."""
     known = identity if isinstance(identity, dict) else {}
     model = known.get("model")
@@ -178,29 +180,29 @@ def _model_name(path: Path, run: dict[str, Any]) -> str:
         name = part.get("model") if isinstance(part, dict) else None
         if isinstance(name, str) and name.strip():
             return name
-    raise InputError(f"{path / RUN} names no model: it is the run of something else than 'chiron eval'")
+    raise InputError(f"{path / RUN} does not name a model: choose a run directory of 'chiron eval'")
 
 
 def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
     """Combine the runs of one model name into as few models as possible."""
-    alike: list[list[_Run]] = []
+    combinable: list[list[_Run]] = []
     apart: set[str] = set()
     for run in runs:
-        unlike = [(kind, set().union(*(run.unlike(one) for one in kind))) for kind in alike]
-        home = next((kind for kind, found in unlike if not found), None)
-        if home is None:
+        unlike = [(kind, set().union(*(run.unlike(one) for one in kind))) for kind in combinable]
+        match = next((kind for kind, found in unlike if not found), None)
+        if match is None:
             apart = apart.union(*(found for _, found in unlike))
-            alike.append([run])
+            combinable.append([run])
         else:
-            home.append(run)
-    told = _told([run.path for run in runs])
-    for kind in alike:
+            match.append(run)
+    names = _run_names([run.path for run in runs])
+    for kind in combinable:
         asked = [key for run in kind for key in run.asked]
         whole = [kind] if len(asked) == len(set(asked)) else [[run] for run in kind]
         for part in whole:
-            alone = len(alike) == len(whole) == 1
+            alone = len(combinable) == len(whole) == 1
             yield Evaluated(
-                model if alone else f"{model} ({' + '.join(told[run.path] for run in part)})",
+                model if alone else f"{model} ({' + '.join(names[run.path] for run in part)})",
                 tuple(run.path for run in part),
                 tuple(result for run in part for result in run.results),
                 {key: value for run in part for key, value in run.making.items()},
@@ -208,7 +210,7 @@ def _together(model: str, runs: list[_Run]) -> Iterator[Evaluated]:
             )
 
 
-def _told(paths: Sequence[Path]) -> dict[Path, str]:
+def _run_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Name each run by its directory, or by its whole path where two directories have the same name."""
     names = [path.resolve().name for path in paths]
     return {path: name if names.count(name) == 1 else str(path) for path, name in zip(paths, names, strict=True)}

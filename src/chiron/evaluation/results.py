@@ -1,4 +1,4 @@
-"""The two result files of an evaluation: one line per item, and the figures and settings of each benchmark and control."""
+"""Write the two result files of an evaluation: one line per item, and the figures and settings of each benchmark and control."""
 
 import json
 from collections import Counter, defaultdict
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.figures import accuracy
-from chiron.evaluation.items import ITEMS, RESULTS, BadItem, Item, ItemResult, Verdict, read_results
-from chiron.evaluation.protocols.protocol import PARSER
-from chiron.evaluation.statistics.intervals import Share
+from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
+from chiron.evaluation.protocols.protocol import PARSER, Protocol
+from chiron.evaluation.statistics import Share
 from chiron.io import write_atomically
 
 VERSION = 1
@@ -23,31 +23,125 @@ _LIBRARIES = ("chiron-med", "numpy", "pillow", "scipy", "torch", "transformers")
 _MOST_VALUES = 40
 """A label with more values is treated as a name, and gets no table."""
 
-Group = dict[str, Any]
-"""One benchmark under one control, as in ``results.json``."""
+
+class AccuracyRecord(TypedDict):
+    """Right answers out of all that were asked."""
+
+    right: int
+    of: int
+    """Items times seeds."""
+    accuracy: float
+    interval: list[float] | None
+    """95 % interval; ``None`` if it cannot be computed."""
+    method: str
+    """``Wilson`` or ``cluster t`` (:class:`chiron.evaluation.figures.Figure`)."""
+
+
+class ScoreRecord(TypedDict):
+    """An extra score."""
+
+    mean: float
+    n: int
+    """Number of answers that have the score."""
+
+
+class DataRecord(TypedDict):
+    """The benchmark's data."""
+
+    fingerprint: str
+    """SHA-256 (hex) of the questions."""
+    revision: str | None
+    """The hub's commit; ``None`` for local files."""
+    images: str
+    """The image folder."""
+
+
+class GroupSettings(TypedDict):
+    """Settings of a group."""
+
+    judge: str | None
+    """Name of the model that gave the verdicts; ``None`` if they follow rules."""
+    columns_by: dict[str, Any]
+    """Names of the models that gave extra scores, by role."""
+    family: str | None
+    seed: int
+    """Random seed of the controls."""
+    control: str
+    protocol: str
+    prompts: dict[str, str]
+    """SHA-256 (hex) by prompt name."""
+
+
+class ResultGroup(GroupSettings, AccuracyRecord):
+    """One benchmark under one control."""
+
+    benchmark: str
+    parser: int
+    """Version of the rules that read replies."""
+    answer_normalizer: int
+    """Version of the rules that compare open answers."""
+    n: int
+    """Number of items."""
+    n_of_benchmark: int
+    """Number of items that the protocol counts, also where ``limit`` leaves some out."""
+    limit: int | None
+    left_out: dict[str, int]
+    """Items that the protocol does not count, by kind."""
+    data: DataRecord
+    seeds: int
+    by_seed: list[AccuracyRecord]
+    verdicts: dict[str, int]
+    unparsed_rate: float
+    cut_off: int
+    """Number of replies that the token limit ended."""
+    published_accuracy: float | None
+    """Accuracy without unparsed replies; only for a protocol whose published script counts so."""
+    scores: dict[str, ScoreRecord]
+    by: dict[str, dict[str, AccuracyRecord]]
+    """By label, then by its value."""
+
+
+class _About(TypedDict):
+    model: str
+    configuration: dict[str, Any]
+    identity: dict[str, Any]
+    """Model, protocol and settings that the run directory belongs to, as in ``run.json``."""
+
+
+class ResultsFile(_About):
+    """Contents of ``results.json``."""
+
+    version: int
+    libraries: dict[str, str]
+    groups: list[ResultGroup]
 
 
 def group_of(
-    loaded: LoadedBenchmark, lines: Sequence[ItemResult], counted: Sequence[Item | BadItem], settings: Mapping[str, Any], limit: int | None
-) -> Group:
+    loaded: LoadedBenchmark, lines: Sequence[ItemResult], protocol: Protocol, settings: Mapping[str, Any], limit: int | None
+) -> ResultGroup:
     """Compute the figures of one benchmark, with everything needed to reproduce them."""
-    left_out = Counter(item.kind or "unknown" for item in loaded.items) - Counter(item.kind or "unknown" for item in counted)
-    draws = sorted({line.seed for line in lines})
+    counted = loaded.counted_by(protocol)
+    left_out: Counter[str] = Counter(item.kind or "unknown" for item in loaded.items)
+    left_out.subtract(item.kind or "unknown" for item in counted)
+    seeds = sorted({line.seed for line in lines})
+    verdicts = Counter(line.verdict for line in lines)
     return {
         "benchmark": loaded.name,
-        **settings,
+        **cast("GroupSettings", settings),
         "parser": PARSER,
         "answer_normalizer": NORMALIZER,
-        "n": len(lines) // max(1, len(draws)),
+        "n": len(lines) // max(1, len(seeds)),
         "n_of_benchmark": len(counted),
         "limit": limit,
-        "left_out": dict(left_out),
+        "left_out": dict(+left_out),
         "data": {"fingerprint": loaded.fingerprint, "revision": loaded.revision, "images": str(loaded.images.resolve())},
-        "seeds": len(draws),
-        "by_seed": [share_of([line for line in lines if line.seed == draw]) for draw in draws],
-        **share_of(lines),
-        **_rates(lines),
-        "published_accuracy": _published(lines),
+        "seeds": len(seeds),
+        "by_seed": [accuracy_record([line for line in lines if line.seed == seed]) for seed in seeds],
+        **accuracy_record(lines),
+        "verdicts": {str(verdict): verdicts[verdict] for verdict in Verdict},
+        "unparsed_rate": verdicts[Verdict.UNPARSED] / len(lines) if lines else 0.0,
+        "cut_off": sum(line.cut_off for line in lines),
+        "published_accuracy": _without_unparsed(lines) if protocol.leaves_out_unparsed else None,
         "scores": _scores(lines),
         "by": _by_labels(lines),
     }
@@ -69,13 +163,19 @@ def need_no_smaller(directory: Path, loaded: LoadedBenchmark, control: str, answ
         same = (group["benchmark"], group["control"]) == (loaded.name, control)
         if same and group.get("data", {}).get("fingerprint") == loaded.fingerprint and group.get("of", 0) > answers:
             raise InputError(
-                f"{directory / RESULTS} has {group['of']:,} answers of {loaded.name} (control {control}), and this run would put"
-                f" {answers:,} in their place: leave --limit away and ask for as many seeds, or name another directory with --run"
+                f"{directory / RESULTS} has {group['of']:,} answers to {loaded.name} (control {control}), and this run would replace them"
+                f" with {answers:,}: omit --limit and ask for as many seeds, or choose another directory with --run"
             )
 
 
-def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[Group]:
+def merge(directory: Path, new: Sequence[ResultGroup], lines: Sequence[ItemResult], head: Mapping[str, Any]) -> list[ResultGroup]:
     """Replace the groups of the same benchmark and control, keep the others, and write both files.
+
+    Args:
+        directory: the run directory.
+        new: groups of this run.
+        lines: results of this run.
+        head: model, configuration and identity.
 
     Raises:
         InputError: the files of an earlier run cannot be read.
@@ -87,12 +187,13 @@ def merge(directory: Path, new: Sequence[Group], lines: Sequence[ItemResult], he
     ]
     groups = [*groups, *new]
     write_atomically(directory / ITEMS, (json.dumps(line.to_record(), ensure_ascii=False) + "\n" for line in (*kept, *lines)))
-    value = {"version": VERSION, **head, "libraries": libraries(), "groups": groups}
+    about = cast("_About", head)
+    value: ResultsFile = {"version": VERSION, **about, "libraries": libraries(), "groups": groups}
     write_atomically(directory / RESULTS, [json.dumps(value, indent=1, ensure_ascii=False) + "\n"])
     return groups
 
 
-def share_of(lines: Sequence[ItemResult]) -> dict[str, Any]:
+def accuracy_record(lines: Sequence[ItemResult]) -> AccuracyRecord:
     """Compute right out of all, with the same interval as ``chiron compare``; ``null`` where no interval can be computed."""
     if not lines:
         nothing = Share(0, 0)
@@ -114,25 +215,13 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def _rates(lines: Sequence[ItemResult]) -> dict[str, Any]:
-    counts = Counter(line.verdict for line in lines)
-    tally = {str(verdict): counts[verdict] for verdict in Verdict}
-    return {
-        "verdicts": tally,
-        "unparsed_rate": counts[Verdict.UNPARSED] / len(lines) if lines else 0.0,
-        "cut_off": sum(line.cut_off for line in lines),
-    }
-
-
-def _published(lines: Sequence[ItemResult]) -> float | None:
-    """Return the figure that the published evaluation would print under ``chiron_judge``: replies without a final answer are left out."""
-    if not lines or lines[0].protocol != "chiron_judge":
-        return None
+def _without_unparsed(lines: Sequence[ItemResult]) -> float | None:
+    """Return the accuracy as a published script would print it that leaves unparsed replies out of the count."""
     counted = [line for line in lines if line.verdict in {Verdict.RIGHT, Verdict.WRONG}]
     return fmean(line.right for line in counted) if counted else None
 
 
-def _scores(lines: Iterable[ItemResult]) -> dict[str, dict[str, float]]:
+def _scores(lines: Iterable[ItemResult]) -> dict[str, ScoreRecord]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
         for name, value in line.scores.items():
@@ -141,7 +230,7 @@ def _scores(lines: Iterable[ItemResult]) -> dict[str, dict[str, float]]:
     return {name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}
 
 
-def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, Any]]:
+def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, AccuracyRecord]]:
     """Group the figures by the value of each label. Items without the label are under ``-``, so the parts add up to the whole."""
     names = dict.fromkeys(name for line in lines for name in line.labels)
     tables = {}
@@ -150,11 +239,11 @@ def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, Any]]:
         for line in lines:
             parts[line.labels.get(name, "-")].append(line)
         if len(parts) <= _MOST_VALUES:
-            tables[name] = {value: share_of(part) for value, part in sorted(parts.items())}
+            tables[name] = {value: accuracy_record(part) for value, part in sorted(parts.items())}
     return tables
 
 
-def _same(line: ItemResult, group: Group) -> bool:
+def _same(line: ItemResult, group: ResultGroup) -> bool:
     return (line.benchmark, line.control) == (group["benchmark"], group["control"])
 
 
@@ -162,11 +251,11 @@ def _earlier_lines(directory: Path) -> Iterable[ItemResult]:
     return read_results(directory / ITEMS) if (directory / ITEMS).is_file() else ()
 
 
-def _earlier_groups(directory: Path) -> list[Group]:
+def _earlier_groups(directory: Path) -> list[ResultGroup]:
     try:
         value = json.loads((directory / RESULTS).read_text("utf-8"))
         return [group for group in value["groups"] if group["benchmark"] and group["control"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{directory / RESULTS} cannot be read ({error}): move it away and run every evaluation of it again") from error
+        raise InputError(f"{directory / RESULTS} cannot be read ({error}): move it away and repeat its evaluations") from error

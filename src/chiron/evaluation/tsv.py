@@ -9,9 +9,10 @@ from pathlib import Path
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageProblem
+from chiron.conversation.options import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-from chiron.evaluation.items import LETTERS, BadItem, Item, lettered
+from chiron.evaluation.items import BadItem, Item, lettered
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.io import write_atomically
 
@@ -78,7 +79,7 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
     write_atomically(path, lines())
     if not count:
         path.unlink()
-        raise InputError(f"{loaded.name} has nothing to write: {left_out[0] if left_out else 'no question is of this protocol'}")
+        raise InputError(f"{loaded.name} has no item to write: {left_out[0] if left_out else 'the protocol asks none of its questions'}")
     return count, left_out
 
 

@@ -1,13 +1,108 @@
-"""View of one case for its section of the report, read from the stored record."""
+"""View of one case and its search tree for its section of the report, read from the stored record."""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Self
 
 from chiron.client.ledger import StoredResult
 from chiron.client.missing_calls import Missing
 from chiron.reports.thumbnails import Thumbnail
-from chiron.reports.tree_view import Candidate, Level, Score, read_levels, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class InternAnswer:
+    """Answer of one intern at one temperature, and its verdict."""
+
+    intern: str
+    temperature: float | None
+    answer: str
+    verdict: str
+    """``right``, ``wrong`` or ``missing``."""
+    problem: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """Create from a stored record."""
+        correct = record.get("correct")
+        verdict = "missing" if correct is None else "right" if correct else "wrong"
+        return cls(text_of(record, "intern"), record.get("temperature"), text_of(record, "answer"), verdict, text_of(record, "problem"))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """MICS-Score: correct / answered evaluations."""
+
+    planned: int
+    answered: int
+    correct: int
+    value: float
+    evaluations: tuple[InternAnswer, ...]
+
+    @property
+    def missing(self) -> int:
+        """Number of planned evaluations without a verdict."""
+        return self.planned - self.answered
+
+    @classmethod
+    def of(cls, record: dict[str, Any] | None) -> Self | None:
+        """Create from a stored record; ``None`` if nothing was planned."""
+        if not record or not record.get("planned"):
+            return None
+        evaluations = tuple(InternAnswer.of(e) for e in record.get("evaluations", ()))
+        return cls(record["planned"], record["answered"], record["correct"], record["mics_score"], evaluations)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A mentor's next steps."""
+
+    mentor: str
+    first: int
+    """Number of its first new step in the path."""
+    steps: tuple[str, ...]
+    chosen: bool
+    problem: str
+    score: Score | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One depth of the tree."""
+
+    depth: int
+    candidates: tuple[Candidate, ...]
+    whole: Score | None
+    """Score of the chosen mentor's whole path, if it was evaluated."""
+    steps_shown: int
+    """Number of its steps shown to the interns."""
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The candidate that the search continued from."""
+        return next((c for c in self.candidates if c.chosen), None)
+
+
+def read_levels(records: list[dict[str, Any]]) -> tuple[Level, ...]:
+    """Create the depths of one attempt from stored records."""
+    levels: list[Level] = []
+    first = 1
+    for record in records:
+        candidates = tuple(
+            Candidate(text_of(c, "mentor"), first, tuple(c["steps"]), bool(c["chosen"]), text_of(c, "problem"), Score.of(c))
+            for c in record["candidates"]
+        )
+        whole = record.get("whole_path") or {}
+        level = Level(record["depth"], candidates, Score.of(whole), whole.get("steps_shown", 0))
+        levels.append(level)
+        first += len(level.chosen.steps) if level.chosen else 0
+    return tuple(levels)
+
+
+def text_of(record: dict[str, Any], key: str) -> str:
+    """Return the text of a field, or an empty string."""
+    value = record.get(key)
+    return "" if value is None else str(value)
 
 
 class Kind(StrEnum):
@@ -30,26 +125,26 @@ class Kind(StrEnum):
         """Description of the outcome."""
         return {
             "retained": "most interns reached the answer along the path",
-            "rejected": "a path was found, and it is not good enough",
+            "rejected": "a path was found, but it is not good enough",
             "unsolved": "at some depth no candidate led an intern to the answer",
             "unjudged": "the judge gave no verdict on too many answers",
-            "pending": "it could not be searched to its end; running the search again goes on",
-            "bad": "the case cannot be used as it is",
+            "pending": "the search is unfinished; run it again to resume",
+            "bad": "the case is invalid",
         }[self.value]
 
 
 _REASONS = {
     "low_score": "too few interns reached the answer along the path",
-    "no_final_answer": "the path comes to no final answer",
+    "no_final_answer": "the path has no final answer",
     "wrong_final_answer": "the path ends in another answer",
-    "gives_away_answer": "the path gives away that its author knew the answer",
+    "gives_away_answer": "the path reveals that its author knew the answer",
     "all_zero": "at some depth no candidate led an intern to the answer",
     "no_readable_reasoning": "no mentor wrote steps that can be read",
-    "no_verdict": "the judge gave no verdict on too many answers; another judge, or a longer reply, may",
+    "no_verdict": "the judge gave no verdict on too many answers; use another judge, or allow it longer replies",
     "calls_failed": "too many calls failed",
-    "calls_refused": "its calls are refused, and would be refused again",
-    "crashed": "a bug of chiron's came between; errors.log in the run directory says where",
-    "bad_case": "the case cannot be used as it is",
+    "calls_refused": "its calls are refused; running again does not help",
+    "crashed": "chiron failed on it; see errors.log in the run directory",
+    "bad_case": "the case is invalid",
 }
 
 
@@ -202,7 +297,7 @@ def _path(reasoning: str, levels: tuple[Level, ...]) -> tuple[PathStep, ...]:
 
 def _why(outcome: str, kind: Kind, detail: str, reason: str) -> str:
     if kind is Kind.RETAINED:
-        return "a full score ended the search" if outcome == "full_score" else "the search went to its full depth"
+        return "a full score ended the search" if outcome == "full_score" else "the search reached its full depth"
     return detail or reason_in_words(reason)
 
 

@@ -42,7 +42,7 @@ def thumbnails(folder: ImageFolder | None, names: list[str]) -> tuple[Thumbnail,
 
 def _thumbnail(folder: ImageFolder | None, name: str) -> Thumbnail:
     if folder is None:
-        return Thumbnail(name, problem="run.json names no image folder")
+        return Thumbnail(name, problem="run.json does not name an image folder")
     try:
         return _encode(name, folder.check(name).path)
     except ImageProblem as problem:

@@ -154,7 +154,7 @@ _VALUE = re.compile(r"[ ]?(?P<quote>[\"'])(?P<value>[^\n]*?)(?<!\\)(?P=quote)(?=
 """A string value of a JSON key."""
 _KEY_ENDS = frozenset({'":', "':"})
 _UNMEANT = re.compile(
-    r"(?:\b(?:not|never|doubts?|hardly|nothing|little|nobody|none|no one|cannot|some|others?|many|one (?:may|might|could)|does|do"
+    r"(?:\b(?:not|never|doubts?|hardly|no(?:thing|body|ne| one)|little|cannot|some|others?|many|one (?:may|might|could)|does|do"
     r"|did)\b|n't\b)"
     r"(?: (?!but |so |and )[\w']+){0,5} ?$",
     re.IGNORECASE,
@@ -197,8 +197,8 @@ def _forward(text: str) -> Iterator[Declaration]:
         if "would" in m[0] and (_IF.search(_before(text, m.start())) or _IF_IT_WERE.match(text, m.end())):
             continue  # hypothetical: "if it were supine, the answer would be C", or in reverse order
         keyed = _VALUE.match(text, m.end(), m.end() + _AHEAD) if text[m.end() - 2 : m.end()] in _KEY_ENDS else None
-        said = keyed["value"] if keyed else _ahead(text, m.end())
-        yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + said)
+        phrase = keyed["value"] if keyed else _ahead(text, m.end())
+        yield Declaration(m.start(), ("not " if m["no"] or m["no2"] else "") + phrase)
 
 
 def _diagnoses(text: str) -> Iterator[Declaration]:
@@ -219,8 +219,8 @@ def _short(text: str) -> Iterator[Declaration]:
 
 def _backward(text: str) -> Iterator[Declaration]:
     for m in _BACKWARD.finditer(text):
-        if said := m["made"] or m["fit"] or m["listed"]:
-            yield Declaration(m.start(), said, role=Role.LETTER)
+        if phrase := m["made"] or m["fit"] or m["listed"]:
+            yield Declaration(m.start(), phrase, role=Role.LETTER)
             continue
         if not (m["word"] or "most" in m["verb"].lower()):
             continue
@@ -237,8 +237,8 @@ def _backward(text: str) -> Iterator[Declaration]:
 
 
 def _foreign(text: str) -> Iterator[Declaration]:
-    for said in foreign_declarations(text):
-        yield Declaration(said.at, ("not " if said.denied else "") + said.content, role=Role.LETTER)
+    for declared in foreign_declarations(text):
+        yield Declaration(declared.at, ("not " if declared.denied else "") + declared.content, role=Role.LETTER)
 
 
 def _before(text: str, end: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from chiron.conversation.markup import boxed, own_turn, split_thinking
-from chiron.evaluation.answers.options import plain
+from chiron.evaluation.answers.options import strip_markup
 from chiron.text import unify_newlines
 
 
@@ -97,7 +97,7 @@ def unwrap(reply: str, family: ReplyFormat | None = None) -> Unwrapped:
         family: the format whose mark is searched first; other formats are used if it has none.
     """
     thinking = split_thinking(unify_newlines(reply))
-    spoken, thought = plain(own_turn(boxed(thinking.said))), plain(boxed(thinking.thought))
+    spoken, thought = strip_markup(own_turn(boxed(thinking.said))), strip_markup(boxed(thinking.thought))
     found = list(_found(spoken)) or ([] if spoken.strip() else list(_found(thought)))
     wanted = _RULE_OF.get(family) if family else None
     if found:
@@ -107,11 +107,11 @@ def unwrap(reply: str, family: ReplyFormat | None = None) -> Unwrapped:
     sections = [m for m in _SECTION.finditer(spoken) if m["content"].strip() or spoken[m.end() :].strip()]
     if sections:
         section = sections[-1]
-        told = ReplyFormat.HUATUO_O1 if "response" in (section["heading"] or section["line"]).lower() else ReplyFormat.MEDREASON
+        detected = ReplyFormat.HUATUO_O1 if "response" in (section["heading"] or section["line"]).lower() else ReplyFormat.MEDREASON
         content = section["content"] + spoken[section.end() :]
         if not (_REASONING_SECTION.search(spoken) or _THINKING_SECTION.search(spoken)):
             return Unwrapped(content.strip(), "", None, family)
-        return Unwrapped(content.strip(), "", None, family or told)
+        return Unwrapped(content.strip(), "", None, family or detected)
     if section_of_thinking := _THINKING_SECTION.search(spoken):
         return Unwrapped(spoken[: section_of_thinking.start()].strip(), "", None, family or ReplyFormat.HUATUO_O1)
     if steps := [*_HEADED_STEP.finditer(spoken)]:

@@ -12,10 +12,24 @@ from dataclasses import dataclass
 from chiron.conversation.options import LETTERS
 from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
-from chiron.evaluation.answers.corrections import Checklist, corrected_letter, last_cue, letters_in, preferred_letters, read_checklist
 from chiron.evaluation.answers.options import Options
-from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
-from chiron.evaluation.answers.yes_no import explicit
+from chiron.evaluation.answers.reading import (
+    NOTHING,
+    REFUSED,
+    Checklist,
+    Kind,
+    Reading,
+    corrected_letter,
+    last_cue,
+    letters_in,
+    preferred_letters,
+    read_answer,
+    read_checklist,
+    read_letter,
+    read_text,
+    sentence,
+)
+from chiron.evaluation.answers.yes_no import explicit, yes_no
 
 _LABEL = re.compile(r"(?<![\w'-])[(\[]?(?P<letter>[A-Z])[)\].:][)\].:]?[ ](?=\S)")
 _LINE_LABEL = re.compile(r"^[ \-\u2022#>|]{0,6}[(\[]?(?P<letter>[A-Z])(?:[)\].:]|[ ]?[|\-\u2013\u2014] )", re.MULTILINE)
@@ -82,8 +96,10 @@ def extract(reply: str, options: Sequence[str], *, question: str | None = None, 
     else:
         found = _in_prose(unwrapped.answer, prepared)
     chosen = found.reading.kind is Kind.CHOSEN
-    told = unwrapped.family or (ReplyFormat.BARE if found.rule is Rule.BARE_LETTER else ReplyFormat.FREE)
-    return Extraction(found.reading.index if chosen else None, found.text[:_SHOWN] or None, found.rule if chosen else Rule.UNPARSED, told)
+    detected = unwrapped.family or (ReplyFormat.BARE if found.rule is Rule.BARE_LETTER else ReplyFormat.FREE)
+    return Extraction(
+        found.reading.index if chosen else None, found.text[:_SHOWN] or None, found.rule if chosen else Rule.UNPARSED, detected
+    )
 
 
 def _second_thought(after: str, options: Options) -> _Found | None:
@@ -150,25 +166,25 @@ def _corrected(found: _Found, text: str, options: Options) -> _Found:
 def _first_rule(text: str, options: Options) -> _Found:
     checklist = read_checklist(text, options)
     if checklist:
-        return _beside_marks(text, checklist, options)
+        return _with_checklist(text, checklist, options)
     return _by_words(text, options)
 
 
-def _beside_marks(text: str, checklist: Checklist, options: Options) -> _Found:
+def _with_checklist(text: str, checklist: Checklist, options: Options) -> _Found:
     """Combine the check marks with the words outside their lines; refuse if they disagree."""
     words = _by_words(checklist.rest, options)
     declared = _declared(text, options)
     if declared and declared.reading.kind is Kind.CHOSEN:
         words = declared
     index = words.reading.index if words.reading.kind is Kind.CHOSEN else None
-    said = index is not None and (words.rule is not Rule.OPTION_TEXT or not checklist.ticked)
+    has_words = index is not None and (words.rule is not Rule.OPTION_TEXT or not checklist.ticked)
     if checklist.unclear or len(checklist.ticked) > 1:
-        return words if said and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
+        return words if has_words and words.rule is not Rule.OPTION_TEXT else _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
     if checklist.ticked:
         (ticked,) = checklist.ticked
-        if (said and index != ticked) or words.reading.kind is Kind.REFUSED:
+        if (has_words and index != ticked) or words.reading.kind is Kind.REFUSED:
             return _Found(REFUSED, Rule.OPTION_TEXT, "check marks")
-        return words if said else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT, "check marks")
+        return words if has_words else _Found(Reading(Kind.CHOSEN, ticked), Rule.OPTION_TEXT, "check marks")
     return _Found(REFUSED, words.rule, words.text) if index in checklist.crossed else words
 
 
@@ -190,39 +206,42 @@ def _own_question(text: str) -> str:
 
 
 def _declared(text: str, options: Options) -> _Found | None:
-    """Return the last meaningful declaration. If a later one withdraws it, no earlier one counts either."""
+    """Return the last meaningful phrase. If a later one withdraws it, no earlier one counts either."""
     denied: set[int | None] = set()
-    beside: dict[int | None, str] = {}
-    for said in reversed(declarations(text)[-_MOST:]):
-        reading = _READERS[said.role](said.content, options)
+    also_declared: dict[int | None, str] = {}
+    for phrase in reversed(declarations(text)[-_MOST:]):
+        reading = _READERS[phrase.role](phrase.content, options)
         if reading.kind is Kind.DENIED:
             denied.add(reading.index)
         elif reading.kind is Kind.CHOSEN and reading.index in denied:
-            return _Found(REFUSED, Rule.DECLARATION, sentence(said.content))
-        elif reading.kind is Kind.CHOSEN and said.also:
-            beside[reading.index] = sentence(said.content)
+            return _Found(REFUSED, Rule.DECLARATION, sentence(phrase.content))
+        elif reading.kind is Kind.CHOSEN and phrase.also:
+            also_declared[reading.index] = sentence(phrase.content)
         elif reading.kind is not Kind.NOTHING:
             # "The answer is C. However, B is also correct."
-            several = beside.keys() - {reading.index}
+            several = also_declared.keys() - {reading.index}
             return _Found(
-                REFUSED if several or _doubted(said, reading, text, options) else reading, Rule.DECLARATION, sentence(said.content), said.at
+                REFUSED if several or _doubted(phrase, reading, text, options) else reading,
+                Rule.DECLARATION,
+                sentence(phrase.content),
+                phrase.at,
             )
-    if beside:
-        index, words = beside.popitem()
-        return _Found(REFUSED if beside else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
+    if also_declared:
+        index, words = also_declared.popitem()
+        return _Found(REFUSED if also_declared else Reading(Kind.CHOSEN, index), Rule.DECLARATION, words)
     return None
 
 
-def _doubted(said: Declaration, reading: Reading, text: str, options: Options) -> bool:
+def _doubted(declaration: Declaration, reading: Reading, text: str, options: Options) -> bool:
     """Whether "Edema is most likely" is followed by a "but" and another option."""
-    if said.role is not Role.TEXT or not (turn := _TURN.search(text, said.at)):
+    if declaration.role is not Role.TEXT or not (turn := _TURN.search(text, declaration.at)):
         return False
     return any(index != reading.index for index in options.named(text[turn.end() :]))
 
 
 def _denied(text: str, options: Options) -> set[int]:
     """Return the options that the reply finally says are not the answer."""
-    readings = [_READERS[said.role](said.content, options) for said in declarations(text)[-_MOST:]]
+    readings = [_READERS[declaration.role](declaration.content, options) for declaration in declarations(text)[-_MOST:]]
     last = {reading.index: reading.kind for reading in readings if reading.index is not None}
     return {index for index, kind in last.items() if kind is Kind.DENIED}
 
@@ -286,9 +305,9 @@ def _closing_letter(text: str, options: Options) -> _Found | None:
 
 def _named(text: str, options: Options) -> _Found | None:
     if options.yes_no:
-        said = explicit(text, options.question)
-        index = None if said is None else options.words.index(("yes",) if said else ("no",))
-        return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if said else "no")
+        is_yes = explicit(text, options.question)
+        index = None if is_yes is None else options.words.index(("yes",) if is_yes else ("no",))
+        return None if index is None else _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, "yes" if is_yes else "no")
     last = text.rstrip().rsplit("\n", 1)[-1]
     if (index := options.exact(last)) is not None and len(last.strip()) > 1:
         return _Found(Reading(Kind.CHOSEN, index, by_text=True), Rule.OPTION_TEXT, last)
@@ -296,3 +315,33 @@ def _named(text: str, options: Options) -> _Found | None:
     shown = ", ".join(" ".join(options.words[index]) for index in named)
     reading = Reading(Kind.CHOSEN, named[0], by_text=True) if len(named) == 1 else REFUSED if named else NOTHING
     return _Found(reading, Rule.OPTION_TEXT, shown)
+
+
+def read_choice(reply: str, options: Sequence[str]) -> str | None:
+    """Read which option a reply chooses.
+
+    Args:
+        reply: the model's reply, including its thinking.
+        options: texts of the 2 to 26 options without letters, in the order of their letters.
+
+    Returns:
+        The letter, ``"A"`` to ``"Z"``. ``None`` if the reply chooses no option or several; the result is never a guess.
+
+    Raises:
+        InputError: fewer than 2 or more than 26 options.
+    """
+    return extract(reply, options).letter
+
+
+def read_yes_no(reply: str, question: str | None = None) -> bool | None:
+    """Read whether a reply says yes or no.
+
+    Args:
+        reply: the model's reply, including its thinking.
+        question: the question asked. If given, statements count too: "There is no evidence of a pneumothorax" answers "Is there a
+            pneumothorax?" with no. Without it, only "yes", "no" and similar words count.
+
+    Returns:
+        ``True`` for yes, ``False`` for no, ``None`` for neither or both.
+    """
+    return yes_no(reply, question)

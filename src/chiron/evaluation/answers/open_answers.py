@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 from chiron.errors import InputError
 from chiron.evaluation.answers.answer_phrases import declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
+from chiron.evaluation.answers.options import EXPANSIONS, LONGEST, singular, words_of
 from chiron.evaluation.answers.reading import sentence
-from chiron.evaluation.answers.words import EXPANSIONS, LONGEST, singular, words_of
 from chiron.text import normalize_answer
 
 NORMALIZER = 1
@@ -245,8 +245,8 @@ def final_text(reply: str, family: ReplyFormat | None = None) -> str | None:
         return None
     text = unwrapped.answer
     if unwrapped.rule is None and unwrapped.family not in _SECTIONED:
-        declared = [said for said in declarations(text) if said.content.strip() and not said.content.startswith("not ")]
-        answer = [said for said in declared if text[said.at : said.at + 3].lower().startswith(("ans", "\u7b54\u6848"))]
+        declared = [phrase for phrase in declarations(text) if phrase.content.strip() and not phrase.content.startswith("not ")]
+        answer = [phrase for phrase in declared if text[phrase.at : phrase.at + 3].lower().startswith(("ans", "\u7b54\u6848"))]
         # In steps without a final answer, only the text after the last step may be the answer.
         text = sentence(answer[-1].content) if answer else text.strip().partition("\n\n")[2] if unwrapped.unfinished else text
     return text.strip(" \n\"'") or None
@@ -269,6 +269,6 @@ def token_recall(candidate: str | None, gold: str) -> float:
     """
     known = Counter(normalize_answer(gold).split())
     if not known:
-        raise InputError("the known answer of an open question is empty: look at its record")
+        raise InputError("the known answer of an open question is empty: correct its record")
     given = Counter(normalize_answer(candidate or "").split())
     return sum((known & given).values()) / known.total()

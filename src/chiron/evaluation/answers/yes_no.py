@@ -6,7 +6,7 @@ from typing import Final
 
 from chiron.evaluation.answers.answer_phrases import declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
-from chiron.evaluation.answers.corrections import last_cue
+from chiron.evaluation.answers.reading import last_cue
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|,")
 _IMAGE_MARK: Final = re.compile(r"<image[^<>]{0,8}>", re.IGNORECASE)
@@ -80,11 +80,11 @@ def answered_by(statement: str, question: str) -> bool | None:
     asked = " ".join(_words(_SENTENCES.split(_IMAGE_MARK.sub(" ", question).strip().rstrip("? ."))[-1]))
     sentences = [tuple(_words(sentence)) for sentence in _SENTENCES.split(_ASKING.sub("", statement[:4000]))]
     thing = _thing(asked)
-    said = {_of_thing(sentence, thing) for sentence in sentences} if thing else _predicates(sentences, asked)
-    said -= {None}
-    if "unsure" in said or len(said) != 1:
+    verdicts = {_of_thing(sentence, thing) for sentence in sentences} if thing else _predicates(sentences, asked)
+    verdicts -= {None}
+    if "unsure" in verdicts or len(verdicts) != 1:
         return None
-    return said.pop() is True
+    return verdicts.pop() is True
 
 
 def _words(text: str) -> list[str]:
@@ -168,7 +168,7 @@ def _predicates(sentences: list[tuple[str, ...]], asked: str) -> set[bool | str 
     rest = [word for word in (found["rest"].split() if found else []) if word not in {"a", "an", "the"}]
     if not 2 <= len(rest) <= 8 or {"or", "and", "there", ","} & set(rest):
         return set()
-    said = set[bool | str | None]()
+    verdicts = set[bool | str | None]()
     for sentence in sentences:
         text = " ".join(word for word in sentence if word not in {"a", "an", "the"})
         for split in range(1, len(rest)):
@@ -179,8 +179,8 @@ def _predicates(sentences: list[tuple[str, ...]], asked: str) -> set[bool | str 
                 text,
             )
             if match:
-                said.add("unsure" if _UNSURE & set(sentence) or "no longer" in text else not match["not"])
-    return said
+                verdicts.add("unsure" if _UNSURE & set(sentence) or "no longer" in text else not match["not"])
+    return verdicts
 
 
 def _singular(word: str) -> str:
@@ -275,16 +275,16 @@ def explicit(text: str, question: str | None = None) -> bool | None:
 
 
 def _only_word(text: str) -> bool | None:
-    said = {None if found["not"] else _is_yes(found) for found in _ANYWHERE.finditer(text)}
-    return said.pop() if len(said) == 1 else None
+    verdicts = {None if found["not"] else _is_yes(found) for found in _ANYWHERE.finditer(text)}
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def _short(text: str) -> bool | None:
     """Read the reply's first clause, such as "Probably not.", "Of course", or yes and no in other languages."""
     clauses = [clause.strip(" \"'()").lower() for clause in _CLAUSES.split(text.strip(" .!\n\"'"))]
-    said = {_CLAUSE_MEANS[clause] for clause in clauses if clause in _CLAUSE_MEANS}
+    verdicts = {_CLAUSE_MEANS[clause] for clause in clauses if clause in _CLAUSE_MEANS}
     if clauses[0] in _CLAUSE_MEANS:
-        return said.pop() if len(said) == 1 else None
+        return verdicts.pop() if len(verdicts) == 1 else None
     alone = clauses[0] if len(clauses) == 1 else ""
     return _ALONE_MEANS.get(alone)
 
@@ -299,7 +299,7 @@ def _last_said(text: str) -> bool | None:
 
 
 def _declared(text: str) -> bool | None:
-    leading = [found for said in declarations(text) if (found := _LEADING.match(said.content))]
+    leading = [found for declaration in declarations(text) if (found := _LEADING.match(declaration.content))]
     return _is_yes(leading[-1]) if leading else None
 
 

@@ -24,8 +24,8 @@ class BenchmarkRecord:
     number: int
     """Row number, from 1."""
     benchmark: str
-    material: ImageSource
-    beside: Mapping[str, Mapping[str, Any]]
+    image_source: ImageSource
+    extra_records: Mapping[str, Mapping[str, Any]]
     """Records of the benchmark's extra files by ``id``, for example answers that are published separately."""
 
     @property
@@ -41,7 +41,7 @@ class BenchmarkRecord:
         """
         value = self.raw.get(column)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-            raise BadRecord(f"'{column}' is {_short(value)}, but must be words")
+            raise BadRecord(f"'{column}' is {_short(value)}, but must be text")
         return str(value).strip()
 
     def label(self, *columns: str) -> dict[str, str]:
@@ -67,10 +67,10 @@ class BenchmarkRecord:
             data = value.get("bytes")
             return self._images(data or value.get("path") or value.get("image_path"), column)
         if isinstance(value, bytes) and value:
-            return (self.material.keep(value),)
+            return (self.image_source.keep(value),)
         if isinstance(value, str) and value.strip():
-            return (self.material.locate(value.strip().removeprefix("./")),)
-        raise BadRecord(f"'{column}' holds {_short(value)}, which is no image")
+            return (self.image_source.locate(value.strip().removeprefix("./")),)
+        raise BadRecord(f"'{column}' contains {_short(value)}, which is not an image")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Benchmark:
     """Its content, in words."""
     n: int | None
     """Number of questions of every kind in the published data; a different number is noted. ``None`` if it varies."""
-    licence: str
+    license: str
     files: Sequence[str]
     """Patterns of the record files, relative to the data folder; the first match is used. ``A|B`` needs both."""
     columns: Sequence[str]
@@ -96,11 +96,11 @@ class Benchmark:
     """The data set's id on the Hugging Face hub."""
     archives: Sequence[str] = ()
     """Patterns of image zips."""
-    beside: Sequence[str] = ()
-    """Patterns of extra files, one of which must exist; ``BenchmarkRecord.beside`` has their records by id."""
+    extra_files: Sequence[str] = ()
+    """Patterns of extra files, one of which must exist; ``BenchmarkRecord.extra_records`` has their records by id."""
     protocol: str = "huatuo_closed"
     """The usual protocol."""
-    how: str = ""
+    instructions: str = ""
     """Extra instructions for getting the data."""
     belongs: Callable[[Mapping[str, Any]], bool | None] | None = None
     """Whether a record is this benchmark's, for files that several benchmarks share. It is called first, so that bad records of other
@@ -108,9 +108,9 @@ class Benchmark:
     """
     closed: bool = False
     """Whether every question is closed; bad records then count as closed too."""
-    pictured: bool = True
+    needs_image: bool = True
     """Whether every question needs an image; a record without one is then bad."""
-    whole: bool = False
+    counts_all: bool = False
     """Whether every protocol counts all records, open or closed."""
     bare: bool = False
     """Whether questions are asked without any instruction, as the small models of the miniature need."""
@@ -139,8 +139,8 @@ def having(column: str, *wanted: str, at_start: bool = False) -> Callable[[Mappi
         value = raw.get(column)
         if not isinstance(value, str) or not value.strip():
             return None
-        said = value.strip().casefold()
-        return said.startswith(known) if at_start else said in known
+        text = value.strip().casefold()
+        return text.startswith(known) if at_start else text in known
 
     return belongs
 

@@ -1,18 +1,20 @@
-"""Read published records and their fields: many file formats, options, answers, image marks."""
+"""Read published records and their fields: many file formats, options, answers, image marks, and rows of MMRP."""
 
 import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chiron.cases import choices
 from chiron.cases.image_marks import IMAGE_MARK
+from chiron.conversation.options import LETTERS
 from chiron.errors import InputError
-from chiron.evaluation.benchmarks.benchmark import BadRecord
-from chiron.evaluation.items import LETTERS, Item
+from chiron.evaluation.benchmarks.benchmark import BadRecord, BenchmarkRecord
+from chiron.evaluation.items import Item
 from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import Turn
 from chiron.text import normalize_answer
@@ -45,7 +47,7 @@ def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
         letter = letter[0]
     index = LETTERS.find(str(letter).strip().upper()) if len(str(letter).strip()) == 1 else -1
     if not 0 <= index < len(options):
-        raise BadRecord(f"its answer is {str(letter)[:60]!r}, which is none of its {len(options)} options")
+        raise BadRecord(f"its answer is {str(letter)[:60]!r}, which is not one of its {len(options)} options")
     return index
 
 
@@ -60,8 +62,8 @@ def gold_by_text(answer: str, options: Sequence[str]) -> int:
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
-            raise BadRecord(f"its answer {answer[:60]!r} is two of its options")
-    raise BadRecord(f"its answer {answer[:60]!r} is none of its {len(options)} options")
+            raise BadRecord(f"its answer {answer[:60]!r} equals two of its options")
+    raise BadRecord(f"its answer {answer[:60]!r} is not one of its {len(options)} options")
 
 
 def yes_or_no(answer: str) -> str | None:
@@ -78,7 +80,7 @@ def with_marks(texts: Sequence[str], numbered: Mapping[int, str]) -> tuple[tuple
     """
     order = [int(n) for text in texts for n in _NUMBERED_MARK.findall(text)]
     if lost := [n for n in order if n not in numbered]:
-        raise BadRecord(f"its text speaks of image {lost[0]}, which is not there")
+        raise BadRecord(f"its text refers to image {lost[0]}, which does not exist")
     unmarked = [name for n, name in sorted(numbered.items()) if n not in order]
     return tuple(_NUMBERED_MARK.sub(IMAGE_MARK, text) for text in texts), (*unmarked, *(numbered[n] for n in order))
 
@@ -99,10 +101,10 @@ def choice(
         BadRecord: there are too few options, more than there are letters, or two equal the right one.
     """
     if not 2 <= len(options) <= len(LETTERS):
-        raise BadRecord(f"it has {len(options)} options; a choice has 2 to {len(LETTERS)}")
+        raise BadRecord(f"it has {len(options)} options; a choice must have 2 to {len(LETTERS)}")
     # Published data sometimes repeat a wrong option. The right one can still be chosen.
     if options.count(options[gold]) > 1:
-        raise BadRecord("two of its options are the same as its answer")
+        raise BadRecord("two of its options equal its answer")
     polar = sorted(yes_or_no(option) or "" for option in options) == ["no", "yes"]
     return Item(
         name,
@@ -116,6 +118,62 @@ def choice(
         dict(labels or {}),
         asked,
     )
+
+
+_OF_A_BUILD = {"messages", "provenance"}
+"""Columns that only rows of a build have. Such files may contain training data, so they are not recognized by their columns."""
+
+
+def belongs(part: str, raw: Mapping[str, Any]) -> bool:
+    """Whether a row is of this part. Published rows do not record it; those with images have the column ``img_name``."""
+    return bool(raw["part"] == part) if "part" in raw else "img_name" not in raw or part == "cot"
+
+
+def is_published(part: str, raw: Mapping[str, Any]) -> bool:
+    """Whether a row has the columns of this part's published rows: question, answer, and ``img_name`` if it is about images."""
+    pictured = "img_name" in raw
+    known = {"question", "answer"} <= raw.keys() and not _OF_A_BUILD & raw.keys()
+    return known and (pictured if part == "cot" else not pictured and "images" not in raw)
+
+
+def named_images(row: BenchmarkRecord) -> tuple[str, ...]:
+    """Read the images in the column ``img_name``: a list, a list written as a string, or one path.
+
+    Raises:
+        BadRecord: the value has another form.
+    """
+    listed = row.raw["img_name"]
+    names = (listed,) if isinstance(listed, str) and not listed.lstrip().startswith("[") else read_options(listed)
+    return tuple(row.image_source.locate(name.strip().removeprefix("./")) for name in names)
+
+
+def own_turns(row: BenchmarkRecord, *, plain: bool) -> tuple[Turn, ...]:
+    """Return the exact turns that a model trained on the row saw before its answer. Empty if a protocol has to word the question.
+
+    A released row contains its conversation. A published question is sent unchanged, as the authors do.
+
+    Args:
+        row: a released or published row.
+        plain: whether the row has neither images nor options, so that the question is the whole prompt.
+
+    Raises:
+        BadRecord: the conversation cannot be read.
+    """
+    messages = row.raw.get("messages")
+    if messages is None:
+        question = str(row.raw["question"])
+        return (Turn("user", question),) if plain or IMAGE_MARK in question else ()
+    turns = tuple(map(_turn, messages))
+    if not any(turn.role == "user" for turn in turns) or turns[-1].role != "assistant":
+        raise BadRecord("its 'messages' do not end with an answer to a question")
+    return turns[:-1]
+
+
+def _turn(message: Any) -> Turn:
+    role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise BadRecord("one of its 'messages' has no role or no text")
+    return Turn(role, content)
 
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
@@ -146,12 +204,12 @@ def read_records(path: Path) -> Iterator[Record]:
     except KeyError as error:
         if path.suffix.lower() in readers:
             raise
-        raise InputError(f"{path}: files of a benchmark end in {', '.join(FORMATS)}") from error
+        raise InputError(f"{path}: unknown file format; a benchmark's file must end in {', '.join(FORMATS)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): download it again") from error
     except (ValueError, csv.Error, RecursionError) as error:
         raise InputError(
-            f"{path} is no readable {path.suffix[1:].upper()} ({' '.join(str(error).split())[:200]}): download it again"
+            f"{path} is not valid {path.suffix[1:].upper()} ({' '.join(str(error).split())[:200]}): download it again"
         ) from error
 
 
@@ -162,7 +220,7 @@ def _json(path: Path) -> Iterator[Any]:
         lists = [v for v in value.values() if isinstance(v, list)]
         value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in value.items() if isinstance(v, dict)]
     if not isinstance(value, list):
-        raise InputError(f"{path} holds neither a list nor an object of records")
+        raise InputError(f"{path} contains neither a list nor an object of records: download it again")
     yield from value
 
 
@@ -179,7 +237,8 @@ def _csv(path: Path) -> Iterator[Any]:
 
 
 def _parquet(path: Path) -> Iterator[Any]:
-    parquet = _pyarrow("parquet")
+    with _needs_pyarrow():
+        from pyarrow import parquet
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             yield from batch.to_pylist()
@@ -187,11 +246,13 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 def _arrow(path: Path) -> Iterator[Any]:
     """Read Arrow: ``datasets`` writes the stream format, other programs the file format."""
-    pyarrow, ipc = _pyarrow(), _pyarrow("ipc")
-    with pyarrow.memory_map(str(path)) as source:
+    with _needs_pyarrow():
+        import pyarrow as pa
+        from pyarrow import ipc
+    with pa.memory_map(str(path)) as source:
         try:
             batches: Any = ipc.open_stream(source)
-        except pyarrow.ArrowInvalid:
+        except pa.ArrowInvalid:
             opened = ipc.open_file(source)
             batches = (opened.get_batch(number) for number in range(opened.num_record_batches))
         for batch in batches:
@@ -199,10 +260,9 @@ def _arrow(path: Path) -> Iterator[Any]:
                 yield from batch.slice(start, _ROWS_AT_ONCE).to_pylist()
 
 
-def _pyarrow(part: str = "") -> Any:
+@contextmanager
+def _needs_pyarrow() -> Iterator[None]:
     try:
-        from importlib import import_module
-
-        return import_module(f"pyarrow.{part}" if part else "pyarrow")
+        yield
     except ImportError as error:
         raise InputError(f"Parquet and Arrow need pyarrow ({error}): pip install 'chiron-med[eval]'") from error

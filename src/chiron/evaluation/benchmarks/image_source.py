@@ -34,7 +34,7 @@ class ImageSource:
     """Finds an image by the name in a record. Images from a zip or a record are written to the cache once."""
 
     def __init__(self, folder: Path, archives: Sequence[Path], cache: Path) -> None:
-        """Open the images in ``folder``, where the records are. ``archives`` are opened only if there is no image folder.
+        """Open the images in ``folder``, where the records are. ``archives`` are opened only if the image folder is missing.
 
         Raises:
             InputError: an archive is damaged.
@@ -101,7 +101,7 @@ class ImageSource:
     def _extract(self, name: str) -> None:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or "\x00" in name:
-            raise ImageProblem(f"image '{name}' would leave the folder that it is unpacked into")
+            raise ImageProblem(f"image '{name}' would be unpacked outside its folder")
         number, info = self._members[name]
         if info.file_size > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has {info.file_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20}: shrink it")
@@ -111,7 +111,7 @@ class ImageSource:
             with self._lock, self._zips[number].open(info) as member:
                 data = member.read(MAX_BYTES + 1)
         except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
-            raise ImageProblem(f"image '{name}' cannot be taken out of its zip ({error}): download the zip again") from error
+            raise ImageProblem(f"image '{name}' cannot be unpacked ({error}): download the zip again") from error
         if len(data) > MAX_BYTES:
             raise ImageProblem(f"image '{name}' has more than {MAX_BYTES // 2**20} MiB: shrink it")
         _write_once(self._cache / name, data)
@@ -119,8 +119,8 @@ class ImageSource:
 
 def cache_folder(data: Path, run: Path, benchmark: str) -> Path:
     """Choose the cache folder: next to the data, shared by all runs, or in the run directory if the data folder is read-only."""
-    beside = data / ".chiron"
-    return (beside if os.access(beside if beside.exists() else data, os.W_OK) else run / "images") / benchmark
+    cache = data / ".chiron"
+    return (cache if os.access(cache if cache.exists() else data, os.W_OK) else run / "images") / benchmark
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

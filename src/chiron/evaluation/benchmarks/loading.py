@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import UNKNOWN, Record, Unreadable, read_records, yes_or_no
 from chiron.evaluation.benchmarks.image_source import ImageSource, cache_folder
-from chiron.evaluation.benchmarks.registry import benchmarks
 from chiron.evaluation.items import BadItem, Item, Kind
 from chiron.evaluation.protocols.protocol import Protocol
+from chiron.evaluation.registry import benchmarks
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
 def how_to_get(benchmark: Benchmark) -> str:
     """Describe in one sentence what to download and where to put it."""
     if benchmark.hub is None:
-        return benchmark.how
+        return benchmark.instructions
     files = benchmark.files[0].replace("|", ", ")
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
     # Show only the first of the alternative patterns, which is enough to act on.
     return (
         f"download {files}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
-        f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.how}" if benchmark.how else "")
+        f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.instructions}" if benchmark.instructions else "")
     )
 
 
 def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
     if benchmark.hub is None:
-        raise InputError(f"{benchmark.name} is on no hub: {benchmark.how}")
+        raise InputError(f"{benchmark.name} is not on the hub: {benchmark.instructions}")
     try:
         import huggingface_hub
     except ImportError as error:
@@ -66,7 +66,7 @@ def _from_hub(benchmark: Benchmark) -> BenchmarkFiles:
             " pip install 'chiron-med[eval]'"
         ) from error
     hub: Any = huggingface_hub
-    wanted = [*(part for pattern in benchmark.files for part in pattern.split("|")), *benchmark.archives, *benchmark.beside]
+    wanted = [*(part for pattern in benchmark.files for part in pattern.split("|")), *benchmark.archives, *benchmark.extra_files]
     try:
         folder = Path(hub.snapshot_download(benchmark.hub, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:
@@ -90,19 +90,19 @@ class LoadedBenchmark:
     notes: tuple[str, ...] = ()
     bare: bool = False
     """See :attr:`Benchmark.bare`."""
-    whole: bool = False
-    """See :attr:`Benchmark.whole`."""
+    counts_all: bool = False
+    """See :attr:`Benchmark.counts_all`."""
 
     def counted_by(self, protocol: Protocol) -> tuple[Item | BadItem, ...]:
         """Return the items that count under a protocol: all of them if the benchmark requires it."""
-        return self.items if self.whole else protocol.select(self.items)
+        return self.items if self.counts_all else protocol.select(self.items)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the questions as loaded. It changes if the data change or are read differently."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps(_plain(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            digest.update(json.dumps(_fingerprinted(item), sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -121,19 +121,23 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
     place = place_of(benchmark, data)
     files = _files(benchmark, place.folder)
     archives = [path for pattern in benchmark.archives for path in sorted(place.folder.glob(pattern))]
-    material = ImageSource(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
-    beside = _beside(benchmark, place.folder)
-    nobodys: list[int] = []
-    items = tuple(_unique(_items(benchmark, files, material, beside, nobodys)))
+    image_source = ImageSource(place.folder, archives, cache_folder(place.folder, run, benchmark.name))
+    extra_records = _extra_records(benchmark, place.folder)
+    unassigned: list[int] = []
+    items = tuple(_unique(_items(benchmark, files, image_source, extra_records, unassigned)))
     if not items:
-        raise InputError(f"{benchmark.name}: {files[0]} holds no question of it: {how_to_get(benchmark)}")
-    _need_images(benchmark, items, material, place.folder)
+        raise InputError(f"{benchmark.name}: {files[0]} contains no question of this benchmark: {how_to_get(benchmark)}")
+    _need_images(benchmark, items, image_source, place.folder)
     notes: tuple[str, ...] = ()
     if benchmark.n is not None and len(items) != benchmark.n:
-        notes = (f"{benchmark.name}: these files hold {len(items)} questions, the published ones {benchmark.n}",)
-    if nobodys:
-        notes += (f"{benchmark.name}: {len(nobodys)} records do not say whose they are (the first is row {nobodys[0]}): they are not in N",)
-    return LoadedBenchmark(benchmark.name, items, material.root, material.check, place.revision, notes, benchmark.bare, benchmark.whole)
+        notes = (f"{benchmark.name}: these files contain {len(items)} questions, the published ones {benchmark.n}",)
+    if unassigned:
+        notes += (
+            f"{benchmark.name}: {len(unassigned)} records do not name their benchmark (first: row {unassigned[0]}): they are not in N",
+        )
+    return LoadedBenchmark(
+        benchmark.name, items, image_source.root, image_source.check, place.revision, notes, benchmark.bare, benchmark.counts_all
+    )
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
@@ -146,7 +150,7 @@ def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
     found = [path for path in sorted(folder.glob("*.json*")) if path.is_file() and _recognized(benchmark, path)]
     if len(found) > 1:
         raise InputError(
-            f"{benchmark.name}: {' and '.join(path.name for path in found)} in {folder} could both be it: leave one of them there"
+            f"{benchmark.name}: {' and '.join(path.name for path in found)} in {folder} could both be this benchmark: keep only one there"
         )
     if found:
         return found
@@ -164,24 +168,28 @@ def _recognized(benchmark: Benchmark, path: Path) -> bool:
     return isinstance(first, dict) and benchmark.recognize(first)
 
 
-def _beside(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
+def _extra_records(benchmark: Benchmark, folder: Path) -> Mapping[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
-    for pattern in benchmark.beside:
+    for pattern in benchmark.extra_files:
         for path in sorted(folder.glob(pattern)):
             try:
                 value = json.loads(path.read_text("utf-8-sig"))
             except (OSError, ValueError, RecursionError) as error:
                 raise InputError(f"{path} cannot be read ({error}): download it again") from error
             if not isinstance(value, dict):
-                raise InputError(f"{path} holds no object of records by id: download it again")
+                raise InputError(f"{path} is not an object of records by id: download it again")
             found.update({key: entry if isinstance(entry, dict) else {"ground_truth": entry} for key, entry in value.items()})
-    if benchmark.beside and not found:
-        raise InputError(f"{benchmark.name}: {folder} has no {' or '.join(benchmark.beside)}: {how_to_get(benchmark)}")
+    if benchmark.extra_files and not found:
+        raise InputError(f"{benchmark.name}: {folder} has no {' or '.join(benchmark.extra_files)}: {how_to_get(benchmark)}")
     return found
 
 
 def _items(
-    benchmark: Benchmark, files: Sequence[Path], material: ImageSource, beside: Mapping[str, Mapping[str, Any]], nobodys: list[int]
+    benchmark: Benchmark,
+    files: Sequence[Path],
+    image_source: ImageSource,
+    extra_records: Mapping[str, Mapping[str, Any]],
+    unassigned: list[int],
 ) -> Iterator[Item | BadItem]:
     number = 0
     for file in files:
@@ -189,14 +197,14 @@ def _items(
             number += 1
             if number == 1 and isinstance(record, dict) and (missing := benchmark.missing_columns(record)):
                 raise InputError(
-                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}:"
-                    f" is it another benchmark's? To get this one, {how_to_get(benchmark)}"
+                    f"{benchmark.name}: {file} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, islice(record, 20)))}."
+                    f" It may belong to another benchmark. To get this one, {how_to_get(benchmark)}"
                 )
             belongs = _belongs(benchmark, record)
             if belongs is None:
-                nobodys.append(number)
+                unassigned.append(number)
             elif belongs:
-                yield _item(benchmark, record, number, material, beside)
+                yield _item(benchmark, record, number, image_source, extra_records)
 
 
 def _belongs(benchmark: Benchmark, record: Record) -> bool | None:
@@ -206,7 +214,7 @@ def _belongs(benchmark: Benchmark, record: Record) -> bool | None:
 
 
 def _item(
-    benchmark: Benchmark, record: Record, number: int, material: ImageSource, beside: Mapping[str, Mapping[str, Any]]
+    benchmark: Benchmark, record: Record, number: int, image_source: ImageSource, extra_records: Mapping[str, Mapping[str, Any]]
 ) -> Item | BadItem:
     if isinstance(record, Unreadable):
         return BadItem(f"row {number}", record.problem, "choice" if benchmark.closed else None)
@@ -215,7 +223,7 @@ def _item(
     if missing := benchmark.missing_columns(record):
         return BadItem(name, f"row {number} lacks {', '.join(missing)}", kind)
     try:
-        item = benchmark.read(BenchmarkRecord(record, number, benchmark.name, material, beside))
+        item = benchmark.read(BenchmarkRecord(record, number, benchmark.name, image_source, extra_records))
     except BadRecord as problem:
         return BadItem(name, f"row {number}: {problem}", kind)
     except (ValueError, TypeError) as error:
@@ -228,8 +236,8 @@ def _item(
 def _imageless(benchmark: Benchmark, item: Item) -> str:
     """Describe missing images: fewer than the text marks, or none at all. Empty if nothing is missing."""
     if item.marks > len(item.images):
-        return f"its text marks {item.marks} images and it has {len(item.images)}"
-    return "it names no image" if benchmark.pictured and not item.images else ""
+        return f"its text has {item.marks} image marks, but it has {len(item.images)} images"
+    return "it has no image" if benchmark.needs_image and not item.images else ""
 
 
 def _kind(benchmark: Benchmark, raw: Mapping[str, Any]) -> Kind | None:
@@ -259,24 +267,24 @@ def _unique(items: Iterator[Item | BadItem]) -> Iterator[Item | BadItem]:
             yield item
             continue
         label = f"{item.id} ({seen[item.id]})"
-        problem = item.problem if isinstance(item, BadItem) else f"the id '{item.id}' stands more than once: give it one of its own"
+        problem = item.problem if isinstance(item, BadItem) else f"the id '{item.id}' is used twice: give each item its own id"
         yield BadItem(label, problem, _kind_of(item))
 
 
-def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], material: ImageSource, folder: Path) -> None:
+def _need_images(benchmark: Benchmark, items: Sequence[Item | BadItem], image_source: ImageSource, folder: Path) -> None:
     """Check that at least one image exists. If only some are missing, each item reports it.
 
     Raises:
         InputError: no named image exists.
     """
     names = [name for item in items if isinstance(item, Item) for name in item.images]
-    if names and not any(material.has(name) for name in names):
-        raise InputError(f"{benchmark.name}: no image of it is in {folder} (the first is '{names[0]}'): {how_to_get(benchmark)}")
+    if names and not any(image_source.has(name) for name in names):
+        raise InputError(f"{benchmark.name}: none of its images is in {folder} (the first is '{names[0]}'): {how_to_get(benchmark)}")
 
 
-def _plain(item: Item | BadItem) -> dict[str, Any]:
+def _fingerprinted(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
-        return asdict(item)
+        return {"id": item.id, "kind": item.kind}  # the problem is in this program's words, which may change
     values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
     # Add the key only where there are turns, so that fingerprints of other benchmarks do not change.
     asked = values.pop("asked")

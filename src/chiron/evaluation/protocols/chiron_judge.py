@@ -16,22 +16,26 @@ from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import BadItem, Item, as_modalities, user_message, with_options
-from chiron.evaluation.protocols.protocol import Finding, Protocol, closed
+from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, is_closed
 
 
 class ChironJudge(Protocol):
     """Asks closed questions; if a benchmark has none, all questions."""
 
     name: ClassVar[str] = "chiron_judge"
-    words: ClassVar[str] = "a chain of thought, its final answer judged as published"
+    description: ClassVar[str] = "a chain of thought; its final answer is judged as published"
     prompts: ClassVar[tuple[str, ...]] = ("chain", "published_judge")
     judged: ClassVar[bool] = True
     any_yes: ClassVar[bool] = True
-    max_tokens: ClassVar[int] = 1024
+    leaves_out_unparsed: ClassVar[bool] = True
+    notes: ClassVar[tuple[str, ...]] = (
+        "As published, the judge sees both answers but not the question, at temperature 0.9, and any yes in its reply counts.",
+        "The judge's prompt has this project's words. It contains the last final answer, cut to 600 characters.",
+    )
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
         """Select the items that the published tables count."""
-        chosen = tuple(item for item in items if closed(item))
+        chosen = tuple(item for item in items if is_closed(item))
         return chosen if any(isinstance(item, Item) for item in chosen) else tuple(items)
 
     def shown(self, item: Item) -> Item:
@@ -43,8 +47,11 @@ class ChironJudge(Protocol):
         """Ask for steps and a final answer."""
         return (user_message(prompts.own["chain"], item, pictures),)
 
-    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
         """Take the last final answer from the reply; the judge decides whether it is right."""
         del item  # the judge reads it
         given = final_text(reply, family or ReplyFormat.CHIRON)
-        return Finding(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)
+        return ParsedReply(given, str(Rule.UNPARSED if given is None else Rule.FINAL_MARK), None if given is not None else False)
+
+
+PROTOCOLS = (ChironJudge(),)

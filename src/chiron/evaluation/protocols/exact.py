@@ -6,20 +6,23 @@ from chiron.client.call import ImagePart, Message
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, as_case
-from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen, phrase
+from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, chosen_option, matched_phrase
 
 
 class Exact(Protocol):
     """For the miniature and for data whose answers are a few fixed words. Choices are read by rule."""
 
     name: ClassVar[str] = "exact"
-    words: ClassVar[str] = "asked as an intern is; open answers by exact match after normalization"
+    description: ClassVar[str] = "asked as the search asks an intern; open answers by exact match"
     prompts: ClassVar[tuple[str, ...]] = ("intern_system", "intern")
 
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
         """Ask as the search asks an intern with no reasoning yet."""
         return prompts.search.intern(as_case(item), pictures, ())
 
-    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
         """Read the final answer's words, or the option."""
-        return chosen(item, reply, family) if item.options else phrase(item, reply, family)
+        return chosen_option(item, reply, family) if item.options else matched_phrase(item, reply, family)
+
+
+PROTOCOLS = (Exact(),)

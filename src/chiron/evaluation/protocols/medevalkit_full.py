@@ -8,14 +8,14 @@ from chiron.evaluation.answers.open_answers import final_text
 from chiron.evaluation.answers.yes_no import yes_no
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, user_message
-from chiron.evaluation.protocols.protocol import Finding, Protocol, chosen
+from chiron.evaluation.protocols.protocol import ParsedReply, Protocol, chosen_option
 
 
 class MedEvalKitFull(Protocol):
     """Asks all questions of a benchmark."""
 
     name: ClassVar[str] = "medevalkit_full"
-    words: ClassVar[str] = "open and closed questions, closed ones read by rule, open ones judged"
+    description: ClassVar[str] = "open and closed questions; closed ones read by rule, open ones judged"
     prompts: ClassVar[tuple[str, ...]] = ("choice", "yes_no", "short", "judge_system", "judge")
     judged: ClassVar[bool] = True
 
@@ -24,13 +24,16 @@ class MedEvalKitFull(Protocol):
         name = "choice" if item.options else "yes_no" if item.kind == "yes_no" else "short"
         return (user_message(prompts.own[name], item, pictures),)
 
-    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
         """Read closed questions by rule; leave open ones to the judge."""
         if item.options:
-            return chosen(item, reply, family)
+            return chosen_option(item, reply, family)
         if item.kind == "yes_no":
-            said = yes_no(reply, item.question, family=family)
-            given = None if said is None else "yes" if said else "no"
-            return Finding(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
+            is_yes = yes_no(reply, item.question, family=family)
+            given = None if is_yes is None else "yes" if is_yes else "no"
+            return ParsedReply(given, str(Rule.UNPARSED) if given is None else "yes or no", given == item.answer)
         given = final_text(reply, family)
-        return Finding(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)
+        return ParsedReply(given, str(Rule.UNPARSED) if given is None else "judge", None if given is not None else False)
+
+
+PROTOCOLS = (MedEvalKitFull(),)

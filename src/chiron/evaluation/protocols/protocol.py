@@ -1,11 +1,12 @@
 """Interface of a protocol: which items count, how they are asked, and how replies are read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from chiron.client.call import ImagePart, Message
+from chiron.client.prompts import hashes
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule
 from chiron.evaluation.answers.extraction import extract
 from chiron.evaluation.answers.open_answers import exact_match, final_text
@@ -17,8 +18,8 @@ PARSER = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What was read from a reply."""
+class ParsedReply:
+    """What a protocol read from a reply."""
 
     given: str | None
     """The answer; ``None`` if the reply could not be read."""
@@ -31,15 +32,25 @@ class Protocol(ABC):
     """One way to ask questions and to count answers."""
 
     name: ClassVar[str]
-    words: ClassVar[str]
-    """One-line description."""
-    prompts: ClassVar[tuple[str, ...]]
-    """Names of the prompts it uses; their hashes are part of a run's identity."""
+    description: ClassVar[str]
+    """One line for ``chiron eval --list``."""
+    prompts: ClassVar[tuple[str, ...]] = ()
+    """Names of the shared prompts it uses (:class:`EvaluationPrompts`); their hashes are part of a run's identity."""
+    own_prompts: ClassVar[Mapping[str, str]] = {}
+    """Texts of the prompts that only this protocol uses, by name; their hashes are part of a run's identity too."""
     judged: ClassVar[bool] = False
     """Whether a verdict may need a judge."""
     any_yes: ClassVar[bool] = False
     """Whether to use the published judge: temperature 0.9, and a reply that contains "yes" anywhere counts as yes."""
     max_tokens: ClassVar[int] = 1024
+    leaves_out_unparsed: ClassVar[bool] = False
+    """Whether the published script leaves unparsed replies out of the count. They count as wrong here; tables show both figures."""
+    notes: ClassVar[tuple[str, ...]] = ()
+    """Notes below this protocol's table of accuracies."""
+
+    def prompt_hashes(self, prompts: EvaluationPrompts) -> dict[str, str]:
+        """Return the SHA-256 (hex) of every prompt it uses, by name."""
+        return {**prompts.hashes(self.prompts), **hashes(self.own_prompts)}
 
     def select(self, items: Sequence[Item | BadItem]) -> tuple[Item | BadItem, ...]:
         """Select the items that count, including bad items of the same kinds."""
@@ -59,28 +70,28 @@ class Protocol(ABC):
 
     @abstractmethod
     def messages(self, item: Item, pictures: tuple[ImagePart, ...], prompts: EvaluationPrompts) -> tuple[Message, ...]:
-        """Put an item without its own turns into words; ``item`` is the result of :meth:`shown`."""
+        """Build the messages for an item without its own turns; ``item`` is the result of :meth:`shown`."""
 
     @abstractmethod
-    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+    def read(self, item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
         """Read the answer from a reply; ``item`` as it was asked."""
 
 
-def closed(item: Item | BadItem) -> bool:
+def is_closed(item: Item | BadItem) -> bool:
     """Whether the item is a choice, a yes/no question, or marked closed by its source. A bad item needs a known kind."""
     if isinstance(item, BadItem):
         return item.kind in {"choice", "yes_no"}
     return item.kind != "open" or item.labels.get("answer_type", "").upper() == "CLOSED"
 
 
-def chosen(item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+def chosen_option(item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
     """Read the chosen option from a reply by rule."""
     found = extract(reply, item.options, question=item.question, family=family)
     given = None if found.index is None else item.options[found.index]
-    return Finding(given, str(found.rule), found.index is not None and found.index == item.gold)
+    return ParsedReply(given, str(found.rule), found.index is not None and found.index == item.gold)
 
 
-def phrase(item: Item, reply: str, family: ReplyFormat | None) -> Finding:
+def matched_phrase(item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
     """Read the final answer's words. They are right if they match the known answer exactly (:func:`exact_match`)."""
     given = final_text(reply, family)
-    return Finding(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))
+    return ParsedReply(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))

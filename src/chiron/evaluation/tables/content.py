@@ -1,42 +1,49 @@
 """Build the tables of a comparison."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from chiron.errors import InputError
 from chiron.evaluation.comparing import Against, Compared, Comparison, Controlled, Test
 from chiron.evaluation.figures import FEW_IMAGES, Accuracy, accuracy, by_label
+from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.read_runs import SETTINGS
-from chiron.evaluation.statistics.intervals import Consistency, Share
-from chiron.evaluation.tables import cells as wording
-from chiron.evaluation.tables.cells import EMPTY, Cell, Grid, cell
+from chiron.evaluation.registry import protocols
+from chiron.evaluation.statistics import Consistency, Share
+from chiron.evaluation.tables import formats
+from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
 
-PUBLISHED_PROTOCOL = "chiron_judge"
-"""The protocol whose published script leaves unparsed answers out of the count."""
 _CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
-    "McNemar": "Test: McNemar's, exact; every item has an image of its own",
+    "McNemar": "Test: McNemar's, exact; every item has its own image",
     "image swaps": (
         "Test: paired permutation that swaps the two models' answers for whole images, because items share images; exact, all swaps counted"
     ),
 }
 _FEW = f"Fewer than {FEW_IMAGES} images ('only N images'): intervals are rough there, and a test finds only large differences."
-_SPOKEN = {
+_SETTING_NAMES = {
     "model": "the model itself",
     "temperature": "temperatures",
-    "image_side": "longest sides of images",
-    "max_images": "most images of an item",
-    "max_tokens": "most tokens of a reply",
+    "image_side": "image sizes",
+    "max_images": "maximum numbers of images",
+    "max_tokens": "token limits",
     "prompts": "prompts",
 }
 
 
-def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
+def grids(comparison: Comparison, *, label: str | None = None, files: Sequence[Path] = ()) -> list[Grid]:
     """Build the tables of one protocol: accuracy, then controls, other metrics and accuracy by label, where available.
 
+    Args:
+        comparison: from :func:`chiron.evaluation.comparing.compare`.
+        label: also split the accuracy by this label.
+        files: Python files with further protocols. A protocol that is not found has no notes of its own.
+
     Raises:
-        InputError: no item has the label; the message lists the available labels.
+        InputError: no item has the label (the message lists the available labels), or a file cannot be loaded.
     """
-    found = [_accuracy(comparison)] if comparison.cells else []
+    protocol = protocols(files).get(comparison.protocol)
+    found = [_accuracy(comparison, protocol)] if comparison.cells else []
     if comparison.controls:
         found.append(_controls(comparison))
     if any(c.scores for c in comparison.cells.values()):
@@ -46,32 +53,32 @@ def grids(comparison: Comparison, *, label: str | None = None) -> list[Grid]:
     return found
 
 
-def _accuracy(c: Comparison) -> Grid:
+def _accuracy(c: Comparison, protocol: Protocol | None) -> Grid:
     sizes = {b: _sizes([c.cells[m, b].accuracy for m in c.models if (m, b) in c.cells]) for b in c.benchmarks}
     measured = [b for b in c.benchmarks if sizes[b]]
     head = ("model", *(f"{b} (N {sizes[b][0]:,})" if len(sizes[b]) == 1 else b for b in measured))
     rows = tuple(
-        (m, tuple(_real(c.cells[m, b], c.protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
+        (m, tuple(_real(c.cells[m, b], protocol, alone=len(sizes[b]) == 1) if (m, b) in c.cells else EMPTY for b in measured))
         for m in c.models
         if any((m, b) in c.cells for b in measured)
     )
-    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c)))
+    return Grid(f"Accuracy in percent, protocol {c.protocol}", head, rows, tuple(_accuracy_notes(c, protocol)))
 
 
 def _sizes(measured: Sequence[Accuracy]) -> list[int]:
     return sorted({a.items for a in measured})
 
 
-def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
+def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell:
     a, against = compared.accuracy, compared.against
-    stars = wording.mark(against.adjusted) if against else ""
+    stars = formats.mark(against.adjusted) if against else ""
     reference = " (ref)" if compared.is_reference else ""
     return cell(
-        f"{wording.with_interval(a.share)}{stars}{reference}",
+        f"{formats.with_interval(a.share)}{stars}{reference}",
         "" if alone else f"N {a.items:,}",
-        *wording.doubts(a),
+        *formats.doubts(a),
         _seeds(a),
-        _left_out(a.missing_left_out) if protocol == PUBLISHED_PROTOCOL else "",
+        _left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
         _to_reference(against) if against else "",
         strong=compared.is_reference,
     )
@@ -80,41 +87,38 @@ def _real(compared: Compared, protocol: str, *, alone: bool) -> Cell:
 def _to_reference(against: Against) -> str:
     if against.difference is None or against.adjusted is None:
         return f"not tested: {against.problem}"
-    return f"to ref {wording.difference_with_interval(against.difference)}, {wording.p_value(against.adjusted)}"
+    return f"to ref {formats.difference_with_interval(against.difference)}, {formats.p_value(against.adjusted)}"
 
 
 def _seeds(a: Accuracy) -> str:
     s = a.seeds
     if s is None or s.sd is None:
         return ""
-    return f"{s.seeds} seeds: sd {wording.percent(s.sd)}, {wording.percent(s.low)} to {wording.percent(s.high)}"
+    return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
 
 
 def _left_out(share: Share) -> str:
-    return f"as published (missing left out): {wording.percent(share.value)} of {share.of:,}"
+    return f"as published (missing left out): {formats.percent(share.value)} of {share.of:,}"
 
 
-def _accuracy_notes(c: Comparison) -> Iterator[str]:
+def _accuracy_notes(c: Comparison, protocol: Protocol | None) -> Iterator[str]:
     yield from _interval_notes(c)
-    yield "N: all items of the benchmark. Unparsed, unusable and pending ones are in it, and not right."
+    yield "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
     if c.tests:
         yield from _test_notes(c)
         if c.reference is None:
-            yield "The best was chosen by the same answers, so p is a little too small: name one beforehand with --reference."
+            yield "The best was chosen from the same answers, so p is a little too small; name a reference beforehand with --reference."
     if any(x.accuracy.seeds for x in c.cells.values()):
-        yield "Where there are seeds, the figure is their mean, and the test is of the first."
-    if c.protocol == PUBLISHED_PROTOCOL:
-        yield "The figure counts an answer that is missing as wrong; below it, as published, with the missing left out of the count."
-        yield (
-            "As published, the judge sees both answers and not the question, at temperature 0.9, and any yes in its reply counts."
-            " Its prompt is worded by this project, and shows it the last final answer, cut to 600 characters."
-        )
+        yield "With several seeds, the figure is their mean, and the test uses the first seed."
+    if protocol and protocol.leaves_out_unparsed:
+        yield "A missing answer counts as wrong; the figure below leaves missing answers out of the count, as published."
+    yield from protocol.notes if protocol else ()
     yield from _made(c)
     if c.reference and any((c.reference, b) not in c.cells for b in c.benchmarks):
-        yield f"{c.reference} was not asked everything: where it was not, nothing is tested."
+        yield f"{c.reference} was not asked all benchmarks; nothing is tested on the others."
     pending = sum(x.accuracy.pending for x in c.cells.values())
     if pending:
-        yield f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures."
+        yield f"{pending:,} answers are pending: run 'chiron eval' again before you use these figures."
 
 
 def _test_notes(c: Comparison) -> Iterator[str]:
@@ -134,11 +138,11 @@ def _test_notes(c: Comparison) -> Iterator[str]:
 def _interval_notes(c: Comparison) -> Iterator[str]:
     methods = {cell.accuracy.share.method for cell in c.cells.values()}
     if "Wilson" in methods:
-        yield "Brackets: 95 % interval; Wilson's where every item has an image of its own and was asked once."
+        yield "Brackets: 95 % interval; Wilson's, because every item has its own image and was asked once."
     if "cluster t" in methods:
         yield f"Brackets: 95 % interval; where items share images or were asked more than once, {_CLUSTERED}, on the logit scale."
     if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
-        yield "Where all images come out alike that has no width: Wilson's interval, of as many items as there are images."
+        yield "If the share is the same for all images, it is Wilson's with one item per image."
     if any(x.accuracy.has_few_images for x in c.cells.values()):
         yield _FEW
 
@@ -149,25 +153,25 @@ def _made(c: Comparison) -> Iterator[str]:
     if len(set(judges.values())) == 1:
         yield f"Judge: {next(iter(judges.values()))}."
     elif judges:
-        yield f"Judges differ, so figures do too: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
+        yield f"The judges differ, so figures are not comparable: {', '.join(f'{name} ({m})' for m, name in judges.items())}."
     yield from _settings(c)
     for (model, benchmark), x in c.cells.items():
         made = x.arm.making
         if made.limit is not None and made.whole is not None and x.accuracy.items < made.whole:
-            yield f"{model}, {benchmark}: a part, the first {x.accuracy.items:,} of {made.whole:,} items."
+            yield f"{model}, {benchmark}: only the first {x.accuracy.items:,} of {made.whole:,} items."
 
 
 def _settings(c: Comparison) -> Iterator[str]:
     """Yield the settings in which the models differ."""
     for names in dict.fromkeys(c.apart.values()):
         together = [m for m in c.models if c.apart.get(m) == names]
-        differ = " and ".join(_SPOKEN[name] for name in names)
-        yield f"{', '.join(together)}: runs under one name, kept apart because they differ in {differ}."
+        differ = " and ".join(_SETTING_NAMES[name] for name in names)
+        yield f"{', '.join(together)}: runs of one model name; shown separately because they differ in {differ}."
     for name in SETTINGS:
         values = {m: x.arm.making.settings[name] for (m, _), x in c.cells.items() if name in x.arm.making.settings}
         if any(value != other for value in values.values() for other in values.values()):
-            told = "" if name == "prompts" else f": {', '.join(f'{value} ({m})' for m, value in values.items())}"
-            yield f"{_SPOKEN[name][0].upper()}{_SPOKEN[name][1:]} differ{told}."
+            listed = "" if name == "prompts" else f": {', '.join(f'{value} ({m})' for m, value in values.items())}"
+            yield f"{_SETTING_NAMES[name][0].upper()}{_SETTING_NAMES[name][1:]} differ{listed}."
 
 
 def _controls(c: Comparison) -> Grid:
@@ -180,19 +184,17 @@ def _controls(c: Comparison) -> Grid:
             rows.append((model, tuple(_beside(c, model, b) for b in benchmarks)))
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
-        "To real run: control less real run in percentage points, on the same items, with its 95 % interval.",
-        f"That interval is Newcombe's where every item has an image of its own, else {_CLUSTERED}.",
-        "Where all images come out alike it is Newcombe's, of as many items as there are images.",
+        "To real run: control minus real run in percentage points, on the same items, with its 95 % interval.",
+        f"That interval is Newcombe's if every item has its own image, otherwise {_CLUSTERED}.",
+        "If the difference is the same for all images, it is Newcombe's with one item per image.",
     ]
     if any(x.accuracy.has_few_images for x in c.controls.values()):
         notes.append(_FEW)
     if any(x.consistency for x in c.controls.values()):
-        notes.append(
-            "Same answer: share of items with one and the same answer in every order of the options, the published order included."
-        )
+        notes.append("Same answer: share of items with the same answer in every order of the options, including the published order.")
     pending = sum(x.accuracy.pending for x in c.controls.values())
     if pending:
-        notes.append(f"{pending:,} answers are pending: run 'chiron eval' again before you believe their figures.")
+        notes.append(f"{pending:,} answers are pending: run 'chiron eval' again before you use these figures.")
     return Grid(f"Controls, accuracy in percent, protocol {c.protocol}", ("model, control", *benchmarks), tuple(rows), tuple(notes))
 
 
@@ -201,7 +203,7 @@ def _beside(c: Comparison, model: str, benchmark: str) -> Cell:
     if real is None:
         return EMPTY
     a = real.accuracy
-    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a), strong=True)
+    return cell(formats.with_interval(a.share), f"N {a.items:,}", *formats.doubts(a), strong=True)
 
 
 def _controlled(x: Controlled | None) -> Cell:
@@ -209,16 +211,16 @@ def _controlled(x: Controlled | None) -> Cell:
         return EMPTY
     same = x.consistency
     return cell(
-        wording.with_interval(x.accuracy.share),
-        f"to real run {wording.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
+        formats.with_interval(x.accuracy.share),
+        f"to real run {formats.difference_with_interval(x.difference)}" if x.difference else f"no difference: {x.problem}",
         f"N {x.accuracy.items:,}",
-        *wording.doubts(x.accuracy),
+        *formats.doubts(x.accuracy),
         _same_answer(same) if same is not None and same.items else "",
     )
 
 
 def _same_answer(c: Consistency) -> str:
-    return f"same answer {wording.percent(c.always_same / c.items)} %, right in all orders {wording.percent(c.always_right / c.items)} %"
+    return f"same answer {formats.percent(c.always_same / c.items)} %, right in all orders {formats.percent(c.always_right / c.items)} %"
 
 
 def _scores(c: Comparison) -> Grid:
@@ -235,7 +237,7 @@ def _scores(c: Comparison) -> Grid:
         "judge:NAME is that judge's share of yes.",
     ]
     if any(figure.method == "Wilson" for x in c.cells.values() for figure in x.scores.values()):
-        notes.append("Where all images score alike it is Wilson's, of as many answers as there are images.")
+        notes.append("If all images have the same score, it is Wilson's with one answer per image.")
     if any(x.accuracy.has_few_images for x in c.cells.values()):
         notes.append(_FEW)
     return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, tuple(notes))
@@ -245,8 +247,8 @@ def _score(compared: Compared | None, name: str) -> Cell:
     figure = compared.scores.get(name) if compared else None
     if figure is None or compared is None:
         return EMPTY
-    few = wording.few_images(compared.accuracy)
-    return cell(wording.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
+    few = formats.few_images(compared.accuracy)
+    return cell(formats.score_with_interval(figure), f"n {figure.of:,} of {compared.accuracy.asked:,}", few)
 
 
 def _labels(c: Comparison, label: str) -> Iterator[Grid]:
@@ -263,9 +265,9 @@ def _labels(c: Comparison, label: str) -> Iterator[Grid]:
                 f"Accuracy in percent on {benchmark} by {label}, protocol {c.protocol}",
                 ("model", *values),
                 tuple((m, tuple(_part(accuracy(parts[v])) if v in parts else EMPTY for v in values)) for m, parts in split.items()),
-                ("Brackets: 95 % interval. Nothing is tested here: with so many parts some differ by chance.",),
+                ("Brackets: 95 % interval. No tests: with so many parts, some differ by chance.",),
             )
 
 
 def _part(a: Accuracy) -> Cell:
-    return cell(wording.with_interval(a.share), f"N {a.items:,}", *wording.doubts(a))
+    return cell(formats.with_interval(a.share), f"N {a.items:,}", *formats.doubts(a))

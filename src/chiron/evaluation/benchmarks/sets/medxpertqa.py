@@ -20,7 +20,7 @@ def _kind(kind: str, n: int) -> Benchmark:
         title=f"MedXpertQA-MM, test, {kind}",
         size=f"{n:,} choices of five, up to six images each",
         n=n,
-        licence="MIT",
+        license="MIT",
         hub="TsinghuaC3I/MedXpertQA",
         files=("MM/test*", "*mm_test*.jsonl", "*mm*.jsonl", "test*.jsonl", "test*.parquet"),
         archives=("images.zip",),

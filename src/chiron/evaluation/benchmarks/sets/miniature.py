@@ -28,12 +28,12 @@ def _part(name: str, files: tuple[str, ...], words: str, read: Callable[[Benchma
         title=f"the miniature: new cases of {words}",
         size="as many as the demonstration drew",
         n=None,
-        licence="made by this program",
+        license="made by this program",
         files=("|".join(files), "|".join(f"data/{file}" for file in files)),
         columns=("id", "question", "answer", "images"),
         read=read,
         protocol="exact",
-        how="run 'chiron demo --dir DIR' (or --quick) and give the folder data that it makes with --data",
+        instructions="run 'chiron demo --dir DIR' (or --quick) and give its folder 'data' with --data",
         bare=True,
     )
 

@@ -18,7 +18,7 @@ def _item(split: str, row: BenchmarkRecord) -> Item:
     labels = {"subject": subject, **row.label("subfield", "topic_difficulty=difficulty", "question_type", "img_type")}
     answer = row.raw.get("answer")
     if answer in (None, "", UNKNOWN):
-        answer = row.beside.get(name, {}).get("ground_truth", UNKNOWN)
+        answer = row.extra_records.get(name, {}).get("ground_truth", UNKNOWN)
     if row.text("question_type") == "multiple-choice":
         if answer == UNKNOWN:
             raise BadRecord("its answer is '?', and answer_dict_test.json has none for it")
@@ -34,7 +34,7 @@ def _split(split: str, size: str, n: int, **more: object) -> Benchmark:
         title=f"MMMU Health & Medicine, {split}",
         size=size,
         n=n,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         hub="MMMU/MMMU",
         files=("|".join(f"{subject}/{split}-*.parquet" for subject in SUBJECTS), f"{split}*.parquet", f"{split}*.json*"),
         columns=("id", "question", "options", "answer", "question_type"),
@@ -50,7 +50,7 @@ BENCHMARKS = (
         "test",
         "1,752: 1,712 choices, 40 open",
         1752,
-        beside=("answer_dict_test.json", "mmmu/answer_dict_test.json"),
-        how="its labels are mmmu/answer_dict_test.json of MMMU's repository on GitHub: put that file beside the others",
+        extra_files=("answer_dict_test.json", "mmmu/answer_dict_test.json"),
+        instructions="its labels are mmmu/answer_dict_test.json of MMMU's repository on GitHub: put that file next to the others",
     ),
 )

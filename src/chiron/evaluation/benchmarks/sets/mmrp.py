@@ -4,8 +4,7 @@ from functools import partial
 from typing import Any
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord
-from chiron.evaluation.benchmarks.fields import choice, gold_by_text, read_options
-from chiron.evaluation.benchmarks.mmrp_rows import belongs, is_published, named_images, own_turns
+from chiron.evaluation.benchmarks.fields import belongs, choice, gold_by_text, is_published, named_images, own_turns, read_options
 from chiron.evaluation.items import Item
 
 
@@ -31,7 +30,7 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         title=title,
         size="as many rows as the file has",
         n=None,
-        licence="that of its cases",
+        license="that of its cases",
         # Never a build's rows.jsonl, which also contain training data.
         files=(f"data/{part}/test-*.parquet", f"*/data/{part}/test-*.parquet", f"mmrp_{name}*.json*", f"*{name}*.json*"),
         recognize=recognize,
@@ -39,12 +38,12 @@ def _part(name: str, part: str, title: str, protocol: str) -> Benchmark:
         columns=("id", "question", "answer"),
         read=_item,
         belongs=of_part,
-        pictured=part != "text",
-        whole=True,
+        needs_image=part != "text",
+        counts_all=True,
         protocol=protocol,
-        how=(
-            f"give --data DIR with the folder that 'chiron build release' made, if its test split has rows of the part '{part}'"
-            " (the rows.jsonl of a build are not taken: they hold what is trained on),"
+        instructions=(
+            f"give --data DIR with the folder that 'chiron build release' wrote, if its test split has rows of the part '{part}'"
+            " (rows.jsonl of a build is not accepted, because it contains training data),"
             " or with the published rows as a JSON or JSONL file of any name next to their images"
         ),
     )

@@ -1,0 +1,114 @@
+"""Benchmarks and protocols by name: those of this package, of other installed packages, and of Python files that the user names.
+
+Another package registers an object under its own name, in the entry-point group ``chiron.benchmarks`` or ``chiron.protocols``. A file has
+the variables ``BENCHMARKS`` and ``PROTOCOLS`` (either may be missing), each with a sequence of objects.
+"""
+
+import hashlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from chiron.client.config_file import nearest
+from chiron.errors import InputError
+from chiron.evaluation import protocols as protocol_modules
+from chiron.evaluation.benchmarks import sets
+from chiron.evaluation.benchmarks.benchmark import Benchmark
+from chiron.evaluation.protocols.protocol import Protocol
+from chiron.plugins import with_plugins
+
+T = TypeVar("T", Benchmark, Protocol)
+
+
+def benchmarks(files: Sequence[Path] = ()) -> dict[str, Benchmark]:
+    """Return all benchmarks by name.
+
+    Args:
+        files: Python files with further benchmarks. They are executed.
+
+    Raises:
+        InputError: a plug-in or a file cannot be loaded, or a name is used twice.
+    """
+    return _all("chiron.benchmarks", "BENCHMARKS", Benchmark, sets, files)
+
+
+def protocols(files: Sequence[Path] = ()) -> dict[str, Protocol]:
+    """Return all protocols by name; for arguments and errors see :func:`benchmarks`."""
+    return _all("chiron.protocols", "PROTOCOLS", Protocol, protocol_modules, files)  # type: ignore[type-abstract]
+
+
+def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
+    """Look up a benchmark by name.
+
+    Raises:
+        InputError: the name is unknown, or see :func:`benchmarks`.
+    """
+    known = benchmarks(files)
+    if name not in known:
+        raise InputError(f"unknown benchmark '{name}'{nearest(name, known)}: 'chiron eval --list' shows all")
+    return known[name]
+
+
+def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
+    """Look up a protocol by name.
+
+    Raises:
+        InputError: the name is unknown, or see :func:`benchmarks`.
+    """
+    known = protocols(files)
+    if name not in known:
+        raise InputError(f"unknown protocol '{name}'{nearest(name, known)}: choose one of {', '.join(known)}")
+    return known[name]
+
+
+def _all(group: str, variable: str, kind: type[T], package: ModuleType, files: Sequence[Path]) -> dict[str, T]:
+    built_in = [value for module in _modules(package) for value in _values(module, variable, kind, module.__name__)]
+    found = with_plugins(group, {value.name: value for value in built_in}, kind)
+    for name, value in found.items():
+        if value.name != name:
+            raise InputError(f"plug-in '{name}' (group {group}) provides '{value.name}': give the entry point and its object one name")
+    for file in files:
+        values = _values(_module(file.resolve()), variable, kind, str(file))
+        for value in values:
+            if value.name in found:
+                raise InputError(f"{file}: {variable} contains '{value.name}', which exists already: choose another name")
+            found[value.name] = value
+    return found
+
+
+@cache
+def _modules(package: ModuleType) -> list[ModuleType]:
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return [import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def _values(module: ModuleType, variable: str, kind: type[T], place: str) -> list[T]:
+    values = list(getattr(module, variable, ()))
+    if wrong := [value for value in values if not isinstance(value, kind)]:
+        raise InputError(f"{place}: {variable} contains {wrong[0]!r:.80}: every entry must be an instance of {kind.__name__}")
+    return values
+
+
+@cache
+def _module(file: Path) -> ModuleType:
+    """Execute a Python file once per process."""
+    name = f"chiron_file_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    spec = spec_from_file_location(name, file) if file.is_file() and file.suffix == ".py" else None
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is not a Python file (.py): name a file with BENCHMARKS or PROTOCOLS")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's file may fail in any way
+        del sys.modules[name]
+        raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}): correct the file") from error
+    if not hasattr(module, "BENCHMARKS") and not hasattr(module, "PROTOCOLS"):
+        raise InputError(f"{file} has neither BENCHMARKS nor PROTOCOLS: add 'BENCHMARKS = (Benchmark(...),)' to it")
+    return module

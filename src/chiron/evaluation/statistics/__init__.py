@@ -1,1 +1,0 @@
-"""Intervals and significance tests, each with its source."""

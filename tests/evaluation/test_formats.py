@@ -1,0 +1,48 @@
+"""The result files have the fields that their types and docs/formats.md name."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from chiron.evaluation.api import evaluate
+from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, read_results
+from chiron.evaluation.results import ResultGroup, ResultsFile
+from tests.evaluation import published
+
+DOCS = Path(__file__).parents[2] / "docs" / "formats.md"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("formats")
+    published.vqa_rad(folder / "d")
+    evaluate("offline:match/normalised", ["vqa_rad"], folder / "run", data=folder / "d")
+    return folder / "run"
+
+
+def documented(title: str) -> list[str]:
+    """Names in the first column of the first table after a title."""
+    table = DOCS.read_text("utf-8").partition(title)[2].partition("|---|")[2].partition("\n\n")[0]
+    return [name for row in table.splitlines()[1:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_a_line_of_items_has_the_documented_fields(run: Path) -> None:
+    line = json.loads((run / ITEMS).read_text().splitlines()[0])
+    assert list(line) == [field.name for field in fields(ItemResult)] == documented("### `items.jsonl`")
+
+
+def test_results_have_the_documented_fields(run: Path) -> None:
+    results = json.loads((run / RESULTS).read_text())
+    assert results["version"] == 1
+    assert set(results) == set(ResultsFile.__annotations__) == set(documented("One object (`ResultsFile`)"))
+    [group] = results["groups"]
+    assert set(group) == set(ResultGroup.__annotations__) == set(documented("A group (`ResultGroup`)"))
+
+
+def test_fields_of_a_later_version_are_ignored(run: Path, tmp_path: Path) -> None:
+    line = json.loads((run / ITEMS).read_text().splitlines()[0])
+    (tmp_path / ITEMS).write_text(json.dumps({**line, "seconds": 1.5}) + "\n")
+    assert next(read_results(tmp_path / ITEMS)) == next(read_results(run / ITEMS))
