@@ -1,0 +1,87 @@
+"""Routes of the app."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from chiron.view.access import Gate, Guard
+from chiron.view.library import Library
+from chiron.view.pages import page, problem
+from chiron.view.sources import ChironError
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the files of a run."""
+
+
+def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = lambda: False) -> Starlette:
+    """Create the app.
+
+    Args:
+        library: the runs.
+        gate: decides which requests are answered.
+        closing: returns whether the server ends, so that open streams end too.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        library.start()
+        yield
+        library.stop()
+
+    async def events(request: Request) -> Response:
+        run_id = request.query_params.get("run") or None
+        return StreamingResponse(_changes(library, run_id, closing), media_type="text/event-stream")
+
+    def home(_: Request) -> Response:
+        lines = library.lines()
+        return page(
+            "home.html",
+            folders=[str(folder) for folder in library.folders],
+            lines=lines,
+            running=sum(line.state == "running" for line in lines),
+            known_usd=sum(line.known_usd or 0 for line in lines),
+            possible_usd=sum(line.possible_usd for line in lines),
+        )
+
+    return Starlette(
+        routes=[Route("/", home), Route("/events", events)],
+        middleware=[Middleware(Guard, gate=gate)],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_problem, ChironError: _problem},
+    )
+
+
+def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    status = HTTPStatus(error.status_code)
+    return problem("There is no such page." if status == HTTPStatus.NOT_FOUND else error.detail, status)
+
+
+def _problem(_: Request, error: Exception) -> Response:
+    return problem(str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def _changes(library: Library, run_id: str | None, closing: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield a server-sent event whenever a run changes, and a comment now and then that keeps the connection open."""
+    seen = await run_in_threadpool(library.signature, run_id)
+    yield "retry: 2000\n\n"
+    quiet = 0.0
+    while not closing():
+        await asyncio.sleep(_LOOK_EVERY)
+        now = await run_in_threadpool(library.signature, run_id)
+        quiet += _LOOK_EVERY
+        if now != seen:
+            seen, quiet = now, 0.0
+            yield "event: changed\ndata: \n\n"
+        elif quiet >= 15:
+            quiet = 0.0
+            yield ": nothing new\n\n"
