@@ -13,10 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from chiron.view import search_pages
 from chiron.view.access import Gate, Guard
 from chiron.view.library import Library
 from chiron.view.pages import page, problem
-from chiron.view.sources import ChironError
+from chiron.view.search_pages import search_page
+from chiron.view.sources import ChironError, InputError
+from chiron.view.states import SearchState
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the files of a run."""
@@ -52,8 +55,16 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
             possible_usd=sum(line.possible_usd for line in lines),
         )
 
+    def run(request: Request) -> Response:
+        state = library.get(request.path_params["run"])
+        if state is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        if isinstance(state, SearchState):
+            return search_page(state, request)
+        raise InputError(state.line(0.0).problem or "this run has no page")
+
     return Starlette(
-        routes=[Route("/", home), Route("/events", events)],
+        routes=[Route("/", home), Route("/events", events), Route("/runs/{run}", run), *search_pages.routes(library)],
         middleware=[Middleware(Guard, gate=gate)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_problem, ChironError: _problem},
@@ -63,7 +74,7 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
 def _http_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     status = HTTPStatus(error.status_code)
-    return problem("There is no such page." if status == HTTPStatus.NOT_FOUND else error.detail, status)
+    return problem("There is no such page." if error.detail == HTTPStatus.NOT_FOUND.phrase else error.detail, status)
 
 
 def _problem(_: Request, error: Exception) -> Response:

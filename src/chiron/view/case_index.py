@@ -14,7 +14,17 @@ from typing import Any
 
 from chiron.reports.case_view import kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
-from chiron.view.sources import BODY_SYSTEMS, Case, ChironError, Missing, Selection, body_system_of_case, modalities_of_case
+from chiron.view.sources import (
+    BODY_SYSTEMS,
+    Case,
+    ChironError,
+    InputError,
+    Missing,
+    Selection,
+    StoredResult,
+    body_system_of_case,
+    modalities_of_case,
+)
 
 _TABLE = """
 CREATE TABLE cases (
@@ -235,14 +245,20 @@ class CaseIndex:
         sql = f"SELECT {_COLUMNS} FROM {_JOINED} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608 - constants
         return [CaseRow(*row) for row in self._db.execute(sql, [*values, count, first])], number
 
-    def by_key(self, key: str) -> tuple[CaseRow, int] | None:
-        """Return a case and its place in file order, from 0."""
+    def by_key(self, key: str) -> CaseRow | None:
+        """Return a case, or ``None``."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOINED} WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
-        if row is None:
-            return None
-        case = CaseRow(*row)
-        before = self._db.execute("SELECT COUNT(*) FROM cases WHERE (position, case_id) < (?, ?)", (case.position, case.case_id))
-        return case, int(before.fetchone()[0])
+        return None if row is None else CaseRow(*row)
+
+    def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
+        """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
+        where, values = query.where()
+        order = SORTS.get(query.sort, SORTS["file"])
+        keys = [row[0] for row in self._db.execute(f"SELECT key FROM {_JOINED} WHERE {where} ORDER BY {order}", values)]  # noqa: S608 - constants
+        if key not in keys:
+            return None, None, 0, len(keys)
+        place = keys.index(key)
+        return keys[place - 1] if place else None, keys[place + 1] if place + 1 < len(keys) else None, place + 1, len(keys)
 
     def choices(self) -> dict[str, list[str]]:
         """Return the values that the filters offer."""
@@ -287,6 +303,24 @@ def _missing(record: dict[str, Any]) -> Missing:
 def _text(record: dict[str, Any], name: str) -> str:
     value = record.get(name)
     return value if isinstance(value, str) else ""
+
+
+def read_result(ledger: sqlite3.Connection, case_id: str) -> StoredResult:
+    """Read the stored result of a case.
+
+    Raises:
+        InputError: it is no longer in the ledger, or its record is damaged.
+    """
+    row = ledger.execute(
+        "SELECT position, fingerprint, outcome, retained, mics_score, record FROM results WHERE case_id = ?", (case_id,)
+    ).fetchone()
+    if row is None:
+        raise InputError("this case is no longer in the ledger: return to the list of cases")
+    position, fingerprint, outcome, retained, score, blob = row
+    record = _unpacked(blob)
+    if not record:
+        raise InputError("the record of this case is damaged: 'chiron status' of its run says how to recover it")
+    return StoredResult(case_id, position, fingerprint, outcome, bool(retained), score, record)
 
 
 def _unpacked(blob: object) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
 from chiron.cases.case import BadCase, Case
+from chiron.cases.formats import parse_case
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.cases.modalities import MODALITIES, modalities_of_case
+from chiron.cases.reader import need_cases
 from chiron.cases.selection import Selection, Shard
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.failures import CallFailed
@@ -73,7 +75,10 @@ __all__ = [
     "in_use",
     "is_wide",
     "modalities_of_case",
+    "need_cases",
+    "parse_case",
     "read_evaluations",
+    "read_object",
     "read_run",
     "reading",
     "search",
