@@ -13,13 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from chiron.view import search_pages
+from chiron.view import dataset_pages, search_pages
 from chiron.view.access import Gate, Guard
+from chiron.view.dataset_pages import dataset_page
+from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.library import Library
 from chiron.view.pages import page, problem
 from chiron.view.search_pages import search_page
 from chiron.view.sources import ChironError, InputError
-from chiron.view.states import SearchState
+from chiron.view.states import EvaluationState, RowState, SearchState, TrainingState
+from chiron.view.training_pages import training_page
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the files of a run."""
@@ -59,12 +62,28 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
         state = library.get(request.path_params["run"])
         if state is None:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        if isinstance(state, SearchState):
-            return search_page(state, request)
-        raise InputError(state.line(0.0).problem or "this run has no page")
+        match state:
+            case SearchState():
+                return search_page(state, request)
+            case EvaluationState():
+                return evaluations.show([state], request)
+            case TrainingState():
+                return training_page(state)
+            case RowState():
+                return dataset_page(state, request)
+        raise InputError(state.line(0.0).problem)
+
+    evaluations = EvaluationPages(library)
 
     return Starlette(
-        routes=[Route("/", home), Route("/events", events), Route("/runs/{run}", run), *search_pages.routes(library)],
+        routes=[
+            Route("/", home),
+            Route("/events", events),
+            Route("/runs/{run}", run),
+            *search_pages.routes(library),
+            *dataset_pages.routes(library),
+            *evaluations.routes(),
+        ],
         middleware=[Middleware(Guard, gate=gate)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_problem, ChironError: _problem},

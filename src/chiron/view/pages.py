@@ -3,6 +3,7 @@
 import time
 from http import HTTPStatus
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from chiron.reports.shell import environment, render_page
@@ -21,6 +22,12 @@ def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **values: object)
 def problem(what: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> HTMLResponse:
     """Return a page that says what cannot be shown."""
     return page("problem.html", status=status, what=what)
+
+
+def page_of(request: Request) -> int:
+    """Return the number of the wanted page, from 1."""
+    text = request.query_params.get("page", "1")
+    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 1
 
 
 def span(seconds: float | None) -> str:

@@ -17,10 +17,10 @@ from chiron.reports.run_summary import read_run as read_info
 from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
 from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query, read_result
-from chiron.view.images import shown_image
+from chiron.view.images import image_response
 from chiron.view.library import Library
-from chiron.view.pages import page
-from chiron.view.sources import LEDGER, ImageProblem, InputError, StoredResult, reading
+from chiron.view.pages import page, page_of
+from chiron.view.sources import LEDGER, InputError, StoredResult, reading
 from chiron.view.states import SearchState
 
 PAGE = 50
@@ -64,12 +64,6 @@ def query_text(query: Query, **more: object) -> str:
     changed = {f.name: getattr(query, f.name) for f in fields(Query) if getattr(query, f.name) != getattr(usual, f.name)}
     text = urlencode({**changed, **more})
     return f"?{text}" if text else ""
-
-
-def page_of(request: Request) -> int:
-    """Return the number of the wanted page, from 1."""
-    text = request.query_params.get("page", "1")
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 8 else 1
 
 
 def search_page(state: SearchState, request: Request) -> Response:
@@ -188,16 +182,4 @@ def image_of(state: SearchState, request: Request) -> Response:
     number = request.path_params["number"]
     if number >= len(names):
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    try:
-        image = shown_image(state.case_file_images(), names[number], window=_window(request))
-    except ImageProblem as problem:
-        raise HTTPException(HTTPStatus.NOT_FOUND, str(problem)) from problem
-    return Response(image.data, media_type=image.media, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
-
-
-def _window(request: Request) -> tuple[float, float] | None:
-    try:
-        center, width = float(request.query_params["center"]), float(request.query_params["width"])
-    except (KeyError, ValueError):
-        return None
-    return (center, width) if 0 <= center <= 1 and 0 < width <= 2 else None
+    return image_response(state.case_file_images(), names[number], request)

@@ -10,7 +10,7 @@ from typing import Any
 from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import parse_case
-from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.cases.modalities import MODALITIES, modalities_of_case
 from chiron.cases.reader import need_cases
 from chiron.cases.selection import Selection, Shard
@@ -68,6 +68,7 @@ __all__ = [
     "TextPart",
     "Verdict",
     "body_system_of_case",
+    "check_bytes",
     "compare",
     "eight_bit",
     "grids",

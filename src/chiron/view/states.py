@@ -12,6 +12,7 @@ from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.case_index import CaseIndex, count_cases
 from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
 from chiron.view.lines import LineFile
+from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
 from chiron.view.sources import (
     ITEMS,
     LEDGER,
@@ -275,7 +276,39 @@ def _seconds_left(accounts: Accounts, done: int, total: int | None) -> float | N
     return max(0, total - done) * (accounts.calls / done) / accounts.calls_per_second
 
 
-class BuildState(RunState):
+class RowState(RunState):
+    """A run whose rows can be looked at."""
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read rows."""
+        super().__init__(place)
+        self.index = RowIndex()
+        self.wants_rows = False
+        self._indexed: object = None
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return what changes when the rows change, and the rows."""
+        raise NotImplementedError
+
+    def read_rows(self, until: float) -> bool:
+        """Read rows into the index until the monotonic clock shows ``until``; return whether a page would look different now."""
+        mark, source = self.rows_of()
+        if mark != self._indexed:
+            self.index.restart(source)
+            self._indexed = mark
+        if self.index.done:
+            return False
+        self.index.advance(until)
+        return True
+
+    def work(self, until: float) -> bool:
+        """Read what the home page shows, then the rows."""
+        with self.lock:
+            changed = super().work(until)
+            return (self.read_rows(until) if self.wants_rows and not self.problem else False) or changed
+
+
+class BuildState(RowState):
     """A part of the dataset."""
 
     kind: Kind = "build"
@@ -300,6 +333,10 @@ class BuildState(RunState):
         if (self.path / LEDGER).is_file():
             self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
         return all([done, self.rows.advance(until), self.unfinished.advance(until), self.dropped.advance(until)])
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return the lines of the part."""
+        return stat_of(self.rows.path), PartRows(self.rows)
 
     @property
     def part(self) -> str:
@@ -461,7 +498,7 @@ class TrainingState(RunState):
         )
 
 
-class ReleaseState(RunState):
+class ReleaseState(RowState):
     """A release of the dataset."""
 
     kind: Kind = "release"
@@ -478,6 +515,10 @@ class ReleaseState(RunState):
         self.provenance = read_object(self.path / PROVENANCE) or {}
         self.check = read_object(self.path / "check.json") or {}
         return True
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return the rows of the Parquet files."""
+        return stat_of(self.path / PROVENANCE), ReleaseRows(self.path)
 
     def describe(self, *, running: bool) -> RunLine:
         """Return the parts and the number of checked rows."""
