@@ -1,6 +1,7 @@
 """Routes of the app."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from chiron.view.sources import ChironError, InputError
 from chiron.view.states import EvaluationState, RowState, SearchState, TrainingState
 from chiron.view.training_pages import training_page
 
+_log = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the files of a run."""
 
@@ -86,7 +88,7 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
         ],
         middleware=[Middleware(Guard, gate=gate)],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _http_problem, ChironError: _problem},
+        exception_handlers={HTTPException: _http_problem, ChironError: _problem, Exception: _crash},
     )
 
 
@@ -98,6 +100,11 @@ def _http_problem(_: Request, error: Exception) -> Response:
 
 def _problem(_: Request, error: Exception) -> Response:
     return problem(str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _crash(_: Request, error: Exception) -> Response:
+    _log.error("a page cannot be made", exc_info=error)
+    return problem(f"This page cannot be made because of a bug in chiron ({type(error).__name__}).", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _changes(library: Library, run_id: str | None, closing: Callable[[], bool]) -> AsyncIterator[str]:

@@ -83,6 +83,25 @@
     keys[event.key]();
   });
 
+  // An image that cannot be shown is replaced by the reason, which is on the page that the server sends in its place.
+  async function explain(picture) {
+    const note = document.createElement("p");
+    const title = document.createElement("b");
+    const why = document.createElement("span");
+    note.className = "no-image";
+    title.textContent = "image cannot be shown";
+    why.dir = "auto";
+    note.append(title, why);
+    picture.replaceWith(note);
+    const answer = await fetch(picture.src);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    why.textContent = page.querySelector(".problem")?.textContent ?? "";
+  }
+  for (const picture of document.querySelectorAll("img[data-shown]")) {
+    picture.addEventListener("error", () => explain(picture), { once: true });
+    if (picture.complete && picture.currentSrc && !picture.naturalWidth) explain(picture);
+  }
+
   function view(viewer) {
     const stage = viewer.querySelector(".stage");
     const figures = [...stage.querySelectorAll("[data-image]")];
@@ -96,7 +115,7 @@
     const image = () => figures[at].querySelector("img");
 
     function draw() {
-      image().style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+      if (image()) image().style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
       said.textContent = `image ${at + 1} of ${figures.length}, ${Math.round(scale * 100)} %`;
     }
     function zoom(by) {
@@ -123,6 +142,7 @@
     }
     function window_() {
       const [center, width] = ["center", "width"].map((name) => Number(viewer.querySelector(`[data-window=${name}]`).value));
+      if (!image()) return;
       const plain = image().src.split("?")[0];
       const wanted = center === 0.5 && width === 1 ? plain : `${plain}?center=${center}&width=${width}`;
       if (image().src !== wanted) image().src = wanted;
@@ -153,19 +173,6 @@
         clearTimeout(waiting);
         waiting = setTimeout(window_, 120);
       });
-    }
-    for (const figure of figures) {
-      const picture = figure.querySelector("img");
-      const broken = async () => {
-        const note = figure.querySelector(".no-image");
-        picture.hidden = true;
-        note.hidden = false;
-        const answer = await fetch(picture.src);
-        const why = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".problem");
-        note.querySelector("span").textContent = why ? why.textContent : "";
-      };
-      picture.addEventListener("error", broken);
-      if (picture.complete && !picture.naturalWidth && !figure.hidden) broken();
     }
     viewer.querySelector(".handles").hidden = false;
     draw();
