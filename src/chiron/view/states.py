@@ -148,6 +148,10 @@ class UnknownState(RunState):
         raise InputError(kind_of(self.path)[1] or "this directory changed while it was read: reload the page")
 
 
+_QUICK = 4e6
+"""Bytes of a file of cases that are counted at once; a larger one is counted in the background."""
+
+
 @dataclass
 class _Total:
     """Number of cases that a run selects, counted in the background."""
@@ -193,6 +197,8 @@ class SearchState(RunState):
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
             self.index.advance(connection)
+        if self.total.source is None and time.monotonic() < until:
+            self._count(most_bytes=_QUICK)
         return done
 
     def describe(self, *, running: bool) -> RunLine:
@@ -226,11 +232,13 @@ class SearchState(RunState):
                 changed |= self._read_more(until)
             return changed
 
-    def _count(self) -> bool:
+    def _count(self, most_bytes: float = float("inf")) -> bool:
+        """Count the cases if their file has changed and is not too large; return whether it was counted."""
         try:
             selection = self.selection
-            source = (stat_of(selection.cases), selection)
-            if source == self.total.source:
+            about = stat_of(selection.cases)
+            source = (about, selection)
+            if source == self.total.source or (about is not None and about[1] > most_bytes):
                 return False
             self.total = _Total(source, count_cases(selection))
         except ChironError as problem:
