@@ -18,7 +18,9 @@ from chiron.view.sources import (
     CallFailed,
     Case,
     ChironError,
+    ImageFolder,
     ImagePart,
+    ImageProblem,
     Ledger,
     Message,
     Policy,
@@ -110,7 +112,9 @@ class _Recorder:
         return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures)
 
 
-def read_calls(directory: Path, run: Mapping[str, Any], selection: Selection, result: StoredResult) -> CaseCalls:
+def read_calls(
+    directory: Path, run: Mapping[str, Any], selection: Selection, images: ImageFolder | None, result: StoredResult
+) -> CaseCalls:
     """Return the calls of a case with their prompts; without prompts if they cannot be built again, with the reason.
 
     Raises:
@@ -120,7 +124,8 @@ def read_calls(directory: Path, run: Mapping[str, Any], selection: Selection, re
     with Ledger.read(path) as ledger, reading(path) as connection:
         recorder = _Recorder(ledger, connection, dict(_places(result.record)))
         try:
-            _search_again(recorder, run, read_case(selection, result), result)
+            case = read_case(selection, result)
+            _search_again(recorder, run, case, _hashes(case, images, result.record))
         except _NotKnown as problem:
             return CaseCalls(tuple(_without_prompts(recorder, ledger, result.record)), str(problem))
     return CaseCalls(tuple(recorder.groups.values()))
@@ -130,10 +135,20 @@ class _NotKnown(Exception):
     """The prompts of a case cannot be built again."""
 
 
-def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, result: StoredResult) -> None:
-    hashes = (result.record.get("provenance") or {}).get("images") or []
-    if len(hashes) != len(case.images):
-        raise _NotKnown("The images of this case were not read yet, so its prompts are not known.")
+def _hashes(case: Case, images: ImageFolder | None, record: Mapping[str, Any]) -> list[str]:
+    """Return the hashes of the images as they were sent. A case that was stopped early has none on record."""
+    hashes = (record.get("provenance") or {}).get("images") or []
+    if len(hashes) == len(case.images):
+        return [str(sha256) for sha256 in hashes]
+    try:
+        if images is None:
+            raise _NotKnown("run.json names no image folder, so prompts are not shown.")
+        return [images.check(name).sha256 for name in case.images]
+    except ImageProblem as problem:
+        raise _NotKnown(f"An image cannot be read, so prompts are not shown: {problem}") from problem
+
+
+def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, hashes: list[str]) -> None:
     try:
         identity, texts = run["identity"], run["prompts"]
         team = Team(
@@ -152,7 +167,7 @@ def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, resul
             seed=identity["seed"],
             image_side=identity["image_side"],
         )
-        pictures = tuple(ImagePart(str(sha256), policy.image_side) for sha256 in hashes)
+        pictures = tuple(ImagePart(sha256, policy.image_side) for sha256 in hashes)
         asyncio.run(search(case, team, recorder, policy, prompts=Prompts(texts), pictures=pictures))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _NotKnown(f"run.json lacks what the prompts are made of ({type(error).__name__}: {error}).") from error

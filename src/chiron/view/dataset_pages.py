@@ -166,8 +166,18 @@ def row_page(state: RowState, request: Request) -> Response:
         names=[_image_name(image, place) for place, image in enumerate(images, start=1)],
         facts=[(name, row[name]) for name in ("part", "case_id", "body_system", "difficulty", "depth", "licence") if row.get(name) is not None],
         findings=_findings(state.path, str(row.get("id"))),
-        provenance=row.get("provenance") or {},
+        sources=_sources(row.get("provenance")),
     )
+
+
+def _sources(provenance: object) -> list[tuple[str, str]]:
+    """Return where a row comes from, as name and value. Parquet files hold mappings as lists of pairs."""
+    if not isinstance(provenance, dict):
+        return []
+    models = provenance.get("models") or {}
+    pairs = models.items() if isinstance(models, dict) else [(m.get("role"), m.get("model")) for m in models if isinstance(m, dict)]
+    found = [("run", provenance.get("run")), *pairs, *(("call", key) for key in provenance.get("calls") or ())]
+    return [(str(name), str(value)) for name, value in found if value]
 
 
 def _need_rows(state: RowState) -> None:

@@ -172,7 +172,7 @@ def calls_page(state: SearchState, request: Request) -> Response:
         InputError: the ledger cannot be read.
     """
     result = _result(state, request)
-    calls = read_calls(state.path, state.run, state.selection, result)
+    calls = read_calls(state.path, state.run, state.selection, state.case_file_images(), result)
     return page("calls.html", run=state.place, key=request.path_params["key"], id=result.case_id.strip(), calls=calls)
 
 
