@@ -101,7 +101,9 @@ def test_every_response_forbids_frames_caches_and_foreign_content(stranger: Test
         assert "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'sha256-" in answer.text.replace("&#39;", "'")
 
 
-@pytest.mark.parametrize("path", ["/runs/../../etc/passwd", "/runs/%2e%2e%2fetc", "/runs/x/cases/..%2f..%2fetc/images/0", "/static/../app.py"])
+@pytest.mark.parametrize(
+    "path", ["/runs/../../etc/passwd", "/runs/%2e%2e%2fetc", "/runs/x/cases/..%2f..%2fetc/images/0", "/static/../app.py"]
+)
 def test_addresses_never_become_paths(stranger: TestClient, gate: Gate, path: str) -> None:
     stranger.get(gate.link())
     assert stranger.get(path).status_code == 404

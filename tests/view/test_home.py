@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ def test_a_damaged_run_is_a_line_with_its_problem(tmp_path: Path, damage: object
 
 
 def test_an_evaluation_shows_answers_and_pending_ones(tmp_path: Path) -> None:
-    groups = [{"benchmark": "vqa_rad", "control": "none", "verdicts": {"right": 3, "pending": 2}}]
+    groups: list[Mapping[str, object]] = [{"benchmark": "vqa_rad", "control": "none", "verdicts": {"right": 3, "pending": 2}}]
     write_evaluation(tmp_path / "eval", "Good-8B", [an_item(number) for number in range(5)], groups)
     line = line_of(tmp_path, "eval")
     assert (line.state, line.done, line.total, line.subject) == ("stopped", 3, 5, "Good-8B: vqa_rad")

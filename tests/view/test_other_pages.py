@@ -164,7 +164,7 @@ def test_a_part_shows_rows_coverage_and_findings_with_examples(dataset: Path) ->
     with visiting(dataset) as client:
         address = address_of(client, "cot")
         page = settled(client, address, "still reading rows")
-        assert re.findall(r'data-row><bdi>([^<]*)</bdi>', page) == ["cot:case-00000", "cot:case-00001", "cot:case-00002"]
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", page) == ["cot:case-00000", "cot:case-00001", "cot:case-00002"]
         assert "over the limit" in page
         assert "a step is &lt;b&gt;empty&lt;/b&gt;" in page
         assert '<th scope="row"><bdi>unknown</bdi></th>' in page
@@ -189,8 +189,8 @@ def test_rows_are_filtered_by_cells_of_the_coverage(dataset: Path) -> None:
         cell = re.search(r'<a href="(\?modality=MRI&amp;body_system=Chest)#rows">1</a>', page)
         assert cell is not None
         found = client.get(address + html.unescape(cell[1])).text
-        assert re.findall(r'data-row><bdi>([^<]*)</bdi>', found) == ["cot:case-00001"]
-        assert re.findall(r'data-row><bdi>([^<]*)</bdi>', client.get(f"{address}?find=00002").text) == ["cot:case-00002"]
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", found) == ["cot:case-00001"]
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", client.get(f"{address}?find=00002").text) == ["cot:case-00002"]
 
 
 def test_dropped_rows_are_counted_by_reason(dataset: Path) -> None:

@@ -51,12 +51,12 @@ def client(folder: Path) -> Iterator[TestClient]:
 
 
 def ids(page: str) -> list[str]:
-    return re.findall(r'data-row><bdi>([^<]*)</bdi>', page)
+    return re.findall(r"data-row><bdi>([^<]*)</bdi>", page)
 
 
 def test_totals_and_figures_are_those_of_the_report(client: TestClient) -> None:
     page = settled(client, address_of(client, "run"), *WAITS)
-    assert '<b>6</b> <span>cases on record</span>' in page
+    assert "<b>6</b> <span>cases on record</span>" in page
     assert "mean MICS-Score" in page
     assert "Distribution of MICS-Scores. above 0.2 up to 0.3: 0 retained, 1 not; exactly 1: 2 retained, 0 not" in page
     assert "What the reasoning adds" in page

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
@@ -42,10 +42,16 @@ def opened(browser: Browser, gate: Gate, *, width: int = 1400, dark: bool = Fals
     """Yield a page at the home page, and everything that it did and should not."""
     scheme = "dark" if dark else "light"
     context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page, trouble = context.new_page(), []
+    page = context.new_page()
+    trouble: list[str] = []
+
+    def dismissed(dialog: Dialog) -> None:
+        trouble.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     page.on("console", lambda m: trouble.append(f"console: {m.text}") if "status of 4" not in m.text else None)
     page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
-    page.on("dialog", lambda d: (trouble.append(f"dialog: {d.message}"), d.dismiss()))
+    page.on("dialog", dismissed)
     page.on("request", lambda r: None if r.url.startswith((f"http://127.0.0.1:{gate.port}/", "data:")) else trouble.append(r.url))
     page.goto(gate.link())
     try:
@@ -177,8 +183,9 @@ def test_the_calls_are_loaded_when_they_are_opened(browser: Browser, tmp_path: P
     cases = write_cases(tmp_path, 1)
     with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
         # in another thread, because playwright has an event loop in this one
-        with ThreadPoolExecutor(1) as other:
-            other.submit(execute, cases, config_of(team(endpoint.base_url)), tmp_path / "run").result()
+        other = ThreadPoolExecutor(1)
+        other.submit(execute, cases, config_of(team(endpoint.base_url)), tmp_path / "run").result()
+        other.shutdown()
     with serving(tmp_path) as gate, opened(browser, gate) as (page, trouble):
         page.locator("[data-row]").click()
         page.locator("[data-row]").click()
@@ -197,8 +204,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     hostile_run(folder)
     attack = f"{SCRIPT}{BREAKOUT}{BIDI}{{{{ 7 * 7 }}}}"
-    item = an_item(0, id=attack, question=attack, options=(attack, "b"), answer=attack, reply=attack, given=attack, rule=attack, benchmark=attack,
-                   labels={attack: attack}, images=("../outside.png", NAME), problem=attack)  # fmt: skip
+    fields = ("id", "question", "answer", "reply", "given", "rule", "benchmark", "problem")
+    images = ("../outside.png", NAME)
+    item = an_item(0, **dict.fromkeys(fields, attack), options=(attack, "b"), labels={attack: attack}, images=images)
     write_evaluation(folder / "eval", attack.replace("\u2066", ""), [item])
     write_evaluation(folder / "eval2", "Other", [item])
     training = folder / "training"
@@ -207,8 +215,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = folder / "part"
     shutil.copytree(RECORDED / "recorded_dataset" / "cot", part)
     row = json.loads((part / "rows.jsonl").read_text().splitlines()[0])
-    row.update(id=attack, question=attack, answer=attack, images=["../outside.png", NAME], modalities=[attack], body_system=attack, licence=attack,
-               messages=[{"role": attack, "content": attack}], provenance={"run": attack, "calls": [attack], "models": {attack: attack}})  # fmt: skip
+    row.update(dict.fromkeys(("id", "question", "answer", "body_system", "licence"), attack))
+    row.update(images=images, modalities=[attack], messages=[{"role": attack, "content": attack}])
+    row.update(provenance={"run": attack, "calls": [attack], "models": {attack: attack}})
     (part / "rows.jsonl").write_text(json.dumps(row) + "\n")
     (part / "dropped.jsonl").write_text(json.dumps({"reason": attack}) + "\n")
     example = {"check": attack, "row": attack, "detail": attack, "severity": attack}
@@ -224,7 +233,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def addresses(page: Page, gate: Gate) -> list[str]:
     """Return every page that links lead to."""
     base = f"http://127.0.0.1:{gate.port}"
-    waiting, seen = ["/"], []
+    waiting, seen = ["/"], list[str]()
     while waiting:
         path = waiting.pop()
         if path in seen or len(seen) > 60:
@@ -242,7 +251,9 @@ def test_hostile_text_stays_text_on_every_page(browser: Browser, hostile: Path) 
         pages = addresses(page, gate)
         runs = [path for path in pages if re.fullmatch(r"/runs/\w+", path)]
         assert len(runs) == 6
-        evaluations = [path.rpartition("/")[2] for path in runs if "answers" in page.request.get(f"http://127.0.0.1:{gate.port}{path}").text()]
+        evaluations = [
+            path.rpartition("/")[2] for path in runs if "<h1>Evaluation" in page.request.get(f"http://127.0.0.1:{gate.port}{path}").text()
+        ]
         for path in [*pages, f"/compare?run={'&run='.join(evaluations)}"]:
             page.goto(f"http://127.0.0.1:{gate.port}{path}")
             page.locator("details").evaluate_all("all => all.forEach(d => { d.open = true; })")
@@ -275,5 +286,7 @@ def test_every_field_image_and_region_has_a_name(browser: Browser, hostile: Path
             assert page.locator("img:not([alt]), img[alt='']").count() == 0, path
             assert page.locator("h1").count() == 1, path
             assert page.locator("[role=region]:not([aria-label]), nav:not([aria-label])").count() == 0, path
-            twice = page.evaluate("(() => { const i = [...document.querySelectorAll('[id]')].map(e => e.id); return i.filter((x, n) => i.indexOf(x) !== n); })()")
+            twice = page.evaluate(
+                "(() => { const i = [...document.querySelectorAll('[id]')].map(e => e.id); return i.filter((x, n) => i.indexOf(x) !== n); })()"
+            )
             assert twice == [], path

@@ -30,7 +30,9 @@ def view_command(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"starlette", "uvicorn"}:
             raise
-        raise InputError(f"'chiron view' needs the package '{error.name}', which is not installed: pip install 'chiron-med[view]'") from None
+        raise InputError(
+            f"'chiron view' needs the package '{error.name}', which is not installed: pip install 'chiron-med[view]'"
+        ) from None
 
     def ready(gate: "Gate") -> None:
         if json_output:

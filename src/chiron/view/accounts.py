@@ -18,7 +18,9 @@ _NEW = (
     " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END), 0), COUNT(cost_usd), SUM(seconds), SUM(attempts - 1)"
     " FROM calls WHERE rowid > ? AND rowid <= ? GROUP BY role, model"
 )
-_SPEED = "SELECT MIN(answered_at), MAX(answered_at), COUNT(*) FROM (SELECT answered_at FROM calls WHERE copied = 0 ORDER BY rowid DESC LIMIT ?)"
+_SPEED = (
+    "SELECT MIN(answered_at), MAX(answered_at), COUNT(*) FROM (SELECT answered_at FROM calls WHERE copied = 0 ORDER BY rowid DESC LIMIT ?)"
+)
 _ORDER = {"mentor": 0, "intern": 1, "judge": 2}
 
 
@@ -64,7 +66,7 @@ class Accounts:
         while self._last < newest:
             end = min(newest, self._last + _AT_ONCE)
             for role, model, *row in connection.execute(_NEW, (self._last, end)):
-                self._sums.setdefault((role, model), _Sums()).add(tuple(row))  # type: ignore[arg-type]
+                self._sums.setdefault((role, model), _Sums()).add(tuple(row))
                 self.calls += row[0]
             self._last = end
             if time.monotonic() >= until:

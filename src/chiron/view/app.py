@@ -17,12 +17,14 @@ from starlette.routing import Route
 from chiron.view import dataset_pages, search_pages
 from chiron.view.access import Gate, Guard
 from chiron.view.dataset_pages import dataset_page
+from chiron.view.dataset_states import RowState
 from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.library import Library
+from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.pages import page, problem
 from chiron.view.search_pages import search_page
+from chiron.view.search_state import SearchState
 from chiron.view.sources import ChironError, InputError
-from chiron.view.states import EvaluationState, RowState, SearchState, TrainingState
 from chiron.view.training_pages import training_page
 
 _log = logging.getLogger(__name__)

@@ -30,16 +30,17 @@ _TABLE = """
 CREATE TABLE cases (
     case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
     detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
-    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER
+    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, modalities TEXT, body_system TEXT
 ) WITHOUT ROWID;
 CREATE TABLE labels (case_id TEXT PRIMARY KEY, modalities TEXT NOT NULL, body_system TEXT NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX by_key ON cases (key);
-CREATE INDEX by_position ON cases (position, case_id);
-CREATE INDEX by_score ON cases (score, position);
 CREATE INDEX in_detail ON cases (detailed);
 """
 _HEADS = "SELECT rowid, case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? ORDER BY rowid"
-_PUT = "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score) VALUES (?,?,?,?,?,?)"
+_PUT = (
+    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score, modalities, body_system)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
+)
 _DETAIL = (
     "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
     " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ? WHERE case_id = ?"
@@ -75,12 +76,11 @@ class CaseRow:
     cost_usd: float | None
 
 
-_COLUMNS = (
-    "cases.case_id, key, position, kind, score, uplift, depth, question, answer, reason, labels.modalities, labels.body_system, cost_usd"
-)
-_JOINED = "cases LEFT JOIN labels ON labels.case_id = cases.case_id"
+_COLUMNS = "case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd"
+_KEPT = 8
+"""Queries whose results are kept."""
 SORTS: Mapping[str, str] = {
-    "file": "position, cases.case_id",
+    "file": "position, case_id",
     "score": "score IS NULL, score DESC, position",
     "low": "score IS NULL, score, position",
     "uplift": "uplift IS NULL, uplift DESC, position",
@@ -113,7 +113,7 @@ class Query:
     def where(self) -> tuple[str, list[Any]]:
         """Return the SQL condition and its values."""
         terms: list[tuple[str, list[Any]]] = [
-            ("INSTR(COALESCE(words, LOWER(cases.case_id)), ?) > 0", [word]) for word in self.find.lower().split()[:8]
+            ("INSTR(COALESCE(words, LOWER(case_id)), ?) > 0", [word]) for word in self.find.lower().split()[:8]
         ]
         if self.outcome:
             terms.append(("kind = ?", [self.outcome]))
@@ -124,9 +124,9 @@ class Query:
         if self.depth.isascii() and self.depth.isdigit():
             terms.append(("depth = ?", [int(self.depth[:6])]))
         if self.modality:
-            terms.append(("INSTR(labels.modalities, ?) > 0", [f"{SEPARATOR}{self.modality}{SEPARATOR}"]))
+            terms.append(("INSTR(modalities, ?) > 0", [f"{SEPARATOR}{self.modality}{SEPARATOR}"]))
         if self.body_system:
-            terms.append(("labels.body_system = ?", [self.body_system]))
+            terms.append(("body_system = ?", [self.body_system]))
         return " AND ".join(term for term, _ in terms) or "1", [value for _, values in terms for value in values]
 
 
@@ -140,6 +140,9 @@ class CaseIndex:
         self._last = 0
         self._labels: Iterator[tuple[int, Any]] | None = None
         self._labels_of: object = None
+        self._kept: dict[Query, list[str]] = {}
+        self._kept_at = 0
+        self._summary: tuple[int, Totals, dict[str, list[str]]] | None = None
         self.labels_problem = ""
         """Why modalities and body systems are not known."""
 
@@ -199,6 +202,7 @@ class CaseIndex:
                 rows = [(c.id, *_labels_of(c)) for _, c in chunk if isinstance(c, Case)]
                 self._db.execute("BEGIN")
                 self._db.executemany("INSERT OR REPLACE INTO labels VALUES (?,?,?)", rows)
+                self._db.executemany("UPDATE cases SET modalities = ?2, body_system = ?3 WHERE case_id = ?1", rows)
                 self._db.execute("COMMIT")
                 if time.monotonic() >= until:
                     return False
@@ -216,8 +220,13 @@ class CaseIndex:
         """Count the cases by outcome."""
         return Counter(dict(self._db.execute("SELECT kind, COUNT(*) FROM cases GROUP BY kind")))
 
-    def totals(self) -> Totals:
-        """Return the totals that the report shows."""
+    def summary(self) -> tuple[Totals, dict[str, list[str]]]:
+        """Return the totals that the report shows, and the values that the filters offer; kept until the index changes."""
+        if self._summary is None or self._summary[0] != self._db.total_changes:
+            self._summary = (self._db.total_changes, self._totals(), self._choices())
+        return self._summary[1], self._summary[2]
+
+    def _totals(self) -> Totals:
         from chiron.reports.case_view import Kind
 
         totals = Totals()
@@ -230,41 +239,52 @@ class CaseIndex:
             "SELECT baseline, score, COUNT(*) FROM cases WHERE baseline IS NOT NULL AND score IS NOT NULL GROUP BY baseline, score"
         )
         totals.pairs = Counter({(baseline, score): count for baseline, score, count in pairs})
-        lacking = "missing_candidates > 0 OR missing_evaluations > 0"
         row = self._db.execute(
-            "SELECT COUNT(*), COALESCE(SUM(missing_candidates), 0), COALESCE(SUM(missing_evaluations), 0) FROM cases WHERE " + lacking
+            "SELECT COUNT(*), COALESCE(SUM(missing_candidates), 0), COALESCE(SUM(missing_evaluations), 0) FROM cases"
+            " WHERE missing_candidates > 0 OR missing_evaluations > 0"
         ).fetchone()
         totals.incomplete, totals.missing = row[0], Missing(row[1], row[2])
         return totals
 
     def find(self, query: Query, first: int, count: int) -> tuple[list[CaseRow], int]:
         """Return a page of the matching cases, and the number of all matching ones."""
-        where, values = query.where()
-        number = int(self._db.execute(f"SELECT COUNT(*) FROM {_JOINED} WHERE {where}", values).fetchone()[0])  # noqa: S608 - constants
-        order = SORTS.get(query.sort, SORTS["file"])
-        sql = f"SELECT {_COLUMNS} FROM {_JOINED} WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608 - constants
-        return [CaseRow(*row) for row in self._db.execute(sql, [*values, count, first])], number
+        keys = self._keys(query)
+        rows = (self.by_key(key) for key in keys[first : first + count])
+        return [row for row in rows if row is not None], len(keys)
+
+    def _keys(self, query: Query) -> list[str]:
+        """Return the keys of the matching cases in order; kept until the index changes."""
+        if self._kept_at != self._db.total_changes:
+            self._kept, self._kept_at = {}, self._db.total_changes
+        if query not in self._kept:
+            where, values = query.where()
+            order = SORTS.get(query.sort, SORTS["file"])
+            rows = self._db.execute(f"SELECT key FROM cases WHERE {where} ORDER BY {order}", values)  # noqa: S608 - constants
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[query] = [key for (key,) in rows]
+        return self._kept[query]
 
     def by_key(self, key: str) -> CaseRow | None:
         """Return a case, or ``None``."""
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOINED} WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
         return None if row is None else CaseRow(*row)
 
     def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
         """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
-        where, values = query.where()
-        order = SORTS.get(query.sort, SORTS["file"])
-        keys = [row[0] for row in self._db.execute(f"SELECT key FROM {_JOINED} WHERE {where} ORDER BY {order}", values)]  # noqa: S608 - constants
+        keys = self._keys(query)
         if key not in keys:
             return None, None, 0, len(keys)
         place = keys.index(key)
         return keys[place - 1] if place else None, keys[place + 1] if place + 1 < len(keys) else None, place + 1, len(keys)
 
-    def choices(self) -> dict[str, list[str]]:
-        """Return the values that the filters offer."""
+    def _choices(self) -> dict[str, list[str]]:
         depths = [str(depth) for (depth,) in self._db.execute("SELECT DISTINCT depth FROM cases WHERE depth IS NOT NULL ORDER BY depth")]
-        systems = {name for (name,) in self._db.execute("SELECT DISTINCT body_system FROM labels")}
-        lists = [text.strip(SEPARATOR).split(SEPARATOR) for (text,) in self._db.execute("SELECT DISTINCT modalities FROM labels")]
+        systems = {name for (name,) in self._db.execute("SELECT DISTINCT body_system FROM cases WHERE body_system IS NOT NULL")}
+        lists = [
+            text.strip(SEPARATOR).split(SEPARATOR)
+            for (text,) in self._db.execute("SELECT DISTINCT modalities FROM cases WHERE modalities IS NOT NULL")
+        ]
         order = [system.name for system in BODY_SYSTEMS]
         known = sorted(systems, key=lambda name: (order.index(name) if name in order else len(order), name))
         return {"depth": depths, "modality": sorted({name for names in lists for name in names}), "body_system": known}
@@ -284,7 +304,7 @@ def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ..
         record.get("depth") if isinstance(record.get("depth"), int) else None,
         question,
         answer,
-        "\n".join((name, question, answer, final)).lower(),
+        f"{name}\n{question}\n{answer}\n{final}".lower(),
         reason_in_words(reason) if reason else "",
         missing.candidates,
         missing.evaluations,

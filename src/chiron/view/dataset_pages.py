@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chiron.view.dataset_states import BuildState, ReleaseState, RowState, counts_of
 from chiron.view.images import bytes_response, image_response
 from chiron.view.library import Library
 from chiron.view.lines import LineFile
 from chiron.view.pages import page, page_of
 from chiron.view.rows import RowQuery
 from chiron.view.sources import ChironError, ImageFolder, InputError, read_object
-from chiron.view.states import BuildState, ReleaseState, RowState, counts_of
 
 PAGE = 50
 _READ = 0.1
@@ -119,7 +119,7 @@ def _read(state: RowState, position: int) -> dict[str, Any]:
 
 
 def _checks(folder: Path) -> tuple[list[Check], str]:
-    """Return the checks of ``check.json``, and why there are none."""
+    """Return the checks of ``check.json``, and why they cannot be shown."""
     try:
         record = read_object(folder / "check.json")
         if record is None:
@@ -164,7 +164,9 @@ def row_page(state: RowState, request: Request) -> Response:
         total=total,
         turns=turns,
         names=[_image_name(image, place) for place, image in enumerate(images, start=1)],
-        facts=[(name, row[name]) for name in ("part", "case_id", "body_system", "difficulty", "depth", "licence") if row.get(name) is not None],
+        facts=[
+            (name, row[name]) for name in ("part", "case_id", "body_system", "difficulty", "depth", "licence") if row.get(name) is not None
+        ],
         findings=_findings(state.path, str(row.get("id"))),
         sources=_sources(row.get("provenance")),
     )

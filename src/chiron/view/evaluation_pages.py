@@ -2,6 +2,7 @@
 
 import time
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -12,9 +13,9 @@ from starlette.routing import Route
 from chiron.view.evaluations import FILTERS, Comparison, Comparisons
 from chiron.view.images import image_response
 from chiron.view.library import Library
+from chiron.view.model_states import EvaluationState
 from chiron.view.pages import page, page_of
 from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict
-from chiron.view.states import EvaluationState
 
 PAGE = 25
 """Items on one page."""
@@ -87,7 +88,7 @@ class EvaluationPages:
         return image_response(ImageFolder(folder), str(names[number]), request)
 
 
-def _items(found: Comparison | None, states: list[EvaluationState], request: Request) -> dict[str, object]:
+def _items(found: Comparison | None, states: list[EvaluationState], request: Request) -> dict[str, Any]:
     """Return the items that fit the filters, for the template."""
     wanted = {name: request.query_params.get(name, "")[:200] for name in ("kind", "benchmark", "find", "control")}
     kind = wanted["kind"] if wanted["kind"] in FILTERS else "all"

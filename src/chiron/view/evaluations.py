@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from chiron.view.model_states import EvaluationState
 from chiron.view.sources import (
     REAL,
     Evaluated,
@@ -17,7 +18,7 @@ from chiron.view.sources import (
     image_folders,
     read_evaluations,
 )
-from chiron.view.states import EvaluationState, Signature
+from chiron.view.states import Signature
 
 _KEPT = 4
 """Comparisons kept in memory."""

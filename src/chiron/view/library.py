@@ -7,20 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from chiron.view.dataset_states import BuildState, ReleaseState
 from chiron.view.discovery import Kind, Place, find_places, kind_of, need_folders
+from chiron.view.model_states import EvaluationState, TrainingState
+from chiron.view.search_state import SearchState
 from chiron.view.sources import RUN, ChironError
-from chiron.view.states import (
-    BuildState,
-    EvaluationState,
-    ReleaseState,
-    RunLine,
-    RunState,
-    SearchState,
-    Signature,
-    TrainingState,
-    UnknownState,
-    stat_of,
-)
+from chiron.view.states import RunLine, RunState, Signature, UnknownState, stat_of
 
 _log = logging.getLogger(__name__)
 _FIND_EVERY = 5.0

@@ -1,6 +1,5 @@
 """Rows of a part or of a release: an index for filters and coverage, and single rows."""
 
-import glob
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ class ReleaseRows:
         Raises:
             InputError: pyarrow is missing, or a file is damaged.
         """
-        for path in sorted(Path(name) for name in glob.glob(f"{glob.escape(str(self._folder / 'data'))}/*/*.parquet")):
+        for path in sorted((self._folder / "data").glob("*/*.parquet")):
             split = path.name.partition("-")[0]
             try:
                 file = _parquet(path)

@@ -20,8 +20,8 @@ from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query, read_resul
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of
+from chiron.view.search_state import SearchState
 from chiron.view.sources import LEDGER, InputError, StoredResult, reading
-from chiron.view.states import SearchState
 
 PAGE = 50
 """Cases on one page of the table."""
@@ -79,12 +79,13 @@ def search_page(state: SearchState, request: Request) -> Response:
             raise InputError(state.problem)
         _read_details(state)
         info: RunInfo = read_info(state.path)
-        totals, index = state.index.totals(), state.index
+        index = state.index
+        totals, choices = index.summary()
         rows, found = index.find(query, (number - 1) * PAGE, PAGE)
         pages = max(1, -(-found // PAGE))
         if number > pages:
             rows, found = index.find(query, (pages - 1) * PAGE, PAGE)
-        accounts = state.accounts
+        spending = state.accounts.spending() if state.accounts else []
         return page(
             "search.html",
             line=line,
@@ -92,10 +93,10 @@ def search_page(state: SearchState, request: Request) -> Response:
             totals=totals,
             kinds=list(Kind),
             every_case="",
-            spending=accounts.spending() if accounts else [],
+            spending=spending,
             spent_usd=line.known_usd + line.possible_usd if line.known_usd is not None else 0.0,
             possibly_spent_usd=line.possible_usd,
-            failures=failure_reasons(state.path / LEDGER),
+            failures=failure_reasons(state.path / LEDGER) if any(spent.failed for spent in spending) else [],
             histogram=figures.histogram(totals.scores, info.identity.threshold),
             uplift=figures.uplift(totals.pairs) if totals.pairs else None,
             waiting=index.waiting,
@@ -106,7 +107,7 @@ def search_page(state: SearchState, request: Request) -> Response:
             number=min(number, pages),
             pages=pages,
             page_link=lambda n: query_text(query, page=n) or f"?page={n}",
-            choices=index.choices(),
+            choices=choices,
             scores=list(SCORES),
             uplifts=list(UPLIFTS),
             modalities=lambda text: (text or "").strip(SEPARATOR).replace(SEPARATOR, ", "),
@@ -146,7 +147,7 @@ def case_page(state: SearchState, request: Request) -> Response:
         view = case_view(result, 1, ())
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"the record of case '{result.case_id.strip()}' cannot be shown ({type(error).__name__}): it may be of another version of chiron"
+            f"the record of case '{result.case_id.strip()}' cannot be shown ({type(error).__name__}): it may be of another version"
         ) from error
     names = [str(name) for name in result.record.get("images") or ()]
     return page(

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
@@ -30,6 +31,12 @@ from chiron.jobs.directory import LEDGER, LOCK, RUN, WorkDirectory
 from chiron.mics.prompts import Prompts
 from chiron.mics.search import search
 from chiron.mics.team import Policy, RoleModel, Team
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None
 
 __all__ = [
     "BODY_SYSTEMS",
@@ -99,7 +106,18 @@ def reading(ledger: Path) -> Iterator[sqlite3.Connection]:
 
 def in_use(directory: Path) -> bool:
     """Return whether a process works in a run directory now. A missing lock file is not created."""
-    return (directory / LOCK).is_file() and WorkDirectory(directory).in_use
+    lock = directory / LOCK
+    if fcntl is None:
+        return lock.is_file() and WorkDirectory(directory).in_use
+    try:
+        with lock.open("rb") as file:
+            # A shared lock for a moment: whoever wants the run waits longer than that.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # there is no lock, or it cannot be read
 
 
 def read_run(directory: Path) -> dict[str, Any]:

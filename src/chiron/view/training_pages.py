@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from chiron.view.charts import HEIGHT, WIDTH, Chart, Point, chart
+from chiron.view.model_states import Stage, TrainingState
 from chiron.view.pages import page
 from chiron.view.sources import InputError
-from chiron.view.states import Stage, TrainingState
 
 _READ = 0.1
 
