@@ -98,15 +98,16 @@ def large(folder: Path) -> list[list[object]]:
         address = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))[0]
         while any(note in visitor.get(address) for note in ("more records", "still being read")):
             time.sleep(0.5)
-        rows = [["indexed after", 1000 * (time.perf_counter() - began), "", "", ""]]
-        for query in (
+        indexed = 1000 * (time.perf_counter() - began)
+        queries = (
             "",
             "?page=1100",
             "?outcome=retained&sort=uplift&page=400",
             "?find=case-5+cortex",
             "?score=0.5-1&modality=unknown&sort=cost",
-        ):
-            rows.append(summary(f"table of {CASES:,} cases {query}", visitor.milliseconds(address + query), "200"))
+        )
+        rows: list[list[object]] = [["everything is indexed", indexed, "", "", ""]]
+        rows += [summary(f"{CASES:,} cases {query}", visitor.milliseconds(address + query), "200") for query in queries]
         case = re.findall(r'href="(/runs/\w+/cases/\w+)', visitor.get(f"{address}?page=600"))[0]
         rows.append(summary("a case", visitor.milliseconds(case), "100"))
         return rows

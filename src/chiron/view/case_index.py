@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from chiron.reports.case_view import kind_of, reason_in_words
+from chiron.reports.case_view import Kind, kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
 from chiron.view.sources import (
     BODY_SYSTEMS,
@@ -36,7 +36,8 @@ CREATE TABLE labels (case_id TEXT PRIMARY KEY, modalities TEXT NOT NULL, body_sy
 CREATE UNIQUE INDEX by_key ON cases (key);
 CREATE INDEX in_detail ON cases (detailed);
 """
-_HEADS = "SELECT rowid, case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? ORDER BY rowid"
+_HEADS = "SELECT case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? AND rowid <= ? ORDER BY rowid"
+_HEADS_AT_ONCE = 2000
 _PUT = (
     "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score, modalities, body_system)"
     " SELECT ?1, ?2, ?3, ?4, ?5, ?6, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
@@ -150,19 +151,31 @@ class CaseIndex:
         """Free the memory."""
         self._db.close()
 
-    def advance(self, ledger: sqlite3.Connection) -> None:
-        """Add new and changed results, without what is in their records."""
-        newest, count = ledger.execute("SELECT COALESCE(MAX(rowid), 0), COUNT(*) FROM results").fetchone()
-        self._add_heads(ledger, self._last)
-        if newest < self._last or self._db.execute("SELECT COUNT(*) FROM cases").fetchone()[0] != count:
-            self._drop_lost(ledger)
-            self._add_heads(ledger, 0)
-        self._last = newest
+    def advance(self, ledger: sqlite3.Connection, until: float) -> bool:
+        """Add new and changed results, without what is in their records, until all are added or the monotonic clock shows ``until``.
 
-    def _add_heads(self, ledger: sqlite3.Connection, first: int) -> None:
-        # The newest row is read again, because a replaced result may get the same number.
+        Returns whether all are added.
+        """
+        newest, count = ledger.execute("SELECT COALESCE(MAX(rowid), 0), COUNT(*) FROM results").fetchone()
+        if newest < self._last:
+            self._last = 0
+        # The newest row is read again each time, because a replaced result may get the same number.
+        while True:
+            end = min(newest, self._last + _HEADS_AT_ONCE)
+            self._add_heads(ledger, self._last, end)
+            self._last = end
+            if end == newest:
+                break
+            if time.monotonic() >= until:
+                return False
+        if self._db.execute("SELECT COUNT(*) FROM cases").fetchone()[0] != count:
+            self._drop_lost(ledger)
+            self._add_heads(ledger, 0, newest)
+        return True
+
+    def _add_heads(self, ledger: sqlite3.Connection, first: int, last: int) -> None:
         self._db.execute("BEGIN")
-        for _, case_id, position, outcome, retained, score in ledger.execute(_HEADS, (first,)):
+        for case_id, position, outcome, retained, score in ledger.execute(_HEADS, (first, last)):
             kind = str(kind_of(outcome, retained=bool(retained)))
             self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, retained, score))
         self._db.execute("COMMIT")
@@ -227,8 +240,6 @@ class CaseIndex:
         return self._summary[1], self._summary[2]
 
     def _totals(self) -> Totals:
-        from chiron.reports.case_view import Kind
-
         totals = Totals()
         totals.kinds = Counter({Kind(kind): count for kind, count in self.counts().items()})
         totals.cases = totals.kinds.total()

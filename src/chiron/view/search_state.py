@@ -59,7 +59,7 @@ class SearchState(RunState):
         with reading(self.path / LEDGER) as connection:
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
-            self.index.advance(connection)
+            done &= self.index.advance(connection, until)
         if self.total.source is None and time.monotonic() < until:
             self._count(most_bytes=_QUICK)
         return done
