@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,20 @@ class SearchState(RunState):
         """Prepare to read a search."""
         super().__init__(place)
         self.accounts: Accounts | None = None
-        self.index = CaseIndex()
         self.run: dict[str, Any] = {}
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
 
+    @cached_property
+    def index(self) -> CaseIndex:
+        """Index of the cases, created when it is first needed."""
+        return CaseIndex()
+
     def close(self) -> None:
         """Free the index."""
-        self.index.close()
+        if "index" in vars(self):
+            self.index.close()
 
     @property
     def selection(self) -> Selection:

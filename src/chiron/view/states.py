@@ -74,15 +74,18 @@ class RunState:
 
     def line(self, until: float) -> RunLine:
         """Return the line of the home page. Reading stops when the monotonic clock shows ``until``, and continues in the background."""
-        with self.lock:
+        left = until - time.monotonic()
+        # A page with many runs waits neither for all of them nor for the background thread, which may be reading this one.
+        if (self._line is None and left <= 0) or not self.lock.acquire(timeout=max(0.0, min(left, threading.TIMEOUT_MAX))):
+            return self._line or RunLine(self.place.id, self.place.name, self.kind, state="reading")
+        try:
             now = self.signature()
-            if self._line is None and time.monotonic() >= until:
-                # A page with many runs does not wait for all of them; the background thread reads this one next.
-                return RunLine(self.place.id, self.place.name, self.kind, state="reading")
             if self._line is None or now != self._seen or not self.settled:
                 self._line = self._fresh(now, until)
                 self._seen = now
             return self._line
+        finally:
+            self.lock.release()
 
     def _fresh(self, now: Signature, until: float) -> RunLine:
         try:
