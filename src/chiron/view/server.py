@@ -38,7 +38,7 @@ def serve(folders: Sequence[Path], ready: Callable[[Gate], None]) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     with socket.create_server((HOST, 0)) as listening:
         gate = Gate(listening.getsockname()[1])
-        server = _Server(uvicorn.Config("", log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False))
+        server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
         server.config.app = create_app(library, gate, closing=lambda: server.should_exit)
         server.ready = lambda: ready(gate)
         server.run(sockets=[listening])
