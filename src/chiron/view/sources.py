@@ -111,7 +111,7 @@ def in_use(directory: Path) -> bool:
         return lock.is_file() and WorkDirectory(directory).in_use
     try:
         with lock.open("rb") as file:
-            # A shared lock for a moment: whoever wants the run waits longer than that.
+            # A shared lock for a moment; a command that wants the run waits longer than that.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except BlockingIOError:
