@@ -15,6 +15,7 @@ from bench import (
     search_speed,
     shared_images,
     train_throughput,
+    view,
 )
 
 ALL = {
@@ -30,6 +31,7 @@ ALL = {
     "answer_parsing": answer_parsing,
     "shared_images": shared_images,
     "deidentification": deidentification,
+    "view": view,
 }
 
 for name in sys.argv[1:] or ALL:

@@ -81,3 +81,13 @@ def test_data_in_a_page_cannot_end_its_script_element() -> None:
     text = str(shell.embedded_json({"a": "</script><!--&\u2028"}))
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == {"a": "</script><!--&\u2028"}
+
+
+def test_only_a_served_page_may_send_requests_and_only_to_its_own_server() -> None:
+    alone, served = (shell.content_security_policy("p {}", "1;", served=served) for served in (False, True))
+    assert "connect-src" not in alone
+    assert "img-src data:;" in alone
+    assert "form-action 'none'" in alone
+    assert "img-src 'self' data:; connect-src 'self';" in served
+    assert "form-action 'self'" in served
+    assert "unsafe" not in served

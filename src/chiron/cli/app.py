@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, cases, compare, demo, models, search, train
+from chiron.cli import build, cases, compare, demo, models, search, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -35,6 +35,7 @@ app.command("sample")(demo.sample_command)
 app.command("ask")(models.ask_command)
 app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
+app.command("view")(view.view_command)
 evaluation.app.command("contamination")(evaluation.contamination_command)
 app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")

@@ -15,7 +15,9 @@ from markupsafe import Markup
 _SHELL = "chiron.reports"
 
 
-def render_page(package: str, template: str, *, styles: Sequence[str] = (), script: str | None = None, **values: object) -> Iterator[str]:
+def render_page(
+    package: str, template: str, *, styles: Sequence[str] = (), script: str | None = None, served: bool = False, **values: object
+) -> Iterator[str]:
     """Render a page that needs no other file, and on which only Chiron's own style and script can take effect.
 
     Every value is escaped, in text and in quoted attributes, and written by :func:`legible`.
@@ -25,6 +27,7 @@ def render_page(package: str, template: str, *, styles: Sequence[str] = (), scri
         template: template that extends ``base.html``.
         styles: style sheets to add to ``base.css``.
         script: script at the end of the page.
+        served: whether a server sends the page, so that it may load images and data from that server.
         **values: variables of the template.
 
     Returns:
@@ -38,7 +41,7 @@ def render_page(package: str, template: str, *, styles: Sequence[str] = (), scri
         .generate(
             style=Markup(css),  # noqa: S704 - files of this package
             script=None if js is None else Markup(js),  # noqa: S704 - a file of this package
-            policy=content_security_policy(css, js),
+            policy=content_security_policy(css, js, served=served),
             **values,
         )
     )
@@ -68,10 +71,16 @@ def environment(package: str, *, escape: bool = True) -> Environment:
     return env
 
 
-def content_security_policy(style: str, script: str | None = None) -> str:
-    """Return the policy of a page with this ``<style>`` and optional ``<script>``: no other style or script, and no requests."""
+def content_security_policy(style: str, script: str | None = None, *, served: bool = False) -> str:
+    """Return the policy of a page with this ``<style>`` and optional ``<script>``: no other style or script, and no requests.
+
+    A page that is ``served`` may load images and data from its own server, and send its forms there.
+    """
     scripts = f" script-src {_source_hash(script)};" if script is not None else ""
-    return f"default-src 'none'; img-src data:; style-src {_source_hash(style)};{scripts} base-uri 'none'; form-action 'none'"
+    own = "'self'" if served else "'none'"
+    images, requests = ("'self' data:", " connect-src 'self';") if served else ("data:", "")
+    rules = f"default-src 'none'; img-src {images};{requests} style-src {_source_hash(style)};{scripts}"
+    return f"{rules} base-uri 'none'; form-action {own}"
 
 
 def already_rendered(parts: Iterator[str]) -> Iterator[Markup]:

@@ -1,0 +1,168 @@
+"""The local web app: the home page with 200 runs, a search of 60,000 cases, and a search that runs while the app is under load."""
+
+import asyncio
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.simulated import simulated
+from bench.table import heading, table
+from chiron.client.ledger import Ledger
+from tests.reports.building import a_case, rejected, retained, stored, write_run
+from tests.support.cases import write_cases
+from tests.support.command import CHIRON, environment
+from tests.support.runs import config_of, make_run, team
+
+WAIT = {"mentor": 0.05, "intern": 0.05, "judge": 0.05}
+RUNS, CASES, REQUESTS_A_SECOND = 200, 60_000, 50
+
+
+class Visitor:
+    """A browser that keeps its connection and its cookie."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._connection = HTTPConnection("127.0.0.1", parts.port or 0)
+        self._headers: dict[str, str] = {}
+        self._connection.request("GET", f"/?{parts.query}")
+        answer = self._connection.getresponse()
+        answer.read()
+        self._headers = {"Cookie": str(answer.getheader("set-cookie")).partition(";")[0]}
+
+    def get(self, path: str) -> str:
+        self._connection.request("GET", path, headers=self._headers)
+        answer = self._connection.getresponse()
+        text = answer.read().decode("utf-8", "replace")
+        assert answer.status == 200, (path, answer.status)
+        return text
+
+    def milliseconds(self, path: str, times: int = 20) -> list[float]:
+        found = []
+        for _ in range(times):
+            began = time.perf_counter()
+            self.get(path)
+            found.append(1000 * (time.perf_counter() - began))
+        return found
+
+
+@contextmanager
+def app(folder: Path) -> Iterator[str]:
+    """Serve a folder in a process of its own; yield the address."""
+    command = [*CHIRON, "view", str(folder), "--no-browser", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout is not None
+        try:
+            yield str(json.loads(process.stdout.readline())["url"])
+        finally:
+            process.terminate()
+
+
+def summary(name: str, found: Sequence[float], aim: str) -> list[object]:
+    return [name, found[0], statistics.median(found), max(found[1:] or found), aim]
+
+
+def home(folder: Path) -> list[list[object]]:
+    """Two hundred searches of twelve cases with a file of cases of their own."""
+    cases = write_cases(folder / "first", 12, shared_image=True)
+    with simulated(cases, seconds=dict.fromkeys(WAIT, 0.0)) as url:
+        asyncio.run(make_run(cases, config_of(team(url)), folder / "first" / "run").execute())
+    for number in range(1, RUNS):
+        shutil.copytree(folder / "first", folder / f"copy-{number:03d}")
+    with app(folder) as url:
+        visitor = Visitor(url)  # the exchange of the token follows no redirect, so nothing is read yet
+        return [summary(f"home, {RUNS} runs", visitor.milliseconds("/"), "300")]
+
+
+def large(folder: Path) -> list[list[object]]:
+    """One search of 60,000 cases."""
+    made = [a_case(f"case-{n:05d}", images=()) for n in range(CASES)]
+    run = write_run(folder, [stored((retained if n % 3 else rejected)(case), n) for n, case in enumerate(made[:100])])
+    with Ledger.open(run / "ledger.sqlite") as ledger, ledger._together():  # noqa: SLF001 - 60,000 commits take minutes
+        for n, case in enumerate(made[100:], start=100):
+            ledger.put_result(stored((retained if n % 3 else rejected)(case), n))
+    (folder / "cases.jsonl").write_text("".join(json.dumps(case.to_record()) + "\n" for case in made))
+    with app(folder) as url:
+        visitor = Visitor(url)
+        began = time.perf_counter()
+        address = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))[0]
+        while any(note in visitor.get(address) for note in ("more records", "still being read")):
+            time.sleep(0.5)
+        indexed = 1000 * (time.perf_counter() - began)
+        queries = (
+            "",
+            "?page=1100",
+            "?outcome=retained&sort=uplift&page=400",
+            "?find=case-5+cortex",
+            "?score=0.5-1&modality=unknown&sort=cost",
+        )
+        rows: list[list[object]] = [["everything is indexed", indexed, "", "", ""]]
+        rows += [summary(f"{CASES:,} cases {query}", visitor.milliseconds(address + query), "200") for query in queries]
+        case = re.findall(r'href="(/runs/\w+/cases/\w+)', visitor.get(f"{address}?page=600"))[0]
+        rows.append(summary("a case", visitor.milliseconds(case), "100"))
+        return rows
+
+
+def under_load(folder: Path, seconds: float) -> list[list[object]]:
+    """A search, alone and while the app answers 50 requests a second, in turn: seconds of the search, and their ratio."""
+    cases = write_cases(folder, round(10 * seconds), shared_image=True)
+    rows: list[list[object]] = []
+    with simulated(cases, seconds=WAIT) as endpoint, app(folder) as url:
+        data = team(endpoint, model={"concurrency": 8, "timeout": 60.0}, cases_in_flight=16)
+        for number in range(2):
+            alone = _searched(cases, data, folder / f"alone-{number}")
+            asked = threading.Event()
+            load = threading.Thread(target=_ask, args=(url, asked))
+            load.start()
+            loaded = _searched(cases, data, folder / f"loaded-{number}")
+            asked.set()
+            load.join()
+            rows.append([number + 1, alone, loaded, f"{100 * (loaded / alone - 1):+.1f} %"])
+    return rows
+
+
+def _searched(cases: Path, data: dict[str, object], run: Path) -> float:
+    prepared = make_run(cases, config_of(data), run)
+    began = time.perf_counter()
+    asyncio.run(prepared.execute())
+    return time.perf_counter() - began
+
+
+def _ask(url: str, enough: threading.Event) -> None:
+    command = [sys.executable, "-m", "bench.view", url]
+    with subprocess.Popen(command, env=environment()) as process:
+        enough.wait()
+        process.terminate()
+
+
+def ask_steadily(url: str) -> None:
+    """Ask for the home page and the page of a search, 50 times a second, until it is stopped."""
+    visitor = Visitor(url)
+    pages = ["/", *re.findall(r'href="(/runs/\w+)"', visitor.get("/"))[:1]]
+    began = time.perf_counter()
+    for number in range(10**9):
+        time.sleep(max(0.0, began + number / REQUESTS_A_SECOND - time.perf_counter()))
+        visitor.get(pages[number % len(pages)])
+
+
+def main() -> None:
+    heading("The local web app: `python -m bench view`")
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other, tempfile.TemporaryDirectory() as third:
+        rows = [*home(Path(one)), *large(Path(other))]
+        table(["page", "first, ms", "median, ms", "slowest later, ms", "aim, ms"], rows)
+        print(f"\nA search, alone and with {REQUESTS_A_SECOND} requests a second (aim: under 2 %):\n")
+        table(["run", "alone, s", "under load, s", "slower"], under_load(Path(third), 60.0))
+
+
+if __name__ == "__main__":
+    ask_steadily(sys.argv[1])

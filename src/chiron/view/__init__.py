@@ -1,0 +1,1 @@
+"""Local web app: look at runs in a browser while they are written. It only reads."""

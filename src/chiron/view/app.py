@@ -1,0 +1,126 @@
+"""Routes of the app."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from chiron.view import dataset_pages, search_pages
+from chiron.view.access import Gate, Guard
+from chiron.view.dataset_pages import dataset_page
+from chiron.view.dataset_states import RowState
+from chiron.view.evaluation_pages import EvaluationPages
+from chiron.view.library import Library
+from chiron.view.model_states import EvaluationState, TrainingState
+from chiron.view.pages import page, problem
+from chiron.view.search_pages import search_page
+from chiron.view.search_state import SearchState
+from chiron.view.sources import ChironError, InputError
+from chiron.view.training_pages import training_page
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the files of a run."""
+
+
+def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = lambda: False) -> Starlette:
+    """Create the app.
+
+    Args:
+        library: the runs.
+        gate: decides which requests are answered.
+        closing: returns whether the server ends, so that open streams end too.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        library.start()
+        yield
+        library.stop()
+
+    async def events(request: Request) -> Response:
+        run_id = request.query_params.get("run") or None
+        return StreamingResponse(_changes(library, run_id, closing), media_type="text/event-stream")
+
+    def home(_: Request) -> Response:
+        lines = library.lines()
+        return page(
+            "home.html",
+            folders=[str(folder) for folder in library.folders],
+            lines=lines,
+            running=sum(line.state == "running" for line in lines),
+            known_usd=sum(line.known_usd or 0 for line in lines),
+            possible_usd=sum(line.possible_usd for line in lines),
+        )
+
+    def run(request: Request) -> Response:
+        state = library.get(request.path_params["run"])
+        if state is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        match state:
+            case SearchState():
+                return search_page(state, request)
+            case EvaluationState():
+                return evaluations.show([state], request)
+            case TrainingState():
+                return training_page(state)
+            case RowState():
+                return dataset_page(state, request)
+        raise InputError(state.line(0.0).problem)
+
+    evaluations = EvaluationPages(library)
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/events", events),
+            Route("/runs/{run}", run),
+            *search_pages.routes(library),
+            *dataset_pages.routes(library),
+            *evaluations.routes(),
+        ],
+        middleware=[Middleware(Guard, gate=gate)],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_problem, ChironError: _problem, Exception: _crash},
+    )
+
+
+def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    status = HTTPStatus(error.status_code)
+    return problem("There is no such page." if error.detail == HTTPStatus.NOT_FOUND.phrase else error.detail, status)
+
+
+def _problem(_: Request, error: Exception) -> Response:
+    return problem(str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _crash(_: Request, error: Exception) -> Response:
+    _log.error("a page cannot be made", exc_info=error)
+    return problem(f"This page cannot be made because of a bug in chiron ({type(error).__name__}).", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _changes(library: Library, run_id: str | None, closing: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield a server-sent event whenever a run changes, and a comment now and then that keeps the connection open."""
+    seen = await run_in_threadpool(library.signature, run_id)
+    yield "retry: 2000\n\n"
+    quiet = 0.0
+    while not closing():
+        await asyncio.sleep(_LOOK_EVERY)
+        now = await run_in_threadpool(library.signature, run_id)
+        quiet += _LOOK_EVERY
+        if now != seen:
+            seen, quiet = now, 0.0
+            yield "event: changed\ndata: \n\n"
+        elif quiet >= 15:
+            quiet = 0.0
+            yield ": nothing new\n\n"

@@ -1,0 +1,386 @@
+"""Index of the cases of a search: an SQLite table in memory, kept up to date by reading only new results."""
+
+import hashlib
+import json
+import sqlite3
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from chiron.reports.case_view import Kind, kind_of, reason_in_words
+from chiron.reports.run_summary import Totals
+from chiron.view.sources import (
+    BODY_SYSTEMS,
+    Case,
+    ChironError,
+    InputError,
+    Missing,
+    Selection,
+    StoredResult,
+    body_system_of_case,
+    modalities_of_case,
+)
+
+_TABLE = """
+CREATE TABLE cases (
+    case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
+    detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
+    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, modalities TEXT, body_system TEXT
+) WITHOUT ROWID;
+CREATE TABLE labels (case_id TEXT PRIMARY KEY, modalities TEXT NOT NULL, body_system TEXT NOT NULL) WITHOUT ROWID;
+CREATE UNIQUE INDEX by_key ON cases (key);
+CREATE INDEX in_detail ON cases (detailed);
+"""
+_HEADS = "SELECT case_id, position, outcome, retained, mics_score FROM results WHERE rowid >= ? AND rowid <= ? ORDER BY rowid"
+_HEADS_AT_ONCE = 2000
+_PUT = (
+    "INSERT OR REPLACE INTO cases (case_id, key, position, kind, retained, score, modalities, body_system)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, modalities, body_system FROM (SELECT 1) LEFT JOIN labels ON labels.case_id = ?1"
+)
+_DETAIL = (
+    "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
+    " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ? WHERE case_id = ?"
+)
+_CHUNK = 200
+_MOST_RECORD = 64 * 2**20
+SEPARATOR = "\x1f"
+"""Separates a case's modalities."""
+UNKNOWN = "unknown"
+
+
+def case_key(case_id: str) -> str:
+    """Return the key of a case in addresses. Case ids may contain any character."""
+    return hashlib.sha256(case_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRow:
+    """One line of the table of cases."""
+
+    case_id: str
+    key: str
+    position: int
+    kind: str
+    score: float | None
+    uplift: float | None
+    depth: int | None
+    question: str | None
+    answer: str | None
+    reason: str | None
+    modalities: str | None
+    body_system: str | None
+    cost_usd: float | None
+
+
+_COLUMNS = "case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd"
+_KEPT = 8
+"""Queries whose results are kept."""
+SORTS: Mapping[str, str] = {
+    "file": "position, case_id",
+    "score": "score IS NULL, score DESC, position",
+    "low": "score IS NULL, score, position",
+    "uplift": "uplift IS NULL, uplift DESC, position",
+    "depth": "depth IS NULL, depth DESC, position",
+    "cost": "cost_usd IS NULL, cost_usd DESC, position",
+}
+SCORES: Mapping[str, tuple[float, float]] = {
+    "0": (-1.0, 0.0),
+    "0-0.5": (0.0, 0.5),
+    "0.5-1": (0.5, 0.999999),
+    "1": (0.999999, 2.0),
+}
+"""Intervals of the score filter, open below and closed above."""
+UPLIFTS: Mapping[str, str] = {"better": "uplift > 1e-9", "same": "ABS(uplift) <= 1e-9", "worse": "uplift < -1e-9"}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which cases to show, and in which order."""
+
+    find: str = ""
+    outcome: str = ""
+    score: str = ""
+    uplift: str = ""
+    depth: str = ""
+    modality: str = ""
+    body_system: str = ""
+    sort: str = "file"
+
+    def where(self) -> tuple[str, list[Any]]:
+        """Return the SQL condition and its values."""
+        terms: list[tuple[str, list[Any]]] = [
+            ("INSTR(COALESCE(words, LOWER(case_id)), ?) > 0", [word]) for word in self.find.lower().split()[:8]
+        ]
+        if self.outcome:
+            terms.append(("kind = ?", [self.outcome]))
+        if self.score in SCORES:
+            terms.append(("score > ? AND score <= ?", list(SCORES[self.score])))
+        if self.uplift in UPLIFTS:
+            terms.append((UPLIFTS[self.uplift], []))
+        if self.depth.isascii() and self.depth.isdigit():
+            terms.append(("depth = ?", [int(self.depth[:6])]))
+        if self.modality:
+            terms.append(("INSTR(modalities, ?) > 0", [f"{SEPARATOR}{self.modality}{SEPARATOR}"]))
+        if self.body_system:
+            terms.append(("body_system = ?", [self.body_system]))
+        return " AND ".join(term for term, _ in terms) or "1", [value for _, values in terms for value in values]
+
+
+class CaseIndex:
+    """Index of one search. Not safe for several threads at once."""
+
+    def __init__(self) -> None:
+        """Create an empty index."""
+        self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._db.executescript(_TABLE)
+        self._last = 0
+        self._labels: Iterator[tuple[int, Any]] | None = None
+        self._labels_of: object = None
+        self._kept: dict[Query, list[str]] = {}
+        self._kept_at = 0
+        self._summary: tuple[int, Totals, dict[str, list[str]]] | None = None
+        self.labels_problem = ""
+        """Why modalities and body systems are not known."""
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._db.close()
+
+    def advance(self, ledger: sqlite3.Connection, until: float) -> bool:
+        """Add new and changed results, without what is in their records, until all are added or the monotonic clock shows ``until``.
+
+        Returns whether all are added.
+        """
+        newest, count = ledger.execute("SELECT COALESCE(MAX(rowid), 0), COUNT(*) FROM results").fetchone()
+        if newest < self._last:
+            self._last = 0
+        # The newest row is read again each time, because a replaced result may get the same number.
+        while True:
+            end = min(newest, self._last + _HEADS_AT_ONCE)
+            self._add_heads(ledger, self._last, end)
+            self._last = end
+            if end == newest:
+                break
+            if time.monotonic() >= until:
+                return False
+        if self._db.execute("SELECT COUNT(*) FROM cases").fetchone()[0] != count:
+            self._drop_lost(ledger)
+            self._add_heads(ledger, 0, newest)
+        return True
+
+    def _add_heads(self, ledger: sqlite3.Connection, first: int, last: int) -> None:
+        self._db.execute("BEGIN")
+        for case_id, position, outcome, retained, score in ledger.execute(_HEADS, (first, last)):
+            kind = str(kind_of(outcome, retained=bool(retained)))
+            self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, retained, score))
+        self._db.execute("COMMIT")
+
+    def _drop_lost(self, ledger: sqlite3.Connection) -> None:
+        there = {name for (name,) in ledger.execute("SELECT case_id FROM results")}
+        for (name,) in self._db.execute("SELECT case_id FROM cases").fetchall():
+            if name not in there:
+                self._db.execute("DELETE FROM cases WHERE case_id = ?", (name,))
+
+    def read_details(self, ledger: sqlite3.Connection, until: float) -> bool:
+        """Read records of results until all are read or the monotonic clock shows ``until``; return whether all are read."""
+        while names := self._db.execute("SELECT case_id FROM cases WHERE detailed = 0 ORDER BY position LIMIT ?", (_CHUNK,)).fetchall():
+            self._db.execute("BEGIN")
+            for (name,) in names:
+                row = ledger.execute("SELECT record, mics_score FROM results WHERE case_id = ?", (name,)).fetchone()
+                self._db.execute(_DETAIL, (*_details(name, row), name))
+            self._db.execute("COMMIT")
+            if time.monotonic() >= until:
+                break
+        return not self.waiting
+
+    def read_labels(self, source: object, selection: Selection, until: float) -> bool:
+        """Read modalities and body systems from the file of cases; return whether all are read.
+
+        Args:
+            source: changes whenever the file has to be read again.
+            selection: the cases of the run.
+            until: time of the monotonic clock at which to stop for now.
+        """
+        if source != self._labels_of:
+            self._labels, self._labels_of, self.labels_problem = iter(selection), source, ""
+        if self._labels is None:
+            return True
+        try:
+            while chunk := list(islice(self._labels, _CHUNK)):
+                rows = [(c.id, *_labels_of(c)) for _, c in chunk if isinstance(c, Case)]
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT OR REPLACE INTO labels VALUES (?,?,?)", rows)
+                self._db.executemany("UPDATE cases SET modalities = ?2, body_system = ?3 WHERE case_id = ?1", rows)
+                self._db.execute("COMMIT")
+                if time.monotonic() >= until:
+                    return False
+        except ChironError as problem:
+            self.labels_problem = str(problem)
+        self._labels = None
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Number of results whose records are not read yet."""
+        return int(self._db.execute("SELECT COUNT(*) FROM cases WHERE detailed = 0").fetchone()[0])
+
+    def counts(self) -> Counter[str]:
+        """Count the cases by outcome."""
+        return Counter(dict(self._db.execute("SELECT kind, COUNT(*) FROM cases GROUP BY kind")))
+
+    def summary(self) -> tuple[Totals, dict[str, list[str]]]:
+        """Return the totals that the report shows, and the values that the filters offer; kept until the index changes."""
+        if self._summary is None or self._summary[0] != self._db.total_changes:
+            self._summary = (self._db.total_changes, self._totals(), self._choices())
+        return self._summary[1], self._summary[2]
+
+    def _totals(self) -> Totals:
+        totals = Totals()
+        totals.kinds = Counter({Kind(kind): count for kind, count in self.counts().items()})
+        totals.cases = totals.kinds.total()
+        totals.reasons = Counter(dict(self._db.execute("SELECT reason, COUNT(*) FROM cases WHERE reason != '' GROUP BY reason")))
+        scores = self._db.execute("SELECT score, retained, COUNT(*) FROM cases WHERE score IS NOT NULL GROUP BY score, retained")
+        totals.scores = Counter({(score, bool(retained)): count for score, retained, count in scores})
+        pairs = self._db.execute(
+            "SELECT baseline, score, COUNT(*) FROM cases WHERE baseline IS NOT NULL AND score IS NOT NULL GROUP BY baseline, score"
+        )
+        totals.pairs = Counter({(baseline, score): count for baseline, score, count in pairs})
+        row = self._db.execute(
+            "SELECT COUNT(*), COALESCE(SUM(missing_candidates), 0), COALESCE(SUM(missing_evaluations), 0) FROM cases"
+            " WHERE missing_candidates > 0 OR missing_evaluations > 0"
+        ).fetchone()
+        totals.incomplete, totals.missing = row[0], Missing(row[1], row[2])
+        return totals
+
+    def find(self, query: Query, first: int, count: int) -> tuple[list[CaseRow], int]:
+        """Return a page of the matching cases, and the number of all matching ones."""
+        keys = self._keys(query)
+        rows = (self.by_key(key) for key in keys[first : first + count])
+        return [row for row in rows if row is not None], len(keys)
+
+    def _keys(self, query: Query) -> list[str]:
+        """Return the keys of the matching cases in order; kept until the index changes."""
+        if self._kept_at != self._db.total_changes:
+            self._kept, self._kept_at = {}, self._db.total_changes
+        if query not in self._kept:
+            where, values = query.where()
+            order = SORTS.get(query.sort, SORTS["file"])
+            rows = self._db.execute(f"SELECT key FROM cases WHERE {where} ORDER BY {order}", values)  # noqa: S608 - constants
+            while len(self._kept) >= _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[query] = [key for (key,) in rows]
+        return self._kept[query]
+
+    def by_key(self, key: str) -> CaseRow | None:
+        """Return a case, or ``None``."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
+        return None if row is None else CaseRow(*row)
+
+    def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
+        """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
+        keys = self._keys(query)
+        if key not in keys:
+            return None, None, 0, len(keys)
+        place = keys.index(key)
+        return keys[place - 1] if place else None, keys[place + 1] if place + 1 < len(keys) else None, place + 1, len(keys)
+
+    def _choices(self) -> dict[str, list[str]]:
+        depths = [str(depth) for (depth,) in self._db.execute("SELECT DISTINCT depth FROM cases WHERE depth IS NOT NULL ORDER BY depth")]
+        systems = {name for (name,) in self._db.execute("SELECT DISTINCT body_system FROM cases WHERE body_system IS NOT NULL")}
+        lists = [
+            text.strip(SEPARATOR).split(SEPARATOR)
+            for (text,) in self._db.execute("SELECT DISTINCT modalities FROM cases WHERE modalities IS NOT NULL")
+        ]
+        order = [system.name for system in BODY_SYSTEMS]
+        known = sorted(systems, key=lambda name: (order.index(name) if name in order else len(order), name))
+        return {"depth": depths, "modality": sorted({name for names in lists for name in names}), "body_system": known}
+
+
+def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ...]:
+    """Return the values of a result's record; those of a damaged record are empty, and its page says that it is damaged."""
+    record, score = (_unpacked(row[0]), row[1]) if row is not None else ({}, None)
+    question, answer, final = (_text(record, field) for field in ("question", "answer", "final_answer"))
+    baseline = record.get("baseline")
+    baseline = float(baseline) if isinstance(baseline, int | float) else None
+    missing = _missing(record)
+    reason = _text(record, "reason")
+    return (
+        baseline,
+        None if baseline is None or score is None else score - baseline,
+        record.get("depth") if isinstance(record.get("depth"), int) else None,
+        question,
+        answer,
+        f"{name}\n{question}\n{answer}\n{final}".lower(),
+        reason_in_words(reason) if reason else "",
+        missing.candidates,
+        missing.evaluations,
+        record.get("cost_usd") if isinstance(record.get("cost_usd"), int | float) else None,
+        record.get("calls") if isinstance(record.get("calls"), int) else None,
+    )
+
+
+def _missing(record: dict[str, Any]) -> Missing:
+    try:
+        return Missing.of(record)
+    except (KeyError, TypeError, AttributeError):
+        return Missing()
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def read_result(ledger: sqlite3.Connection, case_id: str) -> StoredResult:
+    """Read the stored result of a case.
+
+    Raises:
+        InputError: it is no longer in the ledger, or its record is damaged.
+    """
+    row = ledger.execute(
+        "SELECT position, fingerprint, outcome, retained, mics_score, record FROM results WHERE case_id = ?", (case_id,)
+    ).fetchone()
+    if row is None:
+        raise InputError("this case is no longer in the ledger: return to the list of cases")
+    position, fingerprint, outcome, retained, score, blob = row
+    record = _unpacked(blob)
+    if not record:
+        raise InputError("the record of this case is damaged: 'chiron status' of its run says how to recover it")
+    return StoredResult(case_id, position, fingerprint, outcome, bool(retained), score, record)
+
+
+def _unpacked(blob: object) -> dict[str, Any]:
+    try:
+        text = zlib.decompressobj().decompress(blob, _MOST_RECORD)  # type: ignore[arg-type]
+        value = json.loads(text.decode("utf-8", "surrogatepass"))
+    except (zlib.error, ValueError, TypeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _labels_of(case: Case) -> tuple[str, str]:
+    names = [modality.name for modality in modalities_of_case(case)] or [UNKNOWN]
+    system = body_system_of_case(case)
+    return SEPARATOR + SEPARATOR.join(names) + SEPARATOR, system.name if system is not None else UNKNOWN
+
+
+def count_cases(selection: Selection) -> int:
+    """Count the selected cases; quick for a whole JSONL file, whose lines are not read as cases.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(selection.cases)
+    if selection.shard is not None or path.suffix.lower() != ".jsonl":
+        return selection.count()
+    try:
+        with path.open("rb") as file:
+            lines = sum(1 for line in file if line.strip())
+    except OSError:
+        return selection.count()  # which explains the problem
+    return lines if selection.limit is None else min(lines, selection.limit)

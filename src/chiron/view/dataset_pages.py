@@ -1,0 +1,229 @@
+"""Pages of a part and of a release: rows, coverage, splits, dropped rows, and findings of the checks."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chiron.view.dataset_states import BuildState, ReleaseState, RowState, counts_of
+from chiron.view.images import bytes_response, image_response
+from chiron.view.library import Library
+from chiron.view.lines import LineFile
+from chiron.view.pages import page, page_of
+from chiron.view.rows import RowQuery
+from chiron.view.sources import ChironError, ImageFolder, InputError, read_object
+
+PAGE = 50
+_READ = 0.1
+_MOST_FINDINGS = 200
+
+
+def routes(library: Library) -> list[Route]:
+    """Return the routes below the page of a part or a release."""
+
+    def row(request: Request) -> Response:
+        return row_page(_rows(library, request), request)
+
+    def image(request: Request) -> Response:
+        return image_of(_rows(library, request), request)
+
+    return [Route("/runs/{run}/rows/{number:int}", row), Route("/runs/{run}/rows/{number:int}/images/{image:int}", image)]
+
+
+def _rows(library: Library, request: Request) -> RowState:
+    state = library.get(request.path_params["run"])
+    if not isinstance(state, RowState):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check in the table."""
+
+    name: str
+    rows: int
+    errors: int
+    share: float
+    limit: float
+    examples: tuple[Mapping[str, Any], ...]
+
+
+def dataset_page(state: RowState, request: Request) -> Response:
+    """Return the page of a part or a release.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    given = {f.name: request.query_params[f.name][:200] for f in fields(RowQuery) if f.name in request.query_params}
+    query, number = RowQuery(**given), page_of(request)
+    with state.lock:
+        line = state.line(time.monotonic() + _READ)
+        if state.problem:
+            raise InputError(state.problem)
+        state.wants_rows = True
+        state.read_rows(time.monotonic() + _READ)
+        index = state.index
+        rows, found = index.find(query, (number - 1) * PAGE, PAGE)
+        pages = max(1, -(-found // PAGE))
+        if number > pages:
+            rows, found = index.find(query, (pages - 1) * PAGE, PAGE)
+        checked, problem = _checks(state.path)
+        modalities, systems = index.axes()
+        return page(
+            "dataset.html",
+            line=line,
+            query=query,
+            rows=[(position, head, _preview(state, position)) for position, head in rows],
+            found=found,
+            number=min(number, pages),
+            pages=pages,
+            page_link=lambda n: "?" + urlencode([*given.items(), ("page", n)]),
+            index=index,
+            parts=sorted(index.parts().items()),
+            modalities=modalities,
+            systems=systems,
+            cells=index.cells,
+            cell_link=lambda modality, system: "?" + urlencode({"modality": modality, "body_system": system}),
+            checks=checked,
+            checks_problem=problem,
+            is_release=isinstance(state, ReleaseState),
+            dropped=_dropped(state),
+            by_id=index.by_id,
+        )
+
+
+def _preview(state: RowState, position: int) -> str:
+    """Return the question of a row, or its text."""
+    try:
+        row = _read(state, position)
+    except InputError as problem:
+        return str(problem)
+    turns = row.get("messages") or [{}]
+    return str(row.get("question") or (turns[-1].get("content") if isinstance(turns[-1], dict) else "") or "")[:200]
+
+
+def _read(state: RowState, position: int) -> dict[str, Any]:
+    if state.index.source is None or position >= len(state.index.heads):
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return state.index.source.read(state.index.heads[position])
+
+
+def _checks(folder: Path) -> tuple[list[Check], str]:
+    """Return the checks of ``check.json``, and why they cannot be shown."""
+    try:
+        record = read_object(folder / "check.json")
+        if record is None:
+            return [], ""
+        return [
+            Check(name, c["rows"], c["errors"], float(c["share"]), float(c["limit"]), tuple(c.get("examples") or ()))
+            for name, c in record["checks"].items()
+        ], ""
+    except ChironError as problem:
+        return [], str(problem)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return [], f"{folder / 'check.json'} is of another version ({type(error).__name__}): run 'chiron build check' again"
+
+
+def _dropped(state: RowState) -> Counter[str]:
+    """Return why rows were dropped, with counts."""
+    if isinstance(state, BuildState):
+        return counts_of(state.dropped, "reason")
+    lines = LineFile(state.path / "left_out.jsonl")
+    lines.advance(float("inf"))
+    return counts_of(lines, "reason")
+
+
+def row_page(state: RowState, request: Request) -> Response:
+    """Return the page of one row.
+
+    Raises:
+        InputError: the row cannot be read.
+    """
+    number = request.path_params["number"]
+    with state.lock:
+        _need_rows(state)
+        row = _read(state, number)
+        total = len(state.index.heads)
+    turns = [turn for turn in row.get("messages") or () if isinstance(turn, dict)]
+    images = row.get("images") or []
+    return page(
+        "row.html",
+        run=state.place,
+        row=row,
+        number=number,
+        total=total,
+        turns=turns,
+        names=[_image_name(image, place) for place, image in enumerate(images, start=1)],
+        facts=[
+            (name, row[name]) for name in ("part", "case_id", "body_system", "difficulty", "depth", "licence") if row.get(name) is not None
+        ],
+        findings=_findings(state.path, str(row.get("id"))),
+        sources=_sources(row.get("provenance")),
+    )
+
+
+def _sources(provenance: object) -> list[tuple[str, str]]:
+    """Return where a row comes from, as name and value. Parquet files hold mappings as lists of pairs."""
+    if not isinstance(provenance, dict):
+        return []
+    models = provenance.get("models") or {}
+    pairs = models.items() if isinstance(models, dict) else [(m.get("role"), m.get("model")) for m in models if isinstance(m, dict)]
+    found = [("run", provenance.get("run")), *pairs, *(("call", key) for key in provenance.get("calls") or ())]
+    return [(str(name), str(value)) for name, value in found if value]
+
+
+def _need_rows(state: RowState) -> None:
+    """Read the rows as far as a page needs them; a link to a row may be the first request of all."""
+    state.line(time.monotonic() + _READ)
+    if not state.wants_rows:
+        state.wants_rows = True
+    state.read_rows(time.monotonic() + 5.0)
+
+
+def _image_name(image: object, place: int) -> str:
+    return str(image.get("path") or f"image {place}") if isinstance(image, dict) else str(image)
+
+
+def _findings(folder: Path, row_id: str) -> list[dict[str, Any]]:
+    """Return the findings of the checks in one row."""
+    lines, found = LineFile(folder / "findings.jsonl"), []
+    lines.advance(float("inf"))
+    for number in range(len(lines)):
+        try:
+            finding = lines.record(number)
+        except InputError:
+            continue  # the file is being written again
+        if finding.get("row") == row_id:
+            found.append(finding)
+    return found[:_MOST_FINDINGS]
+
+
+def image_of(state: RowState, request: Request) -> Response:
+    """Return an image of a row, by its place in the row."""
+    with state.lock:
+        _need_rows(state)
+        images = _read(state, request.path_params["number"]).get("images") or []
+        number = request.path_params["image"]
+        if number >= len(images):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        image = images[number]
+        if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
+            return bytes_response(image["bytes"], _image_name(image, number + 1))
+        return image_response(_folder(state), str(image), request)
+
+
+def _folder(state: RowState) -> ImageFolder | None:
+    if not isinstance(state, BuildState):
+        return None
+    folder = state.run.get("images")
+    return ImageFolder(Path(folder) if isinstance(folder, str) else state.path / "images")

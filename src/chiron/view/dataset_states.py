@@ -1,0 +1,143 @@
+"""State of a part of the dataset and of a release, with an index of their rows."""
+
+from collections import Counter
+from typing import Any
+
+from chiron.view.accounts import Accounts, open_accounts
+from chiron.view.discovery import PROVENANCE, Kind, Place
+from chiron.view.lines import LineFile
+from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
+from chiron.view.sources import LEDGER, RUN, InputError, read_object, read_run
+from chiron.view.states import RunLine, RunState, costs_of, stat_of
+
+
+class RowState(RunState):
+    """A run whose rows can be looked at."""
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read rows."""
+        super().__init__(place)
+        self.index = RowIndex()
+        self.wants_rows = False
+        self._indexed: object = None
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return what changes when the rows change, and the rows."""
+        raise NotImplementedError
+
+    def read_rows(self, until: float) -> bool:
+        """Read rows into the index until the monotonic clock shows ``until``; return whether a page would look different now."""
+        mark, source = self.rows_of()
+        if mark != self._indexed:
+            self.index.restart(source)
+            self._indexed = mark
+        if self.index.done:
+            return False
+        self.index.advance(until)
+        return True
+
+    def work(self, until: float) -> bool:
+        """Read what the home page shows, then the rows."""
+        with self.lock:
+            changed = super().work(until)
+            return (self.read_rows(until) if self.wants_rows and not self.problem else False) or changed
+
+
+class BuildState(RowState):
+    """A part of the dataset."""
+
+    kind: Kind = "build"
+    files = (RUN, LEDGER, f"{LEDGER}-wal", "rows.jsonl", "cases.jsonl", ".rows.jsonl.unfinished", ".cases.jsonl.unfinished", "check.json")
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read a build."""
+        super().__init__(place)
+        self.accounts: Accounts | None = None
+        self.run: dict[str, Any] = {}
+        self.rows = LineFile(self.path / "rows.jsonl")
+        self.unfinished = LineFile(self.path / ".rows.jsonl.unfinished")
+        self.dropped = LineFile(self.path / "dropped.jsonl")
+
+    def refresh(self, until: float) -> bool:
+        """Count rows and read new calls."""
+        self.run = read_run(self.path)
+        if self.part == "questions":
+            self.rows.path = self.path / "cases.jsonl"
+            self.unfinished.path = self.path / ".cases.jsonl.unfinished"
+        done = True
+        if (self.path / LEDGER).is_file():
+            self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
+        return all([done, self.rows.advance(until), self.unfinished.advance(until), self.dropped.advance(until)])
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return the lines of the part."""
+        return stat_of(self.rows.path), PartRows(self.rows)
+
+    @property
+    def part(self) -> str:
+        """``text``, ``alignment``, ``cot`` or ``questions``."""
+        identity = self.run.get("identity")
+        return str((identity.get("part") if isinstance(identity, dict) else None) or self.run.get("part") or "")
+
+    def describe(self, *, running: bool) -> RunLine:
+        """Return the number of rows and the cost."""
+        growing = running and len(self.unfinished) > 0
+        return RunLine(
+            self.place.id,
+            self.place.name,
+            self.kind,
+            subject=self.part,
+            state="running" if running else "complete" if self.rows.path.is_file() else "stopped",
+            done=len(self.unfinished if growing else self.rows),
+            unit="cases" if self.part == "questions" else "rows",
+            **costs_of(self.accounts),
+        )
+
+
+class ReleaseState(RowState):
+    """A release of the dataset."""
+
+    kind: Kind = "release"
+    files = (PROVENANCE, "check.json", "left_out.jsonl")
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read a release."""
+        super().__init__(place)
+        self.provenance: dict[str, Any] = {}
+        self.check: dict[str, Any] = {}
+
+    def refresh(self, until: float) -> bool:  # noqa: ARG002 - two small files
+        """Read its provenance and its check."""
+        self.provenance = read_object(self.path / PROVENANCE) or {}
+        self.check = read_object(self.path / "check.json") or {}
+        return True
+
+    def rows_of(self) -> tuple[object, RowSource]:
+        """Return the rows of the Parquet files."""
+        return stat_of(self.path / PROVENANCE), ReleaseRows(self.path)
+
+    def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - a release is written at once
+        """Return the parts and the number of checked rows."""
+        parts = self.provenance.get("parts")
+        names = [str(part.get("directory")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+        rows = self.check.get("rows")
+        return RunLine(
+            self.place.id,
+            self.place.name,
+            self.kind,
+            subject=f"of {', '.join(names)}" if names else "",
+            state="complete",
+            done=rows if isinstance(rows, int) else None,
+            unit="rows checked",
+        )
+
+
+def counts_of(lines: LineFile, name: str) -> Counter[str]:
+    """Count the values of one field over the lines of a file; lines that cannot be read are counted as such."""
+    found: Counter[str] = Counter()
+    for number in range(len(lines)):
+        try:
+            found[str(lines.record(number).get(name))] += 1
+        except InputError:
+            found["(not readable)"] += 1
+    return found

@@ -1,0 +1,113 @@
+"""Pages of evaluations: the table, the items with filters, and models side by side."""
+
+import time
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chiron.view.evaluations import FILTERS, Comparison, Comparisons
+from chiron.view.images import image_response
+from chiron.view.library import Library
+from chiron.view.model_states import EvaluationState
+from chiron.view.pages import page, page_of
+from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict
+
+PAGE = 25
+"""Items on one page."""
+MOST_REPLY = 20_000
+"""Characters of a reply that are shown."""
+_READ = 0.1
+
+
+class EvaluationPages:
+    """The pages, and the comparisons that they share."""
+
+    def __init__(self, library: Library) -> None:
+        """Show the evaluations of ``library``."""
+        self._library = library
+        self._comparisons = Comparisons()
+
+    def routes(self) -> list[Route]:
+        """Return the routes other than the page of one evaluation."""
+        return [Route("/compare", self.compare), Route("/runs/{run}/answers/{line:int}/images/{number:int}", self.image)]
+
+    def compare(self, request: Request) -> Response:
+        """Return the page that shows several models side by side."""
+        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
+        states = [state for state in chosen if isinstance(state, EvaluationState)]
+        if not states or len(states) != len(chosen):
+            raise HTTPException(HTTPStatus.NOT_FOUND, "Choose evaluations to compare on the page of one of them.")
+        return self.show(states, request)
+
+    def show(self, states: list[EvaluationState], request: Request) -> Response:
+        """Return the page of one or more evaluations."""
+        lines = [state.line(time.monotonic() + _READ) for state in states]
+        found: Comparison | None = None
+        problem = ""
+        try:
+            found = self._comparisons.get(states)
+        except ChironError as error:
+            problem = str(error)
+        chosen = {state.place.id for state in states}
+        others = [s for s in self._library.states() if isinstance(s, EvaluationState) and s.place.id not in chosen]
+        return page(
+            "evaluation.html",
+            lines=lines,
+            watch=states[0].place.id if len(states) == 1 else "",
+            problem=problem,
+            found=found,
+            others=[state.place for state in others],
+            verdicts=[str(verdict) for verdict in Verdict],
+            most_reply=MOST_REPLY,
+            **_items(found, states, request),
+        )
+
+    def image(self, request: Request) -> Response:
+        """Return an image of an item, by the line of an answer and its place in the item."""
+        state = self._library.get(request.path_params["run"])
+        if not isinstance(state, EvaluationState):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        with state.lock:
+            state.lines.advance(float("inf"))
+            try:
+                record = state.lines.record(request.path_params["line"])
+            except IndexError as error:
+                raise HTTPException(HTTPStatus.NOT_FOUND) from error
+        names, benchmark = record.get("images"), record.get("benchmark")
+        number = request.path_params["number"]
+        if not isinstance(names, list) or number >= len(names):
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        folder = self._comparisons.get([state]).folders.get(str(benchmark))
+        if folder is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"the image folder of {benchmark} is not known, or does not exist any more")
+        return image_response(ImageFolder(folder), str(names[number]), request)
+
+
+def _items(found: Comparison | None, states: list[EvaluationState], request: Request) -> dict[str, Any]:
+    """Return the items that fit the filters, for the template."""
+    wanted = {name: request.query_params.get(name, "")[:200] for name in ("kind", "benchmark", "find", "control")}
+    kind = wanted["kind"] if wanted["kind"] in FILTERS else "all"
+    items = found.items if found is not None else {}
+    control = wanted["control"] if wanted["control"] in items else REAL if REAL in items else next(iter(items), REAL)
+    words = wanted["find"].lower().split()[:8]
+    fitting = [item for item in items.get(control, []) if item.fits(kind, wanted["benchmark"], words)]
+    pages = max(1, -(-len(fitting) // PAGE))
+    number = min(page_of(request), pages)
+    kept = {"kind": kind, "control": control, **{name: wanted[name] for name in ("benchmark", "find")}}
+    runs = [("run", state.place.id) for state in states] if len(states) > 1 else []
+    given = [*runs, *((name, value) for name, value in kept.items() if value and value not in {"all", REAL})]
+    return {
+        "kinds": FILTERS,
+        "chosen": kept,
+        "items": fitting[(number - 1) * PAGE : number * PAGE],
+        "fitting": len(fitting),
+        "total": len(items.get(control, [])),
+        "number": number,
+        "pages": pages,
+        "page_link": lambda n: "?" + urlencode([*given, ("page", n)]),
+    }

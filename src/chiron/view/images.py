@@ -1,0 +1,111 @@
+"""Images of runs, as a browser can show them. Only files inside the image folder are read."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import numpy as np
+from PIL import Image
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chiron.view.sources import ImageFolder, ImageProblem, check_bytes, eight_bit, is_wide
+
+_SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+"""Formats that browsers show, with their media types."""
+_PLAIN = {"1", "L", "LA", "P", "RGB", "RGBA"}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image file for a browser."""
+
+    data: bytes
+    media: str
+
+
+def shown_image(folder: ImageFolder | None, name: str, *, window: tuple[float, float] | None = None) -> ShownImage:
+    """Return an image of a case.
+
+    Args:
+        folder: the run's image folder.
+        name: name as in the case.
+        window: center and width, as shares of the range from the darkest to the brightest pixel, for gray images.
+
+    Raises:
+        ImageProblem: it is outside the folder, missing, or not an image.
+    """
+    if folder is None:
+        raise ImageProblem("run.json names no image folder")
+    found, converted = folder.look_at(name, lambda image: _converted(image, window))
+    if converted is not None:
+        return ShownImage(converted[0], converted[1])
+    try:
+        data = found.path.read_bytes()
+    except OSError as error:
+        raise ImageProblem(f"image '{name}' cannot be read: {error.strerror}") from error
+    with Image.open(io.BytesIO(data), formats=tuple(_SHOWN)) as image:
+        return ShownImage(data, _SHOWN[str(image.format)])
+
+
+def image_response(folder: ImageFolder | None, name: str, request: Request) -> Response:
+    """Return an image as a response, with the window that the request asks for (``center`` and ``width``).
+
+    Raises:
+        HTTPException: the image cannot be shown; the reason is on the page of the error.
+    """
+    return _response(lambda: shown_image(folder, name, window=_window(request)))
+
+
+def bytes_response(data: bytes, name: str) -> Response:
+    """Return an image that is stored in a table as a response.
+
+    Raises:
+        HTTPException: it is not an image that a browser shows.
+    """
+
+    def shown() -> ShownImage:
+        media = _SHOWN.get(check_bytes(data, name))
+        if media is None:
+            raise ImageProblem(f"image '{name}' is of a format that browsers do not show")
+        return ShownImage(data, media)
+
+    return _response(shown)
+
+
+def _response(show: Callable[[], ShownImage]) -> Response:
+    try:
+        image = show()
+    except ImageProblem as problem:
+        raise HTTPException(HTTPStatus.NOT_FOUND, str(problem)) from problem
+    return Response(image.data, media_type=image.media, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
+
+
+def _window(request: Request) -> tuple[float, float] | None:
+    try:
+        center, width = float(request.query_params["center"]), float(request.query_params["width"])
+    except (KeyError, ValueError):
+        return None
+    return (center, width) if 0 <= center <= 1 and 0 < width <= 2 else None
+
+
+def _converted(image: Image.Image, window: tuple[float, float] | None) -> tuple[bytes, str] | None:
+    """Return an image as PNG if the browser cannot show it as it is, or if another window is wanted."""
+    if window is None and image.format in _SHOWN and image.mode in _PLAIN:
+        return None
+    out = io.BytesIO()
+    _windowed(image, window).save(out, "PNG")
+    return out.getvalue(), "image/png"
+
+
+def _windowed(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
+    if window is None or image.mode not in {"L", "I", "F", "I;16", "I;16B", "I;16L"}:
+        return eight_bit(image) if is_wide(image) else image.convert("RGB" if image.mode not in _PLAIN else image.mode)
+    pixels = np.asarray(image, dtype=np.float64)
+    low, high = (float(pixels.min()), float(pixels.max())) if is_wide(image) else (0.0, 255.0)
+    center, width = window
+    begin = low + (center - width / 2) * (high - low)
+    gray = (pixels - begin) / max(1e-9, width * (high - low)) * 255
+    return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))

@@ -1,0 +1,81 @@
+"""A JSONL file whose lines are read one at a time while another process may append to it."""
+
+import json
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+from chiron.view.sources import InputError
+
+_BLOCK = 1 << 20
+
+
+class LineFile:
+    """Positions of the complete lines of a file, found incrementally."""
+
+    def __init__(self, path: Path) -> None:
+        """Prepare to read ``path``, which need not exist."""
+        self.path = path
+        self._starts = array("Q")
+        self._end = 0
+        self._inode: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of lines found so far."""
+        return len(self._starts)
+
+    def advance(self, until: float) -> bool:
+        """Find new lines until the file ends or the monotonic clock shows ``until``; return whether all are found."""
+        try:
+            with self.path.open("rb") as file:
+                self._restart_if_replaced()
+                file.seek(self._end)
+                while block := file.read(_BLOCK):
+                    complete = block.rfind(b"\n") + 1
+                    if not complete and len(block) == _BLOCK:
+                        block += file.readline()
+                        complete = len(block) if block.endswith(b"\n") else 0
+                    if not complete:
+                        return True  # the last line is not complete yet
+                    self._add(block[:complete])
+                    file.seek(self._end)
+                    if time.monotonic() >= until:
+                        return False
+        except FileNotFoundError:
+            self._starts, self._end = array("Q"), 0
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}): check its permissions and its disk") from error
+        return True
+
+    def _restart_if_replaced(self) -> None:
+        about = self.path.stat()
+        inode = (about.st_dev, about.st_ino)
+        if inode != self._inode or about.st_size < self._end:
+            self._starts, self._end, self._inode = array("Q"), 0, inode
+
+    def _add(self, block: bytes) -> None:
+        start = 0
+        while (end := block.find(b"\n", start)) >= 0:
+            if block[start:end].strip():
+                self._starts.append(self._end + start)
+            start = end + 1
+        self._end += len(block)
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Read one line, from 0.
+
+        Raises:
+            InputError: it is not a JSON object, or the file cannot be read.
+            IndexError: there is no such line.
+        """
+        start = self._starts[number]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                value = json.loads(file.readline())
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{self.path}, line {number + 1} cannot be read ({type(error).__name__}): run its command again") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{self.path}, line {number + 1} is not a JSON object: run its command again")
+        return value

@@ -1,0 +1,144 @@
+"""State of an evaluation and of a training."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from chiron.view.accounts import Accounts, open_accounts
+from chiron.view.discovery import METRICS, Kind, Place
+from chiron.view.lines import LineFile
+from chiron.view.sources import ITEMS, LEDGER, RESULTS, RUN, ChironError, read_object, read_run
+from chiron.view.states import RunLine, RunState, Signature, costs_of, stat_of
+
+
+class EvaluationState(RunState):
+    """An evaluation of one model."""
+
+    kind: Kind = "evaluation"
+    files = (RUN, LEDGER, f"{LEDGER}-wal", ITEMS, RESULTS)
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read an evaluation."""
+        super().__init__(place)
+        self.accounts: Accounts | None = None
+        self.run: dict[str, Any] = {}
+        self.lines = LineFile(self.path / ITEMS)
+
+    def refresh(self, until: float) -> bool:
+        """Count items and read new calls."""
+        self.run = read_run(self.path)
+        done = True
+        if (self.path / LEDGER).is_file():
+            self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
+        return all([done, self.lines.advance(until)])
+
+    def describe(self, *, running: bool) -> RunLine:
+        """Return model, number of answers, pending ones and cost."""
+        groups = (read_object(self.path / RESULTS) or {}).get("groups")
+        groups = [group for group in groups if isinstance(group, dict)] if isinstance(groups, list) else []
+        pending = sum(_pending(group) for group in groups)
+        known = len(self.lines) - pending
+        return RunLine(
+            self.place.id,
+            self.place.name,
+            self.kind,
+            subject=f"{self.run.get('model', '')}: {', '.join(dict.fromkeys(str(g.get('benchmark')) for g in groups))}".rstrip(": "),
+            state="running" if running else "complete" if groups and not pending else "stopped",
+            done=known if groups else self.accounts.calls if self.accounts else 0,
+            total=len(self.lines) if groups else None,
+            unit="answers" if groups else "calls",
+            **costs_of(self.accounts),
+        )
+
+
+def _pending(group: dict[str, Any]) -> int:
+    verdicts = group.get("verdicts")
+    number = verdicts.get("pending", 0) if isinstance(verdicts, dict) else 0
+    return number if isinstance(number, int) else 0
+
+
+@dataclass
+class Stage:
+    """One stage of a training, from its metrics."""
+
+    name: str
+    steps: int = 0
+    """Number of steps that the stage has."""
+    points: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of its steps, in order."""
+    held_out: list[tuple[float, float]] = field(default_factory=list)
+    """(total steps, loss on held-out rows)."""
+
+
+_NUMBERS = ("step", "steps", "total_steps", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "utilisation", "memory_gib")
+_STALE = 60.0
+
+
+class TrainingState(RunState):
+    """A training."""
+
+    kind: Kind = "training"
+    files = (METRICS, "model")
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read a training."""
+        super().__init__(place)
+        self.stages: dict[str, Stage] = {}
+        self._lines = LineFile(self.path / METRICS)
+        self._read = 0
+        self.unreadable = 0
+        """Number of lines that are not metrics."""
+
+    def signature(self) -> Signature:
+        """Return a value that changes with the metrics and when a training falls silent."""
+        return (self._is_fresh(), *(stat_of(self.path / name) for name in self.files))
+
+    def _is_fresh(self) -> bool:
+        """Return whether a step was written lately. A training has no lock, so this is what tells a running one from a stopped one."""
+        about = stat_of(self.path / METRICS)
+        if about is None or (self.path / "model").is_dir():
+            return False
+        last = [point["seconds"] for stage in self.stages.values() for point in stage.points[-3:]]
+        return time.time() - about[2] / 1e9 < max(_STALE, 10 * max(last, default=0.0))
+
+    def refresh(self, until: float) -> bool:
+        """Read new steps."""
+        done = self._lines.advance(until)
+        if len(self._lines) < self._read:  # resumed from a checkpoint: the file was written again
+            self.stages, self._read, self.unreadable = {}, 0, 0
+        while self._read < len(self._lines):
+            self._add()
+            self._read += 1
+            if time.monotonic() >= until:
+                return False
+        return done
+
+    def _add(self) -> None:
+        try:
+            line = self._lines.record(self._read)
+            stage = self.stages.setdefault(str(line["stage"]), Stage(str(line["stage"])))
+            if "held_out_loss" in line:
+                stage.held_out.append((float(line["total_steps"]), float(line["held_out_loss"])))
+                return
+            stage.points.append({name: float(line[name]) for name in _NUMBERS})
+            stage.steps = int(line["steps"])
+        except (ChironError, KeyError, TypeError, ValueError, OverflowError):
+            self.unreadable += 1
+
+    def describe(self, *, running: bool) -> RunLine:
+        """Return the stage, steps and time left in the stage."""
+        stage = list(self.stages.values())[-1] if self.stages else Stage("")
+        done, left = len(stage.points), max(0, stage.steps - len(stage.points))
+        recent = [point["seconds"] for point in stage.points[-50:]]
+        complete = (self.path / "model").is_dir()
+        return RunLine(
+            self.place.id,
+            self.place.name,
+            self.kind,
+            subject=f"stage {stage.name}" if stage.name else "",
+            state="running" if running else "complete" if complete else "stopped",
+            done=done,
+            total=stage.steps or None,
+            unit="steps",
+            seconds_left=left * sum(recent) / len(recent) if running and recent else None,
+        )

@@ -1,0 +1,153 @@
+"""State of a search or a replay."""
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chiron.view.accounts import Accounts
+from chiron.view.case_index import CaseIndex, count_cases
+from chiron.view.discovery import Kind, Place
+from chiron.view.sources import LEDGER, RUN, ChironError, ImageFolder, InputError, Selection, Shard, read_run, reading
+from chiron.view.states import RunLine, RunState, stat_of
+
+_QUICK = 4e6
+"""Bytes of a file of cases that are counted at once; a larger one is counted in the background."""
+
+
+@dataclass
+class _Total:
+    """Number of cases that a run selects, counted in the background."""
+
+    source: object = None
+    count: int | None = None
+    problem: str = ""
+
+
+class SearchState(RunState):
+    """A search or a replay."""
+
+    kind: Kind = "search"
+    files = (RUN, LEDGER, f"{LEDGER}-wal")
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read a search."""
+        super().__init__(place)
+        self.accounts: Accounts | None = None
+        self.run: dict[str, Any] = {}
+        self.total = _Total()
+        self.wants_details = False
+        self.labelled = False
+
+    @cached_property
+    def index(self) -> CaseIndex:
+        """Index of the cases, created when it is first needed."""
+        return CaseIndex()
+
+    def close(self) -> None:
+        """Free the index."""
+        if "index" in vars(self):
+            self.index.close()
+
+    @property
+    def selection(self) -> Selection:
+        """The cases that the run selects.
+
+        Raises:
+            InputError: ``run.json`` does not name them.
+        """
+        return selection_of(self.run, self.path)
+
+    def refresh(self, until: float) -> bool:
+        """Read new calls and results."""
+        self.run = read_run(self.path)
+        with reading(self.path / LEDGER) as connection:
+            self.accounts = self.accounts or Accounts(self.path / LEDGER)
+            done = self.accounts.advance(connection, until)
+            done &= self.index.advance(connection, until)
+        if self.total.source is None and time.monotonic() < until:
+            self._count(most_bytes=_QUICK)
+        return done
+
+    def describe(self, *, running: bool) -> RunLine:
+        """Return progress, retained paths, cost and time left."""
+        counts = self.index.counts()
+        done = counts.total() - counts["pending"]
+        total = self.total.count
+        accounts = self.accounts or Accounts(self.path / LEDGER)
+        finished = not counts["pending"] and (total is None or done >= total)
+        return RunLine(
+            self.place.id,
+            self.place.name,
+            self.kind,
+            subject=Path(str(self.run.get("cases", ""))).name,
+            state="running" if running else "complete" if finished else "stopped",
+            done=done,
+            total=total,
+            retained=counts["retained"],
+            known_usd=accounts.known_usd,
+            possible_usd=accounts.possible_usd,
+            priced=accounts.priced,
+            seconds_left=_seconds_left(accounts, done, total) if running else None,
+        )
+
+    def work(self, until: float) -> bool:
+        """Count the cases, then read the records and labels that the search's own page shows."""
+        with self.lock:
+            changed = super().work(until)
+            changed |= self._count()
+            if self.wants_details and not self.problem:
+                changed |= self._read_more(until)
+            return changed
+
+    def _count(self, most_bytes: float = float("inf")) -> bool:
+        """Count the cases if their file has changed and is not too large; return whether it was counted."""
+        try:
+            selection = self.selection
+            about = stat_of(selection.cases)
+            source = (about, selection)
+            if source == self.total.source or (about is not None and about[1] > most_bytes):
+                return False
+            self.total = _Total(source, count_cases(selection))
+        except ChironError as problem:
+            if self.total.problem == str(problem):
+                return False
+            self.total = _Total(None, None, str(problem))
+        self._line = None
+        return True
+
+    def _read_more(self, until: float) -> bool:
+        changed = False
+        if self.index.waiting:
+            with reading(self.path / LEDGER) as connection:
+                self.index.read_details(connection, until)
+            changed = True
+        elif not self.total.problem:
+            before, self.labelled = self.labelled, self.index.read_labels(self.total.source, self.selection, until)
+            changed = not (before and self.labelled)
+        return changed
+
+    def case_file_images(self) -> ImageFolder | None:
+        """Return the image folder of the run, if it names one."""
+        folder = self.run.get("images")
+        return ImageFolder(Path(folder)) if isinstance(folder, str) and folder else None
+
+
+def selection_of(run: dict[str, Any], path: Path) -> Selection:
+    """Return the cases that a run selects.
+
+    Raises:
+        InputError: ``run.json`` does not name them.
+    """
+    cases, limit, shard = run.get("cases"), run.get("limit"), run.get("shard")
+    if not isinstance(cases, str) or not cases:
+        raise InputError(f"{path / RUN} names no file of cases")
+    return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
+
+
+def _seconds_left(accounts: Accounts, done: int, total: int | None) -> float | None:
+    """Estimate the seconds left from the calls of a finished case and the speed of the last calls."""
+    if not done or total is None or not accounts.calls_per_second:
+        return None
+    return max(0, total - done) * (accounts.calls / done) / accounts.calls_per_second

@@ -1,0 +1,48 @@
+"""Run the server on a random port of the loopback address until it is stopped."""
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from chiron.view.access import HOST, Gate
+from chiron.view.app import create_app
+from chiron.view.library import Library
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that calls ``ready`` when it listens."""
+
+    ready: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
+def serve(folders: Sequence[Path], ready: Callable[[Gate], None]) -> None:
+    """Serve the runs under the folders. Blocks until a signal stops it.
+
+    Args:
+        folders: folders to look for runs in.
+        ready: called once the server listens, with the gate that knows its address.
+
+    Raises:
+        InputError: a folder does not exist.
+        KeyboardInterrupt: the user stopped it.
+    """
+    library = Library(folders)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with socket.create_server((HOST, 0)) as listening:
+        gate = Gate(listening.getsockname()[1])
+        server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
+        server.config.app = create_app(library, gate, closing=lambda: server.should_exit)
+        server.ready = lambda: ready(gate)
+        server.run(sockets=[listening])
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

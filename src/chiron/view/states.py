@@ -1,0 +1,142 @@
+"""State of a run: the line on the home page, and what all kinds of runs have in common."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chiron.view.accounts import Accounts
+from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
+from chiron.view.sources import LEDGER, RUN, ChironError, InputError, in_use
+
+Signature = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One line of the home page."""
+
+    id: str
+    name: str
+    kind: Kind
+    subject: str = ""
+    """What the run works on, in a few words."""
+    state: str = ""
+    """``running``, ``complete``, ``stopped``, ``damaged``, or ``reading`` before anything is known."""
+    done: int | None = None
+    total: int | None = None
+    unit: str = "cases"
+    retained: int | None = None
+    known_usd: float | None = None
+    possible_usd: float = 0.0
+    priced: bool = True
+    seconds_left: float | None = None
+    changed: float = 0.0
+    """Time of the last change, in seconds since 1970."""
+    problem: str = ""
+
+
+def stat_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file changes; ``None`` if it does not exist."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+class RunState:
+    """A run directory, with what is known of it so far. Methods may be called by several threads."""
+
+    kind: Kind = "unknown"
+    files: tuple[str, ...] = (RUN,)
+    """Files whose changes change the run's pages."""
+
+    def __init__(self, place: Place) -> None:
+        """Prepare to read a run."""
+        self.place = place
+        self.lock = threading.RLock()
+        self.problem = ""
+        self.settled = False
+        """Whether everything is read that the home page shows."""
+        self._seen: Signature | None = None
+        self._line: RunLine | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.place.path
+
+    def signature(self) -> Signature:
+        """Return a value that changes when the run changes."""
+        return (in_use(self.path), *(stat_of(self.path / name) for name in self.files))
+
+    def line(self, until: float) -> RunLine:
+        """Return the line of the home page. Reading stops when the monotonic clock shows ``until``, and continues in the background."""
+        left = until - time.monotonic()
+        # A page with many runs waits neither for all of them nor for the background thread, which may be reading this one.
+        if (self._line is None and left <= 0) or not self.lock.acquire(timeout=max(0.0, min(left, threading.TIMEOUT_MAX))):
+            return self._line or RunLine(self.place.id, self.place.name, self.kind, state="reading")
+        try:
+            now = self.signature()
+            if self._line is None or now != self._seen or not self.settled:
+                self._line = self._fresh(now, until)
+                self._seen = now
+            return self._line
+        finally:
+            self.lock.release()
+
+    def _fresh(self, now: Signature, until: float) -> RunLine:
+        try:
+            self.problem = ""
+            self.settled = self.refresh(until)
+            line = self.describe(running=bool(now[0]))
+        except ChironError as problem:
+            self.settled, self.problem = True, str(problem)
+            line = RunLine(self.place.id, self.place.name, self.kind, state="damaged", problem=self.problem)
+        times = [about[2] for about in now[1:] if isinstance(about, tuple)]
+        return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9})
+
+    def refresh(self, until: float) -> bool:  # noqa: ARG002 - for others
+        """Read what is new; return whether everything is read.
+
+        Raises:
+            ChironError: the run cannot be read.
+        """
+        return True
+
+    def describe(self, *, running: bool) -> RunLine:
+        """Return the line from what is read.
+
+        Raises:
+            ChironError: the run cannot be read.
+        """
+        raise NotImplementedError
+
+    def work(self, until: float) -> bool:
+        """Do background work until the monotonic clock shows ``until``; return whether a page would look different now."""
+        if self.settled:
+            return False
+        self.line(until)
+        return True
+
+    def close(self) -> None:
+        """Free memory."""
+
+
+class UnknownState(RunState):
+    """A directory that cannot be read as a run."""
+
+    files = (RUN, LEDGER, METRICS, PROVENANCE)
+
+    def describe(self, *, running: bool) -> RunLine:  # noqa: ARG002 - the problem is the same
+        """Return a line with the problem."""
+        raise InputError(kind_of(self.path)[1] or "this directory changed while it was read: reload the page")
+
+
+def costs_of(accounts: Accounts | None) -> dict[str, Any]:
+    """Return the cost fields of a line."""
+    if accounts is None:
+        return {}
+    return {"known_usd": accounts.known_usd, "possible_usd": accounts.possible_usd, "priced": accounts.priced}

@@ -1,0 +1,224 @@
+"""Pages of evaluations, trainings, parts and releases."""
+
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chiron.evaluation.items import Verdict
+from chiron.view.charts import chart
+from tests.support.cases import write_png
+from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
+from tests.view.serving import address_of, settled, visiting
+from tests.view.test_home import metrics
+
+RECORDED = Path(__file__).parents[1] / "support" / "recorded_dataset"
+
+
+def items(page: str) -> list[str]:
+    return re.findall(r"<header><h3><bdi>([^<]*)</bdi></h3>", page)
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Path:
+    """Two models on four items: right and right, right and wrong, wrong and unparsed, pending and right."""
+    plan = {
+        "one": [Verdict.RIGHT, Verdict.RIGHT, Verdict.WRONG, Verdict.PENDING],
+        "two": [Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSED, Verdict.RIGHT],
+    }
+    for name, verdicts in plan.items():
+        images = {"data": {"images": str(tmp_path / "pictures")}}
+        group = {"benchmark": "vqa_rad", "protocol": "huatuo_closed", "control": "none", **images}
+        write_evaluation(tmp_path / name, f"Model-{name}", [with_verdict(an_item(n), v) for n, v in enumerate(verdicts)], [group])
+    write_png(tmp_path / "pictures" / "0.png")
+    return tmp_path
+
+
+def test_an_evaluation_shows_its_table_and_its_items(two_models: Path) -> None:
+    with visiting(two_models) as client:
+        page = client.get(address_of(client, "one")).text
+    assert "Accuracy in percent, protocol huatuo_closed" in page
+    assert items(page) == ["q0", "q1", "q2", "q3"]
+    assert "The cortex is interrupted." not in page  # with_verdict gives its own reply
+    assert "I see it.\nAnswer: Fracture" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("kind=wrong", ["q1", "q2"]),
+        ("kind=unparsed", ["q2"]),
+        ("kind=unanswered", ["q3"]),
+        ("kind=disagree", ["q1", "q3"]),
+        ("kind=nonsense&benchmark=vqa_rad", ["q0", "q1", "q2", "q3"]),
+        ("benchmark=another", []),
+        ("find=IMAGE+2", ["q2"]),
+        ("control=nonsense", ["q0", "q1", "q2", "q3"]),
+    ],
+)
+def test_items_of_models_side_by_side_are_filtered(two_models: Path, query: str, expected: list[str]) -> None:
+    with visiting(two_models) as client:
+        runs = [address_of(client, name).rpartition("/")[2] for name in ("one", "two")]
+        page = client.get(f"/compare?run={runs[0]}&run={runs[1]}&{query}").text
+    assert items(page) == expected
+    assert "Model-one" in page
+    assert "Model-two" in page
+
+
+def test_only_evaluations_can_be_compared(two_models: Path) -> None:
+    with visiting(two_models) as client:
+        assert client.get("/compare").status_code == 404
+        assert client.get("/compare?run=0000").status_code == 404
+
+
+def test_images_of_items_come_from_the_folder_of_the_benchmark(two_models: Path) -> None:
+    with visiting(two_models) as client:
+        address = address_of(client, "two")
+        assert f'src="{address}/answers/0/images/0"' in client.get(address).text
+        assert client.get(f"{address}/answers/0/images/0").headers["content-type"] == "image/png"
+        assert "is missing" in client.get(f"{address}/answers/1/images/0").text
+        assert client.get(f"{address}/answers/0/images/1").status_code == 404
+        assert client.get(f"{address}/answers/99/images/0").status_code == 404
+
+
+def test_controls_have_their_own_items_and_many_items_have_pages(tmp_path: Path) -> None:
+    write_models(tmp_path, count=60)
+    with visiting(tmp_path) as client:
+        address = address_of(client, "bad")
+        page = client.get(f"{address}?control=no-image&page=3").text
+        assert len(items(page)) == 10
+        assert "page 3 of 3" in page
+        assert "Controls, accuracy in percent" in page
+        assert "control=no-image&amp;page=2" in page
+
+
+def test_an_evaluation_without_results_says_so(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "run.json").write_text(json.dumps({"model": "m", "identity": {"protocol": "exact"}}))
+    with visiting(tmp_path) as client:
+        answer = client.get(address_of(client, "eval"))
+    assert answer.status_code == 200
+    assert "when the evaluation has written its results" in answer.text
+
+
+def test_a_training_shows_curves_and_stages(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    folder.mkdir()
+    held_out = json.dumps({"stage": "text", "total_steps": 40, "held_out_loss": 0.75, "rows": 5}) + "\n"
+    steps = [*(metrics(n) for n in range(1, 41)), held_out, *(metrics(n, "cot", total_steps=40 + n) for n in range(1, 3)), "{}\n"]
+    (folder / "metrics.jsonl").write_text("".join(steps))
+    with visiting(tmp_path) as client:
+        page = client.get(address_of(client, "training")).text
+    assert page.count('<path class="curve"') == 8  # four charts of two stages
+    assert "<circle" in page
+    assert '40 of 40</td><td class="n">5.0000</td>' in page
+    assert "0.7500" in page
+    assert "500</td>" in page  # tokens a second
+    assert "1 line of" in page
+
+
+def test_a_resumed_training_forgets_the_steps_after_its_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(metrics(n) for n in range(1, 31)))
+    with visiting(tmp_path) as client:
+        address = address_of(client, "training")
+        assert "30 of 40 steps" in client.get(address).text
+        (folder / "metrics.jsonl").write_text("".join(metrics(n) for n in range(1, 21)))
+        assert "20 of 40 steps" in client.get(address).text
+
+
+def test_a_chart_leaves_out_what_is_not_finite_and_averages_long_lines() -> None:
+    drawn = chart([("a", [(n, 2.0 + n % 2) for n in range(2000)], [(3.0, float("nan"))])])
+    assert drawn is not None
+    assert drawn.averaged
+    assert drawn.lines[0].path.count("L") == 399
+    assert drawn.lines[0].dots == ()
+    assert chart([("a", [(1.0, float("inf"))], [])]) is None
+    flat = chart([("a", [(1.0, 5.0)], [])])
+    assert flat is not None
+    assert [tick.label for tick in flat.y_ticks] == ["5"]
+    wide = chart([("a", [(1.0, 0.001), (2.0, 10.0)], [])])
+    assert wide is not None
+    assert wide.logarithmic
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    shutil.copytree(RECORDED, tmp_path / "dataset")
+    run = tmp_path / "dataset" / "cot" / "run.json"
+    run.write_text(json.dumps({**json.loads(run.read_text()), "images": str(tmp_path / "dataset" / "run_images")}))
+    return tmp_path
+
+
+def test_a_part_shows_rows_coverage_and_findings_with_examples(dataset: Path) -> None:
+    part = dataset / "dataset" / "cot"
+    example = {"check": "steps", "row": "cot:case-00001", "detail": "a step is <b>empty</b>", "severity": "warning"}
+    (part / "check.json").write_text(
+        json.dumps({"checks": {"steps": {"rows": 1, "errors": 0, "share": 0.33, "limit": 0.1, "examples": [example]}}})
+    )
+    (part / "findings.jsonl").write_text(json.dumps(example) + "\n")
+    with visiting(dataset) as client:
+        address = address_of(client, "cot")
+        page = settled(client, address, "still reading rows")
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", page) == ["cot:case-00000", "cot:case-00001", "cot:case-00002"]
+        assert "over the limit" in page
+        assert "a step is &lt;b&gt;empty&lt;/b&gt;" in page
+        assert '<th scope="row"><bdi>unknown</bdi></th>' in page
+        link = re.search(rf'<a href="({address}/rows/1)"><bdi>cot:case-00001', page)
+        assert link is not None
+        row = client.get(link[1]).text
+        assert "a step is &lt;b&gt;empty&lt;/b&gt;" in row
+        assert "### Step 1" in row
+        assert client.get(f"{address}/rows/1/images/0").headers["content-type"] == "image/png"
+        assert client.get(f"{address}/rows/1/images/9").status_code == 404
+        assert client.get(f"{address}/rows/3").status_code == 404
+
+
+def test_rows_are_filtered_by_cells_of_the_coverage(dataset: Path) -> None:
+    part = dataset / "dataset" / "cot" / "rows.jsonl"
+    rows = [json.loads(line) for line in part.read_text().splitlines()]
+    rows[1].update(modalities=["CT", "MRI"], body_system="Chest")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with visiting(dataset) as client:
+        address = address_of(client, "cot")
+        page = settled(client, address, "still reading rows")
+        cell = re.search(r'<a href="(\?modality=MRI&amp;body_system=Chest)#rows">1</a>', page)
+        assert cell is not None
+        found = client.get(address + html.unescape(cell[1])).text
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", found) == ["cot:case-00001"]
+        assert re.findall(r"data-row><bdi>([^<]*)</bdi>", client.get(f"{address}?find=00002").text) == ["cot:case-00002"]
+
+
+def test_dropped_rows_are_counted_by_reason(dataset: Path) -> None:
+    drops = [{"reason": "answered without the case"}, {"reason": "answered without the case"}, {"reason": "<i>odd</i>"}]
+    (dataset / "dataset" / "text" / "dropped.jsonl").write_text("".join(json.dumps(drop) + "\n" for drop in drops) + "half a line")
+    with visiting(dataset) as client:
+        page = client.get(address_of(client, "text")).text
+    assert '<td><bdi>answered without the case</bdi></td><td class="n">2</td>' in page
+    assert "&lt;i&gt;odd&lt;/i&gt;" in page
+
+
+def test_a_release_shows_splits_checks_and_rows(dataset: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with visiting(dataset) as client:
+        address = address_of(client, "release")
+        page = settled(client, address, "still reading rows")
+        assert '<td><bdi>text</bdi></td><td>train</td><td class="n">4</td>' in page
+        assert "check: steps" in page
+        assert "<code>unreadable_images</code>" in page
+        row = client.get(f"{address}/rows/0").text
+        assert "A fall hurts the chest." in row
+
+
+def test_rows_that_grow_under_the_readers_hands_are_read_again(dataset: Path) -> None:
+    part = dataset / "dataset" / "cot" / "rows.jsonl"
+    with visiting(dataset) as client:
+        address = address_of(client, "cot")
+        settled(client, address, "still reading rows")
+        with part.open("a") as file:
+            file.write(json.dumps({**json.loads(part.read_text().splitlines()[0]), "id": "cot:new"}) + "\n")
+        assert "cot:new" in settled(client, address, "still reading rows")

@@ -1,0 +1,232 @@
+"""Pages of a search: totals, the table of cases, a case, its images and its calls."""
+
+import html
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from PIL import Image
+from starlette.testclient import TestClient
+
+from chiron.client.call import Call, Message, TextPart
+from chiron.client.ledger import Ledger
+from chiron.jobs.directory import LEDGER
+from chiron.view.sources import reading
+from tests.reports.building import a_case, bad, hostile_run, pending, rejected, retained, stored, unsolved, write_run
+from tests.support.cases import known_answers, write_cases, write_png
+from tests.support.endpoint import Endpoint
+from tests.support.runs import config_of, execute, team
+from tests.support.simulation import Simulation, prompt_of
+from tests.view.serving import address_of, case_links, settled, visiting
+
+WAITS = ("more records", "still being read")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six cases of every outcome."""
+    made = [
+        retained(a_case("alpha", answer="Lung cyst", images=("chest x-ray/alpha.png",))),
+        rejected(a_case("beta", question="What does the CT of the abdomen show?")),
+        unsolved(a_case("gamma")),
+        retained(a_case("delta", question="Which rib?")),
+        pending(a_case("epsilon")),
+    ]
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text("".join(json.dumps({**r.case.to_record(), "modality": ["CT", "MRI"][n % 2]}) + "\n" for n, r in enumerate(made)))
+    write_run(tmp_path, [*(stored(r, n) for n, r in enumerate(made)), bad(5)])
+    return tmp_path
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[TestClient]:
+    with visiting(folder) as visitor:
+        yield visitor
+
+
+def ids(page: str) -> list[str]:
+    return re.findall(r"data-row><bdi>([^<]*)</bdi>", page)
+
+
+def test_totals_and_figures_are_those_of_the_report(client: TestClient) -> None:
+    page = settled(client, address_of(client, "run"), *WAITS)
+    assert "<b>6</b> <span>cases on record</span>" in page
+    assert "mean MICS-Score" in page
+    assert "Distribution of MICS-Scores. above 0.2 up to 0.3: 0 retained, 1 not; exactly 1: 2 retained, 0 not" in page
+    assert "What the reasoning adds" in page
+    assert "at some depth no candidate led an intern to the answer" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["alpha", "beta", "gamma", "delta", "epsilon", "line 6"]),
+        ("outcome=retained", ["alpha", "delta"]),
+        ("outcome=bad", ["line 6"]),
+        ("outcome=nonsense", []),
+        ("score=1", ["alpha", "delta"]),
+        ("score=0-0.5", ["beta"]),
+        ("score=nonsense&outcome=retained", ["alpha", "delta"]),
+        ("uplift=better", ["alpha", "delta"]),
+        ("uplift=same", ["beta"]),
+        ("depth=2", ["alpha", "beta", "delta"]),
+        ("depth=1", ["gamma"]),
+        ("modality=CT", ["alpha", "gamma", "epsilon"]),
+        ("find=WHICH+rib", ["delta"]),
+        ("find=cyst", ["alpha"]),
+        ("find=%25", []),
+        ("find=no+such+word", []),
+        ("sort=score", ["alpha", "delta", "beta", "gamma", "epsilon", "line 6"]),
+        ("sort=low", ["beta", "alpha", "delta", "gamma", "epsilon", "line 6"]),
+        ("sort=nonsense&page=99999999999", ["alpha", "beta", "gamma", "delta", "epsilon", "line 6"]),
+        ("page=7&outcome=retained", ["alpha", "delta"]),
+    ],
+)
+def test_cases_are_filtered_searched_and_sorted(client: TestClient, query: str, expected: list[str]) -> None:
+    address = address_of(client, "run")
+    settled(client, address, *WAITS)
+    assert ids(client.get(f"{address}?{query}").text) == expected
+
+
+def test_the_table_has_pages_and_keeps_the_filters_in_their_links(tmp_path: Path) -> None:
+    made = [retained(a_case(f"case-{n:03d}")) if n % 2 else rejected(a_case(f"case-{n:03d}")) for n in range(130)]
+    write_run(tmp_path, [stored(r, n) for n, r in enumerate(made)])
+    with visiting(tmp_path) as client:
+        address = address_of(client, "run")
+        settled(client, address, "more records")
+        page = client.get(f"{address}?outcome=retained&page=2").text
+        assert ids(page) == [f"case-{n:03d}" for n in range(101, 130, 2)]
+        assert "page 2 of 2" in page
+        assert 'href="?outcome=retained&amp;page=1"' in page
+        case = re.search(r'href="(/runs/\w+/cases/\w+\?outcome=retained)" id="case-\w+" data-row><bdi>case-103', page)
+        assert case is not None
+        steps = client.get(html.unescape(case[1])).text
+        assert "52 of 65" in steps
+        before = re.search(r'href="([^"]+)" id="case-before"', steps)
+        assert before is not None
+        assert "<bdi>case-101</bdi>" in client.get(html.unescape(before[1])).text
+
+
+def test_a_case_shows_question_answer_path_and_tree(client: TestClient) -> None:
+    page = client.get(case_links(client.get(address_of(client, "run")).text)[0]).text
+    assert "What does alpha show?" in page
+    assert '<dd class="known" dir="auto">Lung cyst</dd>' in page
+    assert "The cortex is broken." in page
+    assert "Depth 2" in page
+    assert "✓ chosen" in page
+    assert "What the interns answered" in page
+
+
+def test_a_case_that_is_not_there_is_not_found(client: TestClient) -> None:
+    address = address_of(client, "run")
+    for path in ("cases/0000000000000000", "cases/0000000000000000/calls", "cases/0000000000000000/images/0", "rows/0"):
+        assert client.get(f"{address}/{path}").status_code == 404
+    first = case_links(client.get(address).text)[0]
+    assert client.get(f"{first}/images/1").status_code == 404
+
+
+def test_a_record_of_another_version_is_a_page_with_its_problem(folder: Path, client: TestClient) -> None:
+    case = retained(a_case("odd"))
+    result = stored(case, 9)
+    result.record["tree"] = [[{"depth": 1}]]
+    with Ledger.open(folder / "run" / LEDGER) as ledger:
+        ledger.put_result(result)
+    page = settled(client, address_of(client, "run"), *WAITS)
+    link = case_links(page)[-1]
+    answer = client.get(link)
+    assert answer.status_code == 422
+    assert "may be of another version" in answer.text
+
+
+def test_only_images_inside_the_folder_are_sent(tmp_path: Path) -> None:
+    hostile_run(tmp_path)
+    write_png(tmp_path / "outside.png")
+    (tmp_path / "images" / "missing.png").symlink_to(tmp_path / "outside.png")
+    with visiting(tmp_path) as client:
+        case = case_links(client.get(address_of(client, "run")).text)[0]
+        good, hostile_name, link, outside = (client.get(f"{case}/images/{number}") for number in range(4))
+        assert good.status_code == hostile_name.status_code == 200
+        assert good.headers["content-type"] == "image/png"
+        assert good.headers["content-security-policy"] == "default-src 'none'; sandbox"
+        assert link.status_code == outside.status_code == 404
+        assert "link out of the image folder" in link.text
+        assert "leaves the image folder" in outside.text
+
+
+def test_a_deep_image_is_sent_as_eight_bits_in_the_window_that_is_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path, [stored(retained(a_case("deep", images=("deep.png",))), 0)])
+    Image.fromarray(np.array([[0, 1000, 2000, 4000]], dtype=np.uint16)).save(tmp_path / "images" / "deep.png")
+    with visiting(tmp_path) as client:
+        address = f"{case_links(client.get(address_of(client, 'run')).text)[0]}/images/0"
+        whole, narrow = (pixels(client.get(address + query).content) for query in ("", "?center=0.25&width=0.5"))
+        assert whole[0] < whole[1] < whole[2] < whole[3]
+        assert narrow == [0, 127, 255, 255]
+        assert pixels(client.get(f"{address}?center=nan&width=x").content) == whole
+
+
+def pixels(data: bytes) -> list[int]:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "L"
+        return [int(value) for value in np.asarray(image).ravel()]
+
+
+@pytest.mark.slow
+def test_the_calls_of_a_case_have_the_prompts_that_were_sent(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+        sent = {prompt_of(body) for body in endpoint.seen.bodies}
+    with visiting(tmp_path) as client:
+        shown: set[str] = set()
+        for case in case_links(client.get(address_of(client, "run")).text):
+            page = client.get(f"{case}/calls").text
+            assert "no reply" not in page
+            for details in re.findall(r"<details>\n<summary>Prompt</summary>(.*?)</details>", page, re.DOTALL):
+                shown.add("\n\n".join(html.unescape(part) for part in re.findall(r'<pre dir="auto">(.*?)</pre>', details, re.DOTALL)))
+    assert shown == sent
+
+
+@pytest.mark.slow
+def test_a_case_says_why_its_calls_failed_in_the_words_of_the_server(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 1)
+
+    def refusal(body: dict[str, Any], _: int) -> web.StreamResponse | None:
+        return web.json_response({"error": {"message": "too long <for us>"}}, status=400) if body["model"] == "mentor-a" else None
+
+    with Endpoint(Simulation(known_answers(cases)).reply, override=refusal) as endpoint:
+        execute(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
+    with visiting(tmp_path) as client:
+        address = address_of(client, "run")
+        assert "too long &lt;for us&gt;" in client.get(address).text
+        case = case_links(client.get(address).text)[0]
+        assert "too long &lt;for us&gt;" in client.get(case).text
+        calls = client.get(f"{case}/calls").text
+        assert "no reply" in calls
+        assert re.search(r"failed: [^\n]*too long &lt;for us&gt;", calls)
+
+
+def test_without_the_file_of_cases_replies_are_shown_without_prompts(tmp_path: Path) -> None:
+    recorded = Path(__file__).parents[1] / "support" / "recorded_run"
+    with visiting(recorded) as client:
+        case = case_links(client.get(address_of(client, "recorded_run")).text)[0]
+        page = client.get(f"{case}/calls").text
+    assert "cases.jsonl does not exist" in page
+    assert "### The final answer is:" in page
+
+
+def test_words_of_failures_that_may_quote_a_prompt_are_not_shown(folder: Path) -> None:
+    from chiron.view.accounts import failures_of
+
+    call = Call("intern", "m", "m", (Message("user", (TextPart("q"),)),), 0.0, 1)
+    with Ledger.open(folder / "run" / LEDGER) as ledger:
+        ledger.note_failure(call, "transient", "the prompt said: patient X", final=False)
+        ledger.keep_words_from_here()
+        ledger.note_failure(call, "transient", "HTTP 503", final=True)
+    with reading(folder / "run" / LEDGER) as connection:
+        assert failures_of(connection, call.key) == ["transient", "HTTP 503"]

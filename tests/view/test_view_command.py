@@ -1,0 +1,84 @@
+"""``chiron view`` as a person starts it, in a process of its own."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.command import CHIRON, chiron, environment
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.slow
+RECORDED = Path(__file__).parents[1] / "support"
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    command = [*CHIRON, "view", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_it_prints_one_line_answers_with_the_token_only_and_ends_with_130(tmp_path: Path) -> None:
+    with started(RECORDED, "--no-browser", "--json") as process:
+        url = json.loads(first_line(process))["url"]
+        parts = urlsplit(url)
+        assert parts.hostname == "127.0.0.1"
+        connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
+        connection.request("GET", "/")
+        refused = connection.getresponse()
+        assert refused.status == 403
+        refused.read()
+        connection.request("GET", f"/?{parts.query}")
+        exchange = connection.getresponse()
+        exchange.read()
+        cookie = str(exchange.getheader("set-cookie")).partition(";")[0]
+        connection.request("GET", "/", headers={"Cookie": cookie})
+        assert "recorded_run" in connection.getresponse().read().decode()
+        connection.close()
+        stream = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
+        stream.request("GET", "/events", headers={"Cookie": cookie})
+        with stream.getresponse() as events:
+            assert events.readline() == b"retry: 2000\n"
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=PATIENCE)
+        stream.close()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in error
+    assert parts.query.partition("=")[2] not in error
+
+
+def test_it_ends_in_order_when_it_is_terminated() -> None:
+    with started(RECORDED, "--no-browser", "--json") as process:
+        first_line(process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+
+
+def test_the_ordinary_start_says_where_to_look(tmp_path: Path) -> None:
+    with started(tmp_path, "--no-browser") as process:
+        assert process.stderr is not None
+        assert "http://127.0.0.1:" in process.stderr.readline()
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    done = chiron("view", tmp_path / "nowhere", "--no-browser")
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
