@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import ask, build, build_release, cases, compare, demo, doctor, search, train
+from chiron.cli import ask, build, build_release, build_signals, cases, compare, demo, doctor, search, train
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams
 from chiron.errors import ChironError
@@ -34,6 +34,7 @@ app.command("sample")(demo.sample_command)
 app.command("ask")(ask.command)
 app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
+build.app.command("tree")(build_signals.tree_command)
 build.app.command("check")(build_release.check_command)
 build.app.command("release")(build_release.release_command)
 evaluation.app.command("contamination")(evaluation.contamination_command)
