@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_the_steps_of_the_tree_are_those_of_the_paths(tmp_path: Path) -> None:
         assert record["baseline"] is not None
         assert len(record["baseline"]["evaluations"]) == 6
         for attempt in record["attempts"]:
-            for level, after in zip(attempt, attempt[1:], strict=False):
+            for level, after in pairwise(attempt):
                 (chosen,) = [c for c in level["candidates"] if c["chosen"]]
                 assert after["prefix"] == level["prefix"] + chosen["steps"]
             for level in attempt:

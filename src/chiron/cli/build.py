@@ -34,7 +34,7 @@ def text(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.text import prepare_text
 
-    _conduct(prepare_text(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    conduct_part(prepare_text(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("questions")
@@ -48,7 +48,7 @@ def questions(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.questions import prepare_questions
 
-    _conduct(prepare_questions(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    conduct_part(prepare_questions(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("alignment")
@@ -66,7 +66,7 @@ def alignment(
     from chiron.mmrp.config import load_build
 
     build = load_build(config) if config is not None else None
-    _conduct(prepare_alignment(cases, out, config=build, images=images, limit=limit, shard=shard), json_output=json_output)
+    conduct_part(prepare_alignment(cases, out, config=build, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("cot")
@@ -84,10 +84,10 @@ def cot(
     """Part 3: the retained paths of searches as training dialogues. Asks no model."""
     from chiron.mmrp.cot import prepare_cot
 
-    _conduct(prepare_cot(runs, out, cases=cases, limit=limit, form=_form(form, runs[0])), json_output=json_output)
+    conduct_part(prepare_cot(runs, out, cases=cases, limit=limit, form=template_named(form, runs[0])), json_output=json_output)
 
 
-def _form(name: str, run: Path) -> "ConversationTemplate":
+def template_named(name: str, run: Path) -> "ConversationTemplate":
     from chiron.errors import InputError
     from chiron.mmrp.cot import intern_form
     from chiron.mmrp.templates import PaperTemplate
@@ -97,7 +97,7 @@ def _form(name: str, run: Path) -> "ConversationTemplate":
     return intern_form(run) if name == "intern" else PaperTemplate()
 
 
-def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
+def conduct_part(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
     """Execute a part with a view, say how it ended, and leave with the exit code that tells it."""
     import sys
 

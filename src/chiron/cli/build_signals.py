@@ -1,11 +1,16 @@
 """`chiron build tree`, and the training signals made from it: preferences, rewards, rl, reflections."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chiron.cli.build import Json, Limit, Out, conduct_part, template_named
+from chiron.errors import InputError
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.mmrp.signals.preferences import Completion
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of 'chiron search'.")]
 
@@ -18,3 +23,76 @@ def tree_command(
     from chiron.mics.tree import write_tree
 
     print(printable(str(write_tree(run, out))))
+
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search'.")]
+CasesOption = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they were moved since the search.")]
+FormOption = Annotated[str, typer.Option("--form", metavar="FORM", help="Wording: published, or intern (as in the first run).")]
+
+
+def preferences_command(
+    runs: Runs,
+    out: Out,
+    completion: Annotated[
+        str, typer.Option("--completion", metavar="KIND", help="path: compare whole paths; step: compare only up to the scored step.")
+    ] = "path",
+    min_gap: Annotated[float, typer.Option("--min-gap", help="Minimum difference of the two MICS-Scores.")] = 0.3,
+    max_length_ratio: Annotated[float, typer.Option("--max-length-ratio", help="Maximum ratio of the two lengths in words.")] = 2.0,
+    per_case: Annotated[int, typer.Option("--per-case", metavar="K", help="Maximum number of pairs per case.")] = 3,
+    form: FormOption = "published",
+    cases: CasesOption = None,
+    limit: Limit = None,
+    json_output: Json = False,
+) -> None:
+    """Preference pairs at the same prefix, the best candidate against the worst: TRL, ms-swift, LLaMA-Factory. Calls no model."""
+    from chiron.mmrp.signals.preferences import PreferenceOptions, prepare_preferences
+
+    options = PreferenceOptions(_completion(completion), min_gap, max_length_ratio, per_case)
+    conduct_part(
+        prepare_preferences(runs, out, options=options, cases=cases, limit=limit, form=template_named(form, runs[0])),
+        json_output=json_output,
+    )
+
+
+def _completion(text: str) -> "Completion":
+    from chiron.mmrp.signals.preferences import COMPLETIONS
+
+    for name in COMPLETIONS:
+        if name == text:
+            return name
+    raise InputError(f"unknown --completion '{text}'; choose one of {', '.join(COMPLETIONS)}")
+
+
+def rewards_command(
+    runs: Runs,
+    out: Out,
+    threshold: Annotated[float, typer.Option("--threshold", help="A step is good if its MICS-Score exceeds this.")] = 0.5,
+    form: FormOption = "published",
+    cases: CasesOption = None,
+    limit: Limit = None,
+    json_output: Json = False,
+) -> None:
+    """Step rewards: prefix and step with its MICS-Score, for process reward models of TRL and InternVL. Calls no model."""
+    from chiron.mmrp.signals.rewards import RewardOptions, prepare_rewards
+
+    run = prepare_rewards(runs, out, options=RewardOptions(threshold), cases=cases, limit=limit, form=template_named(form, runs[0]))
+    conduct_part(run, json_output=json_output)
+
+
+def rl_command(
+    runs: Runs,
+    out: Out,
+    min_pass_rate: Annotated[float, typer.Option("--min-pass-rate", help="Minimum pass rate of the interns without reasoning.")] = 0.0,
+    max_pass_rate: Annotated[float, typer.Option("--max-pass-rate", help="Maximum pass rate of the interns without reasoning.")] = 0.9,
+    form: FormOption = "published",
+    cases: CasesOption = None,
+    limit: Limit = None,
+    json_output: Json = False,
+) -> None:
+    """Prompts with verifiable answers and the interns' pass rates, for GRPO with TRL, verl and ms-swift. Calls no model."""
+    from chiron.mmrp.signals.rl import RlOptions, prepare_rl
+
+    options = RlOptions(min_pass_rate, max_pass_rate)
+    conduct_part(
+        prepare_rl(runs, out, options=options, cases=cases, limit=limit, form=template_named(form, runs[0])), json_output=json_output
+    )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Self, TypedDict
 
 from chiron.client.call import Call
 from chiron.client.ledger import Ledger, StoredResult
@@ -153,7 +153,7 @@ class TreeReader:
     _judge: "_JudgeKeys"
 
     @classmethod
-    def open(cls, path: Path) -> "TreeReader":
+    def open(cls, path: Path) -> Self:
         """Open a run.
 
         Raises:
@@ -172,7 +172,7 @@ class TreeReader:
         ledger = Ledger.read(directory.ledger)
         return cls(directory, about, ledger, _JudgeKeys.of(about, ledger))
 
-    def __enter__(self) -> "TreeReader":
+    def __enter__(self) -> Self:
         """Return the reader."""
         return self
 

@@ -16,7 +16,7 @@ from chiron.mmrp.checking import CheckReport
 from chiron.mmrp.checks.registry import CHECKS
 from chiron.mmrp.coverage import axes
 from chiron.mmrp.release_types import ReleaseSummary
-from chiron.mmrp.row import PARTS
+from chiron.mmrp.row import ALL_PARTS, PARTS, SIGNALS
 from chiron.mmrp.splits import SPLITS
 
 MAP_FIGURE = "map.png"
@@ -48,7 +48,8 @@ def write_card(
         front=yaml.safe_dump(_front(released, licence), sort_keys=False, allow_unicode=True),
         released=released,
         total=sum(released.rows.values()),
-        parts=[part for part in PARTS if any((part, split) in released.rows for split in SPLITS)],
+        parts=[part for part in ALL_PARTS if any((part, split) in released.rows for split in SPLITS)],
+        signals=any((part, split) in released.rows for part in SIGNALS for split in SPLITS),
         splits=SPLITS,
         map_rows=rows,
         map_columns=columns,
@@ -98,8 +99,9 @@ def _front(released: ReleaseSummary, licence: str | None) -> dict[str, Any]:
         for split in SPLITS
         if any((part, split) in released.rows for part in PARTS)
     ]
-    front["configs"] = [{"config_name": "all", "default": True, "data_files": everything}]
-    for part in PARTS:
+    # Signals have columns of their own, so they cannot be loaded together with the other parts.
+    front["configs"] = [{"config_name": "all", "default": True, "data_files": everything}] if everything else []
+    for part in ALL_PARTS:
         files = [{"split": s, "path": f"data/{part}/{s}-*.parquet"} for s in SPLITS if (part, s) in released.rows]
         if files:
             front["configs"].append({"config_name": part, "data_files": files})

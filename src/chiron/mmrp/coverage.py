@@ -8,7 +8,7 @@ from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.coverage import Coverage
 from chiron.cases.modalities import MODALITIES
 from chiron.mmrp.dataset_index import IndexedRow
-from chiron.mmrp.row import PARTS
+from chiron.mmrp.row import ALL_PARTS
 
 UNKNOWN = "unknown"
 MODALITY_NAMES = tuple(modality.name for modality in MODALITIES)
@@ -91,4 +91,4 @@ def curriculum_key(entry: IndexedRow) -> tuple[int, float, int, bytes]:
     """
     chance = hashlib.blake2b(entry.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     measured = UNMEASURED if entry.difficulty is None else entry.difficulty
-    return PARTS.index(entry.part), measured, entry.depth or 0, chance
+    return ALL_PARTS.index(entry.part), measured, entry.depth or 0, chance

@@ -29,7 +29,7 @@ from chiron.mmrp.exports.rows import IMAGES, ReleasedImage, ReleasedRow
 from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
-from chiron.mmrp.row import PARTS, Part
+from chiron.mmrp.row import ALL_PARTS, Part
 from chiron.mmrp.splits import SPLITS, Split, SplitName, split_rows
 from chiron.providers.local.dialogue import Turn
 
@@ -125,11 +125,11 @@ def _balanced(
     survey: DatasetIndex, division: Split, wishes: ReleaseOptions, left_out: dict[int, str]
 ) -> dict[tuple[Part, SplitName], list[int]]:
     """Return positions by part and split, each in curriculum order; add the rows removed by a cap to ``left_out``."""
-    chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in PARTS for split in SPLITS}
+    chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in ALL_PARTS for split in SPLITS}
     for position in sorted(division.split, key=lambda position: curriculum_key(survey.entries[position])):
         chosen[survey.entries[position].part, division.split[position]].append(position)
     if wishes.balance is not None:
-        for part in PARTS:
+        for part in ALL_PARTS:
             positions = chosen[part, "train"]
             stay = {positions[i] for i in capped([survey.entries[p] for p in positions], wishes.balance, seed=wishes.seed)}
             left_out |= dict.fromkeys((p for p in positions if p not in stay), "over the cap of its cell")
@@ -144,7 +144,7 @@ def _write_rows(survey: DatasetIndex, division: Split, chosen: Mapping[tuple[Par
         for (part, split), positions in chosen.items():
             if not positions:
                 continue
-            shards = ParquetShards(folder / "data" / part, split)
+            shards = ParquetShards(folder / "data" / part, split, part)
             balance = weights([survey.entries[position] for position in positions])
             for order, (position, record) in enumerate(survey.records(positions)):
                 kept = [store.keep(image) for image in survey.entries[position].images]

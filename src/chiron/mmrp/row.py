@@ -14,9 +14,12 @@ from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.providers.local.dialogue import RoleName, Turn
 
-Part = Literal["text", "alignment", "cot"]
+Part = Literal["text", "alignment", "cot", "preferences", "rewards", "rl", "reflections"]
 PARTS: tuple[Part, ...] = ("text", "alignment", "cot")
 """Parts in curriculum order (the paper's three stages)."""
+SIGNALS: tuple[Part, ...] = ("preferences", "rewards", "rl", "reflections")
+"""Parts made from whole search trees (:mod:`chiron.mmrp.signals`). They are not part of the curriculum."""
+ALL_PARTS: tuple[Part, ...] = (*PARTS, *SIGNALS)
 ROWS, DROPPED = "rows.jsonl", "dropped.jsonl"
 """Output files of a part."""
 
@@ -72,6 +75,8 @@ class MmrpRow:
     licence: str | None = None
     """License of the case's source (``meta["licence"]``)."""
     provenance: Provenance = field(default_factory=Provenance)
+    signal: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Training signal of a row of :data:`SIGNALS`, as documented in its module; empty in other rows."""
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a line of ``rows.jsonl``."""
@@ -93,6 +98,7 @@ class MmrpRow:
             "depth": self.depth,
             "licence": self.licence,
             "provenance": self.provenance.to_record(),
+            **({"signal": dict(self.signal)} if self.signal else {}),
         }
 
 
@@ -154,7 +160,7 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def _row(raw: Any) -> MmrpRow:
     roles: dict[str, RoleName] = {"system": "system", "user": "user", "assistant": "assistant"}
     by = raw["provenance"]
-    if raw["part"] not in PARTS:
+    if raw["part"] not in ALL_PARTS:
         raise ValueError(f"part is {raw['part']!r}")
     return MmrpRow(
         id=str(raw["id"]),
@@ -174,4 +180,5 @@ def _row(raw: Any) -> MmrpRow:
         depth=raw["depth"],
         licence=raw["licence"],
         provenance=Provenance(str(by["run"]), tuple(by["calls"]), by["prompts"], by["models"]),
+        signal=dict(raw.get("signal") or {}),
     )

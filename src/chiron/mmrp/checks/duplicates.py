@@ -7,6 +7,7 @@ from typing import Final
 from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.finding import Finding
 from chiron.mmrp.dataset_index import DatasetIndex
+from chiron.mmrp.row import SIGNALS
 
 _MOST: Final = 50
 """Maximum number of earlier rows with the same images that a row is compared with."""
@@ -33,16 +34,19 @@ def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     compared if their images are similar, rows without images if their words may be. Each row is reported once. In a family of rows
     without images, all but the first are reported, each as similar to another row of the family.
     """
-    by_images: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    by_images: dict[tuple[str | int, ...], list[int]] = defaultdict(list)
     by_text: dict[int, int] = {}
     for position, entry in enumerate(survey.entries):
         if entry.images:
-            by_images[tuple(sorted({int(survey.image_groups[i]) for i in entry.images}))].append(position)
+            # A training signal contains the same cases as the other parts: compare its rows with one another only.
+            part = entry.part if entry.part in SIGNALS else ""
+            by_images[part, *sorted({int(survey.image_groups[i]) for i in entry.images})].append(position)
         else:
             by_text.setdefault(entry.text, position)
     for group in by_images.values():
         for at, later in enumerate(group):
-            likened = ((earlier, _likeness(survey, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
+            others = (earlier for earlier in group[max(0, at - _MOST) : at] if not _siblings(survey, earlier, later))
+            likened = ((earlier, _likeness(survey, earlier, later)) for earlier in others)
             near = next(((earlier, index) for earlier, index in likened if index >= JACCARD), None)
             if near is not None and not _same(survey, near[0], later):
                 yield later, _near(survey, later, *near)
@@ -80,6 +84,12 @@ def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[i
                     reached.append(other)  # followed from there later
                     found.append((other, one, index))
     yield from sorted(found)
+
+
+def _siblings(survey: DatasetIndex, a: int, b: int) -> bool:
+    """Whether two rows are signals of one search tree, which share their prompt and often a prefix."""
+    one, other = survey.entries[a], survey.entries[b]
+    return one.part in SIGNALS and one.case_id == other.case_id
 
 
 def _near(survey: DatasetIndex, position: int, like: int, index: float) -> Finding:

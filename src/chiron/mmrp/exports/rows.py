@@ -45,8 +45,9 @@ class ReleasedRow:
 
 
 def chiron_row(row: ReleasedRow) -> dict[str, Any]:
-    """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``."""
-    return {"id": row.id, "images": [image.name for image in row.images], "messages": _messages(row)}
+    """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``, and the fields of its signal, if any."""
+    images = [image.name for image in row.images]
+    return {"id": row.id, "images": images, "messages": _messages(row), **(row.record.get("signal") or {})}
 
 
 def ms_swift_row(row: ReleasedRow) -> dict[str, Any]:

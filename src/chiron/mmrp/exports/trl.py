@@ -10,11 +10,12 @@ def trl_row(row: ReleasedRow) -> dict[str, Any]:
     """Convert to ``{"images": [relative to the release], "messages": [{"role", "content": [blocks]}]}``."""
     return {
         "images": [f"{IMAGES}/{image.name}" for image in row.images],
-        "messages": [{"role": turn.role, "content": _blocks(turn.role, turn.text)} for turn in row.turns],
+        "messages": [{"role": turn.role, "content": content_blocks(turn.role, turn.text)} for turn in row.turns],
     }
 
 
-def _blocks(role: str, text: str) -> list[dict[str, str]]:
+def content_blocks(role: str, text: str) -> list[dict[str, str]]:
+    """Split a turn into blocks of text and images, so that every image keeps its position."""
     pieces = text.split(IMAGE_MARK) if role == "user" else [text]
     blocks: list[dict[str, str]] = []
     for number, piece in enumerate(pieces):

@@ -1,0 +1,259 @@
+"""Preference pairs: at the same prefix, the best candidate of the search tree against the worst."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Final, Literal, TypedDict
+
+from chiron.client.call import Ask
+from chiron.conversation.reasoning import render_reasoning
+from chiron.errors import InputError
+from chiron.mics.answer_leak import leak_phrase
+from chiron.mics.tree import TreeCandidate, TreeLevel
+from chiron.mmrp.part import BuildSummary, Made, execute
+from chiron.mmrp.row import MmrpRow
+from chiron.mmrp.signals.source import (
+    CaseTrees,
+    SearchedRun,
+    SignalRun,
+    drop,
+    keys_of,
+    levels_of,
+    open_runs,
+    prefix_keys,
+    prompt_of,
+    score_of,
+    scored,
+    short_name,
+    signal_row,
+    signal_run,
+    unit_text,
+)
+from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
+
+RULES: Final = 1
+"""Version of the rules; increase it when the same trees would give other rows."""
+Completion = Literal["path", "step"]
+COMPLETIONS: Final[tuple[Completion, ...]] = ("path", "step")
+
+
+class PreferenceSignal(TypedDict):
+    """Signal of a row of ``preferences``; the row's own target is the chosen completion."""
+
+    rejected: str
+    """The rejected completion. It begins with the same prefix as the chosen one."""
+    completion: Completion
+    """``path``: both completions are whole paths. ``step``: both end with the step that was scored."""
+    chosen_score: float
+    """MICS-Score of the prefix with the chosen step."""
+    rejected_score: float
+    """MICS-Score of the prefix with the rejected step."""
+    chosen_mentor: str
+    rejected_mentor: str
+    depth: int
+    attempt: int
+    prefix_steps: int
+    """Number of steps that both completions share."""
+
+
+@dataclass(frozen=True)
+class PreferenceOptions:
+    """Which pairs are made.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    completion: Completion = "path"
+    min_gap: float = 0.3
+    """Minimum difference of the two MICS-Scores."""
+    max_length_ratio: float = 2.0
+    """Maximum ratio of the numbers of words after the prefix, so that a model does not learn to prefer length."""
+    per_case: int = 3
+    """Maximum number of pairs of a case, those with the largest gaps."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.completion not in COMPLETIONS:
+            raise InputError(f"unknown completion '{self.completion}'; choose path or step")
+        if not 0 < self.min_gap <= 1:
+            raise InputError(f"the minimum gap must be above 0 and at most 1 (got {self.min_gap:g})")
+        if self.max_length_ratio < 1:
+            raise InputError(f"the maximum length ratio must be at least 1 (got {self.max_length_ratio:g})")
+        if self.per_case < 1:
+            raise InputError(f"the number of pairs per case must be at least 1 (got {self.per_case})")
+
+
+def build_preferences(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    options: PreferenceOptions | None = None,
+    cases: Path | None = None,
+    limit: int | None = None,
+    form: ConversationTemplate | None = None,
+) -> BuildSummary:
+    """Build preference pairs from the search trees of runs, without a model.
+
+    Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in the forms of TRL, ms-swift and LLaMA-Factory to ``exports/``.
+
+    Args:
+        runs: run directories of ``chiron search``.
+        out: output directory, used by this part only.
+        options: which pairs are made.
+        cases: one case file for all runs, if it is no longer at its recorded path.
+        limit: use only the first ``limit`` searched cases.
+        form: conversation template; by default that of the published models.
+
+    Raises:
+        InputError: a run cannot be used, the runs give no pair, or the directory belongs to another build.
+        DiskError: a file cannot be written.
+    """
+    return execute(prepare_preferences(runs, out, options=options, cases=cases, limit=limit, form=form))
+
+
+def prepare_preferences(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    options: PreferenceOptions | None = None,
+    cases: Path | None = None,
+    limit: int | None = None,
+    form: ConversationTemplate | None = None,
+) -> SignalRun:
+    """Prepare :func:`build_preferences`: validate its inputs without running it."""
+    chosen, wording = options or PreferenceOptions(), form or PaperTemplate()
+    read = open_runs(runs, cases)
+    need_siblings(read)
+    identity = {"rules": RULES, **vars(chosen), **wording.identity()}
+    return signal_run("preferences", read, out, _Pairs(wording, chosen).rows, identity, limit=limit, nothing="pair")
+
+
+def need_siblings(runs: Sequence[SearchedRun]) -> None:
+    """Require a run with several mentors.
+
+    Raises:
+        InputError: every run has a single mentor, so that no step has a sibling.
+    """
+    if all(len(run.mentors()) < 2 for run in runs):
+        named = "; ".join(f"{run.path}: {', '.join(run.mentors())}" for run in runs)
+        raise InputError(f"a tree of one mentor has no two candidates to compare ({named}): search with two or more mentors")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two candidates of one level."""
+
+    run: SearchedRun
+    attempt: int
+    level: TreeLevel
+    chosen: TreeCandidate
+    rejected: TreeCandidate
+
+    @property
+    def gap(self) -> float:
+        """Difference of their scores."""
+        return score_of(self.chosen) - score_of(self.rejected)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Convert the trees of a case to rows."""
+
+    form: ConversationTemplate
+    options: PreferenceOptions
+
+    async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
+        """Build the rows of a case."""
+        del ask
+        reasons: Counter[str] = Counter()
+        found: dict[str, tuple[Pair, MmrpRow]] = {}
+        for run, tree in unit.trees:
+            for attempt, level in levels_of(tree):
+                pair = self._best(run, attempt, level, reasons)
+                if pair is not None:
+                    row = self._row(unit, pair, prefix_keys(tree["attempts"][attempt], level))
+                    found.setdefault(row.id, (pair, row))  # two runs may contain the same replies
+        if not found:
+            reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
+            return drop("preferences", unit, reason, ", ".join(f"{n} x {why}" for why, n in reasons.most_common()))
+        best = sorted(found.values(), key=lambda each: (-each[0].gap, each[1].id))[: self.options.per_case]
+        return Made(tuple(row for _, row in best))
+
+    def _best(self, run: SearchedRun, attempt: int, level: TreeLevel, reasons: Counter[str]) -> Pair | None:
+        """Return the pair of a level with the largest gap (then the most equal lengths), or ``None`` and count the reason."""
+        candidates = scored(level["candidates"])
+        if self.options.completion == "path":
+            candidates = [c for c in candidates if c["rest"] is not None and c["final_answer"] is not None]
+        if len(candidates) < 2:
+            reasons[why_few(level)] += 1
+            return None
+        pairs = [Pair(run, attempt, level, a, b) for a, b in permutations(candidates, 2) if score_of(a) > score_of(b)]
+        gaps = [pair for pair in pairs if pair.gap >= self.options.min_gap - 1e-9]
+        honest = [pair for pair in gaps if leak_phrase("\n".join(self._steps(pair.chosen))) is None]
+        balanced = [pair for pair in honest if self._ratio(pair) <= self.options.max_length_ratio]
+        if not balanced:
+            reasons["lengths differ too much" if honest else "reveals that the answer was known" if gaps else "gap too small"] += 1
+            return None
+        return min(balanced, key=lambda pair: (-pair.gap, self._ratio(pair), pair.chosen["mentor"], pair.rejected["mentor"]))
+
+    def _steps(self, candidate: TreeCandidate) -> list[str]:
+        """Return the steps after the prefix."""
+        return [*candidate["steps"], *(candidate["rest"] or () if self.options.completion == "path" else ())]
+
+    def _ratio(self, pair: Pair) -> float:
+        one, other = (max(1, sum(len(step.split()) for step in self._steps(c))) for c in (pair.chosen, pair.rejected))
+        return max(one, other) / min(one, other)
+
+    def _text(self, level: TreeLevel, candidate: TreeCandidate) -> str:
+        steps = (*level["prefix"], *self._steps(candidate))
+        if self.options.completion == "step":
+            return unit_text(steps, first=1)
+        return plain(render_reasoning(steps, candidate["final_answer"] or ""))
+
+    def _row(self, unit: CaseTrees, pair: Pair, before: list[str | None]) -> MmrpRow:
+        level, chosen = pair.level, self._text(pair.level, pair.chosen)
+        signal: PreferenceSignal = {
+            "rejected": self._text(level, pair.rejected),
+            "completion": self.options.completion,
+            "chosen_score": score_of(pair.chosen),
+            "rejected_score": score_of(pair.rejected),
+            "chosen_mentor": pair.chosen["mentor"],
+            "rejected_mentor": pair.rejected["mentor"],
+            "depth": level["depth"],
+            "attempt": pair.attempt,
+            "prefix_steps": len(level["prefix"]),
+        }
+        calls = [*before, pair.chosen["key"], pair.rejected["key"], *keys_of(pair.chosen), *keys_of(pair.rejected)]
+        return signal_row(
+            "preferences",
+            short_name(self.options.completion, chosen, signal["rejected"]),
+            unit.case,
+            prompt_of(self.form, unit.case),
+            chosen,
+            signal=signal,
+            provenance=pair.run.provenance(calls),
+            reasoning=chosen,
+            depth=level["depth"],
+        )
+
+
+_REASONS: Final = (
+    "lengths differ too much",
+    "reveals that the answer was known",
+    "gap too small",
+    "scores below the quorum",
+    "one candidate only",
+    "no candidate",
+)
+"""Why a case has no pair; of several reasons, the first is named."""
+
+
+def why_few(level: TreeLevel) -> str:
+    """Explain why a level has fewer than two candidates to compare."""
+    readable = [c for c in level["candidates"] if c["steps"]]
+    if len(readable) > 1 and any(not c["quorum"] for c in readable):
+        return "scores below the quorum"
+    return "one candidate only" if readable else "no candidate"
