@@ -117,7 +117,7 @@ def test_the_forms_of_three_trainers_are_written(tmp_path: Path) -> None:
 
 def test_what_gives_no_pair_is_reported_in_one_line(tmp_path: Path) -> None:
     one = searched(tmp_path / "one", 1, mentors=["mentor-a"])
-    with pytest.raises(InputError, match="a tree of one mentor has no two candidates to compare .*mentor-a"):
+    with pytest.raises(InputError, match=r"a tree of one mentor has no two candidates to compare .*mentor-a"):
         build_preferences([one], tmp_path / "out-one")
     equal = searched(tmp_path / "equal", 1, mentors=["mentor-a", "mentor-b"], world={"replies": {"intern-a": "### The final answer is: x"}})
     with pytest.raises(InputError, match="not a single pair could be made"):
@@ -131,7 +131,7 @@ def test_cut_off_candidates_and_scores_below_the_quorum_are_left_out(tmp_path: P
     with pytest.raises(InputError, match="1 x one candidate only"):
         build_preferences([cut], tmp_path / "out-cut")
     run = searched(tmp_path / "quorum", 1, world={"replies": {"judge": "perhaps"}})
-    with pytest.raises(InputError, match="1 x (scores below the quorum|no candidate)"):
+    with pytest.raises(InputError, match=r"1 x (scores below the quorum|no candidate)"):
         build_preferences([run], tmp_path / "out-quorum")
 
 

@@ -70,7 +70,7 @@ def test_the_form_of_trl_is_written(recorded: Path, tmp_path: Path) -> None:
 
 def test_what_was_not_scored_gives_no_row(tmp_path: Path) -> None:
     run = searched(tmp_path, 1, world={"replies": {"judge": "perhaps"}}, baseline=False)
-    with pytest.raises(InputError, match="not a single scored step could be made .*1 x scores below the quorum"):
+    with pytest.raises(InputError, match=r"not a single scored step could be made .*1 x scores below the quorum"):
         build_rewards([run], tmp_path / "out")
     cut = searched(tmp_path / "cut", 1, world={"replies": {"mentor-c": "I looked and"}})
     build_rewards([cut], tmp_path / "out-cut")
