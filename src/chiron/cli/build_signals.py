@@ -27,6 +27,7 @@ def tree_command(
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search'.")]
 CasesOption = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they were moved since the search.")]
+ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Image folder, if it was moved since the search.")]
 FormOption = Annotated[str, typer.Option("--form", metavar="FORM", help="Wording: published, or intern (as in the first run).")]
 
 
@@ -41,6 +42,7 @@ def preferences_command(
     per_case: Annotated[int, typer.Option("--per-case", metavar="K", help="Maximum number of pairs per case.")] = 3,
     form: FormOption = "published",
     cases: CasesOption = None,
+    images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
 ) -> None:
@@ -48,10 +50,8 @@ def preferences_command(
     from chiron.mmrp.signals.preferences import PreferenceOptions, prepare_preferences
 
     options = PreferenceOptions(_completion(completion), min_gap, max_length_ratio, per_case)
-    conduct_part(
-        prepare_preferences(runs, out, options=options, cases=cases, limit=limit, form=template_named(form, runs[0])),
-        json_output=json_output,
-    )
+    run = prepare_preferences(runs, out, options=options, cases=cases, images=images, limit=limit, form=template_named(form, runs[0]))
+    conduct_part(run, json_output=json_output)
 
 
 def _completion(text: str) -> "Completion":
@@ -69,13 +69,16 @@ def rewards_command(
     threshold: Annotated[float, typer.Option("--threshold", help="A step is good if its MICS-Score exceeds this.")] = 0.5,
     form: FormOption = "published",
     cases: CasesOption = None,
+    images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
 ) -> None:
     """Step rewards: prefix and step with its MICS-Score, for process reward models of TRL and InternVL. Calls no model."""
     from chiron.mmrp.signals.rewards import RewardOptions, prepare_rewards
 
-    run = prepare_rewards(runs, out, options=RewardOptions(threshold), cases=cases, limit=limit, form=template_named(form, runs[0]))
+    run = prepare_rewards(
+        runs, out, options=RewardOptions(threshold), cases=cases, images=images, limit=limit, form=template_named(form, runs[0])
+    )
     conduct_part(run, json_output=json_output)
 
 
@@ -86,6 +89,7 @@ def rl_command(
     max_pass_rate: Annotated[float, typer.Option("--max-pass-rate", help="Maximum pass rate of the interns without reasoning.")] = 0.9,
     form: FormOption = "published",
     cases: CasesOption = None,
+    images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
 ) -> None:
@@ -93,6 +97,27 @@ def rl_command(
     from chiron.mmrp.signals.rl import RlOptions, prepare_rl
 
     options = RlOptions(min_pass_rate, max_pass_rate)
-    conduct_part(
-        prepare_rl(runs, out, options=options, cases=cases, limit=limit, form=template_named(form, runs[0])), json_output=json_output
-    )
+    run = prepare_rl(runs, out, options=options, cases=cases, images=images, limit=limit, form=template_named(form, runs[0]))
+    conduct_part(run, json_output=json_output)
+
+
+def reflections_command(
+    runs: Runs,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML with models and a section 'search'.")],
+    out: Out,
+    min_gap: Annotated[float, typer.Option("--min-gap", help="Minimum difference of the MICS-Scores of right and wrong step.")] = 0.5,
+    max_wrong_score: Annotated[float, typer.Option("--max-wrong-score", help="A step counts as wrong up to this MICS-Score.")] = 0.5,
+    per_case: Annotated[int, typer.Option("--per-case", metavar="K", help="Maximum number of reflections per case.")] = 1,
+    form: FormOption = "published",
+    cases: CasesOption = None,
+    images: ImagesOption = None,
+    limit: Limit = None,
+    json_output: Json = False,
+) -> None:
+    """Reflections: a wrong step, why it does not fit (a mentor writes this), and the right step. Run it again to resume."""
+    from chiron.mics.config import load_config
+    from chiron.mmrp.signals.reflections import ReflectionOptions, prepare_reflections
+
+    options, wording = ReflectionOptions(min_gap, max_wrong_score, per_case), template_named(form, runs[0])
+    run = prepare_reflections(runs, load_config(config), out, options=options, cases=cases, images=images, limit=limit, form=wording)
+    conduct_part(run, json_output=json_output)

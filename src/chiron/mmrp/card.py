@@ -61,7 +61,8 @@ def write_card(
     )
     write_atomically(folder / "README.md", [page])
     stages = [part for part in PARTS if (part, "train") in released.rows]
-    write_atomically(folder / "recipe.yaml", [recipe(stages)])
+    if stages:  # a release of signals alone has no stage of the curriculum
+        write_atomically(folder / "recipe.yaml", [recipe(stages)])
 
 
 def recipe(stages: Sequence[str]) -> str:

@@ -73,6 +73,10 @@ def signal_features(part: Part | None) -> dict[str, Any]:
             "mentor": text, "whole_path": yes, **place,
         },
         "rl": {"pass_rate": number, "answered": count},
+        "reflections": {
+            "wrong": text, "reason": text, "wrong_score": number, "right_score": number, "wrong_mentor": text, "right_mentor": text,
+            "asked": text, "prefix_steps": count, **place,
+        },
     }  # fmt: skip
     return {"signal": columns[part]} if part in columns else {}
 

@@ -13,7 +13,7 @@ from chiron.errors import InputError
 from chiron.mics.answer_leak import leak_phrase
 from chiron.mics.tree import TreeCandidate, TreeLevel
 from chiron.mmrp.part import BuildSummary, Made, execute
-from chiron.mmrp.row import MmrpRow
+from chiron.mmrp.row import MmrpRow, Part
 from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
@@ -92,6 +92,7 @@ def build_preferences(
     *,
     options: PreferenceOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> BuildSummary:
@@ -104,6 +105,7 @@ def build_preferences(
         out: output directory, used by this part only.
         options: which pairs are made.
         cases: one case file for all runs, if it is no longer at its recorded path.
+        images: image folder, if it is no longer at its recorded path.
         limit: use only the first ``limit`` searched cases.
         form: conversation template; by default that of the published models.
 
@@ -111,7 +113,7 @@ def build_preferences(
         InputError: a run cannot be used, the runs give no pair, or the directory belongs to another build.
         DiskError: a file cannot be written.
     """
-    return execute(prepare_preferences(runs, out, options=options, cases=cases, limit=limit, form=form))
+    return execute(prepare_preferences(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
 
 
 def prepare_preferences(
@@ -120,15 +122,16 @@ def prepare_preferences(
     *,
     options: PreferenceOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> SignalRun:
     """Prepare :func:`build_preferences`: validate its inputs without running it."""
     chosen, wording = options or PreferenceOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases)
+    read = open_runs(runs, cases, images)
     need_siblings(read)
     identity = {"rules": RULES, **vars(chosen), **wording.identity()}
-    return signal_run("preferences", read, out, _Pairs(wording, chosen).rows, identity, limit=limit, nothing="pair")
+    return signal_run("preferences", read, out, _Preferences(wording, PairRules(chosen)).rows, identity, limit=limit, nothing="pair")
 
 
 def need_siblings(runs: Sequence[SearchedRun]) -> None:
@@ -151,38 +154,48 @@ class Pair:
     level: TreeLevel
     chosen: TreeCandidate
     rejected: TreeCandidate
+    before: tuple[str | None, ...]
+    """Ledger keys of the replies that the prefix consists of."""
 
     @property
     def gap(self) -> float:
         """Difference of their scores."""
         return score_of(self.chosen) - score_of(self.rejected)
 
+    def calls(self) -> list[str | None]:
+        """Return the ledger keys of all replies behind the pair."""
+        return [*self.before, self.chosen["key"], self.rejected["key"], *keys_of(self.chosen), *keys_of(self.rejected)]
+
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Convert the trees of a case to rows."""
+class PairRules:
+    """Select the pairs of a case."""
 
-    form: ConversationTemplate
     options: PreferenceOptions
+    max_rejected_score: float = 1.0
+    """Maximum MICS-Score of the rejected candidate."""
 
-    async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
-        """Build the rows of a case."""
-        del ask
+    def select(self, unit: CaseTrees) -> tuple[list[Pair], Counter[str]]:
+        """Return the pairs with the largest gaps, and why the other levels have none."""
         reasons: Counter[str] = Counter()
-        found: dict[str, tuple[Pair, MmrpRow]] = {}
+        found: dict[tuple[str, str], Pair] = {}
         for run, tree in unit.trees:
             for attempt, level in levels_of(tree):
-                pair = self._best(run, attempt, level, reasons)
-                if pair is not None:
-                    row = self._row(unit, pair, prefix_keys(tree["attempts"][attempt], level))
-                    found.setdefault(row.id, (pair, row))  # two runs may contain the same replies
-        if not found:
-            reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
-            return drop("preferences", unit, reason, ", ".join(f"{n} x {why}" for why, n in reasons.most_common()))
-        best = sorted(found.values(), key=lambda each: (-each[0].gap, each[1].id))[: self.options.per_case]
-        return Made(tuple(row for _, row in best))
+                before = tuple(prefix_keys(tree["attempts"][attempt], level))
+                if (pair := self._best(run, attempt, level, before, reasons)) is not None:
+                    # Two runs may contain the same replies.
+                    found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
+        ordered = sorted(found.items(), key=lambda each: (-each[1].gap, each[0]))
+        return [pair for _, pair in ordered[: self.options.per_case]], reasons
 
-    def _best(self, run: SearchedRun, attempt: int, level: TreeLevel, reasons: Counter[str]) -> Pair | None:
+    def text(self, level: TreeLevel, candidate: TreeCandidate) -> str:
+        """Return a completion."""
+        steps = (*level["prefix"], *self._steps(candidate))
+        if self.options.completion == "step":
+            return unit_text(steps, first=1)
+        return plain(render_reasoning(steps, candidate["final_answer"] or ""))
+
+    def _best(self, run: SearchedRun, attempt: int, level: TreeLevel, before: tuple[str | None, ...], reasons: Counter[str]) -> Pair | None:
         """Return the pair of a level with the largest gap (then the most equal lengths), or ``None`` and count the reason."""
         candidates = scored(level["candidates"])
         if self.options.completion == "path":
@@ -190,8 +203,8 @@ class _Pairs:
         if len(candidates) < 2:
             reasons[why_few(level)] += 1
             return None
-        pairs = [Pair(run, attempt, level, a, b) for a, b in permutations(candidates, 2) if score_of(a) > score_of(b)]
-        gaps = [pair for pair in pairs if pair.gap >= self.options.min_gap - 1e-9]
+        pairs = [Pair(run, attempt, level, a, b, before) for a, b in permutations(candidates, 2)]
+        gaps = [p for p in pairs if p.gap >= self.options.min_gap - 1e-9 and score_of(p.rejected) <= self.max_rejected_score + 1e-9]
         honest = [pair for pair in gaps if leak_phrase("\n".join(self._steps(pair.chosen))) is None]
         balanced = [pair for pair in honest if self._ratio(pair) <= self.options.max_length_ratio]
         if not balanced:
@@ -207,17 +220,34 @@ class _Pairs:
         one, other = (max(1, sum(len(step.split()) for step in self._steps(c))) for c in (pair.chosen, pair.rejected))
         return max(one, other) / min(one, other)
 
-    def _text(self, level: TreeLevel, candidate: TreeCandidate) -> str:
-        steps = (*level["prefix"], *self._steps(candidate))
-        if self.options.completion == "step":
-            return unit_text(steps, first=1)
-        return plain(render_reasoning(steps, candidate["final_answer"] or ""))
 
-    def _row(self, unit: CaseTrees, pair: Pair, before: list[str | None]) -> MmrpRow:
-        level, chosen = pair.level, self._text(pair.level, pair.chosen)
+def drop_without_pair(part: Part, unit: CaseTrees, reasons: Counter[str]) -> Made:
+    """Drop a case without a pair, with the most specific reason."""
+    reason = min(reasons, key=_REASONS.index) if reasons else _REASONS[-1]
+    return drop(part, unit, reason, ", ".join(f"{count} x {why}" for why, count in reasons.most_common()))
+
+
+@dataclass(frozen=True)
+class _Preferences:
+    """Convert the trees of a case to rows."""
+
+    form: ConversationTemplate
+    rules: PairRules
+
+    async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
+        """Build the rows of a case."""
+        del ask
+        pairs, reasons = self.rules.select(unit)
+        if not pairs:
+            return drop_without_pair("preferences", unit, reasons)
+        return Made(tuple(self._row(unit, pair) for pair in pairs))
+
+    def _row(self, unit: CaseTrees, pair: Pair) -> MmrpRow:
+        level, chosen = pair.level, self.rules.text(pair.level, pair.chosen)
+        completion = self.rules.options.completion
         signal: PreferenceSignal = {
-            "rejected": self._text(level, pair.rejected),
-            "completion": self.options.completion,
+            "rejected": self.rules.text(level, pair.rejected),
+            "completion": completion,
             "chosen_score": score_of(pair.chosen),
             "rejected_score": score_of(pair.rejected),
             "chosen_mentor": pair.chosen["mentor"],
@@ -226,15 +256,14 @@ class _Pairs:
             "attempt": pair.attempt,
             "prefix_steps": len(level["prefix"]),
         }
-        calls = [*before, pair.chosen["key"], pair.rejected["key"], *keys_of(pair.chosen), *keys_of(pair.rejected)]
         return signal_row(
             "preferences",
-            short_name(self.options.completion, chosen, signal["rejected"]),
+            short_name(completion, chosen, signal["rejected"]),
             unit.case,
             prompt_of(self.form, unit.case),
             chosen,
             signal=signal,
-            provenance=pair.run.provenance(calls),
+            provenance=pair.run.provenance(pair.calls()),
             reasoning=chosen,
             depth=level["depth"],
         )

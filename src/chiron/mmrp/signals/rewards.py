@@ -74,6 +74,7 @@ def build_rewards(
     *,
     options: RewardOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> BuildSummary:
@@ -82,7 +83,7 @@ def build_rewards(
     Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in TRL's form to ``exports/``; a release adds InternVL's form. Arguments
     and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rewards(runs, out, options=options, cases=cases, limit=limit, form=form))
+    return execute(prepare_rewards(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
 
 
 def prepare_rewards(
@@ -91,12 +92,13 @@ def prepare_rewards(
     *,
     options: RewardOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> SignalRun:
     """Prepare :func:`build_rewards`: validate its inputs without running it."""
     chosen, wording = options or RewardOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases)
+    read = open_runs(runs, cases, images)
     identity = {"rules": RULES, **vars(chosen), **wording.identity()}
     return signal_run("rewards", read, out, _Rewards(wording, chosen).rows, identity, limit=limit, nothing="scored step")
 

@@ -63,6 +63,7 @@ def build_rl(
     *,
     options: RlOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> BuildSummary:
@@ -72,7 +73,7 @@ def build_rl(
     function is :func:`chiron.evaluation.reward.answer_reward`. Arguments and errors are those of
     :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rl(runs, out, options=options, cases=cases, limit=limit, form=form))
+    return execute(prepare_rl(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
 
 
 def prepare_rl(
@@ -81,12 +82,13 @@ def prepare_rl(
     *,
     options: RlOptions | None = None,
     cases: Path | None = None,
+    images: Path | None = None,
     limit: int | None = None,
     form: ConversationTemplate | None = None,
 ) -> SignalRun:
     """Prepare :func:`build_rl`: validate its inputs without running it."""
     chosen, wording = options or RlOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases)
+    read = open_runs(runs, cases, images)
     for run in read:
         if not run.identity.get("baseline"):
             raise InputError(

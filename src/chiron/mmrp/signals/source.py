@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,8 @@ class SearchedRun(SearchRun):
         return Provenance(self.path.resolve().name, tuple(dict.fromkeys(key for key in calls if key)), self.prompts(), self.models())
 
 
-def open_runs(runs: Sequence[Path], cases: Path | None) -> list[SearchedRun]:
-    """Open the runs that a signal is made of.
+def open_runs(runs: Sequence[Path], cases: Path | None, images: Path | None = None) -> list[SearchedRun]:
+    """Open the runs that a signal is made of. ``cases`` and ``images`` override the recorded paths.
 
     Raises:
         InputError: none or one twice is named, one is unusable, or they have different image folders.
@@ -87,6 +87,10 @@ def open_runs(runs: Sequence[Path], cases: Path | None) -> list[SearchedRun]:
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run directory is named twice: name each once")
     read = [SearchedRun.read(run, cases) for run in runs]
+    if images is not None:
+        if not images.is_dir():
+            raise InputError(f"image folder {images} does not exist: name the right one with --images DIR")
+        read = [replace(run, about={**run.about, "images": str(images.resolve())}) for run in read]
     if len(folders := sorted({str(run.about.get("images")) for run in read})) > 1:
         raise InputError(
             f"these runs have their images in different folders ({', '.join(folders)}): build each run on its own;"
