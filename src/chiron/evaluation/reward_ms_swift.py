@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swift.rewards import ORM, orms
+from swift.rewards import ORM, orms  # type: ignore[import-not-found]
 
 from chiron.evaluation.reward import answer_reward
 

@@ -133,11 +133,13 @@ def test_the_command_builds_them(tmp_path: Path) -> None:
 
 def test_the_offline_mentors_give_a_reason(tmp_path: Path) -> None:
     run = searched(tmp_path, 1)
-    models = {
-        name: {"provider": "offline", "model": f"extractive/{order}"}
-        for name, order in (("mentor-a", "last-first"), ("mentor-c", "findings-first"))
+    names = {
+        "mentor-a": "extractive/last-first",
+        "mentor-c": "extractive/findings-first",
+        "intern": "retrieval/words",
+        "judge": "match/normalised",
     }
-    models |= {"intern": {"provider": "offline", "model": "retrieval/words"}, "judge": {"provider": "offline", "model": "match/normalised"}}
+    models = {name: {"provider": "offline", "model": model} for name, model in names.items()}
     config = config_of({"models": models, "search": {"mentors": ["mentor-a", "mentor-c"], "interns": ["intern"], "judge": "judge"}})
     assert build_reflections([run], config, tmp_path / "out").kept == 1
     (row,) = read_rows(tmp_path / "out" / "rows.jsonl")

@@ -12,17 +12,22 @@ from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults
 from chiron.mmrp.release import release
 from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
+from chiron.mmrp.row import Part
 from chiron.mmrp.signals.exports import FORMS
 from chiron.mmrp.signals.preferences import build_preferences
+from chiron.mmrp.signals.reflections import build_reflections
 from chiron.mmrp.signals.rewards import build_rewards
 from chiron.mmrp.signals.rl import build_rl
 from tests.mmrp.building import lines
 from tests.mmrp.making import draw_image
 from tests.mmrp.signals.searching import searched
 from tests.support.cases import write_cases
+from tests.support.endpoint import Endpoint
+from tests.support.runs import config_of, team
+from tests.support.simulation import chance, prompt_of
 
 RATIOS = (0.5, 0.25, 0.25)
-NAMES = ("preferences", "rewards", "rl")
+NAMES: tuple[Part, ...] = ("preferences", "rewards", "rl", "reflections")
 pytestmark = pytest.mark.slow
 
 
@@ -37,6 +42,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     build_preferences([run], folder / "preferences")
     build_rewards([run], folder / "rewards")
     build_rl([run], folder / "rl")
+    with Endpoint(lambda body: f"Looking again, sign {chance(prompt_of(body))} speaks against it.") as endpoint:
+        build_reflections([run], config_of(team(endpoint.base_url)), folder / "reflections")
     return [folder / name for name in ("cot", *NAMES)]
 
 
@@ -78,6 +85,7 @@ def test_datasets_loads_each_signal_with_its_columns_and_the_other_parts_togethe
     steps = loaded(made.path, tmp_path, "rewards", split="train")
     assert all(len(row["signal"]["units"]) == len(row["signal"]["scores"]) for row in steps.remove_columns("images"))
     assert loaded(made.path, tmp_path, "rl", split="train")[0]["signal"]["pass_rate"] == pytest.approx(1 / 3)
+    assert loaded(made.path, tmp_path, "reflections", split="train")[0]["signal"]["reason"].startswith("Looking again")
     together = loaded(made.path, tmp_path)
     assert set(together["train"].unique("part")) == {"cot"}
 
@@ -85,9 +93,9 @@ def test_datasets_loads_each_signal_with_its_columns_and_the_other_parts_togethe
 def test_exports_are_what_the_trainers_of_signals_read(made: ReleaseSummary) -> None:
     exports = made.path / "exports"
     for part in NAMES:
-        for form in FORMS[part]:  # type: ignore[index]
+        for form in FORMS.get(part, ()):
             rows = lines(exports / form.trainer / f"{part}-train.jsonl")
-            assert len(rows) == made.rows[part, "train"]  # type: ignore[index]
+            assert len(rows) == made.rows[part, "train"]
             assert [fault for row in rows for fault in form.faults(row)] == []
             root = exports / "llamafactory" if form.trainer == "llamafactory" else made.path
             if form.trainer == "internvl":
@@ -97,6 +105,8 @@ def test_exports_are_what_the_trainers_of_signals_read(made: ReleaseSummary) -> 
                 assert images
                 assert all((root / image).is_file() for image in images)
         assert not list(exports.glob(f"*/{part}-test.jsonl"))
+    for trainer in ("internvl", "llamafactory", "ms-swift", "trl"):
+        assert len(lines(exports / trainer / "reflections-train.jsonl")) == made.rows["reflections", "train"]
     info = json.loads((exports / "llamafactory" / "dataset_info.json").read_text())
     assert info["mmrp-preferences-train"]["ranking"] is True
     assert list(dataset_info_faults({name: entry for name, entry in info.items() if "cot" in name})) == []

@@ -60,14 +60,14 @@ def vision_model(folder: Path) -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     tokenizer.chat_template = CHAT
-    layers = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    layers: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(image_size=32, patch_size=8, projection_dim=32, **layers),
         text_config=Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **layers),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
     )
-    processor = LlavaProcessor(
+    processor = LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
         tokenizer=tokenizer,
         patch_size=8,
@@ -91,7 +91,7 @@ def state(model: Any) -> dict[str, Any]:
 
 
 def test_dpo_takes_two_steps_on_pairs_with_images(run: Path, tmp_path: Path) -> None:
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
     build_preferences([run], tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "exports" / "trl" / "preferences.jsonl")
@@ -113,11 +113,11 @@ def test_the_process_reward_trainer_takes_two_steps(run: Path, tmp_path: Path) -
     build_rewards([run], tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "exports" / "trl" / "rewards.jsonl", images=False).remove_columns("images")
     tokenizer = qwen_tokenizer()
-    config = Qwen2Config(
+    config = Qwen2Config(  # type: ignore[call-arg]
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
         num_labels=2, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    model = Qwen2ForTokenClassification(config)
+    model = Qwen2ForTokenClassification(config)  # type: ignore[no-untyped-call]
     before = state(model)
     settings = prm.PRMConfig(output_dir=str(tmp_path / "prm"), max_length=2048, max_completion_length=1024, **COMMON)
     trainer = prm.PRMTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
@@ -129,7 +129,7 @@ def test_the_process_reward_trainer_takes_two_steps(run: Path, tmp_path: Path) -
 
 
 def test_grpo_takes_two_steps_with_our_reward_on_prompts_with_images(run: Path, tmp_path: Path) -> None:
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
     build_rl([run], tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "exports" / "trl" / "rl.jsonl")
@@ -148,7 +148,13 @@ def test_grpo_takes_two_steps_with_our_reward_on_prompts_with_images(run: Path, 
     model, processor = vision_model(tmp_path / "model")
     before = state(model)
     settings = GRPOConfig(output_dir=str(tmp_path / "grpo"), num_generations=2, max_completion_length=8, **COMMON)
-    trainer = GRPOTrainer(model=model, reward_funcs=reward, args=settings, train_dataset=rows, processing_class=processor)
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=reward,  # type: ignore[arg-type]
+        args=settings,
+        train_dataset=rows,
+        processing_class=processor,
+    )
     trainer.train()
     assert len(seen) == 2
     assert {"answer", "options", "question", "pass_rate"} <= set(seen[0])
