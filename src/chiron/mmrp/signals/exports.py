@@ -29,7 +29,7 @@ class Form:
     convert: Convert
     faults: Faults
     ranking: bool = False
-    """Whether LLaMA-Factory must be told that its rows are pairs."""
+    """Whether its rows are pairs, which LLaMA-Factory calls ``ranking``."""
     sized: bool = False
     """Whether it needs the sizes of the images, which only a release knows."""
 

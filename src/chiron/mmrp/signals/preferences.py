@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_reasoning
@@ -18,7 +18,9 @@ from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
     SignalRun,
+    SourceOptions,
     drop,
+    form_of,
     keys_of,
     levels_of,
     open_runs,
@@ -31,7 +33,7 @@ from chiron.mmrp.signals.source import (
     signal_run,
     unit_text,
 )
-from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
+from chiron.mmrp.templates import ConversationTemplate, plain
 
 RULES: Final = 1
 """Version of the rules; increase it when the same trees would give other rows."""
@@ -91,10 +93,7 @@ def build_preferences(
     out: Path,
     *,
     options: PreferenceOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> BuildSummary:
     """Build preference pairs from the search trees of runs, without a model.
 
@@ -104,16 +103,13 @@ def build_preferences(
         runs: run directories of ``chiron search``.
         out: output directory, used by this part only.
         options: which pairs are made.
-        cases: one case file for all runs, if it is no longer at its recorded path.
-        images: image folder, if it is no longer at its recorded path.
-        limit: use only the first ``limit`` searched cases.
-        form: conversation template; by default that of the published models.
+        source: where cases and images are now, and the wording: see :class:`SourceOptions`.
 
     Raises:
         InputError: a run cannot be used, the runs give no pair, or the directory belongs to another build.
         DiskError: a file cannot be written.
     """
-    return execute(prepare_preferences(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
+    return execute(prepare_preferences(runs, out, options=options, **source))
 
 
 def prepare_preferences(
@@ -121,17 +117,14 @@ def prepare_preferences(
     out: Path,
     *,
     options: PreferenceOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> SignalRun:
     """Prepare :func:`build_preferences`: validate its inputs without running it."""
-    chosen, wording = options or PreferenceOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases, images)
+    chosen, wording = options or PreferenceOptions(), form_of(source)
+    read = open_runs(runs, source)
     need_siblings(read)
     identity = {"rules": RULES, **vars(chosen), **wording.identity()}
-    return signal_run("preferences", read, out, _Preferences(wording, PairRules(chosen)).rows, identity, limit=limit, nothing="pair")
+    return signal_run("preferences", read, out, _Preferences(wording, PairRules(chosen)).rows, identity, source, nothing="pair")
 
 
 def need_siblings(runs: Sequence[SearchedRun]) -> None:

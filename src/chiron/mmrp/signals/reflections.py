@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, TypedDict, Unpack
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageProblem
@@ -27,7 +27,9 @@ from chiron.mmrp.signals.preferences import Pair, PairRules, PreferenceOptions, 
 from chiron.mmrp.signals.source import (
     CaseTrees,
     SignalRun,
+    SourceOptions,
     drop,
+    form_of,
     open_runs,
     prompt_of,
     score_of,
@@ -36,7 +38,7 @@ from chiron.mmrp.signals.source import (
     signal_run,
     unit_text,
 )
-from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
+from chiron.mmrp.templates import ConversationTemplate, plain
 
 RULES: Final = 1
 """Version of the rules; increase it when the same trees and replies would give other rows."""
@@ -106,10 +108,7 @@ def build_reflections(
     out: Path,
     *,
     options: ReflectionOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> BuildSummary:
     """Build reflections from the search trees of runs. Mentors are asked why the wrong steps do not fit.
 
@@ -120,16 +119,13 @@ def build_reflections(
         config: configuration with the mentors, from :func:`chiron.mics.config.load_config`.
         out: output directory, used by this part only.
         options: which steps are reflected on.
-        cases: one case file for all runs, if it is no longer at its recorded path.
-        images: image folder, if it is no longer at its recorded path.
-        limit: use only the first ``limit`` searched cases.
-        form: conversation template; by default that of the published models.
+        source: where cases and images are now, and the wording: see :class:`SourceOptions`.
 
     Raises:
         InputError: a run or the configuration cannot be used, or the runs give no reflection.
         DiskError: a file cannot be written.
     """
-    return execute(prepare_reflections(runs, config, out, options=options, cases=cases, images=images, limit=limit, form=form))
+    return execute(prepare_reflections(runs, config, out, options=options, **source))
 
 
 def prepare_reflections(
@@ -138,16 +134,13 @@ def prepare_reflections(
     out: Path,
     *,
     options: ReflectionOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> SignalRun:
     """Prepare :func:`build_reflections`: validate its inputs without running it."""
-    chosen, wording = options or ReflectionOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases, images)
+    chosen, wording = options or ReflectionOptions(), form_of(source)
+    read = open_runs(runs, source)
     need_siblings(read)
-    setup = SearchSetup.of(Selection(read[0].cases), config, images or Path(str(read[0].about.get("images"))))
+    setup = SearchSetup.of(Selection(read[0].cases), config, Path(str(read[0].about.get("images"))))
     texts = _PROMPTS.load()
     identity = {
         "rules": RULES,
@@ -164,7 +157,7 @@ def prepare_reflections(
         out,
         _Reflections(setup, texts, wording, chosen.pairs()).rows,
         identity,
-        limit=limit,
+        source,
         nothing="reflection",
         endpoints={name: setup.endpoints[name] for name in config.search.mentors},
         budget_usd=config.search.budget_usd,

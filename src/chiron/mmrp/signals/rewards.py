@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.errors import InputError
@@ -14,7 +14,9 @@ from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
     SignalRun,
+    SourceOptions,
     drop,
+    form_of,
     keys_of,
     open_runs,
     prompt_of,
@@ -25,7 +27,7 @@ from chiron.mmrp.signals.source import (
     signal_run,
     unit_text,
 )
-from chiron.mmrp.templates import ConversationTemplate, PaperTemplate
+from chiron.mmrp.templates import ConversationTemplate
 
 RULES: Final = 1
 """Version of the rules; increase it when the same trees would give other rows."""
@@ -73,17 +75,14 @@ def build_rewards(
     out: Path,
     *,
     options: RewardOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> BuildSummary:
     """Build process-reward rows from the search trees of runs, without a model: one row per scored candidate.
 
     Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in TRL's form to ``exports/``; a release adds InternVL's form. Arguments
     and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rewards(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
+    return execute(prepare_rewards(runs, out, options=options, **source))
 
 
 def prepare_rewards(
@@ -91,16 +90,13 @@ def prepare_rewards(
     out: Path,
     *,
     options: RewardOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> SignalRun:
     """Prepare :func:`build_rewards`: validate its inputs without running it."""
-    chosen, wording = options or RewardOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases, images)
+    chosen, wording = options or RewardOptions(), form_of(source)
+    read = open_runs(runs, source)
     identity = {"rules": RULES, **vars(chosen), **wording.identity()}
-    return signal_run("rewards", read, out, _Rewards(wording, chosen).rows, identity, limit=limit, nothing="scored step")
+    return signal_run("rewards", read, out, _Rewards(wording, chosen).rows, identity, source, nothing="scored step")
 
 
 @dataclass(frozen=True)

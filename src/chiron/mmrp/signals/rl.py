@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.errors import InputError
@@ -13,7 +13,9 @@ from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
     SignalRun,
+    SourceOptions,
     drop,
+    form_of,
     keys_of,
     open_runs,
     prompt_of,
@@ -22,7 +24,7 @@ from chiron.mmrp.signals.source import (
     signal_row,
     signal_run,
 )
-from chiron.mmrp.templates import ConversationTemplate, PaperTemplate
+from chiron.mmrp.templates import ConversationTemplate
 
 RULES: Final = 1
 """Version of the rules; increase it when the same trees would give other rows."""
@@ -62,10 +64,7 @@ def build_rl(
     out: Path,
     *,
     options: RlOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> BuildSummary:
     """Build prompts with verifiable answers from runs that measured a baseline, without a model: one row per case.
 
@@ -73,7 +72,7 @@ def build_rl(
     function is :func:`chiron.evaluation.reward.answer_reward`. Arguments and errors are those of
     :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rl(runs, out, options=options, cases=cases, images=images, limit=limit, form=form))
+    return execute(prepare_rl(runs, out, options=options, **source))
 
 
 def prepare_rl(
@@ -81,14 +80,11 @@ def prepare_rl(
     out: Path,
     *,
     options: RlOptions | None = None,
-    cases: Path | None = None,
-    images: Path | None = None,
-    limit: int | None = None,
-    form: ConversationTemplate | None = None,
+    **source: Unpack[SourceOptions],
 ) -> SignalRun:
     """Prepare :func:`build_rl`: validate its inputs without running it."""
-    chosen, wording = options or RlOptions(), form or PaperTemplate()
-    read = open_runs(runs, cases, images)
+    chosen, wording = options or RlOptions(), form_of(source)
+    read = open_runs(runs, source)
     for run in read:
         if not run.identity.get("baseline"):
             raise InputError(
@@ -96,7 +92,7 @@ def prepare_rl(
                 f" and run 'chiron replay {run.path} --config FILE --run NEW', which repeats no call of the search"
             )
     identity = {"rules": RULES, **vars(chosen), **wording.identity()}
-    return signal_run("rl", read, out, _Prompts(wording, chosen).rows, identity, limit=limit, nothing="prompt")
+    return signal_run("rl", read, out, _Prompts(wording, chosen).rows, identity, source, nothing="prompt")
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class _Prompts:
             (run, tree["baseline"]) for run, tree in unit.trees if tree["baseline"] is not None and tree["baseline"]["answered"]
         ]
         if not measured:
-            return drop("rl", unit, "no baseline", "its search has not come to the baseline yet, or it failed: run the search again")
+            return drop("rl", unit, "no baseline", "its search has not reached the baseline yet, or it failed: run the search again")
         run, baseline = max(measured, key=lambda each: each[1]["answered"])
         if not baseline["quorum"]:
             return drop("rl", unit, "scores below the quorum", f"{baseline['answered']} of {baseline['planned']} answers")

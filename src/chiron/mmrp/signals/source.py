@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.choices import read_options
@@ -20,7 +20,7 @@ from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import SearchRun
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
 from chiron.mmrp.signals.exports import write_exports
-from chiron.mmrp.templates import ConversationTemplate, plain
+from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
 from chiron.providers.local.dialogue import Turn
 
 
@@ -76,8 +76,26 @@ class SearchedRun(SearchRun):
         return Provenance(self.path.resolve().name, tuple(dict.fromkeys(key for key in calls if key)), self.prompts(), self.models())
 
 
-def open_runs(runs: Sequence[Path], cases: Path | None, images: Path | None = None) -> list[SearchedRun]:
-    """Open the runs that a signal is made of. ``cases`` and ``images`` override the recorded paths.
+class SourceOptions(TypedDict, total=False):
+    """Keyword arguments that the builds of all signals share."""
+
+    cases: Path | None
+    """One case file for all runs, if it is no longer at its recorded path."""
+    images: Path | None
+    """Image folder, if it is no longer at its recorded path."""
+    limit: int | None
+    """Use only the first ``limit`` searched cases."""
+    form: ConversationTemplate | None
+    """Conversation template; by default that of the published models."""
+
+
+def form_of(source: SourceOptions) -> ConversationTemplate:
+    """Return the chosen template."""
+    return source.get("form") or PaperTemplate()
+
+
+def open_runs(runs: Sequence[Path], source: SourceOptions) -> list[SearchedRun]:
+    """Open the runs that a signal is made of.
 
     Raises:
         InputError: none or one twice is named, one is unusable, or they have different image folders.
@@ -86,8 +104,8 @@ def open_runs(runs: Sequence[Path], cases: Path | None, images: Path | None = No
         raise InputError("name at least one run directory of 'chiron search'")
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run directory is named twice: name each once")
-    read = [SearchedRun.read(run, cases) for run in runs]
-    if images is not None:
+    read = [SearchedRun.read(run, source.get("cases")) for run in runs]
+    if (images := source.get("images")) is not None:
         if not images.is_dir():
             raise InputError(f"image folder {images} does not exist: name the right one with --images DIR")
         read = [replace(run, about={**run.about, "images": str(images.resolve())}) for run in read]
@@ -190,12 +208,13 @@ def signal_run(
     out: Path,
     make: Make,
     identity: dict[str, Any],
+    source: SourceOptions,
     *,
-    limit: int | None,
     nothing: str,
     **more: Any,
 ) -> SignalRun:
     """Prepare the build of a signal. ``make`` converts one searched case to rows."""
+    limit = source.get("limit")
     about = {
         "runs": [str(run.path.resolve()) for run in runs],
         "cases": list(dict.fromkeys(str(run.cases) for run in runs)),
