@@ -14,6 +14,7 @@ from chiron.mmrp.row import read_rows
 from chiron.mmrp.signals.reflections import ReflectionOptions, build_reflections
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
+from tests.support.cases import a_case
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
 from tests.support.runs import config_of, team, write_config
@@ -120,6 +121,15 @@ def test_only_wrong_steps_with_a_better_sibling_are_reflected_on(tmp_path: Path)
     alone = searched(tmp_path / "alone", 1, mentors=["mentor-a"])
     with pytest.raises(InputError, match="a tree of one mentor"):
         reflect(alone, tmp_path / "none")
+
+
+def test_a_step_that_the_better_path_says_later_is_not_wrong(tmp_path: Path) -> None:
+    step = "The margin is sharp."
+    early = f"### Step 1: {step}\n### Step 2: It was noted by mentor-c.\n### The final answer is: {a_case('case-00000').answer}"
+    late = early.replace(step, "It was seen.").replace("mentor-c.", f"mentor-a.\n### Step 3: {step}")
+    run = searched(tmp_path, 1, mentors=["mentor-a", "mentor-c"], world={"replies": {"mentor-a": late, "mentor-c": early}})
+    with pytest.raises(InputError, match=r"not a single reflection could be made .*1 x better path repeats the step"):
+        reflect(run, tmp_path / "out")
 
 
 def test_the_command_builds_them(tmp_path: Path) -> None:

@@ -111,8 +111,9 @@ def test_exports_are_what_the_trainers_of_signals_read(made: ReleaseSummary) -> 
     assert info["mmrp-preferences-train"]["ranking"] is True
     assert list(dataset_info_faults({name: entry for name, entry in info.items() if "cot" in name})) == []
     meta = json.loads((exports / "internvl" / "meta.json").read_text())
-    assert meta["mmrp-rewards-train"]["length"] == made.rows["rewards", "train"]
-    assert not any("preferences" in name for name in meta)
+    assert set(meta) == {"mmrp-cot-train", "mmrp-reflections-train"}
+    apart = json.loads((exports / "internvl" / "meta_rewards.json").read_text())
+    assert {name: entry["length"] for name, entry in apart.items()} == {"mmrp-rewards-train": made.rows["rewards", "train"]}
 
 
 def test_internvl_is_asked_for_a_plus_or_minus_after_each_step(made: ReleaseSummary) -> None:

@@ -67,11 +67,14 @@ class Exports:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def _write_indexes(self) -> None:
-        for split, meta in (("train", "meta.json"), ("validation", "meta_validation.json")):
-            counts = {name: rows for name, rows in self._counts["internvl"].items() if name.endswith(f"-{split}")}
-            entries = {f"mmrp-{name}": internvl_meta(f"exports/internvl/{name}.jsonl", rows) for name, rows in counts.items()}
-            if entries:
-                self._json(Path("exports/internvl") / meta, entries)
+        metas: dict[str, dict[str, Any]] = defaultdict(dict)
+        for name, rows in self._counts["internvl"].items():
+            part, _, split = name.rpartition("-")
+            # A process reward model is trained apart from conversations.
+            meta = "meta" + (f"_{part}" if part in FORMS else "") + ("_validation" if split == "validation" else "")
+            metas[meta][f"mmrp-{name}"] = internvl_meta(f"exports/internvl/{name}.jsonl", rows)
+        for meta, entries in metas.items():
+            self._json(Path("exports/internvl") / f"{meta}.json", entries)
         info = {
             f"mmrp-{name}": (llamafactory_pairs if name.startswith("preferences-") else llamafactory_entry)(f"{name}.jsonl")
             for name in self._counts["llamafactory"]

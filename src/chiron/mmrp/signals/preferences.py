@@ -9,6 +9,7 @@ from typing import Final, Literal, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_reasoning
+from chiron.dedup.near_texts import normalised
 from chiron.errors import InputError
 from chiron.mics.answer_leak import leak_phrase
 from chiron.mics.tree import TreeCandidate, TreeLevel
@@ -167,6 +168,8 @@ class PairRules:
     options: PreferenceOptions
     max_rejected_score: float = 1.0
     """Maximum MICS-Score of the rejected candidate."""
+    no_repetition: bool = False
+    """Whether the chosen path may not contain a rejected step too: then the step came too early, but is not wrong."""
 
     def select(self, unit: CaseTrees) -> tuple[list[Pair], Counter[str]]:
         """Return the pairs with the largest gaps, and why the other levels have none."""
@@ -198,16 +201,22 @@ class PairRules:
             return None
         pairs = [Pair(run, attempt, level, a, b, before) for a, b in permutations(candidates, 2)]
         gaps = [p for p in pairs if p.gap >= self.options.min_gap - 1e-9 and score_of(p.rejected) <= self.max_rejected_score + 1e-9]
-        honest = [pair for pair in gaps if leak_phrase("\n".join(self._steps(pair.chosen))) is None]
+        apart = [pair for pair in gaps if not (self.no_repetition and self._repeats(pair))]
+        honest = [pair for pair in apart if leak_phrase("\n".join(self._steps(pair.chosen))) is None]
         balanced = [pair for pair in honest if self._ratio(pair) <= self.options.max_length_ratio]
         if not balanced:
-            reasons["lengths differ too much" if honest else "reveals that the answer was known" if gaps else "gap too small"] += 1
+            tried = ((honest, "lengths differ too much"), (apart, "reveals that the answer was known"), (gaps, REPEATED))
+            reasons[next((why for found, why in tried if found), "gap too small")] += 1
             return None
         return min(balanced, key=lambda pair: (-pair.gap, self._ratio(pair), pair.chosen["mentor"], pair.rejected["mentor"]))
 
     def _steps(self, candidate: TreeCandidate) -> list[str]:
         """Return the steps after the prefix."""
         return [*candidate["steps"], *(candidate["rest"] or () if self.options.completion == "path" else ())]
+
+    def _repeats(self, pair: Pair) -> bool:
+        said = {normalised(step) for step in self._steps(pair.chosen)}
+        return any(normalised(step) in said for step in pair.rejected["steps"])
 
     def _ratio(self, pair: Pair) -> float:
         one, other = (max(1, sum(len(step.split()) for step in self._steps(c))) for c in (pair.chosen, pair.rejected))
@@ -262,9 +271,11 @@ class _Preferences:
         )
 
 
+REPEATED: Final = "better path repeats the step"
 _REASONS: Final = (
     "lengths differ too much",
     "reveals that the answer was known",
+    REPEATED,
     "gap too small",
     "scores below the quorum",
     "one candidate only",

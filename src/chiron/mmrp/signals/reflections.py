@@ -99,7 +99,7 @@ class ReflectionOptions:
 
     def pairs(self) -> PairRules:
         """Return the rules that select pairs of a right and a wrong step."""
-        return PairRules(PreferenceOptions("path", self.min_gap, inf, self.per_case), self.max_wrong_score)
+        return PairRules(PreferenceOptions("path", self.min_gap, inf, self.per_case), self.max_wrong_score, no_repetition=True)
 
 
 def build_reflections(
@@ -276,7 +276,7 @@ def reason_of(reply: Reply) -> str:
 
 
 def why_unusable(text: str, reply: Reply, case: Case) -> str:
-    """Explain why a reason cannot be used; empty if it can."""
+    """Explain why a reason is unusable; empty if it is usable."""
     if reply.cut_off:
         return "reason cut off"
     if not text:
