@@ -36,10 +36,11 @@ def keys_of(record: TreeRecord) -> set[str]:
     return {key for key in found if key is not None}
 
 
-def test_an_old_run_has_its_whole_tree_with_keys_that_are_in_its_ledger() -> None:
-    records = list(read_tree(RECORDED))
+def test_an_old_run_has_its_whole_tree_with_keys_that_are_in_its_ledger(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RECORDED, tmp_path / "run"))
+    records = list(read_tree(run))
     assert [(r["case_id"], r["version"], r["retained"]) for r in records] == [(f"case-0000{n}", 1, True) for n in range(3)]
-    with Ledger.read(RECORDED / "ledger.sqlite") as ledger:
+    with Ledger.read(run / "ledger.sqlite") as ledger:
         for record in records:
             judged = {e["judge_key"] for c in candidates(record) for e in c["evaluations"] if e["correct"] is not None}
             assert judged
@@ -104,7 +105,7 @@ def test_the_command_writes_one_line_for_each_searched_case(tmp_path: Path) -> N
 
 
 def test_what_is_not_a_run_of_this_version_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run directory"):
+    with pytest.raises(InputError, match="is not a run directory"):
         write_tree(tmp_path)
     run = Path(shutil.copytree(RECORDED, tmp_path / "run"))
     about = json.loads((run / "run.json").read_text())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.build import Json, Limit, Out, conduct_part, template_named
+from chiron.cli.build import Json, Limit, Out, build_part, template_named
 from chiron.errors import InputError
 from chiron.terminal import printable
 
@@ -26,9 +26,11 @@ def tree_command(
 
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search'.")]
-CasesOption = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they were moved since the search.")]
-ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Image folder, if it was moved since the search.")]
-FormOption = Annotated[str, typer.Option("--form", metavar="FORM", help="Wording: published, or intern (as in the first run).")]
+CasesOption = Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")]
+ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images, if it was moved.")]
+FormOption = Annotated[
+    str, typer.Option("--form", metavar="FORM", help="published, or intern: the prompt that the first run sent to its interns.")
+]
 
 
 def preferences_command(
@@ -51,7 +53,7 @@ def preferences_command(
 
     options = PreferenceOptions(_completion(completion), min_gap, max_length_ratio, per_case)
     run = prepare_preferences(runs, out, options=options, cases=cases, images=images, limit=limit, form=template_named(form, runs[0]))
-    conduct_part(run, json_output=json_output)
+    build_part(run, json_output=json_output)
 
 
 def _completion(text: str) -> "Completion":
@@ -79,7 +81,7 @@ def rewards_command(
     run = prepare_rewards(
         runs, out, options=RewardOptions(threshold), cases=cases, images=images, limit=limit, form=template_named(form, runs[0])
     )
-    conduct_part(run, json_output=json_output)
+    build_part(run, json_output=json_output)
 
 
 def rl_command(
@@ -98,12 +100,12 @@ def rl_command(
 
     options = RlOptions(min_pass_rate, max_pass_rate)
     run = prepare_rl(runs, out, options=options, cases=cases, images=images, limit=limit, form=template_named(form, runs[0]))
-    conduct_part(run, json_output=json_output)
+    build_part(run, json_output=json_output)
 
 
 def reflections_command(
     runs: Runs,
-    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML with models and a section 'search'.")],
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration with models and a section 'search'.")],
     out: Out,
     min_gap: Annotated[float, typer.Option("--min-gap", help="Minimum difference of the MICS-Scores of right and wrong step.")] = 0.5,
     max_wrong_score: Annotated[float, typer.Option("--max-wrong-score", help="A step counts as wrong up to this MICS-Score.")] = 0.5,
@@ -120,4 +122,4 @@ def reflections_command(
 
     options, wording = ReflectionOptions(min_gap, max_wrong_score, per_case), template_named(form, runs[0])
     run = prepare_reflections(runs, load_config(config), out, options=options, cases=cases, images=images, limit=limit, form=wording)
-    conduct_part(run, json_output=json_output)
+    build_part(run, json_output=json_output)

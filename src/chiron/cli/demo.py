@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def demo_command(
-    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write everything.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="The same path in two minutes, with less accuracy.")] = False,
-    search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; trains nothing.")] = False,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases, for --search-only.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything that chance decides (not for --search-only).")] = 0,
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Output folder.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Run the same steps in two minutes, with lower accuracy.")] = False,
+    search_only: Annotated[
+        bool, typer.Option("--search-only", help="Search sample cases with the embedded baselines, without training.")
+    ] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases, for --search-only.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
 ) -> None:
-    """The whole loop on drawn cases: a curriculum, the search, the last stage, and what came of it. No key, no network, no GPU."""
+    """Run everything on synthetic cases: train, search, train on the found paths, evaluate. Needs no key, network or GPU."""
     if search_only:
         _search_only(directory, count, seed)
         return
@@ -43,12 +45,12 @@ def demo_command(
     from chiron.demo.page import write_page
     from chiron.demo.processes import cores
 
-    # Models that small lose more by waiting for each other's threads than they win by them; processes share the work.
+    # Such small models do not gain from threads; several processes share the work.
     torch.set_num_threads(1)
     processes = 1 if torch.cuda.is_available() else min(2, cores())
     console = messages()
     scale = QUICK if quick else FULL
-    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _Teller(console), conduct, seed=seed, processes=processes)
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(console), conduct, seed=seed, processes=processes)
     page = write_page(done)
     Console(file=sys.stdout).print(_table(done))
     _say_where(done, page, console)
@@ -92,19 +94,19 @@ def _search_only(directory: Path, count: int, seed: int) -> None:
     console = messages()
     name = f"{count}-{seed}" if seed else str(count)
     sample = write_sample(directory / f"cases-{name}", count=count, seed=seed)
-    console.print(f"drew {sample.count} cases: {escape(printable(sample.cases))}")
+    console.print(f"generated {sample.count} cases: {escape(printable(sample.cases))}")
     settings = yaml.safe_load(template("offline"))
     settings["search"]["seed"] = seed
     config = check_config(settings, origin=Path("offline.yaml"))
-    console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
+    console.print("searching them with the embedded baselines: extractive mentors, retrieval interns, and a judge that compares texts")
     finish(conduct(prepare_run(sample.cases, config, directory / f"run-{name}")), json_output=False)
 
 
-class _Teller:
-    """Says what goes on: a headline a part, and a line now and then while it lasts."""
+class _DemoProgress:
+    """Print a headline for each part, and its progress."""
 
     def __init__(self, console: Console) -> None:
-        from chiron.cli.progress_line import ProgressLine
+        from chiron.cli.streams import ProgressLine
 
         self._line = ProgressLine(console)
         self._arms: dict[str, str] = {}
@@ -132,12 +134,12 @@ class _Teller:
 
 
 def sample_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write cases.jsonl, images/ and textbook.jsonl.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed, other cases.")] = 0,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for cases.jsonl, images/ and textbook.jsonl.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases.")] = 24,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 256,
 ) -> None:
-    """Draw sample cases: an organ, a lesion, a history, findings, a question and its answer."""
+    """Generate synthetic cases: an organ, a lesion, a history, findings, a question and its answer."""
     from chiron.phantom.sample import write_sample
 
     sample = write_sample(directory, count=count, seed=seed, size=size)

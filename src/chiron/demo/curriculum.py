@@ -28,7 +28,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     text = Stage(
         name="text",
         data="text.jsonl",
-        train="all",
+        trainable="all",
         steps=scale.text_steps,
         batch=Batch(rows=scale.text_rows),
         learning_rate=scale.text_learning_rate,
@@ -36,7 +36,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     alignment = Stage(
         name="alignment",
         data="alignment.jsonl",
-        train="all",
+        trainable="all",
         replay={"text": 0.15},
         steps=scale.alignment_steps,
         batch=Batch(rows=scale.rows),
@@ -51,20 +51,20 @@ def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> 
     stage = Stage(
         name="answers",
         data=rows,
-        train="all",
+        trainable="all",
         replay=REPLAYED,
         steps=scale.final_steps,
         batch=Batch(rows=scale.rows),
         learning_rate=scale.final_learning_rate,
     )
     earlier = {"alignment": "alignment-again.jsonl", "text": "text.jsonl"}
-    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), earlier=earlier)
+    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), base_stages=earlier)
 
 
 def without_curriculum(data: Data, rows: str, scale: Scale, *, seed: int) -> Recipe:
     """Recipe that trains on a file of rows from random weights, for as many steps as the three stages together."""
     steps = scale.text_steps + scale.alignment_steps + scale.final_steps
-    stage = Stage(name="answers", data=rows, train="all", steps=steps, batch=Batch(rows=scale.rows), learning_rate=scale.learning_rate)
+    stage = Stage(name="answers", data=rows, trainable="all", steps=steps, batch=Batch(rows=scale.rows), learning_rate=scale.learning_rate)
     return _recipe(f"miniature-{scale.name}-alone", scale, seed, [stage], scratch=_nothing(data, scale))
 
 
@@ -80,8 +80,8 @@ def _recipe(name: str, scale: Scale, seed: int, stages: list[Stage], **beginning
         name=name,
         adapter=None,
         images=IMAGES,
-        sequence=SEQUENCE,
-        lines_at_once=scale.rows,
+        max_seq_length=SEQUENCE,
+        micro_batch_size=scale.rows,
         precision="fp32",
         seed=seed,
         workers=1,

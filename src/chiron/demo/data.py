@@ -1,6 +1,5 @@
 """Size and data of the demonstration, and measures of how correct reasoning steps are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +23,7 @@ from chiron.demo.stage_rows import (
     write_rows,
 )
 from chiron.evaluation.api import Answered
+from chiron.io import read_jsonl
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.phantom.sample import SyntheticCase, generate_case, write_castings, write_textbook
 from chiron.phantom.tiny_model import SIDE, write_tokenizer
@@ -140,7 +140,7 @@ class Data:
 
     def loaded_prompts(self) -> Prompts:
         """Load the prompts of the search."""
-        return load_prompts({name: Path(path) for name, path in self.prompts.items()})
+        return load_prompts(self.prompts)
 
 
 def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> Data:
@@ -229,7 +229,7 @@ class Purity:
 def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
     """Compute the purity of a finished run, for all cases or the ``first`` ones. ``evaluations`` always counts all cases."""
     truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen[:first]}
-    lines = [json.loads(line) for line in (run / "paths.jsonl").read_text("utf-8").splitlines()]
+    lines = [line.value for line in read_jsonl(run / "paths.jsonl")]
     counted = [line for line in lines if line["case_id"] in truth]
     pure = sum(is_pure(line["reasoning"], truth[line["case_id"]]) for line in counted)
     return Purity(len(truth), len(counted), pure, _evaluations(run))

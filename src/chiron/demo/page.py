@@ -1,18 +1,14 @@
 """Report page of the demonstration: one HTML file with the results, the loss curves, and example answers with their images."""
 
 import base64
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from chiron.demo.demonstration import Arm, Demonstration
 from chiron.demo.stage_rows import ATTRIBUTES
 from chiron.evaluation.statistics.intervals import Share
 from chiron.io import write_atomically
+from chiron.reports.shell import render_page
 
 EXAMPLES = 6
 """Number of example cases per part. Cases on which the arms differ come first."""
@@ -25,12 +21,10 @@ def write_page(demonstration: Demonstration) -> Path:
         DiskError: The file cannot be written.
     """
     d = demonstration
-    style = files("chiron.demo").joinpath("page.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    env = Environment(loader=PackageLoader("chiron.demo", ""), autoescape=True, undefined=StrictUndefined)
-    page = env.get_template("page.html").render(
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
+    page = render_page(
+        "chiron.demo",
+        "page.html",
+        styles=["page.css"],
         parameters=count_weights(d.arms[0].model),
         arms=[
             {"name": a.name, "rows": a.rows, "seen": _said(a.measured.seen_share), "held_out": _said(a.measured.held_out_share)}
@@ -43,7 +37,7 @@ def write_page(demonstration: Demonstration) -> Path:
         ],
         examples=[*_examples(d, "held_out"), *_examples(d, "seen")],
     )
-    write_atomically(d.folder / "demo.html", [page])
+    write_atomically(d.folder / "demo.html", page)
     return d.folder / "demo.html"
 
 

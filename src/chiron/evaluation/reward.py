@@ -12,11 +12,12 @@ Like every rule, it can be gamed: a reply that only states the answer gets the f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chiron.cases.choices import LETTERS, answer_in_words
+from chiron.cases.choices import answer_in_words
+from chiron.conversation.options import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.answers.api import read_choice, read_yes_no
 from chiron.evaluation.answers.open_answers import exact_match, final_text
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 _YES_NO = {"yes": True, "no": False}
 
@@ -50,7 +51,7 @@ def is_right(reply: str, answer: str, options: Sequence[str] = (), question: str
         return False
     if (expected := _YES_NO.get(answer.strip(" .").casefold())) is not None:
         return read_yes_no(given, question) is expected
-    return exact_match(given, answer) or normalise(given) == normalise(answer)
+    return exact_match(given, answer) or normalize_answer(given) == normalize_answer(answer)
 
 
 def answer_reward(

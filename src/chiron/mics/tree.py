@@ -15,7 +15,7 @@ from chiron.conversation.reasoning import continue_from, parse_reasoning
 from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.jobs.directory import RUN
-from chiron.mics.case_team import JUDGE_DRAWS
+from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.result import Outcome
 from chiron.mics.run_directory import RunDirectory
@@ -259,7 +259,7 @@ class _JudgeKeys:
         if answer not in self.found:
             name, identity, limit = self.judge
             messages = self.prompts.judge(self.question, self.known, answer)
-            calls = [Call("judge", name, identity, messages, 0.0, limit, index) for index in range(JUDGE_DRAWS)]
+            calls = [Call("judge", name, identity, messages, 0.0, limit, index) for index in range(JUDGE_SAMPLES)]
             self.found[answer] = next((call.key for call in reversed(calls) if self.ledger.get(call.key) is not None), None)
         return self.found[answer]
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from chiron.errors import InputError
-from chiron.mmrp.exports.rows import ReleasedRow
+from chiron.mmrp.exports.export import ReleasedRow
 from chiron.mmrp.row import Part
 
 GROUP_BYTES: Final = 16 * 2**20

@@ -9,12 +9,8 @@ import pytest
 from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.mics.tree import read_tree
+from chiron.mmrp.exports.export import exports
 from chiron.mmrp.row import read_rows
-from chiron.mmrp.signals.exports import (
-    llamafactory_preference_faults,
-    ms_swift_preference_faults,
-    trl_preference_faults,
-)
 from chiron.mmrp.signals.preferences import PreferenceOptions, build_preferences
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
@@ -52,7 +48,7 @@ def test_a_step_pair_ends_with_the_step_that_was_scored(tmp_path: Path) -> None:
         cases=RECORDED / "cases.jsonl",
         options=PreferenceOptions(completion="step", min_gap=0.3, per_case=9),
     )
-    levels = {(tree["case_id"], level["depth"]): level for tree in read_tree(RECORDED) for level in tree["attempts"][0]}
+    levels = {(tree["case_id"], level["depth"]): level for tree in read_tree(tmp_path / "run") for level in tree["attempts"][0]}
     rows = list(read_rows(tmp_path / "out" / "rows.jsonl"))
     assert {row.signal["depth"] for row in rows} == {1, 2}
     for row in rows:
@@ -76,7 +72,7 @@ def test_gap_length_and_number_are_limited(tmp_path: Path) -> None:
     build_preferences([run], tmp_path / "any", options=PreferenceOptions(max_length_ratio=10))
     (row,) = read_rows(tmp_path / "any" / "rows.jsonl")
     assert row.signal["rejected_mentor"] == "mentor-c"
-    with pytest.raises(InputError, match=r"not a single pair could be made .*1 x lengths differ too much"):
+    with pytest.raises(InputError, match=r"no pair could be built .*1 x lengths differ too much"):
         build_preferences([run], tmp_path / "none", options=PreferenceOptions(min_gap=0.9))
     assert lines(tmp_path / "none" / "rows.jsonl") == []
 
@@ -100,27 +96,24 @@ def test_the_forms_of_three_trainers_are_written(tmp_path: Path) -> None:
     done = chiron("build", "preferences", run, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kept"] == 2
-    exports = tmp_path / "out" / "exports"
+    folder = tmp_path / "out" / "exports"
     image = str(tmp_path / "images" / "case-00000" / "0.png")
-    for name, faults in (
-        ("trl", trl_preference_faults),
-        ("ms-swift", ms_swift_preference_faults),
-        ("llamafactory", llamafactory_preference_faults),
-    ):
-        written = lines(exports / name / "preferences.jsonl")
+    for name in ("trl", "ms-swift", "llamafactory"):
+        faults = exports()[name].signals["preferences"].faults
+        written = lines(folder / name / "preferences.jsonl")
         assert [fault for row in written for fault in faults(row)] == []
         assert len(written) == 2
         assert written[0]["images"] == [image]
-    info = json.loads((exports / "llamafactory" / "dataset_info.json").read_text())["mmrp-preferences"]
+    info = json.loads((folder / "llamafactory" / "dataset_info.json").read_text())["mmrp-preferences"]
     assert (info["ranking"], info["columns"]["chosen"], info["columns"]["rejected"]) == (True, "chosen", "rejected")
 
 
 def test_what_gives_no_pair_is_reported_in_one_line(tmp_path: Path) -> None:
     one = searched(tmp_path / "one", 1, mentors=["mentor-a"])
-    with pytest.raises(InputError, match=r"a tree of one mentor has no two candidates to compare .*mentor-a"):
+    with pytest.raises(InputError, match=r"a search with one mentor has no candidates to compare .*mentor-a"):
         build_preferences([one], tmp_path / "out-one")
     equal = searched(tmp_path / "equal", 1, mentors=["mentor-a", "mentor-b"], world={"replies": {"intern-a": "### The final answer is: x"}})
-    with pytest.raises(InputError, match="not a single pair could be made"):
+    with pytest.raises(InputError, match="no pair could be built"):
         build_preferences([equal], tmp_path / "out-equal", options=PreferenceOptions(min_gap=1.0))
     done = chiron("build", "preferences", equal, "--out", tmp_path / "out-equal", "--min-gap", "1")
     assert (done.returncode, len(done.stderr.strip().splitlines()) >= 1) == (2, True)
@@ -159,6 +152,7 @@ def test_the_same_pair_of_two_runs_is_kept_once(tmp_path: Path) -> None:
     [("--min-gap", "0"), ("--min-gap", "1.5"), ("--max-length-ratio", "0.5"), ("--per-case", "0"), ("--completion", "word")],
 )
 def test_options_out_of_range_are_rejected(tmp_path: Path, option: tuple[str, str]) -> None:
-    done = chiron("build", "preferences", RECORDED, "--out", tmp_path / "out", *option)
+    run = shutil.copytree(RECORDED, tmp_path / "run")
+    done = chiron("build", "preferences", run, "--out", tmp_path / "out", *option)
     assert done.returncode == 2
     assert "error:" in done.stderr

@@ -90,7 +90,7 @@ def test_a_reason_that_cannot_be_used_is_asked_once_more_and_then_dropped(tmp_pa
     run = searched(tmp_path, 1)
     summary, prompts = reflect(run, tmp_path / "again", reply, REASON)
     assert (summary.kept, len(prompts)) == (1, 2)
-    with pytest.raises(InputError, match=f"not a single reflection could be made .*1 x {reason}"):
+    with pytest.raises(InputError, match=f"no reflection could be built .*1 x {reason}"):
         reflect(run, tmp_path / "never", reply)
     assert [d["reason"] for d in lines(tmp_path / "never" / "dropped.jsonl")] == [reason]
 
@@ -116,10 +116,10 @@ def test_failed_calls_leave_the_case_pending(tmp_path: Path) -> None:
 def test_only_wrong_steps_with_a_better_sibling_are_reflected_on(tmp_path: Path) -> None:
     run = searched(tmp_path, 1, mentors=["mentor-a", "mentor-b"])  # scores 1 and 1/3
     assert reflect(run, tmp_path / "kept")[0].kept == 1
-    with pytest.raises(InputError, match=r"not a single reflection could be made .*1 x gap too small"):
+    with pytest.raises(InputError, match=r"no reflection could be built .*1 x gap too small"):
         reflect(run, tmp_path / "wrong", max_wrong_score=0.2)
     alone = searched(tmp_path / "alone", 1, mentors=["mentor-a"])
-    with pytest.raises(InputError, match="a tree of one mentor"):
+    with pytest.raises(InputError, match="a search with one mentor"):
         reflect(alone, tmp_path / "none")
 
 
@@ -128,7 +128,7 @@ def test_a_step_that_the_better_path_says_later_is_not_wrong(tmp_path: Path) -> 
     early = f"### Step 1: {step}\n### Step 2: It was noted by mentor-c.\n### The final answer is: {a_case('case-00000').answer}"
     late = early.replace(step, "It was seen.").replace("mentor-c.", f"mentor-a.\n### Step 3: {step}")
     run = searched(tmp_path, 1, mentors=["mentor-a", "mentor-c"], world={"replies": {"mentor-a": late, "mentor-c": early}})
-    with pytest.raises(InputError, match=r"not a single reflection could be made .*1 x better path repeats the step"):
+    with pytest.raises(InputError, match=r"no reflection could be built .*1 x better path repeats the step"):
         reflect(run, tmp_path / "out")
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.mics.tree import read_tree
+from chiron.mmrp.exports.trl import stepwise_faults
 from chiron.mmrp.row import read_rows
-from chiron.mmrp.signals.exports import trl_stepwise_faults
 from chiron.mmrp.signals.rewards import RewardOptions, build_rewards
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
@@ -28,7 +28,7 @@ def test_every_scored_candidate_of_an_old_run_has_a_row_with_the_scores_of_its_p
     rows = list(read_rows(tmp_path / "out" / "rows.jsonl"))
     steps_of = {(row.case_id, row.turns[-1].text): row for row in rows}
     seen = 0
-    for tree in read_tree(RECORDED):
+    for tree in read_tree(recorded):
         chosen_scores: list[float] = []
         for level in tree["attempts"][0]:
             for candidate in level["candidates"]:
@@ -63,14 +63,14 @@ def test_the_form_of_trl_is_written(recorded: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = lines(tmp_path / "out" / "exports" / "trl" / "rewards.jsonl")
     assert len(written) == json.loads(done.stdout)["kept"]
-    assert [fault for row in written for fault in trl_stepwise_faults(row)] == []
+    assert [fault for row in written for fault in stepwise_faults(row)] == []
     assert any(row["labels"] == [False] for row in written)
     assert any(len(row["labels"]) > 1 for row in written)
 
 
 def test_what_was_not_scored_gives_no_row(tmp_path: Path) -> None:
     run = searched(tmp_path, 1, world={"replies": {"judge": "perhaps"}}, baseline=False)
-    with pytest.raises(InputError, match=r"not a single scored step could be made .*1 x scores below the quorum"):
+    with pytest.raises(InputError, match=r"no scored step could be built .*1 x scores below the quorum"):
         build_rewards([run], tmp_path / "out")
     cut = searched(tmp_path / "cut", 1, world={"replies": {"mentor-c": "I looked and"}})
     build_rewards([cut], tmp_path / "out-cut")

@@ -7,8 +7,8 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.mmrp.cot import build_cot
+from chiron.mmrp.exports.export import exports
 from chiron.mmrp.row import read_rows
-from chiron.mmrp.signals.exports import ms_swift_prompt_faults, trl_prompt_faults, verl_prompt_faults
 from chiron.mmrp.signals.rl import RlOptions, build_rl
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
@@ -38,7 +38,7 @@ def test_the_window_of_pass_rates_decides(tmp_path: Path, window: tuple[float, f
         assert build_rl([run], tmp_path / "rl", options=RlOptions(*window)).kept == 1
         return
     reason = "too low" if window[0] > 1 / 3 else "too high"
-    with pytest.raises(InputError, match=f"not a single prompt could be made .*1 x pass rate {reason}"):
+    with pytest.raises(InputError, match=f"no prompt could be built .*1 x pass rate {reason}"):
         build_rl([run], tmp_path / "rl", options=RlOptions(*window))
 
 
@@ -63,11 +63,12 @@ def test_options_reach_every_form_and_choices_keep_their_letters(tmp_path: Path)
     run = searched(tmp_path)
     done = chiron("build", "rl", run, "--out", tmp_path / "rl")
     assert done.returncode == 0, done.stderr
-    exports = tmp_path / "rl" / "exports"
-    for name, faults in (("trl", trl_prompt_faults), ("verl", verl_prompt_faults), ("ms-swift", ms_swift_prompt_faults)):
-        written = lines(exports / name / "rl.jsonl")
+    folder = tmp_path / "rl" / "exports"
+    for name in ("trl", "verl", "ms-swift"):
+        faults = exports()[name].signals["rl"].faults
+        written = lines(folder / name / "rl.jsonl")
         assert [fault for row in written for fault in faults(row)] == []
         columns = [row["extra_info"] if name == "verl" else row for row in written]
         assert [each["options"] for each in columns] == [options, []]
         assert [each["pass_rate"] for each in columns] == [1 / 3, 1 / 3]
-    assert lines(exports / "verl" / "rl.jsonl")[0]["reward_model"]["ground_truth"] == records[0]["answer"]
+    assert lines(folder / "verl" / "rl.jsonl")[0]["reward_model"]["ground_truth"] == records[0]["answer"]

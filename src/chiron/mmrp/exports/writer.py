@@ -1,28 +1,19 @@
-"""Write all exports of a release while rows arrive: JSONL files, and the small files that list them."""
+"""Write rows in the formats of ``chiron train`` and of other trainers: JSONL files, and the small files that list them."""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Self
 
-from chiron.mmrp.exports.faults import Faults, internvl_faults, message_faults, trl_faults
-from chiron.mmrp.exports.internvl import internvl_meta, internvl_row
-from chiron.mmrp.exports.rows import IMAGES, ReleasedRow, chiron_row, llamafactory_entry, llamafactory_row, ms_swift_row
-from chiron.mmrp.exports.trl import trl_row
-from chiron.mmrp.signals.exports import FORMS, converted, llamafactory_pairs
-
-_FORMATS: Final = {
-    "internvl": (internvl_row, internvl_faults),
-    "llamafactory": (llamafactory_row, message_faults),
-    "ms-swift": (ms_swift_row, message_faults),
-    "trl": (trl_row, trl_faults),
-}
+from chiron.io import write_atomically
+from chiron.mmrp.exports.export import Export, ReleasedImage, ReleasedRow, exports, messages, rejected
+from chiron.mmrp.row import CONVERSATIONS, ROWS, read_rows
 
 
 class Exports:
-    """Files of the exports.
+    """Files of a release's exports, written while rows arrive.
 
     Test rows are only in Parquet and in ``test/``, so that no trainer finds them.
     """
@@ -32,7 +23,7 @@ class Exports:
         self._folder = folder
         self._files: dict[Path, IO[str]] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
-        """Number of rows by trainer and file."""
+        """Number of rows by export and ``PART-SPLIT``."""
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -43,20 +34,22 @@ class Exports:
         for file in self._files.values():
             file.close()
         if kind is None:
-            self._write_indexes()
+            _write_indexes(self._folder / "exports", self._counts)
 
     def add(self, row: ReleasedRow) -> None:
-        """Write a row in every format.
+        """Write a row in the formats of all trainers that read its part.
 
         Raises:
-            AssertionError: an exported row is invalid for its trainer, which is a bug in this program.
+            AssertionError: an exported row is invalid for its trainer, which is a bug in the export.
         """
         self._line(Path(row.split) / f"{row.part}.jsonl", chiron_row(row))
         if row.split == "test":
             return
-        for name, record in _signal_records(row) if row.part in FORMS else _records(row):
-            self._counts[name][f"{row.part}-{row.split}"] += 1
-            self._line(Path("exports") / name / f"{row.part}-{row.split}.jsonl", record)
+        file = f"{row.part}-{row.split}"
+        for name, export in exports().items():
+            if (record := export.line(row)) is not None:
+                self._counts[name][file] += 1
+                self._line(Path("exports") / name / f"{file}.jsonl", record)
 
     def _line(self, path: Path, record: dict[str, Any]) -> None:
         file = self._files.get(path)
@@ -66,42 +59,55 @@ class Exports:
             file = self._files[path] = target.open("w", encoding="utf-8", errors="backslashreplace")
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def _write_indexes(self) -> None:
-        metas: dict[str, dict[str, Any]] = defaultdict(dict)
-        for name, rows in self._counts["internvl"].items():
-            part, _, split = name.rpartition("-")
-            # A process reward model is trained apart from conversations.
-            meta = "meta" + (f"_{part}" if part in FORMS else "") + ("_validation" if split == "validation" else "")
-            metas[meta][f"mmrp-{name}"] = internvl_meta(f"exports/internvl/{name}.jsonl", rows)
-        for meta, entries in metas.items():
-            self._json(Path("exports/internvl") / f"{meta}.json", entries)
-        info = {
-            f"mmrp-{name}": (llamafactory_pairs if name.startswith("preferences-") else llamafactory_entry)(f"{name}.jsonl")
-            for name in self._counts["llamafactory"]
-        }
-        self._json(Path("exports/llamafactory/dataset_info.json"), info)
 
-    def _json(self, path: Path, value: dict[str, Any]) -> None:
-        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._folder / path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+def _write_indexes(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
+    for name, rows in counts.items():
+        for file_name, value in exports()[name].index(rows).items():
+            (folder / name / file_name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _records(row: ReleasedRow) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a conversation in the form of every trainer, with the trainer's name."""
-    for name, (make, faults) in _FORMATS.items():
-        record = make(row)
-        _need_right(name, row.id, record, faults)
-        yield name, record
+def chiron_row(row: ReleasedRow) -> dict[str, Any]:
+    """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``, the format of ``chiron train``.
+
+    A preference pair has ``prompt``, ``chosen`` and ``rejected`` in place of ``messages``. The other fields of a signal are added.
+    """
+    record: dict[str, Any] = {"id": row.id, "images": [image.name for image in row.images]}
+    signal = dict(row.record.get("signal", {}))
+    if row.part != "preferences":
+        return {**record, "messages": messages(row.turns), **signal}
+    *prompt, chosen = row.turns
+    pair = {"prompt": messages(prompt), "chosen": messages([chosen]), "rejected": messages([rejected(row)])}
+    return {**record, **signal, **pair}
 
 
-def _signal_records(row: ReleasedRow) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a training signal in the form of every trainer that has one, with the trainer's name."""
-    for form in FORMS[row.part]:
-        # LLaMA-Factory resolves paths from its dataset_dir; the other trainers are started in the release.
-        root = f"../../{IMAGES}" if form.trainer == "llamafactory" else IMAGES
-        yield form.trainer, converted(form, row, [f"{root}/{image.name}" for image in row.images])
+def export_signal(directory: Path, images: Path) -> None:
+    """Write the rows of a signal for every trainer to ``exports/TRAINER/PART.jsonl``, with the absolute paths of the images.
+
+    All rows are written; ``chiron build release`` divides them into splits and adds the formats that need the sizes of images.
+
+    Raises:
+        InputError: ``rows.jsonl`` cannot be read.
+        DiskError: a file cannot be written.
+        AssertionError: a row is invalid for its trainer, which is a bug in the export.
+    """
+    first = next(read_rows(directory / ROWS), None)
+    if first is None or first.part in CONVERSATIONS:
+        return
+    for name, export in exports().items():
+        form = export.signals.get(first.part)
+        if form is None or form.sized:
+            continue
+        folder = directory / "exports" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        written = Counter[str]()
+        write_atomically(folder / f"{first.part}.jsonl", _signal_lines(directory, images, export, written))
+        _write_indexes(directory / "exports", {name: written})
 
 
-def _need_right(name: str, row: str, record: dict[str, Any], faults: Faults) -> None:
-    if found := next(faults(record), None):
-        raise AssertionError(f"row {row} as {name}: {found}")
+def _signal_lines(directory: Path, images: Path, export: Export, written: Counter[str]) -> Iterator[str]:
+    for order, row in enumerate(read_rows(directory / ROWS)):
+        there = tuple(ReleasedImage(name, 0, 0) for name in row.images)
+        released = ReleasedRow(row.id, row.part, "train", there, row.turns, row.to_record(), group="", order=order, weight=1.0)
+        record = export.line(released, [str((images / name).resolve()) for name in row.images])
+        written[row.part] += 1
+        yield json.dumps(record, ensure_ascii=False) + "\n"

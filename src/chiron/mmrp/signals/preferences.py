@@ -9,11 +9,11 @@ from typing import Final, Literal, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_reasoning
-from chiron.dedup.near_texts import normalised
 from chiron.errors import InputError
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import leak_phrase
 from chiron.mics.tree import TreeCandidate, TreeLevel
-from chiron.mmrp.part import BuildSummary, Made, execute
+from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.row import MmrpRow, Part
 from chiron.mmrp.signals.source import (
     CaseTrees,
@@ -35,6 +35,7 @@ from chiron.mmrp.signals.source import (
     unit_text,
 )
 from chiron.mmrp.templates import ConversationTemplate, plain
+from chiron.text import normalize_words
 
 RULES: Final = 1
 """Version of the rules; increase it when the same trees would give other rows."""
@@ -110,7 +111,7 @@ def build_preferences(
         InputError: a run cannot be used, the runs give no pair, or the directory belongs to another build.
         DiskError: a file cannot be written.
     """
-    return execute(prepare_preferences(runs, out, options=options, **source))
+    return run_job(prepare_preferences(runs, out, options=options, **source))
 
 
 def prepare_preferences(
@@ -136,7 +137,7 @@ def need_siblings(runs: Sequence[SearchedRun]) -> None:
     """
     if all(len(run.mentors()) < 2 for run in runs):
         named = "; ".join(f"{run.path}: {', '.join(run.mentors())}" for run in runs)
-        raise InputError(f"a tree of one mentor has no two candidates to compare ({named}): search with two or more mentors")
+        raise InputError(f"a search with one mentor has no candidates to compare ({named}): search with two or more mentors")
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,8 @@ class PairRules:
         return [*candidate["steps"], *(candidate["rest"] or () if self.options.completion == "path" else ())]
 
     def _repeats(self, pair: Pair) -> bool:
-        said = {normalised(step) for step in self._steps(pair.chosen)}
-        return any(normalised(step) in said for step in pair.rejected["steps"])
+        words = {normalize_words(step) for step in self._steps(pair.chosen)}
+        return any(normalize_words(step) in words for step in pair.rejected["steps"])
 
     def _ratio(self, pair: Pair) -> float:
         one, other = (max(1, sum(len(step.split()) for step in self._steps(c))) for c in (pair.chosen, pair.rejected))

@@ -1,27 +1,28 @@
 """Reflections: a wrong step of the search tree, why it does not fit, and the right step (the reflective form of Mulberry)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from typing import ClassVar, Final, TypedDict, Unpack
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageProblem
 from chiron.cases.selection import Selection
-from chiron.client.call import Ask, Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallerFault
-from chiron.client.prompts import PromptKind, fill, hashes, own_marks, section, user_message
+from chiron.client.prompts import PromptSet, own_marks, section, user_message
 from chiron.conversation.markup import own_turn, said
 from chiron.conversation.reasoning import parse_reasoning, render_reasoning, render_steps
 from chiron.errors import InputError
+from chiron.jobs.job import run_job
+from chiron.jobs.roles import identity_of
 from chiron.mics.answer_leak import leak_phrase, names_answer
 from chiron.mics.config import RunConfig
 from chiron.mics.prompts import patient
-from chiron.mics.setup import SearchSetup
-from chiron.mics.team import RoleModel
-from chiron.mmrp.part import BuildSummary, Made, execute
+from chiron.mics.run import SearchSetup
+from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.row import Dropped, MmrpRow, Provenance
 from chiron.mmrp.signals.preferences import Pair, PairRules, PreferenceOptions, drop_without_pair, need_siblings
 from chiron.mmrp.signals.source import (
@@ -47,13 +48,14 @@ SAMPLES: Final = 2
 LONGEST: Final = 800
 """Maximum number of characters of a reason."""
 
-_PROMPTS: Final = PromptKind(
-    "chiron.mmrp",
-    {
+
+@dataclass(frozen=True)
+class _Prompts(PromptSet):
+    package: ClassVar[str] = "chiron.mmrp"
+    placeholders: ClassVar[Mapping[str, frozenset[str]]] = {
         "reflection_system": frozenset(),
         "reflection": frozenset({"question", "history", "findings", "answer", "reasoning", "wrong_step", "right_step"}),
-    },
-)
+    }
 
 
 class ReflectionSignal(TypedDict):
@@ -125,7 +127,7 @@ def build_reflections(
         InputError: a run or the configuration cannot be used, or the runs give no reflection.
         DiskError: a file cannot be written.
     """
-    return execute(prepare_reflections(runs, config, out, options=options, **source))
+    return run_job(prepare_reflections(runs, config, out, options=options, **source))
 
 
 def prepare_reflections(
@@ -141,25 +143,25 @@ def prepare_reflections(
     read = open_runs(runs, source)
     need_siblings(read)
     setup = SearchSetup.of(Selection(read[0].cases), config, Path(str(read[0].about.get("images"))))
-    texts = _PROMPTS.load()
+    prompts = _Prompts.load()
     identity = {
         "rules": RULES,
         **vars(chosen),
         **wording.identity(),
-        "mentors": [[seat.name, seat.identity, seat.max_tokens] for seat in setup.team.mentors],
+        "mentors": [identity_of(mentor) for mentor in setup.team.mentors],
         "temperature": config.search.mentor_temperature,
         "image_side": config.search.image_side,
-        "reflection_prompts": hashes(texts),
+        "reflection_prompts": prompts.hashes(),
     }
     return signal_run(
         "reflections",
         read,
         out,
-        _Reflections(setup, texts, wording, chosen.pairs()).rows,
+        _Reflections(setup, prompts, wording, chosen.pairs()).rows,
         identity,
         source,
         nothing="reflection",
-        endpoints={name: setup.endpoints[name] for name in config.search.mentors},
+        endpoints={name: setup.roles.endpoints[name] for name in config.search.mentors},
         budget_usd=config.search.budget_usd,
         in_flight=config.search.cases_in_flight,
     )
@@ -178,7 +180,7 @@ class _Reflections:
     """Convert the trees of a case to rows, with the help of mentors."""
 
     setup: SearchSetup
-    texts: dict[str, str]
+    prompts: _Prompts
     form: ConversationTemplate
     rules: PairRules
 
@@ -193,13 +195,13 @@ class _Reflections:
         if not pairs:
             return drop_without_pair("reflections", unit, reasons)
         try:
-            pictures = await asyncio.to_thread(self.setup.pictures_of, unit.case)
+            pictures = await asyncio.to_thread(self.setup.load_images, unit.case)
         except (ImageProblem, CallerFault) as problem:
             return drop("reflections", unit, "bad image", str(problem))
         try:
             made = [await self._one(unit, pair, pictures, ask) for pair in pairs]
         finally:
-            self.setup.pictures.release(pictures)
+            self.setup.roles.pictures.release(pictures)
         return Made(tuple(m for m in made if isinstance(m, MmrpRow)), tuple(m for m in made if isinstance(m, Dropped)))
 
     async def _one(self, unit: CaseTrees, pair: Pair, pictures: tuple[ImagePart, ...], ask: Ask) -> MmrpRow | Dropped:
@@ -208,7 +210,7 @@ class _Reflections:
         problem, text = "", ""
         for sample_index in range(SAMPLES):
             temperature = self.setup.policy.mentor_temperature
-            call = Call("mentor", mentor.name, mentor.identity, messages, temperature, mentor.max_tokens, sample_index)
+            call = mentor.call("mentor", messages, temperature, sample_index)
             reply = await ask(call)
             text = reason_of(reply)
             problem = why_unusable(text, reply, unit.case)
@@ -224,8 +226,8 @@ class _Reflections:
     def _messages(self, case: Case, pair: Pair, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
         prefix = pair.level["prefix"]
         first = len(prefix) + 1
-        body = fill(
-            self.texts["reflection"],
+        body = self.prompts.fill(
+            "reflection",
             question=section("question", own_marks(case.question)),
             history=section("history", patient(case)),
             findings=section("findings", "\n".join(case.findings) or "None given."),
@@ -234,7 +236,7 @@ class _Reflections:
             wrong_step=section("wrong_step", render_steps(tuple(pair.rejected["steps"]), first=first)),
             right_step=section("right_step", render_steps(tuple(pair.chosen["steps"]), first=first)),
         )
-        return (Message("system", (TextPart(self.texts["reflection_system"].strip()),)), user_message(body, pictures))
+        return self.prompts.with_system("reflection_system", user_message(body, pictures))
 
     def _row(self, unit: CaseTrees, pair: Pair, reason: _Reason) -> MmrpRow:
         level, chosen, rejected = pair.level, pair.chosen, pair.rejected
@@ -253,7 +255,7 @@ class _Reflections:
             "prefix_steps": len(level["prefix"]),
         }
         of_run = pair.run.provenance([*pair.calls(), reason.call.key])
-        prompts = {**of_run.prompts, **hashes(self.texts)}
+        prompts = {**of_run.prompts, **self.prompts.hashes()}
         models = {**of_run.models, f"reflection {reason.call.model}": reason.call.identity}
         return signal_row(
             "reflections",
@@ -269,7 +271,7 @@ class _Reflections:
 
 
 def reason_of(reply: Reply) -> str:
-    """Return a reason on one line, without thinking and step marks."""
+    """Return the reason of a reply on one line, without thinking and step marks."""
     text = own_turn(said(reply.text))
     steps = parse_reasoning(text).steps
     return plain(" ".join((" ".join(steps) if steps else text).split()))

@@ -7,8 +7,9 @@ from typing import Final, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.errors import InputError
+from chiron.jobs.job import run_job
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeScore
-from chiron.mmrp.part import BuildSummary, Made, execute
+from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.row import MmrpRow
 from chiron.mmrp.signals.source import (
     CaseTrees,
@@ -82,7 +83,7 @@ def build_rewards(
     Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in TRL's form to ``exports/``; a release adds InternVL's form. Arguments
     and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rewards(runs, out, options=options, **source))
+    return run_job(prepare_rewards(runs, out, options=options, **source))
 
 
 def prepare_rewards(

@@ -7,8 +7,9 @@ from typing import Final, TypedDict, Unpack
 
 from chiron.client.call import Ask
 from chiron.errors import InputError
+from chiron.jobs.job import run_job
 from chiron.mics.tree import TreeScore
-from chiron.mmrp.part import BuildSummary, Made, execute
+from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.signals.source import (
     CaseTrees,
     SearchedRun,
@@ -72,7 +73,7 @@ def build_rl(
     function is :func:`chiron.evaluation.reward.answer_reward`. Arguments and errors are those of
     :func:`chiron.mmrp.signals.preferences.build_preferences`.
     """
-    return execute(prepare_rl(runs, out, options=options, **source))
+    return run_job(prepare_rl(runs, out, options=options, **source))
 
 
 def prepare_rl(

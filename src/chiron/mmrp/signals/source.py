@@ -16,10 +16,10 @@ from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.result import Outcome
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
+from chiron.mmrp.exports.writer import export_signal
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import SearchRun
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
-from chiron.mmrp.signals.exports import write_exports
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
 from chiron.providers.local.dialogue import Turn
 
@@ -41,7 +41,7 @@ class SearchedRun(SearchRun):
                 raise InputError(f"no case was searched yet ({path}): run the search first")
         there = cases if cases is not None else Path(str(about.get("cases")))
         if cases is None and not there.is_file():
-            raise InputError(f"the cases of {path} are no longer at {there}: name them with --cases FILE")
+            raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
         need_cases(there)
         return cls(path, there, about)
 
@@ -63,7 +63,7 @@ class SearchedRun(SearchRun):
         """Read the tree of a searched case."""
         result = self.reader.ledger.result(case_id)
         if result is None:
-            raise InputError(f"the result of case '{case_id}' is gone ({self.path}): let its search end, then build again")
+            raise InputError(f"the result of case '{case_id}' is missing ({self.path}): wait until its search has ended, then build again")
         return self.reader.tree_of(result)
 
     def case_ids(self) -> list[str]:
@@ -107,12 +107,12 @@ def open_runs(runs: Sequence[Path], source: SourceOptions) -> list[SearchedRun]:
     read = [SearchedRun.read(run, source.get("cases")) for run in runs]
     if (images := source.get("images")) is not None:
         if not images.is_dir():
-            raise InputError(f"image folder {images} does not exist: name the right one with --images DIR")
+            raise InputError(f"image folder {images} does not exist: name an existing one with --images DIR")
         read = [replace(run, about={**run.about, "images": str(images.resolve())}) for run in read]
     if len(folders := sorted({str(run.about.get("images")) for run in read})) > 1:
         raise InputError(
-            f"these runs have their images in different folders ({', '.join(folders)}): build each run on its own;"
-            " 'chiron build release' takes several"
+            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
+            " 'chiron build release' accepts several parts"
         )
     return read
 
@@ -175,7 +175,7 @@ def searched_cases(runs: Sequence[SearchedRun], limit: int | None) -> Iterator[S
                 yield SearchedCase(name, 0, None, (run,))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SignalRun(PartRun[SearchedCase]):
     """Build of one signal. It also writes the rows in the forms of the trainers."""
 
@@ -197,8 +197,8 @@ class SignalRun(PartRun[SearchedCase]):
                 run.close()
         if not summary.kept and not summary.pending and summary.halted is None:
             why = "; ".join(f"{count} x {reason}" for reason, count in summary.dropped.items()) or "no case"
-            raise InputError(f"not a single {self.nothing} could be made ({summary.file.parent}; {why}): dropped.jsonl has the details")
-        write_exports(self.directory.path, Path(str(self.about["images"])))
+            raise InputError(f"no {self.nothing} could be built ({summary.file.parent}; {why}): see the details in dropped.jsonl")
+        export_signal(self.directory.path, Path(str(self.about["images"])))
         return summary
 
 
@@ -223,9 +223,17 @@ def signal_run(
     }
     guarded = _Guarded(part, make)
     return SignalRun(
-        part, WorkDirectory(out), ROWS, lambda: searched_cases(runs, limit), guarded.rows, identity, about,
-        nothing=nothing, sources=runs, **more,
-    )  # fmt: skip
+        part=part,
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=lambda: searched_cases(runs, limit),
+        make=guarded.rows,
+        identity=identity,
+        about=about,
+        nothing=nothing,
+        sources=runs,
+        **more,
+    )
 
 
 @dataclass(frozen=True)
@@ -237,10 +245,10 @@ class _Guarded:
 
     async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
         if unit.case is None:
-            return drop(self.part, unit, "case not in the file", f"{unit.runs[0].cases} has no such case")
+            return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
         trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
         if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
-            return drop(self.part, unit, "case has changed", "it was edited since it was searched: search it again")
+            return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
         return await self.make(CaseTrees(unit.case, trees), ask)
 
 
@@ -254,7 +262,7 @@ def signal_row(
     name: str,
     case: Case,
     prompt: Sequence[Turn],
-    said: str,
+    target: str,
     *,
     signal: Any,
     provenance: Provenance,
@@ -262,12 +270,12 @@ def signal_row(
     depth: int | None = None,
     difficulty: float | None = None,
 ) -> MmrpRow:
-    """Build a row: the prompt, the training target ``said``, and its signal."""
+    """Build a row: the prompt, the training target, and its signal."""
     return MmrpRow(
         id=f"{part}:{case.id}:{name}",
         part=part,
         images=case.images,
-        turns=(*prompt, Turn("assistant", plain(said))),
+        turns=(*prompt, Turn("assistant", plain(target))),
         question=case.question,
         answer=case.answer,
         options=options_of(case),
