@@ -26,8 +26,8 @@ def test_everything_offered_is_there_and_documented() -> None:
     for name in chiron.__all__:
         assert getattr(chiron, name) is not None
         assert name.startswith("__") or re.search(rf"`{name}\b", page), name
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = chiron.nothing
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = chiron.nothing  # type: ignore[attr-defined]
 
 
 def test_one_case_over_an_ask_of_ones_own() -> None:

@@ -165,4 +165,4 @@ def test_an_unknown_finish_reason_is_a_note(finish: str, *, told: bool, tmp_path
         config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
         ended = chiron("search", cases, "--config", config, "--run", tmp_path / "run")
     assert ended.returncode == 0, ended.stderr
-    assert ("ended for a reason not known here ('ran_into_the_wall')" in " ".join(ended.stderr.split())) is told
+    assert ("ended for an unknown reason ('ran_into_the_wall')" in " ".join(ended.stderr.split())) is told

@@ -267,8 +267,8 @@ def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
 def damaged(path: Path, why: str) -> InputError:
     """Return the error for a damaged ledger, with instructions to recover it."""
     return InputError(
-        f"{path} is damaged or not a ledger ({why}). Recover it with the sqlite3 program (.recover or .dump) into a new file that replaces"
-        " it, or move it away and run again; all calls are then sent and paid for again"
+        f"{path} is damaged or not a ledger ({why}). Recover it with the sqlite3 program (.recover or .dump) into a new file that"
+        " replaces it, or move it away and run again; all calls are then sent and paid for again"
     )
 
 

@@ -1,0 +1,54 @@
+# The public API: type checkers read it, and lazy_loader reads it at run time and imports each name when it is first used.
+# ruff: noqa: TID252 - lazy_loader accepts relative imports only
+from ._version import __version__ as __version__
+from .cases.case import BadCase as BadCase
+from .cases.case import Case as Case
+from .cases.images import ImageFolder as ImageFolder
+from .cases.reader import read_cases as read_cases
+from .client.call import Call as Call
+from .client.call import ImagePart as ImagePart
+from .client.call import Message as Message
+from .client.call import Reply as Reply
+from .client.call import RoleModel as RoleModel
+from .client.call import TextPart as TextPart
+from .client.failures import CallFailed as CallFailed
+from .client.failures import RunStopped as RunStopped
+from .conversation.reasoning import Reasoning as Reasoning
+from .conversation.reasoning import parse_reasoning as parse_reasoning
+from .conversation.verdict import read_verdict as read_verdict
+from .errors import ChironError as ChironError
+from .errors import DiskError as DiskError
+from .errors import InputError as InputError
+from .evaluation.answers.api import read_choice as read_choice
+from .evaluation.answers.api import read_yes_no as read_yes_no
+from .evaluation.api import compare_runs as compare_runs
+from .evaluation.api import evaluate as evaluate
+from .evaluation.comparing import Comparison as Comparison
+from .evaluation.config import load_evaluation as load_evaluation
+from .evaluation.evaluation import EvaluationSummary as EvaluationSummary
+from .evaluation.items import ItemResult as ItemResult
+from .evaluation.items import read_results as read_results
+from .importing.drafts import ImportOptions as ImportOptions
+from .importing.importer import ImportSummary as ImportSummary
+from .importing.importer import import_cases as import_cases
+from .mics.api import run_search as run_search
+from .mics.api import run_search_async as run_search_async
+from .mics.config import load_config as load_config
+from .mics.result import SearchResult as SearchResult
+from .mics.run import RunSummary as RunSummary
+from .mics.run_directory import read_status as read_status
+from .mics.search import search as search
+from .mics.team import Policy as Policy
+from .mics.team import Team as Team
+from .mmrp.alignment import build_alignment as build_alignment
+from .mmrp.config import load_build as load_build
+from .mmrp.cot import build_cot as build_cot
+from .mmrp.part import BuildSummary as BuildSummary
+from .mmrp.questions import build_questions as build_questions
+from .mmrp.release import ReleaseOptions as ReleaseOptions
+from .mmrp.release import ReleaseSummary as ReleaseSummary
+from .mmrp.release import release as release
+from .mmrp.text import build_text as build_text
+from .reports.page import write_report as write_report
+
+__all__: list[str]  # noqa: PYI035 - lazy_loader fills it
