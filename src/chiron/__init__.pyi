@@ -28,6 +28,7 @@ from .evaluation.config import load_evaluation as load_evaluation
 from .evaluation.evaluation import EvaluationSummary as EvaluationSummary
 from .evaluation.items import ItemResult as ItemResult
 from .evaluation.items import read_results as read_results
+from .evaluation.reward import answer_reward as answer_reward
 from .importing.drafts import ImportOptions as ImportOptions
 from .importing.importer import ImportSummary as ImportSummary
 from .importing.importer import import_cases as import_cases
@@ -40,6 +41,9 @@ from .mics.run_directory import read_status as read_status
 from .mics.search import search as search
 from .mics.team import Policy as Policy
 from .mics.team import Team as Team
+from .mics.tree import TreeRecord as TreeRecord
+from .mics.tree import read_tree as read_tree
+from .mics.tree import write_tree as write_tree
 from .mmrp.alignment import build_alignment as build_alignment
 from .mmrp.config import load_build as load_build
 from .mmrp.cot import build_cot as build_cot
@@ -48,6 +52,14 @@ from .mmrp.questions import build_questions as build_questions
 from .mmrp.release import ReleaseOptions as ReleaseOptions
 from .mmrp.release import ReleaseSummary as ReleaseSummary
 from .mmrp.release import release as release
+from .mmrp.signals.preferences import PreferenceOptions as PreferenceOptions
+from .mmrp.signals.preferences import build_preferences as build_preferences
+from .mmrp.signals.reflections import ReflectionOptions as ReflectionOptions
+from .mmrp.signals.reflections import build_reflections as build_reflections
+from .mmrp.signals.rewards import RewardOptions as RewardOptions
+from .mmrp.signals.rewards import build_rewards as build_rewards
+from .mmrp.signals.rl import RlOptions as RlOptions
+from .mmrp.signals.rl import build_rl as build_rl
 from .mmrp.text import build_text as build_text
 from .reports.page import write_report as write_report
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, cases, compare, demo, models, search, train, view
+from chiron.cli import build, build_signals, cases, compare, demo, models, search, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -36,6 +36,11 @@ app.command("ask")(models.ask_command)
 app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
 app.command("view")(view.view_command)
+build.app.command("tree")(build_signals.tree_command)
+build.app.command("preferences")(build_signals.preferences_command)
+build.app.command("rewards")(build_signals.rewards_command)
+build.app.command("rl")(build_signals.rl_command)
+build.app.command("reflections")(build_signals.reflections_command)
 evaluation.app.command("contamination")(evaluation.contamination_command)
 app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")

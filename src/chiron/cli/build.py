@@ -45,7 +45,7 @@ def text(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.text import prepare_text
 
-    _conduct(prepare_text(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    build_part(prepare_text(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("questions")
@@ -59,7 +59,7 @@ def questions(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.questions import prepare_questions
 
-    _conduct(prepare_questions(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    build_part(prepare_questions(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("alignment")
@@ -77,7 +77,7 @@ def alignment(
     from chiron.mmrp.config import load_build
 
     build = load_build(config) if config is not None else None
-    _conduct(prepare_alignment(cases, out, config=build, images=images, limit=limit, shard=shard), json_output=json_output)
+    build_part(prepare_alignment(cases, out, config=build, images=images, limit=limit, shard=shard), json_output=json_output)
 
 
 @app.command("cot")
@@ -97,10 +97,10 @@ def cot(
     """Part 3: the retained paths of searches as training dialogues. Calls no model."""
     from chiron.mmrp.cot import prepare_cot
 
-    _conduct(prepare_cot(runs, out, cases=cases, limit=limit, form=_form(form, runs[0])), json_output=json_output)
+    build_part(prepare_cot(runs, out, cases=cases, limit=limit, form=template_named(form, runs[0])), json_output=json_output)
 
 
-def _form(name: str, run: Path) -> "ConversationTemplate":
+def template_named(name: str, run: Path) -> "ConversationTemplate":
     from chiron.mmrp.cot import intern_form
     from chiron.mmrp.templates import PaperTemplate
 
@@ -109,7 +109,7 @@ def _form(name: str, run: Path) -> "ConversationTemplate":
     return intern_form(run) if name == "intern" else PaperTemplate()
 
 
-def _conduct(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
+def build_part(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:
     """Build a part with a progress display, print the summary, and exit with its exit code."""
     import sys
 

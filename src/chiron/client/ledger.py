@@ -90,6 +90,15 @@ class Results(Store):
             case_id, position, fingerprint, outcome, kept, score, record = row
             yield StoredResult(case_id, position, fingerprint, outcome, bool(kept), score, self._unpack(case_id, record))
 
+    def result(self, case_id: str) -> StoredResult | None:
+        """Return the result of one case, or ``None``."""
+        query = "SELECT case_id, position, fingerprint, outcome, retained, mics_score, record FROM results WHERE case_id = ?"
+        row = self._read_one(query, (case_id,))
+        if row is None:
+            return None
+        name, position, fingerprint, outcome, kept, score, record = row
+        return StoredResult(name, position, fingerprint, outcome, bool(kept), score, self._unpack(name, record))
+
     def outcomes(self) -> dict[tuple[str, bool], int]:
         """Count the cases by (outcome, retained)."""
         rows = self._read("SELECT outcome, retained, COUNT(*) FROM results GROUP BY outcome, retained")

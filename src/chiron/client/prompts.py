@@ -88,6 +88,7 @@ def fill(text: str, **values: str) -> str:
 
 NAMES = (
     "question", "history", "findings", "answer", "reasoning", "known_answer", "given_answer", "title", "manner", "options",
+    "wrong_step", "right_step",
 )  # fmt: skip
 _TAG = re.compile(rf"<(?=\s{{0,8}}/?\s{{0,8}}(?:{'|'.join(NAMES)})\b)", re.IGNORECASE)
 

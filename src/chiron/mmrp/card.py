@@ -14,7 +14,7 @@ from chiron.io import write_atomically
 from chiron.mmrp.checking import CheckReport, limits_of
 from chiron.mmrp.checks.check import checks
 from chiron.mmrp.exports.export import exports
-from chiron.mmrp.row import PARTS, Part
+from chiron.mmrp.row import ALL_PARTS, PARTS, SIGNALS, Part
 from chiron.mmrp.splits import BODY_SYSTEM_NAMES, MODALITY_NAMES, RATIOS, SPLITS, Cell, SplitName, axes
 from chiron.reports.shell import environment
 
@@ -86,7 +86,8 @@ def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, opti
         front=_front(released, options.license).to_yaml(),
         released=released,
         total=sum(released.rows.values()),
-        parts=[part for part in PARTS if any((part, split) in released.rows for split in SPLITS)],
+        parts=[part for part in ALL_PARTS if any((part, split) in released.rows for split in SPLITS)],
+        signals=any((part, split) in released.rows for part in SIGNALS for split in SPLITS),
         splits=SPLITS,
         map_rows=rows,
         map_columns=columns,
@@ -94,12 +95,13 @@ def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, opti
         map_figure=MAP_FIGURE,
         report=report,
         checks=checks(),
-        exports=exports().values(),
+        exports=[export for name, export in exports().items() if (folder / "exports" / name).is_dir()],
         version=__version__,
     )
     write_atomically(folder / "README.md", [page])
     stages = [part for part in PARTS if (part, "train") in released.rows]
-    write_atomically(folder / "recipe.yaml", [recipe(stages)])
+    if stages:  # a release of signals alone has no stage of the curriculum
+        write_atomically(folder / "recipe.yaml", [recipe(stages)])
 
 
 def recipe(stages: Sequence[str]) -> str:
@@ -131,8 +133,9 @@ def _front(released: ReleaseSummary, license_name: str | None) -> "DatasetCardDa
         for split in SPLITS
         if any((part, split) in released.rows for part in PARTS)
     ]
-    configs: list[dict[str, Any]] = [{"config_name": "all", "default": True, "data_files": everything}]
-    for part in PARTS:
+    # Signals have columns of their own, so they cannot be loaded together with the other parts.
+    configs: list[dict[str, Any]] = [{"config_name": "all", "default": True, "data_files": everything}] if everything else []
+    for part in ALL_PARTS:
         files = [{"split": s, "path": f"data/{part}/{s}-*.parquet"} for s in SPLITS if (part, s) in released.rows]
         if files:
             configs.append({"config_name": part, "data_files": files})

@@ -232,5 +232,6 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
 
 
 def _words(row: MmrpRow) -> str:
-    """Return the text of a row without system turns, which are the same in every row."""
-    return " ".join(turn.text for turn in row.turns if turn.role != "system").replace(IMAGE_MARK, " ")
+    """Return the text of a row without system turns, which are the same in every row. A rejected completion is part of it."""
+    texts = [turn.text for turn in row.turns if turn.role != "system"]
+    return " ".join([*texts, *([str(row.signal["rejected"])] if "rejected" in row.signal else [])]).replace(IMAGE_MARK, " ")

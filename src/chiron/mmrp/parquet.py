@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from chiron.errors import InputError
 from chiron.mmrp.exports.export import ReleasedRow
+from chiron.mmrp.row import Part
 
 GROUP_BYTES: Final = 16 * 2**20
 """Bytes of images per row group; several times this is held in memory, and a reader must load a group at once."""
@@ -14,8 +15,8 @@ SHARD_BYTES: Final = 256 * 2**20
 GROUP_ROWS: Final = 1000
 
 
-def features() -> Any:
-    """Return the columns as :class:`datasets.Features`.
+def features(part: Part | None = None) -> Any:
+    """Return the columns as :class:`datasets.Features`, with those of a part's training signal.
 
     Raises:
         InputError: ``datasets`` is not installed.
@@ -51,8 +52,33 @@ def features() -> Any:
                 "prompts": List({"name": text, "sha256": text}),
                 "models": List({"role": text, "model": text}),
             },
+            **signal_features(part),
         }
     )
+
+
+def signal_features(part: Part | None) -> dict[str, Any]:
+    """Return the columns of a part's training signal; ``{}`` if it has none."""
+    from datasets import List, Value
+
+    text, number, count, yes = Value("string"), Value("float64"), Value("int32"), Value("bool")
+    place = {"depth": count, "attempt": count}
+    columns: dict[Part, dict[str, Any]] = {
+        "preferences": {
+            "rejected": text, "completion": text, "chosen_score": number, "rejected_score": number, "chosen_mentor": text,
+            "rejected_mentor": text, "prefix_steps": count, **place,
+        },
+        "rewards": {
+            "units": List(text), "scores": List(number), "labels": List(yes), "threshold": number, "answered": List(count),
+            "mentor": text, "whole_path": yes, **place,
+        },
+        "rl": {"pass_rate": number, "answered": count},
+        "reflections": {
+            "wrong": text, "reason": text, "wrong_score": number, "right_score": number, "wrong_mentor": text, "right_mentor": text,
+            "asked": text, "prefix_steps": count, **place,
+        },
+    }  # fmt: skip
+    return {"signal": columns[part]} if part in columns else {}
 
 
 def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
@@ -62,6 +88,7 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
     same = ("question", "answer", "options", "reasoning", "findings", "modalities", "body_system", "difficulty", "depth", "licence")
     return {
         **{key: record[key] for key in same},
+        **({"signal": record["signal"]} if record.get("signal") else {}),
         "id": row.id,
         "part": row.part,
         "case_id": str(record["case_id"]),
@@ -83,13 +110,13 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
 class ParquetShards:
     """Writer of ``FOLDER/SPLIT-00000.parquet`` and so on, for the rows of one part and split."""
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, part: Part | None = None) -> None:
         """Create the writer; files appear with the first row."""
         import pyarrow as pa
 
         self._folder, self._split = folder, split
         # The schema contains the features as metadata, which tell "datasets" that a struct of bytes is an image.
-        self._schema: pa.Schema = features().arrow_schema
+        self._schema: pa.Schema = features(part).arrow_schema
         self._writer: Any = None
         self._rows: list[dict[str, Any]] = []
         self._bytes = self._shard_bytes = self._shards = 0

@@ -28,7 +28,7 @@ from chiron.mmrp.dataset_index import DatasetIndex, ImageFolders, PartSource, so
 from chiron.mmrp.exports.export import IMAGES, ReleasedImage, ReleasedRow
 from chiron.mmrp.exports.writer import Exports
 from chiron.mmrp.parquet import ParquetShards, features
-from chiron.mmrp.row import PARTS, ROW_FORMAT, Part
+from chiron.mmrp.row import ALL_PARTS, ROW_FORMAT, Part
 from chiron.mmrp.splits import SPLITS, Split, SplitName, capped, count_cells, coverage_of_rows, curriculum_key, split_rows, weights
 from chiron.providers.local.dialogue import Turn
 
@@ -175,11 +175,11 @@ def _balanced(
     index: DatasetIndex, splits: Split, options: ReleaseOptions, left_out: dict[int, str]
 ) -> dict[tuple[Part, SplitName], list[int]]:
     """Return positions by part and split, each in curriculum order; add the rows removed by a cap to ``left_out``."""
-    chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in PARTS for split in SPLITS}
+    chosen: dict[tuple[Part, SplitName], list[int]] = {(part, split): [] for part in ALL_PARTS for split in SPLITS}
     for position in sorted(splits.split, key=lambda position: curriculum_key(index.entries[position])):
         chosen[index.entries[position].part, splits.split[position]].append(position)
     if options.balance is not None:
-        for part in PARTS:
+        for part in ALL_PARTS:
             positions = chosen[part, "train"]
             stay = {positions[i] for i in capped([index.entries[p] for p in positions], options.balance, seed=options.seed)}
             left_out |= dict.fromkeys((p for p in positions if p not in stay), "over the cap of its cell")
@@ -194,7 +194,7 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
         for (part, split), positions in chosen.items():
             if not positions:
                 continue
-            shards = ParquetShards(folder / "data" / part, split)
+            shards = ParquetShards(folder / "data" / part, split, part)
             balance = weights([index.entries[position] for position in positions])
             for order, (position, record) in enumerate(index.records(positions)):
                 kept = [store.keep(image) for image in index.entries[position].images]

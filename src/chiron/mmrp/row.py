@@ -7,14 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from chiron.io import parse_line, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
-Part = Literal["text", "alignment", "cot"]
+Part = Literal["text", "alignment", "cot", "preferences", "rewards", "rl", "reflections"]
 PARTS: tuple[Part, ...] = ("text", "alignment", "cot")
 """Parts in curriculum order (the paper's three stages)."""
+SIGNALS: tuple[Part, ...] = ("preferences", "rewards", "rl", "reflections")
+"""Parts made from whole search trees (:mod:`chiron.mmrp.signals`). They are not part of the curriculum."""
+ALL_PARTS: tuple[Part, ...] = (*PARTS, *SIGNALS)
+CONVERSATIONS: tuple[Part, ...] = (*PARTS, "reflections")
+"""Parts whose rows are plain conversations. Trainers read each of the others in a format of its own."""
 ROWS, DROPPED = "rows.jsonl", "dropped.jsonl"
 """Output files of a part."""
 ROW_FORMAT: Final = 1
@@ -57,6 +62,7 @@ class RowRecord(TypedDict):
     depth: int | None
     licence: str | None
     provenance: ProvenanceRecord
+    signal: NotRequired[dict[str, Any]]
 
 
 class DroppedRecord(TypedDict):
@@ -121,10 +127,12 @@ class MmrpRow:
     licence: str | None = None
     """License of the case's source (``meta["licence"]``)."""
     provenance: Provenance = field(default_factory=Provenance)
+    signal: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Training signal of a row of :data:`SIGNALS`, as documented in its module; empty in other rows."""
 
     def to_record(self) -> RowRecord:
         """Convert to a line of ``rows.jsonl``."""
-        return {
+        record: RowRecord = {
             "id": self.id,
             "part": self.part,
             "case_id": self.case_id,
@@ -143,6 +151,9 @@ class MmrpRow:
             "licence": self.licence,
             "provenance": self.provenance.to_record(),
         }
+        if self.signal:
+            record["signal"] = dict(self.signal)
+        return record
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ def read_rows_with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
 def _row(raw: Any) -> MmrpRow:
     roles: dict[str, RoleName] = {"system": "system", "user": "user", "assistant": "assistant"}
     by = raw["provenance"]
-    if raw["part"] not in PARTS:
+    if raw["part"] not in ALL_PARTS:
         raise ValueError(f"part is {raw['part']!r}")
     return MmrpRow(
         id=str(raw["id"]),
@@ -210,4 +221,5 @@ def _row(raw: Any) -> MmrpRow:
         depth=raw["depth"],
         licence=raw["licence"],
         provenance=Provenance(str(by["run"]), tuple(by["calls"]), by["prompts"], by["models"]),
+        signal=dict(raw.get("signal") or {}),
     )

@@ -20,7 +20,7 @@ from chiron.cases.modalities import MODALITIES
 from chiron.dedup.linking import UnionFind
 from chiron.errors import InputError
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
-from chiron.mmrp.row import PARTS
+from chiron.mmrp.row import ALL_PARTS
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -213,4 +213,4 @@ def curriculum_key(entry: IndexedRow) -> tuple[int, float, int, bytes]:
     without reasoning); the depth at which the search ended, or 0; and a hash of the row's id, so that the order of ties is fixed.
     """
     measured = UNMEASURED if entry.difficulty is None else entry.difficulty
-    return PARTS.index(entry.part), measured, entry.depth or 0, _hashed(entry.id, 8)
+    return ALL_PARTS.index(entry.part), measured, entry.depth or 0, _hashed(entry.id, 8)

@@ -196,6 +196,8 @@ def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> 
 
     Every process gets the same number of batches, because processes synchronize in each. Padding batches have no labels.
     """
+    if not step:  # a stage without held-out rows
+        return []
     rounds = -(-len(step) // (at_once * world))
     groups = rounds * world
     # Distribute lines evenly, so that no process waits long for another.

@@ -7,6 +7,7 @@ from typing import Final
 from chiron.dedup.near_texts import JACCARD
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex
+from chiron.mmrp.row import SIGNALS
 
 _MOST: Final = 50
 """Maximum number of earlier rows with the same images that a row is compared with."""
@@ -33,16 +34,19 @@ def nearly_repeated(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     compared if their images are similar, rows without images if their words may be. Each row is reported once. In a family of rows
     without images, all but the first are reported, each as similar to another row of the family.
     """
-    by_images: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    by_images: dict[tuple[str | int, ...], list[int]] = defaultdict(list)
     by_text: dict[int, int] = {}
     for position, entry in enumerate(index.entries):
         if entry.images:
-            by_images[tuple(sorted({int(index.image_groups[i]) for i in entry.images}))].append(position)
+            # A training signal contains the same cases as the other parts: compare its rows with one another only.
+            part = entry.part if entry.part in SIGNALS else ""
+            by_images[part, *sorted({int(index.image_groups[i]) for i in entry.images})].append(position)
         else:
             by_text.setdefault(entry.text, position)
     for group in by_images.values():
         for at, later in enumerate(group):
-            compared = ((earlier, _likeness(index, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
+            others = (earlier for earlier in group[max(0, at - _MOST) : at] if not _same_tree(index, earlier, later))
+            compared = ((earlier, _likeness(index, earlier, later)) for earlier in others)
             near = next(((earlier, jaccard) for earlier, jaccard in compared if jaccard >= JACCARD), None)
             if near is not None and not _same(index, near[0], later):
                 yield later, _near(index, later, *near)
@@ -83,6 +87,12 @@ def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[i
                     reached.append(other)  # followed from there later
                     found.append((other, one, jaccard))
     yield from sorted(found)
+
+
+def _same_tree(index: DatasetIndex, a: int, b: int) -> bool:
+    """Whether two rows are signals of one search tree, which share their prompt and often a prefix."""
+    one, other = index.entries[a], index.entries[b]
+    return one.part in SIGNALS and one.case_id == other.case_id
 
 
 def _near(index: DatasetIndex, position: int, like: int, jaccard: float) -> Finding:

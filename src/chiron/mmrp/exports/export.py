@@ -1,13 +1,13 @@
 """An export format for another trainer, and the registry of all formats: the modules of this package, and plug-ins."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.mmrp.row import Part, RowRecord
+from chiron.mmrp.row import CONVERSATIONS, Part, RowRecord
 from chiron.mmrp.splits import SplitName
 from chiron.plugins import submodules, with_plugins
 from chiron.providers.local.dialogue import Turn
@@ -57,6 +57,18 @@ def no_index(rows: Mapping[str, int]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalFormat:
+    """A trainer's format for one training signal."""
+
+    row: Callable[[ReleasedRow, list[str]], dict[str, Any]]
+    """Converts a row to a line; the list contains the paths of its images as the trainer finds them."""
+    faults: Callable[[Any], Iterator[str]]
+    """Yields what the trainer would reject in a line."""
+    sized: bool = False
+    """Whether it needs the sizes of the images, which only a release knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """A format. A module of this package defines it as ``EXPORT``; another package registers an entry point."""
 
@@ -64,12 +76,39 @@ class Export:
     """Folder in ``exports/``."""
     use: str
     """How to use the folder: one line of Markdown for the dataset card."""
-    row: Callable[[ReleasedRow], dict[str, Any]]
-    """Converts a row to a line of ``PART-SPLIT.jsonl``."""
-    faults: Callable[[Any], Iterator[str]]
+    row: Callable[[ReleasedRow], dict[str, Any]] | None
+    """Converts a conversation to a line of ``PART-SPLIT.jsonl``; ``None`` if the trainer only reads training signals."""
+    faults: Callable[[Any], Iterator[str]] | None
     """Yields what the trainer would reject in a line. Written from the trainer's format, not from ``row``, to catch mistakes of ``row``."""
     index: Callable[[Mapping[str, int]], Mapping[str, Any]] = no_index
     """Returns JSON files that list the others, by name, given the number of rows by ``PART-SPLIT``."""
+    signals: Mapping[Part, SignalFormat] = field(default_factory=lambda: MappingProxyType({}))
+    """Formats of the training signals that the trainer reads."""
+    image_root: str = IMAGES
+    """Image folder of a release as the trainer finds it. Most trainers are started in the release."""
+
+    def line(self, row: ReleasedRow, images: list[str] | None = None) -> dict[str, Any] | None:
+        """Convert a row of any part; ``None`` if the trainer does not read the part.
+
+        Args:
+            row: the row.
+            images: paths of a training signal's images (default: those in a release).
+
+        Raises:
+            AssertionError: the line is invalid for the trainer, which is a bug in the export.
+        """
+        if row.part not in CONVERSATIONS:
+            if (signal := self.signals.get(row.part)) is None:
+                return None
+            record = signal.row(row, images or [f"{self.image_root}/{image.name}" for image in row.images])
+            faults = signal.faults
+        elif self.row is None or self.faults is None:
+            return None
+        else:
+            record, faults = self.row(row), self.faults
+        if (fault := next(faults(record), None)) is not None:
+            raise AssertionError(f"row {row.id} as {self.name}: {fault}")
+        return record
 
 
 @cache
@@ -83,9 +122,46 @@ def exports() -> Mapping[str, Export]:
     return MappingProxyType(with_plugins(GROUP, {export.name: export for export in found}, Export))
 
 
-def messages(row: ReleasedRow) -> list[dict[str, str]]:
-    """Return the turns as ``{"role", "content"}``."""
-    return [{"role": turn.role, "content": turn.text} for turn in row.turns]
+def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """Return turns as ``{"role", "content"}``."""
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+def rejected(row: ReleasedRow) -> Turn:
+    """Return the rejected completion of a preference pair; the chosen one is the last turn."""
+    return Turn("assistant", str(row.record["signal"]["rejected"]))
+
+
+def verifiable(row: ReleasedRow) -> dict[str, Any]:
+    """Return what a reward function needs to know about a prompt of ``rl``."""
+    record = row.record
+    return {
+        "answer": record["answer"],
+        "options": record["options"],
+        "question": record["question"],
+        "pass_rate": record["signal"]["pass_rate"],
+    }
+
+
+def mark_faults(turns: Any, images: int) -> Iterator[str]:
+    """Yield a fault unless there is one image mark per image in ``{"role", "content"}`` turns."""
+    marks = sum(turn["content"].count(IMAGE_MARK) for turn in turns)
+    if marks != images:
+        yield f"{marks} marks for {images} images"
+
+
+def prompt_faults(turns: Any, images: int, answer: Any) -> Iterator[str]:
+    """Yield what a trainer with a reward function would reject in a prompt of ``{"role", "content"}`` turns and its answer."""
+    if turns[-1]["role"] != "user":
+        yield "the last turn is not a user turn"
+    yield from mark_faults(turns, images)
+    yield from answer_faults(answer)
+
+
+def answer_faults(answer: Any) -> Iterator[str]:
+    """Yield what a reward function would reject in an answer."""
+    if not isinstance(answer, str) or not answer.strip():
+        yield "no answer to verify"
 
 
 def message_faults(row: Any) -> Iterator[str]:

@@ -1,9 +1,13 @@
 """Rows and meta file for InternVL's own trainer (``internvl_chat``)."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from chiron.mmrp.exports.export import IMAGES, Export, ReleasedRow, turn_faults
+from chiron.mmrp.exports.export import IMAGES, Export, ReleasedRow, SignalFormat, turn_faults
+from chiron.mmrp.row import CONVERSATIONS
+from chiron.providers.local.dialogue import Turn
 from chiron.providers.local.tiling import Tiling, tile_budget, tile_count
 
 _SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -54,15 +58,12 @@ def internvl_meta(annotation: str, rows: int) -> dict[str, Any]:
 
 
 def _index(rows: Mapping[str, int]) -> dict[str, Any]:
-    files = {}
-    for split, name in (("train", "meta.json"), ("validation", "meta_validation.json")):
-        entries = {
-            f"mmrp-{file}": internvl_meta(f"exports/internvl/{file}.jsonl", count)
-            for file, count in rows.items()
-            if file.endswith(f"-{split}")
-        }
-        if entries:
-            files[name] = entries
+    files: dict[str, dict[str, Any]] = defaultdict(dict)
+    for file, count in rows.items():
+        part, _, split = file.rpartition("-")
+        # A process reward model is trained separately from conversations.
+        meta = "meta" + ("" if part in CONVERSATIONS else f"_{part}") + ("_validation" if split == "validation" else "")
+        files[f"{meta}.json"][f"mmrp-{file}"] = internvl_meta(f"exports/internvl/{file}.jsonl", count)
     return files
 
 
@@ -82,4 +83,33 @@ def internvl_faults(row: Any) -> Iterator[str]:
     yield from turn_faults(turns, {"human": "user", "gpt": "assistant", "system": "system"}, len(images))
 
 
-EXPORT = Export("internvl", "InternVL's trainer, with `meta.json`. Start it in this folder.", internvl_row, internvl_faults, _index)
+def reward_row(row: ReleasedRow, images: list[str]) -> dict[str, Any]:
+    """Convert to a row for a process reward model: every unit is a user turn, answered by ``+`` or ``-``.
+
+    ``scores`` contains the soft labels, one for each answer.
+    """
+    del images  # relative to the root that the meta file names
+    signal = row.record["signal"]
+    *turns, asked = row.turns[:-1]
+    for number, (unit, good) in enumerate(zip(signal["units"], signal["labels"], strict=True)):
+        shown = f"### Question:\n{asked.text}\n\n### Solution Process:\n{unit}" if number == 0 else unit
+        turns += [Turn("user", shown), Turn("assistant", "+" if good else "-")]
+    return {**internvl_row(replace(row, turns=tuple(turns))), "scores": list(signal["scores"])}
+
+
+def reward_faults(row: Any) -> Iterator[str]:
+    """Yield what InternVL's trainer would reject in a row, or its process reward model would not understand."""
+    yield from internvl_faults(row)
+    answers = [turn["value"] for turn in row["conversations"] if turn["from"] == "gpt"]
+    if not answers or not {"+", "-"}.issuperset(answers) or len(answers) != len(row["scores"]):
+        yield "not one + or - for each score"
+
+
+EXPORT = Export(
+    "internvl",
+    "InternVL's trainer, with `meta.json`. Start it in this folder.",
+    internvl_row,
+    internvl_faults,
+    _index,
+    {"rewards": SignalFormat(reward_row, reward_faults, sized=True)},
+)

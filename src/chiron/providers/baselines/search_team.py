@@ -30,7 +30,12 @@ _ARRANGE: MappingProxyType[str, Arrange] = MappingProxyType(
 
 
 def extractive(order: str, prompt: str, *, draw: int, key: str) -> str:
-    """Return a mentor's reply: the sentences missing in the reasoning so far, then the answer. Samples after the first are shuffled."""
+    """Return a mentor's reply: the sentences missing in the reasoning so far, then the answer. Samples after the first are shuffled.
+
+    Asked about a wrong step, it says only that the step is not enough.
+    """
+    if read_section(prompt, "wrong_step") is not None:
+        return "Looking again, this alone does not separate the possible diagnoses."
     history = sentences_of(read_section(prompt, "history"))
     findings = sentences_of(read_section(prompt, "findings"))
     sentences = _ARRANGE[order](history, findings)
@@ -99,6 +104,8 @@ class Specialist:
 
     def reply(self, prompt: str, *, key: str) -> str:
         """Return a mentor's reply: one step per attribute not named so far, then the answer. ``key`` seeds its errors."""
+        if (wrong := read_section(prompt, "wrong_step")) is not None:
+            return self._reconsider(wrong, read_section(prompt, "findings") or "")
         dice = random.Random(key)  # noqa: S311 - reproducible, not secret
         so_far, findings = read_section(prompt, "reasoning") or "", read_section(prompt, "findings") or ""
         stated = [
@@ -110,6 +117,16 @@ class Specialist:
         steps = stated or ["Together these lead to one diagnosis."]
         lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
         return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
+
+    def _reconsider(self, wrong: str, findings: str) -> str:
+        """Say which attributes a wrong step misread."""
+        said = [
+            f"the {name} is not {value}"
+            for name, values in self.values.items()
+            for value in values
+            if f"The {name} is {value}." in wrong and value != self._read(name, findings)
+        ]
+        return f"Looking again, {' and '.join(said) or 'this alone does not separate the possible diagnoses'}."
 
     def _read(self, name: str, findings: str) -> str | None:
         """Return the value of an attribute in the findings, or ``None``."""

@@ -1,0 +1,1 @@
+"""Training signals from the whole search tree: preference pairs, step rewards, prompts for reinforcement learning, reflections."""

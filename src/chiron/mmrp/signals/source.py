@@ -1,0 +1,344 @@
+"""The searched cases of one or more runs, each with its trees: what every training signal is made of."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+from chiron.cases.case import BadCase, Case
+from chiron.cases.choices import read_options
+from chiron.cases.reader import need_cases, read_cases
+from chiron.client.call import Ask
+from chiron.conversation.reasoning import render_steps
+from chiron.errors import InputError
+from chiron.jobs.directory import WorkDirectory
+from chiron.mics.result import Outcome
+from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
+from chiron.mmrp.exports.writer import export_signal
+from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
+from chiron.mmrp.path_sources import SearchRun
+from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Part, Provenance
+from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, plain
+from chiron.providers.local.dialogue import Turn
+
+
+@dataclass(frozen=True)
+class SearchedRun(SearchRun):
+    """A run of ``chiron search`` as a source of trees."""
+
+    @classmethod
+    def read(cls, path: Path, cases: Path | None) -> "SearchedRun":
+        """Open a run's trees and cases.
+
+        Raises:
+            InputError: this is not a run of this version, its cases are missing, or it has no result yet.
+        """
+        with TreeReader.open(path) as reader:
+            about = dict(reader.about)
+            if not reader.ledger.result_heads():
+                raise InputError(f"no case was searched yet ({path}): run the search first")
+        there = cases if cases is not None else Path(str(about.get("cases")))
+        if cases is None and not there.is_file():
+            raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
+        need_cases(there)
+        return cls(path, there, about)
+
+    def mentors(self) -> list[str]:
+        """Return the names of the mentors."""
+        return [str(mentor[0]) for mentor in self.identity["mentors"]]
+
+    @cached_property
+    def reader(self) -> TreeReader:
+        """The open ledger, for the thread that first uses it. :meth:`close` it after the build."""
+        return TreeReader.open(self.path)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if (reader := self.__dict__.pop("reader", None)) is not None:
+            reader.close()
+
+    def tree(self, case_id: str) -> TreeRecord:
+        """Read the tree of a searched case."""
+        result = self.reader.ledger.result(case_id)
+        if result is None:
+            raise InputError(f"the result of case '{case_id}' is missing ({self.path}): wait until its search has ended, then build again")
+        return self.reader.tree_of(result)
+
+    def case_ids(self) -> list[str]:
+        """Return the ids of the searched cases."""
+        heads = self.reader.ledger.result_heads()
+        return [name for name, head in heads.items() if head.outcome != Outcome.BAD_CASE]
+
+    def provenance(self, calls: Sequence[str | None]) -> Provenance:
+        """Return the provenance of a row that was made from these calls."""
+        return Provenance(self.path.resolve().name, tuple(dict.fromkeys(key for key in calls if key)), self.prompts(), self.models())
+
+
+class SourceOptions(TypedDict, total=False):
+    """Keyword arguments that the builds of all signals share."""
+
+    cases: Path | None
+    """One case file for all runs, if it is no longer at its recorded path."""
+    images: Path | None
+    """Image folder, if it is no longer at its recorded path."""
+    limit: int | None
+    """Use only the first ``limit`` searched cases."""
+    form: ConversationTemplate | None
+    """Conversation template; by default that of the published models."""
+
+
+def form_of(source: SourceOptions) -> ConversationTemplate:
+    """Return the chosen template."""
+    return source.get("form") or PaperTemplate()
+
+
+def open_runs(runs: Sequence[Path], source: SourceOptions) -> list[SearchedRun]:
+    """Open the runs that a signal is made of.
+
+    Raises:
+        InputError: none or one twice is named, one is unusable, or they have different image folders.
+    """
+    if not runs:
+        raise InputError("name at least one run directory of 'chiron search'")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("a run directory is named twice: name each once")
+    read = [SearchedRun.read(run, source.get("cases")) for run in runs]
+    if (images := source.get("images")) is not None:
+        if not images.is_dir():
+            raise InputError(f"image folder {images} does not exist: name an existing one with --images DIR")
+        read = [replace(run, about={**run.about, "images": str(images.resolve())}) for run in read]
+    if len(folders := sorted({str(run.about.get("images")) for run in read})) > 1:
+        raise InputError(
+            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
+            " 'chiron build release' accepts several parts"
+        )
+    return read
+
+
+@dataclass(frozen=True)
+class SearchedCase:
+    """A case, and the runs that searched it."""
+
+    id: str
+    line: int
+    case: Case | None
+    """``None`` if the case is not in the file any more."""
+    runs: tuple[SearchedRun, ...]
+
+
+@dataclass(frozen=True)
+class CaseTrees:
+    """A case with its trees."""
+
+    case: Case
+    trees: tuple[tuple[SearchedRun, TreeRecord], ...]
+    """One per run that searched the case."""
+
+    @property
+    def id(self) -> str:
+        """Id of the case."""
+        return self.case.id
+
+    @property
+    def line(self) -> int:
+        """Line of the case in its file, from 1."""
+        return self.case.line
+
+
+Make = Callable[[CaseTrees, Ask], Awaitable[Made]]
+"""Converts a case to its rows."""
+
+
+def searched_cases(runs: Sequence[SearchedRun], limit: int | None) -> Iterator[SearchedCase | BadCase]:
+    """Yield every searched case in the order of its file; then those that are not in a file any more."""
+    remaining = {run.path: set(run.case_ids()) for run in runs}
+    taken = 0
+    for file in dict.fromkeys(run.cases for run in runs):
+        of_file = [run for run in runs if run.cases == file]
+        for case in read_cases(file):
+            if not isinstance(case, Case):
+                continue
+            found = tuple(run for run in of_file if case.id in remaining[run.path])
+            if not found:
+                continue
+            if taken == limit:
+                return
+            taken += 1
+            for run in found:
+                remaining[run.path].discard(case.id)
+            yield SearchedCase(case.id, case.line, case, found)
+    if limit is None:
+        for run in runs:
+            for name in sorted(remaining[run.path]):
+                yield SearchedCase(name, 0, None, (run,))
+
+
+@dataclass(kw_only=True)
+class SignalRun(PartRun[SearchedCase]):
+    """Build of one signal. It also writes the rows in the forms of the trainers."""
+
+    nothing: str = "row"
+    """What is missing if there are no rows, for the error message."""
+    sources: Sequence[SearchedRun] = ()
+
+    async def execute(self) -> BuildSummary:
+        """Build all rows, then write ``exports/``.
+
+        Raises:
+            InputError: see :meth:`PartRun.execute`; or no case gave a row.
+            DiskError: a file cannot be written.
+        """
+        try:
+            summary = await super().execute()
+        finally:
+            for run in self.sources:
+                run.close()
+        if not summary.kept and not summary.pending and summary.halted is None:
+            why = "; ".join(f"{count} x {reason}" for reason, count in summary.dropped.items()) or "no case"
+            raise InputError(f"no {self.nothing} could be built ({summary.file.parent}; {why}): see the details in dropped.jsonl")
+        export_signal(self.directory.path, Path(str(self.about["images"])))
+        return summary
+
+
+def signal_run(
+    part: Part,
+    runs: Sequence[SearchedRun],
+    out: Path,
+    make: Make,
+    identity: dict[str, Any],
+    source: SourceOptions,
+    *,
+    nothing: str,
+    **more: Any,
+) -> SignalRun:
+    """Prepare the build of a signal. ``make`` converts one searched case to rows."""
+    limit = source.get("limit")
+    about = {
+        "runs": [str(run.path.resolve()) for run in runs],
+        "cases": list(dict.fromkeys(str(run.cases) for run in runs)),
+        "images": runs[0].about.get("images"),
+        "limit": limit,
+    }
+    guarded = _Guarded(part, make)
+    return SignalRun(
+        part=part,
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=lambda: searched_cases(runs, limit),
+        make=guarded.rows,
+        identity=identity,
+        about=about,
+        nothing=nothing,
+        sources=runs,
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Drop the cases that are unusable for every signal."""
+
+    part: Part
+    make: Make
+
+    async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
+        if unit.case is None:
+            return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
+        trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
+        if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
+            return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
+        return await self.make(CaseTrees(unit.case, trees), ask)
+
+
+def drop(part: Part, unit: SearchedCase | CaseTrees, reason: str, detail: str = "") -> Made:
+    """Drop a case."""
+    return Made(dropped=(Dropped(part, unit.id, reason, detail, line=unit.line),))
+
+
+def signal_row(
+    part: Part,
+    name: str,
+    case: Case,
+    prompt: Sequence[Turn],
+    target: str,
+    *,
+    signal: Any,
+    provenance: Provenance,
+    reasoning: str = "",
+    depth: int | None = None,
+    difficulty: float | None = None,
+) -> MmrpRow:
+    """Build a row: the prompt, the training target, and its signal."""
+    return MmrpRow(
+        id=f"{part}:{case.id}:{name}",
+        part=part,
+        images=case.images,
+        turns=(*prompt, Turn("assistant", plain(target))),
+        question=case.question,
+        answer=case.answer,
+        options=options_of(case),
+        reasoning=plain(reasoning),
+        difficulty=difficulty,
+        depth=depth,
+        provenance=provenance,
+        signal=signal,
+        **placed(case),
+    )
+
+
+def prompt_of(form: ConversationTemplate, case: Case) -> tuple[Turn, ...]:
+    """Return the turns that ask a case's question, worded as in part 3 (chains of thought)."""
+    return form.of_path(case, "")[0].turns[:-1]
+
+
+def options_of(case: Case) -> tuple[str, ...]:
+    """Return the options of a multiple-choice case, or ``()``."""
+    try:
+        return read_options(case.meta.get("options"))
+    except ValueError:
+        return ()
+
+
+def levels_of(tree: TreeRecord) -> Iterator[tuple[int, TreeLevel]]:
+    """Yield every level with the number of its attempt, from 0."""
+    for attempt, levels in enumerate(tree["attempts"]):
+        for level in levels:
+            yield attempt, level
+
+
+def scored(candidates: Sequence[TreeCandidate]) -> list[TreeCandidate]:
+    """Return the candidates with a new step and a score at quorum. Of several with the same steps, the first is kept."""
+    found: dict[tuple[str, ...], TreeCandidate] = {}
+    for candidate in candidates:
+        if candidate["steps"] and candidate["quorum"] and candidate["mics_score"] is not None:
+            found.setdefault(tuple(candidate["steps"]), candidate)
+    return list(found.values())
+
+
+def keys_of(score: TreeScore) -> list[str | None]:
+    """Return the ledger keys of the evaluations behind a score."""
+    return [key for e in score["evaluations"] for key in (e["key"], e["judge_key"])]
+
+
+def prefix_keys(levels: Sequence[TreeLevel], level: TreeLevel) -> list[str | None]:
+    """Return the ledger keys of the mentors' replies that the prefix of a level consists of; ``levels`` are those of its attempt."""
+    earlier = (each for each in levels if each["depth"] < level["depth"])
+    return [candidate["key"] for each in earlier for candidate in each["candidates"] if candidate["chosen"]]
+
+
+def score_of(score: TreeScore) -> float:
+    """Return the MICS-Score of an answered score."""
+    assert score["mics_score"] is not None  # noqa: S101 - :func:`scored` returns only answered candidates
+    return score["mics_score"]
+
+
+def unit_text(steps: Sequence[str], first: int) -> str:
+    """Return steps that were scored together, as text: ``### Step 1: ...``."""
+    return plain(render_steps(tuple(steps), first=first))
+
+
+def short_name(*parts: object) -> str:
+    """Return a name that depends only on ``parts``: twelve hexadecimal digits."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:12]
