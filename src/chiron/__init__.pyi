@@ -15,7 +15,7 @@ from .client.failures import CallFailed as CallFailed
 from .client.failures import RunStopped as RunStopped
 from .conversation.reasoning import Reasoning as Reasoning
 from .conversation.reasoning import parse_reasoning as parse_reasoning
-from .conversation.verdict import read_verdict as read_verdict
+from .conversation.short_answers import read_verdict as read_verdict
 from .errors import ChironError as ChironError
 from .errors import DiskError as DiskError
 from .errors import InputError as InputError

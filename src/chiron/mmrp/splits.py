@@ -17,7 +17,7 @@ from typing import Final, Literal
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.coverage import Coverage
 from chiron.cases.modalities import MODALITIES
-from chiron.dedup.linking import UnionFind
+from chiron.dedup.image_hash import UnionFind
 from chiron.errors import InputError
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import PARTS
