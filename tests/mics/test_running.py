@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from chiron.cases.case import Case
-from chiron.cases.selection import Selection, Shard
+from chiron.cases.reader import Selection, Shard
 from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, TooManyCrashes, UserStopped
 from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import Missing

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from chiron.cases.textbook import AnswerPool, TextbookEntry
+from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
 from chiron.client.prompts import section
 from chiron.conversation.reasoning import parse_reasoning

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from chiron.cases.case import Case
-from chiron.cases.image_marks import IMAGE_MARK, named_marks
+from chiron.cases.case import IMAGE_MARK, Case, named_marks
 from chiron.client import prompts as placing
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.prompts import fill

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageProblem
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark

@@ -9,10 +9,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from chiron.cases.case import Case, age_band
+from chiron.cases.case import IMAGE_MARK, Case, age_band
 from chiron.cases.choices import letter_without_options, split_options
 from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
-from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError

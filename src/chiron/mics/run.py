@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.selection import Selection
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool, Selection
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, commonest

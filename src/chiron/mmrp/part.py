@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Selection, Shard
+from chiron.cases.reader import Selection, Shard, need_cases
 from chiron.client.call import Ask
 from chiron.client.client import ModelClient
 from chiron.client.missing_calls import UnitAsk

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from chiron._version import __version__
-from chiron.cases.coverage import draw_coverage
+from chiron.cases.summary import draw_coverage
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import ImagePrint
 from chiron.errors import InputError

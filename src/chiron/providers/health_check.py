@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, ImagePart, Message, Provider, TextPart
 from chiron.client.config import ProviderConfig
 from chiron.client.failures import CallFailed, one_line

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.client import Endpoint
 from chiron.client.config import ProviderConfig
 from chiron.client.images import PictureStore

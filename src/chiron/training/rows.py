@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import LocalModel
 from chiron.client.failures import CallerFault, CallFailed, Transient

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases import choices
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.items import LETTERS, Item

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.evaluation.benchmarks.benchmark import BadRecord, BenchmarkRecord
 from chiron.evaluation.benchmarks.fields import read_options
 from chiron.providers.local.dialogue import Turn

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Mapping
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.prompts import read_section
 from chiron.providers.baselines.search_team import MAX_STEPS, sentences_of, words
 from chiron.text import normalize_answer

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, Reply
 from chiron.client.client import Endpoint
 from chiron.client.config import OfflineModel

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.cases.textbook import AnswerPool, TextbookEntry
+from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.text import normalize_answer
