@@ -181,8 +181,8 @@ def ask_command(
     A question with its own image marks ("... (Modality 1: <image>)") is sent unchanged.
     """
 
+    from chiron.client.call import finish_note
     from chiron.client.failures import CallFailed
-    from chiron.client.finish_reasons import finish_note
     from chiron.evaluation.ask import Asked, answer
     from chiron.evaluation.config import load_evaluation
 

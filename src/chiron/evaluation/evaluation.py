@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from chiron.cases.reader import AnswerPool, read_textbook
 from chiron.client.client import ModelClient
+from chiron.client.failures import UnitAsk
 from chiron.client.ledger import Ledger
-from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmark_of

@@ -13,9 +13,8 @@ from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reader import AnswerPool, Selection
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
-from chiron.client.failures import CallerFault, commonest
+from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
-from chiron.client.missing_calls import Missing, UnitAsk
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Pending, Resume
 from chiron.jobs.roles import Roles, identity_of

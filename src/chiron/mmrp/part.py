@@ -13,7 +13,7 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import Selection, Shard, need_cases
 from chiron.client.call import Ask
 from chiron.client.client import ModelClient
-from chiron.client.missing_calls import UnitAsk
+from chiron.client.failures import UnitAsk
 from chiron.errors import InputError
 from chiron.io import unwritten
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume

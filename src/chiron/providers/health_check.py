@@ -10,10 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from chiron.cases.reader import AnswerPool
-from chiron.client.call import Call, ImagePart, Message, Provider, TextPart
+from chiron.client.call import MORE_SPACE, Call, ImagePart, Message, Provider, TextPart, finish_note
 from chiron.client.config import ProviderConfig
 from chiron.client.failures import CallFailed, one_line
-from chiron.client.finish_reasons import MORE_SPACE, finish_note
 from chiron.client.images import PictureStore
 from chiron.client.provider import Finding
 from chiron.errors import InputError

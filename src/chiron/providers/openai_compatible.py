@@ -15,9 +15,8 @@ from typing import Any
 
 import aiohttp
 
-from chiron.client.addresses import endpoint_url
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
-from chiron.client.config import OpenAIModel
+from chiron.client.config import OpenAIModel, endpoint_url
 from chiron.client.failures import CallerFault, Transient, redactor
 from chiron.client.images import PictureStore
 from chiron.errors import InputError

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chiron.cases.reader import AnswerPool
-from chiron.client.client import Endpoint
 from chiron.client.config import ProviderConfig
 from chiron.client.images import PictureStore
-from chiron.client.provider import BuildContext, ProviderType, load_provider
+from chiron.client.provider import BuildContext, Endpoint, ProviderType, load_provider
 from chiron.providers.baselines.provider import OfflineProvider
 from chiron.providers.local.provider import LocalProvider
 from chiron.providers.openai_provider import OpenAIProvider

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chiron.client.call import Reply, Usage
+from chiron.client.call import Finish, Reply, Usage, cure_for, is_flagged, sort_finish, stored_finish
 from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, one_line, without_prompt
-from chiron.client.finish_reasons import Finish, cure_for, is_flagged, sort_finish, stored_finish
 from chiron.providers.error_bodies import ErrorBody, describe_error, is_error, read_error, retry_after
 
 _RETRYABLE = frozenset({408, 409, 423, 425, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529})

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
-from chiron.client.missing_calls import Missing
 from chiron.reports.thumbnails import Thumbnail
 from chiron.reports.tree_view import Candidate, Level, Score, read_levels, text_of
 

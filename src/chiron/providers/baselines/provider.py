@@ -5,10 +5,9 @@ from functools import cache
 
 from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, Reply
-from chiron.client.client import Endpoint
 from chiron.client.config import OfflineModel
 from chiron.client.limiter import Limiter
-from chiron.client.provider import BuildContext, Finding, ProviderType
+from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
 from chiron.providers.baselines.author import Rules, author, reader
 from chiron.providers.baselines.search_team import ORDERS, TOKENS, Retriever, Specialist, extractive, match
