@@ -14,8 +14,8 @@ from chiron.mics.prompts import load_prompts
 from chiron.phantom.sample import generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import World
+from chiron.providers.baselines.models import match
 from chiron.providers.baselines.provider import MODELS, Offline
-from chiron.providers.baselines.search_team import match
 from chiron.text import normalize_answer
 from tests.support.cases import a_case
 

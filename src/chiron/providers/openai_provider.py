@@ -11,8 +11,7 @@ from chiron.client.config import OpenAIModel
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
-from chiron.providers.openai_compatible import OpenAICompatible
-from chiron.providers.served import serving_note
+from chiron.providers.openai_compatible import OpenAICompatible, serving_note
 from chiron.providers.streaming import stream
 
 

@@ -9,8 +9,7 @@ from chiron.client.config import OfflineModel
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
-from chiron.providers.baselines.author import Rules, author, reader
-from chiron.providers.baselines.search_team import ORDERS, TOKENS, Retriever, Specialist, extractive, match
+from chiron.providers.baselines.models import ORDERS, TOKENS, Retriever, Rules, Specialist, author, extractive, match, reader
 
 MODELS = (
     *(f"extractive/{order}" for order in ORDERS),
