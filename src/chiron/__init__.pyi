@@ -28,9 +28,9 @@ from .evaluation.config import load_evaluation as load_evaluation
 from .evaluation.evaluation import EvaluationSummary as EvaluationSummary
 from .evaluation.items import ItemResult as ItemResult
 from .evaluation.items import read_results as read_results
-from .importing.drafts import ImportOptions as ImportOptions
 from .importing.importer import ImportSummary as ImportSummary
 from .importing.importer import import_cases as import_cases
+from .importing.source import ImportOptions as ImportOptions
 from .mics.api import run_search as run_search
 from .mics.api import run_search_async as run_search_async
 from .mics.config import load_config as load_config

@@ -8,7 +8,7 @@ import typer
 
 from chiron.cli.streams import ProgressLine, messages
 from chiron.errors import InputError
-from chiron.importing.drafts import ImportOptions, SourceKind
+from chiron.importing.source import ImportOptions, SourceKind
 from chiron.terminal import printable
 
 if TYPE_CHECKING:

@@ -16,10 +16,22 @@ from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
 from chiron.importing.columns import LETTER_ALONE, ColumnMap, count_recognized, map_columns, settle, with_options
-from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
-from chiron.importing.phi_detector import identifiers, named
-from chiron.importing.phi_filter import Pseudonyms, folder_name
-from chiron.importing.source import GROUP_FOLDER, TABLES, files_under, the_file
+from chiron.importing.phi_filter import Pseudonyms, folder_name, identifiers, named
+from chiron.importing.source import (
+    GROUP_FOLDER,
+    ID_TELLS,
+    TABLES,
+    Draft,
+    DraftGroup,
+    DraftImage,
+    ImportOptions,
+    LeaveOut,
+    LeftOut,
+    SourceReading,
+    Why,
+    files_under,
+    the_file,
+)
 from chiron.importing.spreadsheets import Sheet, SheetRow, Unreadable, sheets_of
 from chiron.importing.writer import copied
 
