@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.table import heading, table
-from chiron.importing.phi_detector import find_identifying, names
+from chiron.importing.phi_filter import find_identifying, names
 
 COUNT = 200
 """Sentences of each kind."""

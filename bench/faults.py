@@ -11,11 +11,12 @@ from typing import Any
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
-from chiron.client.client import Endpoint, ModelClient
+from chiron.client.attempts import JITTER, RetryPolicy
+from chiron.client.client import ModelClient
+from chiron.client.failures import Missing
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.missing_calls import Missing
-from chiron.client.retry import JITTER, RetryPolicy
+from chiron.client.provider import Endpoint
 from chiron.mics.run_directory import RunDirectory
 from tests.support.calls import a_call
 from tests.support.cases import write_cases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
-from chiron.cases.selection import Selection
+from chiron.cases.reader import Selection
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger

@@ -19,10 +19,10 @@ from bench.table import heading, table
 from chiron.providers.local.loading import tokens_per_tile
 from chiron.providers.local.tiling import TileKey, Tiles
 from chiron.training.batches import collate
-from chiron.training.encoding import IGNORED, Encoded, trained_tokens
 from chiron.training.model import Loss, add_adapter
 from chiron.training.packing import bins, order
 from chiron.training.recipe import Adapter
+from chiron.training.rows import IGNORED, Encoded, trained_tokens
 
 Batches = Sequence[Sequence[Encoded]]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]

@@ -15,7 +15,7 @@ from .client.failures import CallFailed as CallFailed
 from .client.failures import RunStopped as RunStopped
 from .conversation.reasoning import Reasoning as Reasoning
 from .conversation.reasoning import parse_reasoning as parse_reasoning
-from .conversation.verdict import read_verdict as read_verdict
+from .conversation.short_answers import read_verdict as read_verdict
 from .errors import ChironError as ChironError
 from .errors import DiskError as DiskError
 from .errors import InputError as InputError
@@ -29,9 +29,9 @@ from .evaluation.evaluation import EvaluationSummary as EvaluationSummary
 from .evaluation.items import ItemResult as ItemResult
 from .evaluation.items import read_results as read_results
 from .evaluation.reward import answer_reward as answer_reward
-from .importing.drafts import ImportOptions as ImportOptions
 from .importing.importer import ImportSummary as ImportSummary
 from .importing.importer import import_cases as import_cases
+from .importing.source import ImportOptions as ImportOptions
 from .mics.api import run_search as run_search
 from .mics.api import run_search_async as run_search_async
 from .mics.config import load_config as load_config

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.check import check_cases
 from chiron.cases.formats import CaseProblem, parse_case
 from chiron.cases.images import image_folder
 from chiron.cases.reader import read_cases
+from chiron.cases.summary import check_cases
 from chiron.errors import InputError
 from tests.support.cases import a_case, write_cases, write_png
 

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of, body_system_of_case
 from chiron.cases.case import BadCase
-from chiron.cases.check import check_cases
-from chiron.cases.coverage import coverage_of, draw_coverage
 from chiron.cases.modalities import MODALITIES, findings_without_images, modalities_in, modalities_of_case, modality_of
+from chiron.cases.summary import check_cases, coverage_of, draw_coverage
 from chiron.errors import InputError
 from tests.importing.support import jsonl
 from tests.support.cases import a_case, write_png

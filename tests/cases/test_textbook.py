@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chiron.cases.textbook import TextbookEntry, read_textbook
+from chiron.cases.reader import TextbookEntry, read_textbook
 from chiron.errors import InputError
 
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from chiron.client.budget import Budget, Reservation
+from chiron.client.attempts import Budget, Reservation, RetryPolicy
 from chiron.client.call import Call, Reply, Usage
 from chiron.client.client import ModelClient
 from chiron.client.config import Price
 from chiron.client.failures import BudgetSpent, CallerFault, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
-from chiron.client.retry import RetryPolicy
 from chiron.errors import InputError
 from tests.support.calls import PRICE, Scripted, a_call, echo, endpoint_of, run
 from tests.support.waiting import PATIENCE
@@ -114,7 +113,7 @@ def test_a_surprise_is_known_to_the_processes_after_it(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from chiron.client.budget import Budget
+from chiron.client.attempts import Budget
 from chiron.client.config import Price
 from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from chiron.client.budget import Budget
+from chiron.client.attempts import Budget, RetryPolicy
 from chiron.client.call import Call, Reply
 from chiron.client.client import DOWN_AFTER, ModelClient
 from chiron.client.failures import CallerFault, ConfigurationError, EndpointDown, RateLimited, Transient, UserStopped
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.retry import RetryPolicy
 from chiron.errors import DiskError
 from tests.support.calls import PRICE, QUICK, Scripted, a_call, desk_over, echo, endpoint_of, run
 

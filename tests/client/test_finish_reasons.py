@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from chiron.client.call import Reply
+from chiron.client.call import Finish, Reply, sort_finish
 from chiron.client.failures import CallerFault, Transient
-from chiron.client.finish_reasons import Finish, sort_finish
 from chiron.client.ledger import Ledger
 from tests.providers.test_openai_compatible import ask, failing
 from tests.support.calls import a_call

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chiron.client.client import Endpoint, ModelClient
+from chiron.client.attempts import RetryPolicy
+from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.retry import RetryPolicy
+from chiron.client.provider import Endpoint
 from tests.support.calls import a_call
 from tests.support.clock import run_virtually
 from tests.support.traffic import Traffic

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from chiron.client.attempts import RetryPolicy
 from chiron.client.call import Call, Provider, Reply, Role
-from chiron.client.client import Endpoint, ModelClient
+from chiron.client.client import ModelClient
 from chiron.client.failures import EndpointDown, Transient
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.retry import RetryPolicy
+from chiron.client.provider import Endpoint
 from tests.support.calls import a_call
 from tests.support.clock import run_virtually
 from tests.support.traffic import Traffic, text_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chiron.conversation.options import LETTERS, named_options
+from chiron.conversation.short_answers import LETTERS, named_options
 from chiron.evaluation.answers.extraction import read_choice
 
 OPTIONS = ["Rib fracture", "Pneumothorax", "A. fumigatus infection", "Lung cancer"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chiron.conversation.markup import escape_markup, own_turn, said, split_thinking
 from chiron.conversation.reasoning import parse_reasoning
-from chiron.conversation.verdict import read_verdict
+from chiron.conversation.short_answers import read_verdict
 from chiron.evaluation.answers.extraction import extract
 from chiron.mics.prompts import load_prompts
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chiron.cases.images import ImageFolder
-from chiron.dedup.image_hash import alike, print_image, print_images
-from chiron.dedup.linking import UnionFind, near_matches, near_pairs
+from chiron.dedup.image_hash import UnionFind, alike, near_matches, near_pairs, print_image, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
 from tests.mmrp.making import draw_image, picture

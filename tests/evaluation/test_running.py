@@ -21,7 +21,7 @@ from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
 from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
 from chiron.evaluation.items import ItemResult, Verdict, read_results
-from chiron.providers.baselines.search_team import match
+from chiron.providers.baselines.models import match
 from tests.evaluation import published
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint, Faults, completion

@@ -10,8 +10,8 @@ from PIL import Image
 
 from chiron.cases.case import Case
 from chiron.cases.reader import read_cases
-from chiron.importing.drafts import ImportOptions, LeftOut
 from chiron.importing.importer import import_cases, left_out
+from chiron.importing.source import ImportOptions, LeftOut
 
 
 def imported(source: Path, out: Path, **options: Any) -> tuple[list[Case], list[LeftOut]]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from chiron.cases.check import check_cases
 from chiron.cases.choices import answer_in_words, bare_options, read_options
+from chiron.cases.summary import check_cases
 from chiron.importing.importer import import_cases
 from tests.importing.support import imported, jsonl
 from tests.support.cases import write_png

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chiron.importing.phi_detector import find_identifying, identifiers, names
+from chiron.importing.phi_filter import find_identifying, identifiers, names
 from chiron.importing.phi_patterns import PhiKind
 
 KINDS = {

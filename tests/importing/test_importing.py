@@ -10,9 +10,8 @@ import pytest
 from chiron.cases.images import ImageFolder
 from chiron.cases.reader import read_cases
 from chiron.errors import InputError
-from chiron.importing.drafts import ImportOptions, SourceKind
 from chiron.importing.importer import import_cases
-from chiron.importing.source import kind_of
+from chiron.importing.source import ImportOptions, SourceKind, kind_of
 from tests.importing.dicoms import write_dicom
 from tests.importing.support import everything, imported, jsonl
 from tests.support.cases import a_case, write_cases, write_png

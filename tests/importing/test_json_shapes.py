@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chiron.cases.check import check_cases
+from chiron.cases.summary import check_cases
 from chiron.errors import InputError
 from chiron.importing.columns import parse_map
 from chiron.importing.importer import import_cases

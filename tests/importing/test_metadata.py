@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
 from chiron.cases.reader import read_cases
-from chiron.importing.drafts import LeaveOut
 from chiron.importing.image_metadata import without_metadata
 from chiron.importing.importer import import_cases
+from chiron.importing.source import LeaveOut
 from tests.support.cases import write_cases
 
 WORDS = "Oakshott Jane 1950-01-02"

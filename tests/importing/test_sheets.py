@@ -6,8 +6,8 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.importing.columns import parse_map
-from chiron.importing.drafts import ImportOptions
 from chiron.importing.importer import import_cases
+from chiron.importing.source import ImportOptions
 from tests.importing.dicoms import write_dicom
 from tests.importing.support import imported, jsonl
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from chiron.errors import InputError
 from chiron.importing import spreadsheets
 from chiron.importing.columns import FIELDS, map_columns, parse_map
-from chiron.importing.drafts import ID_TELLS, ImportOptions, Why
 from chiron.importing.importer import import_cases
-from chiron.importing.source import decode
+from chiron.importing.source import ID_TELLS, ImportOptions, Why, decode
 from chiron.importing.spreadsheets import sheets_of
 from tests.cases.test_images import png_header
 from tests.importing.support import everything, imported

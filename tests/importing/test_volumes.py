@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chiron.importing.drafts import SourceKind
 from chiron.importing.importer import import_cases
+from chiron.importing.source import SourceKind
 from tests.importing.support import everything, imported, pixels
 
 nibabel = pytest.importorskip("nibabel")

@@ -11,8 +11,7 @@ import pytest
 
 from chiron.client.call import Ask, Call, Reply
 from chiron.client.client import ModelClient
-from chiron.client.failures import CallerFault, TooManyCrashes, Transient
-from chiron.client.missing_calls import UnitAsk
+from chiron.client.failures import CallerFault, TooManyCrashes, Transient, UnitAsk
 from chiron.errors import InputError
 from chiron.jobs.crashes import AT_FIRST
 from chiron.jobs.directory import WorkDirectory

@@ -10,7 +10,7 @@ from chiron.client.call import Call, ImagePart, TextPart
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.mics.prompts import load_prompts
-from chiron.providers.baselines.search_team import match
+from chiron.providers.baselines.models import match
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()

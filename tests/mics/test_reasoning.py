@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning, render_reasoning, render_steps
-from chiron.conversation.verdict import read_verdict
+from chiron.conversation.short_answers import read_verdict
 from chiron.mics.answer_leak import content_words, leak_phrase, names_answer, steps_before_answer
 
 plain = (

@@ -12,10 +12,9 @@ import pytest
 from aiohttp import web
 
 from chiron.cases.case import Case
-from chiron.cases.selection import Selection, Shard
-from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, TooManyCrashes, UserStopped
+from chiron.cases.reader import Selection, Shard
+from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, Missing, TooManyCrashes, UserStopped
 from chiron.client.ledger import Ledger
-from chiron.client.missing_calls import Missing
 from chiron.errors import DiskError, InputError
 from chiron.mics.api import most_calls, rehearse, replay_run, replay_setup
 from chiron.mics.result import SearchResult

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chiron.client.missing_calls import Missing
-from chiron.client.retry import RetryPolicy
+from chiron.client.attempts import RetryPolicy
+from chiron.client.failures import Missing
 from tests.support.searching import Searched, latencies, searched
 from tests.support.traffic import Traffic
 

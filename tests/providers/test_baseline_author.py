@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from chiron.cases.case import Case
-from chiron.cases.reader import read_cases
-from chiron.cases.textbook import AnswerPool, read_textbook
+from chiron.cases.reader import AnswerPool, read_cases, read_textbook
 from chiron.client.call import Call, Message
 from chiron.mmrp.authoring import MultipleChoice, read_asked, read_choices
 from chiron.mmrp.config import BuildPrompts, check_build

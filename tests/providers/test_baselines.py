@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from chiron.cases.textbook import AnswerPool, TextbookEntry
+from chiron.cases.reader import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
 from chiron.client.prompts import section
 from chiron.conversation.reasoning import parse_reasoning
@@ -14,8 +14,8 @@ from chiron.mics.prompts import load_prompts
 from chiron.phantom.sample import generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import World
+from chiron.providers.baselines.models import match
 from chiron.providers.baselines.provider import MODELS, Offline
-from chiron.providers.baselines.search_team import match
 from chiron.text import normalize_answer
 from tests.support.cases import a_case
 

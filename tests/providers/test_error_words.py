@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from chiron.client.failures import CallerFault, Flagged, RateLimited, Transient, without_prompt
-from chiron.providers.error_bodies import read_error
+from chiron.providers.response_parsing import read_error
 from tests.providers.test_openai_compatible import failing
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from chiron.client.config import OfflineModel, OpenAIModel
 from chiron.client.provider import Finding
-from chiron.providers.health_check import RoleCall, probe
+from chiron.providers.registry import RoleCall, probe
 from tests.support.endpoint import Endpoint, completion
 
 INTERN = RoleCall("intern", 2, 1024, system=True, temperature=1.2)

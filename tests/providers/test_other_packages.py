@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from chiron.client.call import Reply
-from chiron.client.client import Endpoint
+from chiron.client.provider import Endpoint
 from chiron.client.config import ProviderConfig
 from chiron.client.limiter import Limiter
 from chiron.client.provider import ProviderType

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.config import OpenAIModel
 from chiron.client.images import PictureStore
 from chiron.providers.registry import build_endpoints

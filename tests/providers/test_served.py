@@ -14,8 +14,8 @@ from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.client.config import OpenAIModel
 from chiron.client.images import PictureStore
 from chiron.client.prompts import own_marks, user_message
-from chiron.providers.health_check import probe
 from chiron.providers.openai_compatible import OpenAICompatible
+from chiron.providers.registry import probe
 from tests.support.cases import write_png
 from tests.support.endpoint import Endpoint
 

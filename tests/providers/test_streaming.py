@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from chiron.client.attempts import RetryPolicy
 from chiron.client.call import Reply
 from chiron.client.failures import CallerFault, CallFailed, RateLimited, Transient
-from chiron.client.retry import RetryPolicy
 from chiron.providers.streaming import stream
 from tests.providers.test_openai_compatible import ask
 from tests.support.calls import QUICK, a_call, openai_client

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from chiron.client.attempts import RetryPolicy
 from chiron.client.call import Call, Message, Reply, Role, TextPart
-from chiron.client.client import Endpoint, ModelClient
+from chiron.client.client import ModelClient
 from chiron.client.config import OpenAIModel, Price
 from chiron.client.images import PictureStore
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.retry import RetryPolicy
+from chiron.client.provider import Endpoint
 from chiron.providers.openai_compatible import OpenAICompatible
 
 QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05, deadline=5.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from chiron.cases.selection import Selection
+from chiron.cases.reader import Selection
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory

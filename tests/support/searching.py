@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chiron.client.attempts import JITTER, RetryPolicy
 from chiron.client.call import Call, RoleModel
-from chiron.client.client import Endpoint, ModelClient
+from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
-from chiron.client.retry import JITTER, RetryPolicy
+from chiron.client.provider import Endpoint
 from chiron.mics.search import search
 from chiron.mics.team import Policy, Team
 from tests.support.cases import a_case

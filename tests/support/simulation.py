@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chiron.client.prompts import read_section
-from chiron.providers.baselines.search_team import match
+from chiron.providers.baselines.models import match
 
 
 @dataclass

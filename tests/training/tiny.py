@@ -12,7 +12,7 @@ from PIL import Image
 
 from chiron.phantom.tiny_model import SPECIAL_TOKENS
 from chiron.providers.local.tiling import Tiling
-from chiron.training.encoding import RowEncoder
+from chiron.training.rows import RowEncoder
 
 TILE = 32
 PATCH = 8

@@ -1,13 +1,14 @@
-"""Data model of a clinical image case."""
+"""Data model of a clinical image case, and the mark ``<image>`` in its texts."""
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,22 @@ def dicom_age(value: str) -> str | None:
         return None
     days = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}[match.group(2).upper()]
     return years(int(int(match.group(1)) * days / 365.25 + 1e-9))
+
+
+IMAGE_MARK: Final = "<image>"
+"""Placeholder for an image in a text. Marks and images correspond in order."""
+
+
+def grouped_marks(sizes: Sequence[int]) -> str:
+    """Format image groups as the published models expect: ``Modality 1: <image>``, one line per further group.
+
+    Args:
+        sizes: number of images in each group.
+    """
+    return ",\n".join(f"Modality {number}: " + "\n".join([IMAGE_MARK] * size) for number, size in enumerate(sizes, start=1))
+
+
+def named_marks(text: str) -> str:
+    """Replace image marks with ``image 1``, ``image 2`` and so on, for readers who cannot see the images."""
+    numbers = itertools.count(1)
+    return re.sub(IMAGE_MARK, lambda _: f"image {next(numbers)}", text)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 
 _LONGEST = 100_000
 """Maximum characters of options given as one text. A longer text is not a list of options."""

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from chiron.cases.case import Case
+from chiron.cases.case import IMAGE_MARK, Case
 from chiron.cases.choices import parse_literal
-from chiron.cases.image_marks import IMAGE_MARK
 from chiron.terminal import printable
 
 # Apply to stripped text only: leading blanks would make the match quadratic.

@@ -8,11 +8,11 @@ import typer
 
 from chiron.cli.streams import ProgressLine, messages
 from chiron.errors import InputError
-from chiron.importing.drafts import ImportOptions, SourceKind
+from chiron.importing.source import ImportOptions, SourceKind
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.cases.coverage import Coverage
+    from chiron.cases.summary import Coverage
 
 _LISTED = 5
 
@@ -23,7 +23,7 @@ def coverage_command(
     json_output: Annotated[bool, typer.Option("--json", help="Print the map as JSON.")] = False,
 ) -> None:
     """Print the map of twelve modalities by twenty body systems."""
-    from chiron.cases.coverage import coverage_of_file
+    from chiron.cases.summary import coverage_of_file
 
     coverage = coverage_of_file(cases)
     if json_output:
@@ -31,7 +31,7 @@ def coverage_command(
     else:
         print("\n".join(_table(coverage)))
     if figure is not None:
-        from chiron.cases.coverage import draw_coverage
+        from chiron.cases.summary import draw_coverage
 
         draw_coverage(coverage, figure)
         messages().print(printable(f"wrote {figure}"), markup=False)
@@ -151,7 +151,7 @@ def check(
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Accept cases without a question, which are for 'chiron build'.")] = False,
 ) -> None:
     """Report problems by line number. Exit code 2 if a case cannot be used."""
-    from chiron.cases.check import check_cases
+    from chiron.cases.summary import check_cases
 
     console = messages()
     good = bad = unlabeled_cases = 0

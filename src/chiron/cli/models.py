@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from chiron.client.config import ProviderConfig
     from chiron.client.provider import Finding
-    from chiron.providers.health_check import RoleCall
+    from chiron.providers.registry import RoleCall
 
 
 class Team(StrEnum):
@@ -88,7 +88,7 @@ _SEVERAL = 2
 
 def _measured() -> "RoleCall":
     """Return the form of the calls of 'chiron eval' and 'chiron ask'."""
-    from chiron.providers.health_check import RoleCall
+    from chiron.providers.registry import RoleCall
 
     return RoleCall("model", _SEVERAL, 64, system=False, temperature=0.0)
 
@@ -99,7 +99,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
     Raises:
         InputError: a section or a prompt is invalid.
     """
-    from chiron.providers.health_check import RoleCall
+    from chiron.providers.registry import RoleCall
 
     if "search" in data:
         from chiron.mics.config import check_config
@@ -141,7 +141,7 @@ async def _examine(
     models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
 ) -> int:
     """Show what is found of every model, all being looked at together; how many faults there are."""
-    from chiron.providers.health_check import probe
+    from chiron.providers.registry import probe
 
     async def look(name: str) -> "list[Finding]":
         return [f async for f in probe(name, models[name], uses[name] if ask else ())]
@@ -181,8 +181,8 @@ def ask_command(
     A question with its own image marks ("... (Modality 1: <image>)") is sent unchanged.
     """
 
+    from chiron.client.call import finish_note
     from chiron.client.failures import CallFailed
-    from chiron.client.finish_reasons import finish_note
     from chiron.evaluation.ask import Asked, answer
     from chiron.evaluation.config import load_evaluation
 

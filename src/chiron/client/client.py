@@ -5,26 +5,25 @@ import contextlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from chiron.client.budget import AttemptRecord, Budget, Reservation
-from chiron.client.call import Call, ImagePart, Provider, Reply, TextPart
-from chiron.client.config import Price
+from chiron.client.attempts import AttemptRecord, Budget, Elapsed, Reservation, retry_call
+from chiron.client.call import MORE_SPACE, Call, Reply, finish_note
 from chiron.client.failures import (
     CallerFault,
     CallFailed,
     ConfigurationError,
     EndpointDown,
+    FailureRates,
     RateLimited,
     RunStopped,
     Transient,
+    UnitAsk,
     UserStopped,
 )
-from chiron.client.finish_reasons import MORE_SPACE, finish_note
 from chiron.client.ledger import Ledger
-from chiron.client.limiter import Blame, Limiter, Standing
-from chiron.client.missing_calls import FailureRates, UnitAsk
-from chiron.client.retry import Elapsed, RetryPolicy, retry_call
+from chiron.client.limiter import Blame, Standing
+from chiron.client.provider import Endpoint
 from chiron.errors import ChironError, DiskError
 
 _log = logging.getLogger(__name__)
@@ -32,52 +31,6 @@ _IN_SUMMARY = {"in_summary": True}
 """Marks log records whose content is also a note or the halt of the run's summary, so that a command line can print it once."""
 DOWN_AFTER = 10
 """Consecutive failed calls to one endpoint after which the run stops, so that no more money is spent on the other models."""
-
-
-@dataclass
-class Endpoint:
-    """One configured model: its provider, limiter, price and state."""
-
-    provider: Provider
-    limiter: Limiter
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    price: Price | None = None
-    image_tokens: int = 4096
-    has_answered: bool = False
-    failed_in_a_row: int = 0
-    cost_overrun: float = 1.0
-    """Largest ratio of a reply's actual cost to :meth:`max_cost`. Later cost limits are multiplied by it, also after a resume."""
-
-    def max_cost(self, call: Call) -> float:
-        """Maximum cost of a call in USD.
-
-        A token has at least one byte of UTF-8, so the byte count limits the prompt's tokens. Images count as ``image_tokens`` each.
-        """
-        if self.price is None:
-            return 0.0
-        parts = [part for message in call.messages for part in message.parts]
-        text = sum(len(p.text.encode("utf-8", "surrogatepass")) for p in parts if isinstance(p, TextPart))
-        pictures = sum(isinstance(p, ImagePart) for p in parts)
-        prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
-        return self.cost_overrun * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
-
-    @property
-    def bound(self) -> str:
-        """Key under which ``cost_overrun`` is stored. It contains the price and image tokens, so changing either resets the overrun."""
-        price = "" if self.price is None else f" at {self.price.input:g}/{self.price.output:g}"
-        return f"{self.provider.identity}{price}, {self.image_tokens} an image"
-
-    def cost(self, call: Call, reply: Reply) -> float | None:
-        """Cost of a reply in USD; ``None`` without a price.
-
-        Returns :meth:`max_cost` if the endpoint does not report token counts.
-        """
-        if self.price is None:
-            return None
-        prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
-        if prompt is None or completion is None:
-            return self.max_cost(call)
-        return (prompt * self.price.input + completion * self.price.output) / 1e6
 
 
 @dataclass

@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from chiron.client.call import Call
-from chiron.client.finish_reasons import CUT_OFF_SQL
+from chiron.client.call import CUT_OFF_SQL, Call
 from chiron.client.ledger_store import Store, damaged
 
 _UNDER_WAY = "under_way"
@@ -131,7 +130,7 @@ class Accounts(Store):
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:
-        """Store a cost overrun for later processes. ``of``: the model and its cost settings (:attr:`chiron.client.client.Endpoint.bound`).
+        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.bound``).
 
         Raises:
             DiskError: writing failed.

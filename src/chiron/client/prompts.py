@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import ClassVar, Self
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.errors import InputError
 

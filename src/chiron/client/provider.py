@@ -1,14 +1,15 @@
-"""Kinds of models. Other packages add theirs through the entry-point group ``chiron.providers``."""
+"""Configured models and their kinds. Other packages add theirs through the entry-point group ``chiron.providers``."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from chiron.cases.textbook import AnswerPool
-from chiron.client.call import Call, Reply
-from chiron.client.client import Endpoint
-from chiron.client.config import LocalModel, OfflineModel, OpenAIModel, ProviderConfig
+from chiron.cases.reader import AnswerPool
+from chiron.client.attempts import RetryPolicy
+from chiron.client.call import Call, ImagePart, Provider, Reply, TextPart
+from chiron.client.config import LocalModel, OfflineModel, OpenAIModel, Price, ProviderConfig
 from chiron.client.images import PictureStore
+from chiron.client.limiter import Limiter
 from chiron.errors import InputError
 from chiron.plugins import load, plugins
 
@@ -17,6 +18,52 @@ GROUP = "chiron.providers"
 BUILT_IN: Mapping[str, type[ProviderConfig]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 """Configuration of each built-in provider. :mod:`chiron.providers.registry` has their types."""
 C = TypeVar("C", bound=ProviderConfig)
+
+
+@dataclass
+class Endpoint:
+    """One configured model: its provider, limiter, price and state."""
+
+    provider: Provider
+    limiter: Limiter
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    price: Price | None = None
+    image_tokens: int = 4096
+    has_answered: bool = False
+    failed_in_a_row: int = 0
+    cost_overrun: float = 1.0
+    """Largest ratio of a reply's actual cost to :meth:`max_cost`. Later cost limits are multiplied by it, also after a resume."""
+
+    def max_cost(self, call: Call) -> float:
+        """Maximum cost of a call in USD.
+
+        A token has at least one byte of UTF-8, so the byte count limits the prompt's tokens. Images count as ``image_tokens`` each.
+        """
+        if self.price is None:
+            return 0.0
+        parts = [part for message in call.messages for part in message.parts]
+        text = sum(len(p.text.encode("utf-8", "surrogatepass")) for p in parts if isinstance(p, TextPart))
+        pictures = sum(isinstance(p, ImagePart) for p in parts)
+        prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
+        return self.cost_overrun * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
+
+    @property
+    def bound(self) -> str:
+        """Key under which ``cost_overrun`` is stored. It contains the price and image tokens, so changing either resets the overrun."""
+        price = "" if self.price is None else f" at {self.price.input:g}/{self.price.output:g}"
+        return f"{self.provider.identity}{price}, {self.image_tokens} an image"
+
+    def cost(self, call: Call, reply: Reply) -> float | None:
+        """Cost of a reply in USD; ``None`` without a price.
+
+        Returns :meth:`max_cost` if the endpoint does not report token counts.
+        """
+        if self.price is None:
+            return None
+        prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
+        if prompt is None or completion is None:
+            return self.max_cost(call)
+        return (prompt * self.price.input + completion * self.price.output) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

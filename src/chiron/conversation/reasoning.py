@@ -4,13 +4,171 @@ Models deviate from the format. Deviations that can be repaired are repaired; al
 """
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import Final
 
 from chiron.conversation.markup import own_turn, split_thinking
-from chiron.conversation.step_marks import Mark, find_marks
-from chiron.text import trim, unify_newlines
+from chiron.text import fold, trim, unify_newlines
+
+_SYMBOLS: Final = "\u2022\u2190-\u25c0\u25c6-\u2bff\ufe0f\U0001f300-\U0001faff"
+# Bounded, so that a line of fifty thousand hashes takes no longer than any other.
+_LEAD: Final = rf"^ {{0,8}}(?P<lead>[#>*_\- {_SYMBOLS}]{{0,16}})(?:\d{{1,2}}[.)] [*_]{{0,3}})?"
+_NUMBER: Final = r"(?:reasoning +)?step *(?:no\.?|number)? *#?(?P<number>\d{1,3}(?:\.\d{1,2}(?!\d)){0,2})(?P<close> *[*_]{0,3})"
+_COLON: Final = r"(?P<mark> *[:.)\u2013\u2014\-])"
+_BEHIND: Final = r" *[*_]{0,3} *"
+_FINAL: Final = (
+    r"(?:so,? +|therefore,? +|thus,? +)?(?:the +|my +)?(?:(?P<final>final +)(?:answer|diagnosis|conclusion)|answer|conclusion)(?P<is> +is)?"
+    r" *[*_]{0,3}(?P<mark> *[:\u2013\u2014\-])?"
+)
+_LINE_STEP: Final = re.compile(rf"{_LEAD}{_NUMBER}(?:{_COLON}|(?= *$))?{_BEHIND}", re.IGNORECASE | re.MULTILINE)
+_LINE_FINAL: Final = re.compile(rf"{_LEAD}{_FINAL}{_BEHIND}", re.IGNORECASE | re.MULTILINE)
+_STYLE: Final = r"(?:(?P<hashes>#{1,6}) ?(?P<hash_bold>[*_]{2,3})?|(?P<bold>[*_]{2,3})|(?<![\w#*_]))"
+_INSIDE_STEP: Final = re.compile(rf"{_STYLE}{_NUMBER}{_COLON}?{_BEHIND}", re.IGNORECASE)
+_INSIDE_FINAL: Final = re.compile(rf"{_STYLE}{_FINAL}{_BEHIND}", re.IGNORECASE)
+_QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d\u00ab\u2039([{<")
+_BOUNDARIES: Final = frozenset(".!?:;)*_-\u2013\u2014>\u3002\n")
+_NOT_AN_ANSWER: Final = re.compile(r"(?:not|un\w+|still|to|that|in|as|what|given|based|yet|therefore)\b", re.IGNORECASE)
+_TAG_AT_END: Final = re.compile(r"<(?:final[_ ]?)?answer>(?=[^<>]{1,600}</(?:final[_ ]?)?answer>\s*$)", re.IGNORECASE)
+_BOX_AT_END: Final = re.compile(r"^ ?(?=\$*\\boxed\{[^\n]{1,400}\}\$*\.?\s*\Z)", re.MULTILINE)
+_OPENING: Final = re.compile(r"<(?:final[_ ]?)?(?:answer|response|output|conclusion)>\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Position of a mark, in characters."""
+
+    start: int
+    end: int
+    """Start of the text of the step or answer."""
+    number: tuple[int, ...] = ()
+    """``(1,)`` for step 1, ``(1, 2)`` for step 1.2; empty for a final answer."""
+
+
+def find_marks(text: str) -> list[Mark]:
+    """Return all marks of ``text`` in order, in linear time.
+
+    Marks at the start of a line count in any style. Inside a line, marks with hashes count unless they are quoted. Plain and bold marks
+    inside a line count if their numbers fit, and if they precede all other marks or the reply has at most one line with a mark.
+    """
+    folded = fold(text)
+    steps, finals = _at_line_starts(folded)
+    taken = sorted((mark.start, mark.end) for mark in (*steps, *finals))
+    loose: list[Mark] = []
+    for found in _INSIDE_STEP.finditer(folded):
+        if _within(found.start(), taken) or not _begins(found, folded):
+            continue
+        mark = Mark(found.start(), found.end(), _numbers(found))
+        if found["hashes"] and (found["mark"] or len(found["hashes"]) > 1):
+            steps.append(mark)
+        elif (found["mark"] and (":" in found["mark"] or found["bold"])) or (found["bold"] and found["close"].strip()):
+            loose.append(mark)
+    steps.sort(key=lambda mark: mark.start)
+    steps += _fitting(loose, steps)
+    finals += _finals_inside(folded, taken, bool(finals))
+    marks = sorted((*steps, *finals), key=lambda mark: mark.start)
+    return _without_wrapper(marks, folded)
+
+
+def _at_line_starts(folded: str) -> tuple[list[Mark], list[Mark]]:
+    steps, finals = list[Mark](), list[Mark]()
+    at = 0
+    for line in folded.split("\n"):
+        if (final := _LINE_FINAL.match(folded, at)) and _is_final(final):
+            finals.append(Mark(at, final.end()))
+        elif (step := _LINE_STEP.match(folded, at)) and (step["lead"].strip() or step["mark"] is not None or _bare(step, folded)):
+            steps.append(Mark(at, step.end(), _numbers(step)))
+        at += len(line) + 1
+    return steps, finals
+
+
+def _bare(step: re.Match[str], folded: str) -> bool:
+    """Return whether a mark is bold or alone on its line. Running text such as "Step 2 shows a mass" is not a mark."""
+    return bool(step["close"].strip()) or folded[step.end() : step.end() + 1] in {"", "\n"}
+
+
+def _is_final(found: re.Match[str]) -> bool:
+    """Return whether a line is a final-answer mark. "The final answer is X" is one; "answer" alone needs a colon."""
+    if found["final"]:
+        return bool(found["mark"] or found["is"] or found["lead"].strip())
+    return bool(found["mark"])
+
+
+def _numbers(found: re.Match[str]) -> tuple[int, ...]:
+    return tuple(int(part) for part in found["number"].split("."))
+
+
+def _within(place: int, taken: list[tuple[int, int]]) -> bool:
+    at = bisect_right(taken, (place, len(taken) + 2**62)) - 1
+    return at >= 0 and place < taken[at][1]
+
+
+def _begins(found: re.Match[str], folded: str) -> bool:
+    """Return whether text inside a line may be a mark. It must not be quoted, and must follow a sentence's end or have its own style."""
+    before = folded[max(0, found.start() - 8) : found.start()]
+    if before and before[-1] in _QUOTES:
+        return False
+    if found["hashes"] or found["bold"]:
+        return True
+    before = before.rstrip(" ")
+    return not before or before[-1] in _BOUNDARIES
+
+
+def _fitting(loose: list[Mark], steps: list[Mark]) -> list[Mark]:
+    """Return the plain marks inside lines that continue the numbering."""
+    kept: list[Mark] = []
+    last: tuple[int, ...] | None = None
+    place = 0
+    for mark in loose:
+        while place < len(steps) and steps[place].start < mark.start:
+            last, place = steps[place].number, place + 1
+        if place and len(steps) > 1:
+            break
+        behind = steps[place] if place < len(steps) else None
+        if (last is None or _follows(last, mark.number)) and (behind is None or behind.number > mark.number):
+            kept.append(mark)
+            last = mark.number
+    return kept
+
+
+def _follows(last: tuple[int, ...], number: tuple[int, ...]) -> bool:
+    # 1.2 may follow 1, 1.1 and 0.9
+    return number > last if len(number) > 1 else number == (last[0] + 1,)
+
+
+def _finals_inside(folded: str, taken: list[tuple[int, int]], found_others: bool) -> list[Mark]:
+    strong, plain = list[Mark](), list[Mark]()
+    for found in _INSIDE_FINAL.finditer(folded):
+        if _within(found.start(), taken) or not _begins(found, folded):
+            continue
+        mark = Mark(found.start(), found.end())
+        if (found["hashes"] and (found["mark"] or found["is"] or found["final"])) or (
+            found["final"] and found["bold"] and (found["mark"] or found["is"])
+        ):
+            strong.append(mark)
+        elif (found["mark"] and ":" in found["mark"]) or (found["final"] and found["is"] and not _NOT_AN_ANSWER.match(folded, found.end())):
+            plain.append(mark)
+    if not found_others and not strong:
+        strong = plain
+    if tag := _TAG_AT_END.search(folded[-1000:]):
+        at = max(0, len(folded) - 1000)
+        strong.append(Mark(at + tag.start(), at + tag.end()))
+    elif not found_others and not strong and (box := _BOX_AT_END.search(folded[-500:])):
+        at = max(0, len(folded) - 500)
+        strong.append(Mark(at + box.start(), at + box.end()))
+    return strong
+
+
+def _without_wrapper(marks: list[Mark], folded: str) -> list[Mark]:
+    """Extend the first mark over a tag right before it: the tag opens the reply, and is neither a preamble nor an answer."""
+    if not marks:
+        return marks
+    first = marks[0]
+    begins = next((tag.start() for tag in _OPENING.finditer(folded, 0, first.start) if tag.end() >= first.start), None)
+    return marks if begins is None else [Mark(begins, first.end, first.number), *marks[1:]]
+
 
 _SPACES = re.compile(r"[ \t]+")
 _FENCE = re.compile(r"^\s*```[\w-]*\s*$")

@@ -19,11 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from chiron.cases.case import IMAGE_MARK
 from chiron.cases.choices import lettered
-from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
-from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, print_files, print_images
-from chiron.dedup.linking import near_matches
+from chiron.dedup.image_hash import DISTANCE, ImagePrint, hashes_and_looks, look_alike, near_matches, print_files, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.text import normalize_words
 

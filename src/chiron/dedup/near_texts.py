@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.dedup.linking import UnionFind
+from chiron.dedup.image_hash import UnionFind
 from chiron.errors import DiskError, InputError
 from chiron.text import normalize_words
 

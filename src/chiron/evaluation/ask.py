@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
+from chiron.cases.case import IMAGE_MARK, grouped_marks
 from chiron.cases.images import ImageFolder, ImageProblem
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, ImagePart
 from chiron.client.images import PictureStore
 from chiron.client.provider import Piece

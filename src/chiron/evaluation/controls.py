@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.client.config_file import nearest
 from chiron.errors import InputError
 from chiron.evaluation.items import BadItem, Item, lettered

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chiron.cases.textbook import AnswerPool, read_textbook
+from chiron.cases.reader import AnswerPool, read_textbook
 from chiron.client.client import ModelClient
+from chiron.client.failures import UnitAsk
 from chiron.client.ledger import Ledger
-from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts

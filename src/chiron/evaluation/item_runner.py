@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
-from chiron.client.call import Ask, Call, ImagePart, Reply, RoleModel
-from chiron.client.failures import CallerFault, CallFailed, RunStopped
-from chiron.client.finish_reasons import MORE_SPACE
+from chiron.client.call import MORE_SPACE, Ask, Call, ImagePart, Reply, RoleModel
+from chiron.client.failures import CallerFault, CallFailed, RunStopped, UnitAsk
 from chiron.client.images import PictureStore
-from chiron.client.missing_calls import UnitAsk
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import token_recall
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark

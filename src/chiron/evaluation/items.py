@@ -7,12 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from chiron.cases.case import Case
-from chiron.cases.image_marks import IMAGE_MARK, named_marks
+from chiron.cases.case import IMAGE_MARK, Case, named_marks
 from chiron.client import prompts as placing
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.prompts import fill
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 from chiron.io import parse_jsonl
 from chiron.providers.local.dialogue import Turn
 

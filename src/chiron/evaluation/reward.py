@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chiron.cases.choices import answer_in_words
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
-from chiron.evaluation.answers.api import read_choice, read_yes_no
+from chiron.evaluation.answers.extraction import read_choice, read_yes_no
 from chiron.evaluation.answers.open_answers import exact_match, final_text
 from chiron.text import normalize_answer
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageProblem
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.items import BadItem, Item, lettered

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from chiron.cases.case import Case
 from chiron.cases.choices import answer_in_words, bare_options, question_with_options
 from chiron.errors import InputError
-from chiron.importing.drafts import LeaveOut, Why
+from chiron.importing.source import LeaveOut, Why
 from chiron.text import normalize_words
 
 _NAMES: Mapping[str, str] = {

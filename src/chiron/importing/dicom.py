@@ -12,9 +12,9 @@ from chiron.cases.modalities import modality_of
 from chiron.extras import need
 from chiron.importing.dicom_pixels import Frames
 from chiron.importing.dicom_series import Image, Series, Study, scan
-from chiron.importing.drafts import Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
 from chiron.importing.phi_filter import Pseudonyms
 from chiron.importing.questions import StudyText, load_questions
+from chiron.importing.source import Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
 from chiron.importing.writer import chosen
 
 UNFLAGGED = "series of a kind that often shows names in its pixels, without a flag in the header: check them"

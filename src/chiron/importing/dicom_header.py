@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from chiron.cases.case import MAX_YEARS, dicom_age, years
 from chiron.cases.modalities import modality_of
-from chiron.importing.phi_detector import find_identifying, identifiers, names
+from chiron.importing.phi_filter import find_identifying, identifiers, names
 from chiron.importing.source import open_unpacked
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from chiron.cases.images import MAX_PIXELS
 from chiron.importing.dicom_header import frame_groups, numbers, text_of, window_of
-from chiron.importing.drafts import LeaveOut, Why
-from chiron.importing.source import open_unpacked
+from chiron.importing.source import LeaveOut, Why, open_unpacked
 from chiron.importing.writer import png
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from chiron.importing.dicom_header import (
     text_of,
     unusable_window,
 )
-from chiron.importing.drafts import LeftOut, Why
-from chiron.importing.source import files_under, without_gz
+from chiron.importing.source import LeftOut, Why, files_under, without_gz
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from chiron.cases.images import MAX_BYTES
-from chiron.importing.drafts import LeaveOut, Why
+from chiron.importing.source import LeaveOut, Why
 
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -15,9 +15,8 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import read_cases
 from chiron.errors import DiskError, InputError
-from chiron.importing.drafts import ImportOptions, LeftOut, SourceKind, SourceReading
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
-from chiron.importing.source import State, file_sha256, kind_of, state_of
+from chiron.importing.source import ImportOptions, LeftOut, SourceKind, SourceReading, State, file_sha256, kind_of, state_of
 from chiron.importing.writer import CaseWriter
 from chiron.io import alone, read_jsonl, write_atomically
 
@@ -174,7 +173,7 @@ def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonym
 
         return read_table(source, options, pseudonyms)
     if options.kind is SourceKind.DATASET:
-        from chiron.importing.datasets_on_disk import read_dataset
+        from chiron.importing.rows import read_dataset
 
         return read_dataset(source, options, pseudonyms)
     if options.kind is SourceKind.NIFTI:
@@ -188,7 +187,7 @@ def _read(source: Path, out: Path, options: ImportOptions, pseudonyms: Pseudonym
 
 def left_out(out: Path) -> list[LeftOut]:
     """Read the items that an import skipped from its ``not-imported.jsonl``."""
-    from chiron.importing.drafts import Why
+    from chiron.importing.source import Why
 
     records = [line.value for line in read_jsonl(out / "not-imported.jsonl")]
     return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]

@@ -18,11 +18,22 @@ from chiron.cases.formats import CaseProblem, case_id, fields_of, parse_case
 from chiron.cases.images import ImageFolder, image_folder
 from chiron.cases.reader import read_records
 from chiron.importing.columns import LETTER_ALONE, map_columns, names_a_patient, names_somebody, present, with_options
-from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
-from chiron.importing.phi_detector import find_identifying, identifiers, named
-from chiron.importing.phi_filter import Pseudonyms, folder_name
+from chiron.importing.phi_filter import Pseudonyms, find_identifying, folder_name, identifiers, named
 from chiron.importing.rows import SEVERAL, entry_of, is_conversation, options_of, row_pictures, unrolled
-from chiron.importing.source import GROUP_FOLDER, JSONL, the_file
+from chiron.importing.source import (
+    GROUP_FOLDER,
+    ID_TELLS,
+    JSONL,
+    Draft,
+    DraftGroup,
+    DraftImage,
+    ImportOptions,
+    LeaveOut,
+    LeftOut,
+    SourceReading,
+    Why,
+    the_file,
+)
 from chiron.importing.tables import TableImages, draft_of
 from chiron.importing.writer import copied
 from chiron.io import BrokenJson

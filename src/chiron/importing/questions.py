@@ -13,10 +13,9 @@ from chiron.cases.formats import CaseProblem, parse_case
 from chiron.cases.reader import read_records
 from chiron.errors import InputError
 from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, present, settle, with_options
-from chiron.importing.drafts import ImportOptions, LeaveOut, LeftOut, Why
 from chiron.importing.jsonl import need_fields
 from chiron.importing.rows import entry_of, unrolled
-from chiron.importing.source import JSONL
+from chiron.importing.source import JSONL, ImportOptions, LeaveOut, LeftOut, Why
 from chiron.importing.tables import Entry, entries, open_table
 from chiron.io import BrokenJson
 

@@ -9,18 +9,29 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from chiron.cases.case import Case, age_band
+from chiron.cases.case import IMAGE_MARK, Case, age_band
 from chiron.cases.choices import letter_without_options, split_options
 from chiron.cases.formats import CaseProblem, is_placeholder, parse_case
-from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
 from chiron.importing.columns import LETTER_ALONE, ColumnMap, count_recognized, map_columns, settle, with_options
-from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
-from chiron.importing.phi_detector import identifiers, named
-from chiron.importing.phi_filter import Pseudonyms, folder_name
-from chiron.importing.source import GROUP_FOLDER, TABLES, files_under, the_file
+from chiron.importing.phi_filter import Pseudonyms, folder_name, identifiers, named
+from chiron.importing.source import (
+    GROUP_FOLDER,
+    ID_TELLS,
+    TABLES,
+    Draft,
+    DraftGroup,
+    DraftImage,
+    ImportOptions,
+    LeaveOut,
+    LeftOut,
+    SourceReading,
+    Why,
+    files_under,
+    the_file,
+)
 from chiron.importing.spreadsheets import Sheet, SheetRow, Unreadable, sheets_of
 from chiron.importing.writer import copied
 

@@ -15,9 +15,9 @@ from chiron.cases.case import Case
 from chiron.cases.formats import LONG_TEXT, MAX_TEXT
 from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.errors import DiskError, InputError
-from chiron.importing.drafts import Draft, DraftGroup, DraftImage, LeaveOut, LeftOut, Why
 from chiron.importing.image_metadata import without_metadata
 from chiron.importing.phi_filter import longest_text, screen
+from chiron.importing.source import Draft, DraftGroup, DraftImage, LeaveOut, LeftOut, Why
 from chiron.io import unwritten
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from chiron.client.client import Endpoint
+from chiron.client.provider import Endpoint
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
 from chiron.plugins import load, plugins

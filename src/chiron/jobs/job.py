@@ -17,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from chiron.client.budget import Budget
-from chiron.client.client import Endpoint, ModelClient
-from chiron.client.failures import CallFailed, RunStopped, commonest
+from chiron.client.attempts import Budget
+from chiron.client.client import ModelClient
+from chiron.client.failures import CallFailed, RunStopped, UnitAsk, commonest
 from chiron.client.ledger import Ledger, Spending
-from chiron.client.missing_calls import UnitAsk
+from chiron.client.provider import Endpoint
 from chiron.errors import DiskError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory

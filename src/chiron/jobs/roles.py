@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from chiron.cases.images import ImageFolder
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import ImagePart, RoleModel
-from chiron.client.client import Endpoint
 from chiron.client.images import PictureStore
+from chiron.client.provider import Endpoint
 from chiron.jobs.config import JobFile
 from chiron.providers.registry import build_endpoints
 

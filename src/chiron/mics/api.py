@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 
 from chiron.cases.case import BadCase
 from chiron.cases.images import ImageProblem
-from chiron.cases.selection import Selection, Shard
+from chiron.cases.reader import Selection, Shard
 from chiron.client.call import Call, Reply
 from chiron.client.failures import RunStopped
 from chiron.client.ledger import Ledger

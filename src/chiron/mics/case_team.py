@@ -6,12 +6,10 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from chiron.cases.case import Case
-from chiron.client.call import Ask, Call, ImagePart, Message, Reply, Role
-from chiron.client.failures import CallFailed
-from chiron.client.finish_reasons import MORE_SPACE
-from chiron.client.missing_calls import CALL_FAILED
+from chiron.client.call import MORE_SPACE, Ask, Call, ImagePart, Message, Reply, Role
+from chiron.client.failures import CALL_FAILED, CallFailed
 from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning
-from chiron.conversation.verdict import read_verdict
+from chiron.conversation.short_answers import read_verdict
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.prompts import Prompts
 from chiron.mics.result import Candidate, Path

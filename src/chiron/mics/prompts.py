@@ -6,8 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
-from chiron.cases.case import Case
-from chiron.cases.image_marks import named_marks
+from chiron.cases.case import Case, named_marks
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.prompts import PromptSet, own_marks, section, user_message
 from chiron.conversation.markup import escape_markup

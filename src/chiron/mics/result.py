@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, TypedDict
 
 from chiron.cases.case import Case
-from chiron.client.missing_calls import Missing
+from chiron.client.failures import Missing
 from chiron.conversation.reasoning import render_reasoning
 from chiron.mics.team import PolicyName, Score
 

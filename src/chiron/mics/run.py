@@ -10,13 +10,11 @@ from typing import Any, ClassVar, Self
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.selection import Selection
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool, Selection
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
-from chiron.client.failures import CallerFault, commonest
+from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
-from chiron.client.missing_calls import Missing, UnitAsk
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Pending, Resume
 from chiron.jobs.roles import Roles, identity_of

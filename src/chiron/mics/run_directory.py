@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from chiron.client.failures import Missing
 from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, StoredResult
-from chiron.client.missing_calls import Missing
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Progress

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, Message, Role
 from chiron.conversation.markup import split_thinking
 from chiron.conversation.reasoning import parse_reasoning

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.dedup.contamination import BenchmarkItem, wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Selection, Shard
+from chiron.cases.reader import Selection, Shard, need_cases
 from chiron.client.call import Ask
 from chiron.client.client import ModelClient
-from chiron.client.missing_calls import UnitAsk
+from chiron.client.failures import UnitAsk
 from chiron.errors import InputError
 from chiron.io import unwritten
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume

@@ -10,7 +10,7 @@ from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
-from chiron.conversation.verdict import read_verdict
+from chiron.conversation.short_answers import read_verdict
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import content_words, names_answer

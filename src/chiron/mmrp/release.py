@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from chiron._version import __version__
-from chiron.cases.coverage import draw_coverage
+from chiron.cases.summary import draw_coverage
 from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import ImagePrint
 from chiron.errors import InputError
 from chiron.extras import need
-from chiron.importing.drafts import LeaveOut
 from chiron.importing.image_metadata import without_metadata
+from chiron.importing.source import LeaveOut
 from chiron.io import new_folder, write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.card import MAP_FIGURE, ReleaseOptions, ReleaseSummary, write_card

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from chiron.cases.body_systems import BODY_SYSTEMS
-from chiron.cases.coverage import Coverage
 from chiron.cases.modalities import MODALITIES
-from chiron.dedup.linking import UnionFind
+from chiron.cases.summary import Coverage
+from chiron.dedup.image_hash import UnionFind
 from chiron.errors import InputError
 from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
 from chiron.mmrp.row import ALL_PARTS
@@ -157,7 +157,7 @@ def count_cells(entries: Iterable[IndexedRow]) -> Counter[Cell]:
 
 
 def coverage_of_rows(entries: Iterable[IndexedRow]) -> Coverage:
-    """Count rows for :func:`chiron.cases.coverage.draw_coverage`, which shows the taxonomy's cells and the number of rows in none."""
+    """Count rows for :func:`chiron.cases.summary.draw_coverage`, which shows the taxonomy's cells and the number of rows in none."""
     rows, unplaced = 0, 0
     found: Counter[Cell] = Counter()
     for entry in entries:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
-from chiron.cases.case import Case
+from chiron.cases.case import IMAGE_MARK, Case, grouped_marks
 from chiron.cases.choices import lettered
-from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
 from chiron.cases.modalities import modalities_of_case
 from chiron.client.call import ImagePart, Message
 from chiron.client.prompts import texts_between

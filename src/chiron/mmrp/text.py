@@ -7,7 +7,7 @@ from typing import Final
 
 from chiron.cases.case import Case
 from chiron.client.call import Ask, Call
-from chiron.conversation.options import named_options
+from chiron.conversation.short_answers import named_options
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import names_answer

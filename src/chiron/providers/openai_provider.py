@@ -5,15 +5,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from chiron.client.attempts import RetryPolicy
 from chiron.client.call import Call
-from chiron.client.client import Endpoint
 from chiron.client.config import OpenAIModel
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.limiter import Limiter
-from chiron.client.provider import BuildContext, Finding, Piece, ProviderType
-from chiron.client.retry import RetryPolicy
-from chiron.providers.openai_compatible import OpenAICompatible
-from chiron.providers.served import serving_note
+from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
+from chiron.providers.openai_compatible import OpenAICompatible, serving_note
 from chiron.providers.streaming import stream
 
 

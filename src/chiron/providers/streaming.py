@@ -12,13 +12,12 @@ from typing import Any
 
 import aiohttp
 
+from chiron.client.attempts import Elapsed, RetryPolicy, retry_call
 from chiron.client.call import Call
 from chiron.client.failures import RateLimited, Transient
 from chiron.client.provider import Piece
-from chiron.client.retry import Elapsed, RetryPolicy, retry_call
-from chiron.providers.error_bodies import is_error
 from chiron.providers.openai_compatible import OpenAICompatible
-from chiron.providers.response_parsing import classify_status, content_of, read_body, read_reply, sound
+from chiron.providers.response_parsing import classify_status, content_of, is_error, read_body, read_reply, sound
 from chiron.providers.transport import read_bounded
 
 _MAX_EVENT_BYTES = 2**20

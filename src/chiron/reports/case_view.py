@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
-from chiron.client.missing_calls import Missing
 from chiron.reports.thumbnails import Thumbnail
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
-from chiron.client.missing_calls import Missing
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN
 from chiron.reports.case_view import Kind, kind_of, reason_in_words

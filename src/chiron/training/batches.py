@@ -19,8 +19,7 @@ from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import TileKey, Tiles, Tiling, cut, normalise, tile_budget, tile_count
-from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
-from chiron.training.rows import shown
+from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +52,7 @@ class PackedBatch:
     rejected conversations have even and odd numbers.
     """
     reference: Tensor | None = None
-    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.encoding.Encoded.reference`."""
+    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.rows.Encoded.reference`."""
 
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments of the model call, without labels."""
@@ -86,7 +85,7 @@ def collate(
         pixels: Returns the tiles of an ``(image, tiles)`` key; not used if no sample has an image.
         length: Length of a line in tokens. If None, the longest line, rounded up to a multiple of 8 for tensor cores.
         pad_id: Padding token. It has no loss, and no sample attends to it.
-        weighting: Loss weighting of the labels (:func:`~chiron.training.encoding.token_weight`).
+        weighting: Loss weighting of the labels (:func:`~chiron.training.rows.token_weight`).
 
     Raises:
         ValueError: A line is longer than ``length``, the first token of a sample has a label (the model would predict it from the previous

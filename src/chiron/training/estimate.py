@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from chiron.training.encoding import trained_tokens
 from chiron.training.model import ADAPTED
 from chiron.training.packing import StagePlan, steps_of_stage
+from chiron.training.rows import trained_tokens
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 400.0

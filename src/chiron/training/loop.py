@@ -18,11 +18,11 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
 from chiron.training.checkpoint import TrainPosition
-from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
 from chiron.training.model import ShardedLoss, gather, no_gradient_sync
 from chiron.training.packing import Line, StagePlan
 from chiron.training.recipe import Recipe
+from chiron.training.rows import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 
 
 @dataclass

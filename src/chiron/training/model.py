@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from chiron.errors import InputError
 from chiron.providers.local.loading import load_whole, tile_side, tokens_per_tile
-from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
+from chiron.training.rows import IGNORED
 
 ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Regular expression for the language model's linear layers. The vision tower has layers of the same names and stays frozen."""

@@ -9,7 +9,7 @@ from chiron.client.config import Strict, SystemText
 from chiron.errors import InputError
 from chiron.io import read_yaml
 from chiron.providers.local.tiling import Tiling
-from chiron.training.encoding import LossWeighting
+from chiron.training.rows import LossWeighting
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

@@ -22,18 +22,18 @@ from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
+    KEPT_BASE,
     UNREADABLE,
     RunIdentity,
     TrainCheckpoint,
     TrainPosition,
+    export,
     load_last,
     random_states,
     restore_random_states,
     save_checkpoint,
     write_weights,
 )
-from chiron.training.encoding import Encoded, RowEncoder, encode_all
-from chiron.training.export import KEPT_BASE, export
 from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, reference_log_probabilities, train_stage
 from chiron.training.metrics import (
     FOLDER,
@@ -60,7 +60,7 @@ from chiron.training.model import (
 )
 from chiron.training.packing import Line, StagePlan, bins, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
-from chiron.training.rows import read_rows, rows_fingerprint
+from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
 
 _log = logging.getLogger(__name__)
 

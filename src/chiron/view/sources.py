@@ -13,14 +13,12 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import parse_case
 from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.cases.modalities import MODALITIES, modalities_of_case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Selection, Shard
+from chiron.cases.reader import Selection, Shard, need_cases
 from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel, TextPart
-from chiron.client.failures import CallFailed
+from chiron.client.failures import CallFailed, Missing
 from chiron.client.images import eight_bit, is_wide
 from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
 from chiron.client.ledger_store import explained, open_for_reading
-from chiron.client.missing_calls import Missing
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict

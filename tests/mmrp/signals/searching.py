@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.prompts import read_section
-from chiron.providers.baselines.search_team import match
+from chiron.providers.baselines.models import match
 from tests.support.cases import known_answers, write_cases
 from tests.support.endpoint import Endpoint
 from tests.support.runs import MENTORS, config_of, execute, team

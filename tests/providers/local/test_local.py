@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
 from chiron.client.config import LocalModel
 from chiron.client.failures import CallerFault, CallFailed, Transient
@@ -20,14 +20,13 @@ from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
-from chiron.providers.health_check import RoleCall, probe
 from chiron.providers.local import provider as provider_module
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
 from chiron.providers.local.generation import Generation
 from chiron.providers.local.loading import InternVL, load
 from chiron.providers.local.provider import Local
-from chiron.providers.registry import build_endpoints
+from chiron.providers.registry import RoleCall, build_endpoints, probe
 from tests.providers.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
 from tests.support.waiting import PATIENCE, wait_until

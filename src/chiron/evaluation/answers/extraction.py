@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
 from chiron.evaluation.answers.options import Options

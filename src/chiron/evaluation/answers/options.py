@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from chiron.conversation.markup import without_tokens
-from chiron.conversation.options import LETTERS
+from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.text import compatible, without_accents
 

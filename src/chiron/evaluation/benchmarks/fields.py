@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases import choices
-from chiron.cases.image_marks import IMAGE_MARK
-from chiron.conversation.options import LETTERS
+from chiron.cases.case import IMAGE_MARK
+from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord, BenchmarkRecord
 from chiron.evaluation.items import Item

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from chiron.conversation.options import LETTERS, option_of_answer
 from chiron.conversation.reasoning import parse_reasoning
+from chiron.conversation.short_answers import LETTERS, option_of_answer
 from chiron.mics.answer_leak import content_words
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.mics.answer_leak import content_words, names_answer
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow

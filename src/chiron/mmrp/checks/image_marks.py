@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 

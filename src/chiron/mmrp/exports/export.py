@@ -6,7 +6,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from chiron.cases.image_marks import IMAGE_MARK
+from chiron.cases.case import IMAGE_MARK
 from chiron.mmrp.row import CONVERSATIONS, Part, RowRecord
 from chiron.mmrp.splits import SplitName
 from chiron.plugins import submodules, with_plugins

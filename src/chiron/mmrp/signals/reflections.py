@@ -9,7 +9,7 @@ from typing import ClassVar, Final, TypedDict, Unpack
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageProblem
-from chiron.cases.selection import Selection
+from chiron.cases.reader import Selection
 from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallerFault
 from chiron.client.prompts import PromptSet, own_marks, section, user_message

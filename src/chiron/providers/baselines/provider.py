@@ -3,15 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 
-from chiron.cases.textbook import AnswerPool
+from chiron.cases.reader import AnswerPool
 from chiron.client.call import Call, Reply
-from chiron.client.client import Endpoint
 from chiron.client.config import OfflineModel
 from chiron.client.limiter import Limiter
-from chiron.client.provider import BuildContext, Finding, ProviderType
+from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
-from chiron.providers.baselines.author import Rules, author, reader
-from chiron.providers.baselines.search_team import ORDERS, TOKENS, Retriever, Specialist, extractive, match
+from chiron.providers.baselines.models import ORDERS, TOKENS, Retriever, Rules, Specialist, author, extractive, match, reader
 
 MODELS = (
     *(f"extractive/{order}" for order in ORDERS),

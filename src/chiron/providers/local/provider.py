@@ -12,14 +12,13 @@ from threading import Condition, Thread
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
+from chiron.client.attempts import RetryPolicy
 from chiron.client.call import Call, ImagePart, Reply, TextPart, Usage
-from chiron.client.client import Endpoint
 from chiron.client.config import LocalModel
 from chiron.client.failures import CallerFault, CallFailed, Transient, one_line
 from chiron.client.images import PictureStore
 from chiron.client.limiter import Limiter
-from chiron.client.provider import BuildContext, Finding, ProviderType
-from chiron.client.retry import RetryPolicy
+from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType
 from chiron.errors import InputError
 from chiron.providers.local.checkpoint import AskedAs, find_checkpoint
 

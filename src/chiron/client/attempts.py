@@ -1,0 +1,217 @@
+"""Attempts of a call: when it is retried, and what each attempt may cost."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from chiron.client.call import Call, Reply
+from chiron.client.failures import BudgetSpent, CallerFault, CallFailed, Flagged, RateLimited
+from chiron.client.ledger import Ledger
+from chiron.client.limiter import Blame
+
+T = TypeVar("T")
+JITTER = random.Random()  # noqa: S311 - not for secrets
+"""Random source for jitter. Simulations seed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Retry limits for one call."""
+
+    attempts: int = 10
+    """Transient failures before the call fails."""
+    first_wait: float = 0.5
+    """Seconds before the second attempt; doubled for each further one."""
+    longest_wait: float = 30.0
+    """Maximum wait in seconds."""
+    longest_wait_alone: float = 4.0
+    """Maximum wait in seconds while other calls to the endpoint succeed. A longer wait would not reduce its load, because those calls take
+    the free place.
+    """
+    deadline: float = 900.0
+    """Seconds per call, including waits but not time in the queue."""
+    outage: float = 900.0
+    """Seconds without any answer from an endpoint before the run stops."""
+
+    def for_mentors(self) -> "RetryPolicy":
+        """Return a policy with twice as many attempts. If a mentor's call fails, its case loses a candidate."""
+        return replace(self, attempts=2 * self.attempts)
+
+    def wait_before(self, attempt: int, blame: Blame, chance: random.Random) -> float:
+        """Return the seconds to wait before ``attempt`` (from 2). Jitter keeps calls that failed together from returning together."""
+        longest = min(self.longest_wait, self.longest_wait_alone) if blame is Blame.CALL else self.longest_wait
+        ceiling = min(longest, self.first_wait * 2.0 ** min(attempt - 2, 30))
+        return ceiling * chance.uniform(0.5, 1.0)
+
+
+@dataclass(slots=True)
+class Elapsed:
+    """Seconds used by a call: sending and waiting between attempts, but not time in the queue."""
+
+    seconds: float = 0.0
+    last_attempt: float = 0.0
+    """Seconds of the last attempt, not yet counted."""
+
+
+async def retry_call(
+    attempt: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    *,
+    spent: Elapsed,
+    blame: Callable[[CallFailed], Blame] = lambda _: Blame.UNKNOWN,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    chance: random.Random = JITTER,
+) -> T:
+    """Call ``attempt`` until it succeeds, within the policy's limits.
+
+    A rate limit does not count as a failed attempt. The call waits as long as the endpoint says, or longer each time, until the deadline.
+    Errors caused by the call itself are not retried, except once if a content filter rejected the input.
+
+    Args:
+        attempt: sends the call once and sets ``spent.last_attempt``.
+        policy: the limits.
+        spent: time that counts toward the deadline.
+        blame: called for each retryable failure to decide its cause. While an endpoint is down, neither attempts nor time count. It may
+            raise to end the call.
+        sleep: waits; may return early when the run stops.
+        chance: random source for jitter.
+
+    Raises:
+        CallFailed: the last failure, when a limit is reached.
+    """
+    failures = tries = limited = 0
+    flagged = False
+    last: CallFailed
+    while True:
+        try:
+            return await attempt()
+        except Flagged as failure:
+            # The attempt was not billed, and a router may send the next one to another provider.
+            if flagged:
+                raise
+            flagged, wait, whose, last = True, 0.0, Blame.CALL, failure
+        except CallerFault:
+            raise
+        except RateLimited as failure:
+            limited += 1
+            last = failure
+            whose = blame(failure)
+            wait = failure.retry_after or policy.wait_before(limited + 1, whose, chance)
+        except CallFailed as failure:
+            last = failure
+            whose = blame(failure)
+            tries += 1
+            failures += whose is not Blame.ENDPOINT
+            if failures >= policy.attempts:
+                raise
+            wait = policy.wait_before(tries + 1, whose, chance)
+        if whose is not Blame.ENDPOINT:
+            spent.seconds += spent.last_attempt + wait
+            if spent.seconds >= policy.deadline:
+                raise last
+        await sleep(wait)
+
+
+class Budget:
+    """The budget of one run. With ``limit=None`` it only counts."""
+
+    def __init__(self, limit: float | None, *, spent: float = 0.0) -> None:
+        """Create a budget. ``spent``: USD paid earlier, according to the ledger."""
+        self.limit = limit
+        self.spent = spent
+        self.reserved = 0.0
+        self._outstanding = 0  # an integer, because a sum of floats leaves a remainder that would look like a call in flight
+        self._settled = asyncio.Condition()
+
+    async def reserve(self, amount: float) -> "Reservation":
+        """Reserve ``amount`` USD. Wait while calls in flight may still cost less than they reserved.
+
+        Raises:
+            BudgetSpent: no call is in flight, and the amount still exceeds the budget.
+        """
+        if self.limit is not None:
+            async with self._settled:
+                while self.spent + self.reserved + amount > self.limit:
+                    if not self._outstanding:
+                        raise BudgetSpent(
+                            f"the budget of ${self.limit:.2f} has ${max(0.0, self.limit - self.spent):.4f} left and the next call may"
+                            f" cost up to ${amount:.4f}: raise budget_usd and run again"
+                        )
+                    await self._settled.wait()
+        self.reserved += amount
+        self._outstanding += 1
+        return Reservation(self, amount)
+
+    async def settle(self, amount: float, cost: float) -> None:
+        """Replace a reservation of ``amount`` by its actual cost."""
+        self._outstanding -= 1
+        self.reserved = max(0.0, self.reserved - amount) if self._outstanding else 0.0
+        self.spent += cost
+        if self.limit is not None:
+            async with self._settled:
+                self._settled.notify_all()
+
+
+class Reservation:
+    """Money reserved for one attempt."""
+
+    def __init__(self, budget: Budget, amount: float) -> None:
+        """Use :meth:`Budget.reserve` instead."""
+        self.amount = amount
+        self._budget = budget
+        self._open = True
+
+    async def settle(self, cost: float) -> None:
+        """Record ``cost`` and release the rest. Only the first call has an effect."""
+        if self._open:
+            self._open = False
+            await self._budget.settle(self.amount, cost)
+
+
+class AttemptRecord:
+    """Record the attempts of one call while it is in flight."""
+
+    def __init__(self, call: Call, ledger: Ledger) -> None:
+        """Create a record without attempts."""
+        self._call, self._ledger = call, ledger
+        self._most = 0.0
+        self._on_record: int | None = None
+        """ID of the current attempt in the ledger; ``None`` if it is not recorded because the run has no budget."""
+
+    def begin(self, most: float, *, on_record: bool) -> None:
+        """Start an attempt that may cost ``most`` USD; call this before sending.
+
+        ``on_record``: store the attempt, so that a later process knows about it if this one is killed.
+
+        Raises:
+            DiskError: the ledger cannot be written.
+        """
+        self._most = most
+        if most and on_record:
+            self._on_record = self._ledger.begin_attempt(self._call, most)
+
+    def maybe_billed(self, kind: str, message: str) -> float:
+        """End an attempt that got no answer but may be billed. Returns its maximum cost in USD."""
+        if self._on_record is not None:
+            self._ledger.fail_attempt(self._on_record, kind, message)
+            self._on_record = None
+        elif self._most:
+            self._ledger.note_failure(self._call, kind, message, final=False, cost_at_most=self._most)
+        return self._most
+
+    def not_billed(self) -> float:
+        """End an attempt that got no answer and is not billed. Returns 0 USD."""
+        if self._on_record is not None:
+            self._ledger.end_attempt(self._on_record)
+            self._on_record = None
+        return 0.0
+
+    def paid(self, reply: Reply) -> None:
+        """Store the reply and release its reservation in one transaction.
+
+        Raises:
+            DiskError: the ledger cannot be written.
+        """
+        self._ledger.put(self._call, reply, attempt=self._on_record)
