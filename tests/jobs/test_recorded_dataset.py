@@ -78,4 +78,6 @@ def test_a_release_is_rebuilt(recorded: Path) -> None:
         for folder in (RECORDED / "release", recorded / "again")
     )
     assert now.keys() == then.keys()
-    assert [name for name, path in then.items() if path.suffix != ".parquet" and path.read_bytes() != now[name].read_bytes()] == []
+    compared = {name: path.read_bytes() for name, path in then.items() if path.suffix != ".parquet"}
+    compared["recipe.yaml"] = compared["recipe.yaml"].replace(b"\nsequence:", b"\nmax_seq_length:")  # a key renamed since
+    assert [name for name, content in compared.items() if content != now[name].read_bytes()] == []
