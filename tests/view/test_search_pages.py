@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,8 +213,8 @@ def test_a_case_says_why_its_calls_failed_in_the_words_of_the_server(tmp_path: P
 
 
 def test_without_the_file_of_cases_replies_are_shown_without_prompts(tmp_path: Path) -> None:
-    recorded = Path(__file__).parents[1] / "support" / "recorded_run"
-    with visiting(recorded) as client:
+    shutil.copytree(Path(__file__).parents[1] / "support" / "recorded_run", tmp_path / "recorded_run")
+    with visiting(tmp_path) as client:
         case = case_links(client.get(address_of(client, "recorded_run")).text)[0]
         page = client.get(f"{case}/calls").text
     assert "cases.jsonl does not exist" in page

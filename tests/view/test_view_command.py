@@ -1,6 +1,7 @@
 """``chiron view`` as a person starts it, in a process of its own."""
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.support.command import CHIRON, chiron, environment
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
-RECORDED = Path(__file__).parents[1] / "support"
+RECORDED = Path(__file__).parents[1] / "support" / "recorded_run"
 
 
 @contextmanager
@@ -34,7 +35,8 @@ def first_line(process: "subprocess.Popen[str]") -> str:
 
 
 def test_it_prints_one_line_answers_with_the_token_only_and_ends_with_130(tmp_path: Path) -> None:
-    with started(RECORDED, "--no-browser", "--json") as process:
+    shutil.copytree(RECORDED, tmp_path / "recorded_run")
+    with started(tmp_path, "--no-browser", "--json") as process:
         url = json.loads(first_line(process))["url"]
         parts = urlsplit(url)
         assert parts.hostname == "127.0.0.1"
@@ -63,8 +65,8 @@ def test_it_prints_one_line_answers_with_the_token_only_and_ends_with_130(tmp_pa
     assert parts.query.partition("=")[2] not in error
 
 
-def test_it_ends_in_order_when_it_is_terminated() -> None:
-    with started(RECORDED, "--no-browser", "--json") as process:
+def test_it_ends_in_order_when_it_is_terminated(tmp_path: Path) -> None:
+    with started(tmp_path, "--no-browser", "--json") as process:
         first_line(process)
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=PATIENCE)
