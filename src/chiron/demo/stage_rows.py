@@ -4,7 +4,6 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,12 +27,12 @@ from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
 """Question of stage 2; the answer consists of steps without a diagnosis."""
-ATTRIBUTES: Final = ("side", "size", "density", "margin")
+ATTRIBUTES: Final = ("side", "level", "size", "density", "margin")
 """Attributes in the order of the reasoning steps."""
 
 
 def steps_of(attributes: Attributes) -> tuple[str, ...]:
-    """Return the four true reasoning steps."""
+    """Return the five true reasoning steps."""
     return tuple(f"The {name} is {getattr(attributes, name)}." for name in ATTRIBUTES)
 
 
@@ -86,18 +85,11 @@ def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed
     return _rows(build_text(file, _config(folder, seed), folder / "text", form=form))
 
 
-def build_stage_2(
-    described: Iterable[Case], worked: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int, again: int
-) -> tuple[Rows, Rows]:
-    """Create the rows of stage 2: images with their attributes, and worked examples that continue to the diagnosis.
-
-    Returns all rows, and those to replay in stage 3: ``again`` rows with attributes and all worked examples.
-    """
-    looks = build_looks(described, folder, "looks", prompts, seed=seed)
-    file = write_cases(folder / "worked.jsonl", worked)
-    form = InternTemplate(prompts, begun="any", concludes=True)
-    examples = _rows(build_alignment(file, folder / "worked", config=_config(folder, seed), form=form))
-    return [*looks, *examples], [*islice(looks, again), *examples]
+def build_annotated(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int) -> Rows:
+    """Create the interns' rows of the annotated cases: the true chain and the diagnosis, once from each length of the reasoning so far."""
+    file = write_cases(folder / "annotated-cases.jsonl", cases)
+    form = InternTemplate(prompts, begun="each", concludes=True)
+    return _rows(build_alignment(file, folder / "annotated", config=_config(folder, seed), form=form))
 
 
 def build_looks(cases: Iterable[Case], folder: Path, name: str, prompts: Prompts, *, seed: int) -> Rows:
