@@ -46,9 +46,9 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     return _recipe(f"miniature-{scale.name}", scale, seed, [text, alignment], scratch=_nothing(data, scale))
 
 
-def intern(base: Path, scale: Scale, *, seed: int) -> Recipe:
-    """Recipe that makes an intern from the model of stage 2: it continues the annotated cases to the diagnosis."""
-    return _last(base, "annotated.jsonl", REPLAYED, scale.intern_steps, scale, name="intern", seed=seed)
+def intern(base: Path, rows: str, scale: Scale, *, seed: int) -> Recipe:
+    """Recipe that makes an intern from the model of stage 2: it continues annotated cases to the diagnosis."""
+    return _last(base, rows, REPLAYED, scale.intern_steps, scale, name="intern", seed=seed)
 
 
 def last_stage(base: Path, rows: str | None, scale: Scale, *, name: str, seed: int) -> Recipe:

@@ -206,7 +206,9 @@ def check_search(summary: RunSummary) -> None:
         InputError: The search stopped, or it did not retain any path.
     """
     if summary.halted is not None or summary.pending:
-        raise InputError(f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to resume")
+        raise InputError(
+            f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to resume"
+        )
     if not summary.retained:
         raise InputError(f"the search retained no path, so there are no rows for stage 3 ({summary.run}): see rejected.jsonl there")
 

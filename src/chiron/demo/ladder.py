@@ -122,7 +122,9 @@ LADDER: Final[dict[str, Rung]] = {
     "answer_then_rationale": Rung("answer, then true rationale", lambda data, _folder, _seed: answers_then_rationales(data)),
     "random_mentor": Rung("paths of a random mentor", random_mentor, VERIFIED),
     "best_single_mentor": Rung("paths of the best mentor", best_mentor, VERIFIED),
-    "mics_paper": Rung("MICS, paper's rule", lambda data, folder, _seed: build_stage_3(folder / PAPER, data.folder / "chains-paper"), PAPER),
+    "mics_paper": Rung(
+        "MICS, paper's rule", lambda data, folder, _seed: build_stage_3(folder / PAPER, data.folder / "chains-paper"), PAPER
+    ),
     MICS: Rung("MICS, verified", lambda data, folder, _seed: build_stage_3(folder / VERIFIED, data.folder / "chains"), VERIFIED),
     "true_chains": Rung("true chains of all cases", lambda data, _folder, _seed: true_chains(data)),
 }

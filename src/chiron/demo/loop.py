@@ -57,9 +57,11 @@ def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: in
     return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
 
 
-def train_intern(base: Path, data: Data, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
-    """Train an intern from the model of stage 2 on the few annotated cases; return the folder of the model."""
-    recipe = intern(base, scale, seed=seed)
+def train_intern(
+    base: Path, data: Data, scale: Scale, out: Path, *, seed: int, rows: str = "annotated.jsonl", watch: Watch = lambda _: None
+) -> Path:
+    """Train an intern from the model of stage 2 on annotated cases; return the folder of the model."""
+    recipe = intern(base, rows, scale, seed=seed)
     return train_recipe(recipe, data.folder, data.images, out, watch=watch)
 
 
@@ -109,14 +111,9 @@ def team(
     return check_config({"models": models, "search": chosen}, origin=Path("miniature.yaml"))
 
 
-def prepare_search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> Run:
-    """Prepare the search over the cases of seen combinations, or the first ``limit`` of them."""
-    return prepare_run(data.cases, config, run, images=data.images, limit=limit)
-
-
-def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None, watch: SearchWatch = lambda _: None) -> RunSummary:
-    """Prepare and execute the search; see :func:`prepare_search`. ``watch`` is called with the progress, about once a second."""
-    return asyncio.run(_watched(prepare_search(config, data, run, limit=limit), watch))
+def search(config: RunConfig, data: Data, run: Path, *, cases: Path | None = None, watch: SearchWatch = lambda _: None) -> RunSummary:
+    """Search the cases of seen combinations, or other ``cases``. ``watch`` is called with the progress, about once a second."""
+    return asyncio.run(_watched(prepare_run(cases or data.cases, config, run, images=data.images), watch))
 
 
 def replay(config: RunConfig, old: Path, new: Path, *, watch: SearchWatch = lambda _: None) -> RunSummary:
@@ -138,7 +135,9 @@ async def _watched(run: Run, watch: SearchWatch) -> RunSummary:
         reports.cancel()
 
 
-def train_last(base: Path, data: Data, rows: str | None, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
+def train_last(
+    base: Path, data: Data, rows: str | None, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None
+) -> Path:
     """Train stage 3 on a file of rows in the data folder, or on replayed rows only; return the folder of the model."""
     return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
 
