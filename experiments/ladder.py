@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from chiron.demo import loop
 from chiron.demo.data import FULL, QUICK, TINY, Data, Purity, Scale, castings, is_pure, make_data, perception, purity
@@ -22,7 +22,7 @@ from chiron.demo.processes import Job, Say, cores, run_jobs
 from chiron.demo.stage_rows import Rows, build_annotated, build_stage_3, described, steps_of, write_cases, write_rows
 from chiron.errors import ChironError, InputError
 from chiron.io import write_atomically
-from chiron.phantom.sample import write_castings
+from chiron.phantom.sample import SyntheticCase, write_castings
 from experiments.score_worth import score_worth
 from experiments.tables import tables
 
@@ -136,7 +136,7 @@ class Study:
         self.own, self.scale, self.seed = own, scale, seed
         self.data = make_data(own / "data", scale, seed=seed)
 
-    def compute(self, part: Literal["ladder"] | str, name: str) -> Figures:
+    def compute(self, part: str, name: str) -> Figures:
         """Compute one part."""
         if part == "interns":
             return self._intern(name, self.own / name, "annotated.jsonl", loop.INTERNS.index(name))
@@ -167,9 +167,7 @@ class Study:
             return {"rows": 0}
         out = self.own / slug
         model = loop.train_last(self.own / BASE / "model", self.data, file, self.scale, out, name="rung", seed=self.seed)
-        truth = (
-            self._truth(data or self.data) | self._truth(self.data) | {c.case.id: set(steps_of(c.attributes)) for c in self._annotated(240)}
-        )
+        truth = _truth((*(data or self.data).seen, *self._annotated(240)))
         pure = sum(is_pure(row["messages"][-1]["content"], truth[row["case_id"]]) for row in rows or ())
         return {**self._measured(name, model, out, len(rows or ())), "pure": pure}
 
@@ -194,7 +192,7 @@ class Study:
         if summary.halted is not None or summary.pending:
             check_search(summary)
         found = purity(run, self.data)
-        worth = score_worth(run, self._truth(self.data), list(interns))
+        worth = score_worth(run, _truth(self.data.seen), list(interns))
         return {**figures, **_counts(found), "score_worth": worth}
 
     def _variant_interns(self, count: int) -> dict[str, Path]:
@@ -234,11 +232,8 @@ class Study:
         rows = build_stage_3(run, self.own / "chains-2")
         return {**self._trained(SECOND_ROUND, rows, data), "search": _counts(purity(run, data))}
 
-    def _annotated(self, count: int) -> tuple[Any, ...]:
+    def _annotated(self, count: int) -> tuple[SyntheticCase, ...]:
         return castings("annotated", replace(self.scale, annotated=count), seed=self.seed)
-
-    def _truth(self, data: Data) -> dict[str, set[str]]:
-        return {c.case.id: set(steps_of(c.attributes)) for c in (*data.seen, *data.annotated)}
 
     def _measured(self, name: str, model: Path, out: Path, rows: int) -> Figures:
         measured = loop.measure(model, self.data, out / "answers")
@@ -248,6 +243,10 @@ class Study:
             "without_answer": sum(a.answer is None for a in answered) / len(answered),
             "perception": perception(answered, self.data),
         }
+
+
+def _truth(cases: Sequence[SyntheticCase]) -> dict[str, set[str]]:
+    return {c.case.id: set(steps_of(c.attributes)) for c in cases}
 
 
 def _counts(found: Purity) -> Figures:

@@ -1,4 +1,4 @@
-"""The picture at the end of the demonstration: the ladder with intervals, next to examples. For the terminal, and its content for the page."""
+"""The picture at the end of the demonstration: the ladder with intervals, and examples, for the terminal and the page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
