@@ -12,7 +12,7 @@ def tables(results: Sequence[Figures]) -> str:
     """Format the results of all seeds: the ladder, the interns, the searches, the variations, and the worth of the score."""
     seeds = ", ".join(str(r["seed"]) for r in results)
     parts = [
-        f"Seeds {seeds}; scale {results[0]['scale']}. Mean of the seeds, with the lowest and the highest; Wilson's interval of all answers.\n",
+        f"Seeds {seeds}; scale {results[0]['scale']}. Mean, lowest and highest of the seeds; Wilson's interval of all answers.\n",
         _models(results, "ladder", "stage 3 on"),
         _models(results, "interns", "intern"),
     ]

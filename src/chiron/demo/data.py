@@ -103,6 +103,8 @@ TINY = Scale(
 """Smallest scale that runs every step; the model learns nothing."""
 
 
+MODALITIES = ("CT", "MRI")
+"""Modalities of the cases. A small model needs about a thousand images of each, so there are two instead of five."""
 TEXT_COPIES = 4
 """Stage 1 cases per rule. Each case gives one row per length of the reasoning so far."""
 PARTS = ("aligned", "unaligned", "annotated", "seen", "new-seen", "new-held-out")
@@ -191,7 +193,8 @@ def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1)
         "annotated": (6, scale.annotated, parts.seen),
     }[part]
     return tuple(
-        generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of)
+        generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, modalities=MODALITIES, name=part)
+        for index in range(share, count, of)
     )
 
 
