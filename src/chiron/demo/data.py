@@ -49,7 +49,7 @@ class Scale:
     """Optimizer steps that make an intern from the model of stage 2 and the annotated cases."""
     final_steps: int
     """Optimizer steps of stage 3, the same for every rung."""
-    hidden: int = 128
+    hidden: int = 96
     """Hidden width of the vision tower and of the language model."""
     vision_layers: int = 2
     language_layers: int = 2
@@ -66,25 +66,25 @@ class Scale:
 
 FULL = Scale(
     "full",
-    images=1_000,
+    images=500,
     annotated=20,
-    cases=600,
+    cases=1_000,
     evaluated=240,
-    text_steps=300,
-    alignment_steps=1_000,
+    text_steps=250,
+    alignment_steps=500,
     intern_steps=100,
-    final_steps=300,
+    final_steps=500,
 )
 QUICK = Scale(
     "quick",
-    images=1_000,
+    images=500,
     annotated=20,
-    cases=400,
+    cases=500,
     evaluated=120,
     text_steps=250,
-    alignment_steps=600,
+    alignment_steps=400,
     intern_steps=60,
-    final_steps=200,
+    final_steps=250,
 )
 TINY = Scale(
     "tiny",
@@ -192,10 +192,8 @@ def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1)
         "unaligned": (5, max(1, scale.evaluated // 2), COMBINATIONS),
         "annotated": (6, scale.annotated, parts.seen),
     }[part]
-    return tuple(
-        generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, modalities=MODALITIES, name=part)
-        for index in range(share, count, of)
-    )
+    shown: dict[str, Any] = {"among": among, "modalities": MODALITIES}
+    return tuple(generate_case(world, index, seed=8 * seed + number, size=SIDE, name=part, **shown) for index in range(share, count, of))
 
 
 def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:
