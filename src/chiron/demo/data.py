@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.demo.processes import Job, Say, run_jobs
