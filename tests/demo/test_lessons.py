@@ -41,9 +41,9 @@ def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> Non
 @pytest.mark.slow
 def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
     write_textbook(WORLD, tmp_path / "textbook.jsonl")
-    rows = build_stage_1(rule_cases(WORLD, copies=1, seed=0), tmp_path, PROMPTS, seed=0)
+    rows = build_stage_1(rule_cases(WORLD, copies=4, seed=0), tmp_path, PROMPTS, seed=0)
     assert len({row["id"] for row in rows}) == len(rows)
-    assert len(rows) > 0.8 * 108 * 6  # the reader, which guesses without the case, is right too often now and then
+    assert len(rows) > 0.7 * 4 * 108 * 6  # the reader, which guesses without the case, is right too often now and then
     seen = set()
     for row in rows:
         assert row["images"] == []
