@@ -20,10 +20,10 @@ from PIL import Image
 from bench.planted import measure
 from bench.table import heading, table
 from chiron.mmrp.alignment import build_alignment
-from chiron.mmrp.release import release
-from chiron.mmrp.release_types import ReleaseOptions
-from chiron.mmrp.row import MmrpRow, write_lines
+from chiron.mmrp.release import ReleaseOptions, release
+from chiron.mmrp.row import MmrpRow
 from chiron.providers.local.dialogue import Turn
+from tests.support.records import write_lines
 
 CASES = 60_000
 _COPIES = 50
@@ -140,7 +140,7 @@ def _build(work: Path) -> tuple[dict[str, float], int, int]:
         parts,
         work / "release",
         images=work / "images",
-        wishes=ReleaseOptions(limits=limits),
+        options=ReleaseOptions(limits=limits),
         watch=lambda name: marks.append((name, time.perf_counter())),
     )
     phases = {name: end - begin for (name, begin), (_, end) in pairwise(marks)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from bench.table import heading, table
-from chiron.providers.local.cache import PrefixCache
+from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Request, generate
 from chiron.providers.local.loading import load

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.mmrp.checking import check_rows
-from chiron.mmrp.checks.overlap import BenchmarkItem
 from chiron.mmrp.dataset_index import sources_of
-from chiron.mmrp.row import MmrpRow, write_lines
+from chiron.mmrp.row import MmrpRow
 from chiron.phantom.sample import generate_case
 from chiron.phantom.world import World
 from chiron.providers.local.dialogue import Turn
+from tests.support.records import write_lines
 
 COUNT = 1000
 _COUNTED = ("duplicates", "near_duplicates", "overlap", "given_away", "contradiction", "steps", "final_answer")
@@ -75,8 +76,8 @@ def measure(count: int = COUNT) -> list[tuple[object, ...]]:
         work = Path(folder)
         rows, faults, foreign = plant(work, count)
         write_lines(work / "rows.jsonl", (row.to_record() for row in rows))
-        with check_rows(sources_of([work]), foreign=foreign) as (survey, report):
-            found_by = {check: {survey.entries[position].id for position in report.tallies[check].rows} for check in _COUNTED}
+        with check_rows(sources_of([work]), benchmark_items=foreign) as (index, report):
+            found_by = {check: {index.entries[position].id for position in report.counts[check].rows} for check in _COUNTED}
     lines: list[tuple[object, ...]] = []
     for check in _COUNTED:
         found = found_by[check]

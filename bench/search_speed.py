@@ -11,10 +11,9 @@ from chiron.cases.selection import Selection
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
-from chiron.mics.run import Run
+from chiron.mics.run import Run, SearchSetup
 from chiron.mics.run_directory import RunDirectory
 from chiron.mics.search import search
-from chiron.mics.setup import SearchSetup
 from tests.support.cases import write_cases
 from tests.support.runs import config_of, make_run, team
 
@@ -33,7 +32,7 @@ async def one_at_a_time(cases: Path, base_url: str, folder: Path) -> tuple[float
     setup = SearchSetup.of(Selection(cases), config_of(team(base_url, policy="paper")))
     lock = asyncio.Lock()
     with Ledger.open(folder / "serial.sqlite") as ledger:
-        desk = ModelClient(setup.endpoints, ledger)
+        desk = ModelClient(setup.roles.endpoints, ledger)
 
         async def ask(call: Call) -> Reply:
             async with lock:
@@ -41,7 +40,7 @@ async def one_at_a_time(cases: Path, base_url: str, folder: Path) -> tuple[float
 
         began = time.perf_counter()
         for _, case in setup.selection:
-            await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=setup.pictures_of(case, hold=False))  # type: ignore[arg-type]
+            await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=setup.load_images(case, hold=False))  # type: ignore[arg-type]
         await desk.close()
         return time.perf_counter() - began, sum(s.calls for s in ledger.spending())
 
@@ -82,7 +81,7 @@ def thousand_cases(folder: Path) -> None:
         for name, model in data["models"].items():
             model["concurrency"] = ceilings[name.split("-")[0]]
             model["timeout"] = 60.0
-        run = Run(SearchSetup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
+        run = Run.of(SearchSetup.of(Selection(cases), config_of(data)), RunDirectory(folder / "r1000"))
         began = time.perf_counter()
         summary = asyncio.run(run.execute())
         took = time.perf_counter() - began

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.table import heading, table
-from chiron.providers.local.families import tokens_per_tile
+from chiron.providers.local.loading import tokens_per_tile
 from chiron.providers.local.tiling import TileKey, Tiles
 from chiron.training.batches import collate
 from chiron.training.encoding import IGNORED, Encoded, trained_tokens

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from chiron.cases.case import BadCase, Case
     from chiron.cases.images import ImageFolder
     from chiron.cases.reader import read_cases
-    from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+    from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel, TextPart
     from chiron.client.failures import CallFailed, RunStopped
     from chiron.conversation.reasoning import Reasoning, parse_reasoning
     from chiron.conversation.verdict import read_verdict
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from chiron.mics.run import RunSummary
     from chiron.mics.run_directory import read_status
     from chiron.mics.search import search
-    from chiron.mics.team import Policy, RoleModel, Team
+    from chiron.mics.team import Policy, Team
     from chiron.mmrp.alignment import build_alignment
     from chiron.mmrp.config import load_build
     from chiron.mmrp.cot import build_cot
     from chiron.mmrp.part import BuildSummary
     from chiron.mmrp.questions import build_questions
-    from chiron.mmrp.release import release
-    from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
+    from chiron.mmrp.release import ReleaseOptions, ReleaseSummary, release
     from chiron.mmrp.text import build_text
     from chiron.reports.page import write_report
 
@@ -59,14 +58,14 @@ _HOMES = {
     "ImagePart": "chiron.client.call",
     "Policy": "chiron.mics.team",
     "Reasoning": "chiron.conversation.reasoning",
-    "ReleaseSummary": "chiron.mmrp.release_types",
+    "ReleaseSummary": "chiron.mmrp.release",
     "Reply": "chiron.client.call",
     "RunSummary": "chiron.mics.run",
     "SearchResult": "chiron.mics.result",
-    "RoleModel": "chiron.mics.team",
+    "RoleModel": "chiron.client.call",
     "Team": "chiron.mics.team",
     "TextPart": "chiron.client.call",
-    "ReleaseOptions": "chiron.mmrp.release_types",
+    "ReleaseOptions": "chiron.mmrp.release",
     "build_alignment": "chiron.mmrp.alignment",
     "build_cot": "chiron.mmrp.cot",
     "build_questions": "chiron.mmrp.questions",

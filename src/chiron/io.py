@@ -1,6 +1,8 @@
-"""Read and write files: whole-file writes, folders that appear complete, lock files, YAML."""
+"""Read and write files: atomic files and folders, lock files, JSON Lines, YAML."""
 
 import errno
+import json
+import logging
 import os
 import re
 import secrets
@@ -8,16 +10,17 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
 
 from chiron.errors import DiskError, InputError
 
+_log = logging.getLogger(__name__)
 _LEFTOVER = re.compile(r"\..+\.(?:jsonl?|html|md|yaml|csv|tsv)\.(?:(\d+)\.)?[a-z0-9_]{8}")
 """Matches temporary files of :func:`write_atomically`: target name, process id, random suffix. Older versions omitted the process id."""
 _OLD = 3600.0
@@ -51,6 +54,7 @@ def remove_leftovers(folder: Path) -> None:
         for path in folder.iterdir():
             if (match := _LEFTOVER.fullmatch(path.name)) is not None and _is_leftover(path, match[1]):
                 path.unlink(missing_ok=True)
+                _log.info("removed a temporary file that a killed process left: %s", path)
 
 
 def _is_leftover(path: Path, pid: str | None) -> bool:
@@ -73,8 +77,8 @@ def _is_leftover(path: Path, pid: str | None) -> bool:
 def unwritten(path: Path, error: OSError) -> DiskError:
     """Return the error for a file that cannot be written, with advice on how to fix it."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
-    mend = "free space on its disk" if full else "see that it is a place where you may write a file"
-    return DiskError(f"{path} cannot be written ({error.strerror or error}): {mend}, and run the same command again")
+    fix = "free space on its disk" if full else "check that you may write there"
+    return DiskError(f"{path} cannot be written ({error.strerror or error}): {fix}, then run the same command again")
 
 
 _MODE = 0o600
@@ -96,7 +100,7 @@ def alone(lock: Path, *, place: str, busy: str, wait: float = 0.0) -> Iterator[N
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{place} cannot be made ({error.strerror}): choose another") from error
+        raise InputError(f"{place} cannot be created ({error.strerror}): choose another") from error
     held = FileLock(lock, mode=_MODE)
     try:
         held.acquire(timeout=wait)
@@ -121,6 +125,97 @@ def is_held(lock: Path) -> bool:
         return False  # without write permission here, no run of this user can hold it
 
 
+MAX_LINE = 2**28
+"""Maximum size in bytes of a line of JSON: more than any row with its images inside."""
+_T = TypeVar("_T")
+
+
+class BrokenJson:
+    """Data that is not valid JSON, and why."""
+
+    def __init__(self, problem: str) -> None:
+        """Store ``problem``: what is wrong and how to fix it, in one line."""
+        self.problem = problem
+
+
+class JsonLine(NamedTuple):
+    """Line of a JSON Lines file."""
+
+    number: int
+    """From 1, counting blank lines."""
+    offset: int
+    """Byte offset of the line in the file."""
+    value: Any
+    """Parsed value, or :class:`BrokenJson`."""
+
+
+def parse_json(data: bytes) -> Any:
+    r"""Parse UTF-8 JSON, with or without a byte order mark; return :class:`BrokenJson` if that fails.
+
+    A lone surrogate (``"\ud800"``) is valid JSON, although it cannot be encoded as UTF-8 again.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return BrokenJson(f"not UTF-8 text (byte {error.start} of the line): save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        return BrokenJson(f"broken JSON at column {error.colno}: {error.msg}")
+    except RecursionError:
+        return BrokenJson("JSON that is nested too deeply")
+    except ValueError as error:  # for example, an integer of thousands of digits
+        return BrokenJson(f"broken JSON: {error}")
+
+
+def read_jsonl(path: Path, *, hint: str = "") -> Iterator[JsonLine]:
+    """Yield the lines of a JSON Lines file that are not blank.
+
+    Args:
+        path: file to read, one line at a time.
+        hint: text appended to the error if the file cannot be read.
+
+    Raises:
+        InputError: the file cannot be read, or a line is longer than ``MAX_LINE``.
+    """
+    try:
+        with path.open("rb") as file:
+            offset = 0
+            # Binary, split at \n only: str.splitlines also splits at U+2028 and similar characters, which JSON text may contain.
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+                if len(line) > MAX_LINE:
+                    raise InputError(f"{path}, line {number} is longer than {MAX_LINE // 2**20} MiB: is it the right file?")
+                if line.strip():
+                    yield JsonLine(number, offset, parse_json(line.rstrip(b"\r\n")))
+                offset += len(line)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}){hint}") from error
+
+
+def parse_jsonl(path: Path, parse: Callable[[Any], _T], kind: str, fix: str, *, hint: str = "") -> Iterator[_T]:
+    """Convert each line with ``parse``; see :func:`read_jsonl` and :func:`parse_line` for arguments and errors."""
+    return (parse_line(path, line, parse, kind, fix) for line in read_jsonl(path, hint=hint))
+
+
+def parse_line(path: Path, line: JsonLine, parse: Callable[[Any], _T], kind: str, fix: str) -> _T:
+    """Convert a line of a JSON Lines file with ``parse``.
+
+    Args:
+        path: the file, for error messages.
+        line: line of the file.
+        parse: converts a JSON value; may raise what a missing key or a value of the wrong type raises.
+        kind: what a line is, for error messages, such as ``row of a dataset``.
+        fix: what to do about an unusable line, for error messages.
+
+    Raises:
+        InputError: the line is unusable; the message has file and line.
+    """
+    if isinstance(line.value, BrokenJson):
+        raise InputError(f"{path}, line {line.number}: not a {kind} ({line.value.problem}): {fix}")
+    try:
+        return parse(line.value)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}, line {line.number}: not a {kind} ({type(error).__name__}: {error}): {fix}") from error
+
+
 MOST_BYTES = 2**20
 """Maximum size of a YAML file."""
 _MOST_VALUES = 100_000
@@ -143,7 +238,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if (key.tag, key.value) in seen:
-                raise _Unusable(problem=f"the key '{key.value}' stands twice: take one away", problem_mark=key.start_mark)
+                raise _Unusable(problem=f"the key '{key.value}' occurs twice: remove one", problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node
 
@@ -152,11 +247,11 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)
         if node.tag in _NUMBERS and ":" in node.value:
             raise _Unusable(
-                problem=f"{node.value} would be read as a number to the base 60: write one number (in seconds, say), or put it in quotes",
+                problem=f"{node.value} would be read as a number to the base 60: write one number (such as seconds), or quote it",
                 problem_mark=node.start_mark,
             )
         if not node.value.isascii() and any("\ud800" <= c <= "\udfff" for c in node.value):
-            raise _Unusable(problem="half a character (a surrogate) stands in a text: take it away", problem_mark=node.start_mark)
+            raise _Unusable(problem="a text contains half a character (a surrogate): remove it", problem_mark=node.start_mark)
         return node
 
 
@@ -187,14 +282,14 @@ def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
     except yaml.YAMLError as error:
         raise InputError(f"{kind} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
-        raise InputError(f"{kind} {path} is nested too deeply: no {kind} needs more than a few levels") from error
+        raise InputError(f"{kind} {path} is nested too deeply: a {kind} needs only a few levels") from error
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         # PyYAML raises various errors for tags that do not fit their value (!!bool foo), for impossible dates (2001-99-99)
         # and for integers of thousands of digits.
-        raise InputError(f"{kind} {path} holds a value that is none: {error}; put text in quotes") from error
+        raise InputError(f"{kind} {path} contains an invalid value ({error}): quote it if it is text") from error
     for key, inner in value.items() if isinstance(value, dict) else [("it", value)]:
         if _is_larger(inner, _MOST_VALUES):
-            raise InputError(f"{kind} {path}: '{key}' holds more than {_MOST_VALUES:,} values, counting what its aliases (*name) repeat")
+            raise InputError(f"{kind} {path}: '{key}' has more than {_MOST_VALUES:,} values, counting what its aliases (*name) repeat")
     return value
 
 
@@ -228,7 +323,7 @@ def new_folder(out: Path, *, mark: str, replace: bool = False) -> Iterator[Path]
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - do not follow a link: replace it
     prefix, old = f".{out.name}.partial-", out.parent / f".{out.name}.old"
-    busy = f"{out} is being made by another process: wait for it, or choose another --out"
+    busy = f"{out} is being written by another process: wait for it, or choose another --out"
     with alone(out.parent / f".{out.name}.lock", place=f"folder {out}", busy=busy):
         try:
             _clear(out, old, prefix)
@@ -264,6 +359,7 @@ def _clear(out: Path, old: Path, prefix: str) -> None:
             shutil.rmtree(old)
         else:
             old.rename(out)
+            _log.warning("restored %s: a process was killed while it was replaced", out)
     for left in out.parent.glob(f"{_literal(prefix)}*"):
         shutil.rmtree(left)
 
@@ -272,7 +368,7 @@ def _need_ours(out: Path, mark: str, *, replace: bool) -> None:
     if not replace:
         raise InputError(f"{out} exists: choose another --out, or replace it with --replace")
     if out.is_symlink() or not (out / mark).is_file():
-        raise InputError(f"{out} is no folder that this command wrote (it has no {mark}): choose another --out")
+        raise InputError(f"{out} was not written by this command (it has no {mark}): choose another --out")
 
 
 def _literal(name: str) -> str:

@@ -49,3 +49,37 @@ def visible(text: str) -> str:
 def compatible(text: str) -> str:
     r"""Return the NFKC form without invisible characters and with ``\n`` line breaks. For comparison only, not for storage."""
     return unify_newlines(visible(text)) if text.isascii() else unicodedata.normalize("NFKC", visible(unify_newlines(text)))
+
+
+def without_accents(text: str) -> str:
+    """Return the text in lower case, decomposed (NFKD) and without combining characters. For comparison only."""
+    if text.isascii():
+        return text.lower()
+    return "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if not unicodedata.combining(c))
+
+
+def normalize_words(text: str, keep: str = "") -> str:
+    """Return the words of a text in lower case, joined by single spaces, without punctuation except the characters in ``keep``."""
+    return re.sub(rf"(?:[^\w{re.escape(keep)}]|_)+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+# Remove an article only before another word: in "A" and in "Hepatitis A" the letter is the answer.
+_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
+# A plus or minus sign directly after a word is a finding ("HER2+"). Inside a word, and in "left- and right-sided", it is a hyphen.
+_PLUS = re.compile(r"(?<=\w)\+(?!\w)")
+_MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
+
+
+def normalize_answer(answer: str) -> str:
+    """Return the answer in lower case, without accents, brackets, articles and punctuation; unchanged if nothing would remain."""
+    text = without_accents(answer)
+    bare = _without_brackets(text)
+    bare = bare if re.search(r"\w", bare) else text
+    words = _MINUS.sub(" minus ", _PLUS.sub(" plus ", bare))
+    return " ".join(re.sub(r"[^\w%]+", " ", _ARTICLES.sub(" ", words)).split()) or " ".join(text.split())
+
+
+def _without_brackets(text: str) -> str:
+    # Search only before the last closing bracket. Otherwise every opening bracket would scan to the end, in quadratic time.
+    head, last, tail = text.rpartition(")")
+    return re.sub(r"\([^)]*\)", " ", head + last) + tail

@@ -131,7 +131,7 @@ def test_check_tells_of_them_and_of_endless_findings(tmp_path: Path) -> None:
     (remark,) = check_cases(jsonl(tmp_path / "c.jsonl", case.to_record()))
     assert remark.usable
     assert remark.problem is not None
-    assert "findings describe MRI, and there is no such image" in remark.problem
+    assert "findings describe MRI, which the case has no image of" in remark.problem
     assert "10,019 characters" in remark.problem
 
 

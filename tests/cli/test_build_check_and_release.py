@@ -4,18 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from chiron.cli import build_release
-from chiron.cli import build_release as build_check
+from chiron.cli.build import app
 from chiron.errors import InputError
 from tests.evaluation.published import parquet
 from tests.mmrp.making import a_row, a_text_row, write_part
-
-app = typer.Typer()
-app.command("check")(build_check.check_command)
-app.command("release")(build_release.release_command)
 
 
 def test_check_writes_its_page_and_says_what_it_counted(tmp_path: Path) -> None:
@@ -106,10 +100,10 @@ def test_a_release_leaves_out_what_a_benchmark_asks(published: tuple[Path, Path]
     [
         (["--benchmark", "vqa_rad"], "NAME=DIR"),
         (["--benchmark", "vqarad=."], "did you mean 'vqa_rad'"),
-        (["--benchmark", "vqa_rad=nowhere"], "no folder"),
+        (["--benchmark", "vqa_rad=nowhere"], "nowhere is not a folder"),
         (["--benchmark", "vqa_rad=."], "vqa_rad is not in"),
-        (["--benchmarks", "nowhere"], "no such folder"),
-        (["--benchmarks", "."], "no folder in it is called as a benchmark"),
+        (["--benchmarks", "nowhere"], "not a folder"),
+        (["--benchmarks", "."], "no subfolder has the name of a benchmark"),
     ],
 )
 def test_a_benchmark_that_is_not_there_is_said_before_anything_is_looked_at(

@@ -77,7 +77,7 @@ def test_cases_without_a_question_are_said_and_checked_as_such(tmp_path: Path) -
         (("c/cases.jsonl", "--out", "o", "--map", "anser=x"), "did you mean 'answer'"),
         (("c/cases.jsonl", "--out", "o", "--images", "none"), "--images"),
         (("c/cases.jsonl", "--out", "c/cases.jsonl"), "--out"),
-        (("c/cases.jsonl", "--out", "c/cases.jsonl/o"), "cannot be made"),
+        (("c/cases.jsonl", "--out", "c/cases.jsonl/o"), "cannot be created"),
         (("c/cases.jsonl", "--out", "n" * 300), "cannot"),
         (("n" * 300, "--out", "o"), "cannot be reached"),
         (("c/empty.jsonl", "--out", "o"), "no case"),

@@ -93,22 +93,22 @@ def test_the_published_cases_go_through_an_endpoint(published: Path, tmp_path: P
         (("search", "c/cases.jsonl", "--config", "none.yaml", "--run", "r"), "chiron init"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--images", "none"), "--images"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--shard", "3/2"), "--shard"),
-        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "c/cases.jsonl"), "cannot be made"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "c/cases.jsonl"), "cannot be created"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--shard", ""), "--shard"),
         (("search", "n" * 300, "--config", "c.yaml", "--run", "r"), "cannot be reached"),
         (("search", "c/cases.jsonl", "--config", "n" * 300, "--run", "r"), "cannot be read"),
-        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "n" * 300), "cannot be made"),
+        (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "n" * 300), "cannot be created"),
         (("search", "c/cases.jsonl", "--config", "c.yaml", "--run", "r", "--images", "n" * 300), "cannot be reached"),
         (("status", "n" * 300), "cannot be read"),
         (("report", "n" * 300), "cannot be read"),
         (("report", "c", "--cases", "9" * 5000), "--cases"),
-        (("status", "c"), "no run directory"),
-        (("report", "c"), "no run directory"),
-        (("replay", "c", "--config", "c.yaml", "--run", "r"), "no run directory"),
+        (("status", "c"), "not a run directory"),
+        (("report", "c"), "not a run directory"),
+        (("replay", "c", "--config", "c.yaml", "--run", "r"), "not a run directory"),
         (("cases", "check", "none.jsonl"), "does not exist"),
         (("doctor", "none.yaml"), "chiron init"),
-        (("status", "c.yaml"), "no run directory"),
-        (("report", "c.yaml"), "no run directory"),
+        (("status", "c.yaml"), "not a run directory"),
+        (("report", "c.yaml"), "not a run directory"),
     ],
 )
 def test_what_a_person_got_wrong_is_one_clear_line_and_exit_code_two(world: Any, tmp_path: Path, args: tuple[str, ...], words: str) -> None:
@@ -185,7 +185,7 @@ def test_status_and_summary_have_the_same_names(world: Any, tmp_path: Path) -> N
 def test_the_demonstration_needs_nothing_and_shows_everything(tmp_path: Path) -> None:
     done = chiron("demo", "--search-only", "--dir", tmp_path / "d", "--count", "4")
     assert done.returncode == 0, done.stderr
-    assert "drew 4 cases" in done.stderr
+    assert "generated 4 cases" in done.stderr
     assert "4 cases selected" in done.stderr
     report = tmp_path / "d" / "run-4" / "report.html"
     assert str(report) in done.stderr

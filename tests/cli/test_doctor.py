@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chiron.cli.doctor import doctor_command as command
+from chiron.cli.models import doctor_command as command
 from chiron.errors import InputError
 from tests.support.endpoint import Endpoint
 from tests.support.runs import write_config
@@ -35,14 +35,14 @@ def test_the_models_of_every_section_are_looked_at(
     command(file(tmp_path, dict.fromkeys("abc", OFFLINE), **sections), ask=False)
     said = capsys.readouterr().out
     assert {name for name in "abc" if f"ok  {name}: embedded" in said} == looked_at
-    assert {name for name in "abc" if f"{name}: not looked at" in said} == set("abc") - looked_at
+    assert {name for name in "abc" if f"{name}: not checked" in said} == set("abc") - looked_at
 
 
 @pytest.mark.parametrize("section", [{"build": {"author": "b"}}, {"evaluation": {"judge": "b"}}, {}])
 def test_a_model_of_any_section_that_is_not_there_is_a_fault(
     section: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match="1 thing to mend"):
+    with pytest.raises(InputError, match="1 fault, marked above"):
         command(file(tmp_path, {"a": OFFLINE, "b": BROKEN}, **section), ask=False)
     assert "FAULT  b:" in capsys.readouterr().out
 
@@ -59,9 +59,9 @@ def test_an_image_is_shown_to_those_who_will_get_some(tmp_path: Path, capsys: py
     ("sections", "words"),
     [
         ({"build": {"author": "d"}}, "build.author names 'd'"),
-        ({"build": {"author": "a", "prompts": {"nonsense": "x.txt"}}}, "no prompt is called 'nonsense'"),
+        ({"build": {"author": "a", "prompts": {"nonsense": "x.txt"}}}, "unknown prompt 'nonsense'"),
         ({"evaluation": {"judge": "d"}}, "evaluation.judge names 'd'"),
-        ({"evaluation": {"prompts": {"nonsense": "x.txt"}}}, "no prompt is called 'nonsense'"),
+        ({"evaluation": {"prompts": {"nonsense": "x.txt"}}}, "unknown prompt 'nonsense'"),
         ({"biuld": {"author": "a"}}, "unknown key 'biuld'; did you mean 'build'"),
     ],
 )
@@ -71,5 +71,5 @@ def test_what_is_wrong_in_any_section_is_named(sections: dict[str, Any], words: 
 
 
 def test_a_file_without_a_model_is_nothing_to_begin_with(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names no model"):
+    with pytest.raises(InputError, match="has no models"):
         command(file(tmp_path, {}), ask=False)

@@ -114,7 +114,7 @@ def test_replies_of_thinking_alone_are_counted_and_the_setting_is_named(tmp_path
 
     _, where, ended = searched(tmp_path, override)
     told = " ".join(ended.stderr.split())
-    assert "replies of model 'intern-a' were nothing but thinking" in told
+    assert "replies of model 'intern-a' contain only thinking" in told
     assert "raise max_tokens" in told
     assert "only thinking" in chiron("status", where).stdout
     with Ledger.read(where / "ledger.sqlite") as ledger:

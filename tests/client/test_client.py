@@ -135,7 +135,7 @@ def test_a_dead_endpoint_stops_the_run(tmp_path: Path) -> None:
     async def work() -> None:
         done = await asyncio.gather(*(desk.ask(a_call(str(n))) for n in range(30)), return_exceptions=True)
         assert all(isinstance(d, EndpointDown) for d in done)
-        with pytest.raises(EndpointDown, match=r"'m' has answered nothing yet.*refused.*again"):
+        with pytest.raises(EndpointDown, match=r"'m' has not answered yet.*refused.*again"):
             await desk.ask(a_call("one more"))
         assert desk.ledger.spending() == []  # no call was given up
 
@@ -159,7 +159,7 @@ def test_a_wrong_key_stops_the_run_at_once_but_not_after_good_answers(tmp_path: 
         with pytest.raises(CallerFault):
             await desk.ask(a_call(model="n"))
         assert isinstance(desk.halted, ConfigurationError)
-        assert str(desk.halted) == "model 'n' refuses every call: HTTP 401: check api_key_env"
+        assert str(desk.halted) == "model 'n' rejects every call: HTTP 401: check api_key_env"
 
     run(desk, work)
 
@@ -268,7 +268,7 @@ def test_a_wait_that_no_call_can_sit_out_stops_the_run_and_fails_no_call(tmp_pat
 
     async def work() -> None:
         for _ in range(2):
-            with pytest.raises(EndpointDown, match=r"'m' takes no call for another 7200 s.*HTTP 429.*again"):
+            with pytest.raises(EndpointDown, match=r"'m' accepts no call for another 7200 s.*HTTP 429.*again"):
                 await desk.ask(a_call())
         assert desk.ledger.spending() == []
         assert desk.budget.spent == 0
@@ -292,7 +292,7 @@ def test_a_share_of_calls_that_keeps_failing_is_told(tmp_path: Path) -> None:
             if n == 4:
                 assert not desk.notes  # two of five: chance, perhaps
         assert list(desk.notes.values()) == [
-            "m at temperature 1.2: 50% of 20 calls failed, and are missing from the scores (the last so: m: HTTP 500)"
+            "m at temperature 1.2: 50% of 20 calls failed and are missing from the scores (most recent reason: m: HTTP 500)"
         ]
 
     run(desk, work)

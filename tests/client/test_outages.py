@@ -88,7 +88,7 @@ def test_an_outage_that_does_not_end_stops_the_run_and_fails_no_call(tmp_path: P
         lost = [d for d in done if isinstance(d, BaseException)]
         assert lost
         assert all(isinstance(d, EndpointDown) for d in lost)
-        assert "failed every call for 10 min, the last so: connection refused" in str(lost[0])
+        assert "failed every call for 10 min, most recently with: connection refused" in str(lost[0])
         assert [s.failed for s in desk.ledger.spending()] == [0]
 
     on_a_virtual_clock(desk, work)

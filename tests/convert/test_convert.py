@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
@@ -20,7 +20,8 @@ from transformers import (
 from typer.testing import CliRunner
 
 from chiron.cli import train as cli
-from chiron.convert import convert, weight_files
+from chiron.convert import convert
+from chiron.convert import weights as weight_files
 from chiron.convert.config_json import read_chat, write_hf
 from chiron.convert.convert import ConversionReport, detect, to_hf, to_internvl_chat
 from chiron.errors import DiskError, InputError
@@ -184,21 +185,25 @@ def test_names_as_they_are_in_memory_are_understood(hf: Path, tmp_path: Path) ->
     assert {k: tuple(v.shape) for k, v in tensors_of(tmp_path / "out").items()} == CHAT_SHAPES
 
 
-def test_memory_stays_at_a_buffer(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    whole = weight_files._read
+def test_only_one_shard_is_loaded_at_a_time(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
 
-    def watched(file: Any, size: int) -> bytes:
-        read.append(size)
-        return whole(file, size)
+    def watched(tensors: Tensors, *arguments: Any, **options: Any) -> None:
+        held.append(sum(tensor.nbytes for tensor in tensors.values()))
+        save_file(tensors, *arguments, **options)
 
-    monkeypatch.setattr(weight_files, "_BUFFER", 1000)
-    monkeypatch.setattr(weight_files, "_read", watched)
-    report = to_internvl_chat(hf, tmp_path / "out")
-    assert max(read) == 1000
-    assert sum(read) == report.size
-    to_hf(tmp_path / "out", tmp_path / "back")
-    assert same(tensors_of(hf), tensors_of(tmp_path / "back"))
+    monkeypatch.setattr(weight_files, "save_file", watched)
+    report = to_internvl_chat(hf, tmp_path / "out", shard_bytes=14_000)
+    assert len(held) == len(report.shards) > 3
+    assert sum(held) == report.size
+    assert max(held) <= 14_000
+
+
+def test_converting_again_gives_the_same_bytes(hf: Path, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        to_internvl_chat(hf, tmp_path / name, shard_bytes=14_000)
+    one, other = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "other"))
+    assert one == other
 
 
 class TestTiedEmbeddings:
@@ -229,7 +234,7 @@ class TestTiedEmbeddings:
 
     def test_a_contradiction_is_refused(self, chat: Path, tmp_path: Path) -> None:
         settle(chat, llm_config__tie_word_embeddings=True)
-        with pytest.raises(InputError, match=r"tie_word_embeddings is true, and .*lm_head.* differs"):
+        with pytest.raises(InputError, match=r"tie_word_embeddings is true, but .*lm_head.* differs"):
             to_hf(chat, tmp_path / "out")
 
     def test_an_untied_model_without_its_output_matrix_is_refused(self, chat: Path, tmp_path: Path) -> None:
@@ -263,7 +268,7 @@ class TestSmallFiles:
 
     def test_the_prompt_template_learns_images(self, chat: Path, tmp_path: Path) -> None:
         report = to_hf(chat, tmp_path / "hf")
-        assert any("chat template knew no images" in note for note in report.notes)
+        assert any("chat template does not support images" in note for note in report.notes)
         messages: Any = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "ab"}]},
             {"role": "assistant", "content": "cd"},
@@ -284,7 +289,7 @@ class TestSmallFiles:
         path.write_text(json.dumps(values))
         report = to_hf(chat, tmp_path / "hf")
         assert (tmp_path / "hf" / "chat_template.jinja").read_text() == template.replace("<image>", "<IMG_CONTEXT>")
-        assert report.notes == ("of several chat templates only the default one went over",)
+        assert report.notes == ("of several chat templates, only the default one was converted",)
 
     def test_answers_end_with_the_turn(self, chat: Path, tmp_path: Path) -> None:
         to_hf(chat, tmp_path / "hf")
@@ -360,7 +365,7 @@ class TestWriting:
         assert detect(tmp_path / "empty") == "hf"
         before = {p.name: p.read_bytes() for p in chat.iterdir()}
         for out in (tmp_path / "empty", chat, chat / "config.json"):
-            with pytest.raises(InputError, match="is there already"):
+            with pytest.raises(InputError, match="exists and is not an empty folder"):
                 to_hf(chat, out)
         assert {p.name: p.read_bytes() for p in chat.iterdir()} == before
 
@@ -368,11 +373,18 @@ class TestWriting:
         to_hf(chat, tmp_path / "a" / "b")
         assert detect(tmp_path / "a" / "b") == "hf"
 
-    def test_a_full_disk_leaves_nothing(self, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        ],
+    )
+    def test_a_full_disk_leaves_nothing(self, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise error
 
-        monkeypatch.setattr(weight_files, "_copy", full)
+        monkeypatch.setattr(weight_files, "save_file", full)
         with pytest.raises(DiskError, match="no space left on its disk"):
             to_hf(chat, tmp_path / "place" / "out")
         assert list((tmp_path / "place").iterdir()) == []
@@ -383,15 +395,15 @@ class TestWriting:
             to_hf(chat, tmp_path / "out")
 
     def test_an_interrupt_leaves_nothing(self, chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def interrupted(*_: object) -> None:
+        def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(weight_files, "_copy", interrupted)
+        monkeypatch.setattr(weight_files, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             to_hf(chat, tmp_path / "place" / "out")
         assert list((tmp_path / "place").iterdir()) == []
 
-    def test_an_unwritable_place_is_the_users_to_mend(self, chat: Path, tmp_path: Path) -> None:
+    def test_an_unwritable_place_is_an_input_error(self, chat: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match="was not written"):
             to_hf(chat, tmp_path / "file" / "out")
@@ -406,13 +418,13 @@ class TestWriting:
             return found
 
         monkeypatch.setattr(convert, "find_weights", shrinking)
-        with pytest.raises(InputError, match="ended early"):
+        with pytest.raises(InputError, match=r"model\.safetensors changed during the conversion"):
             to_hf(chat, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
 
 def test_the_published_sizes_give_the_published_numbers_of_parameters() -> None:
-    from chiron.convert.weight_names import weights
+    from chiron.convert.weights import weights
 
     counts = []
     for hidden, mlp, heads, groups in ((1536, 8960, 12, 2), (3584, 18944, 28, 4)):
@@ -431,7 +443,7 @@ def test_the_published_sizes_give_the_published_numbers_of_parameters() -> None:
         )
         settings = read_chat(config)
         assert write_hf(settings, image_token_id=151667, tied=False)["image_seq_length"] == 256
-        shapes = (weight.shape for weight in weights(settings.dimensions(head=True)))
+        shapes = (weight.shape for weight in weights(settings.sizes, qkv_bias=True, head=True))
         counts.append(round(sum(torch.Size(shape).numel() for shape in shapes) / 1e6, 1))
     assert counts == [2089.0, 7944.4]
 

@@ -20,14 +20,14 @@ from tests.convert.conversions import Config, Tensors, change_weights, settle, t
         ({"ps_version": ...}, "ps_version is 'v1'"),
         ({"select_layer": -4}, "select_layer is -4"),
         ({"pad2square": True}, "pad2square is True"),
-        ({"use_llm_lora": 16}, "use_llm_lora is 16, and only 0 converts: merge the LoRA"),
+        ({"use_llm_lora": 16}, "use_llm_lora is 16, but only 0 can be converted: merge the LoRA"),
         ({"use_backbone_lora": 8}, "use_backbone_lora is 8"),
         ({"downsample_ratio": 0.3}, "downsample_ratio is 0.3"),
         ({"downsample_ratio": "half"}, "downsample_ratio is 'half'"),
         ({"force_image_size": 448}, "force_image_size is 448"),
         ({"hidden_size": [1]}, "hidden_size is [1]"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),
-        ({"new_trick": 1}, "new_trick is 1, a setting that this conversion does not know"),
+        ({"new_trick": 1}, "new_trick is 1, an unknown setting"),
         ({"vision_config": None}, "vision_config is None"),
         ({"llm_config": ...}, "llm_config is None"),
         ({"llm_config__architectures": ["InternLM2ForCausalLM"]}, "llm_config.architectures is ['InternLM2ForCausalLM']"),
@@ -43,7 +43,10 @@ from tests.convert.conversions import Config, Tensors, change_weights, settle, t
         ({"llm_config__num_attention_heads": 5}, "llm_config.hidden_size is 32"),
         ({"llm_config__num_hidden_layers": 10**9}, "llm_config.num_hidden_layers is 1000000000"),
         ({"llm_config__vocab_size": 0}, "llm_config.vocab_size is 0"),
-        ({"vision_config__qk_normalization": True}, "vision_config.qk_normalization is True, and only False converts: InternViT-6B"),
+        (
+            {"vision_config__qk_normalization": True},
+            "vision_config.qk_normalization is True, but only False can be converted: InternViT-6B",
+        ),
         ({"vision_config__qk_normalization": ...}, "vision_config.qk_normalization is True"),
         ({"vision_config__norm_type": "rms_norm"}, "vision_config.norm_type is 'rms_norm'"),
         ({"vision_config__use_moe": True}, "vision_config.use_moe is True"),
@@ -66,7 +69,7 @@ def test_settings_of_the_authors_that_do_not_convert(chat: Path, tmp_path: Path,
         ({"vision_feature_layer": -2}, "vision_feature_layer is -2"),
         ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'"),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act is 'relu'"),
-        ({"image_token_id": 3}, "image_token_id is 3, and the tokenizer's <IMG_CONTEXT> is 22"),
+        ({"image_token_id": 3}, "image_token_id is 3, but the tokenizer's <IMG_CONTEXT> is 22"),
         ({"image_token_id": "x"}, "image_token_id is 'x'"),
         ({"internvl_chat": {"auto_map": {}, "code": "x"}}, "internvl_chat.code is 'x'"),
         ({"internvl_chat": [1]}, "internvl_chat is [1]"),
@@ -88,18 +91,18 @@ def test_settings_of_transformers_that_do_not_convert(hf: Path, tmp_path: Path, 
 
 def test_an_image_token_behind_the_embedding_is_refused(chat: Path, tmp_path: Path) -> None:
     settle(chat, llm_config__vocab_size=20)
-    with pytest.raises(InputError, match="behind the 20 rows of the embedding"):
+    with pytest.raises(InputError, match="the embedding has 20 rows"):
         to_hf(chat, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("mlp1.3.bias"), "lacks mlp1.3.bias, which a model of this configuration has"),
+        (lambda t: t.pop("mlp1.3.bias"), "lacks mlp1.3.bias, which config.json requires"),
         (lambda t: [t.pop(k) for k in list(t) if ".layers.1.norm" in k], "and 1 more tensors"),
-        (lambda t: t.update({"mlp1.4.weight": torch.ones(1)}), "holds mlp1.4.weight, which this conversion knows no place for"),
+        (lambda t: t.update({"mlp1.4.weight": torch.ones(1)}), "contains mlp1.4.weight, which config.json does not include"),
         (lambda t: t.update({"vision_model.encoder.layers.0.attn.q_norm.weight": torch.ones(16)}), "attn.q_norm.weight"),
-        (lambda t: t.update({"mlp1.3.bias": torch.ones(31)}), "mlp1.3.bias is of shape [31], and by config.json it is [32]"),
+        (lambda t: t.update({"mlp1.3.bias": torch.ones(31)}), "mlp1.3.bias has shape [31], but config.json requires [32]"),
         (lambda t: t.update({"mlp1.3.bias": torch.ones(32, dtype=torch.int8)}), "mlp1.3.bias is of type I8"),
     ],
 )
@@ -112,7 +115,7 @@ def test_every_tensor_is_accounted_for(chat: Path, tmp_path: Path, change: Calla
 def test_parts_of_a_fused_tensor_agree_in_shape_type_and_number(hf: Path, tmp_path: Path) -> None:
     name = "vision_tower.encoder.layer.1.attention.k_proj.weight"
     original = tensors_of(hf)[name]
-    for value, message in ((original.half(), f"{name} is F16"), (original[:8].contiguous(), f"{name} is of shape [8, 16]")):
+    for value, message in ((original.half(), f"{name} is F16"), (original[:8].contiguous(), f"{name} has shape [8, 16]")):
         change_weights(hf, lambda t, v=value: t.update({name: v}))  # type: ignore[misc]
         with pytest.raises(InputError, match=re.escape(message)):
             to_internvl_chat(hf, tmp_path / "out")
@@ -135,7 +138,7 @@ def _rewrite_index(folder: Path, change: Callable[[dict[str, str]], object]) -> 
     ("change", "message"),
     [
         (lambda f: next(f.glob("*2-of*")).unlink(), "lacks 1 of the 7 shards"),
-        (lambda f: _rewrite_index(f, lambda m: m.pop("mlp1.0.bias")), "the index does not know it"),
+        (lambda f: _rewrite_index(f, lambda m: m.pop("mlp1.0.bias")), "the index does not contain it"),
         (
             lambda f: _rewrite_index(f, lambda m: m.update({"mlp1.0.bias": "model-00001-of-00007.safetensors"})),
             "the index places it in model-00001-of-00007.safetensors",
@@ -144,9 +147,9 @@ def _rewrite_index(folder: Path, change: Callable[[dict[str, str]], object]) -> 
         (lambda f: _rewrite_index(f, lambda m: m.update({"x": "../../secret.safetensors"})), "'../../secret.safetensors'"),
         (lambda f: _rewrite_index(f, lambda m: m.update({"x": "pytorch_model.bin"})), "'pytorch_model.bin'"),
         (lambda f: _index(f).write_text("{}"), "has no weight_map"),
-        (lambda f: _index(f).write_text("[]"), "holds no JSON object"),
-        (lambda f: next(f.glob("*2-of*")).write_bytes(next(f.glob("*2-of*")).read_bytes()[:-1]), "is no whole safetensors file"),
-        (lambda f: next(f.glob("*2-of*")).write_bytes(b""), "is no whole safetensors file"),
+        (lambda f: _index(f).write_text("[]"), "does not contain a JSON object"),
+        (lambda f: next(f.glob("*2-of*")).write_bytes(next(f.glob("*2-of*")).read_bytes()[:-1]), "is not a complete safetensors file"),
+        (lambda f: next(f.glob("*2-of*")).write_bytes(b""), "is not a complete safetensors file"),
     ],
 )
 def test_shards_and_index_agree(hf: Path, tmp_path: Path, change: Callable[[Path], object], message: str) -> None:
@@ -160,11 +163,11 @@ def test_shards_and_index_agree(hf: Path, tmp_path: Path, change: Callable[[Path
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["pytorch_model.bin"], "pickled weights only (pytorch_model.bin)"),
-        (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], "pickled weights only"),
-        (["adapter_config.json", "adapter_model.safetensors"], "holds an adapter (adapter_config.json)"),
+        (["pytorch_model.bin"], "only pickled weights (pytorch_model.bin)"),
+        (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], "only pickled weights"),
+        (["adapter_config.json", "adapter_model.safetensors"], "contains an adapter (adapter_config.json)"),
         (["model-00001-of-00002.safetensors"], "neither model.safetensors nor"),
-        ([], "holds no model.safetensors"),
+        ([], "contains neither model.safetensors nor"),
     ],
 )
 def test_only_whole_safetensors_checkpoints_are_read(chat: Path, tmp_path: Path, files: list[str], message: str) -> None:
@@ -177,7 +180,7 @@ def test_only_whole_safetensors_checkpoints_are_read(chat: Path, tmp_path: Path,
 
 def test_detect(hf: Path, chat: Path, tmp_path: Path) -> None:
     assert (detect(hf), detect(chat)) == ("hf", "internvl_chat")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         detect(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"has no config\.json"):
         detect(tmp_path)

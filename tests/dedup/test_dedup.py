@@ -12,7 +12,8 @@ from PIL import Image
 from chiron.cases.images import ImageFolder
 from chiron.dedup.image_hash import alike, print_image, print_images
 from chiron.dedup.linking import UnionFind, near_matches, near_pairs
-from chiron.dedup.near_texts import TextIndex, normalised
+from chiron.dedup.near_texts import TextIndex
+from chiron.text import normalize_words
 from tests.mmrp.making import draw_image, picture
 
 WORDS = [f"{a}{b}{c}" for a in ("ba", "co", "du", "fe") for b in "aeiou" for c in ("n", "r", "s", "x", "l")]
@@ -132,12 +133,12 @@ def test_sixteen_bit_images_are_not_white(tmp_path: Path) -> None:
 def test_layout_case_and_marks_do_not_make_another_text(text: str) -> None:
     index = TextIndex()
     assert index.add(text) == index.add(f"  {text}\n ... ") == 0
-    assert normalised(normalised(text)) == normalised(text)
+    assert normalize_words(normalize_words(text)) == normalize_words(text)
     index.close()
 
 
 def shingles(text: str) -> set[str]:
-    words = normalised(text).split()
+    words = normalize_words(text).split()
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 

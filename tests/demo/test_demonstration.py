@@ -49,7 +49,7 @@ def give_paths(patch: pytest.MonkeyPatch) -> None:
     """Let the searches retain one path, which interns that learned nothing do not."""
 
     def check(summary: RunSummary) -> None:
-        paths = summary.run / "paths.jsonl"
+        paths = summary.directory / "paths.jsonl"
         if not paths.read_text():
             paths.write_text(json.dumps({"case_id": "seen-000000", "reasoning": PATH}) + "\n")
 

@@ -33,7 +33,7 @@ LOOKS = {
     name: {
         value: f"{start}{end}" for value, end in zip(sorted({getattr(a, name) for a in COMBINATIONS}), ("ama", "olo", "iti"), strict=False)
     }
-    for name, start in zip(ATTRIBUTES, ("Zb", "Kr", "Vl", "Dw"), strict=True)
+    for name, start in zip(ATTRIBUTES, ("Zb", "Gn", "Kr", "Vl", "Dw"), strict=True)
 }
 
 
@@ -66,7 +66,7 @@ def diagnosed(prompts: Prompts, among: Sequence[Attributes], *, steps: bool) -> 
 
 
 def stage(name: str, steps: int, rate: float, **replay: float) -> Stage:
-    return Stage(name=name, data=f"{name}.jsonl", train="all", steps=steps, batch=Batch(rows=32), learning_rate=rate, replay=replay)
+    return Stage(name=name, data=f"{name}.jsonl", trainable="all", steps=steps, batch=Batch(rows=32), learning_rate=rate, replay=replay)
 
 
 def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: P
     write_tokenizer((turn["content"] for rows in data.values() for r in rows for turn in r["messages"]), tmp_path / "tokenizer")
     config = configuration(tmp_path / "tokenizer", hidden=64, vision_layers=1, language_layers=2)
     settings: dict[str, Any] = {
-        "adapter": None, "images": IMAGES, "sequence": 192, "lines_at_once": 32, "precision": "fp32", "checkpoint_every": 10_000,
+        "adapter": None, "images": IMAGES, "max_seq_length": 192, "micro_batch_size": 32, "precision": "fp32", "checkpoint_every": 10_000,
     }  # fmt: skip
     first = Recipe(
         name="first",
@@ -98,7 +98,9 @@ def test_steps_carry_to_combinations_whose_diagnosis_was_never_shown(tmp_path: P
     base = train(prepare(first, tmp_path), tmp_path / "base").model
     right = {}
     for arm in ("steps", "bare"):
-        last = Recipe(name=arm, base=str(base), earlier={"looks": "looks.jsonl"}, stages=[stage(arm, 50, 1.3e-3, looks=0.3)], **settings)
+        last = Recipe(
+            name=arm, base=str(base), base_stages={"looks": "looks.jsonl"}, stages=[stage(arm, 50, 1.3e-3, looks=0.3)], **settings
+        )
         model = LocalModel(provider="local", path=str(train(prepare(last, tmp_path), tmp_path / arm).model))
         for part in ("seen", "held_out"):
             cases = [asked(prompts, a, QUESTIONS[0]) for a in getattr(parts, part)]

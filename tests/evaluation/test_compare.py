@@ -294,7 +294,7 @@ def test_all_right_is_not_certain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "match"),
     [
-        (lambda run: (run / "run.json").unlink(), "no run directory"),
+        (lambda run: (run / "run.json").unlink(), "not a run directory"),
         (lambda run: (run / "run.json").write_text("{}"), "names no model"),
         (lambda run: (run / "items.jsonl").unlink(), "cannot be read"),
         (lambda run: (run / "items.jsonl").write_text(""), "holds no item"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
-from chiron.evaluation.item_page import page as gathering
-from chiron.evaluation.item_page.page import write_item_page
+from chiron.evaluation import item_page as gathering
+from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
 from tests.support.cases import write_png

@@ -144,7 +144,7 @@ def test_an_endpoint_that_takes_no_images_is_told_of(tmp_path: Path) -> None:
         config = write(tmp_path, endpoint.base_url, models={"concurrency": 1}, protocol="exact")
         summary = run(tmp_path, config)
         assert isinstance(summary.halted, ConfigurationError)
-        assert any("does the model take images?" in note for note in summary.notes)
+        assert any("does the model accept images?" in note for note in summary.notes)
         assert endpoint.seen.requests < 20
         assert len(lines(tmp_path)) == 40
         run(tmp_path, config, control=Control.NO_IMAGE)
@@ -233,7 +233,7 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
         assert (summary.groups[0]["n"], summary.groups[0]["seeds"]) == (4, 3)
         with pytest.raises(InputError, match=r"temperature: 0\.7 there, 0\.0 here"):
             run(tmp_path, config)
-        with pytest.raises(InputError, match="one answer told several times"):
+        with pytest.raises(InputError, match="several seeds at temperature 0"):
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 
@@ -351,7 +351,7 @@ def test_a_missing_evaluation_leaves_the_score_pending_and_the_verdict_alone(tmp
         assert summary.pending == 2
         assert f"a further score is {score}" in str(summary.pending_because)
         assert summary.refused == (2 if status == 400 else summary.refused)
-        assert any("2 of 2 items have their verdict and lack a further score" in note for note in summary.notes)
+        assert any("2 of 2 items have a verdict but lack an extra score" in note for note in summary.notes)
         alone = [(line.verdict, line.reply) for line in lines(tmp_path)]
         assert Verdict.PENDING not in dict(alone)
         assert not any("mics_score" in line.scores for line in lines(tmp_path))
@@ -424,7 +424,7 @@ def test_the_command_says_which_items_are_unusable_and_why(tmp_path: Path) -> No
     )
     assert ended.returncode == 0, ended.stderr
     said = " ".join(ended.stderr.split())
-    assert "4 of 5 items are unusable and count as wrong (items.jsonl says why of each)" in said
+    assert "4 of 5 items are unusable and count as wrong (see items.jsonl)" in said
     assert "row 2: its answer is '?'" in said
     assert "is missing: it is not in" in said.replace("missing:it", "missing: it")
     assert "; and 1 more" in said

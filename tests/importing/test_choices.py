@@ -51,12 +51,12 @@ def test_an_answer_that_is_none_of_the_options_is_left_out_with_its_reason(tmp_p
     )
     cases, left = imported(table, tmp_path / "out")
     assert [case.answer for case in cases] == ["Cyst"]
-    assert ["none of its 2 options" in left[0].reason, "give the option's letter or words" in left[1].reason] == [True, True]
+    assert ["not one of its 2 options" in left[0].reason, "give the option's letter or text" in left[1].reason] == [True, True]
 
 
 def test_a_letter_without_options_is_said_by_import_and_check(tmp_path: Path) -> None:
     summary = import_cases(a_table(tmp_path, "id,image,question,answer\nx,a.png,What?,A\n"), tmp_path / "out")
-    assert any("letter alone" in note for note in summary.notes)
+    assert any("only a letter" in note for note in summary.notes)
     (remark,) = check_cases(tmp_path / "out" / "cases.jsonl")
     assert "the letter 'A' alone" in (remark.problem or "")
 

@@ -74,7 +74,7 @@ def test_a_folder_of_parquet(tmp_path: Path) -> None:
     assert not left
     assert cases[0].question == "What?"
     (tmp_path / "d" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(InputError, match="no Parquet file"):
+    with pytest.raises(InputError, match="not a readable Parquet file"):
         imported(tmp_path / "d", tmp_path / "out", columns=COLUMNS)
 
 
@@ -83,5 +83,5 @@ def test_columns_that_are_not_there_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no column 'pix'"):
         imported(tmp_path / "d", tmp_path / "out", columns=parse_map(["images=pix"]))
     (tmp_path / "d" / "data-00000-of-00001.arrow").write_bytes(b"broken")
-    with pytest.raises(InputError, match="no dataset that can be read"):
+    with pytest.raises(InputError, match="not a readable dataset"):
         imported(tmp_path / "d", tmp_path / "out", columns=COLUMNS)

@@ -23,7 +23,7 @@ REFUSED = {
     "JPEG-lossy.dcm": "cannot be decoded",
     "JPEG2000-embedded-sequence-delimiter.dcm": "cannot be decoded",
     "MR_truncated.dcm": "truncated",
-    "no_meta.dcm": "beginning is lost",
+    "no_meta.dcm": "beginning is missing",
     "badVR.dcm": "RTDOSE",
     "liver_1frame.dcm": "SEG",
     "liver_expb_1frame.dcm": "SEG",
@@ -259,7 +259,7 @@ def test_text_burned_into_pixels_is_held_back_and_captures_are_warned_of(tmp_pat
     (held,) = left_out(tmp_path / "out")
     assert held.why is Why.IDENTIFYING
     assert "--allow-burned-in" in held.reason
-    assert any("look at them" in note for note in summary.notes)
+    assert any("check them" in note for note in summary.notes)
     assert len(imported(tmp_path / "s", tmp_path / "all", allow_burned_in=True)[0]) == 2
 
 
@@ -347,7 +347,7 @@ def test_a_question_whose_key_fits_several_studies_is_left_out(tmp_path: Path) -
     ]
     cases, left = imported(tmp_path / "s", tmp_path / "out", questions=jsonl(tmp_path / "q.jsonl", *rows))
     assert sorted(case.question for case in cases) == ["Both?", "Both?", "First?"]
-    assert [(record.place, "ambiguous: 3 studies" in record.reason) for record in left] == [
+    assert [(record.place, "matches 3 studies" in record.reason) for record in left] == [
         ("q.jsonl, line 1", True),
         ("q.jsonl, line 2", True),
     ]
@@ -357,7 +357,7 @@ def test_two_patients_under_one_study_uid_are_two_cases(tmp_path: Path) -> None:
     for n, (patient, age) in enumerate([("P0001", "030Y"), ("P0002", "080Y"), (None, "050Y")]):
         write_dicom(tmp_path / "s" / f"{n}.dcm", PatientID=patient, PatientAge=age)
     summary = import_cases(tmp_path / "s", tmp_path / "out")
-    assert summary.notes["studies of several patients under one study UID: a case for each patient"] == 3
+    assert summary.notes["studies of several patients with one study UID: one case for each patient"] == 3
     for keep in (None, True):
         cases, _ = imported(tmp_path / "s", tmp_path / f"out{keep}", keep_ids=keep)
         assert sorted(case.age or "" for case in cases) == ["30 years", "50 years", "80 years"]
@@ -369,7 +369,7 @@ def test_a_window_of_no_width_is_passed_over_and_said(tmp_path: Path) -> None:
     stored = np.arange(400, dtype=np.int16).reshape(20, 20)
     assert len(np.unique(drawn(tmp_path, stored, WindowCenter=0, WindowWidth=0))) > 100
     summary = import_cases(tmp_path / "a.dcm", tmp_path / "again")
-    assert summary.notes["series whose window has no width: shown by the range of their values instead"] == 1
+    assert summary.notes["series whose window has no width: displayed with the range of their values"] == 1
 
 
 def test_a_file_of_many_frames_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_whatever_a_decoder_raises_costs_its_own_image_only(tmp_path: Path, monk
     monkeypatch.setattr(dicom_pixels, "_decoded", fails_once)
     cases, left = imported(tmp_path / "s", tmp_path / "out")
     assert len(cases) == 1
-    assert [record.reason for record in left] == ["it cannot be read (RuntimeError): the file is damaged, or of an unsupported kind"]
+    assert [record.reason for record in left] == ["it cannot be read (RuntimeError): the file is damaged, or its kind is not supported"]
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,9 @@ def test_hashed_ids_are_not_told_by_what_is_left_out(tmp_path: Path) -> None:
 def test_another_source_or_a_strange_folder_is_refused(tmp_path: Path) -> None:
     one, two = write_cases(tmp_path / "1", 1), write_cases(tmp_path / "2", 1)
     import_cases(one, tmp_path / "out")
-    with pytest.raises(InputError, match="holds an import of"):
+    with pytest.raises(InputError, match="contains an import of"):
         import_cases(two, tmp_path / "out")
-    with pytest.raises(InputError, match="source itself"):
+    with pytest.raises(InputError, match="is the source: name"):
         import_cases(one, tmp_path / "1")
     with pytest.raises(InputError, match="another origin"):
         import_cases(one, tmp_path / "2")
@@ -194,7 +194,7 @@ def test_kinds_are_told_by_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"several kinds .*--from"):
         kind_of(tmp_path / "t")
     (tmp_path / "e").mkdir()
-    with pytest.raises(InputError, match="holds no JSONL"):
+    with pytest.raises(InputError, match="contains no JSONL"):
         kind_of(tmp_path / "e")
 
 

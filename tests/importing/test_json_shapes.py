@@ -67,7 +67,7 @@ def test_only_the_first_exchange_is_taken_and_a_note_says_so(tmp_path: Path) -> 
     write_png(tmp_path / "images" / "a.png")
     record = {**SHAPES["llava"], "conversations": [*SHAPES["llava"]["conversations"], {"from": "human", "value": "And?"}]}
     summary = import_cases(jsonl(tmp_path / "x.jsonl", record), tmp_path / "out")
-    assert any("first was taken" in note for note in summary.notes)
+    assert any("only the first was imported" in note for note in summary.notes)
 
 
 def test_a_question_with_marks_within_it_keeps_them_all(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_imported_images_lose_it_and_that_is_said(tmp_path: Path) -> None:
     before = tmp_path / "s" / "images" / "case-00000" / "0.png"
     before.write_bytes(CARRYING["png"])
     summary = import_cases(source, tmp_path / "out")
-    assert summary.notes["images whose EXIF data or other text beside the pixels was left behind"] == 1
+    assert summary.notes["images whose EXIF data or other metadata was removed"] == 1
     assert b"Oakshott" not in (tmp_path / "out" / "images" / "case-00000" / "0.png").read_bytes()
     assert all(b"Oakshott" not in p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert len(list(read_cases(tmp_path / "out" / "cases.jsonl"))) == 2

@@ -43,7 +43,7 @@ def test_columns_and_matches_are_told(tmp_path: Path) -> None:
     assert "findings=Findings, impression=Impression" in notes
     assert "accession=Accession Number" in notes
     assert "not used: Room" in notes
-    assert "2 of 3 rows fit 2 of 3 studies" in notes
+    assert "2 of 3 rows match 2 of 3 studies" in notes
 
 
 def test_without_a_question_the_report_is_kept(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_half_a_question_does_not_cost_the_report(tmp_path: Path, column: str) -
     sheet = a_sheet(tmp_path / "q.csv", f"accession,findings,{column}\n77,A mass.,Something\n")
     summary = import_cases(studies(tmp_path / "s"), tmp_path / "out", ImportOptions(questions=sheet))
     assert (summary.cases, summary.unlabeled) == (3, 3)
-    assert any("taken without" in note for note in summary.notes)
+    assert any("imported without" in note for note in summary.notes)
     kept = (tmp_path / "out" / "cases.jsonl").read_text("utf-8")
     assert "A mass." in kept
     assert ("Known answer: Something" in kept) == (column == "answer")
@@ -96,8 +96,8 @@ def test_options_and_map_reach_the_sheet_in_every_format(tmp_path: Path) -> None
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     source = studies(tmp_path / "s")
     for options in (ImportOptions(columns=parse_map(["question=x"])), ImportOptions(question="What?")):
-        with pytest.raises(InputError, match="has no effect on dicom without a sheet"):
+        with pytest.raises(InputError, match="has no effect on dicom without a table"):
             import_cases(source, tmp_path / "out", options)
     table = a_sheet(tmp_path / "t.csv", "id,image\n1,a.png\n")
-    with pytest.raises(InputError, match="--questions is for DICOM and NIfTI"):
+    with pytest.raises(InputError, match="--questions applies to DICOM and NIfTI"):
         import_cases(table, tmp_path / "out", ImportOptions(questions=table))

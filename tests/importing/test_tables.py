@@ -215,7 +215,7 @@ def test_spreadsheets_with_merged_cells_formulas_and_dates(tmp_path: Path) -> No
     ]
     assert [record.id for record in left] == ["c", "d"]
     assert "cell C7 holds a formula that was never calculated" in left[0].reason
-    assert "cell C8 holds a date" in left[1].reason
+    assert "cell C8 contains a date" in left[1].reason
     assert "2019" not in everything(tmp_path / "out")
     assert "row 8" in left[1].place
 
@@ -357,7 +357,7 @@ def test_open_document_spreadsheets_are_read(tmp_path: Path) -> None:
     cases, left = imported(path, tmp_path / "out")
     assert [(case.id, case.answer, case.history, case.age) for case in cases] == [("7", "true", "Größe <x>", "54 years")]
     assert [reason.place for reason in left] == ["cases.ods, sheet 'Cases', row 5", "cases.ods, sheet 'Cases', row 6"]
-    assert "E5 holds a date" in left[0].reason
+    assert "E5 contains a date" in left[0].reason
     assert "no image" in left[1].reason
 
 
@@ -365,7 +365,7 @@ def test_open_document_spreadsheets_are_read(tmp_path: Path) -> None:
 def test_damaged_spreadsheets_of_other_kinds_are_said(tmp_path: Path, suffix: str) -> None:
     whole = ods(tmp_path / "s" / f"a{suffix}", [("text", "id"), ("text", "question")])
     whole.write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(InputError, match="no spreadsheet that can be read"):
+    with pytest.raises(InputError, match="not a readable spreadsheet"):
         imported(whole, tmp_path / "out")
 
 
@@ -393,7 +393,7 @@ def test_the_sheet_can_be_named(tmp_path: Path) -> None:
 def test_damaged_spreadsheets_and_missing_packages_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("t.xlsx", "t.xls", "t.ods"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 this is no workbook")
-        with pytest.raises(InputError, match="no spreadsheet that can be read"):
+        with pytest.raises(InputError, match="not a readable spreadsheet"):
             imported(tmp_path / name, tmp_path / "out")
     import sys
 

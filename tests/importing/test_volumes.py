@@ -20,7 +20,7 @@ def test_every_volume_that_nibabel_carries_is_read_or_refused_with_its_reason(tm
     assert set(reasons) == {"analyze.hdr", "nifti1.hdr", "nifti2.hdr", "row_major.dconn.nii", "standard.nii.gz"}
     assert len(cases) == len(list(REAL.glob("*.nii*"))) - 2
     assert "its voxels (analyze.img) are missing" in reasons["analyze.hdr"]
-    assert "no volume in space" in reasons["row_major.dconn.nii"]
+    assert "not a volume in space" in reasons["row_major.dconn.nii"]
     assert "label map" in reasons["standard.nii.gz"]
     for case in cases:
         assert all(pixels(tmp_path / "out" / "images" / name).std() >= 0 for name in case.images)
@@ -83,9 +83,9 @@ def test_what_is_no_grey_volume_is_refused_with_its_reason(tmp_path: Path) -> No
     assert not cases
     reasons = {record.place: record.reason for record in left}
     assert "complex" in reasons["complex.nii"]
-    assert "no NIfTI volume that can be read" in reasons["noise.nii.gz"]
+    assert "not a readable NIfTI volume" in reasons["noise.nii.gz"]
     assert "truncated" in reasons["cut.nii"]
-    assert "none of its voxels has a value" in reasons["nan.nii"]
+    assert "all voxels are NaN or infinite" in reasons["nan.nii"]
 
 
 def a_volume(path: Path, data: Any = None, *, oriented: bool = True, pair: bool = False) -> Path:

@@ -58,7 +58,7 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("models.judge.base_urll", "x", "unknown key 'models.judge.base_urll'; did you mean 'base_url'"),
         ("modles", {}, "unknown key 'modles'; did you mean 'models'"),
         ("search.max_tokens", {"mentors": 5}, "unknown key 'search.max_tokens.mentors'; did you mean 'mentor'"),
-        ("search.judge", "jugde", "search.judge names 'jugde', which is not under models; did you mean 'judge'"),
+        ("search.judge", "jugde", "search.judge names 'jugde', which is not defined under models; did you mean 'judge'"),
         ("search.mentors", [], "search.mentors"),
         ("search.mentors", ["mentor-a", "mentor-a"], "twice"),
         ("search.interns", None, "search.interns"),
@@ -70,29 +70,29 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("models.judge.base_url", "localhost:8000", "http://"),
         ("models.judge.base_url", "http://h/v1/chat/completions", "must end before"),
         ("models.judge.base_url", "https://me:secret@h/v1", "api_key_env"),
-        ("models.judge.parameters", {"n": 8}, "parameters holds 'n'"),
+        ("models.judge.parameters", {"n": 8}, "parameters contains 'n'"),
         ("models.judge.model", "a\ud800", "half a character (a surrogate)"),
         ("models.judge.parameters", {"x": ["secret\ud800"]}, "half a character (a surrogate)"),
-        ("models.\x1b[2J", GOOD["models"]["judge"], "'\\x1b[2J' is no name"),
+        ("models.\x1b[2J", GOOD["models"]["judge"], "'\\x1b[2J' is not a valid name"),
         ("models.judge.headers", {"Authorization": "Bearer secret"}, "api_key_env"),
         ("models.judge.headers", {"X-Goog-Api-Key": "secret"}, "api_key_header"),
         ("models.judge.headers", {"Cookie": "session=secret"}, "api_key_env"),
         ("models.judge.headers", {"Proxy-Authorization": "secret"}, "api_key_env"),
-        ("models.judge.headers", {"X-A": "a\nb"}, "no header can carry"),
-        ("models.judge.headers", {"X-A": "\u4e2d"}, "no header can carry"),
-        ("models.judge.headers", {"X A": "b"}, "no header's name"),
-        ("models.judge.headers", {"X-A\r\nX-B": "b"}, "no header's name"),
+        ("models.judge.headers", {"X-A": "a\nb"}, "has an invalid value"),
+        ("models.judge.headers", {"X-A": "\u4e2d"}, "has an invalid value"),
+        ("models.judge.headers", {"X A": "b"}, "not a valid header name"),
+        ("models.judge.headers", {"X-A\r\nX-B": "b"}, "not a valid header name"),
         ("models.judge.headers", {"Content-Length": "5"}, "sets itself"),
         ("models.judge.api_key_header", "api-key", "needs api_key_env"),
         ("models.judge.base_url", "https://h/v1?key=secret", "api_key_env"),
         ("models.judge.base_url", "https://h/v1#secret", "api_key_env"),
         ("models.judge.base_url", "h/v1?key=secret", "api_key_env"),
-        ("models.judge.base_url", "http://[::1/v1", "no address"),
-        ("models.judge.base_url", "http://h:99999/v1", "no address"),
-        ("models.judge.base_url", "http://h:abc/v1", "no address"),
-        ("models.judge.base_url", "http:///v1", "no host"),
-        ("models.judge.base_url", "http://" + "a" * 70 + ".com/v1", "no host"),
-        ("models.judge.base_url", "http://..../v1", "no host"),
+        ("models.judge.base_url", "http://[::1/v1", "not a valid address"),
+        ("models.judge.base_url", "http://h:99999/v1", "not a valid address"),
+        ("models.judge.base_url", "http://h:abc/v1", "not a valid address"),
+        ("models.judge.base_url", "http:///v1", "has no valid host"),
+        ("models.judge.base_url", "http://" + "a" * 70 + ".com/v1", "has no valid host"),
+        ("models.judge.base_url", "http://..../v1", "has no valid host"),
         ("models.judge.base_url", "http://a b/v1", "a space"),
         ("models.judge.base_url", "http://a\nb/v1", "a space"),
         ("models.judge.parameters", {"day": dt.date(2020, 1, 1)}, "JSON"),
@@ -106,9 +106,9 @@ def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: 
         ("search.depth", True, "must be a number"),
         ("search.temperatures", [True, 0.2], "must be a number"),
         ("models.judge.concurrency", 10**30, "too large"),
-        ("search.prompts", {"judge": "~nosuchuser/x"}, "no path on this machine"),
-        ("search.prompts", {"judge": "a\0b"}, "cannot be seen"),
-        ("models.judge\x1b[31m", {"provider": "offline", "model": "x"}, "is no name"),
+        ("search.prompts", {"judge": "~nosuchuser/x"}, "cannot be used as a path"),
+        ("search.prompts", {"judge": "a\0b"}, "invisible character"),
+        ("models.judge\x1b[31m", {"provider": "offline", "model": "x"}, "is not a valid name"),
     ],
 )
 def test_the_first_fault_is_named_with_its_place(tmp_path: Path, path: str, value: Any, words: str) -> None:
@@ -173,7 +173,7 @@ def test_a_file_that_is_too_large_or_repeats_itself_without_end_is_refused(tmp_p
         load_config(file)
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
     file.write_text("\n".join(["l0: &l0 [a, b]", *levels]))
-    with pytest.raises(InputError, match="'l5' holds more than 100,000 values"):
+    with pytest.raises(InputError, match="'l5' has more than 100,000 values"):
         load_config(file)
 
 
@@ -185,13 +185,13 @@ def test_a_file_that_is_too_large_or_repeats_itself_without_end_is_refused(tmp_p
         ("models: {m: {timeout: 1:30}}", "line 1 is not valid YAML: 1:30 would be read as a number to the base 60"),
         ("models:\n  m: {deadline: 1:30.5}", "line 2 is not valid YAML: 1:30.5 would be read"),
         ("a: [", "not valid YAML"),
-        ("- 1", "no mapping"),
-        ("day: 2001-99-99", "a value that is none"),
-        ("seed: 1" + "0" * 5000, "a value that is none"),
+        ("- 1", "not a mapping"),
+        ("day: 2001-99-99", "contains an invalid value"),
+        ("seed: 1" + "0" * 5000, "contains an invalid value"),
         ("[" * 3000, "nested too deeply"),
         ("models: &a {x: *a}\nsearch: {}", "models"),
-        ("a: 1\nb: {c: 1, c: 2}", "line 2 is not valid YAML: the key 'c' stands twice"),
-        ('a: "g\\ud800"', "line 1 is not valid YAML: half a character"),
+        ("a: 1\nb: {c: 1, c: 2}", "line 2 is not valid YAML: the key 'c' occurs twice"),
+        ('a: "g\\ud800"', "line 1 is not valid YAML: a text contains half a character"),
         ("a: !!python/object/apply:os.system [id]", "not valid YAML"),
         ("a: \0", "not valid YAML"),
     ],
@@ -220,7 +220,7 @@ def test_a_mapping_that_takes_over_another_may_change_its_keys(tmp_path: Path) -
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
         load_config(tmp_path / "c.yaml")
-    assert "twice" not in str(caught.value)
+    assert "occurs twice" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "https://h\u00f6st.example/v1", "http://vllm_a/v1/"])
@@ -238,5 +238,5 @@ def test_addresses_of_every_kind_are_taken(tmp_path: Path, url: str) -> None:
 def test_values_that_are_none_of_their_kind_are_named(tmp_path: Path, value: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"models: {value}")
-    with pytest.raises(InputError, match="holds a value that is none"):
+    with pytest.raises(InputError, match="contains an invalid value"):
         load_config(path)

@@ -76,9 +76,9 @@ def test_prompts_can_be_replaced_and_are_known_by_their_hashes(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("jugde", "x", "no prompt is called 'jugde'"),
+        ("jugde", "x", "unknown prompt 'jugde'"),
         ("judge", "Same? $question $known_answer", "lacks \\$given_answer"),
-        ("judge", "$question $known_answer $given_answer $findings", "asks for \\$findings"),
+        ("judge", "$question $known_answer $given_answer $findings", "unknown placeholder \\$findings"),
         ("intern", "$question costs $ 5", "write \\$\\$"),
     ],
 )

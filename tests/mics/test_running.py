@@ -17,12 +17,11 @@ from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown
 from chiron.client.ledger import Ledger
 from chiron.client.missing_calls import Missing
 from chiron.errors import DiskError, InputError
-from chiron.mics.replay import most_calls, rehearse, replay_run, replay_setup
+from chiron.mics.api import most_calls, rehearse, replay_run, replay_setup
 from chiron.mics.result import SearchResult
-from chiron.mics.run import Run
+from chiron.mics.run import SearchSetup
 from chiron.mics.run_directory import PATH_FIELDS, RunDirectory, read_status
 from chiron.mics.search import search
-from chiron.mics.setup import SearchSetup
 from chiron.reports.page import write_report
 from tests.support.calls import a_call
 from tests.support.cases import a_case, known_answers, write_cases, write_png
@@ -182,7 +181,7 @@ def test_cases_that_ended_on_a_quorum_are_counted_and_a_replay_completes_them(tm
         both = [*lines(tmp_path / "run" / "paths.jsonl"), *lines(tmp_path / "run" / "rejected.jsonl")]
         ended, lost = len(both), sum(line["missing"]["evaluations"] for line in both)
         assert lost > 0
-        words = f"{ended} cases ended with candidates or evaluations missing (0 candidates, {lost} evaluations;"
+        words = f"{ended} cases ended with missing calls (0 candidates, {lost} evaluations)"
         assert any(note.startswith(words) for note in first.notes)
         status = read_status(tmp_path / "run")
         assert (status.incomplete, status.missing_candidates, status.missing_evaluations) == (ended, 0, lost)
@@ -210,7 +209,7 @@ def test_a_candidate_that_is_missing_is_told_in_record_status_and_report(tmp_pat
     assert lost["case-00000"] == lost["case-00002"] == 0
     status = read_status(tmp_path / "run")
     assert (status.incomplete, status.missing_candidates) == (1, lost["case-00001"])
-    assert any("1 cases ended with candidates or evaluations missing" in note for note in summary.notes)
+    assert any("1 cases ended with missing calls" in note for note in summary.notes)
     page = write_report(tmp_path / "run").read_text()
     assert "ended with something missing" in page
     assert page.count("missing, because their calls failed") == 1
@@ -245,7 +244,7 @@ def test_a_model_that_is_not_there_stops_the_run_at_once(tmp_path: Path) -> None
     with Endpoint(simulation(cases).reply, override=override) as endpoint:
         summary = execute(cases, config_of(team(endpoint.base_url, cases_in_flight=1)), tmp_path / "run")
         assert isinstance(summary.halted, ConfigurationError)
-        assert "model 'mentor-b' refuses every call: mentor-b: HTTP 404: model 'mentor-b' not found: check 'model'" in str(summary.halted)
+        assert "model 'mentor-b' rejects every call: mentor-b: HTTP 404: model 'mentor-b' not found: check 'model'" in str(summary.halted)
         assert endpoint.seen.requests < 40
 
 
@@ -485,7 +484,7 @@ def test_results_that_leave_with_their_cases_are_counted(tmp_path: Path) -> None
         config = config_of(team(endpoint.base_url))
         execute(cases, config, tmp_path / "run")
         cases.write_text("".join(cases.read_text().splitlines(keepends=True)[:3]))
-        assert any("1 results are of cases that are no longer in" in note for note in execute(cases, config, tmp_path / "run").notes)
+        assert any("1 results belong to cases that are no longer in" in note for note in execute(cases, config, tmp_path / "run").notes)
 
 
 @pytest.mark.slow
@@ -613,7 +612,7 @@ def test_status_sums_up_a_run(tmp_path: Path) -> None:
     assert status.outcomes.get("retained", 0) == summary.retained
     assert sum(s.calls for s in status.spending) == endpoint.seen.requests
     assert not status.in_use
-    with pytest.raises(InputError, match="no run directory"):
+    with pytest.raises(InputError, match="not a run directory"):
         read_status(tmp_path / "images")
 
 
@@ -644,9 +643,9 @@ def test_a_ledger_that_cannot_grow_ends_the_run_with_what_it_has(tmp_path: Path)
 
         async def main() -> None:
             task = asyncio.create_task(run.execute())
-            while run.desk is None:
+            while run.client is None:
                 await asyncio.sleep(0)
-            run.desk.ledger._db.execute("PRAGMA max_page_count=40")
+            run.client.ledger._db.execute("PRAGMA max_page_count=40")
             summary = await task
             assert isinstance(summary.halted, DiskError)
             assert summary.pending > 0
@@ -678,7 +677,7 @@ def test_a_key_that_a_server_echoes_reaches_no_file(tmp_path: Path, monkeypatch:
 def test_a_run_works_from_within_a_running_loop(tmp_path: Path) -> None:
     cases = write_cases(tmp_path, 1)
     with Endpoint(simulation(cases).reply) as endpoint:
-        run = Run(SearchSetup.of(Selection(cases), config_of(team(endpoint.base_url))), RunDirectory(tmp_path / "run"))
+        run = make_run(cases, config_of(team(endpoint.base_url)), tmp_path / "run")
 
         async def main() -> int:
             return (await run.execute()).total

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chiron.client.call import RoleModel
 from chiron.mics.result import Outcome, Reason
-from chiron.mics.team import Policy, RoleModel, Team
+from chiron.mics.team import Policy, Team
 from tests.support.cases import a_case
 from tests.support.table import CASE, CUT, MENTORS, TEAM, Table, own_paths, prefix_of, steps
 

@@ -54,7 +54,7 @@ def test_a_mentor_that_stays_away_stops_the_run_and_drops_no_candidate(tmp_path:
         tmp_path, "trouble", lambda model: {"down": [(15.0, 1e9)]} if model == "mentor-b" else {}, policy=RetryPolicy(outage=300.0)
     )
     assert found.halted is not None
-    assert found.halted.startswith("model 'mentor-b' failed every call for 5 min, the last so: connection refused")
+    assert found.halted.startswith("model 'mentor-b' failed every call for 5 min, most recently with: connection refused")
     assert not any(Missing.of(record) for record in found.records)
 
 

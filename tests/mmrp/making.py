@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from chiron.mmrp.row import MmrpRow, Provenance, write_lines
+from chiron.mmrp.row import MmrpRow, Provenance
 from chiron.providers.local.dialogue import Turn
+from tests.support.records import write_lines
 
 REASONING = (
     "### Step 1: The cortex of the seventh rib is interrupted on the left side of the chest.\n"

@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from chiron.cli.build_release import image_folders
+from chiron.cli.build import image_folders
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import InputError
 from chiron.mmrp.checking import CheckReport, check_rows, limits_of, write_results
-from chiron.mmrp.checks.overlap import BenchmarkItem
-from chiron.mmrp.checks.registry import look_at
+from chiron.mmrp.checks.check import GROUP, checks, look_at
 from chiron.mmrp.dataset_index import sources_of
 from chiron.mmrp.row import MmrpRow
 from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import REASONING, a_row, a_text_row, draw_image, picture, write_part
+from tests.support.plugins import documented_module, install_plugin
 
 
 def names(row: MmrpRow) -> set[str]:
@@ -25,12 +26,12 @@ def names(row: MmrpRow) -> set[str]:
 
 
 def checked(directory: Path, foreign: list[BenchmarkItem] | None = None, **limits: float) -> CheckReport:
-    with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, foreign=foreign or []) as (_, report):
+    with check_rows(sources_of([directory]), limits={**limits_of(), **limits}, benchmark_items=foreign or []) as (_, report):
         return report
 
 
 def found(report: CheckReport, check: str) -> list[int]:
-    return sorted(report.tallies[check].rows)
+    return sorted(report.counts[check].rows)
 
 
 def test_a_row_without_fault_has_none() -> None:
@@ -227,8 +228,8 @@ def test_images_that_nobody_can_open(tmp_path: Path) -> None:
     (tmp_path / "images/2/0.png").write_bytes(b"\x89PNG broken")
     report = checked(part)
     assert found(report, "unreadable_images") == [1, 2]
-    assert report.passed == ["unreadable_images"]
-    assert "leaves the image folder" in report.tallies["unreadable_images"].examples[1][1].detail
+    assert report.exceeded == ["unreadable_images"]
+    assert "leaves the image folder" in report.counts["unreadable_images"].examples[1][1].detail
 
 
 def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_benchmarks_are_found_by_file_by_looks_and_by_words(tmp_path: Path) -> N
     ]
     report = checked(part, foreign)
     assert found(report, "overlap") == [0, 1, 2, 3]
-    assert report.passed == ["overlap"]
+    assert report.exceeded == ["overlap"]
 
 
 def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> None:
@@ -259,13 +260,36 @@ def test_a_short_question_that_everybody_asks_is_no_overlap(tmp_path: Path) -> N
     report = checked(
         part, [BenchmarkItem("VQA", "1", "Is a fracture seen?"), BenchmarkItem("VQA", "2", "Is there evidence of a pleural effusion?")]
     )
-    assert [(f.row, f.severity) for _, f in report.tallies["overlap"].examples] == [("cot:2", "warning")]
+    assert [(f.row, f.severity) for _, f in report.counts["overlap"].examples] == [("cot:2", "warning")]
+
+
+def test_a_question_is_found_without_the_options_that_follow_it_and_with_a_changed_word(tmp_path: Path) -> None:
+    asked = "Which of these signs of a fresh injury does the film of the left side of the chest of this old man show?"
+    rows = [a_row("1", question=f"{asked}\nA. Callus\nB. Sharp edges"), a_row("2", question=asked.replace("old", "young")), a_row("3")]
+    report = checked(write_part(tmp_path, rows), [BenchmarkItem("VQA", "1", asked, options=("None", "Both"))])
+    assert [(f.row, f.severity) for _, f in report.counts["overlap"].examples] == [("cot:1", "error"), ("cot:2", "error")]
+
+
+def test_the_documented_check_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"{documented_module('Add a check')}\n\nCHECK = CHECKS[0]\n"
+    install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"single_step": "outside:CHECK"}})
+    checks.cache_clear()
+    try:
+        short = "### Step 1: The cortex is interrupted.\n### The final answer is: Rib fracture"
+        part = write_part(tmp_path / "part", [a_row("1"), a_row("2", reasoning=short)])
+        with check_rows(sources_of([part]), limits=limits_of(["single_step=0.4"])) as (index, report):
+            page = write_results(tmp_path, index, report).read_text()
+        assert found(report, "single_step") == [1]
+        assert report.exceeded == ["single_step"]
+        assert "Reasoning of a single step" in page
+    finally:
+        checks.cache_clear()
 
 
 def test_limits_are_shares_by_name(tmp_path: Path) -> None:
     part = write_part(tmp_path, [a_row(str(n), reasoning=REASONING if n else "nothing") for n in range(10)])
-    assert "steps" in checked(part).passed
-    assert "steps" not in checked(part, steps=0.1).passed
+    assert "steps" in checked(part).exceeded
+    assert "steps" not in checked(part, steps=0.1).exceeded
     for wrong in ("stairs=0.1", "steps", "steps=2", "steps=x", "steps=nan"):
         with pytest.raises(InputError, match="--limit"):
             limits_of([wrong])
@@ -347,7 +371,7 @@ def test_each_part_may_have_its_own_images(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="PART=DIR"):
             image_folders(parts, wrong)
     with check_rows(sources_of(parts, folders)) as (_, report):
-        assert not report.tallies["unreadable_images"].rows
+        assert not report.counts["unreadable_images"].rows
 
 
 @pytest.mark.parametrize("difficulty", ["hard", float("inf"), float("nan"), -0.1, 2, True, [0.5]])
@@ -358,7 +382,7 @@ def test_a_difficulty_that_cannot_be_sorted_by_is_found(tmp_path: Path, difficul
     (part / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     report = checked(part)
     assert found(report, "values") == [0]
-    assert report.passed == ["values"]
+    assert report.exceeded == ["values"]
 
 
 def test_measured_and_missing_difficulties_are_fine() -> None:

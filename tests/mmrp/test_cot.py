@@ -126,7 +126,7 @@ def test_cases_that_moved_are_found_where_one_says(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run directory"):
+    with pytest.raises(InputError, match="not a run directory"):
         build_cot([tmp_path], tmp_path / "cot")
     with pytest.raises(InputError, match="named twice"):
         build_cot([tmp_path, tmp_path / "."], tmp_path / "cot")
@@ -165,6 +165,6 @@ def test_a_dialogue_has_as_many_marks_as_pictures() -> None:
 
 def test_runs_on_different_image_folders_are_not_one_part(tmp_path: Path) -> None:
     runs = [search(write_cases(tmp_path / name, 1), tmp_path / f"run-{name}") for name in ("a", "b")]
-    with pytest.raises(InputError, match="images in different folders"):
+    with pytest.raises(InputError, match="are in different folders"):
         build_cot(runs, tmp_path / "cot")
     assert not (tmp_path / "cot" / "rows.jsonl").exists()

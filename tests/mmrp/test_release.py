@@ -4,24 +4,28 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from chiron.cases.body_systems import BODY_SYSTEMS
 from chiron.cases.modalities import MODALITIES
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.errors import DiskError, InputError
 from chiron.io import new_folder, write_atomically
 from chiron.mmrp.card import cell
 from chiron.mmrp.checking import limits_of
-from chiron.mmrp.checks.overlap import BenchmarkItem
-from chiron.mmrp.exports.faults import dataset_info_faults, internvl_faults, message_faults, meta_faults, trl_faults
-from chiron.mmrp.release import release
-from chiron.mmrp.release_types import ReleaseOptions, ReleaseSummary
+from chiron.mmrp.exports.export import GROUP, exports, message_faults
+from chiron.mmrp.exports.internvl import internvl_faults
+from chiron.mmrp.exports.trl import trl_faults
+from chiron.mmrp.release import ReleaseOptions, ReleaseSummary, release
 from tests.mmrp.making import PROVENANCE, REASONING, a_row, a_text_row, draw_image, picture, write_part
+from tests.support.plugins import documented_module, install_plugin
 
 RATIOS = (0.6, 0.2, 0.2)
 
@@ -44,7 +48,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def made(parts: list[Path]) -> ReleaseSummary:
-    return release(parts, parts[0].parent / "release", wishes=ReleaseOptions(ratios=RATIOS))
+    return release(parts, parts[0].parent / "release", options=ReleaseOptions(ratios=RATIOS))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +123,7 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
     for name, how in (("1/0.jpg", {"exif": exif}), ("2/0.png", {"pnginfo": notes})):
         (part / "images" / name).parent.mkdir(parents=True)
         picture(name).save(part / "images" / name, **how)
-    out = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
+    out = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
     assert [path for path in out.rglob("*") if path.is_file() and b"SMITH" in path.read_bytes()] == []
     for path in (out / "images").rglob("*.*"):
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -129,20 +133,43 @@ def test_what_stands_beside_an_images_pixels_does_not_leave(tmp_path: Path) -> N
         assert before.getexif().get(0x0112) == after.getexif().get(0x0112)
 
 
+def meta_faults(meta: Any) -> Iterator[str]:
+    """Faults of InternVL's ``meta.json``."""
+    kinds = {"root": str, "annotation": str, "data_augment": bool, "repeat_time": int, "length": int, "max_dynamic_patch": int}
+    for name, entry in meta.items():
+        for key, kind in kinds.items():
+            if not isinstance(entry.get(key), kind):
+                yield f"{name}: {key} is not a {kind.__name__}"
+        if not str(entry.get("annotation", "")).endswith(".jsonl"):
+            yield f"{name}: its annotation is not a JSONL file"
+
+
+def dataset_info_faults(info: Any) -> Iterator[str]:
+    """Faults of LLaMA-Factory's ``dataset_info.json``."""
+    wanted = {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    }
+    for name, entry in info.items():
+        if not isinstance(entry.get("file_name"), str):
+            yield f"{name}: no file_name"
+        for key, value in wanted.items():
+            given = entry.get(key)
+            if given != value and not (isinstance(given, dict) and isinstance(value, dict) and value.items() <= given.items()):
+                yield f"{name}: {key} is {given!r}"
+
+
 def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
-    exports = made.path / "exports"
-    for name, faults in (
-        ("internvl", internvl_faults),
-        ("llamafactory", message_faults),
-        ("ms-swift", message_faults),
-        ("trl", trl_faults),
-    ):
+    folder = made.path / "exports"
+    assert {path.name for path in folder.iterdir()} == set(exports()) == {"internvl", "llamafactory", "ms-swift", "trl"}
+    for name, export in exports().items():
         for part in ("text", "alignment", "cot"):
-            rows = lines(exports / name / f"{part}-train.jsonl")
+            rows = lines(folder / name / f"{part}-train.jsonl")
             assert len(rows) == made.rows[part, "train"]
-            assert [fault for row in rows for fault in faults(row)] == []
-        assert not list((exports / name).glob("*test*"))
-    meta = json.loads((exports / "internvl" / "meta.json").read_text())
+            assert [fault for row in rows for fault in export.faults(row)] == []
+        assert not list((folder / name).glob("*test*"))
+    meta = json.loads((folder / "internvl" / "meta.json").read_text())
     assert list(meta_faults(meta)) == []
     for entry in meta.values():
         rows = lines(made.path / entry["annotation"])
@@ -150,11 +177,27 @@ def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
         for row in rows:
             for image in [row.get("image", [])] if isinstance(row.get("image"), str) else row.get("image", []):
                 assert (made.path / entry["root"] / image).is_file()
-    info = json.loads((exports / "llamafactory" / "dataset_info.json").read_text())
+    info = json.loads((folder / "llamafactory" / "dataset_info.json").read_text())
     assert list(dataset_info_faults(info)) == []
     for entry in info.values():
-        for row in lines(exports / "llamafactory" / entry["file_name"]):
-            assert all((exports / "llamafactory" / image).is_file() for image in row["images"])
+        for row in lines(folder / "llamafactory" / entry["file_name"]):
+            assert all((folder / "llamafactory" / image).is_file() for image in row["images"])
+
+
+def test_the_documented_export_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = documented_module("Add an export").replace("pairs_faults)", "pairs_faults, lambda rows: {'files.json': sorted(rows)})")
+    install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"pairs": "outside:EXPORT"}})
+    exports.cache_clear()
+    try:
+        part = write_part(tmp_path / "cot", [a_row("1")])
+        out = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
+    finally:
+        exports.cache_clear()
+    [row] = lines(out / "exports" / "pairs" / "cot-train.jsonl")
+    assert row["completion"] == REASONING
+    assert (out / row["images"][0]).is_file()
+    assert json.loads((out / "exports" / "pairs" / "files.json").read_text()) == ["cot-train"]
+    assert "`exports/pairs`: A trainer of pairs. Start it in this folder." in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +241,7 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, t
     values = told.model_dump()
     stages = [{**stage, "epochs": None, "steps": 1, "batch": {"rows": 2}} for stage in values["stages"][1:]]
     tiny = {"tile": 32, "max_tiles": 6, "thumbnail": True}
-    changes = {"base": str(tmp_path / "base"), "images": tiny, "sequence": 1024, "precision": "fp32", "gradient_checkpointing": False}
+    changes = {"base": str(tmp_path / "base"), "images": tiny, "max_seq_length": 1024, "precision": "fp32", "gradient_checkpointing": False}
     trained = train(prepare(Recipe.model_validate({**values, **changes, "stages": stages}), made.path), tmp_path / "out")
     assert trained.model is not None
     assert (trained.model / "model.safetensors").is_file()
@@ -206,7 +249,7 @@ def test_chiron_train_reads_the_rows_and_takes_two_steps(made: ReleaseSummary, t
 
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_release(parts: list[Path], made: ReleaseSummary, tmp_path: Path) -> None:
-    again = release(parts, tmp_path / "again", wishes=ReleaseOptions(ratios=RATIOS))
+    again = release(parts, tmp_path / "again", options=ReleaseOptions(ratios=RATIOS))
     files = sorted(path.relative_to(made.path) for path in made.path.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again.path) for path in again.path.rglob("*") if path.is_file())
     assert all((made.path / file).read_bytes() == (again.path / file).read_bytes() for file in files)
@@ -220,7 +263,7 @@ def test_rows_with_errors_stay_behind_and_limits_refuse(tmp_path: Path) -> None:
         release([part], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     limits = limits_of(["steps=0.2", "final_answer=0.2"])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits, ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(limits=limits, ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
     assert [line["id"] for line in lines(tmp_path / "out" / "left_out.jsonl")] == ["cot:0"]
 
@@ -234,20 +277,20 @@ def test_a_difficulty_that_is_not_a_number_from_0_to_1_refuses_a_release(tmp_pat
     (part / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match="values"):
         release([part], tmp_path / "out")
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(limits=limits_of(["values=0.1"]), ratios=(1.0, 0.0, 0.0)))
     assert sum(made.rows.values()) == 9
 
 
 def test_a_benchmarks_images_refuse_a_release(tmp_path: Path) -> None:
     part = write_part(tmp_path / "cot", [a_row(str(n)) for n in range(4)])
     with pytest.raises(InputError, match="overlap"):
-        release([part], tmp_path / "out", foreign=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
+        release([part], tmp_path / "out", benchmark_items=[BenchmarkItem("VQA", "1", "?", (part / "images/1/0.png",))])
 
 
 @pytest.mark.slow
 def test_a_cap_on_cells_leaves_rows_out(tmp_path: Path) -> None:
     part = write_part(tmp_path / "text", [a_text_row(str(n), modalities=("CT",) if n < 20 else ("MRI",)) for n in range(25)])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0), balance=6))
     assert made.rows == {("text", "train"): 11}
     assert made.left_out == {"over the cap of its cell": 14}
 
@@ -258,11 +301,11 @@ def test_a_release_is_replaced_only_when_asked_and_nothing_else_ever(parts: list
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for replace in (False, True):
-        with pytest.raises(InputError, match=r"out exists|no folder that this command wrote"):
-            release(parts, out, wishes=ReleaseOptions(replace=replace))
+        with pytest.raises(InputError, match=r"out exists|was not written by this command"):
+            release(parts, out, options=ReleaseOptions(replace=replace))
     assert (out / "thesis.tex").read_text() == "years of work"
     release(parts[:1], tmp_path / "mine")
-    release(parts[:1], tmp_path / "mine", wishes=ReleaseOptions(replace=True, seed=4))
+    release(parts[:1], tmp_path / "mine", options=ReleaseOptions(replace=True, seed=4))
     assert json.loads((tmp_path / "mine" / "provenance.json").read_text())["seed"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine", ".out.lock", ".mine.lock"}
 
@@ -278,7 +321,7 @@ def test_a_full_disk_leaves_what_was_there(parts: list[Path], tmp_path: Path, mo
 
     monkeypatch.setattr(ParquetShards, "_flush", full)
     with pytest.raises(DiskError, match="No space left"):
-        release(parts, tmp_path / "out", wishes=ReleaseOptions(replace=True, seed=9))
+        release(parts, tmp_path / "out", options=ReleaseOptions(replace=True, seed=9))
     assert (tmp_path / "out" / "provenance.json").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
 
@@ -330,7 +373,7 @@ def test_an_image_that_changes_on_the_way_is_an_error(tmp_path: Path) -> None:
 def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
     placed = {"modalities": (MODALITIES[0].name,), "body_system": BODY_SYSTEMS[3].name}
     part = write_part(tmp_path / "text", [a_text_row(str(n), **(placed if n else {"body_system": None})) for n in range(8)])
-    made = release([part], tmp_path / "out", wishes=ReleaseOptions(ratios=(1.0, 0.0, 0.0)))
+    made = release([part], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0)))
     card = (made.path / "README.md").read_text()
     heads = [line for line in card.splitlines() if all(f" {cell(system.name)} " in line for system in BODY_SYSTEMS)]
     assert len(heads) == 1
@@ -345,10 +388,12 @@ def test_the_card_shows_the_whole_map_and_its_figure(tmp_path: Path) -> None:
 def test_the_card_says_what_there_is_and_obeys_nobody(tmp_path: Path) -> None:
     hostile = "evil | x |\n# Heading <script> [link](http://x)"
     part = write_part(tmp_path / "text", [a_text_row(str(n), licence=hostile, body_system="a|b") for n in range(8)])
-    release([part], tmp_path / "out", wishes=ReleaseOptions(modalities=("CT", "MRI"), body_systems=("chest",)))
+    release([part], tmp_path / "out", options=ReleaseOptions(modalities=("CT", "MRI"), body_systems=("chest",)))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "\n# Heading" not in card
     assert "<script>" not in card
     assert "| MRI |  |  |" in card
     assert cell("a|b") == "a\\|b"
-    assert card.startswith("---\npretty_name: MMRP\nlicense: other\n")
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["pretty_name"], front["license"], front["size_categories"]) == ("MMRP", "other", ["n<1K"])
+    assert [config["config_name"] for config in front["configs"]] == ["all", "text"]

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from chiron.dedup.near_texts import JACCARD
 from chiron.errors import InputError
-from chiron.mmrp.coverage import capped, cells, curriculum_key, weights
 from chiron.mmrp.dataset_index import DatasetIndex, sources_of
 from chiron.mmrp.row import MmrpRow
-from chiron.mmrp.splits import SPLITS, Split, read_ratios, split_rows
+from chiron.mmrp.splits import SPLITS, Split, capped, cells, curriculum_key, read_ratios, split_rows, weights
 from chiron.providers.local.dialogue import Turn
 from tests.mmrp.making import a_row, a_text_row, draw_image, write_part
 
@@ -161,7 +160,7 @@ def test_words_that_two_sides_share_leave_the_smaller_one(tmp_path: Path) -> Non
     rows[a] = replace(rows[a], turns=rows[b].turns)
     with survey_of(tmp_path / "b", rows) as survey:
         division = split_rows(survey, range(60), ratios=(0.5, 0.25, 0.25))
-    assert division.left_out == {a: f"says nearly what {rows[b].id} of train says"}
+    assert division.left_out == {a: f"nearly the same text as {rows[b].id} of train"}
     assert division.split == {n: side for n, side in plain.items() if n != a}
 
 

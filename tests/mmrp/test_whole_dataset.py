@@ -108,7 +108,7 @@ def _trains(work: Path) -> None:
     last = {key: value for key, value in recipe["stages"][-1].items() if key != "epochs"}
     stages = [{**last, "steps": 2, "batch": {"rows": 2}}]
     tiny = {"tile": 32, "max_tiles": 6, "thumbnail": True}
-    changes = {"base": str(work / "base"), "images": tiny, "sequence": 4096, "precision": "fp32", "gradient_checkpointing": False}
+    changes = {"base": str(work / "base"), "images": tiny, "max_seq_length": 4096, "precision": "fp32", "gradient_checkpointing": False}
     (work / "tiny.yaml").write_text(yaml.safe_dump({**recipe, **changes, "stages": stages}))
     done("train", work / "tiny.yaml", "--data", work / "mmrp", "--out", work / "trained")
     assert list((work / "trained").rglob("model.safetensors"))

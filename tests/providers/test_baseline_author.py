@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from chiron.cases.case import Case
-from chiron.cases.reader import read_cases, read_textbook
+from chiron.cases.reader import read_cases
+from chiron.cases.textbook import AnswerPool, read_textbook
 from chiron.client.call import Call, Message
 from chiron.mmrp.authoring import MultipleChoice, read_asked, read_choices
 from chiron.mmrp.config import BuildPrompts, check_build
@@ -15,7 +16,6 @@ from chiron.mmrp.questions import build_questions
 from chiron.mmrp.text import build_text
 from chiron.phantom.sample import Sample, write_sample
 from chiron.providers.baselines.provider import Offline
-from chiron.providers.baselines.search_team import AnswerPool
 from tests.mmrp.building import lines
 from tests.support.cases import a_case
 
@@ -37,7 +37,7 @@ def ask(kind: str, catalogue: AnswerPool, messages: tuple[Message, ...], draw: i
 
 
 def test_the_author_goes_through_the_attributes_and_the_reader_finds_the_rule(sample: Sample) -> None:
-    catalogue = AnswerPool.beside(sample.cases)
+    catalogue = AnswerPool.of_cases(sample.cases)
     rules = {(e.answer, tuple(e.attributes.values())) for e in read_textbook(sample.textbook)}
     for case in read_cases(sample.cases):
         assert isinstance(case, Case)
@@ -52,7 +52,7 @@ def test_the_author_goes_through_the_attributes_and_the_reader_finds_the_rule(sa
 
 
 def test_without_the_case_the_reader_guesses(sample: Sample) -> None:
-    catalogue = AnswerPool.beside(sample.cases)
+    catalogue = AnswerPool.of_cases(sample.cases)
     options = catalogue.answers[:4]
     guesses = {ask("reader", catalogue, PROMPTS.reader_blind("Which?", options), draw) for draw in range(40)}
     assert guesses == {"A", "B", "C", "D"}
@@ -74,7 +74,7 @@ def test_too_few_answers_are_not_made_up() -> None:
 
 
 def test_it_asks_in_each_manner(sample: Sample) -> None:
-    catalogue = AnswerPool.beside(sample.cases)
+    catalogue = AnswerPool.of_cases(sample.cases)
     asked = [read_asked(ask("author", catalogue, PROMPTS.question(a_case(), m, ()))).question for m in ("doctor", "student", "patient")]
     assert [q.split(" ")[0] in {"Teacher,", "Doctor,"} for q in asked] == [False, True, True]
 

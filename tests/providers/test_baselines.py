@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from chiron.cases.reader import Entry
+from chiron.cases.textbook import AnswerPool, TextbookEntry
 from chiron.client.call import Call, Message, Role
 from chiron.client.prompts import section
 from chiron.conversation.reasoning import parse_reasoning
@@ -15,13 +15,14 @@ from chiron.phantom.sample import generate_case
 from chiron.phantom.wording import rule
 from chiron.phantom.world import World
 from chiron.providers.baselines.provider import MODELS, Offline
-from chiron.providers.baselines.search_team import AnswerPool, match, normalise
+from chiron.providers.baselines.search_team import match
+from chiron.text import normalize_answer
 from tests.support.cases import a_case
 
 PROMPTS = load_prompts()
 CATALOGUE = AnswerPool.of(
     ["Rib fracture c1", "Pneumothorax", "Pericardial effusion"],
-    [Entry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
+    [TextbookEntry("Pneumothorax", "Air between the layers of the pleura; the lung edge is seen.")],
 )
 CASE = a_case()
 
@@ -126,14 +127,14 @@ def test_the_judge_compares_words(known: str, given: str, same: bool) -> None:
 
 def test_normalising_is_done_once_and_for_all() -> None:
     for text in ("The (big) Ménière, of 25 %!", "(only brackets)", "ΑΒΓ", "A", "the a", "ER+/PR-", "+"):
-        assert normalise(normalise(text)) == normalise(text) != ""
+        assert normalize_answer(normalize_answer(text)) == normalize_answer(text) != ""
 
 
 @pytest.mark.parametrize("piece", ["(", "(a", ") (", "a ", "- ", "+", "a\u0301"])
 def test_no_answer_takes_long_to_compare(piece: str) -> None:
     """A line of open brackets once took nine seconds."""
     began = time.process_time()
-    normalise(piece * 100_000)
+    normalize_answer(piece * 100_000)
     assert time.process_time() - began < 3
 
 
@@ -143,7 +144,7 @@ def test_an_unknown_model_names_those_there_are() -> None:
 
 
 WORLD = World(0)
-RULES = AnswerPool.of([], [Entry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
+RULES = AnswerPool.of([], [TextbookEntry(r.diagnosis, rule(r.attributes), r.attributes.to_record()) for r in WORLD.rules()])
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def test_a_reply_is_bounded_by_its_token_limit() -> None:
     body = completion("x" * (2**20 + 2**16))
     failure = failing(lambda: web.json_response(body), max_tokens=16)
     assert isinstance(failure, Transient)
-    assert "does it obey max_tokens?" in failure.public
+    assert "does it support max_tokens?" in failure.public
     with Endpoint(lambda _: "", override=lambda *_: web.json_response(body)) as endpoint:
         assert len(ask(endpoint, max_tokens=2048).text) == 2**20 + 2**16
 

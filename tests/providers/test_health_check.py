@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from chiron.client.config import OfflineModel, OpenAIModel
-from chiron.providers.health_check import Finding, RoleCall, probe
+from chiron.client.provider import Finding
+from chiron.providers.health_check import RoleCall, probe
 from tests.support.endpoint import Endpoint, completion
 
 INTERN = RoleCall("intern", 2, 1024, system=True, temperature=1.2)
@@ -111,7 +112,7 @@ def test_a_judge_that_thinks_through_its_tokens_is_a_fault() -> None:
     with Endpoint(lambda _: "", models=("m",), override=lambda *_: web.json_response(thought)) as endpoint:
         found = findings(OpenAIModel(provider="openai", base_url=endpoint.base_url, model="m"), JUDGE)["text"]
     assert found.ok is False
-    assert "nothing but thinking within 16 tokens" in found.detail
+    assert "only thinking within 16 tokens" in found.detail
     assert "raise max_tokens" in found.detail
 
 

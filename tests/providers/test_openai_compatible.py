@@ -183,7 +183,7 @@ def test_a_reply_that_is_no_http_is_not_repeated() -> None:
         thread.join()
     assert "Patient X" in str(caught.value)
     assert "Patient X" not in caught.value.public
-    assert "no HTTP" in caught.value.public
+    assert "did not send HTTP" in caught.value.public
     assert caught.value.maybe_billed
 
 

@@ -195,7 +195,7 @@ def test_no_image_folder(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_directory(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no run directory: it has no run\.json"):
+    with pytest.raises(InputError, match=r"not a run directory \(it has no run\.json"):
         write_report(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"no ledger\.sqlite"):

@@ -8,9 +8,8 @@ import yaml
 
 from chiron.cases.selection import Selection
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run, RunSummary
+from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
-from chiron.mics.setup import SearchSetup
 
 MENTORS, INTERNS, JUDGE = ("mentor-a", "mentor-b", "mentor-c"), ("intern-a", "intern-b", "intern-c"), "judge"
 
@@ -32,7 +31,7 @@ def write_config(path: Path, data: dict[str, Any]) -> Path:
 
 
 def make_run(cases: Path, config: RunConfig, run: Path, **selection: Any) -> Run:
-    return Run(SearchSetup.of(Selection(cases, **selection), config), RunDirectory(run))
+    return Run.of(SearchSetup.of(Selection(cases, **selection), config), RunDirectory(run))
 
 
 def execute(cases: Path, config: RunConfig, run: Path, **selection: Any) -> RunSummary:

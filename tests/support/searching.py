@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chiron.client.call import Call
+from chiron.client.call import Call, RoleModel
 from chiron.client.client import Endpoint, ModelClient
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Limiter
 from chiron.client.retry import JITTER, RetryPolicy
 from chiron.mics.search import search
-from chiron.mics.team import Policy, RoleModel, Team
+from chiron.mics.team import Policy, Team
 from tests.support.cases import a_case
 from tests.support.clock import run_virtually
 from tests.support.runs import INTERNS, JUDGE, MENTORS

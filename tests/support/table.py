@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from chiron.cases.case import Case
-from chiron.client.call import Call, ImagePart, Reply
+from chiron.client.call import Call, ImagePart, Reply, RoleModel
 from chiron.client.failures import Transient
 from chiron.client.prompts import read_section
 from chiron.conversation.reasoning import Reasoning, parse_reasoning, render_reasoning
 from chiron.mics.result import SearchResult
 from chiron.mics.search import search
-from chiron.mics.team import Policy, RoleModel, Team
+from chiron.mics.team import Policy, Team
 from tests.support.cases import a_case
 
 MENTORS, INTERNS = ("A", "B", "C"), ("x", "y", "z")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chiron.cases.images import ImageFolder
 from chiron.providers.local.tiling import TileKey, Tiles, cut, normalise, tile_budget
-from chiron.training.batches import Batch, Decoder, collate
+from chiron.training.batches import Decoder, PackedBatch, collate
 from chiron.training.encoding import IGNORED, Encoded, encode_all
 from chiron.training.packing import pack
 from chiron.training.rows import read_rows
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(rows, folder, pixels)
 
 
-def packed(data: Data, capacity: int = 900) -> Batch:
+def packed(data: Data, capacity: int = 900) -> PackedBatch:
     lines = [[data.rows[i] for i in line] for line in pack([len(row.input_ids) for row in data.rows], capacity)]
     assert len(lines) > 1
     assert max(len(line) for line in lines) > 2
@@ -188,7 +188,7 @@ def test_what_is_crooked_is_refused(data: Data) -> None:
     with pytest.raises(ValueError, match="a line of"):
         collate([[row]], data.pixels, length=8, pad_id=PAD)
     learned = replace(row, labels=row.input_ids)
-    with pytest.raises(ValueError, match=f"row '{row.id}': its first token is learned"):
+    with pytest.raises(ValueError, match=f"row '{row.id}': its first token has a label"):
         collate([[row, learned]], data.pixels, length=None, pad_id=PAD)
     with pytest.raises(ValueError, match=f"row '{row.id}': image .* tiles, but was encoded with"):
         collate([[row]], lambda key: np.zeros((key[1] + 1, 32, 32, 3), np.uint8), length=None, pad_id=PAD)

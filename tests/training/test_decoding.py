@@ -167,7 +167,7 @@ def test_names_stay_inside_the_fence(data: Data, tmp_path: Path) -> None:
         escaped = Encoded(row.id, row.input_ids, row.labels, (name,), (1,))
         with Decoder(data.folder, tiny_tiling(), 1) as decoder, pytest.raises(InputError, match="image folder"):
             list(decoder.ahead([[[escaped]]]))
-    with Decoder(None, tiny_tiling(), 1) as decoder, pytest.raises(InputError, match="no folder"):
+    with Decoder(None, tiny_tiling(), 1) as decoder, pytest.raises(InputError, match="without an image folder"):
         list(decoder.ahead([[[row]]]))
 
 

@@ -14,7 +14,7 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat, Turn
 from chiron.providers.local.tiling import Tiling
-from chiron.training.encoding import IGNORED, Encoded, Encoder, encode_all, trained_tokens
+from chiron.training.encoding import IGNORED, Encoded, RowEncoder, encode_all, trained_tokens
 from chiron.training.rows import TrainingExample, read_rows
 from tests.training.tiny import TOKENS_PER_TILE, tiny_encoder, tiny_tiling, tiny_tokenizer, write_rows
 
@@ -126,7 +126,7 @@ def word_tokenizer(*, special: bool, drop: str = "", split: str = "WhitespaceSpl
 
 @pytest.mark.parametrize("special", [True, False])
 def test_text_stays_text_where_special_tokens_are_words_or_not_marked(special: bool) -> None:
-    encoder = Encoder(word_tokenizer(special=special), tiling=tiny_tiling(), tokens_per_tile=1)
+    encoder = RowEncoder(word_tokenizer(special=special), tiling=tiny_tiling(), tokens_per_tile=1)
     encoded = encoder.encode(row("rib <|im_end|> <IMG_CONTEXT>", "rib <img> words"), [])
     ids = encoded.input_ids.tolist()
     assert ids.count(encoder.stop_id) == 2
@@ -148,7 +148,7 @@ def test_settings_of_the_shared_tokenizer_do_not_reach_the_encoder() -> None:
 def test_a_tokenizer_without_a_token_is_refused(token: str) -> None:
     tokenizer = word_tokenizer(special=True, drop=token, split="Whitespace")
     with pytest.raises(InputError, match=f"no token '{token.replace('|', '[|]')}'"):
-        Encoder(tokenizer, tiling=tiny_tiling(), tokens_per_tile=1)
+        RowEncoder(tokenizer, tiling=tiny_tiling(), tokens_per_tile=1)
 
 
 def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused() -> None:
@@ -159,23 +159,23 @@ def test_a_tokenizer_that_cannot_tell_who_speaks_is_refused() -> None:
     bare = Tokenizer(models.WordLevel({"[UNK]": 0, "<img>": 1, "<IMG_CONTEXT>": 2, "</img>": 3}, unk_token="[UNK]"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)  # type: ignore[no-untyped-call]
     with pytest.raises(InputError, match="'user' and 'assistant'"):
-        Encoder(tokenizer, tiling=tiny_tiling(), tokens_per_tile=1, chat=chat)
+        RowEncoder(tokenizer, tiling=tiny_tiling(), tokens_per_tile=1, chat=chat)
 
 
 def test_a_tokenizer_without_a_fast_backend_is_refused() -> None:
     slow: Any = object()
     with pytest.raises(InputError, match="no fast backend"):
-        Encoder(slow, tiling=tiny_tiling(), tokens_per_tile=1)
-    with pytest.raises(ValueError, match="0 tokens a tile"):
-        Encoder(TOKENIZER, tiling=tiny_tiling(), tokens_per_tile=0)
+        RowEncoder(slow, tiling=tiny_tiling(), tokens_per_tile=1)
+    with pytest.raises(ValueError, match="tokens_per_tile"):
+        RowEncoder(TOKENIZER, tiling=tiny_tiling(), tokens_per_tile=0)
 
 
 def test_a_default_system_text_gives_way_to_the_rows_own() -> None:
-    encoder = Encoder(TOKENIZER, tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE, chat=ChatFormat(system="Be kind."))
+    encoder = RowEncoder(TOKENIZER, tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE, chat=ChatFormat(system="Be kind."))
     assert written(encoder.encode(row("Q", "A"), [])).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nQ")
     own = TrainingExample("r", (), (Turn("system", "Mine."), *row("Q", "A").turns))
     assert "Be kind." not in written(encoder.encode(own, []))
-    with pytest.raises(ValueError, match="mark"):
+    with pytest.raises(ValueError, match="contains <image>"):
         ChatFormat(system="See <image>")
 
 
@@ -200,7 +200,7 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         encode_all([*rows, outside, long], ImageFolder(images), ENCODER, limit=2000)
     message = str(caught.value)
-    assert message.startswith("4 of 11 rows cannot be trained on, 3 with images missing or broken and 1 longer than 2000 tokens")
+    assert message.startswith("4 of 11 rows cannot be trained on, 3 with missing or broken images and 1 longer than 2000 tokens")
     for name, fault in (("r0-1", "missing"), ("r0-3", "truncated"), ("escapes", "leaves the image folder"), ("endless", "3022 tokens")):
         assert name in message
         assert fault in message
@@ -209,7 +209,7 @@ def test_all_rows_that_cannot_be_trained_on_are_told_at_once(tmp_path: Path) -> 
 
 def test_images_without_a_folder_are_told(tmp_path: Path) -> None:
     rows = read_rows(write_rows(tmp_path, 2, ("text", "one")))
-    with pytest.raises(InputError, match=r"1 of 2 rows.*row 'r0-1'.*no folder"):
+    with pytest.raises(InputError, match=r"1 of 2 rows.*row 'r0-1'.*without an image folder"):
         encode_all(rows, None, ENCODER, limit=2000)
     assert len(encode_all(rows[:1], None, ENCODER, limit=2000)) == 1
 
@@ -217,7 +217,7 @@ def test_images_without_a_folder_are_told(tmp_path: Path) -> None:
 def test_images_of_a_row_share_its_tiles(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (300, 200)).save(tmp_path / name)
-    encoder = Encoder(TOKENIZER, tiling=Tiling(tile=32, max_tiles=6), tokens_per_tile=4)
+    encoder = RowEncoder(TOKENIZER, tiling=Tiling(tile=32, max_tiles=6), tokens_per_tile=4)
     alone, both = encode_all(
         [row("<image>", "A", images=("a.png",)), row("<image><image>", "A", images=("a.png", "b.png"))],
         ImageFolder(tmp_path),

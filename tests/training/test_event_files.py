@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chiron.errors import DiskError, InputError
-from chiron.training.metrics import EventFiles, HeldOut, StepMetrics, read_metrics
+from chiron.training.metrics import HeldOut, StepMetrics, read_metrics, tensorboard_writer
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
-        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8}, "images": {"tile": 32}, "sequence": 512,
+        "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8}, "images": {"tile": 32}, "max_seq_length": 512,
         "precision": "fp32", "checkpoint_every": 2, "tensorboard": True, "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})
@@ -105,8 +105,8 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(self: object, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DiskError, match="No space left on device"), EventFiles(tmp_path / "tensorboard", []) as files:
+    with pytest.raises(DiskError, match="No space left on device"), tensorboard_writer(tmp_path / "tensorboard", []) as add:
         monkeypatch.setattr(RecordWriter, "write", full)
         # The writer's thread ends with the error, and would tell pytest of it too.
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
-        files.add(HeldOut("text", 3, 1.5, 8))
+        add(HeldOut("text", 3, 1.5, 8))

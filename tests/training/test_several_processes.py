@@ -30,10 +30,14 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # The vision tower, though trained, is passed by in the whole first stage, and by one of two processes in some steps of the second.
 STAGES = [
-    {"name": "text", "data": "text.jsonl", "train": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
-    {"name": "mixed", "data": "mixed.jsonl", "train": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
+    {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 3, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {"name": "mixed", "data": "mixed.jsonl", "trainable": "all", "steps": 14, "batch": {"rows": 3}, "learning_rate": 1e-3},
     {"name": "cot", "data": "mixed.jsonl", "steps": 5, "batch": {"rows": 6}, "learning_rate": 2e-3, "held_out": "held.jsonl"},
-]
+    {
+        "name": "prefer", "data": "pairs.jsonl", "objective": "dpo", "steps": 4, "batch": {"rows": 3}, "learning_rate": 2e-3,
+        "held_out": "pairs.jsonl",
+    },
+]  # fmt: skip
 SHARDS = {"shard": True, "gradient_checkpointing": True}
 Tensors = dict[str, torch.Tensor]
 
@@ -42,7 +46,7 @@ def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
         "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}, "images": {"tile": 32},
         # Decay so strong that a weight which decays in one run and not in another shows.
-        "weight_decay": 1.0, "sequence": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
+        "weight_decay": 1.0, "max_seq_length": 160, "precision": "fp32", "checkpoint_every": 3, "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})
 
@@ -89,6 +93,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     for number, (name, count, kinds) in enumerate([("text", 12, ("text",)), ("mixed", 12, KINDS), ("held", 4, ("one",))]):
         write_rows(folder / "data", count, kinds, seed=number, name=f"{name}.jsonl")
+    with (folder / "data" / "pairs.jsonl").open("w") as file:
+        for number, line in enumerate((folder / "data" / "mixed.jsonl").read_text().splitlines()[:5]):
+            images = json.loads(line)["images"][:1]
+            prompt = [{"role": "user", "content": "<image>" * len(images) + "Q"}]
+            answers = {name: [{"role": "assistant", "content": text}] for name, text in (("chosen", "A" * number + "!"), ("rejected", "B"))}
+            file.write(json.dumps({"id": str(number), "images": images, "prompt": prompt, **answers}) + "\n")
     tiny_model().save_pretrained(folder / "base")
     tiny_tokenizer().save_pretrained(folder / "base")
     return folder
@@ -212,7 +222,7 @@ def test_one_process_goes_on_from_a_checkpoint_of_shards(world: Path, one: Path,
 
 @pytest.mark.slow
 def test_more_processes_than_wrote_a_checkpoint_is_an_error_that_says_so(together: Together) -> None:
-    assert "the last checkpoint was written by 1 process: go on with as many (these are 2), or fewer" in together.error
+    assert "the last checkpoint was written by 1 process: resume with as many or fewer (these are 2)" in together.error
     assert not (together.folder / "refused" / "model").exists()
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from chiron.cases.images import ImageFolder
 from chiron.cli.app import app
 from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint, session
@@ -24,17 +25,17 @@ from chiron.training.batches import collate
 from chiron.training.estimate import estimate
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
-from chiron.training.model import Loss, add_adapter, plain
+from chiron.training.model import LoadedModel, Loss, add_adapter, plain
 from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, load_recipe
-from chiron.training.session import prepare, train
+from chiron.training.session import Prepared, prepare, train
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
 pytestmark = pytest.mark.slow
 
 STAGES = [
-    {"name": "text", "data": "text.jsonl", "train": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
+    {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
     {
         "name": "alignment", "data": "alignment.jsonl", "steps": 5, "batch": {"tokens": 400}, "learning_rate": 2e-3,
         "replay": {"text": 0.3}, "held_out": "held.jsonl",
@@ -44,6 +45,8 @@ STAGES = [
         "replay": {"text": 0.2, "alignment": 0.3},
     },
 ]  # fmt: skip
+
+RUN = checkpoint.RunIdentity(recipe="tiny", data={}, sha256="")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe_of(world: Path, **changes: Any) -> Recipe:
     values: dict[str, Any] = {
         "name": "tiny", "base": str(world / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1},
-        "images": {"tile": 32, "max_tiles": 6, "thumbnail": True}, "sequence": 512, "precision": "fp32", "checkpoint_every": 2,
+        "images": {"tile": 32, "max_tiles": 6, "thumbnail": True}, "max_seq_length": 512, "precision": "fp32", "checkpoint_every": 2,
         "stages": STAGES,
     }  # fmt: skip
     return Recipe.model_validate({**values, **changes})
@@ -179,7 +182,7 @@ print(float(model(input_ids=ids).logits.double().sum()), "chiron" in str(__impor
     assert settings["size"] == {"height": 32, "width": 32}
     card = (undisturbed / "model" / "README.md").read_text()
     assert "Not a medical device" in card
-    assert "| cot | adapter | 9 |" in card
+    assert "| cot | adapter | sft | 9 |" in card
     assert "sha256" in card
 
 
@@ -214,7 +217,7 @@ def test_a_step_weighs_every_token_the_same(world: Path) -> None:
             seen.append(metrics)
             raise Killed
 
-        recipe = recipe_of(world, lines_at_once=at_once, sequence=256)
+        recipe = recipe_of(world, micro_batch_size=at_once, max_seq_length=256)
         with pytest.raises(Killed):
             train(prepare(recipe, world / "data"), world / f"at-once-{at_once}", watch=keep)
         found.append((seen[0].loss, seen[0].gradient_norm))
@@ -224,7 +227,7 @@ def test_a_step_weighs_every_token_the_same(world: Path) -> None:
 @pytest.mark.parametrize(("weighting", "power"), [("token", 0.0), ("sample", 1.0), ("square", 0.5)])
 def test_what_weighs_the_same_is_the_recipes_choice(world: Path, weighting: str, power: float) -> None:
     """The loss of a step is the mean of its rows' summed losses, each over the root, or all, or none of its trained tokens."""
-    recipe = recipe_of(world, loss_weighting=weighting, sequence=256, lines_at_once=2)
+    recipe = recipe_of(world, loss_weighting=weighting, max_seq_length=256, micro_batch_size=2)
     prepared = prepare(recipe, world / "data")
     (step,) = steps_of_stage(recipe, recipe.stages[0], prepared.data, 1)
     rows = [row for line in step for row in line]
@@ -291,7 +294,7 @@ def test_the_exported_model_says_how_it_is_asked_and_served(undisturbed: Path) -
 
 
 def test_training_learns(world: Path, tmp_path: Path) -> None:
-    stage = {"name": "text", "data": "text.jsonl", "train": "all", "steps": 60, "batch": {"rows": 12}, "learning_rate": 5e-3}
+    stage = {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 60, "batch": {"rows": 12}, "learning_rate": 5e-3}
     train(prepare(recipe_of(world, stages=[stage], weight_decay=0.0), world / "data"), tmp_path)
     assert losses(tmp_path)[-1] < 0.5 * losses(tmp_path)[0]
 
@@ -354,7 +357,7 @@ def test_a_dry_run_tells_of_gpus_that_would_have_nothing_to_do(world: Path, tmp_
 def test_a_step_holds_exactly_as_many_rows_as_asked_for(world: Path, sequence: int) -> None:
     """The paper's 16 rows a step: neither all that fit into 8,192 tokens, nor as many lines as hold about 16."""
     stages = [{**STAGES[0], "steps": None, "epochs": 1, "batch": {"rows": 5}}]
-    prepared = prepare(recipe_of(world, stages=stages, sequence=sequence), world / "data")
+    prepared = prepare(recipe_of(world, stages=stages, max_seq_length=sequence), world / "data")
     steps = list(steps_of_stage(prepared.recipe, prepared.recipe.stages[0], prepared.data, prepared.plans[0].steps))
     assert [sum(len(line) for line in step) for step in steps] == [5, 5, 2]
     assert any(len(step) > 1 for step in steps) is (sequence == 260)
@@ -386,12 +389,20 @@ def test_an_empty_stage_is_an_error_by_name(world: Path) -> None:
 
 def test_a_row_that_does_not_fit_is_an_error_before_training(world: Path) -> None:
     with pytest.raises(InputError, match="longer than 64 tokens"):
-        prepare(recipe_of(world, sequence=64), world / "data")
+        prepare(recipe_of(world, max_seq_length=64), world / "data")
 
 
 def test_a_loss_that_is_no_number_stops_with_a_checkpoint_left(world: Path, tmp_path: Path) -> None:
-    stage = {"name": "text", "data": "text.jsonl", "train": "all", "steps": 40, "batch": {"rows": 6}, "learning_rate": 1e30, "warmup": 0.9}
-    with pytest.raises(InputError, match="no number any more"):
+    stage = {
+        "name": "text",
+        "data": "text.jsonl",
+        "trainable": "all",
+        "steps": 40,
+        "batch": {"rows": 6},
+        "learning_rate": 1e30,
+        "warmup": 0.9,
+    }
+    with pytest.raises(InputError, match="is not finite"):
         train(prepare(recipe_of(world, stages=[stage], checkpoint_every=1, clip=1e30), world / "data"), tmp_path)
     assert checkpoint.load_last(tmp_path / "checkpoints") is not None
 
@@ -433,10 +444,10 @@ def test_running_out_of_memory_says_what_to_do(world: Path, tmp_path: Path, monk
         ({"adapter": None}, "has none"),
         ({"stages": [{**STAGES[0], "steps": 3, "epochs": 1}]}, "either epochs or steps"),
         ({"stages": [STAGES[0], STAGES[0]]}, "two stages"),
-        ({"stages": [{**STAGES[0], "replay": {"cot": 0.5}}]}, "no earlier stage"),
-        ({"stages": [{**STAGES[0], "train": "adapter"}, {**STAGES[0], "name": "again"}]}, "put it before"),
+        ({"stages": [{**STAGES[0], "replay": {"cot": 0.5}}]}, "not an earlier stage"),
+        ({"stages": [{**STAGES[0], "trainable": "adapter"}, {**STAGES[0], "name": "again"}]}, "put it before"),
         ({"stages": [{**STAGES[0], "batch": {"rows": 3, "tokens": 5}}]}, "either tokens or rows"),
-        ({"sequense": 5}, "sequense"),
+        ({"max_seq_lenght": 5}, "max_seq_lenght"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused(world: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -444,6 +455,19 @@ def test_a_recipe_that_cannot_work_is_refused(world: Path, tmp_path: Path, chang
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match=words):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_run_of_an_earlier_version_is_recognized() -> None:
+    """The hash was written when the keys were called sequence, lines_at_once, earlier and train."""
+    stages = [
+        {**STAGES[0], "replay": {"looks": 0.25}},
+        {"name": "cot", "data": "cot.jsonl", "epochs": 1, "batch": {"tokens": 400}, "learning_rate": 1e-3},
+    ]
+    recipe = Recipe.model_validate(
+        {"name": "old", "base": "some/model", "max_seq_length": 256, "base_stages": {"looks": "looks.jsonl"}, "stages": stages}
+    )
+    prepared = Prepared(recipe, LoadedModel(torch.nn.Module(), None, 1), {}, {}, [], {"text.jsonl": "0" * 64}, ImageFolder(Path()))
+    assert prepared.identity["sha256"] == "7788235a7a0ea6837e0deb6bbe1d93fb9b68b724652347145fd8fcb31f3502d8"
 
 
 def test_the_shipped_recipes_are_in_order() -> None:
@@ -504,7 +528,7 @@ def test_a_base_with_broken_weights_is_refused(world: Path, base: Path, spoil: s
 
 
 def test_a_base_that_sees_other_tiles_is_refused_before_training(world: Path) -> None:
-    with pytest.raises(InputError, match=r"images\.tile is 448, and the base sees tiles of 32 pixels"):
+    with pytest.raises(InputError, match=r"images\.tile is 448, but the base needs 32"):
         prepare(recipe_of(world, images={"tile": 448}), world / "data")
 
 
@@ -539,7 +563,7 @@ def test_a_disk_that_is_full_in_the_midst_of_the_weights_is_an_error_that_says_s
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, RUN)
     with pytest.raises(DiskError, match="free space"):
         checkpoint.write_weights(tmp_path / "base.safetensors", {})
     assert list(tmp_path.iterdir()) == []
@@ -551,14 +575,14 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_an_error(tmp_path: Path, 
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="free space"):
-        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, {})
+        checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {}, {}, {}, RUN)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_left_of_a_checkpoint_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / ".step-00000003.4711").mkdir()
     (tmp_path / ".step-00000003.4711" / "weights.safetensors").write_bytes(b"half")
-    checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, {})
+    checkpoint.save_checkpoint(tmp_path, checkpoint.TrainPosition(0, 1, 1), {"a": torch.zeros(1)}, {}, {}, RUN)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 
@@ -586,7 +610,9 @@ def test_weights_under_an_adapter_that_are_gone_are_named(world: Path, undisturb
         train(prepare(recipe_of(world), world / "data"), tmp_path)
 
 
-@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "chiron.training.session.held_out_loss", "chiron.training.session._trainee"])
+@pytest.mark.parametrize(
+    "where", ["torch.optim.AdamW.step", "chiron.training.session.held_out_loss", "chiron.training.session._train_state"]
+)
 def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

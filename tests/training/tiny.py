@@ -12,7 +12,7 @@ from PIL import Image
 
 from chiron.phantom.tiny_model import SPECIAL_TOKENS
 from chiron.providers.local.tiling import Tiling
-from chiron.training.encoding import Encoder
+from chiron.training.encoding import RowEncoder
 
 TILE = 32
 PATCH = 8
@@ -41,8 +41,8 @@ def tiny_tiling() -> Tiling:
     return Tiling(tile=TILE, max_tiles=6)
 
 
-def tiny_encoder(tokenizer: Any = None) -> Encoder:
-    return Encoder(tokenizer or tiny_tokenizer(), tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE)
+def tiny_encoder(tokenizer: Any = None) -> RowEncoder:
+    return RowEncoder(tokenizer or tiny_tokenizer(), tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE)
 
 
 def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32) -> Any:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from chiron.cases.case import Case
+from chiron.text import normalize_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,7 @@ BODY_SYSTEMS: tuple[BodySystem, ...] = (
 )
 """Body systems in the column order of the coverage map."""
 
-_PLAIN = re.compile(r"[^\w&]+|_")
-_BY_NAME = {_PLAIN.sub(" ", name.casefold()).strip(): s for s in BODY_SYSTEMS for name in (s.name, s.short, *s.names.split("|"))}
+_BY_NAME = {normalize_words(name, keep="&"): s for s in BODY_SYSTEMS for name in (s.name, s.short, *s.names.split("|"))}
 # Phrases that contain a word of another system; they are removed before matching.
 _NOT_THAT = re.compile(
     r"\b(?:pulmonary (?:arter(?:y|ies)|trunk|veins?|valve)|renal (?:arter(?:y|ies)|veins?|function|failure)"
@@ -178,7 +178,7 @@ _WORDS = tuple((s, re.compile(rf"\b(?:{s.words})\b", re.IGNORECASE)) for s in BO
 
 def body_system_of(text: str) -> BodySystem | None:
     """Return the body system that a text names or indicates; None if there is no match or more than one."""
-    whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
+    whole = _BY_NAME.get(normalize_words(text, keep="&"))
     if whole is not None:
         return whole
     bare = _NEGATED.sub(" ", _NOT_THAT.sub(" ", text))

@@ -70,6 +70,6 @@ def _notes(case: Case) -> Iterator[str]:
     if (spoken_of := image_marks(case.findings)) > len(case.images):
         yield f"findings speak of image {spoken_of}, but there are {len(case.images)}"
     if missing := findings_without_images(case):
-        yield f"findings describe {', '.join(m.name for m in missing)}, and there is no such image"
+        yield f"findings describe {', '.join(m.name for m in missing)}, which the case has no image of"
     if (length := sum(len(text) for text in case.findings)) > LONG_FINDINGS:
         yield f"findings of {length:,} characters: keep those that belong to the images"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+from chiron.conversation.options import LETTERS
+
 _LONGEST = 100_000
 """Maximum characters of options given as one text. A longer text is not a list of options."""
 _MARK = re.compile(r"\A\(?([A-Za-z]|\d{1,2})\s*[.:)]\s*")
@@ -30,7 +31,7 @@ def read_options(value: Any) -> tuple[str, ...]:
     """Read options from a list, a mapping by letter, ``[{letter, content}]``, or any of these as text.
 
     Raises:
-        ValueError: the value is none of these, or an option is empty.
+        ValueError: the value has another form, or an option is empty.
     """
     if isinstance(value, str):
         value = parse_literal(value) if value.strip() else None
@@ -62,8 +63,8 @@ def split_options(text: str) -> tuple[str, ...]:
 def bare_options(options: Sequence[str]) -> tuple[str, ...]:
     """Strip the letters or numbers in front of options if every option has its own: ``A: Cyst``, ``B: Stone``."""
     marks = [_MARK.match(option) for option in options]
-    told = [match.group(1).upper() if match else "" for match in marks]
-    if told not in ([*LETTERS[: len(options)]], [str(n) for n in range(1, len(options) + 1)]):
+    labels = [match.group(1).upper() if match else "" for match in marks]
+    if labels not in ([*LETTERS[: len(options)]], [str(n) for n in range(1, len(options) + 1)]):
         return tuple(options)
     bare = tuple(option[match.end() :].strip() for option, match in zip(options, marks, strict=True) if match)
     return bare if all(bare) else tuple(options)
@@ -76,8 +77,8 @@ def lettered(options: Sequence[str]) -> str:
 
 def question_with_options(question: str, options: Sequence[str]) -> str:
     """Append the options to the question unless it already contains all of them."""
-    said = question.casefold()
-    return question if not options or all(option.casefold() in said for option in options) else f"{question}\n{lettered(options)}"
+    folded = question.casefold()
+    return question if not options or all(option.casefold() in folded for option in options) else f"{question}\n{lettered(options)}"
 
 
 def answer_in_words(answer: str, options: Sequence[str]) -> str:
@@ -87,9 +88,9 @@ def answer_in_words(answer: str, options: Sequence[str]) -> str:
         ValueError: the answer matches no option, or is ambiguous.
     """
     folded = [_folded(option) for option in options]
-    said = _folded(answer)
-    if folded.count(said) == 1:
-        return options[folded.index(said)]
+    given = _folded(answer)
+    if folded.count(given) == 1:
+        return options[folded.index(given)]
     mark = _MARK.match(answer)
     rest = _folded(answer[mark.end() :]) if mark else ""
     if rest and folded.count(rest) == 1:
@@ -97,9 +98,9 @@ def answer_in_words(answer: str, options: Sequence[str]) -> str:
     letter = _MARKED_LETTER.match(answer)
     if letter and (at := LETTERS.index(letter.group(1).upper())) < len(options):
         return options[at]
-    if said.isdigit():
-        raise ValueError(f"its answer is the number {said} and none of its options says so: give the option's letter or words")
-    raise ValueError(f"its answer is none of its {len(options)} options")
+    if given.isdigit():
+        raise ValueError(f"its answer is the number {given}, but no option is: give the option's letter or text")
+    raise ValueError(f"its answer is not one of its {len(options)} options")
 
 
 def _folded(text: str) -> str:

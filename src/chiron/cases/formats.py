@@ -173,13 +173,13 @@ def _dialogue(record: Mapping[str, Any]) -> tuple[str, str]:
     messages = record.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, Mapping) for m in messages):
         raise CaseProblem("field 'messages' must be a list of {role, content} objects: a user's question, an assistant's answer")
-    said: dict[str, str] = {}
+    turns_by_role: dict[str, str] = {}
     for message in messages:
         role, content = message.get("role"), message.get("content")
         if isinstance(role, str) and isinstance(content, str):
-            said.setdefault(role, content)
-    question = _clean(_QUESTION_MARK.sub("", said.get("user", "").strip()))
-    return question, _clean(_ANSWER_MARK.sub("", said.get("assistant", "").strip()))
+            turns_by_role.setdefault(role, content)
+    question = _clean(_QUESTION_MARK.sub("", turns_by_role.get("user", "").strip()))
+    return question, _clean(_ANSWER_MARK.sub("", turns_by_role.get("assistant", "").strip()))
 
 
 def _number_images(captions: tuple[str, ...]) -> list[str]:
@@ -221,7 +221,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise CaseProblem(f"field '{name}' must be text, but is {_kind(value)}")
     if len(value) * 4 > MAX_TEXT and (size := len(value.encode("utf-8", "replace"))) > MAX_TEXT:
-        raise CaseProblem(f"field '{name}' has {size:,} bytes, more than {MAX_TEXT:,}: cut it to what belongs to the case")
+        raise CaseProblem(f"field '{name}' has {size:,} bytes, more than {MAX_TEXT:,}: shorten it to what belongs to the case")
     return "" if is_placeholder(value) else _clean(value)
 
 
@@ -252,7 +252,7 @@ def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
     if not value:
         return ()
     if not all(isinstance(v, str) and v.strip() for v in value):
-        raise CaseProblem("field 'images' must hold paths only, none of them empty")
+        raise CaseProblem("field 'images' must be a list of paths that are not empty")
     return tuple(_sound(name) for name in value)
 
 

@@ -74,7 +74,7 @@ class ImageFolder:
 
     def _inside(self, name: str) -> Path:
         if "\x00" in name:
-            raise ImageProblem("image path holds a NUL character")
+            raise ImageProblem("image path contains a NUL character")
         pure = PurePosixPath(name)
         if "\\" in name:
             raise ImageProblem(f"image '{name}' has a backslash in its path: write '/' between folders")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chiron.cases.case import Case
+from chiron.text import normalize_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +167,7 @@ MODALITIES: tuple[Modality, ...] = (
 )
 """Modalities in the row order of the coverage map."""
 
-_PLAIN = re.compile(r"[\W_]+")
-_BY_NAME = {
-    _PLAIN.sub(" ", name.casefold()).strip(): m for m in MODALITIES for name in (m.name, m.slug, *(c.casefold() for c in m.codes), *m.names)
-}
+_BY_NAME = {normalize_words(name): m for m in MODALITIES for name in (m.name, m.slug, *m.codes, *m.names)}
 # Longest words first, so that "CT angiography" matches as one name.
 _ANY_CASE = re.compile(
     r"(?<![\w-])(?:" + "|".join(f"(?P<m{i}>{'|'.join(m.words)})" for i, m in reversed(list(enumerate(MODALITIES)))) + r")(?![\w])",
@@ -183,7 +181,7 @@ _GROUP = re.compile(r"(?P<name>[a-z][a-z _-]*?)[ _-]?group[ _-]?\d*", re.IGNOREC
 
 def modality_of(text: str) -> Modality | None:
     """Return the one modality that a text names by name, synonym or DICOM code; None if there is no match or more than one."""
-    whole = _BY_NAME.get(_PLAIN.sub(" ", text.casefold()).strip())
+    whole = _BY_NAME.get(normalize_words(text))
     if whole is not None:
         return whole
     named = modalities_in(text)

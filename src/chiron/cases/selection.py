@@ -44,11 +44,13 @@ class Selection:
     limit: int | None = None
     """Maximum number of cases, applied after sharding."""
     shard: Shard | None = None
+    unlabeled: bool = False
+    """Whether cases without a question are included."""
 
     def __iter__(self) -> Iterator[tuple[int, Case | BadCase]]:
         """Yield each case with its position in the file (from 0)."""
         taken = 0
-        for position, case in enumerate(read_cases(self.cases)):
+        for position, case in enumerate(read_cases(self.cases, unlabeled=self.unlabeled)):
             name = case.id if isinstance(case, Case) else case.label
             if self.shard is not None and not self.shard.holds(name):
                 continue

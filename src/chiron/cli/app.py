@@ -1,14 +1,15 @@
-"""``chiron``: the commands put together, and what becomes of errors."""
+"""The command ``chiron``: all commands, and exit codes for errors."""
 
+import logging
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
-from chiron.cli import ask, build, build_release, cases, compare, demo, doctor, search, train
+from chiron.cli import build, cases, compare, demo, models, search, train
 from chiron.cli import eval as evaluation
-from chiron.cli.streams import BrokenPipe, messages, safe_streams
+from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
 from chiron.terminal import printable
 
@@ -16,7 +17,7 @@ EXIT_INPUT, EXIT_PENDING, EXIT_INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="chiron",
-    help="Verifiable reasoning on medical image cases: search it, build a dataset, train, measure. For research; not a medical device.",
+    help="Verifiable reasoning on medical image cases: search, build a dataset, train, evaluate. For research; not a medical device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,16 +27,14 @@ app.command("search")(search.search_command)
 app.command("status")(search.status_command)
 app.command("replay")(search.replay_command)
 app.command("report")(search.report_command)
-app.command("init")(doctor.init_command)
-app.command("doctor")(doctor.doctor_command)
+app.command("init")(models.init_command)
+app.command("doctor")(models.doctor_command)
 app.command("train")(train.train_command)
 app.command("convert")(train.convert_command)
 app.command("sample")(demo.sample_command)
-app.command("ask")(ask.command)
+app.command("ask")(models.ask_command)
 app.command("demo")(demo.demo_command)
 app.command("compare")(compare.command)
-build.app.command("check")(build_release.check_command)
-build.app.command("release")(build_release.release_command)
 evaluation.app.command("contamination")(evaluation.contamination_command)
 app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")
@@ -43,7 +42,11 @@ app.add_typer(evaluation.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print what is retried or recovered, on standard error.")] = False,
+) -> None:
+    show_log(logging.INFO if verbose else logging.WARNING)
     if version:
         from chiron._version import __version__
 
@@ -52,20 +55,20 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 a crash of ours, 2 the user's to mend, 3 work left pending, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 a bug, 2 invalid input or configuration, 3 work is pending, 130 interrupted."""
     with safe_streams():
-        code = _obey()
+        code = _run()
         try:
             sys.stdout.flush()
         except BrokenPipe:
-            pass  # what was done is done, and its exit code says how
+            pass  # the command has ended; keep its exit code
         except ChironError as error:
-            code = _say(error)
+            code = _print_error(error)
     sys.exit(code)
 
 
-def _obey() -> int | str | None:
-    """Run a command; its exit code."""
+def _run() -> int | str | None:
+    """Run a command and return its exit code."""
     try:
         app()
     except SystemExit as leaving:
@@ -73,12 +76,12 @@ def _obey() -> int | str | None:
     except BrokenPipe:
         return 0
     except ChironError as error:
-        return _say(error)
+        return _print_error(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
 
 
-def _say(error: ChironError) -> int:
+def _print_error(error: ChironError) -> int:
     messages().print(f"[red]error:[/red] {escape(printable(error))}")
     return EXIT_INPUT

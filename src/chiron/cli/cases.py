@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.progress_line import ProgressLine
-from chiron.cli.streams import messages
+from chiron.cli.streams import ProgressLine, messages
 from chiron.errors import InputError
 from chiron.importing.drafts import ImportOptions, SourceKind
 from chiron.terminal import printable
@@ -19,8 +18,8 @@ _LISTED = 5
 
 
 def coverage_command(
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")],
-    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the map too: .svg, .png or .pdf.")] = None,
+    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")],
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the map: .svg, .png or .pdf.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the map as JSON.")] = False,
 ) -> None:
     """Print the map of twelve modalities by twenty body systems."""
@@ -48,56 +47,55 @@ def _table(coverage: "Coverage") -> list[str]:
     for m in MODALITIES:
         cells = (str(counts[m.name, s.name] or "·").rjust(width) for s in BODY_SYSTEMS)
         lines.append(m.name.ljust(19) + "".join(cells))
-    bad = f"; {coverage.bad:,} records cannot be read ('chiron cases check' says why)" if coverage.bad else ""
+    bad = f"; {coverage.bad:,} records cannot be read ('chiron cases check' shows why)" if coverage.bad else ""
     lines.append(f"{coverage.cases:,} cases, {coverage.cases - coverage.unplaced:,} placed{bad}")
     if coverage.unplaced:
-        why = f"{coverage.no_modality:,} of no known modality, {coverage.no_system:,} of no certain body system"
+        why = f"{coverage.no_modality:,} without a known modality, {coverage.no_system:,} without a certain body system"
         lines.append(f"{coverage.unplaced:,} unplaced: {why}")
     if hollow := coverage.findings_without_images:
         more = ", ..." if len(hollow) > _LISTED else ""
-        lines.append(
-            printable(f"{len(hollow):,} describe images of a modality that they have none of: {', '.join(hollow[:_LISTED])}{more}")
-        )
+        lines.append(printable(f"{len(hollow):,} describe images of a modality that they lack: {', '.join(hollow[:_LISTED])}{more}"))
     return lines
 
 
 def import_command(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A file, or a folder with files of one kind.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write: cases.jsonl, images/, what was left out.")],
-    kind: Annotated[SourceKind | None, typer.Option("--from", help="What SOURCE is; else told by what it is.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File, or folder with files of one kind.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write: cases.jsonl, images/, not-imported.jsonl.")],
+    kind: Annotated[SourceKind | None, typer.Option("--from", help="Kind of SOURCE (default: detected).")] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="DIR", help="Where the images of JSONL, tables and datasets lie (default: beside them)."),
+        typer.Option("--images", metavar="DIR", help="Folder of the images of JSONL, tables and datasets (default: next to SOURCE)."),
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Which column is which field: question=Frage,images=Bild.")
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Columns of fields, such as question=Frage,images=Bild.")
     ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The sheet of a spreadsheet (default: the first with a header).")
-    ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="The split of a dataset (default: all).")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="Sheet of a spreadsheet (default: the first with a header).")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of a dataset (default: all).")] = None,
     slices: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Every N-th slice (default: key images, else 8 evenly spaced).")
+        int | None, typer.Option(metavar="N", min=1, help="Take every N-th slice (default: key images, else 8 evenly spaced).")
     ] = None,
     questions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Questions, answers, history, findings for DICOM or NIfTI, by accession, study or folder."),
+        typer.Option(
+            metavar="FILE", help="Table of questions, answers, history and findings for DICOM or NIfTI, by accession, study or folder."
+        ),
     ] = None,
     question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="One question for all rows that have an answer or impression and no question.")
+        str | None, typer.Option(metavar="TEXT", help="Question for all rows that have an answer or impression but no question.")
     ] = None,
-    modality: Annotated[str | None, typer.Option(metavar="NAME", help="The modality where the source names none.")] = None,
+    modality: Annotated[str | None, typer.Option(metavar="NAME", help="Modality, if the source does not give it.")] = None,
     keep_ids: Annotated[
-        bool | None, typer.Option("--keep-ids/--hash-ids", help="Ids as they are, or pseudonyms (default: DICOM and NIfTI hashed).")
+        bool | None,
+        typer.Option("--keep-ids/--hash-ids", help="Keep ids, or replace them by pseudonyms (default: pseudonyms for DICOM and NIfTI)."),
     ] = None,
-    salt: Annotated[Path | None, typer.Option(metavar="FILE", help="Salt of the pseudonyms (default: DIR/.salt).")] = None,
-    allow_identifying: Annotated[bool, typer.Option("--allow-identifying", help="Take cases whose text may name somebody.")] = False,
-    allow_burned_in: Annotated[bool, typer.Option("--allow-burned-in", help="Take DICOM series with text in their pixels.")] = False,
+    salt: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the salt of the pseudonyms (default: DIR/.salt).")] = None,
+    allow_identifying: Annotated[bool, typer.Option("--allow-identifying", help="Import cases whose text may identify someone.")] = False,
+    allow_burned_in: Annotated[bool, typer.Option("--allow-burned-in", help="Import DICOM series with text in their pixels.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
-    """Bring cases in: JSONL, CSV or spreadsheet, DICOM studies, NIfTI volumes, a dataset on disk.
+    """Import cases from JSONL, CSV, a spreadsheet, DICOM studies, NIfTI volumes or a dataset on disk.
 
-    What cannot be taken, or may say who a patient is, is left out with its reason, and the rest goes on. Exit code 2 if nothing is left.
+    Items that are unusable or may identify a patient are skipped and listed with the reason. Exit code 2 if no case is imported.
     """
     from chiron.importing.columns import parse_map
     from chiron.importing.importer import import_cases
@@ -127,32 +125,32 @@ def import_command(
     line.close()
     if json_output:
         print(json.dumps(summary.to_record(), ensure_ascii=False))
-    done = "was there already, unchanged" if summary.unchanged else "written"
+    done = "already imported, unchanged" if summary.unchanged else "written"
     asked = f" ({summary.unlabeled:,} without a question)" if summary.unlabeled else ""
     console.print(printable(f"{summary.cases:,} cases{asked} with {summary.images:,} images in {out}: {done}"), markup=False)
     for note, count in summary.notes.items():
         console.print(printable(f"  {note}{f' ({count:,})' if count > 1 else ''}"), markup=False)
     if summary.left_out:
         parts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in summary.left_out.items())
-        console.print(printable(f"  left out: {parts}; the reasons are in {out / 'not-imported.jsonl'}"), markup=False)
+        console.print(printable(f"  skipped: {parts}; the reasons are in {out / 'not-imported.jsonl'}"), markup=False)
     if not summary.cases:
-        raise InputError(f"no case of {source} could be taken: see {out / 'not-imported.jsonl'}")
+        raise InputError(f"no case of {source} could be imported: see {out / 'not-imported.jsonl'}")
 
 
-app = typer.Typer(help="Bring cases in and look them over.", no_args_is_help=True)
+app = typer.Typer(help="Import, check and count cases.", no_args_is_help=True)
 app.command("import")(import_command)
 app.command("coverage")(coverage_command)
 
 
 @app.command("check")
 def check(
-    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")],
+    cases: Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")],
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")
     ] = None,
     unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Accept cases without a question, which are for 'chiron build'.")] = False,
 ) -> None:
-    """Say what is wrong with which line. Exit code 2 if a case cannot be used."""
+    """Report problems by line number. Exit code 2 if a case cannot be used."""
     from chiron.cases.check import check_cases
 
     console = messages()

@@ -55,7 +55,7 @@ def command(
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.comparing import compare, reference_of
-    from chiron.evaluation.item_page.page import write_item_page
+    from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.published import few, published_grids, read_published
     from chiron.evaluation.published import published as published_rows
     from chiron.evaluation.read_runs import image_folders, read_evaluations
@@ -141,8 +141,8 @@ def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[
         results, found = scored(model.results, encoder)
         done.append(replace(model, results=tuple(results)))
         versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        said = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
-        messages().print(f"BERTScore of {escape(printable(said))}")
+        summary = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
+        messages().print(f"BERTScore of {escape(printable(summary))}")
     return done
 
 
@@ -153,6 +153,6 @@ def _named(images: Sequence[str]) -> dict[str, Path]:
         if not (benchmark and equals and folder):
             raise InputError(f"--images {text}: write BENCHMARK=DIR")
         if not Path(folder).is_dir():
-            raise InputError(f"--images {text}: there is no folder {folder}")
+            raise InputError(f"--images {text}: folder {folder} does not exist")
         folders[benchmark] = Path(folder)
     return folders

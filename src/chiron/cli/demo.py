@@ -45,12 +45,12 @@ def demo_command(
     from chiron.demo.page import write_page
     from chiron.demo.processes import cores
 
-    # Models this small lose more time to waiting threads than they gain; processes share the work instead.
+    # Such small models do not gain from threads; several processes share the work.
     torch.set_num_threads(1)
     processes = 1 if torch.cuda.is_available() else min(2, cores())
     console = messages()
     scale = QUICK if quick else FULL
-    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _Display(console), seed=seed, processes=processes)
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(console), seed=seed, processes=processes)
     page = write_page(done)
     if as_json:
         print(json.dumps(done.ladder(), indent=1))
@@ -104,19 +104,19 @@ def _search_only(directory: Path, count: int, seed: int) -> None:
     console = messages()
     name = f"{count}-{seed}" if seed else str(count)
     sample = write_sample(directory / f"cases-{name}", count=count, seed=seed)
-    console.print(f"drew {sample.count} cases: {escape(printable(sample.cases))}")
+    console.print(f"generated {sample.count} cases: {escape(printable(sample.cases))}")
     settings = yaml.safe_load(template("offline"))
     settings["search"]["seed"] = seed
     config = check_config(settings, origin=Path("offline.yaml"))
-    console.print("searching them with the embedded team: extractive mentors, retrieval interns, a judge by normalised match (baselines)")
+    console.print("searching them with the embedded baselines: extractive mentors, retrieval interns, and a judge that compares texts")
     finish(conduct(prepare_run(sample.cases, config, directory / f"run-{name}")), json_output=False)
 
 
-class _Display:
-    """Progress display: a headline for each part, and a line that changes while it lasts."""
+class _DemoProgress:
+    """Print a headline for each part, and its progress."""
 
     def __init__(self, console: Console) -> None:
-        from chiron.cli.progress_line import ProgressLine
+        from chiron.cli.streams import ProgressLine
 
         self._line = ProgressLine(console)
         self._jobs: dict[str, str] = {}
@@ -148,12 +148,12 @@ class _Display:
 
 
 def sample_command(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write cases.jsonl, images/ and textbook.jsonl.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many cases.")] = 24,
-    seed: Annotated[int, typer.Option(help="Another seed, other cases.")] = 0,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for cases.jsonl, images/ and textbook.jsonl.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases.")] = 24,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 256,
 ) -> None:
-    """Draw sample cases: an organ, a lesion, a history, findings, a question and its answer."""
+    """Generate synthetic cases: an organ, a lesion, a history, findings, a question and its answer."""
     from chiron.phantom.sample import write_sample
 
     sample = write_sample(directory, count=count, seed=seed, size=size)

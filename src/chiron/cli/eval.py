@@ -1,7 +1,7 @@
 """`chiron eval` and `chiron eval contamination`."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
-    from chiron.evaluation.contamination import Contamination, Overlap
+    from chiron.dedup.contamination import Contamination, Overlap
 
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
@@ -28,7 +28,8 @@ def eval_command(
     ] = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names with commas between; --list shows them.")] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="The run directory of this model and protocol: made, or gone on with.")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Run directory of this model and protocol; created if missing, otherwise resumed."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and perhaps a section evaluation.")
@@ -42,7 +43,7 @@ def eval_command(
     judge: Annotated[str | None, typer.Option(metavar="NAME", help="For a protocol that wants one; else a column of its own.")] = None,
     extractor: Annotated[str | None, typer.Option(metavar="NAME", help="A model that reads the options out too, as a column.")] = None,
     interns: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="They go on from the reasoning: its MICS-Score. Needs --judge.")
+        str | None, typer.Option(metavar="NAMES", help="Models that continue from the reasoning, for its MICS-Score. Needs --judge.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and how to get them.")] = False,
     export_tsv: Annotated[
@@ -86,7 +87,7 @@ def eval_command(
         interns=_names(interns) if interns is not None else None,
     )
     prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control))
-    finish_evaluation(run_with_ui(prepared.session, prepared.execute), json_output=json_output)
+    finish_evaluation(run_with_ui(prepared), json_output=json_output)
 
 
 def _names(text: str) -> list[str]:
@@ -96,7 +97,9 @@ def _names(text: str) -> list[str]:
 def contamination_command(
     train: Annotated[Path, typer.Argument(metavar="TRAIN", help="JSONL of rows as 'chiron train' takes them.")],
     benchmark: Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark's name; 'chiron eval --list' shows them.")],
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The training data's images (default: images/ beside TRAIN).")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the training images (default: images/ next to TRAIN).")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The benchmark's files as downloaded; else they come from the hub.")
     ] = None,
@@ -107,15 +110,15 @@ def contamination_command(
 ) -> None:
     """Look a benchmark's images and questions up in training data: by file, by perceptual hash, and word for word.
 
-    What is found was very likely trained on; what is not found may have been all the same, in other words or another picture.
+    Items that are found were very likely trained on. Others may have been too, with other words or another image.
     """
     import tempfile
 
     from chiron.cases.images import ImageFolder
+    from chiron.dedup.contamination import TrainingRow, find_contamination
     from chiron.evaluation.benchmarks.loading import load
     from chiron.evaluation.benchmarks.registry import benchmark_of
-    from chiron.evaluation.contamination import TrainingRow, find_contamination
-    from chiron.evaluation.items import BadItem, Item
+    from chiron.evaluation.contamination import Uncompared, items_to_compare
     from chiron.training.rows import read_rows
 
     chosen = benchmark_of(benchmark)
@@ -128,24 +131,19 @@ def contamination_command(
     # What the benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
     with tempfile.TemporaryDirectory() as unpacked:
         loaded = load(chosen, data, Path(unpacked))
-        items = [item for item in loaded.items if isinstance(item, Item)]
-        bad = sum(isinstance(item, BadItem) for item in loaded.items)
-        found = find_contamination(rows, ImageFolder(folder), items, loaded.check, distance=distance)
+        uncompared = Uncompared()
+        found = find_contamination(rows, ImageFolder(folder), list(items_to_compare(loaded, uncompared)), distance=distance)
+        found = replace(found, unreadable=(*found.unreadable, *(f"benchmark: {why}" for why in uncompared.images.values())))
     if json_output:
-        print(json.dumps(_record(found, bad), ensure_ascii=False))
+        print(json.dumps({**asdict(found), "bad_items": uncompared.records}, ensure_ascii=False))
     else:
-        _show(found, benchmark, bad)
-
-
-def _record(found: "Contamination", bad: int) -> dict[str, object]:
-
-    return {**asdict(found), "bad_items": bad}
+        _show(found, benchmark, uncompared.records)
 
 
 def _show(found: "Contamination", benchmark: str, bad: int) -> None:
 
     from chiron.cli.streams import results
-    from chiron.evaluation.contamination import Likeness
+    from chiron.dedup.contamination import Likeness
 
     console = results()
     if found.overlaps:
@@ -175,7 +173,7 @@ def _show(found: "Contamination", benchmark: str, bad: int) -> None:
 
 
 def _distance(overlap: "Overlap") -> str:
-    from chiron.evaluation.contamination import Likeness
+    from chiron.dedup.contamination import Likeness
 
     match overlap.likeness:
         case Likeness.NEAR_IMAGE:

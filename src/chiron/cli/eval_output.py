@@ -1,7 +1,6 @@
 """What `chiron eval` shows: the benchmarks there are, and the figures of an evaluation."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,7 +43,7 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"folder {out} cannot be made: {error.strerror}") from error
+        raise InputError(f"folder {out} cannot be created: {error.strerror}") from error
     for benchmark in map(benchmark_of, names):
         path = out / f"{benchmark.name}.tsv"
         count, left_out = export_tsv(load(benchmark, data, out), protocol_of(protocol or benchmark.protocol), path)
@@ -56,8 +55,7 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
 def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:
     """Say how an evaluation ended, and leave with the exit code that tells it."""
     if json_output:
-        value = {k: v for k, v in asdict(summary).items() if k not in {"directory", "halted"}}
-        print_json({**value, "run": str(summary.directory), "halted": str(summary.halted) if summary.halted else None})
+        print_json(summary.to_record())
     else:
         console = messages()
         console.print(figures_table(summary.groups))

@@ -1,4 +1,4 @@
-"""What is shown while a job runs: a live panel on a terminal, a plain line elsewhere."""
+"""Progress displays: a live panel on a terminal, plain lines elsewhere."""
 
 import asyncio
 import textwrap
@@ -15,72 +15,72 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from chiron.cli.progress_line import PLAIN_EVERY
+from chiron.cli.streams import PLAIN_EVERY
 from chiron.client.client import Count
-from chiron.jobs.session import Job
+from chiron.jobs.job import AnyJob
 from chiron.terminal import printable
 from chiron.training.metrics import HeldOut, StepMetrics
 from chiron.training.packing import StagePlan
 
 _NARROW, _WIDE = 72, 100
-"""Columns below which a table would be nothing but dots, and from which on it can breathe."""
+"""Terminal widths in columns: below the first there is no room for a table, from the second on there is room for wide padding."""
 _ROLES = {name: rank for rank, name in enumerate(("mentor", "intern", "author", "reader", "model", "extractor", "judge"))}
-"""Roles in the order in which they work."""
+"""Roles in the order of their work."""
 _STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "magenta", "bad": "red", "unparsed": "magenta"}
 
 
 @asynccontextmanager
-async def watching(run: Job, console: Console) -> AsyncIterator[None]:
-    """Show ``run`` on ``console`` (standard error) while the block lasts."""
+async def watching(run: AnyJob, console: Console) -> AsyncIterator[None]:
+    """Show the progress of ``run`` on ``console`` (standard error) while the block runs."""
     task = asyncio.create_task(_panel(run, console) if console.is_terminal else _lines(run, console))
     try:
         yield
     finally:
         task.cancel()
-        # A view that broke is no reason to lose the run that it showed; what broke it is said all the same.
+        # An error in the display must not stop the run, but it is reported.
         (broke,) = await asyncio.gather(task, return_exceptions=True)
         if not console.is_terminal and run.progress.total and not isinstance(broke, Exception):
             (broke,) = await asyncio.gather(_line(run, console), return_exceptions=True)
         if isinstance(broke, Exception):
-            console.print(f"the view stopped: {escape(printable(repr(broke)))}; the run did not")
+            console.print(f"the progress display failed ({escape(printable(repr(broke)))}); the run continued")
 
 
-async def _panel(run: Job, console: Console) -> None:
+async def _panel(run: AnyJob, console: Console) -> None:
     with Live(console=console, refresh_per_second=8, transient=True, get_renderable=lambda: panel(run, console.width)):
         await asyncio.Event().wait()  # until cancelled; the panel refreshes itself
 
 
-async def _lines(run: Job, console: Console) -> None:
+async def _lines(run: AnyJob, console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_EVERY)
         await _line(run, console)
 
 
-async def _line(run: Job, console: Console) -> None:
+async def _line(run: AnyJob, console: Console) -> None:
     console.print(plain_line(run), soft_wrap=True)
-    if run.desk is not None:
-        for line in run.desk.down():
+    if run.client is not None:
+        for line in run.client.down():
             console.print(escape(printable(line)), soft_wrap=True)
 
 
-def plain_line(run: Job) -> str:
-    """The state of a run in one line."""
+def plain_line(run: AnyJob) -> str:
+    """Format the state of a run in one line."""
     p = run.progress
     figure = f", {p.figure()}" if p.figure() else ""
     left = "" if p.seconds_left is None or not p.in_flight else f", {duration(p.seconds_left)} left"
-    ended = "".join(f"{count} {name}, " for name, count in p.tally())
+    ended = "".join(f"{count} {name}, " for name, count in p.counts())
     calls = ", ".join(f"{role} {c.asked} (+{c.free} known)" for role, c in by_role(run).items())
-    cost = f", ${run.desk.budget.spent:.2f}" if run.desk is not None and run.desk.budget.spent else ""
+    cost = f", ${run.client.budget.spent:.2f}" if run.client is not None and run.client.budget.spent else ""
     return (
         f"{time.strftime('%H:%M:%S')} {p.unit} {p.already + p.done}/{p.total}: {ended}{p.in_flight} in flight;"
         f" calls {calls or 'none'}{figure}{cost}{left}"
     )
 
 
-def panel(run: Job, width: int) -> Group:
-    """The state of a run as a table; in words where the terminal's ``width`` in columns has no room for one."""
+def panel(run: AnyJob, width: int) -> Group:
+    """Format the state of a run as a table, or as text if ``width`` (in columns) has no room for a table."""
     if width < _NARROW:
-        # Broken here, because a live view shows of a line what the terminal has room for.
+        # Wrap here, because a live display cuts lines at the width of the terminal.
         return Group(*(Text(line) for line in textwrap.wrap(plain_line(run), max(20, width - 1))))
     p = run.progress
     head = Table.grid(padding=(0, 2))
@@ -92,30 +92,30 @@ def panel(run: Job, width: int) -> Group:
         "" if p.seconds_left is None else f"{duration(p.seconds_left)} left",
     )
     outcomes = Text("   ").join(
-        [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.tally()), *([Text(p.figure())] if p.figure() else [])]
+        [*(Text(f"{name} {count}", style=_STYLES.get(name, "")) for name, count in p.counts()), *([Text(p.figure())] if p.figure() else [])]
     )
     table = Table(box=None, padding=(0, 2 if width >= _WIDE else 1), pad_edge=False, header_style="dim")
     for title in ("role", "model", "asked", "from ledger", "in flight", "retries", "failed", "allowed"):
         table.add_column(title, justify="left" if title in {"role", "model"} else "right", overflow="fold")
-    if run.desk is not None:
-        for (model, role), c in sorted(run.desk.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
-            limiter = run.desk.endpoints[model].limiter
+    if run.client is not None:
+        for (model, role), c in sorted(run.client.counts.items(), key=lambda item: (_ROLES.get(item[0][1], 9), item[0][0])):
+            limiter = run.client.endpoints[model].limiter
             allowed = f"{int(limiter.allowed)}/{limiter.ceiling}"
             numbers = [str(n) for n in (c.asked, c.free, c.in_flight, c.retries, c.failed)]
             table.add_row(role, Text(printable(model)), *numbers, allowed)
-        budget = run.desk.budget
+        budget = run.client.budget
         money = f"${budget.spent:.4f}" + (f" of ${budget.limit:.2f}" if budget.limit is not None else "")
-        halted = f"   stopping: {printable(run.desk.halted)}" if run.desk.halted is not None else ""
-        down = [Text(printable(line), style="red") for line in run.desk.down()]
+        halted = f"   stopping: {printable(run.client.halted)}" if run.client.halted is not None else ""
+        down = [Text(printable(line), style="red") for line in run.client.down()]
         return Group(head, outcomes, table, *down, Text(f"cost {money}{halted}", style="dim"))
     return Group(head, outcomes)
 
 
-def by_role(run: Job) -> dict[str, Count]:
-    """Counts summed over the models of each role."""
+def by_role(run: AnyJob) -> dict[str, Count]:
+    """Sum the counts over the models of each role."""
     sums: dict[str, Count] = {}
-    if run.desk is not None:
-        for (_, role), c in sorted(run.desk.counts.items(), key=lambda item: _ROLES.get(item[0][1], 9)):
+    if run.client is not None:
+        for (_, role), c in sorted(run.client.counts.items(), key=lambda item: _ROLES.get(item[0][1], 9)):
             s = sums.setdefault(role, Count())
             s.asked += c.asked
             s.free += c.free
@@ -132,20 +132,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-"""Seconds between plain lines."""
-
-
 class TrainingView:
-    """Told of every step; shows what matters of it."""
+    """Progress bars of a training run."""
 
     def __init__(self, console: Console, plans: list[StagePlan]) -> None:
-        """``plans``: the stages to come."""
+        """``plans``: the stages to train."""
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeRemainingColumn(),
             console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self._tasks = {p.stage.name: self._bar.add_task(p.stage.name, total=p.steps, told="", start=False) for p in plans}
+        self._tasks = {p.stage.name: self._bar.add_task(p.stage.name, total=p.steps, detail="", start=False) for p in plans}
         self._last = 0.0
 
     def __enter__(self) -> Self:
@@ -156,18 +153,18 @@ class TrainingView:
         self._bar.stop()
 
     def tell(self, metrics: StepMetrics | HeldOut) -> None:
-        """Show a step, or a stage's end."""
+        """Show a step, or the end of a stage."""
         if isinstance(metrics, HeldOut):
             self._console.print(f"stage {metrics.stage}: held-out loss {metrics.held_out_loss:.4f} over {metrics.rows} rows")
             return
         task = self._tasks[metrics.stage]
         self._bar.start_task(task)
-        told = (
+        detail = (
             f"loss {metrics.loss:.3f}  {metrics.tokens / metrics.seconds:,.0f} tokens/s  {metrics.utilisation:.0%} used"
             f"  {metrics.memory_gib:.1f} GiB"
         )
-        self._bar.update(task, completed=metrics.step, told=told)
+        self._bar.update(task, completed=metrics.step, detail=detail)
         now = time.monotonic()
         if not self._console.is_terminal and (now - self._last >= PLAIN_EVERY or metrics.step == metrics.steps):
             self._last = now
-            self._console.print(f"stage {metrics.stage} step {metrics.step}/{metrics.steps} {told}")
+            self._console.print(f"stage {metrics.stage} step {metrics.step}/{metrics.steps} {detail}")

@@ -1,13 +1,11 @@
-"""Conducting a run from the command line: the view, the signals, and how it ended in words and exit code."""
+"""Run a job from the command line: progress display, signals, summary and exit code."""
 
 import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,69 +17,69 @@ from chiron.cli.streams import BrokenPipe, messages, whole
 from chiron.client.failures import ConfigurationError, RunStopped, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
-from chiron.jobs.session import Job
+from chiron.jobs.job import Job, Summary
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import PATHS, REJECTED, REPORT
 from chiron.reports.page import write_report
 from chiron.terminal import printable
 
-Ended = TypeVar("Ended")
 
-
-def run_with_ui(work: Job, execute: Callable[[], Awaitable[Ended]]) -> Ended:
-    """Execute work with a view on standard error and with signals obeyed: the first stops it in order, the second at once."""
+def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
+    """Run a job with a progress display. The first signal stops it after the calls in flight, the second at once."""
     console = messages()
 
-    async def attended() -> Ended:
+    async def watched() -> Summary:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         asked = False
 
-        def obey() -> None:
+        def stop() -> None:
             nonlocal asked
-            # A run may have halted by itself, and yet wait for what it has paid for: only a person's second word drops that.
-            if work.desk is not None and not asked:
+            # A run that halted by itself may still wait for paid calls. Only the user's second signal drops them.
+            if work.client is not None and not asked:
                 asked = True
                 work.stop()
-                console.print("stopping: waiting for the calls under way (Ctrl-C again to drop them)")
+                console.print("stopping: waiting for the calls in flight (press Ctrl-C again to drop them)")
             elif task is not None:
                 task.cancel()
 
         def hang_up() -> None:
-            # A closing terminal may send it more than once; that is not a person asking twice.
+            # A closing terminal may send it more than once. That is not a second request by the user.
             if not asked:
-                obey()
+                stop()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, obey)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored, and means it
+            loop.add_signal_handler(number, stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it on purpose
             loop.add_signal_handler(signal.SIGHUP, hang_up)
         async with watching(work, console):
-            return await execute()
+            return await work.execute()
 
     try:
-        return asyncio.run(attended())
+        return asyncio.run(watched())
     except asyncio.CancelledError:
-        console.print("stopped at once; the calls under way are lost, all else is in the ledger: run the same command again to go on")
+        console.print(
+            "stopped at once: the calls in flight are lost, all other replies are in the ledger. Run the same command again to resume."
+        )
         sys.exit(130)
 
 
 def conduct(run: Run) -> RunSummary:
-    """Execute a search with a view, then write its report."""
-    summary = run_with_ui(run, run.execute)
+    """Run a search with a progress display, then write its report."""
+    summary = run_with_ui(run)
     write_report(run.directory.path)
     return summary
 
 
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
-    """Say how a run ended, and leave with the exit code that tells it."""
+    """Print the summary of a search and exit with its exit code."""
     if json_output:
-        print_json(summary_json(summary))
+        print_json(summary.to_record())
     else:
         show_summary(summary, messages())
     code = closing_code(summary)
     ended = summary.retained + summary.rejected + summary.unsolved
     if summary.total == summary.bad and not ended + summary.unjudged + summary.pending:
-        raise InputError("no case can be used" + (": 'chiron cases check FILE' says why" if summary.bad else ": the file holds none"))
+        raise InputError("no case can be used: " + ("'chiron cases check FILE' shows why" if summary.bad else "the file contains no cases"))
     if code == 0 and summary.unjudged and not ended:
         raise InputError("the judge gave no verdict on any case: choose another judge or raise search.max_tokens.judge")
     sys.exit(code)
@@ -89,13 +87,13 @@ def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
 
 def print_json(value: object) -> None:
     """Print a result for programs on standard output."""
-    # A reader that has gone changes nothing about how the work ended.
+    # A closed pipe does not change the exit code.
     with suppress(BrokenPipe):
         print(json.dumps(value, ensure_ascii=False))
 
 
 class Closing(Protocol):
-    """What the end of a command's words and its exit code depend on."""
+    """Parts of a summary that decide the last messages and the exit code."""
 
     @property
     def pending(self) -> int: ...
@@ -110,7 +108,7 @@ class Closing(Protocol):
 
 
 def closing_code(summary: Closing) -> int:
-    """Say what is left to do and why, and give the exit code that tells it."""
+    """Print what is pending and why; return the exit code."""
     console = messages()
     for note in summary.notes:
         console.print(f"[yellow]note:[/yellow] {escape(printable(note))}")
@@ -128,7 +126,7 @@ def closing_code(summary: Closing) -> int:
 
 
 def _pending_code(summary: Closing) -> int:
-    """Say why work is pending and what helps; 3 where running again can help, else 2."""
+    """Print why work is pending and how to continue; return 3 if running again can help, else 2."""
     because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
     if summary.refused < summary.pending:
         refused = f" ({summary.refused} of them will be refused again until the configuration changes)" if summary.refused else ""
@@ -141,21 +139,15 @@ def _pending_code(summary: Closing) -> int:
 
 
 def spent_in_words(spent_usd: float, possibly_spent_usd: float) -> str:
-    """What was spent, told the same way everywhere; empty if nothing was."""
+    """Format the money spent; empty if nothing was spent."""
     if not spent_usd:
         return ""
     possibly = f", of which ${possibly_spent_usd:.4f} possibly (calls without a reply)" if possibly_spent_usd else ""
     return f"spent ${spent_usd:.4f}{possibly}"
 
 
-def summary_json(summary: RunSummary) -> dict[str, object]:
-    """The summary for programs."""
-    value = asdict(summary)
-    return {**value, "run": str(summary.run), "halted": str(summary.halted) if summary.halted else None}
-
-
 def show_summary(summary: RunSummary, console: Console) -> None:
-    """The summary for people."""
+    """Print the summary of a search."""
     mean = "-" if summary.mean_score is None else f"{summary.mean_score:.2f}"
     unjudged = f" {summary.unjudged} unjudged," if summary.unjudged else ""
     console.print(
@@ -168,11 +160,11 @@ def show_summary(summary: RunSummary, console: Console) -> None:
     if spent := spent_in_words(summary.spent_usd, summary.possibly_spent_usd):
         console.print(spent)
     for name, file in (("paths", PATHS), ("others", REJECTED), ("report", REPORT)):
-        console.print(f"{name:8}{escape(printable(summary.run / file))}")
+        console.print(f"{name:8}{escape(printable(summary.directory / file))}")
 
 
 def spending_table(spending: tuple[Spending, ...]) -> Table:
-    """Tokens, cost, seconds and retries by role and model; what there is none of has no column."""
+    """Make a table of tokens, cost, seconds and retries by role and model, without empty columns."""
     columns: dict[str, list[str]] = {
         "calls": [f"{s.calls:,}" for s in spending],
         "replayed": [f"{s.copied:,}" for s in spending] if any(s.copied for s in spending) else [],

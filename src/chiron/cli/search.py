@@ -13,10 +13,10 @@ from chiron.cli.streams import messages, results
 from chiron.errors import InputError
 from chiron.terminal import printable
 
-Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON, in the published or the tidy format.")]
-Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML; 'chiron init' writes one.")]
-RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory: made, or gone on with.")]
-Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ beside CASES).")]
+Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")]
+Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration; 'chiron init' writes one.")]
+RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run directory; created if missing, otherwise resumed.")]
+Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
 
@@ -26,16 +26,16 @@ def search_command(
     run: RunDir,
     images: Images = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases.")] = None,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N, for N machines.")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
     json_output: Json = False,
 ) -> None:
     """Search every case for a reasoning path that interns can follow to its answer.
 
-    Run it again to go on: what the run directory holds is neither asked nor paid for twice. Ctrl-C stops once the calls under way are
-    in; a second Ctrl-C stops at once.
+    Run the same command again to resume: calls in the run directory are not sent or paid for again. Ctrl-C waits for the calls in
+    flight; a second Ctrl-C drops them.
     """
-    # Imported here, and so in every search_command, because a person waits for "chiron --help" too.
+    # Imported here and in every command, so that "chiron --help" is fast.
     from chiron.cli.runner import conduct, finish
     from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
@@ -45,18 +45,18 @@ def search_command(
 
 
 def replay_command(
-    old: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory to take replies from; it is only read.")],
+    old: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory to take replies from; it is not changed.")],
     config: Config,
     run: RunDir,
-    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="The cases, if they lie elsewhere now.")] = None,
+    cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
     images: Images = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls would be new, and leave.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls would be new, and exit.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Search the cases of a run again with another judge, policy or team. What its ledger holds costs nothing."""
+    """Search the cases of a run again with another judge, policy or team. Replies in its ledger cost nothing."""
     from chiron.cli.runner import conduct, finish
+    from chiron.mics.api import rehearse, replay_run, replay_setup
     from chiron.mics.config import load_config
-    from chiron.mics.replay import rehearse, replay_run, replay_setup
     from chiron.mics.run_directory import RunDirectory
 
     source = RunDirectory(old)
@@ -72,15 +72,15 @@ def replay_command(
         finish(conduct(new), json_output=json_output)
 
 
-RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")]
 
 
 def status_command(
     run: RunDirArgument,
-    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    failures: Annotated[bool, typer.Option("--failures", help="Also why calls got no answer, in the servers' words.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="Also print why calls failed, in the servers' words.")] = False,
 ) -> None:
-    """Show a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
+    """Show the state of a run: outcomes, MICS-Score, calls, tokens, cost and retries by model and role."""
     from chiron.cli.runner import spending_table, spent_in_words
     from chiron.mics.run_directory import read_status
 
@@ -89,9 +89,9 @@ def status_command(
         print(json.dumps({**asdict(status), "run": str(run)}, ensure_ascii=False))
         return
     console = results()
-    state = "a process is at work in it" if status.in_use else "nobody is at work in it"
-    console.print(escape(printable(f"{run}: begun {status.began}, {state}; cases from {status.cases}")))
-    counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case has ended yet"
+    state = "running" if status.in_use else "not running"
+    console.print(escape(printable(f"{run}: started {status.began}, {state}; cases from {status.cases}")))
+    counts = ", ".join(f"{n} {name}" for name, n in status.outcomes.items()) or "no case is finished yet"
     mean = "" if status.mean_score is None else f"; mean MICS-Score {status.mean_score:.2f}"
     console.print(escape(printable(f"{counts}{mean}")))
     if status.reasons:
@@ -99,32 +99,32 @@ def status_command(
         console.print(f"not retained because: {escape(printable(reasons))}")
     if status.incomplete:
         console.print(
-            f"{status.incomplete} ended with something missing: {status.missing_candidates} candidates, {status.missing_evaluations}"
-            " evaluations (their calls failed; 'chiron replay' asks for those alone)"
+            f"{status.incomplete} cases lack {status.missing_candidates} candidates and {status.missing_evaluations} evaluations, because"
+            " their calls failed; 'chiron replay' sends only these again"
         )
     if status.spending:
         console.print(spending_table(status.spending))
     if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
         console.print(spent)
     if failures:
-        console.print("calls without an answer:" if status.failures else "no call is without an answer")
+        console.print("failed calls:" if status.failures else "no call failed")
         for failure in status.failures:
             line = f"{failure.count:>6}  {failure.role} {failure.model}: {failure.words}"
             console.print(escape(printable(line)), soft_wrap=True)
     elif status.failures:
         total = sum(failure.count for failure in status.failures)
-        console.print(f"{total} calls got no answer at some time; --failures says why", soft_wrap=True)
+        console.print(f"{total} calls failed; --failures shows why", soft_wrap=True)
 
 
 def report_command(
     run: RunDirArgument,
-    cases: Annotated[str, typer.Option("--cases", metavar="N|all", help="How many cases to show in full.")] = "200",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it (default: DIR/report.html).")] = None,
+    cases: Annotated[str, typer.Option("--cases", metavar="N|all", help="Number of cases to show in full.")] = "200",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to write (default: DIR/report.html).")] = None,
 ) -> None:
-    """Write the report of a run anew, also while it goes on."""
+    """Write the report of a run again, also while it is running."""
     from chiron.reports.page import write_report
 
-    # Eighteen digits: more cases than anybody has, and fewer than Python refuses to read.
+    # Python does not parse numbers of thousands of digits.
     if cases != "all" and not (cases.isdecimal() and len(cases) <= 18 and int(cases) > 0):
         raise InputError(f"--cases {cases}: write a number from 1 (at most 18 digits), or all")
     print(write_report(run, out=out, cases=None if cases == "all" else int(cases)))

@@ -1,25 +1,31 @@
-"""Standard output and standard error: what a broken one may do, and where results and messages go."""
+"""Standard output and standard error: results, messages, log records, and what happens if one of them breaks."""
 
+import logging
 import os
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from chiron.errors import ChironError, DiskError
+from chiron.terminal import printable
 
 
 class BrokenPipe(ChironError):
-    """Whoever read standard output reads no more. Not an ``OSError``: typer and rich have exit codes of their own for those."""
+    """The reader of standard output closed it. Not an ``OSError``, because typer and rich exit with their own codes for those."""
 
 
 class _Stream(ABC):
-    """A text stream whose failing to write is told, or not, by :meth:`_failed`; in all else the stream itself."""
+    """Text stream that calls :meth:`_failed` if it cannot be written; otherwise the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,7 +45,7 @@ class _Stream(ABC):
 
     @abstractmethod
     def _failed(self, error: OSError) -> None:
-        """The stream could not be written: tell it, or let it be."""
+        """Raise or ignore the error."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -47,26 +53,26 @@ class _Stream(ABC):
 
 class _Results(_Stream):
     def _failed(self, error: OSError) -> None:
-        # What is left in the buffer would fail again when the interpreter leaves, with a message and an exit code of its own.
+        # The rest of the buffer would fail again when the interpreter exits, with its own message and exit code.
         _silence(self._stream)
         if isinstance(error, BrokenPipeError):
             raise BrokenPipe("standard output is closed") from error
-        raise DiskError(f"standard output cannot be written ({error.strerror}): give it a place that takes it") from error
+        raise DiskError(f"standard output cannot be written ({error.strerror}): redirect it to a place that can be written") from error
 
 
 class _Messages(_Stream):
     def _failed(self, error: OSError) -> None:
-        """Nobody is left to be told. A full disk may have room again later; a reader that went away does not come back."""
+        """Ignore the error, because there is no other place for messages. A full disk may have room later; a closed pipe stays closed."""
         if isinstance(error, BrokenPipeError):
             _silence(self._stream)
 
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Have ``sys.stdout`` and ``sys.stderr`` behave so while the block lasts, whatever their encoding."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by these streams while the block runs."""
     out, messages = sys.stdout or _null(), sys.stderr or _null()
     for stream in (out, messages):
-        # A character that the terminal's encoding lacks is written out, and ends nothing.
+        # A character that the terminal's encoding lacks is escaped instead of raising an error.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined, union-attr, unused-ignore]
     sys.stdout, sys.stderr = cast("TextIO", _Results(out)), cast("TextIO", _Messages(messages))
     try:
@@ -77,12 +83,12 @@ def safe_streams() -> Iterator[None]:
             try:
                 stream.flush()
             except OSError:
-                # It was told already, or nobody is left to be told; the interpreter would try again, and make its own exit code of it.
+                # Already reported, or it cannot be reported. The interpreter would try again and exit with its own code.
                 _silence(stream)
 
 
 def _null() -> TextIO:
-    """In place of a stream that was closed from the start, under its number, so that no file of ours gets what is meant for it."""
+    """Open a stream for one that was closed from the start. It gets its file number, so that no other file receives its output."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
@@ -93,22 +99,89 @@ def _silence(stream: TextIO) -> None:
 
 
 _WIDE = 150
-"""Columns where nobody's terminal sets a width: a table in a log file is not cut."""
+"""Width if the stream is not a terminal, so that tables in log files are not cut."""
 
 
+class _LogHandler(logging.Handler):
+    """Print log records on standard error, except those that a command's summary repeats."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "in_summary", False):
+            label = f"[yellow]{record.levelname.lower()}:[/yellow]"
+            messages().print(f"{label} {escape(printable(record.getMessage()))}")
+
+
+def show_log(level: int) -> None:
+    """Print the package's log records of at least this level on standard error. Only the command line does so."""
+    log = logging.getLogger("chiron")
+    if not any(isinstance(handler, _LogHandler) for handler in log.handlers):
+        log.addHandler(_LogHandler())
+    log.setLevel(level)
+
+
+@cache
 def messages() -> Console:
-    """Standard error."""
+    """Return the console on standard error: one for all, so that messages do not break a live display."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def results() -> Console:
-    """Standard output."""
+    """Return a console on standard output."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def whole(table: Table) -> Table:
-    """The table at its own width: on a narrower terminal its lines go on in the next one, and no figure is cut off."""
+    """Set a table to its full width: on a narrower terminal its lines wrap, and no number is cut off."""
     table.width = Console(width=10_000).measure(table).maximum
     return table
+
+
+PLAIN_EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+class ProgressLine:
+    """Progress of a work of several parts: rewritten in place on a terminal, printed at intervals elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        """``console``: standard error."""
+        self._console = console
+        self._status: Status | None = None
+        self._last = self._began = time.monotonic()
+
+    def headline(self, text: str) -> None:
+        """Print a line that stays, such as the begin of a part."""
+        self._end()
+        self._console.print(text, markup=False, highlight=False)
+        self._last = self._began = time.monotonic()
+
+    def update(self, text: str, done: int, of: int) -> None:
+        """Show the progress and the estimated time left."""
+        now = time.monotonic()
+        left = (now - self._began) / done * (of - done) if done else 0.0
+        self.say(f"{text}, {left:.0f} s left" if done < of else text, last=done == of)
+
+    def say(self, line: str, *, last: bool = False) -> None:
+        """Show a state without an estimate. The ``last`` one is always printed."""
+        now = time.monotonic()
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status(line)
+                self._status.start()
+            self._status.update(line)
+            if last:
+                self._end()
+        elif now - self._last >= PLAIN_EVERY or last:
+            self._last = now
+            self._console.print(line, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """End the line."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

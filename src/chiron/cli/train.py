@@ -20,16 +20,18 @@ _BUSY = 0.8
 
 
 def train_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML; recipes/ holds some.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds the recipe's JSONL files.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; gone on with if it is there.")],
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Where images lie (default: images/ in --data).")] = None,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ in --data).")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and leave.")] = False,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="For --dry-run.")] = 1,
-    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="For --dry-run: what a GPU really does.")] = 400.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Actual speed of a GPU, for --dry-run.")] = 400.0,
 ) -> None:
-    """Train a curriculum. Killed anywhere, the same train_command goes on to the same weights.
+    """Train a curriculum. After a kill, run the same command again: it resumes and gives the same weights.
 
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
@@ -39,7 +41,7 @@ def train_command(
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     console = messages()
-    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
+    console.quiet = os.environ.get("RANK", "0") != "0"  # only one of several processes prints
     settings = load_recipe(recipe)
     if tensorboard:
         settings = settings.model_copy(update={"tensorboard": True})
@@ -66,7 +68,7 @@ def train_command(
 
 def _announce(prepared: "Prepared", console: "Console") -> None:
     for plan in prepared.plans:
-        note = f"; goes through its data {plan.epochs:.1f} times" if plan.epochs > 1.01 else ""
+        note = f"; {plan.epochs:.1f} epochs" if plan.epochs > 1.01 else ""
         console.print(
             f"stage {plan.stage.name}: {plan.rows:,} rows, {plan.tokens:,} tokens ({plan.trained_tokens:,} trained on),"
             f" {plan.steps:,} steps, {plan.utilisation:.1%} of positions in use{note}"
@@ -86,28 +88,30 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
 
 
 class Target(StrEnum):
-    """The layouts there are."""
+    """Checkpoint layouts."""
 
     HF = "hf"
     INTERNVL_CHAT = "internvl_chat"
 
 
 def convert_command(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder with an InternVL checkpoint in either layout.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    target: Annotated[Target | None, typer.Option("--to", help="The layout to write; else the one that SOURCE is not in.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of an InternVL checkpoint in either layout.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
+    target: Annotated[Target | None, typer.Option("--to", help="Layout to write (default: the other one).")] = None,
     system: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="To hf: said before conversations without a system turn: internvl2_5 (the authors') or a text."),
+        typer.Option(metavar="TEXT", help="To hf: system message for conversations without one: internvl2_5 (the authors') or a text."),
     ] = None,
 ) -> None:
     """Convert a checkpoint: the authors' internvl_chat (InternVL3, Chiron-o1) to transformers' InternVL, and back."""
-    from chiron.convert.convert import detect, to_hf, to_internvl_chat
-
+    try:
+        from chiron.convert.convert import detect, to_hf, to_internvl_chat
+    except ModuleNotFoundError as error:
+        raise InputError(f"conversion needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     if target is not None and target == detect(source):
-        raise InputError(f"{source} is in the layout {target} already: nothing to convert")
+        raise InputError(f"{source} already has the layout {target}: nothing to convert")
     if system is not None and detect(source) != "internvl_chat":
-        raise InputError("--system is for the layout hf: the authors' code has a system message of its own")
+        raise InputError("--system applies only to the layout hf, because the authors' code has its own system message: remove it")
     report = to_hf(source, out, system=system) if detect(source) == "internvl_chat" else to_internvl_chat(source, out)
     left = f"; left out: {', '.join(report.left_out)}" if report.left_out else ""
     notes = "".join(f"; {note}" for note in report.notes)

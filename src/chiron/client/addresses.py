@@ -25,10 +25,10 @@ def check_base_url(url: str) -> None:
         ValueError: it cannot; the message gives the reason.
     """
     if any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("base_url holds a space or a character that cannot be seen: write it anew")
+        raise ValueError("base_url contains a space or an invisible character: type it again")
     authority = url.split("//", 1)[-1].split("/", 1)[0]
     if "@" in authority:
-        raise ValueError("base_url carries a user or password: name the key's environment variable in api_key_env")
+        raise ValueError("base_url contains a user or password: name the key's environment variable in api_key_env")
     _check_query(url)
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"base_url must begin with http:// or https://, but is '{url[:200]}'")
@@ -38,9 +38,9 @@ def check_base_url(url: str) -> None:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ValueError(f"base_url '{url[:200]}' is no address: {error}") from None
+        raise ValueError(f"base_url '{url[:200]}' is not a valid address: {error}") from None
     if not _is_host(host) or port == 0:
-        raise ValueError(f"base_url '{url[:200]}' names no host that can be reached: it looks like https://host:port/v1")
+        raise ValueError(f"base_url '{url[:200]}' has no valid host: write https://host:port/v1")
 
 
 def endpoint_url(base_url: str, path: str) -> str:
@@ -56,14 +56,14 @@ def _check_query(url: str) -> None:
         ValueError: it may contain a secret; the message gives the fix without repeating a value.
     """
     if "#" in url:
-        raise ValueError("base_url carries a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
+        raise ValueError("base_url contains a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
     query = url.partition("?")[2]
     for part in query.split("&") if query else ():
         name, _, value = part.partition("=")
         if not _VERSION_NAME.fullmatch(name) or not _VERSION.fullmatch(value):
             raise ValueError(
-                "base_url carries a query (?...) other than a version such as ?api-version=2024-10-21: remove it; a key belongs in the"
-                " environment variable that api_key_env names, and api_key_header names another header for it"
+                "base_url contains a query (?...) other than a version such as ?api-version=2024-10-21: remove it; a key belongs in the"
+                " environment variable that api_key_env names; api_key_header sets the header for it"
             )
 
 
@@ -77,11 +77,11 @@ def check_headers(headers: Mapping[str, str]) -> None:
         check_header_name(name, "header")
         if _SECRET.search(name):
             raise ValueError(
-                f"header '{name}' carries a key, going by its name: put it in an environment variable, name that in api_key_env, and the"
+                f"header '{name}' seems to contain a key: put it into an environment variable, name that in api_key_env, and the"
                 " header, if it is not Authorization, in api_key_header"
             )
         if not value.isascii() or not value.isprintable():
-            raise ValueError(f"header '{name}' has a value that no header can carry: printable ASCII on one line only")
+            raise ValueError(f"header '{name}' has an invalid value: use printable ASCII on one line")
 
 
 def check_variable(name: str, what: str) -> None:
@@ -93,7 +93,7 @@ def check_variable(name: str, what: str) -> None:
     if not _VARIABLE.fullmatch(name) or any(_looks_random(part) for part in name.split("_")):
         raise ValueError(
             f"{what} must be the name of an environment variable, such as OPENAI_API_KEY, and this looks like a key: put the key into a"
-            " variable and its name here. Whatever was in the file should be replaced, if the file was shared"
+            " variable and its name here. Replace the key if the file was shared"
         )
 
 
@@ -110,7 +110,7 @@ def check_header_name(name: str, what: str) -> None:
         ValueError: it cannot, or chiron sets that header itself.
     """
     if not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{what} {name[:100]!r} is no header's name: letters, digits and hyphens only")
+        raise ValueError(f"{what} {name[:100]!r} is not a valid header name: use letters, digits and hyphens")
     if name.lower() in _OURS:
         raise ValueError(f"{what} '{name}' is one that chiron sets itself")
 

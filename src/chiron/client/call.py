@@ -124,6 +124,21 @@ class Reply:
         return is_only_thinking(self.finish)
 
 
+@dataclass(frozen=True, slots=True)
+class RoleModel:
+    """A model in one role (mentor, intern, judge, ...)."""
+
+    name: str
+    """Name in the configuration and in results."""
+    identity: str
+    """Identifies the model in the ledger keys of its calls."""
+    max_tokens: int
+
+    def call(self, role: Role, messages: tuple[Message, ...], temperature: float, sample_index: int = 0) -> Call:
+        """Create a call to this model."""
+        return Call(role, self.name, self.identity, messages, temperature, self.max_tokens, sample_index)
+
+
 class Ask(Protocol):
     """Interface through which the search asks models. Answers come from the ledger, an endpoint, or a table in a test."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,9 @@ from chiron.client.missing_calls import FailureRates, UnitAsk
 from chiron.client.retry import Elapsed, RetryPolicy, retry_call
 from chiron.errors import ChironError, DiskError
 
+_log = logging.getLogger(__name__)
+_IN_SUMMARY = {"in_summary": True}
+"""Marks log records whose content is also a note or the halt of the run's summary, so that a command line can print it once."""
 DOWN_AFTER = 10
 """Consecutive failed calls to one endpoint after which the run stops, so that no more money is spent on the other models."""
 
@@ -116,13 +120,16 @@ class ModelClient:
         ledger.keep_words_from_here()
         lost, usd = ledger.lost_attempts()
         if lost:
-            self._notes["lost"] = (
-                f"${usd:.4f} of what is spent is possibly so: {lost} calls were under way when a process was killed, and count at the"
-                " most they can cost"
+            self.note(
+                "lost",
+                f"${usd:.4f} of the money spent is an upper limit: {lost} calls were in flight when a process was killed; each counts with"
+                " its maximum cost",
             )
 
     def note(self, name: str, text: str) -> None:
         """Keep a note for the final summary. A later note with the same ``name`` replaces it."""
+        if name not in self._notes:
+            _log.warning("%s", text, extra=_IN_SUMMARY)
         self._notes[name] = text
 
     @property
@@ -183,6 +190,8 @@ class ModelClient:
     def halt(self, reason: RunStopped | DiskError) -> None:
         """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.halted is None:
+            level = logging.INFO if isinstance(reason, UserStopped) else logging.WARNING
+            _log.log(level, "no more calls are sent: %s", reason, extra=_IN_SUMMARY)
             self.halted = reason
             self._stopped.set()
             for endpoint in self.endpoints.values():
@@ -278,20 +287,23 @@ class ModelClient:
         now = asyncio.get_running_loop().time()
         outage, policy = standing.outage, endpoint.retry
         blame = standing.blame(now, limited=isinstance(failure, RateLimited))
+        _log.info("a call of model '%s' failed (cause: %s): %s", call.model, blame.name.lower(), failure.public)
         if outage.is_down:
+            if not endpoint.limiter.held:
+                _log.warning("model '%s' does not answer: its calls wait, and one at a time is tried", call.model)
             endpoint.limiter.hold(policy.first_wait, policy.longest_wait)
         if blame is not Blame.ENDPOINT:
             return blame
         if not outage.answers and standing.uncounted >= policy.attempts:
             # More likely a wrong address or a server that has not started than an outage, so do not wait for long.
             raise EndpointDown(
-                f"model '{call.model}' has answered nothing yet, and a call failed {standing.uncounted} times in a row, the last time so:"
+                f"model '{call.model}' has not answered yet, and a call failed {standing.uncounted} times in a row, most recently with:"
                 f" {failure.public}; run the same command again once it answers"
             ) from failure
         if (down := outage.seconds(now)) >= policy.outage:
             raise EndpointDown(
-                f"model '{call.model}' failed every call for {down / 60:.0f} min, the last so: {failure.public}; run the same command again"
-                " when it is back"
+                f"model '{call.model}' failed every call for {down / 60:.0f} min, most recently with: {failure.public}; run the same"
+                " command again when it answers"
             ) from failure
         return blame
 
@@ -299,12 +311,13 @@ class ModelClient:
         """Keep a note if the reply ended in an unusual way."""
         if reply.only_thinking:
             self._thoughts[call.model] += 1
-            self._notes[f"thinking {call.model}"] = (
-                f"{self._thoughts[call.model]} replies of model '{call.model}' were nothing but thinking, and count as replies without an"
-                f" answer: {MORE_SPACE}; a server that splits off thinking (--reasoning-parser) must know this model's marks"
+            self.note(
+                f"thinking {call.model}",
+                f"{self._thoughts[call.model]} replies of model '{call.model}' contain only thinking, and count as replies without an"
+                f" answer: {MORE_SPACE}; a server that separates thinking (--reasoning-parser) must know this model's marks",
             )
         elif note := finish_note(reply.finish):
-            self._notes[f"finish {call.model}"] = f"model '{call.model}': {note}"
+            self.note(f"finish {call.model}", f"model '{call.model}': {note}")
 
     async def _attempt(self, call: Call, endpoint: Endpoint, epoch: int, reservation: Reservation, bill: AttemptRecord) -> Reply:
         """Send the call once, and report the result to the limiter and its cost to budget and ledger."""
@@ -313,6 +326,8 @@ class ModelClient:
             bill.begin(most, on_record=self.budget.limit is not None)
             reply = await endpoint.provider.complete(call)
             cost = endpoint.cost(call, reply) or 0.0
+            if endpoint.limiter.held:
+                _log.warning("model '%s' answers again after %.0f s", call.model, endpoint.limiter.seconds_down())
             endpoint.limiter.succeeded()
         except RateLimited as failure:
             bill.not_billed()
@@ -320,7 +335,7 @@ class ModelClient:
                 # The wait is longer than any deadline. Failing this call and the following ones would lose evaluations; stopping loses
                 # nothing.
                 raise EndpointDown(
-                    f"model '{call.model}' takes no call for another {failure.retry_after:.0f} s, longer than its deadline"
+                    f"model '{call.model}' accepts no call for another {failure.retry_after:.0f} s, longer than its deadline"
                     f" ({endpoint.retry.deadline:g} s): {failure.public}. Run the same command again then"
                 ) from failure
             endpoint.limiter.rate_limited(epoch, failure.retry_after)
@@ -364,9 +379,10 @@ class ModelClient:
         self._note_surprise(call.model, endpoint)
 
     def _note_surprise(self, name: str, endpoint: Endpoint) -> None:
-        self._notes[name] = (
+        self.note(
+            name,
             f"model '{name}' charged for more tokens than its limits allow: raise its image_tokens (now {endpoint.image_tokens});"
-            " until then more is set aside for its calls"
+            " until then, more is reserved for its calls",
         )
 
     def _note(self, call: Call, endpoint: Endpoint, failure: CallFailed) -> None:
@@ -379,14 +395,17 @@ class ModelClient:
         self.shares.failed(call.model, call.temperature, failure.public)
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
-            self.halt(ConfigurationError(f"model '{call.model}' refuses every call: {failure.public}"))
+            self.halt(ConfigurationError(f"model '{call.model}' rejects every call: {failure.public}"))
         elif misconfigured or not isinstance(failure, CallerFault) or not endpoint.has_answered:
             endpoint.failed_in_a_row += 1
             if endpoint.failed_in_a_row >= DOWN_AFTER and isinstance(failure, CallerFault):
-                self.halt(ConfigurationError(f"model '{call.model}' refused {DOWN_AFTER} calls in a row, the last so: {failure.public}"))
+                self.halt(
+                    ConfigurationError(f"model '{call.model}' rejected {DOWN_AFTER} calls in a row, most recently with: {failure.public}")
+                )
             elif endpoint.failed_in_a_row >= DOWN_AFTER:
                 self.halt(
                     EndpointDown(
-                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, the last so: {failure.public}; run again when it is back"
+                        f"model '{call.model}' failed {DOWN_AFTER} calls in a row, most recently with: {failure.public};"
+                        " run again when it answers"
                     )
                 )

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -29,6 +29,30 @@ class Strict(BaseModel):
         return {key: _marked(value, cls.model_fields[key].annotation) if key in cls.model_fields else value for key, value in data.items()}
 
 
+class ProviderConfig(Strict):
+    """Base of the configuration of a model, an entry under ``models``. The subclass of each provider narrows ``provider`` to its name."""
+
+    provider: str
+
+    def token_limit(self, role_limit: int) -> int:
+        """Return the token limit for a role's calls: the model's own ``max_tokens``, if its provider has that setting."""
+        own: int | None = getattr(self, "max_tokens", None)
+        return own if own is not None else role_limit
+
+    def lacks_price(self) -> bool:
+        """Return whether calls cost money and the price is not configured. A budget is then not possible."""
+        return False
+
+    def with_paths_from(self, folder: Path) -> Self:
+        """Return the configuration with relative paths resolved against the folder of the configuration file.
+
+        Raises:
+            InputError: a path is invalid; the message starts with the name of the setting.
+        """
+        del folder
+        return self
+
+
 @dataclass(frozen=True)
 class Refused:
     """Placeholder for a rejected value; validation of its field then fails."""
@@ -43,9 +67,9 @@ def _marked(value: Any, annotation: Any) -> Any:
     kinds = _kinds(annotation)
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         # YAML reads yes, no, on and off as booleans, and Python treats booleans as 1 and 0.
-        return Refused("must be a number, but is true or false (YAML takes yes, no, on and off for those)")
+        return Refused("must be a number, not true or false (YAML reads yes, no, on and off as those)")
     if isinstance(value, int) and abs(value) > _LARGEST and kinds & {int, float}:
-        return Refused("is too large a number")
+        return Refused("is too large")
     return value
 
 
@@ -57,7 +81,9 @@ def _kinds(annotation: Any) -> set[Any]:
 
 def _system_text(text: str) -> str:
     if not text.strip() or IMAGE_MARK in text:
-        raise ValueError(f"system must be internvl2_5 or the text of a system message, without {IMAGE_MARK} marks; leave it out for none")
+        raise ValueError(
+            f"system must be internvl2_5 or the text of a system message, without {IMAGE_MARK} marks; omit it for no system message"
+        )
     return text
 
 
@@ -82,7 +108,7 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
-class OpenAIModel(Strict):
+class OpenAIModel(ProviderConfig):
     """A model behind any OpenAI-compatible endpoint."""
 
     provider: Literal["openai"]
@@ -126,6 +152,10 @@ class OpenAIModel(Strict):
     image_tokens: PositiveInt = 4096
     """Maximum tokens per image, used to reserve budget."""
 
+    def lacks_price(self) -> bool:
+        """Return whether ``price`` is missing."""
+        return self.price is None
+
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
         check_base_url(self.base_url)
@@ -138,17 +168,17 @@ class OpenAIModel(Strict):
                 raise ValueError("api_key_header needs api_key_env: the environment variable that holds the key")
         for name in self.parameters:
             if name in {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "temperature"}:
-                raise ValueError(f"parameters holds '{name}', which chiron sets itself")
+                raise ValueError(f"parameters contains '{name}', which chiron sets itself: remove it")
         if self.serves is not None and "mm_processor_kwargs" in self.parameters:
-            raise ValueError("parameters holds 'mm_processor_kwargs', which serves sets: leave one of them out")
+            raise ValueError("parameters contains 'mm_processor_kwargs', which serves also sets: remove one of them")
         try:
             json.dumps(self.parameters, allow_nan=False, sort_keys=True)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"parameters cannot be sent as JSON: {error}; dates and the like go in quotes") from None
+            raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
 
-class OfflineModel(Strict):
+class OfflineModel(ProviderConfig):
     """An embedded baseline, without endpoint or weights."""
 
     provider: Literal["offline"]
@@ -156,7 +186,7 @@ class OfflineModel(Strict):
     """For example ``extractive/findings-first``; ``chiron init offline`` writes all of them."""
 
 
-class LocalModel(Strict):
+class LocalModel(ProviderConfig):
     """An InternVL, Qwen2-VL or Qwen2.5-VL checkpoint that runs in this process; requires the extra ``train``."""
 
     provider: Literal["local"]
@@ -181,15 +211,19 @@ class LocalModel(Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 on a GPU, fp32 elsewhere."""
 
+    def with_paths_from(self, folder: Path) -> Self:
+        """Resolve ``path``."""
+        try:
+            return self.model_copy(update={"path": str(prompt_file(self.path, folder))})
+        except InputError as error:
+            raise InputError(f"path: {error}") from error
 
-AnyModel = OpenAIModel | OfflineModel | LocalModel
-ModelConfig = Annotated[AnyModel, Field(discriminator="provider")]
 
-
-def max_tokens_of(config: AnyModel, role_limit: int) -> int:
-    """Return the token limit for a role's calls to this model."""
-    own = None if isinstance(config, OfflineModel) else config.max_tokens
-    return own if own is not None else role_limit
+if TYPE_CHECKING:
+    ModelConfig = ProviderConfig
+else:
+    ModelConfig = Annotated[OpenAIModel | OfflineModel | LocalModel, Field(discriminator="provider")]
+    """Configuration of a built-in provider. :mod:`chiron.client.config_file` adds those of other packages."""
 
 
 def prompt_file(path: str, beside: Path) -> Path:
@@ -201,7 +235,7 @@ def prompt_file(path: str, beside: Path) -> Path:
     try:
         expanded = Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"'{path[:200]}' is no path on this machine: {error}") from error
+        raise InputError(f"'{path[:200]}' cannot be used as a path ({error}): write it in full") from error
     if not path.isprintable():
-        raise InputError(f"{path[:200]!r} is no path: it holds a character that cannot be seen")
+        raise InputError(f"{path[:200]!r} is not a path (it contains an invisible character): type it again")
     return expanded if expanded.is_absolute() else beside / expanded

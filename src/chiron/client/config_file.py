@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
-from chiron.client.config import AnyModel, LocalModel, ModelConfig, OfflineModel, OpenAIModel, Refused, Strict, prompt_file
+from chiron.client.config import ModelConfig, ProviderConfig, Refused, Strict, prompt_file
+from chiron.client.provider import BUILT_IN, config_types
 from chiron.errors import InputError
 from chiron.io import read_yaml
 from chiron.terminal import printable
@@ -17,7 +18,6 @@ SECTIONS: Final = ("search", "build", "evaluation")
 """Sections of a configuration file. One file can serve every command; each reads ``models`` and its own section."""
 _MOST_FAULTS = 20
 """Maximum number of faults in one message."""
-_PROVIDERS: dict[str, type[Strict]] = {"openai": OpenAIModel, "offline": OfflineModel, "local": LocalModel}
 
 
 class ConfigFile(Strict):
@@ -29,10 +29,12 @@ class ConfigFile(Strict):
     def _can_be_written(self) -> Self:
         for name in self.models:
             if printable(name) != name or not name.strip() or len(name) > 200:
-                raise ValueError(f"models: '{printable(name)[:200]}' is no name: use up to 200 characters that can be seen")
+                raise ValueError(f"models: '{printable(name)[:200]}' is not a valid name: use up to 200 visible characters")
         for place, text in _texts(self.model_dump()):
             if any("\ud800" <= c <= "\udfff" for c in text):  # the value is not shown: it may be a secret
-                raise ValueError(f"{printable(place)} holds half a character, which can be neither written nor sent: leave it out")
+                raise ValueError(
+                    f"{printable(place)} contains half a character (a lone surrogate), which cannot be stored or sent: remove it"
+                )
         return self
 
     def need_known(self, named: list[tuple[str, str]]) -> None:
@@ -43,19 +45,19 @@ class ConfigFile(Strict):
         """
         unknown = [(place, name) for place, name in named if name not in self.models]
         if unknown:
-            faults = [f"{place} names '{name}', which is not under models{nearest(name, self.models)}" for place, name in unknown]
+            faults = [f"{place} names '{name}', which is not defined under models{nearest(name, self.models)}" for place, name in unknown]
             raise ValueError("; ".join(faults))
 
-    def need_prices(self, models: Mapping[str, AnyModel]) -> None:
+    def need_prices(self, models: Mapping[str, ProviderConfig]) -> None:
         """Check that every one of these models has a price, as a budget requires.
 
         Raises:
             ValueError: a model has no price; for use in validators.
         """
         for name, model in models.items():
-            if isinstance(model, OpenAIModel) and model.price is None:
+            if model.lacks_price():
                 raise ValueError(
-                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD a million tokens)"
+                    f"a budget needs prices: models.{name} has none; add price: {{input: ..., output: ...}} (USD per million tokens)"
                 )
 
 
@@ -68,9 +70,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or is not a mapping.
     """
-    data = read_yaml(Path(path), "configuration", hint="; 'chiron init' writes one")
+    data = read_yaml(Path(path), "configuration", hint=": 'chiron init' writes an example")
     if not isinstance(data, dict):
-        raise InputError(f"configuration {path} is empty or no mapping; 'chiron init' writes one")
+        raise InputError(f"configuration {path} is empty or not a mapping: 'chiron init' writes an example")
     return data
 
 
@@ -81,28 +83,12 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
         InputError: a value is invalid; the message gives its location and, for a misspelled key, the nearest known one.
     """
     others = [name for name in SECTIONS if name not in schema.model_fields]
+    full = _with_plugins(schema, data.get("models"))
     try:
-        config = schema.model_validate({key: value for key, value in data.items() if key not in others})
+        config = full.model_validate({key: value for key, value in data.items() if key not in others})
     except ValidationError as error:
-        raise InputError(f"configuration {origin}{_explain(schema, error)}") from None
+        raise InputError(f"configuration {origin}{_explain(full, error)}") from None
     return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
-
-
-def check_section(schema: type[Schema], data: dict[str, Any], section: str, *, origin: Path, **overrides: Any) -> Schema:
-    """Validate a file and one job's section.
-
-    Overrides that are not ``None`` replace the section's keys. Prompt files are resolved relative to the configuration file.
-
-    Raises:
-        InputError: as in :func:`validate`; or the path of a prompt is invalid.
-    """
-    changed = {key: value for key, value in overrides.items() if value is not None}
-    if changed and isinstance(data.get(section), dict):
-        data = {**data, section: {**data[section], **changed}}
-    config = validate(schema, data, origin=origin)
-    own = getattr(config, section)
-    files = files_beside(own.prompts, origin, f"{section}.prompts")
-    return config.model_copy(update={section: own.model_copy(update={"prompts": files})})
 
 
 def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
@@ -123,13 +109,28 @@ def nearest(word: str, known: Any) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _beside(name: str, model: AnyModel, origin: Path) -> AnyModel:
-    if not isinstance(model, LocalModel):
-        return model
+def _beside(name: str, model: ProviderConfig, origin: Path) -> ProviderConfig:
     try:
-        return model.model_copy(update={"path": str(prompt_file(model.path, origin.parent))})
+        return model.with_paths_from(origin.parent)
     except InputError as error:
-        raise InputError(f"configuration {origin}: models.{name}.path: {error}") from error
+        raise InputError(f"configuration {origin}: models.{name}.{error}") from error
+
+
+def _with_plugins(schema: type[Schema], models: object) -> type[Schema]:
+    """Return the schema, extended by the providers of other packages that these models name."""
+    sections = models.values() if isinstance(models, dict) else ()
+    types = config_types(str(section.get("provider")) for section in sections if isinstance(section, dict))
+    if len(types) == len(BUILT_IN):
+        return schema
+    entry: Any = Annotated[Union[tuple(types.values())], Field(discriminator="provider")]  # noqa: UP007 - the types are values
+    field: Any = (dict.__class_getitem__((str, entry)), ...)
+    return create_model(schema.__name__, __base__=schema, models=field)
+
+
+def _providers(schema: type[Strict]) -> dict[str, type[Strict]]:
+    """Return the configuration class of each provider in a schema."""
+    union = get_args(get_args(schema.model_fields["models"].annotation)[1])[0]
+    return {get_args(cls.model_fields["provider"].annotation)[0]: cls for cls in get_args(union)}
 
 
 def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
@@ -152,20 +153,21 @@ def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
     # A misspelled key is one fault: do not also report it as missing.
-    told = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
-    if len(told) == 1:
-        return f": {told[0]}"
-    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(told[:_MOST_FAULTS], 1))
-    return f" has {len(told)} errors: {shown}" + ("; and more" if len(told) > _MOST_FAULTS else "")
+    messages = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
+    if len(messages) == 1:
+        return f": {messages[0]}"
+    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(messages[:_MOST_FAULTS], 1))
+    return f" has {len(messages)} errors: {shown}" + ("; and more" if len(messages) > _MOST_FAULTS else "")
 
 
 def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
     # Pydantic adds a union's tag to the location as if it were a key, but the file does not contain it.
-    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in _PROVIDERS))
+    tags = _providers(schema)
+    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in tags))
     if fault["type"] == "extra_forbidden":
         known = unknown[fault["loc"]]
         return f"unknown key '{place}'; " + (
-            f"did you mean '{known}'?" if known is not None else f"known here: {', '.join(_known_keys(schema, fault['loc']))}"
+            f"did you mean '{known}'?" if known is not None else f"choose one of {', '.join(_known_keys(schema, fault['loc']))}"
         )
     refused = fault.get("input")
     why = refused.why if isinstance(refused, Refused) else fault["msg"]
@@ -182,7 +184,7 @@ def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
     if len(loc) == 1:
         return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
     if len(loc) > 2 and loc[0] == "models":
-        schema, loc = _PROVIDERS.get(str(loc[2]), OpenAIModel), loc[3:]
+        schema, loc = _providers(schema)[str(loc[2])], loc[3:]
     for part in loc[:-1]:
         field = schema.model_fields.get(str(part))
         inner = _schema_in(field.annotation) if field is not None else None

@@ -73,9 +73,7 @@ def finish_note(stored: str) -> str | None:
     """Return a note on a reply that ended for an unknown reason, else ``None``."""
     word = stored.removesuffix(_THINKING)
     return (
-        None
-        if sort_finish(word) is not Finish.UNKNOWN
-        else f"the reply ended for a reason not known here ('{word[:60]}'); it counts as complete"
+        None if sort_finish(word) is not Finish.UNKNOWN else f"the reply ended for an unknown reason ('{word[:60]}'); it counts as complete"
     )
 
 

@@ -255,9 +255,9 @@ def eight_bit(image: Image.Image) -> Image.Image:
     """Return a copy with eight bits per channel (L, LA, RGB or RGBA). 16-bit grays are stretched to the full range, palettes resolved."""
     if is_wide(image):
         # Scanners store 12 or 16 bits in 16-bit images. Pillow's own conversion would clip most of them to white.
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = float(grey.min()), float(grey.max())
-        return Image.fromarray(((grey - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
+        gray = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        low, high = float(gray.min()), float(gray.max())
+        return Image.fromarray(((gray - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
     if image.mode in _PLAIN_MODES - {"P", "1"}:
         return image.copy()
     return image.convert("RGBA" if "transparency" in image.info else "RGB")

@@ -114,8 +114,8 @@ class Results(Store):
 
     def _garbled(self, case_id: str) -> InputError:
         return InputError(
-            f"{self.path} is damaged: the result of case '{case_id}' cannot be read. Take the results away (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
-            " 'DELETE FROM results'); the same search then makes them anew from the replies, at no cost"
+            f"{self.path} is damaged: the result of case '{case_id}' cannot be read. Delete the results (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
+            " 'DELETE FROM results'); the same search then computes them again from the replies, at no cost"
         )
 
 
@@ -193,7 +193,7 @@ class Ledger(Results, Accounts):
         self._verify(key, checksum, values)
         text, finish, prompt, completion, served_by, seconds, attempts, cost = values
         if not isinstance(text, str) or not isinstance(finish, str):
-            raise damaged(self.path, f"the reply {key[:12]}... is no text")
+            raise damaged(self.path, f"the reply {key[:12]}... is not text")
         return Reply(text, finish, Usage(prompt, completion), served_by, seconds, attempts, cost)
 
     def put(self, call: Call, reply: Reply, *, attempt: int | None = None) -> None:
@@ -274,8 +274,8 @@ class Ledger(Results, Accounts):
             return
         if not isinstance(checksum, bytes) or checksum[offset : offset + _HALF] != _checksum(key, values):
             raise InputError(
-                f"{self.path} is damaged: the reply {key[:12]}... does not match its checksum. Take it away (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
-                f" \"DELETE FROM calls WHERE key = x'{key}'\") and run again, which asks and pays for this call a second time; and check"
+                f"{self.path} is damaged: the reply {key[:12]}... does not match its checksum. Delete it (sqlite3 {self.path.name}"  # noqa: S608 - not SQL
+                f" \"DELETE FROM calls WHERE key = x'{key}'\") and run again, which sends and pays for this call again; then check"
                 " the disk"
             )
 

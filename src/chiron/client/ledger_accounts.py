@@ -127,7 +127,7 @@ class Accounts(Store):
         except (TypeError, ValueError):
             times = math.nan
         if not 1.0 <= times < math.inf:
-            raise damaged(self.path, "its greatest surprise is no number")
+            raise damaged(self.path, "a stored cost overrun is not a number")
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:

@@ -155,8 +155,8 @@ def _refuse_emptied(path: Path, *, begun: bool) -> None:
 def emptied(path: Path) -> InputError:
     """Return the error for an empty ledger of a run that has started."""
     return InputError(
-        f"{path} is empty, but its run has begun and every reply was in it: put back {path.name} together with its {path.name}-wal and"
-        f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To begin again in this one"
+        f"{path} is empty, but its run has started and it contained every reply: restore {path.name} together with its {path.name}-wal and"
+        f" {path.name}-shm (the three belong together), for example from a backup, or choose another directory. To start again in this one"
         " and pay for every call again, move all of them and run.json away"
     )
 
@@ -224,8 +224,8 @@ def _reading_uri(path: Path) -> str:
             log = path.with_name(f"{path.name}-wal")
             if log.exists() and log.stat().st_size:
                 raise InputError(
-                    f"{path} cannot be read where it lies, because {log.name} beside it holds its last replies and SQLite may not write"
-                    " there: copy the whole directory to a place of your own"
+                    f"{path} cannot be read in its folder, because {log.name} contains its last replies and SQLite may not write"
+                    " there: copy the whole directory to a place where you may write"
                 ) from error
             return f"{uri}&immutable=1"
         finally:
@@ -267,8 +267,8 @@ def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
 def damaged(path: Path, why: str) -> InputError:
     """Return the error for a damaged ledger, with instructions to recover it."""
     return InputError(
-        f"{path} is damaged or is no ledger ({why}): the sqlite3 program's .recover, where it has one, or else .dump, saves what can be"
-        " saved into a new file, to be put in its place; or move it away and run again, which asks and pays for everything anew"
+        f"{path} is damaged or not a ledger ({why}). Recover it with the sqlite3 program (.recover or .dump) into a new file that replaces"
+        " it, or move it away and run again; all calls are then sent and paid for again"
     )
 
 
@@ -279,20 +279,20 @@ def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironE
     if getattr(error, "sqlite_errorcode", None) in _NOT_LOCAL:
         return DiskError(
             f"{path} cannot be {'written' if writing else 'used'} ({why}): its file system lacks the locks or the shared memory that SQLite"
-            " needs, as network file systems do; put the run directory on a local disk. What it holds is safe"
+            " needs, as network file systems do; put the run directory on a local disk. Its content is safe"
         )
     if getattr(error, "sqlite_errorcode", None) in _UNREADABLE:
         return DiskError(f"{path} cannot be read from its disk ({why}): check the disk, copy the directory to another one, and run again")
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
         return DiskError(
-            f"{path} cannot be {'written' if writing else 'used'} ({why}): free space on its disk and run the same command again; what it"
-            " holds is safe"
+            f"{path} cannot be {'written' if writing else 'used'} ({why}): free space on its disk and run the same command again; its"
+            " content is safe"
         )
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return DiskError(f"{path} is locked by another process ({why}): wait for it and run the same command again")
     if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
-        text = f"{path} cannot be {'written' if writing else 'opened'} ({why}): see that it and its directory are yours to use"
-        return DiskError(f"{text}; what it holds is safe") if writing else InputError(text)
+        text = f"{path} cannot be {'written' if writing else 'opened'} ({why}): check the permissions of the file and its directory"
+        return DiskError(f"{text}; its content is safe") if writing else InputError(text)
     # Errors without a code: a column contains invalid text. SQLITE_ERROR may also be caused by a mistake in chiron's SQL.
     ours_to_blame = code == sqlite3.SQLITE_ERROR and not why.startswith("no such ") and "has no column" not in why
     return None if ours_to_blame else damaged(path, why)

@@ -15,7 +15,7 @@ SMALLEST = 0.05
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     answered: int = 0
     failed: int = 0
     last: str = ""
@@ -25,27 +25,27 @@ class _Tally:
 class FailureRates:
     """Answered and failed calls of this process, by model and temperature."""
 
-    _tallies: defaultdict[tuple[str, float], _Tally] = field(default_factory=lambda: defaultdict(_Tally))
+    _counts: defaultdict[tuple[str, float], _Counts] = field(default_factory=lambda: defaultdict(_Counts))
 
     def answered(self, model: str, temperature: float) -> None:
         """Count a call that got its reply."""
-        self._tallies[model, temperature].answered += 1
+        self._counts[model, temperature].answered += 1
 
     def failed(self, model: str, temperature: float, public: str) -> None:
         """Count a failed call; ``public`` is the part of the message that may be shown."""
-        tally = self._tallies[model, temperature]
-        tally.failed += 1
-        tally.last = public
+        counts = self._counts[model, temperature]
+        counts.failed += 1
+        counts.last = public
 
     def notes(self) -> dict[str, str]:
         """One note for each model and temperature with a high failure rate."""
         found = {}
-        for (model, temperature), tally in sorted(self._tallies.items()):
-            share = tally.failed / (tally.answered + tally.failed)
-            if tally.failed >= FEWEST and share >= SMALLEST:
+        for (model, temperature), counts in sorted(self._counts.items()):
+            share = counts.failed / (counts.answered + counts.failed)
+            if counts.failed >= FEWEST and share >= SMALLEST:
                 found[f"{model} at {temperature:g}"] = (
-                    f"{model} at temperature {temperature:g}: {share:.0%} of {tally.answered + tally.failed} calls failed, and are missing"
-                    f" from the scores (the last so: {tally.last})"
+                    f"{model} at temperature {temperature:g}: {share:.0%} of {counts.answered + counts.failed} calls failed and are"
+                    f" missing from the scores (most recent reason: {counts.last})"
                 )
         return found
 

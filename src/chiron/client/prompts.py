@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import ClassVar, Self
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.client.call import ImagePart, Message, TextPart
@@ -14,45 +15,65 @@ from chiron.errors import InputError
 
 
 @dataclass(frozen=True)
-class PromptKind:
-    """The prompts of one job."""
+class PromptSet:
+    """The prompt texts of one job. Each prompt is a file ``prompts/NAME.txt`` of a package, or the user's own file."""
 
-    package: str
-    """Package whose folder ``prompts/`` contains ``NAME.txt``."""
-    placeholders: Mapping[str, frozenset[str]]
+    package: ClassVar[str]
+    placeholders: ClassVar[Mapping[str, frozenset[str]]]
     """Placeholders that each prompt must contain, by prompt name."""
-    optional: frozenset[str] = frozenset()
+    optional: ClassVar[frozenset[str]] = frozenset()
     """Placeholders that a user's own text may omit."""
 
-    def load(self, replacements: Mapping[str, Path] | None = None) -> dict[str, str]:
+    texts: Mapping[str, str]
+    """Texts by name; all names of ``placeholders``."""
+
+    @classmethod
+    def load(cls, replacements: Mapping[str, Path | str] | None = None) -> Self:
         """Load the package's texts, with the user's own files in place of some.
 
         Raises:
             InputError: unknown name, unreadable file, or missing placeholder.
         """
-        texts = {name: (files(self.package) / "prompts" / f"{name}.txt").read_text("utf-8") for name in self.placeholders}
+        texts = {name: (files(cls.package) / "prompts" / f"{name}.txt").read_text("utf-8") for name in cls.placeholders}
         for name, path in (replacements or {}).items():
             if name not in texts:
-                raise InputError(f"no prompt is called '{name}': there are {', '.join(self.placeholders)}")
+                raise InputError(f"unknown prompt '{name}'; choose one of {', '.join(cls.placeholders)}")
             try:
-                text = path.read_text("utf-8")
+                texts[name] = Path(path).read_text("utf-8")
             except (OSError, ValueError) as error:
                 raise InputError(f"prompt '{name}': {path} cannot be read ({error})") from error
-            self._check(name, text, path)
-            texts[name] = text
-        return texts
+            cls._check(name, texts[name], path)
+        return cls(texts)
 
-    def _check(self, name: str, text: str, path: Path) -> None:
+    @classmethod
+    def _check(cls, name: str, text: str, path: Path | str) -> None:
         try:
             found = set(Template(text).get_identifiers())
             Template(text).substitute(dict.fromkeys(found, ""))
         except ValueError as error:
             raise InputError(f"prompt '{name}': {path}: {error}; write $$ for a dollar sign") from error
-        wanted = self.placeholders[name]
-        if missing := wanted - found - self.optional:
-            raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}")
+        wanted = cls.placeholders[name]
+        if missing := wanted - found - cls.optional:
+            raise InputError(f"prompt '{name}': {path} lacks ${', $'.join(sorted(missing))}: add it")
         if unknown := found - wanted:
-            raise InputError(f"prompt '{name}': {path} asks for ${', $'.join(sorted(unknown))}; it may use ${', $'.join(sorted(wanted))}")
+            known = f"it may use ${', $'.join(sorted(wanted))}" if wanted else "it may use no placeholder"
+            raise InputError(f"prompt '{name}': {path} contains the unknown placeholder ${', $'.join(sorted(unknown))}; {known}")
+
+    def hashes(self, *names: str) -> dict[str, str]:
+        """Return the SHA-256 (hex) of the named texts, or of all, for ``run.json``."""
+        return hashes({name: self.texts[name] for name in names or self.texts})
+
+    def fill(self, name: str, **values: str) -> str:
+        """Fill the placeholders of a prompt."""
+        return fill(self.texts[name], **values)
+
+    def with_system(self, system: str, user: Message) -> tuple[Message, ...]:
+        """Put a system prompt before the user's message.
+
+        An empty prompt means no system message, because endpoints handle an empty one differently.
+        """
+        text = self.texts[system].strip()
+        return (*((Message("system", (TextPart(text),)),) if text else ()), user)
 
 
 def hashes(texts: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ the conversion is exact in both directions: tensors are renamed, and one fused m
 """
 
 import errno
+import math
 import os
 import secrets
 import shutil
@@ -14,10 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from chiron.convert.config_json import Layout, Settings, read_chat, read_hf, write_chat, write_hf
 from chiron.convert.side_files import REWRITTEN, VERBATIM, Tokenizer, Written, read_tokenizer, tile_limits, write_chat_files, write_hf_files
-from chiron.convert.weight_files import INDEX, Tensor, find_weights, join, read_json, same_bytes, write_json, write_weights
-from chiron.convert.weight_names import EMBEDDING, HEAD, Weight, on_disk, weights
+from chiron.convert.weights import (
+    EMBEDDING,
+    HEAD,
+    INDEX,
+    SINGLE,
+    Joined,
+    StoredTensor,
+    Weight,
+    equal,
+    find_weights,
+    on_disk,
+    read_json,
+    weights,
+    write_json,
+    write_weights,
+)
 from chiron.errors import DiskError, InputError
 from chiron.providers.local.dialogue import system_text
 
@@ -26,6 +43,7 @@ _LAYOUTS: dict[Any, Layout] = {"internvl_chat": "internvl_chat", "internvl": "hf
 # Disk space for the small files; those of a tokenizer take about 20 MB.
 _MARGIN = 64 << 20
 _NAMES_SHOWN = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -59,17 +77,19 @@ def detect(path: Path) -> Layout:
         InputError: The folder does not exist or does not contain an InternVL checkpoint.
     """
     if not os.path.isdir(path):
-        raise InputError(f"{path} is no folder: name one with a checkpoint's files (hf download fetches a published one)")
+        raise InputError(f"{path} is not a folder: name one with a checkpoint's files ('hf download' downloads a published one)")
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise InputError(
             f"{path} is a LoRA adapter, not a checkpoint: merge it into its base first ('chiron train' writes the merged model into model/"
             " next to adapter/; with peft: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder))"
         )
     if not (path / "config.json").is_file():
-        raise InputError(f"{path} has no config.json: it is no checkpoint")
+        raise InputError(f"{path} has no config.json: name a folder with a checkpoint")
     kind = read_json(path / "config.json").get("model_type")
     if not isinstance(kind, str) or kind not in _LAYOUTS:
-        raise InputError(f"{path}/config.json: model_type is {kind!r}; internvl_chat (the authors') and internvl (transformers') convert")
+        raise InputError(
+            f"{path}/config.json: model_type is {kind!r}; only internvl_chat (the authors') and internvl (transformers') can be converted"
+        )
     return _LAYOUTS[kind]
 
 
@@ -94,11 +114,10 @@ def to_hf(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, system: st
     found = find_weights(source)
     tied = _tied(settings, found)
     plan = _plan(settings, found, source, lambda w: (w.chat,))
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Joined] = {}
     for weight in plan:
-        tensor = found[weight.chat]
-        parts = tensor.cut(len(weight.hf)) if len(weight.hf) > 1 else [tensor]
-        tensors.update(zip(weight.hf, parts, strict=True))
+        parts = found[weight.chat].split(len(weight.hf))
+        tensors.update((name, (part,)) for name, part in zip(weight.hf, parts, strict=True))
 
     def write(folder: Path) -> Written:
         write_json(folder / "config.json", write_hf(settings, image_token_id=identity, tied=tied))
@@ -124,20 +143,20 @@ def to_internvl_chat(source: Path, out: Path, *, shard_bytes: int = SHARD_BYTES)
     settings = read_hf(read_json(source / "config.json"))
     tokenizer = read_tokenizer(source)
     _image_token(settings, tokenizer)
-    found: dict[str, Tensor] = {}
+    found: dict[str, StoredTensor] = {}
     for name, tensor in find_weights(source).items():
         if on_disk(name) in found:
-            raise InputError(f"{source} holds {on_disk(name)} twice, once as {name}")
+            raise InputError(f"{source} contains {on_disk(name)} twice, once as {name}: remove one")
         found[on_disk(name)] = tensor
     tied = _tied(settings, found)
     plan = _plan(settings, found, source, lambda w: w.hf)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Joined] = {}
     for weight in plan:
-        parts = [found[name] for name in weight.hf]
+        parts = tuple(found[name] for name in weight.hf)
         if len({part.dtype for part in parts}) > 1:
             kinds = ", ".join(f"{name} is {part.dtype}" for name, part in zip(weight.hf, parts, strict=True))
-            raise InputError(f"{weight.chat} is one tensor, and its parts are of different types: {kinds}")
-        tensors[weight.chat] = join(parts) if len(parts) > 1 else parts[0]
+            raise InputError(f"{weight.chat} is joined from tensors of different types ({kinds}): save them in one type")
+        tensors[weight.chat] = parts
     config = write_chat(settings, tied=tied)
     if "max_dynamic_patch" not in settings.kept:
         config.update(tile_limits(source))
@@ -157,35 +176,38 @@ def _expect(source: Path, layout: Layout) -> None:
 def _image_token(settings: Settings, tokenizer: Tokenizer) -> int:
     identity = tokenizer.image_token_id
     if settings.image_token_id not in {None, identity}:
-        raise InputError(f"config.json: image_token_id is {settings.image_token_id}, and the tokenizer's <IMG_CONTEXT> is {identity}")
+        raise InputError(f"config.json: image_token_id is {settings.image_token_id}, but the tokenizer's <IMG_CONTEXT> is {identity}")
     if identity >= settings.text["vocab_size"]:
-        raise InputError(f"the tokenizer's <IMG_CONTEXT> is {identity}, behind the {settings.text['vocab_size']} rows of the embedding")
+        rows = settings.text["vocab_size"]
+        raise InputError(f"the tokenizer's <IMG_CONTEXT> is {identity}, but the embedding has {rows} rows: use the model's own tokenizer")
     return identity
 
 
-def _tied(settings: Settings, found: dict[str, Tensor]) -> bool:
+def _tied(settings: Settings, found: dict[str, StoredTensor]) -> bool:
     """Decide from the source's settings and weights whether the output matrix is tied to the embedding."""
     if HEAD not in found or EMBEDDING not in found or not settings.tied:
         return settings.tied
-    if same_bytes(found[HEAD], found[EMBEDDING]):
+    if equal(found[HEAD], found[EMBEDDING]):
         return True
     if settings.sure_tied:
-        raise InputError(f"config.json: tie_word_embeddings is true, and {HEAD} differs from {EMBEDDING}: set it to what the model was")
+        raise InputError(
+            f"config.json: tie_word_embeddings is true, but {HEAD} differs from {EMBEDDING}: set it to false if the model was trained so"
+        )
     return False
 
 
-def _plan(settings: Settings, found: dict[str, Tensor], source: Path, names: Callable[[Weight], tuple[str, ...]]) -> list[Weight]:
+def _plan(settings: Settings, found: dict[str, StoredTensor], source: Path, names: Callable[[Weight], tuple[str, ...]]) -> list[Weight]:
     """List the model's weights and check that the source has exactly these, with the right shapes."""
-    plan = list(weights(settings.dimensions(head=HEAD in found or not settings.tied)))
+    plan = list(weights(settings.sizes, qkv_bias=settings.vision["qkv_bias"], head=HEAD in found or not settings.tied))
     wanted = {name: weight for weight in plan for name in names(weight)}
     if missing := [name for name in wanted if name not in found]:
-        raise InputError(f"{source} lacks {_listed(missing)}, which a model of this configuration has")
+        raise InputError(f"{source} lacks {_listed(missing)}, which config.json requires: download the whole checkpoint")
     if strange := sorted(found.keys() - wanted.keys()):
-        raise InputError(f"{source} holds {_listed(strange)}, which this conversion knows no place for and will not drop")
+        raise InputError(f"{source} contains {_listed(strange)}, which config.json does not include: such a model cannot be converted")
     for name, weight in wanted.items():
         shape = weight.shape if len(names(weight)) == 1 else weight.part_shape
         if found[name].shape != shape:
-            raise InputError(f"{source}: {name} is of shape {list(found[name].shape)}, and by config.json it is {list(shape)}")
+            raise InputError(f"{source}: {name} has shape {list(found[name].shape)}, but config.json requires {list(shape)}")
     return plan
 
 
@@ -195,14 +217,14 @@ def _listed(names: list[str]) -> str:
 
 
 def _write(
-    source: Path, out: Path, layout: Layout, tensors: dict[str, Tensor], shard_bytes: int, write_files: Callable[[Path], Written]
+    source: Path, out: Path, layout: Layout, tensors: dict[str, Joined], shard_bytes: int, write_files: Callable[[Path], Written]
 ) -> ConversionReport:
     out = out.absolute()
     draft = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
-    size = sum(t.size for t in tensors.values())
+    size = sum(part.size for parts in tensors.values() for part in parts)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} is there already and not an empty folder: name another")
+            raise InputError(f"{out} exists and is not an empty folder: name another")
         out.parent.mkdir(parents=True, exist_ok=True)
         _check_room(out.parent, size)
         draft.mkdir()
@@ -211,14 +233,14 @@ def _write(
         if out.is_dir():
             out.rmdir()
         draft.rename(out)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    except (OSError, SafetensorError) as error:
+        if (isinstance(error, OSError) and error.errno in _FULL) or any(f"(os error {number})" in str(error) for number in _FULL):
             raise DiskError(f"{out} was not written: no space left on its disk; free {_gigabytes(size)} and run it again") from error
         raise InputError(f"{out} was not written: {error}") from error
     finally:
         # After the rename the draft no longer exists; after a failure or an interrupt it is an incomplete checkpoint.
         shutil.rmtree(draft, ignore_errors=True)
-    parameters = sum(_numbers(t) for t in tensors.values())
+    parameters = sum(math.prod(part.shape) for parts in tensors.values() for part in parts)
     return ConversionReport(
         source=source,
         out=out,
@@ -236,22 +258,15 @@ def _write(
 def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + _MARGIN:
-        raise DiskError(f"{folder} has {_gigabytes(free)} free, and the checkpoint takes {_gigabytes(size + _MARGIN)}: free some")
+        raise DiskError(f"{folder} has {_gigabytes(free)} free, but the checkpoint takes {_gigabytes(size + _MARGIN)}: free some space")
 
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _numbers(tensor: Tensor) -> int:
-    count = 1
-    for side in tensor.shape:
-        count *= side
-    return count
-
-
 def _left_out(source: Path) -> tuple[str, ...]:
     index = source / INDEX
-    read = {INDEX, *read_json(index)["weight_map"].values()} if index.is_file() else {"model.safetensors"}
+    read = {INDEX, *read_json(index)["weight_map"].values()} if index.is_file() else {SINGLE}
     handled = read | set(VERBATIM) | set(REWRITTEN)
     return tuple(sorted(p.name for p in source.iterdir() if p.name not in handled and not p.name.startswith(".")))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from chiron.convert.config_json import Layout, Settings
-from chiron.convert.weight_files import read_json, write_bytes, write_json
+from chiron.convert.weights import read_json, write_bytes, write_json
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint_format import system_block, turns_template, write_format
+from chiron.providers.local.checkpoint import system_block, turns_template, write_format
 from chiron.providers.local.tiling import Tiling
 
 VERBATIM = """tokenizer.json vocab.json merges.txt added_tokens.json special_tokens_map.json
@@ -59,12 +59,12 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / "tokenizer_config.json"
     if not path.is_file():
-        raise InputError(f"{folder} has no tokenizer_config.json: put the tokenizer's files beside the weights")
+        raise InputError(f"{folder} has no tokenizer_config.json: copy the tokenizer's files there")
     config = read_json(path)
     ids = _token_ids(folder, config)
     for token in _NAMED.values():
         if token not in ids:
-            raise InputError(f"the tokenizer in {folder} has no {token}: it is not InternVL's")
+            raise InputError(f"the tokenizer in {folder} has no {token}: use InternVL's own")
     return Tokenizer(folder, config, ids)
 
 
@@ -79,7 +79,7 @@ def write_hf_files(tokenizer: Tokenizer, settings: Settings, out: Path, *, syste
     video = next((t for t in ("<video>", "<|video_pad|>") if t in tokenizer.ids), None)
     if video is None:
         video = "<video>"
-        written.notes.append("the tokenizer has no token for videos, and loading it adds <video> behind the embedding's last row")
+        written.notes.append("the tokenizer has no video token; loading it adds <video>, which has no row in the embedding")
     config = {k: v for k, v in tokenizer.config.items() if k not in {"auto_map", "chat_template"}}
     old = config.pop("extra_special_tokens", None)
     if isinstance(old, list) and "additional_special_tokens" not in config:
@@ -143,7 +143,7 @@ def write_chat_files(tokenizer: Tokenizer, settings: Settings, out: Path) -> Wri
     generation = tokenizer.folder / "generation_config.json"
     if generation.is_file():
         write_json(out / generation.name, read_json(generation))
-    written.notes.append("the authors' modelling code (*.py) is not part of it: readers that have it built in, like vLLM, need none")
+    written.notes.append("the authors' model code (*.py) is not included; programs that have it built in, such as vLLM, do not need it")
     return written
 
 
@@ -187,9 +187,11 @@ def _token_ids(folder: Path, config: dict[str, Any]) -> dict[str, int]:
     for name, values in sources:
         for text, number in values.items() if isinstance(values, dict) else ():
             if not isinstance(text, str) or not isinstance(number, int):
-                raise InputError(f"{folder / name} gives {text!r} the id {number!r}")
+                raise InputError(f"{folder / name} gives {text!r} the id {number!r}, which is not an integer: download the tokenizer again")
             if ids.setdefault(text, number) != number:
-                raise InputError(f"{folder / name} gives {text!r} the id {number}, and another of the tokenizer's files {ids[text]}")
+                raise InputError(
+                    f"{folder / name} gives {text!r} the id {number}, and another file says {ids[text]}: download the tokenizer again"
+                )
     return ids
 
 
@@ -209,11 +211,13 @@ def _find_template(tokenizer: Tokenizer) -> tuple[str | None, bool]:
 def _template(tokenizer: Tokenizer, origin: Layout, goal: Layout, written: Written) -> str:
     template, several = _find_template(tokenizer)
     if several:
-        written.notes.append("of several chat templates only the default one went over")
+        written.notes.append("of several chat templates, only the default one was converted")
     if template is not None and (_MARK[origin] in template or origin == "hf"):
         return template.replace(_MARK[origin], _MARK[goal])
     if template is not None:
-        written.notes.append("the chat template knew no images and was replaced by one that does, without tools or a system message")
+        written.notes.append(
+            "the chat template does not support images; it was replaced by one that does, without tools or a system message"
+        )
     return turns_template(f"{_MARK[goal]}\\n", "VIDEO_MARK\\n")
 
 
@@ -240,7 +244,7 @@ def _write_slow_tokenizer(tokenizer: Tokenizer, config: dict[str, Any], out: Pat
     whole = read_json(path)
     model = whole.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
-        raise InputError(f"{path} holds no byte-pair vocabulary, which a {config['tokenizer_class']} has")
+        raise InputError(f"{path} has no byte-pair vocabulary, which a {config['tokenizer_class']} needs: use the model's own tokenizer")
     merges = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
     write_bytes(out / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False).encode())
     write_bytes(out / "merges.txt", ("#version: 0.2\n" + "".join(f"{m}\n" for m in merges)).encode())

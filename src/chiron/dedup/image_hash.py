@@ -5,9 +5,10 @@ a hundred was within four of 64 bits. No thumbnails of such pairs correlated abo
 copies cropped by as little as 2% are not detected.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -70,21 +71,29 @@ def _seen(image: Image.Image) -> tuple[int | None, bytes, str]:
     return _phash(grey), grey.resize((_LOOK, _LOOK), Image.Resampling.LANCZOS).tobytes(), kind
 
 
-def print_images(folder: ImageFolder, names: Sequence[str], *, threads: int = 2) -> Iterator[ImagePrint | str]:
+def print_images(folder: ImageFolder, names: Iterable[str], *, threads: int = 2) -> Iterator[ImagePrint | str]:
     """Yield the prints of images in order, or the error message for an image that cannot be used.
 
     Raises:
         InputError: ImageHash is not installed.
     """
+    return _print_all(((folder, name) for name in names), threads)
 
-    def attempt(name: str) -> ImagePrint | str:
+
+def print_files(paths: Iterable[Path], *, threads: int = 2) -> Iterator[ImagePrint | str]:
+    """Do the same for files. A link may not lead out of its folder."""
+    return _print_all(((ImageFolder(path.parent), path.name) for path in paths), threads)
+
+
+def _print_all(images: Iterable[tuple[ImageFolder, str]], threads: int) -> Iterator[ImagePrint | str]:
+    def attempt(image: tuple[ImageFolder, str]) -> ImagePrint | str:
         try:
-            return print_image(folder, name)
+            return print_image(*image)
         except ImageProblem as problem:
             return str(problem)
 
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(attempt, names)
+        yield from pool.map(attempt, images)
 
 
 def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> NDArray[np.int64]:
@@ -98,17 +107,14 @@ def alike(prints: Sequence[ImagePrint | None], *, distance: int = DISTANCE) -> N
         if taken is not None:
             groups.unite(by_file.setdefault(taken.sha256, position), position)
     seen = [(position, taken) for position in by_file.values() if (taken := prints[position]) is not None and taken.phash is not None]
-    positions = [position for position, _ in seen]
-    known = np.arange(len(positions))
+    positions = np.array([position for position, _ in seen], np.int64)
     hashes, looks = hashes_and_looks([taken for _, taken in seen])
     for pairs in near_pairs(hashes, distance):
         # A thousand copies give half a million pairs; skip those already in one group.
+        known = groups.group_of[positions]
         fresh = pairs[known[pairs[:, 0]] != known[pairs[:, 1]]]
-        near = look_alike(looks, looks, fresh)
-        for a, b in near.tolist():
-            groups.unite(positions[a], positions[b])
-        if len(near):
-            known = np.array([groups.find(position) for position in positions])
+        for a, b in positions[look_alike(looks, looks, fresh)].tolist():
+            groups.unite(a, b)
     return groups.labels()
 
 

@@ -9,51 +9,31 @@ from numpy.typing import NDArray
 
 
 class UnionFind:
-    """Union-find over ``0 .. n-1``, initially all separate."""
+    """Groups of ``0 .. n-1``, initially all separate. An array of group numbers lets many members be compared at once."""
 
     def __init__(self, count: int) -> None:
         """Set the number of members."""
-        self._parent = list(range(count))
-
-    def unite(self, a: int, b: int) -> None:
-        """Merge the groups of two members. A group is identified by its smallest member, so the order of calls does not matter."""
-        a, b = self.find(a), self.find(b)
-        self._parent[max(a, b)] = min(a, b)
-
-    def find(self, member: int) -> int:
-        """Return the smallest member of a member's group."""
-        parent = self._parent
-        while parent[member] != member:
-            parent[member] = parent[parent[member]]
-            member = parent[member]
-        return member
-
-    def labels(self) -> NDArray[np.int64]:
-        """Return for each member the smallest member of its group, ``(n,)``."""
-        return np.array([self.find(member) for member in range(len(self._parent))], np.int64)
-
-
-class Families:
-    """Union-find with an array of group numbers, so that many members can be compared at once."""
-
-    def __init__(self, count: int) -> None:
-        """Set the number of members."""
-        self.of: NDArray[np.int64] = np.arange(count)
+        self.group_of: NDArray[np.int64] = np.arange(count)
         """Group number of each member, ``(n,)``; read-only for callers."""
         self._members: dict[int, list[int]] = {}
 
     def unite(self, a: int, b: int) -> bool:
         """Merge the groups of two members; return False if they were one already. The larger group keeps its number."""
-        one, other = int(self.of[a]), int(self.of[b])
+        one, other = int(self.group_of[a]), int(self.group_of[b])
         if one == other:
             return False
         larger, smaller = self._members.pop(one, [one]), self._members.pop(other, [other])
         if len(larger) < len(smaller):
             one, larger, smaller = other, smaller, larger
-        self.of[smaller] = one
+        self.group_of[smaller] = one
         larger += smaller
         self._members[one] = larger
         return True
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return for each member the smallest member of its group, ``(n,)``. It does not depend on the order of the merges."""
+        _, first, group = np.unique(self.group_of, return_index=True, return_inverse=True)
+        return first[group]
 
 
 BITS: Final = 64

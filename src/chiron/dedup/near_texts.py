@@ -3,9 +3,7 @@
 Signatures and shingles are memory-mapped from anonymous temporary files, so only a few hundred bytes per text stay in memory.
 """
 
-import re
 import tempfile
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -16,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.dedup.linking import Families
+from chiron.dedup.linking import UnionFind
 from chiron.errors import DiskError, InputError
+from chiron.text import normalize_words
 
 SHINGLE: Final = 3
 """Number of words in a shingle."""
@@ -32,12 +31,6 @@ _FIRST: Final = 8
 """Neighbors within a bucket that :meth:`TextIndex.links` compares first, before all others."""
 _PAIRS: Final = 1 << 14
 """Maximum number of pairs compared at once."""
-_WORD = re.compile(r"[^\W_]+")
-
-
-def normalised(text: str) -> str:
-    """Normalize a text: lowercase words separated by single blanks, without punctuation or layout, in a uniform Unicode form."""
-    return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class TextIndex:
@@ -74,7 +67,7 @@ class TextIndex:
         Raises:
             DiskError: the disk is full.
         """
-        plain = normalised(text)
+        plain = normalize_words(text)
         digest = _digest(plain)
         known = self._numbers.get(digest)
         if known is not None:
@@ -139,7 +132,7 @@ class TextIndex:
         if len(numbers) < 2:
             return
         bands = self._mapped(self._bands, np.uint64, (len(self), _BANDS)).view(np.ndarray)
-        families = Families(len(numbers))
+        families = UnionFind(len(numbers))
         # First compare a few neighbors: this unites most of a large group and leaves few comparisons for the full pass.
         for most, band in product((_FIRST, len(numbers)), range(_BANDS)):
             for one, other in _in_buckets(bands[numbers, band], families, most):
@@ -195,7 +188,7 @@ def _across(ours: NDArray[np.uint64], theirs: NDArray[np.uint64]) -> Iterator[tu
         yield one, order[first[one] + pair - (ends - counts)[one]]
 
 
-def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _in_buckets(keys: NDArray[np.uint64], families: UnionFind, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield batches of pairs ``(one, other)``, ``one < other``, with equal keys and different groups.
 
     Each item is paired with the next ``most`` items of its bucket, nearest first.
@@ -208,14 +201,14 @@ def _in_buckets(keys: NDArray[np.uint64], families: Families, most: int) -> Iter
     while len(left) and step < most:
         if step & (step - 1) == 0:
             # Recheck at doubling steps: a bucket that has become one group needs no more comparisons.
-            of = families.of[order]
+            of = families.group_of[order]
             mixed = np.minimum.reduceat(of, starts) != np.maximum.reduceat(of, starts)
             left = left[mixed[bucket[left]]]
         step += 1
         left = left[left + step < len(keys)]
         left = left[bucket[left] == bucket[left + step]]
         one, other = order[left], order[left + step]
-        apart = families.of[one] != families.of[other]
+        apart = families.group_of[one] != families.group_of[other]
         if apart.any():
             yield one[apart], other[apart]
 

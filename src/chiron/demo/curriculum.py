@@ -28,7 +28,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     text = Stage(
         name="text",
         data="text.jsonl",
-        train="all",
+        trainable="all",
         steps=scale.text_steps,
         batch=Batch(rows=scale.text_rows),
         learning_rate=scale.text_learning_rate,
@@ -36,7 +36,7 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     alignment = Stage(
         name="alignment",
         data="alignment.jsonl",
-        train="all",
+        trainable="all",
         replay={"text": 0.15},
         steps=scale.alignment_steps,
         batch=Batch(rows=scale.rows),
@@ -66,14 +66,15 @@ def _last(base: Path, rows: str, replayed: dict[str, float], steps: int, scale: 
     stage = Stage(
         name="answers",
         data=rows,
-        train="all",
+        trainable="all",
         replay=replayed,
         steps=steps,
         batch=Batch(rows=scale.rows),
         learning_rate=scale.final_learning_rate,
     )
     earlier = {"alignment": "alignment.jsonl", "text": "text.jsonl"}
-    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), earlier={k: earlier[k] for k in replayed})
+    base_stages = {name: earlier[name] for name in replayed}
+    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), base_stages=base_stages)
 
 
 def _nothing(data: Data, scale: Scale) -> Scratch:
@@ -88,8 +89,8 @@ def _recipe(name: str, scale: Scale, seed: int, stages: list[Stage], **beginning
         name=name,
         adapter=None,
         images=IMAGES,
-        sequence=SEQUENCE,
-        lines_at_once=scale.rows,
+        max_seq_length=SEQUENCE,
+        micro_batch_size=scale.rows,
         precision="fp32",
         seed=seed,
         workers=1,

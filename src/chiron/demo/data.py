@@ -1,6 +1,5 @@
 """Size and data of the demonstration, and measures of how correct reasoning steps are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +21,7 @@ from chiron.demo.stage_rows import (
     write_rows,
 )
 from chiron.evaluation.api import Answered
+from chiron.io import read_jsonl
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.phantom.sample import SyntheticCase, generate_case, write_castings, write_textbook
 from chiron.phantom.tiny_model import SIDE, write_tokenizer
@@ -149,7 +149,7 @@ class Data:
 
     def loaded_prompts(self) -> Prompts:
         """Load the prompts of the search."""
-        return load_prompts({name: Path(path) for name, path in self.prompts.items()})
+        return load_prompts(self.prompts)
 
 
 def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> Data:
@@ -173,8 +173,10 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     write_rows(folder / "alignment.jsonl", alignment)
     write_rows(folder / "alignment-held-out.jsonl", build_looks(unaligned, folder, "unaligned", prompts, seed=seed + 1))
     write_rows(folder / "annotated.jsonl", annotated)
-    # Add the marks with every possible prefix, because a model cannot produce text that is not in the vocabulary.
-    marks = [f"{before}### {mark}:" for before in ("", "\n") for mark in (*(f"Step {n}" for n in range(1, 10)), "The final answer is")]
+    # Add the headers with every possible prefix, because a model cannot produce text that is not in the vocabulary.
+    headers = [*(f"Step {number}:" for number in range(1, 10)), "The final answer is:"]
+    headers += [f"Step {number}: The {name} is" for number, name in enumerate(ATTRIBUTES, start=1)]
+    marks = [f"{before}### {header}" for before in ("", "\n") for header in headers]
     write_tokenizer((*marks, *words_of(text, alignment, annotated)), data.tokenizer)
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
         write_cases(folder / f"{name}.jsonl", (casting.case for casting in group))
@@ -223,7 +225,7 @@ class Purity:
 def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
     """Compute the purity of a finished run, for all cases or the ``first`` ones. ``evaluations`` always counts all cases."""
     truth = {casting.case.id: set(steps_of(casting.attributes)) for casting in data.seen[:first]}
-    lines = [json.loads(line) for line in (run / "paths.jsonl").read_text("utf-8").splitlines()]
+    lines = [line.value for line in read_jsonl(run / "paths.jsonl")]
     counted = [line for line in lines if line["case_id"] in truth]
     pure = sum(is_pure(line["reasoning"], truth[line["case_id"]]) for line in counted)
     return Purity(len(truth), len(counted), pure, _evaluations(run))

@@ -210,7 +210,7 @@ def check_search(summary: RunSummary) -> None:
             f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to resume"
         )
     if not summary.retained:
-        raise InputError(f"the search retained no path, so there are no rows for stage 3 ({summary.run}): see rejected.jsonl there")
+        raise InputError(f"the search retained no path, so there are no rows for stage 3 ({summary.directory}): see rejected.jsonl there")
 
 
 def rung_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name: str) -> None:

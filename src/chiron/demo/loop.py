@@ -14,9 +14,8 @@ from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, trai
 from chiron.demo.data import Data, Scale
 from chiron.evaluation.api import Answered, Question, answer_all
 from chiron.evaluation.statistics.intervals import Share
-from chiron.mics.api import prepare_run
+from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.replay import replay_run, replay_setup
 from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory, SearchProgress
 

@@ -1,18 +1,14 @@
 """Report page of the demonstration: one HTML file with the results, the loss curves, and example answers with their images."""
 
 import base64
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from chiron.demo.demonstration import Demonstration, Student
 from chiron.demo.ladder import BASE, MICS
 from chiron.demo.picture import Example, examples, title_of
 from chiron.io import write_atomically
+from chiron.reports.shell import render_page
 
 EXAMPLES = 4
 """Number of example cases of each kind."""
@@ -25,12 +21,10 @@ def write_page(demonstration: Demonstration) -> Path:
         DiskError: The file cannot be written.
     """
     d = demonstration
-    style = files("chiron.demo").joinpath("page.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    env = Environment(loader=PackageLoader("chiron.demo", ""), autoescape=True, undefined=StrictUndefined)
-    page = env.get_template("page.html").render(
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
+    page = render_page(
+        "chiron.demo",
+        "page.html",
+        styles=["page.css"],
         parameters=count_weights(d.base / "model"),
         scale=d.scale,
         rungs=[_bars(student) for student in d.rungs],
@@ -46,7 +40,7 @@ def write_page(demonstration: Demonstration) -> Path:
         ],
         examples=[_example(example) for example in examples(d, EXAMPLES)],
     )
-    write_atomically(d.folder / "demo.html", [page])
+    write_atomically(d.folder / "demo.html", page)
     return d.folder / "demo.html"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from chiron.cases.case import Case
 from chiron.conversation.reasoning import render_reasoning
 from chiron.errors import InputError
-from chiron.io import write_atomically
+from chiron.io import read_jsonl, write_atomically
 from chiron.mics.prompts import Prompts
 from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.config import BuildFile, check_build
@@ -141,6 +141,5 @@ def _config(folder: Path, seed: int) -> BuildFile:
 def _rows(built: BuildSummary) -> Rows:
     if built.halted is not None or built.pending:
         raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
-    lines = (built.file.parent / ROWS).read_text("utf-8").splitlines()
     # Drop the provenance, which contains local paths, so that a moved folder gives the same training data.
-    return [{name: row[name] for name in _TRAINED} for row in map(json.loads, lines)]
+    return [{name: line.value[name] for name in _TRAINED} for line in read_jsonl(built.file.parent / ROWS)]

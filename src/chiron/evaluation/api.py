@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder
-from chiron.client.config import AnyModel
+from chiron.client.config import ProviderConfig
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
@@ -15,7 +15,7 @@ from chiron.evaluation.evaluation import EvaluationSummary, evaluation_of, prepa
 from chiron.evaluation.items import ITEMS, Item, read_results
 from chiron.evaluation.protocols.exact import Exact
 from chiron.evaluation.read_runs import read_evaluations
-from chiron.jobs.running import run_to_end
+from chiron.jobs.job import run_job
 from chiron.mics.prompts import Prompts
 
 
@@ -40,7 +40,7 @@ def evaluate(
     """
     config = config if config is not None else load_evaluation(None, model)
     prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control))
-    return run_to_end(prepared.session, prepared.execute)
+    return run_job(prepared)
 
 
 def compare_runs(runs: Sequence[Path | str], *, reference: Path | str | None = None) -> list[Comparison]:
@@ -85,7 +85,7 @@ class Question:
 
 async def answer_all(
     sets: Mapping[str, Sequence[Case]],
-    model: AnyModel,
+    model: ProviderConfig,
     question: Question,
     run: Path,
     *,

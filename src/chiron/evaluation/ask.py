@@ -6,17 +6,15 @@ from pathlib import Path
 
 from chiron.cases.image_marks import IMAGE_MARK, grouped_marks
 from chiron.cases.images import ImageFolder, ImageProblem
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, ImagePart
-from chiron.client.config import max_tokens_of
 from chiron.client.images import PictureStore
+from chiron.client.provider import Piece
 from chiron.errors import InputError
 from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
 from chiron.evaluation.items import Item, as_modalities, own_messages, user_message
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoint
 from chiron.providers.local.dialogue import Turn
-from chiron.providers.openai_compatible import OpenAICompatible
-from chiron.providers.streaming import Piece, stream
+from chiron.providers.registry import build_endpoint, provider_type
 
 MAX_TOKENS = 1024
 
@@ -47,19 +45,15 @@ async def answer(asked: Asked, model: str, config: EvaluationFile) -> AsyncItera
     chosen = config.evaluation
     pictures = PictureStore()
     shown = [_picture(path, pictures, chosen.image_side) for path in asked.images]
-    prompts = EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
+    prompts = EvaluationPrompts.load(chosen.prompts)
     item = _item(asked)
-    endpoint = build_endpoint(model, config.model(model), pictures=pictures, catalogue=lambda: AnswerPool.of(()))
-    limit = asked.max_tokens or max_tokens_of(config.model(model), chosen.max_tokens.model or MAX_TOKENS)
+    endpoint = build_endpoint(model, config.model(model), pictures=pictures, answers=lambda: AnswerPool.of(()))
+    limit = asked.max_tokens or config.model(model).token_limit(chosen.max_tokens.model or MAX_TOKENS)
     messages = own_messages(item, shown) if item.asked else (user_message(prompts.own["chain"], item, shown),)
     call = Call("model", model, endpoint.provider.identity, messages, asked.temperature, limit)
     try:
-        if isinstance(endpoint.provider, OpenAICompatible):
-            async for piece in stream(endpoint.provider, call, endpoint.retry):
-                yield piece
-        else:
-            reply = await endpoint.provider.complete(call)
-            yield Piece(reply.text, reply)
+        async for piece in provider_type(config.model(model)).stream(endpoint, call):
+            yield piece
     finally:
         await endpoint.provider.close()
 

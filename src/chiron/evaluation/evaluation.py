@@ -1,19 +1,19 @@
 """Run an evaluation: load benchmarks, check everything before any call is paid for, ask every item, and write two files."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from chiron.cases.reader import read_textbook
-from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
-from chiron.client.images import PictureStore
+from chiron.cases.textbook import AnswerPool, read_textbook
+from chiron.client.client import ModelClient
+from chiron.client.ledger import Ledger
+from chiron.client.missing_calls import UnitAsk
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.benchmarks.registry import benchmark_of
-from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
+from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, concerned, varied
 from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
@@ -23,12 +23,11 @@ from chiron.evaluation.protocols.registry import protocol_of
 from chiron.evaluation.results import Group, group_of, merge, need_no_smaller
 from chiron.evaluation.statistics.intervals import scipy_stats
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.session import Pending, Progress, Session, SessionSummary
-from chiron.mics.team import Policy, RoleModel, Team
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
+from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
+from chiron.jobs.roles import Roles, identity_of
+from chiron.mics.team import Policy, Team
 
-_TOLD = 3
+_EXAMPLES = 3
 SAMPLING = 0.7
 """Default temperature when several samples are drawn."""
 
@@ -45,127 +44,142 @@ class EvaluationProgress(Progress):
         return f"right {self.outcomes[Verdict.RIGHT] / asked:.1%}" if asked > 0 else ""
 
 
-@dataclass(frozen=True)
-class EvaluationSummary(SessionSummary):
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSummary(JobSummary):
     """Result of an evaluation."""
 
     groups: tuple[Group, ...] = ()
     """One group per benchmark and control, including those of earlier runs in the same directory."""
 
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
+        record = super().to_record()
+        return {"run": record.pop("directory"), **record}
 
-@dataclass
-class Evaluation:
-    """One evaluation, ready to execute."""
 
-    session: Session
+@dataclass(kw_only=True)
+class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
+    """One evaluation, ready to execute. A unit is an item, asked once."""
+
+    resume: ClassVar[Resume] = Resume.REPLIES
     asker: ItemRunner
     loaded: tuple[LoadedBenchmark, ...]
     control: Control
-    draws: int
+    samples: int
     seed: int
     limit: int | None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
     """Settings to record with every group of ``results.json``."""
+    progress: EvaluationProgress = field(default_factory=EvaluationProgress)
     watch: Callable[[int], None] = lambda _: None
     """Called with the number of items done so far."""
+    _lines: list[ItemResult] = field(default_factory=list, init=False)
+    _groups: list[Group] = field(default_factory=list, init=False)
 
-    @property
     def units(self) -> Iterator[Unit]:
         """Yield every item once per sample, benchmark by benchmark."""
         protocol = self.asker.manner.protocol
         for benchmark in self.loaded:
             items = [protocol.shown(item) if isinstance(item, Item) else item for item in self.counted(benchmark)]
-            for draw in range(self.draws):
-                for item in varied(items, self.control, seed=self.seed, draw=draw)[: self.limit]:
-                    yield Unit(benchmark, item, self.control, draw)
+            for sample in range(self.samples):
+                for item in varied(items, self.control, seed=self.seed, draw=sample)[: self.limit]:
+                    yield Unit(benchmark, item, self.control, sample)
+
+    def count(self) -> int:
+        """Return the number of items, once per sample."""
+        return sum(map(self._count_of, self.loaded))
 
     def counted(self, benchmark: LoadedBenchmark) -> Sequence[Any]:
         """Return the items of a benchmark that the protocol counts."""
         return benchmark.counted_by(self.asker.manner.protocol)
 
-    def _asked_of(self, benchmark: LoadedBenchmark) -> int:
-        return len(self.counted(benchmark)[: self.limit]) * self.draws
+    def _count_of(self, benchmark: LoadedBenchmark) -> int:
+        return len(self.counted(benchmark)[: self.limit]) * self.samples
 
-    async def execute(self) -> EvaluationSummary:
-        """Ask the items that the ledger does not have yet, then write ``items.jsonl`` and ``results.json``.
+    def start(self, ledger: Ledger) -> None:
+        """Check that this evaluation does not replace a larger one.
 
         Raises:
-            InputError: the directory is in use, belongs to another model or protocol, or has more answers than this run will give.
+            InputError: the directory has more answers than this run will give.
+        """
+        del ledger
+        for loaded in self.loaded:
+            need_no_smaller(self.directory.path, loaded, str(self.control), self._count_of(loaded))
+
+    async def work(self, unit: Unit, ask: UnitAsk) -> ItemResult:
+        """Ask one item."""
+        return await self.asker(unit, ask)
+
+    async def process(self, results: AsyncIterator[tuple[Unit, ItemResult | Pending]], client: ModelClient) -> None:
+        """Collect the results, then write ``items.jsonl`` and ``results.json``.
+
+        Raises:
             DiskError: the files cannot be written.
         """
-        groups: list[Group] = []
-        unscored: list[ItemResult] = []
-        doubted: list[ItemResult] = []
+        lines = []
+        async for unit, result in results:
+            line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
+            self.progress.outcomes[line.verdict] += 1
+            self.watch(self.progress.done)
+            lines.append(line)
+        self._lines = self._refused_to_pending(lines, client)
+        for loaded in self.loaded:
+            for note in (*loaded.notes, *self._unknown(loaded)):
+                client.note(note, note)
+        self._note_results(client)
+        self._groups = await asyncio.to_thread(self._write, self._lines)
 
-        async def job(session: Session) -> None:
-            for loaded in self.loaded:
-                need_no_smaller(session.directory.path, loaded, str(self.control), self._asked_of(loaded))
-            lines = self._doubted([line async for line in self._lines(session)], session)
-            unscored.extend(line for line in lines if line.problem.startswith((UNSCORED, UNSCORED_FOR_GOOD)))
-            doubted.extend(line for line in lines if line.verdict is Verdict.PENDING and line.problem.startswith(REFUSED))
-            if session.desk is not None:
-                for loaded in self.loaded:
-                    for note in (*loaded.notes, *self._unknown(loaded)):
-                        session.desk.note(note, note)
-                if unscored:
-                    session.desk.note("unscored", f"{len(unscored)} of {len(lines)} items have their verdict and lack a further score")
-                if unjudged := sum(line.verdict is Verdict.UNJUDGED for line in lines):
-                    session.desk.note(
-                        "unjudged",
-                        f"on {unjudged} of {len(lines)} items the judge said neither yes nor no: they do not count as right; choose another"
-                        " judge, or allow it more tokens (evaluation.max_tokens.judge)",
-                    )
-                if note := _unusable(lines):
-                    session.desk.note("unusable", note)
-            groups.extend(await asyncio.to_thread(self._write, lines))
+    def summarize(self, summary: JobSummary, client: ModelClient) -> EvaluationSummary:
+        """Count items whose extra scores are missing, and refused items, as pending."""
+        del client
+        unscored = self._unscored()
+        refused = [line for line in self._lines if line.verdict is Verdict.PENDING and line.problem.startswith(REFUSED)]
+        values = {
+            **vars(summary),
+            "pending": max(summary.pending, self.progress.outcomes[Verdict.PENDING]) + len(unscored),
+            "pending_because": summary.pending_because or next((line.problem for line in (*refused, *unscored)), None),
+            "refused": summary.refused + len(refused) + sum(line.problem.startswith(UNSCORED_FOR_GOOD) for line in unscored),
+        }
+        return EvaluationSummary(**values, groups=tuple(self._groups))
 
-        session = self.session
-        session.progress.total = sum(map(self._asked_of, self.loaded))
-        summary = await session.execute(job)
-        summary = replace(
-            summary,
-            pending=max(summary.pending, session.progress.outcomes[Verdict.PENDING]) + len(unscored),
-            pending_because=summary.pending_because or next((line.problem for line in (*doubted, *unscored)), None),
-            refused=summary.refused + len(doubted) + sum(line.problem.startswith(UNSCORED_FOR_GOOD) for line in unscored),
-        )
-        return EvaluationSummary(**vars(summary), groups=tuple(groups))
+    def _unscored(self) -> list[ItemResult]:
+        return [line for line in self._lines if line.problem.startswith((UNSCORED, UNSCORED_FOR_GOOD))]
+
+    def _note_results(self, client: ModelClient) -> None:
+        """Report items that lack a score or a verdict, and those that cannot be asked."""
+        lines = self._lines
+        if unscored := self._unscored():
+            client.note("unscored", f"{len(unscored)} of {len(lines)} items have a verdict but lack an extra score")
+        if unjudged := sum(line.verdict is Verdict.UNJUDGED for line in lines):
+            client.note(
+                "unjudged",
+                f"the judge gave no verdict on {unjudged} of {len(lines)} items, which do not count as right: choose another judge, or"
+                " raise evaluation.max_tokens.judge",
+            )
+        if note := _unusable(lines):
+            client.note("unusable", note)
 
     def _unknown(self, loaded: LoadedBenchmark) -> Iterator[str]:
         """Warn about unreadable records that are left out of N because it is unclear whether the protocol would count them."""
         counted = {item.id for item in self.counted(loaded)}
         left = [item for item in loaded.items if isinstance(item, BadItem) and item.kind is None and item.id not in counted]
         if left:
-            yield (
-                f"{loaded.name}: {len(left)} bad records do not say of what kind they are (the first is {left[0].id}: {left[0].problem}):"
-                " they are not in N"
-            )
+            yield (f"{loaded.name}: {len(left)} bad records of unknown kind are not included in N (first: {left[0].id}: {left[0].problem})")
 
-    @staticmethod
-    def _doubted(lines: list[ItemResult], session: Session) -> list[ItemResult]:
+    def _refused_to_pending(self, lines: list[ItemResult], client: ModelClient) -> list[ItemResult]:
         """Set refused items back to pending if the endpoint answered nothing at all.
 
         An endpoint that refuses one item would refuse it again, so that item is done. If it answers no item, the items are not the cause.
         """
         refused = [line for line in lines if line.problem.startswith(REFUSED)]
-        if not refused or any(line.reply is not None for line in lines) or session.desk is None:
+        if not refused or any(line.reply is not None for line in lines):
             return lines
         images = any(line.images for line in refused)
-        session.desk.note(
-            "refused",
-            f"'{refused[0].problem}' of every item that was asked"
-            + (": does the model take images? --control no-image sends none" if images else ""),
-        )
-        outcomes = session.progress.outcomes
-        outcomes[Verdict.UNUSABLE] -= len(refused)
-        outcomes[Verdict.PENDING] += len(refused)
+        hint = ": does the model accept images? --control no-image sends none" if images else ""
+        client.note("refused", f"every item failed with '{refused[0].problem}'{hint}")
+        self.progress.outcomes[Verdict.UNUSABLE] -= len(refused)
+        self.progress.outcomes[Verdict.PENDING] += len(refused)
         return [replace(line, verdict=Verdict.PENDING) if line.problem.startswith(REFUSED) else line for line in lines]
-
-    async def _lines(self, session: Session) -> Any:
-        async for unit, result in session.over(self.units, self.asker):
-            line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
-            session.progress.outcomes[line.verdict] += 1
-            self.watch(session.progress.done)
-            yield line
 
     def _settings(self, loaded: LoadedBenchmark) -> dict[str, Any]:
         manner = self.asker.manner
@@ -177,8 +191,7 @@ class Evaluation:
         new = [
             group_of(loaded, by_benchmark[loaded.name], self.counted(loaded), self._settings(loaded), self.limit) for loaded in self.loaded
         ]
-        head = {**self.session.about, "identity": self.session.identity}
-        return merge(self.session.directory.path, new, lines, head)
+        return merge(self.directory.path, new, lines, {**self.about, "identity": self.identity})
 
 
 def prepare_evaluation(
@@ -209,9 +222,7 @@ def prepare_evaluation(
     known = [benchmark_of(name) for name in dict.fromkeys(benchmarks)]
     usual = {benchmark.protocol for benchmark in known}
     if config.evaluation.protocol is None and len(usual) > 1:
-        raise InputError(
-            f"these benchmarks are usually asked by different protocols ({', '.join(sorted(usual))}): name one with --protocol"
-        )
+        raise InputError(f"these benchmarks have different usual protocols ({', '.join(sorted(usual))}): name one with --protocol")
     protocol = protocol_of(config.evaluation.protocol or usual.pop())
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
@@ -237,25 +248,24 @@ def evaluation_of(
     chosen = config.evaluation
     if protocol.judged and chosen.judge is None:
         raise InputError(f"the protocol {protocol.name} needs a judge: name one with --judge NAME (a model under models)")
-    taking = {name: config.models[name] for _, name in config.named()} | {model: config.model(model)}
-    prompts = prompts or EvaluationPrompts.load({name: Path(path) for name, path in chosen.prompts.items()})
-    pictures = PictureStore()
+    prompts = prompts or EvaluationPrompts.load(chosen.prompts)
+    config.model(model)  # check the name
 
-    def catalogue() -> AnswerPool:
+    def answers() -> AnswerPool:
         entries = read_textbook(textbook / "textbook.jsonl") if textbook is not None else ()
         return AnswerPool.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
 
-    endpoints = build_endpoints(taking, pictures=pictures, catalogue=catalogue)
-    seats = _Seats(config, endpoints, protocol)
-    draws = chosen.seeds
+    roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens))
+    samples = chosen.seeds
     temperature = chosen.temperature
     if temperature is None:
-        temperature = SAMPLING if draws > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
-    if draws > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
-        raise InputError("several seeds at temperature 0 are one answer told several times: set a temperature above 0")
-    manner = AskSettings(seats.of(model, "model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
-    judging = Judging(seats.of(chosen.judge, "judge"), prompts, protocol.any_yes) if chosen.judge is not None and protocol.judged else None
-    asker = ItemRunner(manner, pictures, run / "images" / "blank", judging, seats.columns(prompts))
+        temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
+    if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
+        raise InputError("several seeds at temperature 0 give the same answer: set a temperature above 0")
+    manner = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    judge = roles.get("judge") if protocol.judged else None
+    judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
+    asker = ItemRunner(manner, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
     identity = {
         "model": [manner.model.identity, manner.model.max_tokens],
         "protocol": protocol.name,
@@ -264,21 +274,35 @@ def evaluation_of(
         "image_side": chosen.image_side,
         "max_images": chosen.max_images,
         "seed": chosen.seed,
-        "judge": None if judging is None else [judging.seat.name, judging.seat.identity, judging.seat.max_tokens],
+        "judge": None if judge is None else identity_of(judge),
     }
-    about = {"model": model, "configuration": config.model_dump(mode="json")}
-    session = Session(WorkDirectory(run), identity, about, endpoints, chosen.budget_usd, chosen.in_flight, EvaluationProgress())
-    notes = seats.notes(draws, temperature, chosen.temperature)
+    notes: tuple[str, ...] = ()
+    if samples > 1 and temperature > 0 and chosen.temperature is None:
+        notes = (f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature",)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
     loaded = tuple(_noted(b, protocol, control) for b in loaded)
     settings = {
-        "judge": None if judging is None else judging.seat.name,
+        "judge": None if judge is None else judge.name,
         "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
         "family": None if chosen.family is None else str(chosen.family),
         "seed": chosen.seed,
         "control": str(control),
     }
-    return Evaluation(session, asker, loaded, control, draws, chosen.seed, chosen.limit, settings)
+    return Evaluation(
+        directory=WorkDirectory(run),
+        identity=identity,
+        about={"model": model, "configuration": config.model_dump(mode="json")},
+        endpoints=roles.endpoints,
+        budget_usd=chosen.budget_usd,
+        in_flight=chosen.in_flight,
+        asker=asker,
+        loaded=loaded,
+        control=control,
+        samples=samples,
+        seed=chosen.seed,
+        limit=chosen.limit,
+        settings=settings,
+    )
 
 
 def _unusable(lines: Sequence[ItemResult]) -> str:
@@ -286,9 +310,9 @@ def _unusable(lines: Sequence[ItemResult]) -> str:
     bad = [line for line in lines if line.verdict == Verdict.UNUSABLE]
     if not bad:
         return ""
-    told = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_TOLD])
-    more = f"; and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
-    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong ({ITEMS} says why of each): {told}{more}"
+    examples = "; ".join(f"{line.id}: {line.problem.removeprefix(f'{line.id}: ')}" for line in bad[:_EXAMPLES])
+    more = f"; and {len(bad) - _EXAMPLES} more" if len(bad) > _EXAMPLES else ""
+    return f"{len(bad)} of {len(lines)} items are unusable and count as wrong (see {ITEMS}): {examples}{more}"
 
 
 def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> LoadedBenchmark:
@@ -301,35 +325,14 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
-@dataclass(frozen=True)
-class _Seats:
-    """The role models of the evaluation: judge, extractor and interns."""
-
-    config: EvaluationFile
-    endpoints: dict[str, Endpoint]
-    protocol: Protocol
-
-    def of(self, name: str, role: str) -> RoleModel:
-        limit = getattr(self.config.evaluation.max_tokens, role) or self.protocol.max_tokens
-        return RoleModel(name, self.endpoints[name].provider.identity, max_tokens_of(self.config.models[name], limit))
-
-    def columns(self, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
-        chosen = self.config.evaluation
-        columns: list[ExtraScore] = []
-        if chosen.extractor is not None:
-            columns.append(ExtractorColumn(self.of(chosen.extractor, "extractor"), prompts))
-        if chosen.judge is not None:
-            judge = self.of(chosen.judge, "judge")
-            if not self.protocol.judged:
-                columns.append(JudgeColumn(Judging(judge, prompts)))
-            if chosen.interns:
-                team = Team((), tuple(self.of(name, "intern") for name in chosen.interns), judge)
-                policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
-                columns.append(MicsColumn(team, policy, prompts))
-        return tuple(columns)
-
-    @staticmethod
-    def notes(draws: int, temperature: float, wanted: float | None) -> tuple[str, ...]:
-        if draws > 1 and temperature > 0 and wanted is None:
-            return (f"{draws} samples are drawn at temperature {temperature:g}: name another with --temperature",)
-        return ()
+def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
+    columns: list[ExtraScore] = []
+    if (extractor := roles.get("extractor")) is not None:
+        columns.append(ExtractorColumn(extractor, prompts))
+    if (judge := roles.get("judge")) is not None:
+        if not protocol.judged:
+            columns.append(JudgeColumn(Judging(judge, prompts)))
+        if interns := roles.all("intern"):
+            policy = Policy(temperatures=chosen.intern_temperatures, seed=chosen.seed, image_side=chosen.image_side)
+            columns.append(MicsColumn(Team((), interns, judge), policy, prompts))
+    return tuple(columns)

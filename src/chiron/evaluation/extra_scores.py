@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chiron.client.call import Ask, Call, ImagePart, Message, Reply, TextPart
+from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel, TextPart
 from chiron.client.failures import CallFailed, Transient
 from chiron.client.prompts import fill, section
 from chiron.conversation.markup import escape_markup, own_turn, said
@@ -14,7 +14,7 @@ from chiron.evaluation.protocols.protocol import Finding
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.case_team import CaseTeam, TooFewAnswers, together
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
-from chiron.mics.team import Policy, RoleModel, Score, Team
+from chiron.mics.team import Policy, Score, Team
 
 PUBLISHED_TEMPERATURE = 0.9
 _MOST = 8000

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
-from chiron.client.call import Ask, Call, ImagePart, Reply
+from chiron.client.call import Ask, Call, ImagePart, Reply, RoleModel
 from chiron.client.failures import CallerFault, CallFailed, RunStopped
 from chiron.client.finish_reasons import MORE_SPACE
 from chiron.client.images import PictureStore
@@ -20,7 +20,6 @@ from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
 from chiron.evaluation.items import BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Finding, Protocol
-from chiron.mics.team import RoleModel
 
 REFUSED = "the endpoint refuses it"
 """Prefix of the problem of an item that the endpoint would refuse again."""

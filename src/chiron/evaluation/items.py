@@ -1,6 +1,5 @@
 """Benchmark items, their conversion to messages, and their results."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -13,7 +12,7 @@ from chiron.cases.image_marks import IMAGE_MARK, named_marks
 from chiron.client import prompts as placing
 from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.prompts import fill
-from chiron.errors import InputError
+from chiron.io import parse_jsonl
 from chiron.providers.local.dialogue import Turn
 
 Kind = Literal["choice", "yes_no", "open"]
@@ -220,16 +219,11 @@ def read_results(path: Path) -> Iterator[ItemResult]:
     Raises:
         InputError: the file cannot be read; the message names file and line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    raw = json.loads(line)
-                    raw.update(verdict=Verdict(raw["verdict"]), images=tuple(raw["images"]), options=tuple(raw["options"]))
-                    yield ItemResult(**raw)
-                except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-                    raise InputError(
-                        f"{path}, line {number}: no line of an evaluation ({type(error).__name__}): run the evaluation again"
-                    ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a run directory that 'chiron eval' wrote") from error
+    return parse_jsonl(
+        path, _result, "result of an item", "run the evaluation again", hint=": name a run directory that 'chiron eval' wrote"
+    )
+
+
+def _result(raw: Any) -> ItemResult:
+    raw.update(verdict=Verdict(raw["verdict"]), images=tuple(raw["images"]), options=tuple(raw["options"]))
+    return ItemResult(**raw)

@@ -10,6 +10,7 @@ from chiron.cases.case import Case
 from chiron.cases.choices import answer_in_words, bare_options, question_with_options
 from chiron.errors import InputError
 from chiron.importing.drafts import LeaveOut, Why
+from chiron.text import normalize_words
 
 _NAMES: Mapping[str, str] = {
     "id": "id|case|case id|case no|case number|rid|record|row id|uid|qid|question id|sample id|image id|fall|fallnummer|caso",
@@ -157,7 +158,7 @@ def _field_of(name: str, *, separate_options: bool) -> str | None:
     return "options" if separate_options and _OPTION.fullmatch(name) else _BY_NAME.get(name)
 
 
-def recognised(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
+def count_recognized(header: Sequence[str], wanted: Mapping[str, tuple[str, ...]]) -> int:
     """Return how many fields a row would name if it were the header."""
     names = {_plain(h) for h in header}
     asked = sum(_plain(column) in names for columns in wanted.values() for column in columns)
@@ -184,10 +185,10 @@ def _find(column: str, header: Sequence[str], names: list[str], where: str) -> i
 
 def _plain(name: str) -> str:
     spaced = re.sub(r"(?<=[a-zà-ÿ])(?=[A-Z])", " ", name.strip())
-    return re.sub(r"[\W_]+", " ", spaced).strip().casefold()
+    return normalize_words(spaced)
 
 
-LETTER_ALONE = "answers that are a letter alone, of options that are not there: name the columns of options with --map options=..."
+LETTER_ALONE = "answers that are only a letter, without options: name the columns of options with --map options=..."
 
 
 def settle(texts: Mapping[str, str], question: str | None) -> dict[str, str]:

@@ -69,7 +69,7 @@ def _arrow(source: Path) -> list[Part]:
         loaded = datasets.load_from_disk(str(source))
     except Exception as error:
         # The libraries raise many exception types on damaged datasets.
-        raise InputError(f"{source} is no dataset that can be read ({type(error).__name__}): save it anew with save_to_disk") from error
+        raise InputError(f"{source} is not a readable dataset ({type(error).__name__}): save it again with save_to_disk") from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or "train"): loaded}
 
     def rows(split: Any) -> Iterator[dict[str, Any]]:
@@ -93,7 +93,7 @@ def _parquet(source: Path) -> list[Part]:
             columns = list(opened[0].schema_arrow.names)
             count = sum(file.metadata.num_rows for file in opened)
         except Exception as error:
-            raise InputError(f"{files[0]} is no Parquet file that can be read ({type(error).__name__})") from error
+            raise InputError(f"{files[0]} is not a readable Parquet file ({type(error).__name__}): download it again") from error
 
         def rows(opened: Sequence[Any] = opened) -> Iterator[dict[str, Any]]:
             for file in opened:

@@ -17,11 +17,11 @@ from chiron.importing.phi_filter import Pseudonyms
 from chiron.importing.questions import StudyText, load_questions
 from chiron.importing.writer import chosen
 
-UNFLAGGED = "series of a kind that often shows names in its pixels, with no word on it in the header: look at them"
-WITHHELD = "descriptions of studies or series left behind, since they may say who the patient is"
-SHARED = "studies of several patients under one study UID: a case for each patient"
-NO_WINDOW = "series whose window has no width: shown by the range of their values instead"
-FACES = "series of the head, in which a face may be recognised"
+UNFLAGGED = "series of a kind that often shows names in its pixels, without a flag in the header: check them"
+WITHHELD = "descriptions of studies or series removed, because they may identify the patient"
+SHARED = "studies of several patients with one study UID: one case for each patient"
+NO_WINDOW = "series whose window has no width: displayed with the range of their values"
+FACES = "series of the head, in which a face may be recognizable"
 
 
 def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, skip: Path | None = None) -> SourceReading:
@@ -49,7 +49,7 @@ def read_dicom(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
         if questions is not None:
             yield from questions.unused()
 
-    notes = [f"{found.others} other files passed over"] if found.others else []
+    notes = [f"{found.others} other files skipped"] if found.others else []
     notes += questions.notes(studies) if questions is not None else ()
     return SourceReading(items(), len(found.studies) + len(found.left_out), tuple(notes))
 
@@ -98,8 +98,8 @@ def _draft(
     place = study.place
     if entry is not None:
         try:
-            case, told = entry.onto(case)
-            notes += told
+            case, more_notes = entry.onto(case)
+            notes += more_notes
         except LeaveOut as reason:
             return LeftOut(entry.place, case_id, reason.why, str(reason))
         place = f"{study.place} with {entry.place}"
@@ -132,6 +132,4 @@ def _selected(series: Series, study: Study, options: ImportOptions) -> list[Imag
 
 
 def _burned_in() -> bytes:
-    raise LeaveOut(
-        Why.IDENTIFYING, "the header says that text is burned into its pixels: look at it, then mask it or give --allow-burned-in"
-    )
+    raise LeaveOut(Why.IDENTIFYING, "the header reports text burned into its pixels: check it, then mask it or use --allow-burned-in")

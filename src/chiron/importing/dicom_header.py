@@ -214,8 +214,8 @@ _SCREENSHOT = re.compile(
 
 def is_screenshot(header: "Dataset") -> bool:
     """Return whether the header describes a screenshot or a dose sheet. These usually show the patient's name."""
-    said = " ".join(text_of(header, name) or "" for name in ("ImageType", "SeriesDescription", "ProtocolName"))
-    return _SCREENSHOT.search(said.replace("_", " ")) is not None
+    described = " ".join(text_of(header, name) or "" for name in ("ImageType", "SeriesDescription", "ProtocolName"))
+    return _SCREENSHOT.search(described.replace("_", " ")) is not None
 
 
 def read_header(path: Path, *, force: bool = False) -> "Dataset":

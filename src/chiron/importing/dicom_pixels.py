@@ -91,12 +91,14 @@ def _decoded(header: "Dataset", frame: int) -> "NDArray[Any]":
 
     if "PixelData" not in header:
         what = (
-            "floating-point pixels, which are no picture" if "FloatPixelData" in header or "DoubleFloatPixelData" in header else "no pixels"
+            "floating-point pixels, which cannot be displayed"
+            if "FloatPixelData" in header or "DoubleFloatPixelData" in header
+            else "no pixels"
         )
-        raise LeaveOut(Why.NO_IMAGE, f"it holds {what}")
+        raise LeaveOut(Why.NO_IMAGE, f"it contains {what}")
     size = int((numbers(header, "Rows") or [0])[0]) * int((numbers(header, "Columns") or [0])[0])
     if size == 0 or size > MAX_PIXELS:
-        raise LeaveOut(Why.IMAGE, f"it says that it has {size:,} pixels a frame; from 1 to {MAX_PIXELS:,} are read")
+        raise LeaveOut(Why.IMAGE, f"its header gives {size:,} pixels per frame; 1 to {MAX_PIXELS:,} are supported")
     if (missing := missing_decoder(header)) is not None:
         raise LeaveOut(Why.COMPRESSION, missing)
     try:
@@ -119,10 +121,10 @@ def _shown(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np
         return _eight_bits(apply_color_lut(pixels, header))
     if pixels.ndim == 3:
         return _eight_bits(pixels, int((numbers(header, "BitsStored") or [8])[0]))
-    grey = _windowed(header, frame, pixels)
+    gray = _windowed(header, frame, pixels)
     # MONOCHROME1 shows the lowest value brightest.
     inverse = photometric == "MONOCHROME1" or text_of(header, "PresentationLUTShape") == "INVERSE"
-    return 255 - grey if inverse else grey
+    return 255 - gray if inverse else gray
 
 
 def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray[np.uint8]":
@@ -146,16 +148,17 @@ def _windowed(header: "Dataset", frame: int, pixels: "NDArray[Any]") -> "NDArray
 
 
 def window(values: "NDArray[Any]", center: float, width: float, function: str = "LINEAR") -> "NDArray[np.float64]":
-    """Apply a window to values; return 0 (black) to 1 (white). Implements PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    import numpy as np
+    """Apply a window to values with pydicom (PS3.3 C.11.2.1.2 and C.11.2.1.3); return 0 (black) to 1 (white)."""
+    from pydicom.dataset import Dataset
+    from pydicom.pixels.processing import apply_windowing
 
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / max(width, 1e-6), -700, 700))))
-    if function == "LINEAR_EXACT":
-        return np.asarray(np.clip((values - center) / max(width, 1e-6) + 0.5, 0, 1))
-    if width <= 1:
-        return np.asarray(values > center - 0.5, dtype=np.float64)
-    return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+    # pydicom reads windows from the top level only, and scales to the range of the stored values: 0 to 1 for one unsigned bit.
+    header = Dataset()
+    header.PhotometricInterpretation, header.BitsStored, header.PixelRepresentation = "MONOCHROME2", 1, 0
+    header.WindowCenter, header.WindowWidth = center, width
+    header.VOILUTFunction = function if function in {"LINEAR_EXACT", "SIGMOID"} else "LINEAR"
+    shares: NDArray[np.float64] = apply_windowing(values, header)
+    return shares
 
 
 def _unwindowed(header: "Dataset", pixels: "NDArray[Any]", values: "NDArray[Any]") -> "NDArray[np.float64]":

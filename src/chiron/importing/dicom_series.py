@@ -148,7 +148,7 @@ class _Scan:
         try:
             records = read_header(self._source).get("DirectoryRecordSequence") or ()
         except Exception as error:
-            raise InputError(f"{self._source} is no DICOMDIR that can be read: name its folder instead") from error
+            raise InputError(f"{self._source} is not a readable DICOMDIR: name its folder instead") from error
         fence = os.path.realpath(self._root)
         for record in records:
             if not (name := record.get("ReferencedFileID")):
@@ -182,7 +182,7 @@ class _Scan:
                 header = read_header(path, force=True)
                 if not ("SOPClassUID" in header or "Modality" in header or "Rows" in header):
                     if suffix:
-                        self._leave(place, Why.IMAGE, "it is called a DICOM file and is none, or its beginning is lost")
+                        self._leave(place, Why.IMAGE, "it has the name of a DICOM file but is not one, or its beginning is missing")
                     else:
                         self._others += 1
                     return
@@ -202,10 +202,10 @@ class _Scan:
             self._selections.append((uid, place))
             return
         if modality in NO_IMAGE:
-            self._leave(place, Why.NO_IMAGE, f"it is {NO_IMAGE[modality]} ({modality}), which holds no image to be read")
+            self._leave(place, Why.NO_IMAGE, f"it is {NO_IMAGE[modality]} ({modality}), which contains no image")
             return
         if not numbers(header, "Rows") or not numbers(header, "Columns"):
-            self._leave(place, Why.NO_IMAGE, "it holds no pixels")
+            self._leave(place, Why.NO_IMAGE, "it contains no pixels")
             return
         instance = text_of(header, "SOPInstanceUID") or f"no instance, {place}"
         if instance in self._seen:
@@ -231,8 +231,8 @@ class _Scan:
         study.keys |= {("study", uid), *(("folder", name) for name in _folders(place))}
         if accession := text_of(header, "AccessionNumber"):
             study.keys.add(("accession", accession))
-        said = (text_of(header, "BurnedInAnnotation") or "").upper()
-        series.burned_in = True if said == "YES" or series.burned_in else False if said == "NO" else series.burned_in
+        burned_in_flag = (text_of(header, "BurnedInAnnotation") or "").upper()
+        series.burned_in = True if burned_in_flag == "YES" or series.burned_in else False if burned_in_flag == "NO" else series.burned_in
         captured = sop_class.startswith(_SECONDARY_CAPTURE) or "ConversionType" in header
         series.often_burned_in |= modality in {"US", "OT", "SC"} or captured or is_screenshot(header)
         series.face |= modality in {"CT", "MR", "PT"} and kept.body_part in _HEADS

@@ -9,7 +9,7 @@ from typing import Any
 
 from chiron.cases.case import Case
 
-ID_TELLS = "cases whose id holds a number that the source gives for their patient: --hash-ids makes pseudonyms of ids"
+ID_TELLS = "cases whose id contains a number of their patient: --hash-ids replaces ids by pseudonyms"
 
 
 class SourceKind(StrEnum):

@@ -56,7 +56,7 @@ def without_metadata(data: bytes) -> bytes:
     except (IndexError, struct.error, ValueError) as error:
         if isinstance(error, LeaveOut):
             raise
-        raise LeaveOut(Why.IDENTIFYING, "what stands beside its pixels cannot be taken away: save the image anew, as PNG") from error
+        raise LeaveOut(Why.IDENTIFYING, "its metadata cannot be removed: save the image again as PNG") from error
     return data if bare == data else bare
 
 
@@ -219,9 +219,7 @@ def _tiff(data: bytes) -> bytes:
                 bare.save(buffer, "TIFF", compression="tiff_deflate", **({"icc_profile": profile} if profile else {}))
         except Exception as error:
             # Pillow cannot write every TIFF variant that it reads, and raises many exception types for them.
-            raise ValueError("cannot be written anew") from error
+            raise ValueError("cannot be written again") from error
     if buffer.tell() > MAX_BYTES:
-        raise LeaveOut(
-            Why.IDENTIFYING, f"without what stands beside its pixels it has more than {MAX_BYTES // 2**20} MiB: save it anew, as PNG"
-        )
+        raise LeaveOut(Why.IDENTIFYING, f"without its metadata it has more than {MAX_BYTES // 2**20} MiB: save it again as PNG")
     return buffer.getvalue()

@@ -19,7 +19,7 @@ from chiron.importing.drafts import ImportOptions, LeftOut, SourceKind, SourceRe
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
 from chiron.importing.source import State, file_sha256, kind_of, state_of
 from chiron.importing.writer import CaseWriter
-from chiron.io import alone, write_atomically
+from chiron.io import alone, read_jsonl, write_atomically
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of records read and the total, if known."""
@@ -79,9 +79,9 @@ def import_cases(
     if not os.path.exists(source):  # noqa: PTH110 - Path.exists raises if a name is too long
         raise InputError(f"{source} does not exist or cannot be reached: name a file or folder of cases")
     if os.path.realpath(source) in {os.path.realpath(out), os.path.realpath(out / "cases.jsonl")}:
-        raise InputError(f"{out} is the source itself: name another folder with --out")
+        raise InputError(f"{out} is the source: name another folder with --out")
     if options.slices is not None and options.slices < 1:
-        raise InputError(f"every {options.slices}-th slice is none: --slices takes 1 or more")
+        raise InputError(f"--slices must be at least 1 (got {options.slices})")
     _refuse_useless(kind, options)
     options = replace(options, kind=kind)
     _refuse_strange(out, source)
@@ -102,18 +102,18 @@ def _refuse_useless(kind: SourceKind, options: ImportOptions) -> None:
     if kind in {SourceKind.DICOM, SourceKind.NIFTI}:
         if options.questions is None and (options.columns or options.question):
             name = "--map" if options.columns else "--question"
-            raise InputError(f"{name} has no effect on {kind} without a sheet: give the sheet with --questions FILE")
+            raise InputError(f"{name} has no effect on {kind} without a table: name it with --questions FILE")
     elif options.questions is not None:
-        raise InputError(f"--questions is for DICOM and NIfTI, and the source is of kind {kind}: put the questions into its own columns")
+        raise InputError(f"--questions applies to DICOM and NIfTI, but the source is of kind {kind}: put the questions into its columns")
 
 
 def _refuse_strange(out: Path, source: Path) -> dict[str, Any] | None:
     """Return the record of an earlier import of this source, if any; raise an error if the folder holds other cases."""
     before = _earlier(out)
     if before is not None and before.get("source", {}).get("path") != str(source):
-        raise InputError(f"{out} holds an import of {before.get('source', {}).get('path')}: name another folder with --out")
+        raise InputError(f"{out} contains an import of {before.get('source', {}).get('path')}: name another folder with --out")
     if before is None and os.path.isfile(out / "cases.jsonl"):
-        raise InputError(f"{out} holds cases of another origin (no import.json): name another folder with --out")
+        raise InputError(f"{out} contains cases of another origin (no import.json): name another folder with --out")
     return before
 
 
@@ -190,7 +190,7 @@ def left_out(out: Path) -> list[LeftOut]:
     """Read the items that an import skipped from its ``not-imported.jsonl``."""
     from chiron.importing.drafts import Why
 
-    records = [json.loads(line) for line in (out / "not-imported.jsonl").read_text("utf-8").split("\n") if line]
+    records = [line.value for line in read_jsonl(out / "not-imported.jsonl")]
     return [LeftOut(r["place"], r["id"], Why(r["kind"]), r["reason"]) for r in records]
 
 
@@ -202,7 +202,7 @@ def _make(out: Path) -> None:
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"folder {out} cannot be made: {error.strerror}") from error
+        raise DiskError(f"folder {out} cannot be created: {error.strerror}") from error
 
 
 def _state(source: Path, out: Path, options: ImportOptions) -> State:
@@ -242,7 +242,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("source"), dict):
-        raise InputError(f"{out}/import.json is no record of an import: name another folder with --out")
+        raise InputError(f"{out}/import.json is not the record of an import: name another folder with --out")
     return record
 
 

@@ -16,7 +16,7 @@ from chiron.cases.case import BadCase, Case, age_band
 from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, case_id, fields_of, parse_case
 from chiron.cases.images import ImageFolder, image_folder
-from chiron.cases.reader import BrokenRecord, read_records
+from chiron.cases.reader import read_records
 from chiron.importing.columns import LETTER_ALONE, map_columns, names_a_patient, names_somebody, present, with_options
 from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
 from chiron.importing.phi_detector import find_identifying, identifiers, named
@@ -25,9 +25,10 @@ from chiron.importing.rows import SEVERAL, entry_of, is_conversation, options_of
 from chiron.importing.source import GROUP_FOLDER, JSONL, the_file
 from chiron.importing.tables import TableImages, draft_of
 from chiron.importing.writer import copied
+from chiron.io import BrokenJson
 
-LEFT_BEHIND = "fields left behind, since they are called as fields that name a patient or a physician are"
-RENAMED = "cases whose images were named anew, since their names may say who the patient is"
+LEFT_BEHIND = "fields removed, because fields with their names usually identify a patient or a physician"
+RENAMED = "cases whose images were renamed, because their names may identify the patient"
 _PSEUDONYM = re.compile(r"patient-[0-9a-f]{16}")
 _DEPTH = 20
 """Maximum nesting depth. Cases need less, and deeper values would not be screened."""
@@ -69,7 +70,7 @@ class _Reader:
                 yield replace(_bad(BadCase(line, case_id(raw), str(reason)), place, self._options, self._pseudonyms), why=why)
 
     def _draft(self, raw: object, place: str, line: int, seen: dict[str, int]) -> Draft:
-        if isinstance(raw, BrokenRecord):
+        if isinstance(raw, BrokenJson):
             raise CaseProblem(raw.problem)
         if isinstance(raw, Mapping) and (self._options.columns or not _is_case(raw)):
             draft = self._of_record(raw, place, line)
@@ -209,7 +210,7 @@ def _without_names(meta: Mapping[str, Any], known: set[str], left: list[str], de
 
 def _inside(value: Any, known: set[str], left: list[str], depth: int) -> Any:
     if depth > _DEPTH:
-        raise LeaveOut(Why.RECORD, f"objects and lists lie more than {_DEPTH} deep in it: leave out what is no part of the case")
+        raise LeaveOut(Why.RECORD, f"objects and lists are nested more than {_DEPTH} deep: remove what does not belong to the case")
     if isinstance(value, dict):
         return _without_names(value, known, left, depth)
     return [_inside(v, known, left, depth + 1) for v in value] if isinstance(value, list) else value

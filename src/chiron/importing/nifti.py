@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NO_ORIENTATION = "volumes whose header has no orientation code: left and right are a guess"
+NO_ORIENTATION = "volumes whose header has no orientation code: left and right are guessed"
 LABEL_MAP = "it is a label map (a segmentation), not an image"
 _INTENT_LABEL = 1002
 _MAX_LABEL = 20
@@ -47,11 +47,11 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
     found = list(files_under(source, skip)) if source.is_dir() else [source]
     volumes, left = _sorted(found, root)
     cases = {name: [root / place for place in places] for name, places in by_patient(volumes).items()}
-    told: tuple[str, ...] = ()
+    question_notes: tuple[str, ...] = ()
     if questions is not None:
         studies = [(_keys(name, paths), None) for name, paths in cases.items()]
         questions.set_aside_ambiguous(studies)
-        told = questions.notes(studies)
+        question_notes = questions.notes(studies)
 
     def items() -> Iterator[Draft | LeftOut]:
         yield from left
@@ -72,7 +72,7 @@ def read_nifti(source: Path, options: ImportOptions, pseudonyms: Pseudonyms, ski
         if questions is not None:
             yield from questions.unused()
 
-    return SourceReading(items(), len(cases) + len(left), told)
+    return SourceReading(items(), len(cases) + len(left), question_notes)
 
 
 def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
@@ -81,12 +81,12 @@ def _sorted(found: list[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
     for path in found:
         place = path.relative_to(root)
         if lacks_header(path):
-            reason = f"it holds the voxels of a pair of files, and its header ({path.with_suffix('.hdr').name}) is missing: copy both"
+            reason = f"it contains the voxels of a pair of files, but its header ({path.with_suffix('.hdr').name}) is missing: copy both"
             left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
         elif not is_volume(path):
             continue
         elif lacks_voxels(path):
-            reason = f"it is the header of a pair of files, and its voxels ({path.with_suffix('.img').name}) are missing: copy both"
+            reason = f"it is the header of a pair of files, but its voxels ({path.with_suffix('.img').name}) are missing: copy both"
             left.append(LeftOut(place.as_posix(), None, Why.IMAGE, reason))
         elif is_label_map(place):
             left.append(LeftOut(place.as_posix(), None, Why.NO_IMAGE, LABEL_MAP))
@@ -117,7 +117,7 @@ def _groups(paths: list[Path], root: Path, under: str, options: ImportOptions) -
             notes.append(NO_ORIENTATION)
         volumes = volume.count if volume.count <= _VOLUMES else 1
         if volumes < volume.count:
-            notes.append("time series of which the first volume was taken")
+            notes.append("time series of which only the first volume was imported")
         for number in range(volumes):
             numbers[slug] = numbers.get(slug, 0) + 1
             name = f"{slug}_group{numbers[slug]}"
@@ -175,16 +175,16 @@ class Volume:
         except Exception as error:
             # nibabel raises many exception types on damaged headers.
             raise LeaveOut(
-                Why.IMAGE, f"no NIfTI volume that can be read ({type(error).__name__}): the file is damaged, or of another kind"
+                Why.IMAGE, f"not a readable NIfTI volume ({type(error).__name__}): the file is damaged, or of another kind"
             ) from error
         if len(shape) == 2 or orientation is None or orientation.shape != (3, 2) or min(shape, default=0) < 1:
-            raise LeaveOut(Why.NO_IMAGE, f"its shape {'x'.join(map(str, shape))} is no volume in space")
+            raise LeaveOut(Why.NO_IMAGE, f"its shape {'x'.join(map(str, shape))} is not a volume in space")
         if labels:
             raise LeaveOut(Why.NO_IMAGE, LABEL_MAP)
         if kind not in "iuf":
-            raise LeaveOut(Why.NO_IMAGE, "its voxels are colours or complex numbers, not grey values: convert it to magnitudes or grey")
+            raise LeaveOut(Why.NO_IMAGE, "its voxels are colors or complex numbers, not gray values: convert it to magnitudes or gray")
         if any(math.isnan(n) for pair in orientation for n in pair):
-            raise LeaveOut(Why.IMAGE, "its header does not say how it lies in space (no usable affine)")
+            raise LeaveOut(Why.IMAGE, "its header gives no orientation in space (no usable affine)")
         axes = [(0, 1)] * 3
         for axis, (world, direction) in enumerate(orientation):
             axes[int(world)] = (axis, int(direction))
@@ -267,7 +267,7 @@ def _need_content(sample: "NDArray[np.float64]") -> None:
 
     finite = sample[np.isfinite(sample)]
     if not finite.size:
-        raise LeaveOut(Why.IMAGE, "it is empty: none of its voxels has a value (NaN or infinite)")
+        raise LeaveOut(Why.IMAGE, "it is empty: all voxels are NaN or infinite")
     values = np.unique(finite)
     if values.size == 1:
         raise LeaveOut(Why.IMAGE, "it is blank: all of its voxels have the same value")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from chiron.importing.phi_patterns import PATTERNS, PhiKind, harmless
+from chiron.text import without_accents
 
 _STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "a", "œ": "o", "\u0131": "i", "ð": "d", "þ": "th"})
 _UMLAUT = re.compile(r"([aou])e")
@@ -21,10 +22,7 @@ def fold(text: str) -> str:
 
     Both sides of a comparison must be folded, since it is unknown which ``ue`` stands for an umlaut.
     """
-    if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text.casefold())
-        text = "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_STROKES)
-    return _UMLAUT.sub(r"\1", text.casefold())
+    return _UMLAUT.sub(r"\1", without_accents(text).translate(_STROKES))
 
 
 def spellings(word: str) -> tuple[str, ...]:
@@ -84,8 +82,8 @@ def names(*values: object) -> frozenset[str]:
 
 def named(values: Iterable[object]) -> frozenset[str]:
     """Return the search words for values of unknown kind; text without digits is treated as a name."""
-    said = [str(value) for value in values if isinstance(value, str | int)]
-    return identifiers(*said) | names(*(value for value in said if not any(c.isdigit() for c in value)))
+    word_text = [str(value) for value in values if isinstance(value, str | int)]
+    return identifiers(*word_text) | names(*(value for value in word_text if not any(c.isdigit() for c in value)))
 
 
 def _tokens(values: Collection[object]) -> Iterator[str]:
@@ -106,10 +104,10 @@ _NO_NAMES = frozenset(
 def _known(text: str, known: Collection[str]) -> Iterator[tuple[int, int, PhiKind]]:
     for word in _WHOLE.finditer(text) if known else ():
         parts = [(part.group(), part.start() + word.start()) for part in _PIECES.finditer(word.group())]
-        for said, start in [(word.group(), word.start())] if fold(word.group()) in known else parts:
+        for word_text, start in [(word.group(), word.start())] if fold(word.group()) in known else parts:
             # Two letters are a name only if capitalized: "Li" and "LI", but not the "do" in "do not".
-            if any(form in known for form in spellings(said)) and (len(said) > 2 or said[0].isupper()):
-                yield start, start + len(said), PhiKind.RECORD if any(c.isdigit() for c in said) else PhiKind.NAME
+            if any(form in known for form in spellings(word_text)) and (len(word_text) > 2 or word_text[0].isupper()):
+                yield start, start + len(word_text), PhiKind.RECORD if any(c.isdigit() for c in word_text) else PhiKind.NAME
 
 
 _MARKS = "\u0300-\u036f"

@@ -17,14 +17,14 @@ from chiron.importing.phi_patterns import PhiKind
 
 def screen(case: Case, known: Collection[str] = ()) -> list[str]:
     """Return kind and place of each identifying text, such as ``date in findings[2], line 3``, but never the text itself."""
-    said = []
+    found_text = []
     for field, text in _texts(case):
         marks = find_identifying(text, known)
         if field in {"id", "patient"}:
             # Ids normally contain numbers, so only names and emails count.
             marks = tuple(m for m in marks if m.kind in {PhiKind.NAME, PhiKind.EMAIL})
-        said += sorted({f"{m.kind} in {field}, line {m.line}" for m in marks})
-    return said
+        found_text += sorted({f"{m.kind} in {field}, line {m.line}" for m in marks})
+    return found_text
 
 
 def longest_text(case: Case) -> tuple[str, str]:
@@ -48,8 +48,8 @@ def _texts(case: Case) -> Iterator[tuple[str, str]]:
 
 def _named(key: str, above: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield a field's name and its values. A name that may identify someone is not used in messages."""
-    told = "a field" if find_identifying(key) else key
-    field = f"{above}.{told}" if above else told
+    shown = "a field" if find_identifying(key) else key
+    field = f"{above}.{shown}" if above else shown
     yield f"the name of {field}", key
     yield from _strings(field, value, depth)
 
@@ -103,7 +103,7 @@ def load_pseudonyms(path: Path) -> Pseudonyms:
     except OSError as error:
         raise DiskError(f"salt {path} cannot be read or made: {error.strerror}") from error
     if len(salt) < 16:
-        raise InputError(f"{path} holds no salt (at least 32 hexadecimal digits): take it away, and pseudonyms begin anew")
+        raise InputError(f"{path} does not contain a salt (at least 32 hexadecimal digits): delete it for new pseudonyms")
     return Pseudonyms(salt)
 
 

@@ -51,16 +51,16 @@ def _is_no_date(match: re.Match[str], before: str, after: str) -> bool:
 
 
 def _is_no_record(match: re.Match[str], before: str, after: str) -> bool:
-    said = match.group()
-    return said.isdigit() and (said.endswith("000") or bool(_UNIT.match(after)) or bool(_COUNTED.search(before)))
+    matched = match.group()
+    return matched.isdigit() and (matched.endswith("000") or bool(_UNIT.match(after)) or bool(_COUNTED.search(before)))
 
 
 def _is_no_name(match: re.Match[str], before: str, after: str) -> bool:
     del before, after
-    said = match.group()
-    if said.startswith("M. "):
-        return _MORBUS.fullmatch(said) is not None
-    return bool(_SERVICE.search(said)) or said.startswith(("Sister Mary Joseph", "Sister Joseph"))
+    matched = match.group()
+    if matched.startswith("M. "):
+        return _MORBUS.fullmatch(matched) is not None
+    return bool(_SERVICE.search(matched)) or matched.startswith(("Sister Mary Joseph", "Sister Joseph"))
 
 
 def _is_no_address(match: re.Match[str], before: str, after: str) -> bool:
@@ -70,11 +70,11 @@ def _is_no_address(match: re.Match[str], before: str, after: str) -> bool:
 
 def _is_no_host(match: re.Match[str], before: str, after: str) -> bool:
     del after
-    said = match.group()
-    if not said.replace(".", "").isdigit():
-        return bool(_PUBLIC.match(said))
+    matched = match.group()
+    if not matched.replace(".", "").isdigit():
+        return bool(_PUBLIC.match(matched))
     try:
-        ipaddress.IPv4Address(said)
+        ipaddress.IPv4Address(matched)
     except ValueError:
         return True
     return re.search(r"(?:\bv|version|release|section|software)[ :.]*\Z", before, re.IGNORECASE) is not None

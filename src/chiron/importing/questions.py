@@ -10,7 +10,7 @@ from pathlib import Path
 from chiron.cases.case import Case
 from chiron.cases.choices import letter_without_options
 from chiron.cases.formats import CaseProblem, parse_case
-from chiron.cases.reader import BrokenRecord, read_records
+from chiron.cases.reader import read_records
 from chiron.errors import InputError
 from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, present, settle, with_options
 from chiron.importing.drafts import ImportOptions, LeaveOut, LeftOut, Why
@@ -18,13 +18,14 @@ from chiron.importing.jsonl import need_fields
 from chiron.importing.rows import entry_of, unrolled
 from chiron.importing.source import JSONL
 from chiron.importing.tables import Entry, entries, open_table
+from chiron.io import BrokenJson
 
 KEYS = ("accession", "study", "folder")
 """Keys that identify a study in a row. ``id`` matches any of them, ``patient`` matches all studies of a patient."""
 NO_QUESTION = (
-    "reports with an answer and no question, taken without one: --question TEXT asks one of all, 'chiron build questions' makes some"
+    "reports with an answer but no question, imported without one: set one for all with --question TEXT, or use 'chiron build questions'"
 )
-NO_ANSWER = "reports with a question and no answer, taken without the question: name the column of answers with --map answer=..."
+NO_ANSWER = "reports with a question but no answer, imported without the question: name the column of answers with --map answer=..."
 _MAPS = 3
 """Maximum number of different column maps to report."""
 _TEXTS = ("question", "answer", "history", "title", "body_system", "modality")
@@ -88,7 +89,7 @@ class Questions:
             text, keys = row
             named = [(field, keys[field]) for field in (*KEYS, "patient", "id") if keys.get(field)]
             if not named:
-                self._bad.append(LeftOut(text.place, None, Why.RECORD, "it names no study: give it an accession, study, folder or id"))
+                self._bad.append(LeftOut(text.place, None, Why.RECORD, "it does not name a study: add an accession, study, folder or id"))
                 continue
             # The first key counts: a row that names both a study and its patient belongs to the study.
             self._by_key.setdefault(_folded(named[0]), []).append(text)
@@ -105,7 +106,7 @@ class Questions:
         rows = len(self._waiting) + len(self._bad)
         return (
             *self._columns,
-            f"{len(set().union(*fitting)):,} of {rows:,} rows fit {sum(map(bool, fitting)):,} of {len(fitting):,} studies",
+            f"{len(set().union(*fitting)):,} of {rows:,} rows match {sum(map(bool, fitting)):,} of {len(fitting):,} studies",
         )
 
     def set_aside_ambiguous(self, studies: Iterable[tuple[Collection[tuple[str, str]], str | None]]) -> None:
@@ -126,7 +127,7 @@ class Questions:
         for key in [key for key in self._by_key if fitting[key] > 1 and key in beside_patient]:
             for text in self._by_key.pop(key):
                 del self._waiting[id(text)]
-                reason = f"ambiguous: {fitting[key]} studies are called as its '{key[0]}' says: give the folder's path, or the study's UID"
+                reason = f"ambiguous: its '{key[0]}' matches {fitting[key]} studies: use the folder's path, or the study's UID"
                 self._bad.append(LeftOut(text.place, None, Why.RECORD, reason))
 
     def of(self, keys: Collection[tuple[str, str]], patient: str | None) -> list[StudyText]:
@@ -144,7 +145,7 @@ class Questions:
         """Yield unreadable rows and rows that matched no study."""
         yield from self._bad
         for text in self._waiting.values():
-            yield LeftOut(text.place, None, Why.RECORD, "no study of the source is called as this row calls it")
+            yield LeftOut(text.place, None, Why.RECORD, "no study of the source matches this row")
 
 
 def load_questions(options: ImportOptions) -> Questions:
@@ -165,8 +166,8 @@ def _table_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) ->
     table = open_table(path, options)
     if not {*KEYS, "patient", "id"} & set(table.columns.places):
         raise InputError(
-            f"{path} has no column that names a study ({table.columns.words()}): name one with --map accession=..., study=..., folder=..."
-            " or patient=..."
+            f"{path} has no column that identifies a study ({table.columns.words()}): name one with --map accession=..., study=...,"
+            " folder=... or patient=..."
         )
     columns.append(table.columns)
     for entry in entries(table):
@@ -182,7 +183,7 @@ def _json_rows(path: Path, options: ImportOptions, columns: list[ColumnMap]) -> 
         need_fields(path, options.columns)
     for number, record in read_records(path):
         place = f"{path.name}, line {number}"
-        if isinstance(record, BrokenRecord):
+        if isinstance(record, BrokenJson):
             yield LeftOut(place, None, Why.RECORD, record.problem)
             continue
         if not isinstance(record, Mapping):

@@ -85,7 +85,7 @@ def row_pictures(
     if not inside:
         return files.pictures(paths, case_id, under, group)
     if len(inside) != len(images):
-        raise LeaveOut(Why.IMAGE, "some of its images are in the row and some are not")
+        raise LeaveOut(Why.IMAGE, "only some of its images are stored in the row")
     pictures = []
     for number, data in enumerate(inside):
         name = f"{number}{suffix_of(data, f'image {number + 1} of the row')}"
@@ -96,7 +96,7 @@ def row_pictures(
 _LISTS = ("conversations", "conversation", "messages")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant", "system": "system"}
 _IMAGE_MARK = "<image>"
-SEVERAL = "conversations of several exchanges, of which the first was taken"
+SEVERAL = "conversations of several exchanges, of which only the first was imported"
 
 
 def is_conversation(record: Mapping[str, Any]) -> bool:

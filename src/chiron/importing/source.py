@@ -159,21 +159,21 @@ def kind_of(source: Path, skip: Path | None = None) -> SourceKind:
     if len(kinds) == 1:
         return kinds[0]
     if kinds:
-        raise InputError(f"{source} holds several kinds of sources ({', '.join(kinds)}): say which with --from, or name the file")
-    raise InputError(f"{source} holds no JSONL, table, DICOM, NIfTI or dataset: say which it is with --from {'|'.join(SourceKind)}")
+        raise InputError(f"{source} contains several kinds of sources ({', '.join(kinds)}): choose one with --from, or name the file")
+    raise InputError(f"{source} contains no JSONL, table, DICOM, NIfTI or dataset: name its kind with --from {'|'.join(SourceKind)}")
 
 
 def the_file(source: Path, suffixes: tuple[str, ...], what: str) -> Path:
     """Return the source if it is a file, else the only file with one of the suffixes in it.
 
     Raises:
-        InputError: there is no such file, or more than one.
+        InputError: no file matches, or several do.
     """
     if source.is_file():
         return source
     files = [p for p in sorted(source.iterdir()) if p.is_file() and p.suffix.lower() in suffixes and not p.name.startswith((".", "~$"))]
     if len(files) != 1:
-        raise InputError(f"{source} holds {len(files) or 'no'} {what}{'s: name the one' if files else ''}")
+        raise InputError(f"{source} contains {len(files) or 'no'} {what}{'s' if files else ''}: name one file")
     return files[0]
 
 

@@ -156,8 +156,8 @@ def _as_a_row(first: str, second: str, delimiter: str) -> bool:
     def spaced(parts: Sequence[str]) -> bool:
         return bool(parts) and all(part[:1].isspace() for part in parts)
 
-    said = second.partition('"')[0].split(delimiter)[1:]
-    return bool(said) and (not spaced(said) or spaced(first.partition('"')[0].split(delimiter)[1:-1]))
+    cells = second.partition('"')[0].split(delimiter)[1:]
+    return bool(cells) and (not spaced(cells) or spaced(first.partition('"')[0].split(delimiter)[1:-1]))
 
 
 def _decoded(value: str) -> Cell:
@@ -186,7 +186,7 @@ def _load(openpyxl: Any, path: Path, *, values: bool) -> Any:
         raise
     except Exception as error:
         # openpyxl raises many exception types on damaged archives and XML.
-        raise InputError(f"{path} is no spreadsheet that can be read ({type(error).__name__}): open it and save it as .xlsx") from error
+        raise InputError(f"{path} is not a readable spreadsheet ({type(error).__name__}): open it and save it as .xlsx") from error
 
 
 def _refuse_giants(path: Path) -> None:
@@ -204,7 +204,7 @@ def _refuse_giants(path: Path) -> None:
                 if sum(_area(*corners) for corners in areas) > _MAX_CELLS:
                     raise InputError(f"{path} merges more than {_MAX_CELLS:,} cells: merge only the rows of the list")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path} is no spreadsheet that can be read ({type(error).__name__}): open it and save it as .xlsx") from error
+        raise InputError(f"{path} is not a readable spreadsheet ({type(error).__name__}): open it and save it as .xlsx") from error
 
 
 def _area(left: bytes, top: bytes, right: bytes, bottom: bytes) -> int:
@@ -254,7 +254,7 @@ def _calamine(path: Path) -> Iterator[Sheet]:
             rows = sheet.to_python(skip_empty_area=False)
             yield Sheet(name, [_calamine_row(n, values) for n, values in enumerate(rows, start=1)])
     except calamine.CalamineError as error:
-        raise InputError(f"{path} is no spreadsheet that can be read: open it and save it as .xlsx") from error
+        raise InputError(f"{path} is not a readable spreadsheet: open it and save it as .xlsx") from error
 
 
 def _calamine_row(number: int, values: Sequence[Any]) -> SheetRow:
@@ -273,14 +273,15 @@ def _cell(value: Any, name: str, *, formula: bool = False, error: bool = False) 
     if formula and value is None:
         return Unreadable(f"cell {name} holds a formula that was never calculated: open the file in a spreadsheet program and save it")
     if error or (formula and isinstance(value, str) and value.startswith("#")):
-        return Unreadable(f"cell {name} holds a formula that failed: mend it, or type its value in")
+        return Unreadable(f"cell {name} contains a formula that failed: fix it, or enter its value")
     text = "" if value is None else str(value).strip()
     match value:
         case bool():
             return text.lower()
         case datetime() | date() | time() | timedelta():
             return Unreadable(
-                f"cell {name} holds a date or time, which is not taken; if it is none (as 1/2), format it as text and type it again"
+                f"cell {name} contains a date or time, which is not supported; if it is not a date (such as 1/2), format it as text"
+                " and enter it again"
             )
         case float() if value.is_integer():
             return str(int(value))

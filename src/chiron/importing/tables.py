@@ -16,7 +16,7 @@ from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
 from chiron.cases.modalities import modality_of
 from chiron.errors import InputError
-from chiron.importing.columns import LETTER_ALONE, ColumnMap, map_columns, recognised, settle, with_options
+from chiron.importing.columns import LETTER_ALONE, ColumnMap, count_recognized, map_columns, settle, with_options
 from chiron.importing.drafts import ID_TELLS, Draft, DraftGroup, DraftImage, ImportOptions, LeaveOut, LeftOut, SourceReading, Why
 from chiron.importing.phi_detector import identifiers, named
 from chiron.importing.phi_filter import Pseudonyms, folder_name
@@ -68,7 +68,7 @@ def open_table(path: Path, options: ImportOptions) -> Table:
     seen: list[str] = []
     for sheet in sheets:
         rows = list(sheet.rows)
-        found = [(recognised(_header(row), options.columns), -i) for i, row in enumerate(islice(rows, _HEADER_WITHIN))]
+        found = [(count_recognized(_header(row), options.columns), -i) for i, row in enumerate(islice(rows, _HEADER_WITHIN))]
         best, at = max(found, default=(0, 0))
         # A single match may be a title. But if the user names columns, accept it to report which ones are missing.
         if best >= 2 or (best == 1 and options.columns):
@@ -197,12 +197,12 @@ class TableImages:
             group: image group for paths that do not name one.
 
         Raises:
-            LeaveOut: there is no image.
+            LeaveOut: the row has no image.
         """
         if not names:
             names = self._of_folder(case_id)
         if not names:
-            raise LeaveOut(Why.IMAGE, "no image: the row names none, and there is no folder of images that is called as its id")
+            raise LeaveOut(Why.IMAGE, "no image: the row names no image, and no image folder has the name of its id")
         kept: dict[str, int] = {}
         pictures = []
         for name in (given.replace("\\", "/") for given in names):  # Windows paths use backslashes

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SAID_AT_MOST = 8
+_MAX_LISTED = 8
 
 
 @dataclass
@@ -61,17 +61,19 @@ class CaseWriter:
         name, text = longest_text(case)
         length = len(text.encode("utf-8", "replace"))
         if length > MAX_TEXT:
-            raise LeaveOut(Why.RECORD, f"field '{name}' has {length:,} bytes, more than {MAX_TEXT:,}: cut it to what belongs to the case")
-        said = screen(case, draft.known)
-        if said and not self.allow_identifying:
-            more = f" and {len(said) - _SAID_AT_MOST} more" if len(said) > _SAID_AT_MOST else ""
-            listed = "; ".join(said[:_SAID_AT_MOST])
-            raise LeaveOut(Why.IDENTIFYING, f"may say who the patient is: {listed}{more} (mend the text, or give --allow-identifying)")
+            raise LeaveOut(
+                Why.RECORD, f"field '{name}' has {length:,} bytes, more than {MAX_TEXT:,}: shorten it to what belongs to the case"
+            )
+        identifying = screen(case, draft.known)
+        if identifying and not self.allow_identifying:
+            more = f" and {len(identifying) - _MAX_LISTED} more" if len(identifying) > _MAX_LISTED else ""
+            listed = "; ".join(identifying[:_MAX_LISTED])
+            raise LeaveOut(Why.IDENTIFYING, f"may identify the patient: {listed}{more} (fix the text, or use --allow-identifying)")
         kept, abouts = self._write_images(draft)
-        if said:
-            self.notes["text may say who the patient is, and was taken all the same"] += 1
+        if identifying:
+            self.notes["cases imported although their text may identify the patient"] += 1
         if len(text) > LONG_TEXT:
-            self.notes[f"cases with a text of more than {LONG_TEXT:,} characters, which is more than most models read"] += 1
+            self.notes[f"cases with a text of more than {LONG_TEXT:,} characters, more than most models accept"] += 1
         self.notes.update(draft.notes)
         self._ids[case.id] = draft.place
         meta: dict[str, Any] = dict(case.meta)
@@ -110,7 +112,7 @@ class CaseWriter:
 
     def _need_free(self, name: str, digest: str, fresh: dict[str, str]) -> None:
         if self.written.get(name, fresh.get(name, digest)) != digest:
-            raise LeaveOut(Why.DUPLICATE, f"another image is called '{name}' already: give each case images of its own")
+            raise LeaveOut(Why.DUPLICATE, f"another image has the name '{name}': give each case its own images")
 
     def _write_group(self, group: DraftGroup, fresh: dict[str, str]) -> list[str]:
         begun: dict[str, str] = {}
@@ -123,7 +125,7 @@ class CaseWriter:
                     begun[picture.name] = digest
                     _write(self.images / picture.name, data, digest)
                     if data is not source:
-                        self.notes["images whose EXIF data or other text beside the pixels was left behind"] += 1
+                        self.notes["images whose EXIF data or other metadata was removed"] += 1
         except LeaveOut:
             for name in begun:
                 (self.images / name).unlink(missing_ok=True)
@@ -144,7 +146,9 @@ def _made(picture: DraftImage) -> tuple[bytes, bytes]:
     except (LeaveOut, InputError, DiskError):
         raise
     except Exception as error:
-        raise LeaveOut(Why.IMAGE, f"it cannot be read ({type(error).__name__}): the file is damaged, or of an unsupported kind") from error
+        raise LeaveOut(
+            Why.IMAGE, f"it cannot be read ({type(error).__name__}): the file is damaged, or its kind is not supported"
+        ) from error
 
 
 def _need_any(names: list[str], missed: list[LeftOut]) -> None:
@@ -153,7 +157,7 @@ def _need_any(names: list[str], missed: list[LeftOut]) -> None:
         return
     if not missed:
         raise LeaveOut(Why.NO_IMAGE, "no image")
-    more = f" ({len(missed)} series, none of which can be used)" if len(missed) > 1 else ""
+    more = f" ({len(missed)} series, all unusable)" if len(missed) > 1 else ""
     raise LeaveOut(missed[0].why, f"{missed[0].reason}{more}")
 
 
@@ -191,11 +195,11 @@ def copied(folder: ImageFolder, name: str, called: str | None = None) -> Callabl
         try:
             return folder.check(name).path.read_bytes()
         except ImageProblem as problem:
-            said = str(problem)
+            message = str(problem)
             if called is not None:
                 for path in (os.path.realpath(folder.root / name) if "\0" not in name else name, name):
-                    said = said.replace(path, called)
-            raise LeaveOut(Why.IMAGE, said) from (None if called is not None else problem)
+                    message = message.replace(path, called)
+            raise LeaveOut(Why.IMAGE, message) from (None if called is not None else problem)
 
     return data
 

@@ -3,6 +3,7 @@
 A bug that crashes unit after unit stops the work before it pays for replies it cannot use.
 """
 
+import logging
 import os
 import time
 import traceback
@@ -16,6 +17,7 @@ from chiron.client.failures import TooManyCrashes
 from chiron.errors import ChironError
 from chiron.io import unwritten
 
+_log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LOG = "errors.log"
@@ -36,11 +38,11 @@ class UnitCrashed(ChironError):
 class CrashLog:
     """Crashes of one process in one directory."""
 
-    def __init__(self, directory: Path, desk: ModelClient) -> None:
-        """``directory``: where the log is written. ``desk``: the model client, which is halted after too many crashes and gets notes."""
-        self._log = directory / LOG
-        self._desk = desk
-        self._met = self._in_a_row = 0
+    def __init__(self, directory: Path, client: ModelClient) -> None:
+        """``directory``: where the log is written. ``client``: halted after too many crashes, and gets a note for the summary."""
+        self._file = directory / LOG
+        self._client = client
+        self._crashed = self._in_a_row = 0
         self._survived = False
         self._written: set[str] = set()
 
@@ -57,7 +59,7 @@ class CrashLog:
         except ChironError:
             raise
         except Exception as bug:
-            raise self._met_by(rank, bug) from bug
+            raise self._record(rank, bug) from bug
         self.survived()
         return result
 
@@ -65,18 +67,20 @@ class CrashLog:
         """Record a unit that ended without a crash, in this process or an earlier one."""
         self._survived, self._in_a_row = True, 0
 
-    def _met_by(self, rank: int, bug: Exception) -> UnitCrashed:
+    def _record(self, rank: int, bug: Exception) -> UnitCrashed:
         self._write(bug, rank)
-        self._met, self._in_a_row = self._met + 1, self._in_a_row + 1
+        self._crashed, self._in_a_row = self._crashed + 1, self._in_a_row + 1
         where = _where(bug)
-        self._desk.note(
+        self._client.note(
             "\0bugs",
-            f"{self._met} pending for a bug of chiron's, the last {where}: {self._log} says where in the code, and holds no text of a case"
-            " and no key. Report it; once it is mended, running again goes on with them and pays for no reply twice",
+            f"{self._crashed} pending because of a bug in chiron (last: {where}). {self._file} has the code location, but no case text and"
+            " no key: please report it. After a fix, run the same command again to resume; no reply is paid for twice",
         )
         if self._in_a_row >= (LATER if self._survived else AT_FIRST):
-            self._desk.halt(TooManyCrashes(f"{self._in_a_row} in a row met a bug of chiron's, the last {where}; {self._log} says more"))
-        return UnitCrashed(f"a bug of chiron's: {where}")
+            self._client.halt(
+                TooManyCrashes(f"{self._in_a_row} in a row crashed because of a bug in chiron (last: {where}): see {self._file}")
+            )
+        return UnitCrashed(f"a bug in chiron: {where}")
 
     def _write(self, error: Exception, rank: int) -> None:
         """Log each bug once per process, so that the log does not grow with the number of units."""
@@ -84,13 +88,14 @@ class CrashLog:
         if trace in self._written:
             return
         self._written.add(trace)
-        head = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} chiron {version('chiron-med')}, first met by unit {rank + 1}\n"
+        _log.warning("unit %d crashed because of a bug in chiron: %s", rank + 1, _where(error))
+        head = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} chiron {version('chiron-med')}, first in unit {rank + 1}\n"
         try:
-            handle = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{head}{trace}\n")
         except OSError as why:
-            raise unwritten(self._log, why) from why
+            raise unwritten(self._file, why) from why
 
 
 def _where(error: BaseException) -> str:

@@ -21,7 +21,7 @@ class WorkDirectory:
     """Directory of one search, build or evaluation."""
 
     path: Path
-    other_way: ClassVar[str] = ""
+    alternative: ClassVar[str] = ""
     """Advice for the error message when a directory has another identity."""
 
     @property
@@ -72,9 +72,11 @@ class WorkDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self.path / RUN} cannot be read ({error}): move it away, the ledger beside it has all replies") from error
+            raise InputError(
+                f"{self.path / RUN} cannot be read ({error}): move it away and run again; the ledger has all replies"
+            ) from error
         if not isinstance(value, dict):
-            raise InputError(f"{self.path / RUN} is damaged: move it away, or choose another directory")
+            raise InputError(f"{self.path / RUN} is damaged (not a JSON object): move it away and run again; the ledger has all replies")
         return value
 
     def need_run(self) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class WorkDirectory:
         """
         run = self.read_run()
         if run is None:
-            raise InputError(f"{self.path} is no run directory: it has no {RUN}")
+            raise InputError(f"{self.path} is not a run directory (it has no {RUN}): choose another directory")
         return run
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
@@ -99,7 +101,7 @@ class WorkDirectory:
             self._need_same(known.get("identity", {}), identity)
             if not self.ledger.is_file():
                 raise InputError(
-                    f"{self.path} has a {RUN} and no {LEDGER}: put it back, or choose another directory; every reply was in it"
+                    f"{self.path} has a {RUN} but no {LEDGER}, which contains all replies: restore it, or choose another directory"
                 )
 
     def _check_ledger(self, identity: dict[str, Any], ledger: Ledger) -> None:
@@ -113,14 +115,16 @@ class WorkDirectory:
             known = json.loads(ledger.remember("identity", json.dumps(identity)))
         except ValueError as error:
             raise InputError(
-                f"{self.ledger} is damaged: what it says of its run cannot be read ({error}): choose another directory"
+                f"{self.ledger} is damaged (the identity of its run cannot be read: {error}): choose another directory"
             ) from error
         self._need_same(known, identity)
 
     def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
         if known != identity:
             difference = "; ".join(_differences(known, identity))
-            raise InputError(f"{self.path} holds a run of another configuration ({difference}): choose another directory{self.other_way}")
+            raise InputError(
+                f"{self.path} contains a run with another configuration ({difference}): choose another directory{self.alternative}"
+            )
 
     def write_run(self, identity: dict[str, Any], rest: dict[str, Any]) -> None:
         """Write ``run.json``: the ``identity``, and the ``rest``, which results do not depend on."""

@@ -15,16 +15,16 @@ _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 _OPENING = re.compile(r"[(\[]")
 _CLOSING = MappingProxyType({"(": ")", "[": "]"})
 
-_TOLD = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
-_SAYS = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
+_GIVEN = r"(?:already\s+)?(?:given|provided|stated|known|listed|specified|supplied|indicated)"
+_STATES = r"(?:states?|stated|says?|gives?|given|provides?|specif(?:y|ies)|indicates?|mentions?|confirms?|notes?|lists?)"
 _KNOWN = r"(?:correct|given|provided|stated)"
 _GIVEAWAYS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+{_TOLD}\b",
+        rf"\b(?:correct|right|true|known|reference|expected|actual)\s+(?:answer|diagnosis)\s+(?:is|was|has\s+been|being)\s+{_GIVEN}\b",
         r"\b(?:given|provided|stated|known|supplied|reference|listed)\s+(?:correct\s+)?answer\b",
         r"\banswer\s+(?:given|provided|supplied|stated)\b",
-        rf"\bcase\s+(?:information|details?|data|record|file|description)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_SAYS}\b",
+        rf"\bcase\s+(?:information|details?|data|record|file|description)\s+(?:explicitly\s+|clearly\s+|already\s+)?{_STATES}\b",
         r"\b(?:provided|given|supplied)\s+(?:radiolog\w+\s+)?(?:findings?|captions?|reports?|diagnosis)\b",
         r"\b(?:radiolog(?:y|ical|ist'?s?)\s+)(?:report|findings?)\s+(?:explicitly\s+|clearly\s+)?(?:states?|says?|describes?|mentions?|notes?)\b",
         r"\b(?:correct|right|true)\s+(?:answer|diagnosis)\s+(?:given|provided|stated)\b",

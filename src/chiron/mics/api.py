@@ -1,64 +1,66 @@
-"""Python API of the search: run MICS over a file of cases from a script, notebook or pipeline."""
+"""Python API of the search: run MICS over a file of cases, or replay a run with another judge, parser or policy."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
+from chiron.cases.case import BadCase
+from chiron.cases.images import ImageProblem
 from chiron.cases.selection import Selection, Shard
-from chiron.jobs.running import run_to_end
+from chiron.client.call import Call, Reply
+from chiron.client.failures import RunStopped
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.jobs.directory import RUN
+from chiron.jobs.engine import engine_of
+from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig
-from chiron.mics.run import Run, RunSummary
+from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
-from chiron.mics.setup import SearchSetup
+from chiron.mics.search import search
+from chiron.mics.team import Policy, Team
 
 
-def prepare_run(
-    cases: Path | str,
-    config: RunConfig,
-    run: Path | str,
-    *,
-    images: Path | str | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
-) -> Run:
+class RunOptions(TypedDict, total=False):
+    """Options of a search."""
+
+    images: Path | str | None
+    """Image folder; by default ``images/`` next to the cases."""
+    limit: int | None
+    """Use only the first ``limit`` cases."""
+    shard: str | None
+    """``I/N``; use part I of N."""
+    engine: str
+    """Name of the engine that runs the cases; by default ``local``, this process."""
+
+
+def prepare_run(cases: Path | str, config: RunConfig, run: Path | str, **options: Unpack[RunOptions]) -> Run:
     """Prepare a run and validate its inputs before any call is paid for.
 
     Args:
         cases: JSONL or JSON file, in the published or the tidy format.
         config: from :func:`chiron.mics.config.load_config`.
         run: run directory; created if missing, otherwise resumed.
-        images: image folder; by default ``images/`` next to ``cases``.
-        limit: use only the first ``limit`` cases.
-        shard: ``I/N``; use part I of N.
+        options: see :class:`RunOptions`.
 
     Raises:
-        InputError: cases, images, prompts, keys or embedded models are missing.
+        InputError: cases, images, prompts, keys, embedded models or the engine are missing.
     """
-    selection = Selection(Path(cases), limit, Shard.parse(shard) if shard is not None else None)
-    setup = SearchSetup.of(selection, config, Path(images) if images is not None else None)
-    return Run(setup, RunDirectory(Path(run)))
+    shard, images = options.get("shard"), options.get("images")
+    engine = engine_of(options.get("engine", "local"))
+    selection = Selection(Path(cases), options.get("limit"), Shard.parse(shard) if shard is not None else None)
+    prepared = Run.of(SearchSetup.of(selection, config, Path(images) if images is not None else None), RunDirectory(Path(run)))
+    prepared.engine = engine
+    return prepared
 
 
-async def run_search_async(
-    cases: Path | str,
-    config: RunConfig,
-    run: Path | str,
-    *,
-    images: Path | str | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
-) -> RunSummary:
+async def run_search_async(cases: Path | str, config: RunConfig, run: Path | str, **options: Unpack[RunOptions]) -> RunSummary:
     """Async version of :func:`run_search`."""
-    return await prepare_run(cases, config, run, images=images, limit=limit, shard=shard).execute()
+    return await prepare_run(cases, config, run, **options).execute()
 
 
-def run_search(
-    cases: Path | str,
-    config: RunConfig,
-    run: Path | str,
-    *,
-    images: Path | str | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
-) -> RunSummary:
+def run_search(cases: Path | str, config: RunConfig, run: Path | str, **options: Unpack[RunOptions]) -> RunSummary:
     """Search every case that has no result yet in ``run``. Arguments are those of :func:`prepare_run`.
 
     This also works inside a running event loop (a notebook); the search then uses its own thread and loop. The first
@@ -68,5 +70,98 @@ def run_search(
         InputError: an input is missing, or the directory is in use or contains a run with another configuration.
         DiskError: the derived files cannot be written.
     """
-    prepared = prepare_run(cases, config, run, images=images, limit=limit, shard=shard)
-    return run_to_end(prepared, prepared.execute)
+    return run_job(prepare_run(cases, config, run, **options))
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Forecast of a replay's calls, based on the old ledger."""
+
+    cases: int
+    complete: int
+    """Cases that the old ledger answers completely."""
+    known_calls: int
+    """Distinct calls answered by the old ledger."""
+    new_calls_at_least: int
+    """Distinct calls not in the old ledger. Their replies may lead to further calls."""
+    new_calls_at_most: int
+    """Upper bound: every incomplete case needs all calls that a search can make."""
+
+
+class _NotAnswered(RunStopped):
+    """Raised for a call that is not in the old ledger."""
+
+
+async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
+    """Search with the replies of an old ledger only, and count the missing calls.
+
+    Raises:
+        InputError: the ledger does not exist.
+    """
+    known: set[str] = set()
+    new: set[str] = set()
+    cases = complete = 0
+    with Ledger.read(ledger) as old:
+
+        async def ask(call: Call) -> Reply:
+            reply = old.get(call.key)
+            if reply is None:
+                new.add(call.key)
+                raise _NotAnswered
+            known.add(call.key)
+            return reply
+
+        for _, case in setup.selection:
+            if isinstance(case, BadCase):
+                continue
+            try:
+                pictures = setup.load_images(case, hold=False)
+            except ImageProblem:
+                continue
+            cases += 1
+            try:
+                await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
+                complete += 1
+            except _NotAnswered:
+                continue
+    most = (cases - complete) * most_calls(setup.team, setup.policy)
+    return Rehearsal(cases, complete, len(known), len(new), max(most, len(new)))
+
+
+def most_calls(team: Team, policy: Policy) -> int:
+    """Return the maximum number of distinct calls for one case: all mentors, evaluations and judgments, at every depth and restart."""
+    evaluations = 2 * len(policy.intern_samples(team))
+    attempt = policy.depth * len(team.mentors) * (1 + evaluations) + policy.depth * evaluations
+    return attempt * (policy.restarts + 1) + evaluations + 1
+
+
+def replay_setup(
+    old: RunDirectory, config: RunConfig, cases: Path | None = None, images: Path | None = None, *, need_keys: bool = True
+) -> SearchSetup:
+    """Prepare the cases of an old run with another configuration. ``cases`` and ``images`` override the recorded paths.
+
+    Without ``need_keys``, the setup is good for :func:`rehearse` but not for calls to models.
+
+    Raises:
+        InputError: ``old`` is not a run directory, or its cases were moved.
+    """
+    run = old.need_run()
+    path = cases if cases is not None else Path(str(run.get("cases")))
+    if not os.path.isfile(path):
+        raise InputError(f"the cases of {old.path} are no longer in {path}: name the file with --cases FILE")
+    shard, limit = run.get("shard"), run.get("limit")
+    if not isinstance(shard, str | None) or not isinstance(limit, int | None):
+        raise InputError(f"{old.path / RUN} is damaged (shard {shard!r}, limit {limit!r}): restore it from a copy, or use another run")
+    folder = images if images is not None else Path(str(run.get("images"))) if cases is None else None
+    return SearchSetup.of(Selection(path, limit, Shard.parse(shard) if shard else None), config, folder, need_keys=need_keys)
+
+
+def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
+    """Create a run in ``new`` that starts with all replies of ``old``.
+
+    Raises:
+        InputError: both are the same directory.
+    """
+    if new.resolve() == old.path.resolve():
+        raise InputError(f"--run {new} is the run that is replayed: choose a new directory")
+    return Run.of(setup, RunDirectory(new), old.path)

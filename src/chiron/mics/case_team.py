@@ -15,10 +15,10 @@ from chiron.conversation.verdict import read_verdict
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.prompts import Prompts
 from chiron.mics.result import Candidate, Path
-from chiron.mics.team import CandidateEvaluation, Policy, RoleModel, Sample, Score, Team, reaches_quorum
+from chiron.mics.team import CandidateEvaluation, Policy, Sample, Score, Team, reaches_quorum
 
 T = TypeVar("T")
-JUDGE_DRAWS = 2
+JUDGE_SAMPLES = 2
 """Calls to the judge per answer: if the first reply is not a verdict, the judge is asked once more."""
 
 
@@ -50,16 +50,16 @@ class CaseTeam:
         priced = [cost for cost in self._costs.values() if cost is not None]
         return math.fsum(priced) if priced else None  # independent of the order in which replies arrive
 
-    async def propose(self, prefix: tuple[str, ...], going_on: Path | None, *, restart: int) -> list[Candidate]:
+    async def propose(self, prefix: tuple[str, ...], unfinished: Path | None, *, restart: int) -> list[Candidate]:
         """Return every mentor's candidate after ``prefix``.
 
-        The mentor of ``going_on`` (the path chosen last) continues with that path, without a new call.
+        The mentor of ``unfinished`` (the path chosen last) continues with that path, without a new call.
 
         Raises:
             TooFewAnswers: the calls of too many mentors failed.
         """
-        draws = self.policy.mentor_draws(self.team)
-        candidates = await together(self._propose(draw, prefix, going_on, restart) for draw in draws)
+        samples = self.policy.mentor_samples(self.team)
+        candidates = await together(self._propose(sample, prefix, unfinished, restart) for sample in samples)
         failed = [c for c in candidates if c.missing]
         if not reaches_quorum(len(candidates) - len(failed), len(candidates)):
             raise TooFewAnswers(f"{len(failed)} of {len(candidates)} mentors did not answer: {failed[0].problem}")
@@ -71,7 +71,7 @@ class CaseTeam:
         MICS-Score = correct / answered evaluations; a failed call is missing, not wrong.
         """
         messages = self.prompts.intern(self.case, self.pictures, prefix)
-        calls = [self._call("intern", draw, messages, restart) for draw in self.policy.intern_draws(self.team)]
+        calls = [self._call("intern", sample, messages, restart) for sample in self.policy.intern_samples(self.team)]
         return Score(tuple(await together(self._evaluate(call) for call in calls)))
 
     @staticmethod
@@ -136,11 +136,11 @@ class CaseTeam:
             raise Unjudged(str(problem))
         return verdict
 
-    async def _propose(self, draw: Sample, prefix: tuple[str, ...], going_on: Path | None, restart: int) -> Candidate:
-        name = draw.seat.name
-        if going_on is not None and going_on.mentor == name:
-            return self._candidate(going_on, prefix)
-        call = self._call("mentor", draw, self.prompts.mentor(self.case, self.pictures, prefix), restart)
+    async def _propose(self, sample: Sample, prefix: tuple[str, ...], unfinished: Path | None, restart: int) -> Candidate:
+        name = sample.model.name
+        if unfinished is not None and unfinished.mentor == name:
+            return self._candidate(unfinished, prefix)
+        call = self._call("mentor", sample, self.prompts.mentor(self.case, self.pictures, prefix), restart)
         try:
             reply = await self._reply(call)
         except CallFailed as failure:
@@ -180,10 +180,9 @@ class CaseTeam:
     async def _judge(self, answer: str) -> tuple[bool | None, str | None]:
         """Return the verdict, or ``None`` and the reason."""
         messages = self.prompts.judge(self.case.question, self.case.answer, answer)
-        seat = self.team.judge
         problem = ""
-        for draw in range(JUDGE_DRAWS):
-            call = Call("judge", seat.name, seat.identity, messages, 0.0, seat.max_tokens, draw)
+        for index in range(JUDGE_SAMPLES):
+            call = self.team.judge.call("judge", messages, 0.0, index)
             reply = await self._reply(call)
             if (verdict := read_verdict(reply.text)) is not None:
                 return verdict, None
@@ -191,9 +190,9 @@ class CaseTeam:
             problem = f"the judge's reply was {short}" if short else "the judge said neither yes nor no"
         return None, problem
 
-    def _call(self, role: Role, draw: Sample, messages: tuple[Message, ...], restart: int) -> Call:
-        seat: RoleModel = draw.seat
-        return Call(role, seat.name, seat.identity, messages, draw.temperature, seat.max_tokens, draw.index(restart))
+    @staticmethod
+    def _call(role: Role, sample: Sample, messages: tuple[Message, ...], restart: int) -> Call:
+        return sample.model.call(role, messages, sample.temperature, sample.index(restart))
 
     async def _reply(self, call: Call) -> Reply:
         reply = await self._ask(call)

@@ -1,18 +1,16 @@
 """Configuration of a search: YAML, validated, with errors that name the location and the nearest known key."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from chiron.client.config import AnyModel, Strict
-from chiron.client.config_file import ConfigFile, check_section, read_config
+from chiron.client.config import Strict
+from chiron.jobs.config import JobFile, JobSection, Temperature
 from chiron.mics.team import Policy, PolicyName
 
-Temperature = Annotated[float, Field(ge=0, le=2)]
 
-
-class TokenLimits(Strict):
+class SearchTokens(Strict):
     """Maximum number of tokens of a reply, by role. A model's own ``max_tokens`` takes precedence."""
 
     mentor: PositiveInt = 2048
@@ -20,9 +18,10 @@ class TokenLimits(Strict):
     judge: PositiveInt = 16
 
 
-class SearchConfig(Strict):
+class SearchConfig(JobSection):
     """The ``search`` section: models and rules."""
 
+    role_keys: ClassVar[tuple[str, ...]] = ("mentors", "interns", "judge")
     mentors: Annotated[list[str], Field(min_length=1)]
     interns: Annotated[list[str], Field(min_length=1)]
     judge: str
@@ -35,20 +34,14 @@ class SearchConfig(Strict):
     baseline: bool = False
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """A path is retained if its MICS-Score exceeds this."""
-    seed: int = 0
-    image_side: Annotated[int, Field(ge=28)] = 1536
-    """Longest side, in pixels, of the images sent to models."""
-    max_tokens: TokenLimits = TokenLimits()
-    prompts: dict[str, str] = Field(default_factory=dict)
-    """Files that replace prompts, by name; relative to the configuration file."""
-    budget_usd: PositiveFloat | None = None
+    max_tokens: SearchTokens = SearchTokens()
     cases_in_flight: PositiveInt = 256
 
     @model_validator(mode="after")
     def _each_once(self) -> "SearchConfig":
         for role, names in (("mentors", self.mentors), ("interns", self.interns)):
             if twice := sorted({n for n in names if names.count(n) > 1}):
-                raise ValueError(f"{role} holds '{twice[0]}' twice: give the second one a name of its own under models")
+                raise ValueError(f"{role} contains '{twice[0]}' twice: give the second one its own name under models")
         return self
 
     def rules(self) -> Policy:
@@ -66,26 +59,11 @@ class SearchConfig(Strict):
         )
 
 
-class RunConfig(ConfigFile):
+class RunConfig(JobFile):
     """A configuration file with a ``search`` section."""
 
+    section: ClassVar[str] = "search"
     search: SearchConfig
-
-    @model_validator(mode="after")
-    def _known_and_priced(self) -> Self:
-        self.need_known([(f"search.{role}", name) for role, name in self.named()])
-        if self.search.budget_usd is not None:
-            self.need_prices(self.team_models())
-        return self
-
-    def named(self) -> list[tuple[str, str]]:
-        """Return every (role, model name) of the team."""
-        search = self.search
-        return [*(("mentors", m) for m in search.mentors), *(("interns", m) for m in search.interns), ("judge", search.judge)]
-
-    def team_models(self) -> dict[str, AnyModel]:
-        """Return the team's models, in the order of roles."""
-        return {name: self.models[name] for _, name in self.named()}
 
 
 def load_config(path: Path | str, **overrides: Any) -> RunConfig:
@@ -94,13 +72,9 @@ def load_config(path: Path | str, **overrides: Any) -> RunConfig:
     Raises:
         InputError: the file is invalid; the message names the location and the nearest known key.
     """
-    return check_config(read_config(path), origin=Path(path), **overrides)
+    return RunConfig.read(path, **overrides)
 
 
 def check_config(data: dict[str, Any], *, origin: Path, **overrides: Any) -> RunConfig:
-    """Validate the contents of a configuration file.
-
-    Raises:
-        InputError: as :func:`load_config`.
-    """
-    return check_section(RunConfig, data, "search", origin=origin, **overrides)
+    """Validate the content of a configuration file; see :func:`load_config`."""
+    return RunConfig.check(data, origin=origin, **overrides)

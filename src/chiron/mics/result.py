@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 from chiron.cases.case import Case
 from chiron.client.missing_calls import Missing
@@ -39,7 +39,7 @@ def summary_name(outcome: str, *, retained: bool) -> str:
     return {Outcome.FULL_SCORE.value: "rejected", Outcome.DEPTH.value: "rejected", Outcome.BAD_CASE.value: "bad"}.get(outcome, outcome)
 
 
-def tally(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
+def counts_by_summary_name(outcomes: Mapping[tuple[str, bool], int]) -> Counter[str]:
     """Count cases by summary name, from counts by (outcome, retained)."""
     counts: Counter[str] = Counter()
     for (outcome, retained), count in outcomes.items():
@@ -128,6 +128,39 @@ class Level:
         }
 
 
+class PathRecord(TypedDict):
+    """A line of ``paths.jsonl``. The fields are written in this order."""
+
+    case_id: str
+    images: list[str]
+    question: str
+    answer: str
+    """The known answer."""
+    reasoning: str | None
+    """The retained path in the format of the published models."""
+    outcome: str
+    """``full_score`` or ``depth``."""
+    mics_score: float | None
+    policy: PolicyName
+    evaluations: dict[str, int]
+    """Numbers of planned, answered and correct evaluations behind ``mics_score``."""
+    missing: dict[str, int]
+    """Numbers of missing candidates and evaluations in the whole tree."""
+    depth: int
+    restarts: int
+    mentors: list[str]
+    """The mentor chosen at each depth."""
+    scores: dict[str, list[float | None]]
+    """Scores at each depth, by mentor."""
+    baseline: float | None
+    difficulty: float | None
+    uplift: float | None
+    calls: int
+    cost_usd: float | None
+    provenance: dict[str, Any]
+    """Hashes of case and images, and ledger keys of the path and its evaluations."""
+
+
 @dataclass(slots=True)
 class SearchResult:
     """Result of one case."""
@@ -167,7 +200,7 @@ class SearchResult:
         scores = [*(c.score for c in candidates), *(level.whole for level in levels), self.baseline]
         return Missing(sum(c.missing for c in candidates), sum(s.planned - s.answered for s in scores if s is not None))
 
-    def to_path_record(self) -> dict[str, Any]:
+    def to_path_record(self) -> PathRecord:
         """Convert to a line of ``paths.jsonl``."""
         levels = self.tree[-1] if self.tree else []
         baseline = self.baseline.value if self.baseline is not None else None

@@ -2,141 +2,232 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
-from chiron.cases.images import ImageProblem
+from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.selection import Selection
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import ImagePart
 from chiron.client.client import ModelClient
-from chiron.client.failures import CallerFault, RunStopped, commonest
-from chiron.client.ledger import Ledger, ResultHead, Spending, StoredResult
+from chiron.client.failures import CallerFault, commonest
+from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.client.missing_calls import Missing, UnitAsk
 from chiron.errors import DiskError, InputError
-from chiron.jobs.crashes import CrashLog, UnitCrashed
-from chiron.jobs.session import open_client
-from chiron.mics.result import Outcome, Reason, SearchResult, tally
+from chiron.jobs.job import Job, JobSummary, Pending, Resume
+from chiron.jobs.roles import Roles, identity_of
+from chiron.mics.config import RunConfig
+from chiron.mics.prompts import Prompts, load_prompts
+from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
-from chiron.mics.search import search
-from chiron.mics.setup import SearchSetup
+from chiron.mics.search import RULES, search
+from chiron.mics.team import Policy, Team
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
 
 
 @dataclass(frozen=True)
-class RunSummary:
-    """Summary of a run."""
+class SearchSetup:
+    """Everything that one process needs to search: cases, images, team, prompts and rules."""
 
-    run: Path
-    total: int
-    retained: int
-    rejected: int
-    unsolved: int
-    unjudged: int
-    """Cases without a result because the judge gave no verdict."""
-    pending: int
-    """Selected cases without a result; the same command resumes them."""
-    refused: int
-    """Pending cases whose calls would be rejected again."""
-    bad: int
+    selection: Selection
+    images: ImageFolder
+    config: RunConfig
+    prompts: Prompts
+    roles: Roles
+    team: Team
+    policy: Policy
+
+    @classmethod
+    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
+        """Create a setup, and validate its inputs before any call is paid for.
+
+        Raises:
+            InputError: cases, image folder, prompts, keys or embedded models are missing.
+        """
+        folder = image_folder(selection.cases, images)
+        prompts = load_prompts(config.search.prompts)
+        roles = Roles.of(config, answers=lambda: AnswerPool.of_cases(selection.cases), need_keys=need_keys)
+        team = Team(roles.all("mentor"), roles.all("intern"), roles.one("judge"))
+        return cls(selection, folder, config, prompts, roles, team, config.search.rules())
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that results depend on. Runs that differ in them cannot share a directory."""
+        rules = ("temperatures", "mentor_temperature", "depth", "restarts", "policy", "baseline", "threshold", "seed", "image_side")
+        return {
+            "mentors": [identity_of(model) for model in self.team.mentors],
+            "interns": [identity_of(model) for model in self.team.interns],
+            "judge": identity_of(self.team.judge),
+            **self.config.search.model_dump(mode="json", include=set(rules)),
+            "rules": RULES,
+            "prompts": self.prompts.hashes(),
+        }
+
+    def about(self) -> dict[str, Any]:
+        """Return what ``run.json`` records in addition to the identity: sources and configuration."""
+        return {
+            "cases": str(self.selection.cases.resolve()),
+            "images": str(self.images.root.resolve()),
+            "shard": f"{s.index}/{s.count}" if (s := self.selection.shard) else None,
+            "limit": self.selection.limit,
+            "config": self.config.model_dump(mode="json"),
+            "prompts": dict(self.prompts.texts),
+        }
+
+    def load_images(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
+        """Check and encode a case's images; see :meth:`Roles.load_images`."""
+        return self.roles.load_images(self.images, case.images, self.policy.image_side, hold=hold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(JobSummary):
+    """Summary of a run. Its counts include results of earlier processes."""
+
     mean_score: float | None
-    spending: tuple[Spending, ...]
-    spent_usd: float
-    possibly_spent_usd: float
-    """Part of ``spent_usd`` that was reserved for calls without a reply."""
-    seconds: float
-    halted: RunStopped | DiskError | None = None
-    """Why the run ended early, if it did."""
-    pending_because: str | None = None
-    """Most frequent reason of the pending cases."""
-    notes: tuple[str, ...] = ()
-    """Further messages for the user."""
+
+    @property
+    def retained(self) -> int:
+        """Number of cases with a retained path."""
+        return self.outcomes.get("retained", 0)
+
+    @property
+    def rejected(self) -> int:
+        """Number of cases whose path was not retained."""
+        return self.outcomes.get("rejected", 0)
+
+    @property
+    def unsolved(self) -> int:
+        """Number of cases whose candidates all scored zero."""
+        return self.outcomes.get("unsolved", 0)
+
+    @property
+    def unjudged(self) -> int:
+        """Number of cases without a result because the judge gave no verdict."""
+        return self.outcomes.get("unjudged", 0)
+
+    @property
+    def bad(self) -> int:
+        """Number of cases that are unusable as they are."""
+        return self.outcomes.get("bad", 0)
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
+        record = super().to_record()
+        counts = {name: getattr(self, name) for name in ("retained", "rejected", "unsolved", "unjudged", "bad")}
+        return {"run": record.pop("directory"), **counts, **{name: value for name, value in record.items() if name != "outcomes"}}
 
 
-@dataclass
-class Run:
-    """Work of one process in a run directory."""
+@dataclass(kw_only=True)
+class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
+    """Work of one process in a run directory. A unit is a case with its position in the file."""
 
+    resume: ClassVar[Resume] = Resume.RESULTS
     setup: SearchSetup
     directory: RunDirectory
     progress: SearchProgress = field(default_factory=SearchProgress)
-    desk: ModelClient | None = None
     replayed_from: Path | None = None
-    _deriving: list[asyncio.Future[None]] = field(default_factory=list)
-    _dropped: int = 0
+    _stale: dict[str, ResultHead] = field(default_factory=dict, init=False)
+    """Stored results whose case was not selected so far, by case id."""
+    _deriving: list[asyncio.Future[None]] = field(default_factory=list, init=False)
 
-    def stop(self) -> None:
-        """Stop sending calls; replies to calls in progress are still received and stored."""
-        if self.desk is not None:
-            self.desk.stop()
+    @classmethod
+    def of(cls, setup: SearchSetup, directory: RunDirectory, replayed_from: Path | None = None) -> Self:
+        """Create a run."""
+        search = setup.config.search
+        return cls(
+            setup=setup,
+            directory=directory,
+            identity=setup.identity(),
+            about=setup.about(),
+            endpoints=setup.roles.endpoints,
+            budget_usd=search.budget_usd,
+            in_flight=search.cases_in_flight,
+            replayed_from=replayed_from,
+        )
 
-    async def execute(self) -> RunSummary:
-        """Search every selected case that has no result yet, and write the derived files.
+    def start(self, ledger: Ledger) -> None:
+        """Check the cases, and copy the replies of the replayed run."""
+        self._check_cases(ledger)
+        if self.replayed_from is not None:
+            ledger.copy_calls_from(RunDirectory(self.replayed_from).ledger)
 
-        Raises:
-            InputError: the directory is in use, or contains a run with another configuration.
-            DiskError: the derived files cannot be written.
-        """
-        identity = self.setup.identity()
-        with self.directory.opened(identity) as ledger:
-            self._check_cases(ledger)
-            self.directory.write_run(identity, self._about())
-            if self.replayed_from is not None:
-                ledger.copy_calls_from(RunDirectory(self.replayed_from).ledger)
-            try:
-                async with open_client(self.setup.endpoints, ledger, self.setup.config.search.budget_usd) as desk:
-                    self.desk = desk
-                    await self._search_all(desk)
-            finally:
-                self.directory.write_derived(ledger)
-            return self._summary(ledger)
+    def run_record(self) -> dict[str, Any]:
+        """Return the content of ``run.json``; the source of a replay is kept."""
+        known = self.directory.read_run() or {}
+        source = str(self.replayed_from.resolve()) if self.replayed_from else known.get("replayed_from")
+        return {**super().run_record(), **({"replayed_from": source} if source else {})}
 
-    async def _search_all(self, desk: ModelClient) -> None:
-        self.progress.total = self.setup.selection.count()
-        known = desk.ledger.result_heads()
-        bad_before = {head.position: label for label, head in known.items() if head.outcome == Outcome.BAD_CASE}
-        places = asyncio.Semaphore(self.setup.config.search.cases_in_flight)
-        crashes = CrashLog(self.directory.path, desk)
-        derive = asyncio.create_task(self._derive_now_and_then(desk))
-        self.progress.began = time.monotonic()
+    def count(self) -> int:
+        """Return the number of selected cases."""
+        return self.setup.selection.count()
+
+    def units(self) -> Iterator[tuple[int, Case]]:
+        """Yield every usable case, and store a result for the others."""
+        assert self.client is not None  # noqa: S101 - open while the job runs
+        ledger = self.client.ledger
+        self._stale = ledger.result_heads()
+        bad_before = {head.position: label for label, head in self._stale.items() if head.outcome == Outcome.BAD_CASE}
+        for position, case in self.setup.selection:
+            if (label := bad_before.get(position)) is not None:  # this line may hold another case now; a bad case is detected again
+                self._stale.pop(label, None)
+                ledger.drop_result(label)
+            if isinstance(case, BadCase):
+                self._stale.pop(case.label, None)
+                self.progress.done += 1
+                self._store(_stored_bad(case, case.label, position), self.client)
+            else:
+                yield position, case
+
+    def is_finished(self, unit: tuple[int, Case], client: ModelClient) -> bool:
+        """Return whether the case has a result that a rerun would not change."""
+        position, case = unit
+        head = self._stale.pop(case.id, None)
+        if head is None:
+            return False
+        if head.position != position:
+            client.ledger.move_result(case.id, position)
+        if head.fingerprint != case.fingerprint or head.outcome == Outcome.PENDING:
+            return False
+        self.progress.known(head)
+        return True
+
+    async def work(self, unit: tuple[int, Case], ask: UnitAsk) -> StoredResult:
+        """Search one case."""
+        position, case = unit
+        setup = self.setup
+        pictures: tuple[ImagePart, ...] = ()
         try:
-            async with asyncio.TaskGroup() as group:
-                for rank, (position, case) in enumerate(self.setup.selection):
-                    if (label := bad_before.get(position)) is not None:  # this line may hold another case now; a bad case is detected again
-                        known.pop(label, None)
-                        desk.ledger.drop_result(label)
-                    if isinstance(case, BadCase):
-                        known.pop(case.label, None)
-                        self._keep(desk, _stored_bad(case, case.label, position))
-                        continue
-                    head = known.pop(case.id, None)
-                    if head is not None and head.position != position:
-                        desk.ledger.move_result(case.id, position)
-                    if head is not None and head.fingerprint == case.fingerprint and head.outcome != Outcome.PENDING:
-                        self.progress.known(head)
-                        crashes.survived()
-                        continue
-                    await places.acquire()
-                    if desk.halted is not None:
-                        break
-                    self.progress.in_flight += 1
-                    task = group.create_task(self._search_one(desk, crashes, case, position, rank))
-                    task.add_done_callback(lambda _: places.release())
-            if desk.halted is None and self.setup.selection.is_whole:
-                self._drop(desk, known)
-        except ExceptionGroup as group_error:
-            # One case's failure is handled there. An error here affects all cases (a damaged ledger, for example), so raise the first one.
-            raise group_error.exceptions[0] from None
+            pictures = await asyncio.to_thread(setup.load_images, case)
+            result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
+            if result.outcome == Outcome.PENDING and ask.is_refused:
+                result.reason = Reason.CALLS_REFUSED
+            return _stored(result, position)
+        except (ImageProblem, CallerFault) as problem:
+            return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
+        finally:
+            setup.roles.pictures.release(pictures)
+
+    async def process(self, results: AsyncIterator[tuple[tuple[int, Case], StoredResult | Pending]], client: ModelClient) -> None:
+        """Store each result in the ledger, and rewrite the derived files from time to time."""
+        derive = asyncio.create_task(self._derive_now_and_then(client))
+        try:
+            async for (position, case), result in results:
+                self._store(self._stored_pending(case, position, result) if isinstance(result, Pending) else result, client)
+            if client.halted is None and self.setup.selection.is_whole:
+                self._drop_stale(client)
         finally:
             derive.cancel()
             # Threads cannot be canceled: one that is still writing would overwrite the final files with older lines.
             await asyncio.gather(derive, *self._deriving, return_exceptions=True)
+
+    def finish(self, ledger: Ledger) -> None:
+        """Write ``paths.jsonl`` and ``rejected.jsonl``."""
+        self.directory.write_derived(ledger)
 
     def _check_cases(self, ledger: Ledger) -> None:
         """Reject a directory that mostly contains results of another case file, which is probably a mistake."""
@@ -145,60 +236,36 @@ class Run:
             return
         known = {name for name, head in ledger.result_heads().items() if head.outcome != Outcome.BAD_CASE}
         # Compare with the whole file, even if only a part of it is searched now.
-        gone = len(known - {case.id for _, case in Selection(self.setup.selection.cases) if isinstance(case, Case)})
-        if 2 * gone > len(known):
+        missing = len(known - {case.id for _, case in Selection(self.setup.selection.cases) if isinstance(case, Case)})
+        if 2 * missing > len(known):
             raise InputError(
-                f"{self.directory.path} holds results of {len(known)} cases of {run['cases']}, and {gone} of them are not in {now}:"
+                f"{self.directory.path} contains results of {len(known)} cases of {run['cases']}, but {missing} of them are not in {now}:"
                 " choose another --run"
             )
 
-    def _drop(self, desk: ModelClient, gone: Mapping[str, ResultHead]) -> None:
+    def _drop_stale(self, client: ModelClient) -> None:
         """Drop the results of cases that are no longer in the file, and report it."""
-        for case_id, head in gone.items():
-            desk.ledger.drop_result(case_id)
-            self._dropped += head.outcome != Outcome.BAD_CASE
-        if self._dropped:
-            desk.note(
+        for case_id in self._stale:
+            client.ledger.drop_result(case_id)
+        if dropped := sum(head.outcome != Outcome.BAD_CASE for head in self._stale.values()):
+            client.note(
                 "\0dropped",
-                f"{self._dropped} results are of cases that are no longer in {self.setup.selection.cases.name}: they left paths.jsonl and"
-                " rejected.jsonl; their replies stay in the ledger",
+                f"{dropped} results belong to cases that are no longer in {self.setup.selection.cases.name}: they were removed from"
+                " paths.jsonl and rejected.jsonl; their replies stay in the ledger",
             )
 
-    async def _search_one(self, desk: ModelClient, crashes: CrashLog, case: Case, position: int, rank: int) -> None:
+    def _stored_pending(self, case: Case, position: int, pending: Pending) -> StoredResult:
+        reason = Reason.CRASHED if pending.crashed else Reason.CALLS_FAILED
+        return _stored(SearchResult(case, self.setup.policy.stop, reason=reason, detail=pending.problem), position)
+
+    def _store(self, result: StoredResult, client: ModelClient) -> None:
         try:
-            result = await crashes.watch(self._searched(desk.line(rank), case, position), rank)
-        except (RunStopped, UnitCrashed) as reason:
-            why = Reason.CRASHED if isinstance(reason, UnitCrashed) else Reason.CALLS_FAILED
-            result = _stored(SearchResult(case, self.setup.policy.stop, reason=why, detail=str(reason)), position)
+            client.ledger.put_result(result)
         except DiskError as reason:
-            desk.halt(reason)
-            return
-        finally:
-            self.progress.in_flight -= 1
-        self._keep(desk, result)
+            client.halt(reason)
+        self.progress.count(result)
 
-    async def _searched(self, ask: UnitAsk, case: Case, position: int) -> StoredResult:
-        setup = self.setup
-        pictures: tuple[ImagePart, ...] = ()
-        try:
-            pictures = await asyncio.to_thread(setup.pictures_of, case)
-            result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
-            if result.outcome == Outcome.PENDING and ask.is_refused:
-                result.reason = Reason.CALLS_REFUSED
-            return _stored(result, position)
-        except (ImageProblem, CallerFault) as problem:
-            return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
-        finally:
-            setup.pictures.release(pictures)
-
-    def _keep(self, desk: ModelClient, result: StoredResult) -> None:
-        try:
-            desk.ledger.put_result(result)
-        except DiskError as reason:
-            desk.halt(reason)
-        self.progress.ended(result)
-
-    async def _derive_now_and_then(self, desk: ModelClient) -> None:
+    async def _derive_now_and_then(self, client: ModelClient) -> None:
         wait = _DERIVE_EVERY
         while True:
             await asyncio.sleep(wait)
@@ -209,90 +276,55 @@ class Run:
                 self._deriving = [writing]
                 await asyncio.shield(writing)
             except DiskError as reason:
-                desk.halt(reason)
+                client.halt(reason)
                 return
             wait = max(_DERIVE_EVERY, 50 * (time.monotonic() - began))
 
-    def _about(self) -> dict[str, Any]:
-        about: dict[str, Any] = {
-            "chiron": version("chiron-med"),
-            "cases": str(self.setup.selection.cases.resolve()),
-            "images": str(self.setup.images.root.resolve()),
-            "shard": f"{s.index}/{s.count}" if (s := self.setup.selection.shard) else None,
-            "limit": self.setup.selection.limit,
-            "config": self.setup.config.model_dump(mode="json"),
-            "prompts": dict(self.setup.prompts.texts),
-        }
-        known = self.directory.read_run() or {}
-        source = str(self.replayed_from.resolve()) if self.replayed_from else known.get("replayed_from")
-        return {**about, "replayed_from": source} if source else about
-
-    def _summary(self, ledger: Ledger) -> RunSummary:
-        counts = tally(ledger.outcomes())
+    def summarize(self, summary: JobSummary, client: ModelClient) -> RunSummary:
+        """Count the outcomes in the ledger, and add notes."""
+        ledger = client.ledger
+        counts = counts_by_summary_name(ledger.outcomes())
         scores = ledger.scores()
-        # Cases that were not started because the run stopped are not in the ledger.
-        pending = max(counts["pending"], self.progress.total - counts.total() + counts["pending"])
-        assert self.desk is not None  # noqa: S101 - set before this is called
-        waiting = [
-            {name: r.record.get(name) for name in ("reason", "detail")}
-            for r in ledger.results(retained=False)
-            if r.outcome == Outcome.PENDING
-        ]
-        spending = tuple(ledger.spending())
-        if counts["unjudged"]:
-            self._note_unjudged(ledger, self.desk)
-        self._note_missing(ledger, self.desk)
-        if counts["bad"]:
-            self._note_unlabeled(ledger, self.desk)
+        waiting = [r.record for r in ledger.results(retained=False) if r.outcome == Outcome.PENDING]
+        self._note_results(counts, client)
         return RunSummary(
-            run=self.directory.path,
-            total=self.progress.total,
-            retained=counts["retained"],
-            rejected=counts["rejected"],
-            unsolved=counts["unsolved"],
-            unjudged=counts["unjudged"],
-            pending=pending,
-            refused=sum(str(record.get("reason")) == Reason.CALLS_REFUSED for record in waiting),
-            bad=counts["bad"],
+            **{
+                **vars(summary),
+                # Cases that were not started because the run stopped are not in the ledger.
+                "pending": max(counts["pending"], self.progress.total - counts.total() + counts["pending"]),
+                "pending_because": commonest(str(record.get("detail")) for record in waiting),
+                "refused": sum(str(record.get("reason")) == Reason.CALLS_REFUSED for record in waiting),
+                "outcomes": {name: number for name, number in counts.items() if name != "pending"},
+                "notes": tuple(client.notes.values()),
+            },
             mean_score=sum(scores) / len(scores) if scores else None,
-            spending=spending,
-            spent_usd=ledger.spent_usd(),
-            possibly_spent_usd=ledger.possibly_spent_usd(),
-            seconds=time.monotonic() - self.progress.began,
-            halted=self.desk.halted,
-            pending_because=commonest(str(record.get("detail")) for record in waiting),
-            notes=tuple(self.desk.notes.values()),
         )
 
-    def _note_unjudged(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Report how many cases have no verdict, and the judge's most frequent problem."""
-        problems = [str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.UNJUDGED]
-        desk.note(
-            "\0unjudged",
-            f"{len(problems)} cases are unjudged, most of them because {commonest(problems)}. Running again reads the same replies: choose"
-            f" another judge or raise search.max_tokens.judge, and 'chiron replay {self.directory.path}' with that configuration",
-        )
-
-    def _note_unlabeled(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Report how many cases have no question, and how to add questions."""
-        unlabeled = sum(result.record.get("detail") == NO_QUESTION for result in ledger.results(retained=False))
-        if unlabeled:
-            desk.note(
-                "\0unlabeled",
-                f"{unlabeled} cases have no question and were not searched: make questions with 'chiron build questions"
-                f" {self.setup.selection.cases} --config FILE --out DIR', and search those",
+    def _note_results(self, counts: Mapping[str, int], client: ModelClient) -> None:
+        """Report unjudged cases, cases with missing calls, and cases without a question; and what to do about them."""
+        ledger = client.ledger
+        if counts["unjudged"]:
+            problems = [str(r.record.get("detail")) for r in ledger.results(retained=False) if r.outcome == Outcome.UNJUDGED]
+            client.note(
+                "\0unjudged",
+                f"{len(problems)} cases are unjudged; the most frequent reason: {commonest(problems)}. A rerun reads the same replies:"
+                " choose another judge or raise search.max_tokens.judge, and run"
+                f" 'chiron replay {self.directory.path}' with that configuration",
             )
-
-    def _note_missing(self, ledger: Ledger, desk: ModelClient) -> None:
-        """Report how many cases ended with missing calls; a replay repeats only those calls."""
         found = [missing for result in ledger.results() if (missing := Missing.of(result.record))]
         if found:
             total = sum(found, Missing())
-            desk.note(
+            client.note(
                 "\0missing",
-                f"{len(found)} cases ended with candidates or evaluations missing ({total.candidates} candidates, {total.evaluations}"
-                f" evaluations; a quorum was there): 'chiron replay {self.directory.path}' with the same configuration asks for those"
-                " alone",
+                f"{len(found)} cases ended with missing calls ({total.candidates} candidates, {total.evaluations} evaluations), but above"
+                f" the quorum: 'chiron replay {self.directory.path}' with the same configuration repeats only those calls",
+            )
+        unlabeled = sum(r.record.get("detail") == NO_QUESTION for r in ledger.results(retained=False)) if counts["bad"] else 0
+        if unlabeled:
+            client.note(
+                "\0unlabeled",
+                f"{unlabeled} cases have no question and were not searched: write questions with 'chiron build questions"
+                f" {self.setup.selection.cases} --config FILE --out DIR', and search those",
             )
 
 

@@ -11,32 +11,11 @@ from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, St
 from chiron.client.missing_calls import Missing
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.session import Progress
-from chiron.mics.result import summary_name, tally
+from chiron.jobs.job import Progress
+from chiron.mics.result import PathRecord, counts_by_summary_name, summary_name
 
 PATHS, REJECTED, REPORT = "paths.jsonl", "rejected.jsonl", "report.html"
-PATH_FIELDS = (
-    "case_id",
-    "images",
-    "question",
-    "answer",
-    "reasoning",
-    "outcome",
-    "mics_score",
-    "policy",
-    "evaluations",
-    "missing",
-    "depth",
-    "restarts",
-    "mentors",
-    "scores",
-    "baseline",
-    "difficulty",
-    "uplift",
-    "calls",
-    "cost_usd",
-    "provenance",
-)
+PATH_FIELDS = tuple(PathRecord.__annotations__)
 """Fields of a line of ``paths.jsonl``, in order."""
 REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELDS[1:5], "final_answer", *PATH_FIELDS[6:])
 """Fields of a line of ``rejected.jsonl``; absent values are omitted."""
@@ -46,7 +25,7 @@ REJECTED_FIELDS = ("case_id", "line", "outcome", "reason", "detail", *PATH_FIELD
 class RunDirectory(WorkDirectory):
     """Directory of one search run."""
 
-    other_way: ClassVar[str] = ", or 'chiron replay' to use its replies again"
+    alternative: ClassVar[str] = ", or reuse its replies with 'chiron replay'"
 
     def write_derived(self, ledger: Ledger) -> None:
         """Write ``paths.jsonl`` and ``rejected.jsonl`` from the ledger, each atomically."""
@@ -109,7 +88,7 @@ def read_status(path: Path | str) -> Status:
             began=str(run.get("began")),
             cases=str(run.get("cases")),
             in_use=directory.in_use,
-            outcomes=dict(tally(ledger.outcomes()).most_common()),
+            outcomes=dict(counts_by_summary_name(ledger.outcomes()).most_common()),
             reasons=dict(reasons.most_common()),
             incomplete=incomplete,
             missing_candidates=total.candidates,
@@ -137,7 +116,7 @@ class SearchProgress(Progress):
         """Mean MICS-Score of all cases scored so far, including those of earlier processes."""
         return self.score_sum / self.scored if self.scored else None
 
-    def tally(self) -> Sequence[tuple[str, int]]:
+    def counts(self) -> Sequence[tuple[str, int]]:
         """Return the number of cases for every usual outcome, including zeros."""
         return [(name, self.outcomes[name]) for name in _OUTCOMES if name != "unjudged" or self.outcomes[name]]
 
@@ -145,17 +124,13 @@ class SearchProgress(Progress):
         """Return the mean MICS-Score as text."""
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
 
-    def ended(self, result: StoredResult) -> None:
-        """Count a case finished by this process."""
-        self.done += 1
-        self._count(result)
-
     def known(self, head: ResultHead) -> None:
         """Count a case finished by an earlier process."""
         self.already += 1
-        self._count(head)
+        self.count(head)
 
-    def _count(self, result: StoredResult | ResultHead) -> None:
+    def count(self, result: StoredResult | ResultHead) -> None:
+        """Count a result."""
         self.outcomes[summary_name(result.outcome, retained=result.retained)] += 1
         if result.mics_score is not None:
             self.score_sum += result.mics_score

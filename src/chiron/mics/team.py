@@ -5,18 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from chiron.client.call import RoleModel
+
 PolicyName = Literal["paper", "verified"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoleModel:
-    """A model in one role (mentor, intern or judge)."""
-
-    name: str
-    """Name in the configuration and in results."""
-    identity: str
-    """Identifies the model in the ledger keys of its calls."""
-    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +17,7 @@ class Sample:
     ``copy`` is its index among ``copies`` equal samples, so that they do not share replies.
     """
 
-    seat: RoleModel
+    model: RoleModel
     temperature: float
     copy: int
     copies: int
@@ -66,22 +57,22 @@ class Policy:
     image_side: int = 1536
     """Longest side, in pixels, of the images sent to models."""
 
-    def mentor_draws(self, team: Team) -> list[Sample]:
+    def mentor_samples(self, team: Team) -> list[Sample]:
         """Return one sample per mentor."""
-        return _draws([(seat, self.mentor_temperature) for seat in team.mentors])
+        return _samples([(model, self.mentor_temperature) for model in team.mentors])
 
-    def intern_draws(self, team: Team) -> list[Sample]:
+    def intern_samples(self, team: Team) -> list[Sample]:
         """Return every intern at every temperature: the planned evaluations of one prefix."""
-        return _draws([(seat, t) for seat in team.interns for t in self.temperatures])
+        return _samples([(model, t) for model in team.interns for t in self.temperatures])
 
 
-def _draws(planned: Sequence[tuple[RoleModel, float]]) -> list[Sample]:
-    kinds = [(seat.identity, seat.max_tokens, temperature) for seat, temperature in planned]
-    total, seen, draws = Counter(kinds), Counter[tuple[str, int, float]](), []
-    for (seat, temperature), kind in zip(planned, kinds, strict=True):
-        draws.append(Sample(seat, temperature, seen[kind], total[kind]))
+def _samples(planned: Sequence[tuple[RoleModel, float]]) -> list[Sample]:
+    kinds = [(model.identity, model.max_tokens, temperature) for model, temperature in planned]
+    total, seen, samples = Counter(kinds), Counter[tuple[str, int, float]](), []
+    for (model, temperature), kind in zip(planned, kinds, strict=True):
+        samples.append(Sample(model, temperature, seen[kind], total[kind]))
         seen[kind] += 1
-    return draws
+    return samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +82,7 @@ class CandidateEvaluation:
     intern: str
     temperature: float
     answer: str | None
-    """Its final answer; ``None`` if there is none."""
+    """Its final answer, or ``None``."""
     correct: bool | None
     """The verdict; ``None`` if a call failed: the evaluation is then missing, not wrong."""
     problem: str | None = None

@@ -3,21 +3,19 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mmrp.caption_filter import LeftOut, Why, images_named, modalities_named, renumbered, sentences, trim, without_lead
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, Group, PaperTemplate, groups_of, modalities_shown
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 RULES: Final = 2
 """Version of the rules; increase it when the same findings would give other rows."""
@@ -26,7 +24,7 @@ LONGEST: Final = 4000
 _ENDS: Final = ".!?\u3002\uff01\uff1f\u0964\u061f\u06d4"
 """Characters that end a sentence, including those of Chinese, Japanese, Hindi, Arabic and Urdu."""
 
-Place = tuple[int, ...]
+GroupIndexes = tuple[int, ...]
 """Indexes of image groups, from 0."""
 
 
@@ -57,7 +55,7 @@ def build_alignment(
         InputError: the file does not exist, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
+    return run_job(prepare_alignment(cases, out, config=config, images=images, limit=limit, shard=shard, form=form))
 
 
 def prepare_alignment(
@@ -71,20 +69,18 @@ def prepare_alignment(
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_alignment`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
-    replaced = config.build.prompts if config is not None else {}
-    prompts = BuildPrompts.load({name: Path(path) for name, path in replaced.items()})
+    source = select_cases(cases, limit, shard)
+    prompts = BuildPrompts.load(config.build.prompts if config is not None else {})
     seed = config.build.seed if config is not None else 0
     aligner = Aligner(prompts, form if form is not None else PaperTemplate(), seed, out.resolve().name)
     return PartRun(
-        "alignment",
-        WorkDirectory(out),
-        ROWS,
-        partial(chosen, cases, limit, part),
-        aligner.align,
-        {"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
-        origin(cases, images, limit, shard),
+        part="alignment",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=source,
+        make=aligner.align,
+        identity={"rules": RULES, "seed": seed, "prompts": prompts.hashes("describe"), **aligner.form.identity()},
+        about=origin(cases, images, limit, shard),
     )
 
 
@@ -107,14 +103,14 @@ class Aligner:
         groups = groups_of(case)
         kept, left_out = place_findings(case, groups)
         rows: list[MmrpRow] = []
-        for place, said in kept.items():
-            rows += self._rows(case, groups, place, said)
+        for place, findings in kept.items():
+            rows += self._rows(case, groups, place, findings)
         dropped = [_dropped(case, item) for item in left_out]
         if not kept:
             dropped.append(Dropped("alignment", case.id, "no finding left", line=case.line))
         return Made(tuple(rows), tuple(dropped))
 
-    def _rows(self, case: Case, groups: Sequence[Group], place: Place, said: Sequence[str]) -> list[MmrpRow]:
+    def _rows(self, case: Case, groups: Sequence[Group], place: GroupIndexes, findings: Sequence[str]) -> list[MmrpRow]:
         name = f"alignment:{case.id}:{'+'.join(str(i + 1) for i in place)}"
         chance = random.Random(f"{self.seed}:{name}")  # noqa: S311 - reproducible, not secret
         request = chance.choice(self.prompts.requests)
@@ -134,11 +130,11 @@ class Aligner:
         )
         return [
             replace(base, id=f"{name}:{d.suffix}" if d.suffix else name, turns=d.turns)
-            for d in self.form.of_findings(case, shown, request, said, chance)
+            for d in self.form.of_findings(case, shown, request, findings, chance)
         ]
 
 
-def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, list[str]], list[LeftOut]]:
+def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[GroupIndexes, list[str]], list[LeftOut]]:
     """Assign the visible sentences to image groups; return them with what was left out.
 
     A sentence belongs to the groups of the images that it names, else to the group of the only modality that it names. Otherwise it
@@ -150,16 +146,16 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
     modalities = frozenset(m for m in known if m is not None) if None not in known else frozenset(modalities_shown(case))
     everywhere = tuple(range(len(groups)))
     paired = len(groups) > 1 and len(case.findings) == len(groups)
-    kept: dict[Place, list[str]] = {}
+    kept: dict[GroupIndexes, list[str]] = {}
     left_out: list[LeftOut] = []
-    said: set[tuple[Place, str]] = set()
-    lengths: dict[Place, int] = {}
-    here: Place | None = everywhere
+    known_texts: set[tuple[GroupIndexes, str]] = set()
+    lengths: dict[GroupIndexes, int] = {}
+    here: GroupIndexes | None = everywhere
     for paragraph, finding in enumerate(case.findings):
         here = (paragraph,) if paired else here
         for sentence in sentences(finding):
-            seen, gone = trim(sentence, images=len(case.images), modalities=modalities)
-            left_out += gone
+            seen, removed = trim(sentence, images=len(case.images), modalities=modalities)
+            left_out += removed
             named = images_named(seen or sentence)
             if named:
                 inside = {n for n in named if 1 <= n <= len(case.images)}
@@ -172,10 +168,10 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
                 left_out.append(LeftOut(Why.IMAGE, sentence))
                 continue
             text = _as_shown(seen, named, tuple(n for i in here for n in groups[i].numbers))
-            if (here, normalise(text)) in said:
+            if (here, normalize_answer(text)) in known_texts:
                 left_out.append(LeftOut(Why.TWICE, sentence))
                 continue
-            said.add((here, normalise(text)))
+            known_texts.add((here, normalize_answer(text)))
             lengths[here] = lengths.get(here, 0) + len(text) + 1
             if lengths[here] > LONGEST:
                 left_out.append(LeftOut(Why.FULL, sentence))
@@ -184,7 +180,7 @@ def place_findings(case: Case, groups: Sequence[Group]) -> tuple[dict[Place, lis
     return dict(sorted(kept.items())), left_out
 
 
-def _of_modality(sentence: str, groups: Sequence[Group]) -> Place | None:
+def _of_modality(sentence: str, groups: Sequence[Group]) -> GroupIndexes | None:
     """Return the groups of the only modality that a sentence names, unless these are all groups."""
     named = modalities_named(sentence)
     if len(named) != 1:

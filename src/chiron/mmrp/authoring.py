@@ -2,25 +2,21 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Message, Role
-from chiron.client.client import Endpoint
-from chiron.client.config import max_tokens_of
-from chiron.client.images import PictureStore
-from chiron.conversation.markup import boxed, own_turn, said, split_thinking
+from chiron.conversation.markup import split_thinking
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
-from chiron.mics.team import RoleModel
+from chiron.jobs.roles import Roles, identity_of
 from chiron.mmrp.config import BuildFile, BuildPrompts
-from chiron.providers.baselines.search_team import AnswerPool, normalise
-from chiron.providers.factory import build_endpoints
-from chiron.text import compatible
+from chiron.text import normalize_answer
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,7 @@ class BuildRoles:
 
     config: BuildFile
     prompts: BuildPrompts
-    endpoints: dict[str, Endpoint]
-    pictures: PictureStore
-    author: RoleModel
-    reader: RoleModel | None
+    roles: Roles
 
     @classmethod
     def of(cls, config: BuildFile, cases: Path, *, need_reader: bool) -> "BuildRoles":
@@ -43,36 +36,23 @@ class BuildRoles:
         """
         if need_reader and config.build.reader is None:
             raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
-        prompts = BuildPrompts.load({name: Path(path) for name, path in config.build.prompts.items()})
-        pictures = PictureStore()
-        models = config.build_models()
-        endpoints = build_endpoints(models, pictures=pictures, catalogue=lambda: AnswerPool.beside(cases))
-        limits = config.build.max_tokens
+        return cls(config, BuildPrompts.load(config.build.prompts), Roles.of(config, answers=lambda: AnswerPool.of_cases(cases)))
 
-        def seat(name: str, limit: int) -> RoleModel:
-            return RoleModel(name, endpoints[name].provider.identity, max_tokens_of(config.models[name], limit))
-
-        reader = seat(config.build.reader, limits.reader) if config.build.reader is not None else None
-        return cls(config, prompts, endpoints, pictures, seat(config.build.author, limits.author), reader)
-
-    def call(self, role: Role, messages: tuple[Message, ...], *, draw: int = 0) -> Call:
+    def call(self, role: Role, messages: tuple[Message, ...], *, sample_index: int = 0) -> Call:
         """Create a call to the author or the reader."""
-        seat = self.author if role == "author" else self.reader
-        assert seat is not None  # noqa: S101 - without a reader, none is called
         build = self.config.build
         temperature = build.author_temperature if role == "author" else build.reader_temperature
-        return Call(role, seat.name, seat.identity, messages, temperature, seat.max_tokens, draw)
+        return self.roles.one(role).call(role, messages, temperature, sample_index)
 
     def models(self) -> Mapping[str, str]:
         """Return the model identity by role, for the provenance of rows."""
-        return {role: seat.identity for role, seat in (("author", self.author), ("reader", self.reader)) if seat is not None}
+        return {role: model.identity for role, (model,) in self.roles.by_role.items()}
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that results depend on."""
-        named = {role: [s.name, s.identity, s.max_tokens] for role, s in (("author", self.author), ("reader", self.reader)) if s}
         build = self.config.build
         return {
-            **named,
+            **{role: identity_of(model) for role, (model,) in self.roles.by_role.items()},
             "temperatures": {"author": build.author_temperature, "reader": build.reader_temperature},
             "seed": build.seed,
             "prompts": self.prompts.hashes(),
@@ -117,55 +97,6 @@ def read_json(reply: str) -> Any:
 def one_line(text: str) -> str:
     """Replace every run of white space by one blank."""
     return " ".join(text.split())
-
-
-_DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
-_LETTERS = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
-_MORE = re.compile(
-    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
-)
-"""Matches a further option letter, but not a word that starts like one: "A. fumigatus" after a letter is not an option."""
-_NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
-
-
-def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
-    """Return the indexes of the options named in a reply; empty for "none", ``None`` if unclear.
-
-    The last declaration ("the answer is B") counts. Without one, the last line counts if it starts with letters or is an option's text.
-    """
-    text = compatible(boxed(own_turn(said(reply[-20_000:])))).strip()
-    if not text:
-        return None
-    declared = list(_DECLARED.finditer(text))
-    pieces = [text[declared[-1].end() :]] if declared else []
-    pieces += [text.splitlines()[-1], text]
-    for piece in pieces:
-        line = one_line(piece[:2000])
-        if _NONE.match(line):
-            return frozenset()
-        if (found := _lettered(line, len(options))) is not None:
-            return found
-        for index, option in enumerate(options):
-            if normalise(line) == normalise(option):
-                return frozenset({index})
-    return None
-
-
-def _lettered(line: str, count: int) -> frozenset[int] | None:
-    first = _LETTERS.match(line)
-    if first is None:
-        return None
-    letter = first["first"]
-    # "a" may be an article: a lower-case letter counts only if it is alone.
-    if letter.islower() and re.search(r"\w", line[first.end() :]):
-        return None
-    if letter == "A" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
-        return None  # "A fracture of ..."
-    found, at = {"abcd".index(letter.lower())}, first.end()
-    while more := _MORE.match(line, at):
-        found.add("ABCD".index(more["next"]))
-        at = more.end()
-    return frozenset(found) if max(found) < count else None
 
 
 OPTIONS = 4
@@ -217,8 +148,8 @@ class MultipleChoice(BaseModel):
         Raises:
             BrokenReply: the answer is not one of the options.
         """
-        plain = [normalise(option) for option in self.options]
-        if (named := normalise(self.answer)) in plain:
+        plain = [normalize_answer(option) for option in self.options]
+        if (named := normalize_answer(self.answer)) in plain:
             index = plain.index(named)
             if len(named) == 1 and named in "abcd"[: len(plain)] and "abcd".index(named) != index:
                 raise BrokenReply("the answer is the letter of one option and the text of another")
@@ -226,10 +157,10 @@ class MultipleChoice(BaseModel):
         without = _LETTER.match(self.answer + ".") if len(self.answer) <= 2 else _LETTER.match(self.answer)
         if without is not None:
             index = "ABCD".index(without[1].upper())
-            rest = normalise(self.answer[without.end() :])
+            rest = normalize_answer(self.answer[without.end() :])
             if index < len(plain) and rest in {"", plain[index]}:
                 return index
-        raise BrokenReply("the answer is none of the options")
+        raise BrokenReply("the answer is not one of the options")
 
 
 class OpenQuestion(BaseModel):
@@ -285,7 +216,7 @@ def _choice(item: Any) -> MultipleChoice | Refused:
         return Refused("broken reply", _first(error), _question(item))
     if len(choice.options) != OPTIONS:
         return Refused("not four options", f"{len(choice.options)} options", choice.question)
-    if len({normalise(option) for option in choice.options}) < OPTIONS:
+    if len({normalize_answer(option) for option in choice.options}) < OPTIONS:
         return Refused("not four options", "two of the options are the same", choice.question)
     try:
         choice.right()

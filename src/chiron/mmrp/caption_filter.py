@@ -148,10 +148,10 @@ def trim(sentence: str, *, images: int, modalities: Collection[str]) -> tuple[st
     for why, speaks_of, at_fault in _faults(images, modalities):
         if not speaks_of(sentence):  # fast path: most sentences have no fault
             continue
-        rest, gone = _without(sentence, at_fault)
+        rest, removed = _without(sentence, at_fault)
         if not rest:
             return "", [*left_out, LeftOut(why, sentence)]
-        left_out += [LeftOut(why, clause, trimmed=True) for clause in gone]
+        left_out += [LeftOut(why, clause, trimmed=True) for clause in removed]
         sentence = rest
     if left_out:  # the rest may now be a heading, or have another fault
         rest, more = trim(sentence, images=images, modalities=modalities)
@@ -203,9 +203,9 @@ def _without(sentence: str, at_fault: Callable[[str], bool]) -> tuple[str, list[
     if clauses[0] in bad and not _LEADS.match(clauses[0].text):
         return "", []
     end = len(sentence.rstrip(".!?"))
-    gone = sorted(span for clause in bad for span in clause.spans)
+    removed = sorted(span for clause in bad for span in clause.spans)
     rest, at = "", 0
-    for begin, until in [*gone, (end, end)]:
+    for begin, until in [*removed, (end, end)]:
         rest += sentence[at:begin]
         at = until
     rest = _BEGINS.sub("", " ".join(rest.split()).strip(" ,;"))

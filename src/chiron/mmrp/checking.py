@@ -1,41 +1,60 @@
 """Run all checks of a dataset, and compare the number of findings with the limits."""
 
-import base64
-import hashlib
 import json
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
-from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from chiron.dedup.contamination import BenchmarkItem
 from chiron.dedup.image_hash import DISTANCE
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.mmrp.checks import duplicates
-from chiron.mmrp.checks.finding import Finding
-from chiron.mmrp.checks.overlap import BenchmarkItem, overlap
-from chiron.mmrp.checks.registry import CHECKS, look_at
+from chiron.mmrp.checks.check import Finding, FindingRecord, checks, look_at
 from chiron.mmrp.dataset_index import DatasetIndex, PartSource
-from chiron.mmrp.row import MmrpRow
-from chiron.reports import wording
+from chiron.mmrp.row import MmrpRow, RowRecord
+from chiron.reports.shell import render_page
 from chiron.reports.thumbnails import thumbnails
 
 EXAMPLES: Final = 5
 """Maximum number of examples per check on the page."""
 
 
+CHECK_FORMAT: Final = 1
+"""Version of ``check.json`` and ``findings.jsonl``, documented in docs/formats.md."""
+
+
+class CheckRecord(TypedDict):
+    """Counts of one check."""
+
+    rows: int
+    errors: int
+    share: float
+    limit: float
+    examples: NotRequired[list[FindingRecord]]
+    """Absent in a release, because examples quote rows."""
+
+
+class CheckSummary(TypedDict):
+    """Contents of ``check.json``."""
+
+    format: int
+    rows: int
+    compared_with: dict[str, int]
+    """Number of items compared, by benchmark."""
+    rows_with_errors: int
+    limits_passed: list[str]
+    """Checks whose limit is exceeded."""
+    checks: dict[str, CheckRecord]
+
+
 @dataclass(slots=True)
-class Tally:
+class CheckCounts:
     """Findings of one check."""
 
     rows: set[int] = field(default_factory=set)
@@ -58,7 +77,7 @@ class CheckReport:
         """
         self.limits = limits
         self.rows = 0
-        self.tallies: dict[str, Tally] = {name: Tally() for name in CHECKS}
+        self.counts: dict[str, CheckCounts] = {name: CheckCounts() for name in checks()}
         self.faulty: dict[int, str] = {}
         """The first check that found an error, by row position."""
         self.compared: Counter[str] = Counter()
@@ -71,17 +90,19 @@ class CheckReport:
         Raises:
             DiskError: the disk is full.
         """
-        tally = self.tallies[finding.check]
-        if position not in tally.rows and len(tally.examples) < EXAMPLES:
-            tally.examples.append((position, finding))
-        tally.rows.add(position)
+        counts = self.counts[finding.check]
+        if position not in counts.rows and len(counts.examples) < EXAMPLES:
+            counts.examples.append((position, finding))
+        counts.rows.add(position)
         if finding.severity == "error":
-            tally.errors.add(position)
+            counts.errors.add(position)
             self.faulty.setdefault(position, finding.check)
         try:
             self._file.write(json.dumps(finding.to_record(), ensure_ascii=False) + "\n")
         except OSError as problem:
-            raise DiskError(f"findings cannot be kept ({problem.strerror}): free space on the disk and run it again") from problem
+            raise DiskError(
+                f"findings cannot be stored ({problem.strerror}): free space on the disk and run the command again"
+            ) from problem
 
     def findings(self) -> Iterator[str]:
         """Yield every finding as a line of JSON."""
@@ -95,12 +116,12 @@ class CheckReport:
 
     def share(self, name: str) -> float:
         """Return the share of rows with a finding of one check."""
-        return len(self.tallies[name].rows) / self.rows if self.rows else 0.0
+        return len(self.counts[name].rows) / self.rows if self.rows else 0.0
 
     @property
-    def passed(self) -> list[str]:
+    def exceeded(self) -> list[str]:
         """Names of the checks whose limit is exceeded."""
-        return [name for name in CHECKS if self.share(name) > self.limits[name]]
+        return [name for name in checks() if self.share(name) > self.limits[name]]
 
     @property
     def compared_with(self) -> str:
@@ -112,24 +133,25 @@ class CheckReport:
     @property
     def higher_limits(self) -> str:
         """The command-line options that would let these rows pass."""
-        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.passed)
+        return " ".join(f"--limit {name}={ceil(100 * self.share(name)) / 100:g}" for name in self.exceeded)
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> CheckSummary:
         """Convert to the contents of ``check.json``."""
         return {
+            "format": CHECK_FORMAT,
             "rows": self.rows,
             "compared_with": dict(sorted(self.compared.items())),
             "rows_with_errors": len(self.faulty),
-            "limits_passed": self.passed,
+            "limits_passed": self.exceeded,
             "checks": {
                 name: {
-                    "rows": len(tally.rows),
-                    "errors": len(tally.errors),
+                    "rows": len(counts.rows),
+                    "errors": len(counts.errors),
                     "share": self.share(name),
                     "limit": self.limits[name],
-                    "examples": [finding.to_record() for _, finding in tally.examples],
+                    "examples": [finding.to_record() for _, finding in counts.examples],
                 }
-                for name, tally in self.tallies.items()
+                for name, counts in self.counts.items()
             },
         }
 
@@ -140,17 +162,17 @@ def limits_of(changes: Iterable[str] = ()) -> dict[str, float]:
     Raises:
         InputError: the check is unknown, or the share is not between 0 and 1.
     """
-    limits = {name: check.limit for name, check in CHECKS.items()}
+    limits = {name: check.limit for name, check in checks().items()}
     for change in changes:
         name, _, share = change.partition("=")
         if name not in limits:
-            raise InputError(f"--limit {change}: no check is called '{name}': there are {', '.join(limits)}")
+            raise InputError(f"--limit {change}: unknown check '{name}'; choose one of {', '.join(limits)}")
         try:
             value = float(share)
         except ValueError:
             value = -1.0
         if not 0 <= value <= 1:
-            raise InputError(f"--limit {change}: write {name}=SHARE with a share from 0 to 1, such as {name}=0.01")
+            raise InputError(f"--limit {change}: the share is not a number from 0 to 1: write {name}=0.01, for example")
         limits[name] = value
     return limits
 
@@ -160,7 +182,7 @@ def check_rows(
     sources: list[PartSource],
     *,
     limits: Mapping[str, float] | None = None,
-    foreign: Iterable[BenchmarkItem] = (),
+    benchmark_items: Iterable[BenchmarkItem] = (),
     distance: int = DISTANCE,
     spool: Path | None = None,
 ) -> Iterator[tuple[DatasetIndex, CheckReport]]:
@@ -169,7 +191,7 @@ def check_rows(
     Args:
         sources: the parts, from :func:`chiron.mmrp.dataset_index.sources_of`.
         limits: by check; missing ones get their default.
-        foreign: items of the benchmarks on disk.
+        benchmark_items: items of the benchmarks on disk.
         distance: maximum number of differing bits between perceptual hashes of nearly identical images.
         spool: folder for temporary files.
 
@@ -187,32 +209,17 @@ def check_rows(
             report.add(report.rows, finding)
         report.rows += 1
 
-    def counted() -> Iterator[BenchmarkItem]:
-        for item in foreign:
-            report.compared[item.benchmark] += 1
-            yield item
-
-    with closing(report), DatasetIndex(sources, watch=watch, distance=distance, spool=spool) as survey:
-        repeated = chain(duplicates.repeated(survey), duplicates.nearly_repeated(survey))
-        for position, finding in chain(_unreadable(survey), repeated, duplicates.shared(survey), overlap(survey, counted())):
-            report.add(position, finding)
-        yield survey, report
+    with closing(report), DatasetIndex(sources, watch=watch, benchmark_items=benchmark_items, distance=distance, spool=spool) as index:
+        report.compared.update(item.benchmark for item in index.benchmark_items)
+        for check in checks().values():
+            for position, finding in check.look_at_all(index) if check.look_at_all is not None else ():
+                report.add(position, finding)
+        yield index, report
 
 
-def counts_by_part(survey: DatasetIndex) -> Counter[str]:
+def counts_by_part(index: DatasetIndex) -> Counter[str]:
     """Count the rows of each part."""
-    return Counter(entry.part for entry in survey.entries)
-
-
-def _unreadable(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
-    if not survey.problems:
-        return
-    broken: dict[int, str] = defaultdict(str, survey.problems)
-    for position, entry in enumerate(survey.entries):
-        for image in entry.images:
-            if image in broken:
-                yield position, Finding("unreadable_images", entry.id, broken[image])
-                break
+    return Counter(entry.part for entry in index.entries)
 
 
 PAGE, SUMMARY, FINDINGS = "check.html", "check.json", "findings.jsonl"
@@ -220,7 +227,7 @@ _LONGEST = 4000
 """Maximum number of characters of a text on the page."""
 
 
-def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Path:
+def write_results(folder: Path, index: DatasetIndex, report: CheckReport) -> Path:
     """Write ``check.html``, ``check.json`` (counts, examples) and ``findings.jsonl`` (all findings); return the page's path.
 
     Raises:
@@ -228,37 +235,27 @@ def write_results(folder: Path, survey: DatasetIndex, report: CheckReport) -> Pa
     """
     write_atomically(folder / SUMMARY, [json.dumps(report.to_record(), indent=2, ensure_ascii=False) + "\n"])
     write_atomically(folder / FINDINGS, report.findings())
-    style = resources.files("chiron.mmrp").joinpath("check.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    env = Environment(
-        loader=PackageLoader("chiron.mmrp", ""),
-        autoescape=True,
-        finalize=wording.legible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters.update(count=wording.count)
-    page = env.get_template("check.html").generate(
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
+    page = render_page(
+        "chiron.mmrp",
+        "check.html",
+        styles=["check.css"],
         written=time.strftime("%Y-%m-%d %H:%M %z"),
-        directories=[str(source.directory) for source in survey.sources],
+        directories=[str(source.directory) for source in index.sources],
         report=report,
-        parts=counts_by_part(survey),
-        images=len(survey.prints),
-        checks=list(CHECKS.values()),
-        examples=lambda name: _examples(name, survey, report),
+        parts=counts_by_part(index),
+        images=len(index.prints),
+        checks=list(checks().values()),
+        examples=lambda name: _examples(name, index, report),
     )
     write_atomically(folder / PAGE, page)
     return folder / PAGE
 
 
-def _examples(name: str, survey: DatasetIndex, report: CheckReport) -> Iterator[dict[str, Any]]:
-    examples = report.tallies[name].examples
+def _examples(name: str, index: DatasetIndex, report: CheckReport) -> Iterator[dict[str, Any]]:
+    examples = report.counts[name].examples
     positions = [position for position, _ in examples]
-    for (position, finding), (_, record) in zip(examples, survey.records(positions), strict=True):
-        folder = survey.sources[survey.entries[position].source].folder
+    for (position, finding), (_, record) in zip(examples, index.records(positions), strict=True):
+        folder = index.sources[index.entries[position].source].folder
         yield {
             "finding": finding,
             "images": thumbnails(folder, record["images"]),
@@ -266,7 +263,7 @@ def _examples(name: str, survey: DatasetIndex, report: CheckReport) -> Iterator[
         }
 
 
-def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _texts(record: RowRecord) -> Iterator[tuple[str, str]]:
     yield "Question", record["question"]
     yield "Options", "\n".join(record["options"])
     yield "Answer", record["answer"]
@@ -275,4 +272,4 @@ def _texts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} letters more)"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} more characters)"

@@ -3,50 +3,50 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from chiron.cases.case import Case
 from chiron.cases.choices import lettered
-from chiron.client.call import ImagePart, Message, TextPart
-from chiron.client.config import AnyModel, Strict
-from chiron.client.config_file import ConfigFile, check_section, read_config
-from chiron.client.prompts import PromptKind, fill, hashes, section
+from chiron.client.call import ImagePart, Message
+from chiron.client.config import Strict
+from chiron.client.prompts import PromptSet, section, user_message
 from chiron.conversation.markup import escape_markup
 from chiron.errors import InputError
+from chiron.jobs.config import JobFile, JobSection, Temperature
 from chiron.mics.prompts import patient
 
-Manner = Literal["doctor", "student", "patient"]
+Persona = Literal["doctor", "student", "patient"]
 """Who asks whom: doctor to doctor, student to teacher, patient to doctor."""
-MANNERS: tuple[Manner, ...] = ("doctor", "student", "patient")
-Temperature = Annotated[float, Field(ge=0, le=2)]
+PERSONAS: tuple[Persona, ...] = ("doctor", "student", "patient")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class TokenLimits(Strict):
+class BuildTokens(Strict):
     """Maximum number of tokens of a reply, by role. A model's own ``max_tokens`` takes precedence."""
 
     author: PositiveInt = 2048
     reader: PositiveInt = 512
 
 
-class BuildConfig(Strict):
+class BuildConfig(JobSection):
     """The ``build`` section: models, thresholds and prompts."""
 
+    role_keys: ClassVar[tuple[str, ...]] = ("author", "reader")
     author: str
     """Model that writes questions."""
     reader: str | None = None
     """Model that answers them, with and without the case; required by ``chiron build text``."""
     questions_per_case: Annotated[int, Field(ge=1, le=10)] = 1
     """Number of multiple-choice questions per case; ``chiron build questions`` writes one per persona."""
-    personas: Annotated[tuple[Manner, ...], Field(min_length=1)] = MANNERS
+    personas: Annotated[tuple[Persona, ...], Field(min_length=1)] = PERSONAS
     """Personas used by ``chiron build questions``."""
-    tries: PositiveInt = 2
+    samples: PositiveInt = 2
     """Number of reader answers per question with the case."""
-    tries_threshold: Share = 0.5
+    samples_threshold: Share = 0.5
     """A question is kept if more than this share of these answers are right."""
-    blind_tries: NonNegativeInt = 4
+    blind_samples: NonNegativeInt = 4
     """Number of reader answers without the case; 0 disables them."""
     blind_threshold: Share = 0.5
     """A question is dropped if more than this share of the blind answers are right; guessing among four options gives 0.25."""
@@ -56,45 +56,23 @@ class BuildConfig(Strict):
     """Whether author and reader of ``chiron build questions`` see the images; required for cases without findings."""
     author_temperature: Temperature = 0.7
     reader_temperature: Temperature = 0.7
-    seed: int = 0
-    """Seed of the order of options and the wording of requests."""
-    image_side: Annotated[int, Field(ge=28)] = 1536
-    """Longest side, in pixels, of the images sent to models."""
-    max_tokens: TokenLimits = TokenLimits()
-    prompts: dict[str, str] = Field(default_factory=dict)
-    """Files that replace prompts, by name; relative to the configuration file."""
-    budget_usd: PositiveFloat | None = None
+    max_tokens: BuildTokens = BuildTokens()
     cases_in_flight: PositiveInt = 256
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if len(set(self.personas)) < len(self.personas):
-            raise ValueError("personas names one of them twice")
+            raise ValueError("personas contains a persona twice: name each once")
         if self.read_questions and self.reader is None:
-            raise ValueError("read_questions needs a reader")
+            raise ValueError("read_questions needs a reader: name a model with reader")
         return self
 
 
-class BuildFile(ConfigFile):
+class BuildFile(JobFile):
     """A configuration file with a ``build`` section."""
 
+    section: ClassVar[str] = "build"
     build: BuildConfig
-
-    @model_validator(mode="after")
-    def _known_and_priced(self) -> Self:
-        self.need_known([(f"build.{role}", name) for role, name in self.named()])
-        if self.build.budget_usd is not None:
-            self.need_prices(self.build_models())
-        return self
-
-    def named(self) -> list[tuple[str, str]]:
-        """Return (role, model name) of author and reader."""
-        reader = [("reader", self.build.reader)] if self.build.reader is not None else []
-        return [("author", self.build.author), *reader]
-
-    def build_models(self) -> dict[str, AnyModel]:
-        """Return the models of the build."""
-        return {name: self.models[name] for _, name in self.named()}
 
 
 def load_build(path: Path | str, **overrides: Any) -> BuildFile:
@@ -103,22 +81,24 @@ def load_build(path: Path | str, **overrides: Any) -> BuildFile:
     Raises:
         InputError: the file is invalid; the message names the location and the nearest known key.
     """
-    return check_build(read_config(path), origin=Path(path), **overrides)
+    return BuildFile.read(path, **overrides)
 
 
 def check_build(data: dict[str, Any], *, origin: Path, **overrides: Any) -> BuildFile:
-    """Validate the contents of a configuration file.
-
-    Raises:
-        InputError: as :func:`load_build`.
-    """
-    return check_section(BuildFile, data, "build", origin=origin, **overrides)
+    """Validate the content of a configuration file; see :func:`load_build`."""
+    return BuildFile.check(data, origin=origin, **overrides)
 
 
 _CASE = frozenset({"history", "findings"})
-_KIND = PromptKind(
-    "chiron.mmrp",
-    {
+UNKNOWN = "None given."
+
+
+@dataclass(frozen=True)
+class BuildPrompts(PromptSet):
+    """The prompts of author and reader."""
+
+    package: ClassVar[str] = "chiron.mmrp"
+    placeholders: ClassVar[Mapping[str, frozenset[str]]] = {
         "author_system": frozenset(),
         "text": _CASE | {"count", "title", "answer"},
         "question": _CASE | {"manner", "title", "answer"},
@@ -131,36 +111,16 @@ _KIND = PromptKind(
         "reader_all": _CASE | {"question", "options"},
         "reader_question": _CASE | {"question", "answer"},
         "describe": frozenset(),
-    },
-    optional=_CASE | {"count", "title"},
-)
-NAMES = tuple(_KIND.placeholders)
-"""Prompts that a configuration may replace."""
-UNKNOWN = "None given."
-
-
-@dataclass(frozen=True)
-class BuildPrompts:
-    """The prompt texts of one build."""
-
-    texts: Mapping[str, str]
-    """Texts by name; all of :data:`NAMES`."""
+    }
+    optional: ClassVar[frozenset[str]] = _CASE | {"count", "title"}
 
     @classmethod
-    def load(cls, replacements: Mapping[str, Path] | None = None) -> Self:
-        """Load the package's prompts; ``replacements`` names files that replace some of them.
-
-        Raises:
-            InputError: a name is unknown, a file cannot be read, or a placeholder is missing.
-        """
-        prompts = cls(_KIND.load(replacements))
+    def load(cls, replacements: Mapping[str, Path | str] | None = None) -> Self:
+        """Load the prompts; the prompt ``describe`` must contain a request."""
+        prompts = super().load(replacements)
         if not prompts.requests:
-            raise InputError("prompt 'describe' holds no request: write one a line")
+            raise InputError("prompt 'describe' contains no request: write one request per line")
         return prompts
-
-    def hashes(self, *names: str) -> dict[str, str]:
-        """Return the SHA-256 (hex) of the named texts, or of all."""
-        return hashes({name: self.texts[name] for name in names or self.texts})
 
     @property
     def requests(self) -> tuple[str, ...]:
@@ -169,43 +129,36 @@ class BuildPrompts:
 
     def author(self, case: Case, count: int) -> tuple[Message, ...]:
         """Ask the author for ``count`` multiple-choice questions about a case's text."""
-        return self._messages("author_system", self._fill("text", count=str(count), **_told(case), **_known(case)))
+        return self._messages("author_system", self.fill("text", count=str(count), **_shown(case), **_known(case)))
 
-    def question(self, case: Case, manner: str, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
+    def question(self, case: Case, persona: str, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
         """Ask the author for a question and its answer, as a persona."""
-        how = self.texts[f"manner_{manner}"].strip()
-        return self._messages(
-            "author_system", self._fill("question", manner=section("manner", how), **_told(case), **_known(case)), pictures
-        )
+        manner = section("manner", self.texts[f"manner_{persona}"].strip())
+        return self._messages("author_system", self.fill("question", manner=manner, **_shown(case), **_known(case)), pictures)
 
     def reader(self, case: Case, question: str, options: Sequence[str]) -> tuple[Message, ...]:
         """Ask the reader for the right option, with the case."""
-        return self._messages("reader_system", self._fill("reader", **_told(case), **_asked(question, options)))
+        return self._messages("reader_system", self.fill("reader", **_shown(case), **_asked(question, options)))
 
     def reader_blind(self, question: str, options: Sequence[str]) -> tuple[Message, ...]:
         """Ask the reader for the right option, without the case."""
-        return self._messages("reader_system", self._fill("reader_blind", **_asked(question, options)))
+        return self._messages("reader_system", self.fill("reader_blind", **_asked(question, options)))
 
     def reader_all(self, case: Case, question: str, options: Sequence[str]) -> tuple[Message, ...]:
         """Ask the reader for every right option, with the case."""
-        return self._messages("reader_system", self._fill("reader_all", **_told(case), **_asked(question, options)))
+        return self._messages("reader_system", self.fill("reader_all", **_shown(case), **_asked(question, options)))
 
     def reader_question(self, case: Case, question: str, answer: str, pictures: tuple[ImagePart, ...]) -> tuple[Message, ...]:
         """Ask the reader whether an answer follows from the case. Thinking tags are escaped, as in the search's judge prompt."""
         shown = {"question": section("question", escape_markup(question)), "answer": section("answer", escape_markup(answer))}
-        body = self._fill("reader_question", **_told(case), **shown)
+        body = self.fill("reader_question", **_shown(case), **shown)
         return self._messages("reader_system", body, pictures)
 
     def _messages(self, system: str, body: str, pictures: tuple[ImagePart, ...] = ()) -> tuple[Message, ...]:
-        told = self.texts[system].strip()
-        before = (Message("system", (TextPart(told),)),) if told else ()
-        return (*before, Message("user", (*pictures, TextPart(body))))
-
-    def _fill(self, name: str, **values: str) -> str:
-        return fill(self.texts[name], **values)
+        return self.with_system(system, user_message(body, pictures))
 
 
-def _told(case: Case) -> dict[str, str]:
+def _shown(case: Case) -> dict[str, str]:
     return {"history": section("history", patient(case)), "findings": section("findings", "\n".join(case.findings) or UNKNOWN)}
 
 

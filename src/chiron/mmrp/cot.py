@@ -11,9 +11,10 @@ from chiron.client.call import Ask
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
-from chiron.mmrp.part import BuildSummary, Made, PartRun, execute, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
@@ -43,7 +44,7 @@ def build_cot(
         InputError: a path is not a run, its cases are missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
+    return run_job(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
 
 
 def prepare_cot(
@@ -58,18 +59,18 @@ def prepare_cot(
     folders = sorted({str(run.about.get("images")) for run in read})
     if len(folders) > 1:
         raise InputError(
-            f"these runs have their images in different folders ({', '.join(folders)}): build a part of each run on its own;"
-            " 'chiron build release' takes several"
+            f"the images of these runs are in different folders ({', '.join(folders)}): build one part per run;"
+            " 'chiron build release' accepts several parts"
         )
     wording = form if form is not None else PaperTemplate()
     return PartRun(
-        "cot",
-        WorkDirectory(out),
-        ROWS,
-        lambda: _units(read, limit),
-        Chain(wording).link,
-        {"rules": RULES, **wording.identity()},
-        {
+        part="cot",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=lambda: _units(read, limit),
+        make=Chain(wording).link,
+        identity={"rules": RULES, **wording.identity()},
+        about={
             "runs": [str(run.path.resolve()) for run in read],
             "cases": list(dict.fromkeys(str(run.cases) for run in read)),
             "images": read[0].about.get("images"),
@@ -86,7 +87,7 @@ def intern_form(run: Path) -> InternTemplate:
     """
     texts = RunDirectory(run).need_run().get("prompts")
     if not isinstance(texts, dict) or not all(isinstance(texts.get(name), str) for name in NAMES):
-        raise InputError(f"{run}/run.json does not hold the prompts of its search: search again, or leave --form intern out")
+        raise InputError(f"{run}/run.json does not contain the prompts of its search: search again, or omit --form intern")
     return InternTemplate(Prompts(texts))
 
 

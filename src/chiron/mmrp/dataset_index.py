@@ -3,27 +3,30 @@
 Rows stay on disk. Memory holds about a hundred bytes per row, and a hash per image.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.cases.images import ImageFolder
+from chiron.dedup.contamination import BenchmarkItem, wordings
 from chiron.dedup.image_hash import DISTANCE, ImagePrint, alike, print_images
 from chiron.dedup.near_texts import TextIndex
 from chiron.errors import InputError
+from chiron.io import parse_json
 from chiron.jobs.directory import WorkDirectory
-from chiron.mmrp.row import ROWS, MmrpRow, Part, read_rows
+from chiron.mmrp.row import ROWS, MmrpRow, Part, RowRecord, read_rows_with_offsets
 
+_log = logging.getLogger(__name__)
 _AT_ONCE = 512
 """Number of rows read before their images are hashed: enough work for two threads."""
 
@@ -53,8 +56,8 @@ class IndexedRow:
     """Positions in :attr:`DatasetIndex.prints`."""
     text: int
     """Number of its whole text in :attr:`DatasetIndex.texts`."""
-    question: int
-    """Number of its question in :attr:`DatasetIndex.questions`."""
+    questions: tuple[int, ...]
+    """Numbers of its question's wordings in :attr:`DatasetIndex.questions`."""
     modalities: tuple[str, ...]
     body_system: str | None
     difficulty: float | None
@@ -74,6 +77,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         sources: Sequence[PartSource],
         *,
         watch: Callable[[MmrpRow], None] = lambda _: None,
+        benchmark_items: Iterable[BenchmarkItem] = (),
         distance: int = DISTANCE,
         spool: Path | None = None,
     ) -> None:
@@ -82,6 +86,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         Args:
             sources: the parts.
             watch: called with each row.
+            benchmark_items: items that the dataset must not contain.
             distance: maximum number of differing bits between perceptual hashes of nearly identical images.
             spool: folder for temporary files.
 
@@ -90,6 +95,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             DiskError: the disk is full.
         """
         self.sources = tuple(sources)
+        self.benchmark_items = tuple(benchmark_items)
         self.entries: list[IndexedRow] = []
         self.prints: list[ImagePrint | None] = []
         """Perceptual hash of each image; ``None`` if it cannot be opened."""
@@ -109,7 +115,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             raise
 
     def _read(self, number: int, source: PartSource, watch: Callable[[MmrpRow], None]) -> None:
-        rows = _with_offsets(source.rows)
+        rows = read_rows_with_offsets(source.rows)
         while batch := list(islice(rows, _AT_ONCE)):
             self._look_at_images(number, [row for row, _ in batch])
             for row, offset in batch:
@@ -138,7 +144,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
         """
         return list(self.texts.links({entry.text for entry in self.entries if not entry.images}))
 
-    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def records(self, positions: Sequence[int]) -> Iterator[tuple[int, RowRecord]]:
         """Read rows as JSON objects, with their positions, in the given order.
 
         Raises:
@@ -152,16 +158,14 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
                 if entry.source not in files:
                     files[entry.source] = source.rows.open("rb")
                 files[entry.source].seek(entry.offset)
-                try:
-                    record = json.loads(files[entry.source].readline())
-                    changed = record["id"] != entry.id
-                except (ValueError, KeyError, TypeError):
-                    changed, record = True, {}
-                if changed:
-                    raise InputError(f"{source.rows} changed while it was read: wait for what writes it, and run this again")
-                yield position, record
+                record = parse_json(files[entry.source].readline())
+                if not isinstance(record, dict) or record.get("id") != entry.id:
+                    raise InputError(f"{source.rows} changed while it was read: wait until it is complete, then run the command again")
+                yield position, cast("RowRecord", record)
         except OSError as error:
-            raise InputError(f"rows cannot be read again ({error.strerror}: {error.filename})") from error
+            raise InputError(
+                f"{error.filename} cannot be read again ({error.strerror}): check the disk and run the command again"
+            ) from error
         finally:
             for file in files.values():
                 file.close()
@@ -173,6 +177,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             position = self._known[folder.root, name] = len(self.prints)
             self.names.append((number, name))
             if isinstance(taken, str):
+                _log.warning("%s", taken)
                 self.problems[position] = taken
                 self.prints.append(None)
             else:
@@ -187,7 +192,7 @@ class DatasetIndex(AbstractContextManager["DatasetIndex"]):
             patient=row.patient,
             images=tuple(self._known[root, name] for name in row.images),
             text=self.texts.add(_words(row)),
-            question=self.questions.add(row.question.replace(IMAGE_MARK, " ")),
+            questions=tuple(self.questions.add(text) for text in wordings(row.question)),
             modalities=tuple(map(intern, row.modalities)),
             body_system=None if row.body_system is None else intern(row.body_system),
             difficulty=row.difficulty,
@@ -214,7 +219,7 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
     for folder in named.values():
         if folder is not None and not folder.is_dir():
             raise InputError(
-                f"image folder {folder} does not exist: name the right one with --images DIR, or --images PART=DIR for one part"
+                f"image folder {folder} does not exist: name an existing one with --images DIR, or --images PART=DIR for one part"
             )
     sources = []
     for directory in directories:
@@ -224,18 +229,6 @@ def sources_of(directories: Sequence[Path], images: ImageFolders | None = None) 
         root = named.get(directory) or (Path(run["images"]) if isinstance(run.get("images"), str) else directory / "images")
         sources.append(PartSource(directory, ImageFolder(root)))
     return sources
-
-
-def _with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
-    """Yield rows and the byte offsets of their lines. The format has one row per line, so two readers stay in step."""
-    offset = 0
-    try:
-        with path.open("rb") as lines:
-            for row, line in zip(read_rows(path), lines, strict=True):
-                yield row, offset
-                offset += len(line)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a directory that 'chiron build' wrote") from error
 
 
 def _words(row: MmrpRow) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from chiron.errors import InputError
-from chiron.mmrp.exports.rows import ReleasedRow
+from chiron.mmrp.exports.export import ReleasedRow
 
 GROUP_BYTES: Final = 16 * 2**20
 """Bytes of images per row group; several times this is held in memory, and a reader must load a group at once."""

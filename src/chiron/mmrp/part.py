@@ -3,25 +3,21 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import read_cases
-from chiron.cases.selection import Shard
+from chiron.cases.reader import need_cases
+from chiron.cases.selection import Selection, Shard
 from chiron.client.call import Ask
-from chiron.client.client import Endpoint, ModelClient
-from chiron.client.failures import RunStopped
-from chiron.client.ledger import Spending
-from chiron.errors import DiskError, InputError
+from chiron.client.client import ModelClient
+from chiron.client.missing_calls import UnitAsk
+from chiron.errors import InputError
 from chiron.io import unwritten
-from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.running import run_to_end
-from chiron.jobs.session import Pending, Progress, Session, SessionSummary
+from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.mmrp.row import DROPPED, Dropped, Part
 from chiron.mmrp.templates import modalities_shown
 
@@ -32,7 +28,7 @@ PartName = Part | Literal["questions"]
 class Record(Protocol):
     """Something that is written as a line: a row or a case."""
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> Mapping[str, object]:
         """Convert to a JSON object."""
         ...
 
@@ -77,12 +73,11 @@ class BuildProgress(Progress):
         return f"{self.kept} {self.noun}"
 
 
-@dataclass(frozen=True)
-class BuildSummary:
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary(JobSummary):
     """Summary of the build of a part."""
 
     part: PartName
-    session: SessionSummary
     file: Path
     """File of the rows or cases."""
     kept: int
@@ -90,121 +85,97 @@ class BuildSummary:
     dropped: Mapping[str, int]
     """Number of dropped items by reason, without pending cases."""
 
-    @property
-    def pending(self) -> int:
-        """Number of cases with failed calls; the same command resumes them."""
-        return self.session.pending
-
-    @property
-    def pending_because(self) -> str | None:
-        """Most frequent reason of the pending cases."""
-        return self.session.pending_because
-
-    @property
-    def refused(self) -> int:
-        """Number of pending cases whose calls would be rejected again."""
-        return self.session.refused
-
-    @property
-    def halted(self) -> RunStopped | DiskError | None:
-        """Why the build ended early, if it did."""
-        return self.session.halted
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Further messages for the user."""
-        return self.session.notes
-
-    @property
-    def spending(self) -> tuple[Spending, ...]:
-        """Spending by role and model."""
-        return self.session.spending
-
     def to_record(self) -> dict[str, Any]:
         """Convert to a JSON object."""
-        session = self.session
         return {
             "part": self.part,
-            "directory": str(session.directory),
+            "directory": str(self.directory),
             "file": str(self.file),
             "kept": self.kept,
             "dropped": dict(self.dropped),
-            "cases": session.total,
-            "outcomes": dict(session.outcomes),
-            "pending": session.pending,
-            "refused": session.refused,
-            "spending": [asdict(spent) for spent in session.spending],
-            "spent_usd": session.spent_usd,
-            "possibly_spent_usd": session.possibly_spent_usd,
-            "seconds": session.seconds,
-            "halted": str(session.halted) if session.halted else None,
+            "cases": self.total,
+            "outcomes": dict(self.outcomes),
+            "pending": self.pending,
+            "refused": self.refused,
+            "spending": [asdict(spent) for spent in self.spending],
+            "spent_usd": self.spent_usd,
+            "possibly_spent_usd": self.possibly_spent_usd,
+            "seconds": self.seconds,
+            "halted": str(self.halted) if self.halted else None,
         }
 
 
-@dataclass
-class PartRun(Generic[Unit]):
-    """Work of one process on one part, with the same interface as a search run."""
+@dataclass(kw_only=True)
+class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
+    """Work of one process on one part."""
 
+    resume: ClassVar[Resume] = Resume.REPLIES
     part: PartName
-    directory: WorkDirectory
     kept_file: str
     """``rows.jsonl`` or ``cases.jsonl``."""
-    units: Callable[[], Iterable[Unit | BadCase]]
-    """Units in order; iterated twice, the first time to count them."""
+    source: Callable[[], Iterable[Unit | BadCase]]
+    """Returns the units in order; called twice, the first time to count them."""
     make: Callable[[Unit, Ask], Awaitable[Made]]
-    identity: dict[str, Any]
-    about: dict[str, Any]
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    budget_usd: float | None = None
-    in_flight: int = 256
     progress: BuildProgress = field(default_factory=BuildProgress)
-    desk: ModelClient | None = None
-    """``None`` before the client is open."""
-    _session: Session | None = None
-    _dropped: Counter[str] = field(default_factory=Counter)
+    _dropped: Counter[str] = field(default_factory=Counter, init=False)
 
-    def stop(self) -> None:
-        """Stop sending calls; replies to calls in progress are still received and stored."""
-        if self._session is not None:
-            self._session.stop()
+    def __post_init__(self) -> None:
+        """Add the part to what ``run.json`` contains."""
+        self.identity, self.about = {"part": self.part, **self.identity}, {"part": self.part, **self.about}
 
-    async def execute(self) -> BuildSummary:
-        """Build all rows, and call models only for replies that are not in the ledger.
+    def units(self) -> Iterable[Unit | BadCase]:
+        """Return the units in order."""
+        return self.source()
+
+    def count(self) -> int:
+        """Return the number of units."""
+        return sum(1 for _ in self.source())
+
+    def run_record(self) -> dict[str, Any]:
+        """Return the content of ``run.json`` until the new rows are complete.
+
+        The rows of an earlier build stay until then, and so does its record of their sources and images.
+        """
+        before = self.directory.read_run() if (self.directory.path / self.kept_file).exists() else None
+        return super().run_record() if before is None else {name: value for name, value in before.items() if name != "identity"}
+
+    async def work(self, unit: Unit | BadCase, ask: UnitAsk) -> Made:
+        """Build the rows of one unit."""
+        if isinstance(unit, BadCase):
+            return Made(dropped=(Dropped(self.part, unit.id, "bad case", unit.problem, line=unit.line),), outcome="bad")
+        return await self.make(unit, ask)
+
+    async def process(self, results: AsyncIterator[tuple[Unit | BadCase, Made | Pending]], client: ModelClient) -> None:
+        """Write kept and dropped rows in the order of the units.
 
         Raises:
-            InputError: the directory is in use or has another configuration, or there are no usable cases.
+            InputError: there are no usable cases. The existing rows are then unchanged.
             DiskError: a file cannot be written; the existing file is unchanged.
         """
-        identity = {"part": self.part, **self.identity}
-        # Rows of an earlier build stay until the new ones are complete, and so does its run.json, which records their sources and images.
-        before = self.directory.read_run() if (self.directory.path / self.kept_file).exists() else None
-        about = self._told() if before is None else {name: value for name, value in before.items() if name != "identity"}
-        self._session = Session(self.directory, identity, about, self.endpoints, self.budget_usd, self.in_flight, self.progress)
-        ended = await self._session.execute(self._go_over)
-        return BuildSummary(self.part, ended, self.directory.path / self.kept_file, self.progress.kept, dict(self._dropped.most_common()))
-
-    def _nothing_in_it(self) -> str:
-        if self.progress.total:
-            before = self.directory.path / self.kept_file
-            stays = f"; {before} is still that of the build before" if before.exists() else ""
-            return f"no case can be used: {self.directory.path / DROPPED} says why{stays}"
-        return "the runs retained no path: their report.html says why" if self.part == "cot" else "the file holds no case"
-
-    async def _go_over(self, session: Session) -> None:
-        self.desk = session.desk
-        self.progress.total = sum(1 for _ in self.units())
+        del client
         folder = self.directory.path
         with _growing(folder / self.kept_file) as keep:
             with _growing(folder / DROPPED) as drop:
-                async for unit, result in session.over(self.units(), self._make):
+                async for unit, result in results:
                     self._write(unit, result, keep, drop)
             if self.progress.total == self.progress.outcomes["bad"]:
                 # Check before the final rename: rows of an earlier build may have cost days.
-                raise InputError(self._nothing_in_it())
-            self.directory.write_run(session.identity, self._told())
+                raise InputError(self._why_empty())
+            self.directory.write_run(self.identity, super().run_record())
 
-    def _told(self) -> dict[str, Any]:
-        return {"chiron": version("chiron-med"), "part": self.part, **self.about}
+    def summarize(self, summary: JobSummary, client: ModelClient) -> BuildSummary:
+        """Add the numbers of rows."""
+        del client
+        file = self.directory.path / self.kept_file
+        dropped = dict(self._dropped.most_common())
+        return BuildSummary(**vars(summary), part=self.part, file=file, kept=self.progress.kept, dropped=dropped)
+
+    def _why_empty(self) -> str:
+        if self.progress.total:
+            before = self.directory.path / self.kept_file
+            unchanged = f"; {before} is unchanged" if before.exists() else ""
+            return f"no case can be used: see the reasons in {self.directory.path / DROPPED}{unchanged}"
+        return "the runs retained no path: see their report.html" if self.part == "cot" else "the file contains no case"
 
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
@@ -219,28 +190,16 @@ class PartRun(Generic[Unit]):
         self.progress.kept += len(result.kept)
         self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
 
-    async def _make(self, unit: Unit | BadCase, ask: Ask) -> Made:
-        if isinstance(unit, BadCase):
-            return Made(dropped=(Dropped(self.part, unit.id, "bad case", unit.problem, line=unit.line),), outcome="bad")
-        return await self.make(unit, ask)
 
+def select_cases(cases: Path, limit: int | None, shard: str | None) -> Callable[[], Iterator[Case | BadCase]]:
+    """Return a source of the cases that a process works on, including those without a question; ``limit`` applies after sharding.
 
-def execute(run: PartRun[Any]) -> BuildSummary:
-    """Execute a part; also works inside a running event loop (a notebook)."""
-    return run_to_end(run, run.execute)
-
-
-def chosen(cases: Path, limit: int | None, shard: Shard | None) -> Iterator[Case | BadCase]:
-    """Yield the cases that a process works on, including unlabeled ones; ``limit`` applies after sharding."""
-    taken = 0
-    for case in read_cases(cases, unlabeled=True):
-        name = case.id if isinstance(case, Case) else case.label
-        if shard is not None and not shard.holds(name):
-            continue
-        if taken == limit:
-            return
-        taken += 1
-        yield case
+    Raises:
+        InputError: the file does not exist, or ``shard`` is not ``I/N``.
+    """
+    need_cases(cases)
+    selection = Selection(cases, limit, Shard.parse(shard) if shard is not None else None, unlabeled=True)
+    return lambda: (case for _, case in selection)
 
 
 def origin(cases: Path, images: Path | None, limit: int | None, shard: str | None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Sources of reasoning paths: runs of ``chiron search``, and ``result.jsonl`` files of the paper's original code."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, Final, Self
 from chiron.cases.images import default_image_root
 from chiron.cases.reader import need_cases
 from chiron.errors import InputError
+from chiron.io import parse_json, read_jsonl
 from chiron.mics.run_directory import PATHS, RunDirectory
 
 
@@ -31,10 +31,10 @@ class SearchRun:
         """
         about = RunDirectory(path).need_run()
         if not (path / PATHS).is_file():
-            raise InputError(f"{path} has no {PATHS}: run the same search again, which writes it from the ledger")
+            raise InputError(f"{path} has no {PATHS}: run the same search again, which restores it from the ledger")
         there = cases if cases is not None else Path(str(about.get("cases")))
         if cases is None and not there.is_file():
-            raise InputError(f"{path} searched {there}, which is not there: say where those cases are with --cases FILE")
+            raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
         need_cases(there)
         return cls(path, there, about)
 
@@ -54,8 +54,8 @@ class SearchRun:
         """Model identity by role and name."""
         found: dict[str, str] = {}
         for role in ("mentors", "interns"):
-            seats = self.identity.get(role)
-            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (seats if isinstance(seats, list) else [])}
+            members = self.identity.get(role)
+            found |= {f"{role[:-1]} {name}": str(what) for name, what, *_ in (members if isinstance(members, list) else [])}
         judge = self.identity.get("judge")
         return {**found, "judge": str(judge[1])} if isinstance(judge, list) and len(judge) > 1 else found
 
@@ -70,30 +70,19 @@ class SearchRun:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            with (self.path / PATHS).open("rb") as file:
-                at = 0
-                for line in file:
-                    yield at, _path(line, self.path)
-                    at += len(line)
-        except OSError as error:
-            raise InputError(f"{self.path / PATHS} cannot be read: {error.strerror}") from error
+        return ((line.offset, _path(line.value, self.path)) for line in read_jsonl(self.path / PATHS))
 
     def line(self, at: int) -> dict[str, Any]:
         """Read the path at a byte offset."""
         with (self.path / PATHS).open("rb") as file:
             file.seek(at)
-            return _path(file.readline(), self.path)
+            return _path(parse_json(file.readline()), self.path)
 
 
-def _path(line: bytes, run: Path) -> dict[str, Any]:
-    try:
-        path = json.loads(line)
-        if isinstance(path["case_id"], str):
-            return dict(path)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise InputError(f"{run / PATHS} is damaged: run the same search again, which writes it from the ledger")
+def _path(path: object, run: Path) -> dict[str, Any]:
+    if isinstance(path, dict) and isinstance(path.get("case_id"), str):
+        return path
+    raise InputError(f"{run / PATHS} is damaged: run the same search again, which restores it from the ledger")
 
 
 THRESHOLD: Final = 0.5
@@ -133,25 +122,16 @@ class AuthorsSearch(SearchRun):
         Raises:
             InputError: a line is not a result of the original code.
         """
-        try:
-            with self.path.open("rb") as file:
-                at = 0
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield at, self._path(line, f"line {number}")
-                    at += len(line)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
+        return ((line.offset, self._path(line.value, f"line {line.number}")) for line in read_jsonl(self.path))
 
     def line(self, at: int) -> dict[str, Any]:
         """Read the path at a byte offset."""
         with self.path.open("rb") as file:
             file.seek(at)
-            return self._path(file.readline(), f"byte {at}")
+            return self._path(parse_json(file.readline()), f"byte {at}")
 
-    def _path(self, line: bytes, where: str) -> dict[str, Any]:
+    def _path(self, raw: Any, where: str) -> dict[str, Any]:
         try:
-            raw = json.loads(line)
             depth, mentors = int(raw["final_depth"]), raw["generated_by"]
             score = float(raw["scores"][mentors[-1]][depth - 1])
             name, reasoning = str(raw["rid"]), str(raw["reasoning"])

@@ -2,25 +2,23 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
 from chiron.conversation.verdict import read_verdict
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import content_words, names_answer
-from chiron.mics.case_team import JUDGE_DRAWS
+from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import patient
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
-from chiron.mmrp.config import BuildFile, Manner
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, patient_of
+from chiron.mmrp.config import BuildFile, Persona
+from chiron.mmrp.part import BuildProgress, BuildSummary, Made, PartRun, origin, patient_of, select_cases
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
@@ -47,7 +45,7 @@ def build_questions(
     Each case gives one question per persona, with ids such as ``CASE-doctor``; ``made_from`` records its source. For arguments and
     errors, see :func:`chiron.mmrp.text.build_text`.
     """
-    return execute(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
+    return run_job(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
 
 
 def prepare_questions(
@@ -60,28 +58,26 @@ def prepare_questions(
     shard: str | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_questions`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
+    source = select_cases(cases, limit, shard)
     seats = BuildRoles.of(config, cases, need_reader=False)
     build = config.build
     folder = image_folder(cases, images) if build.show_images else None
     rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
     if build.show_images:
         rules["image_side"] = build.image_side
-    run = PartRun(
-        "questions",
-        WorkDirectory(out),
-        CASES,
-        partial(chosen, cases, limit, part),
-        Inquirer(seats, folder).inquire,
-        {**seats.identity(), **rules, "rules": RULES},
-        {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        seats.endpoints,
-        build.budget_usd,
-        build.cases_in_flight,
+    return PartRun(
+        part="questions",
+        directory=WorkDirectory(out),
+        kept_file=CASES,
+        source=source,
+        make=Inquirer(seats, folder).inquire,
+        identity={**seats.identity(), **rules, "rules": RULES},
+        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
+        endpoints=seats.roles.endpoints,
+        budget_usd=build.budget_usd,
+        in_flight=build.cases_in_flight,
+        progress=BuildProgress(noun="questions"),
     )
-    run.progress.noun = "questions"
-    return run
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,8 @@ class Inquirer:
             RunStopped: no more calls are sent.
         """
         # A title alone may only be the scanner's name of the study.
-        told = case.findings or case.answer or (case.title and case.history)
-        if not told and self.folder is None:
+        described = case.findings or case.answer or (case.title and case.history)
+        if not described and self.folder is None:
             problem = "the case has neither findings nor a diagnosis: set build.show_images to have questions made from its images"
             return Made(dropped=(self._drop(case, "no text", problem),))
         try:
@@ -111,24 +107,19 @@ class Inquirer:
         try:
             made = [await self._one(case, manner, pictures, ask) for manner in self.seats.config.build.personas]
         finally:
-            self.seats.pictures.release(pictures)
+            self.seats.roles.pictures.release(pictures)
         kept = tuple(item for item in made if isinstance(item, Case))
         return Made(kept, tuple(item for item in made if isinstance(item, Dropped)))
 
     def _pictures_of(self, case: Case) -> tuple[ImagePart, ...]:
         if self.folder is None:
             return ()
-        checked = [self.folder.check(name) for name in case.images]
-        for image in checked:
-            self.seats.pictures.add(image.sha256, image.path)
-        pictures = tuple(ImagePart(image.sha256, self.seats.config.build.image_side) for image in checked)
-        self.seats.pictures.hold(pictures)
-        return pictures
+        return self.seats.roles.load_images(self.folder, case.images, self.seats.config.build.image_side)
 
-    async def _one(self, case: Case, manner: Manner, pictures: tuple[ImagePart, ...], ask: Ask) -> Case | Dropped:
+    async def _one(self, case: Case, manner: Persona, pictures: tuple[ImagePart, ...], ask: Ask) -> Case | Dropped:
         refused = Refused("broken reply", "")
         for draw in range(AUTHOR_DRAWS):
-            call = self.seats.call("author", self.seats.prompts.question(case, manner, pictures), draw=draw)
+            call = self.seats.call("author", self.seats.prompts.question(case, manner, pictures), sample_index=draw)
             reply = await ask(call)
             try:
                 asked = read_asked(reply.text)
@@ -151,14 +142,14 @@ class Inquirer:
 
     async def _read(self, case: Case, asked: OpenQuestion, pictures: tuple[ImagePart, ...], ask: Ask) -> Call | Refused:
         messages = self.seats.prompts.reader_question(case, asked.question, asked.answer, pictures)
-        for draw in range(JUDGE_DRAWS):
-            call = self.seats.call("reader", messages, draw=draw)
+        for draw in range(JUDGE_SAMPLES):
+            call = self.seats.call("reader", messages, sample_index=draw)
             verdict = read_verdict((await ask(call)).text)
             if verdict is not None:
                 return call if verdict else Refused("the reader disagrees", f"answer: {asked.answer}", asked.question)
         return Refused("reader cannot be understood", "its replies are neither yes nor no", asked.question)
 
-    def _case(self, case: Case, manner: Manner, asked: OpenQuestion, keys: list[str]) -> Case:
+    def _case(self, case: Case, manner: Persona, asked: OpenQuestion, keys: list[str]) -> Case:
         made = {
             "made_from": case.id,
             "manner": manner,

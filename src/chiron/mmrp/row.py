@@ -3,15 +3,13 @@
 A line of a part's ``rows.jsonl`` has the fields that ``chiron train`` reads (``id``, ``images``, ``messages``), and all other fields.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypedDict
 
-from chiron.errors import InputError
-from chiron.io import write_atomically
+from chiron.io import parse_line, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 Part = Literal["text", "alignment", "cot"]
@@ -19,6 +17,57 @@ PARTS: tuple[Part, ...] = ("text", "alignment", "cot")
 """Parts in curriculum order (the paper's three stages)."""
 ROWS, DROPPED = "rows.jsonl", "dropped.jsonl"
 """Output files of a part."""
+ROW_FORMAT: Final = 1
+"""Version of :class:`RowRecord`, documented in docs/formats.md. Increase it when a field changes its meaning or disappears."""
+
+
+class MessageRecord(TypedDict):
+    """A turn of a row."""
+
+    role: RoleName
+    content: str
+
+
+class ProvenanceRecord(TypedDict):
+    """Provenance of a row; fields as in :class:`Provenance`."""
+
+    run: str
+    calls: list[str]
+    prompts: dict[str, str]
+    models: dict[str, str]
+
+
+class RowRecord(TypedDict):
+    """A line of ``rows.jsonl``; fields as in :class:`MmrpRow`."""
+
+    id: str
+    part: Part
+    case_id: str
+    patient: str
+    images: list[str]
+    messages: list[MessageRecord]
+    question: str
+    answer: str
+    options: list[str]
+    reasoning: str
+    findings: list[str]
+    modalities: list[str]
+    body_system: str | None
+    difficulty: float | None
+    depth: int | None
+    licence: str | None
+    provenance: ProvenanceRecord
+
+
+class DroppedRecord(TypedDict):
+    """A line of ``dropped.jsonl``; fields as in :class:`Dropped`."""
+
+    part: Part | Literal["questions"]
+    case_id: str | None
+    line: int
+    reason: str
+    detail: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +83,7 @@ class Provenance:
     models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Model identity by role: ``author``, ``reader``, ``mentor`` ..."""
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> ProvenanceRecord:
         """Convert to a JSON object."""
         return {"run": self.run, "calls": list(self.calls), "prompts": dict(self.prompts), "models": dict(self.models)}
 
@@ -73,7 +122,7 @@ class MmrpRow:
     """License of the case's source (``meta["licence"]``)."""
     provenance: Provenance = field(default_factory=Provenance)
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> RowRecord:
         """Convert to a line of ``rows.jsonl``."""
         return {
             "id": self.id,
@@ -111,7 +160,7 @@ class Dropped:
     line: int = 0
     """Line of the case in its file, from 1; 0 if unknown."""
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> DroppedRecord:
         """Convert to a line of ``dropped.jsonl``."""
         return {
             "part": self.part,
@@ -129,26 +178,13 @@ def read_rows(path: Path) -> Iterator[MmrpRow]:
     Raises:
         InputError: the file does not exist, or a line is not a row; the message names file and line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield _row(json.loads(line))
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"{path}, line {number}: no row of a dataset ({type(error).__name__}: {error}): build it again"
-                    ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a directory that 'chiron build' wrote") from error
+    return (row for row, _ in read_rows_with_offsets(path))
 
 
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSONL atomically; records are consumed one at a time.
-
-    Raises:
-        DiskError: the disk is full.
-    """
-    write_atomically(path, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+def read_rows_with_offsets(path: Path) -> Iterator[tuple[MmrpRow, int]]:
+    """Read rows as :func:`read_rows` does, with the byte offset of each line."""
+    for line in read_jsonl(path, hint=": name a directory that 'chiron build' wrote"):
+        yield parse_line(path, line, _row, "row of a dataset", "build it again"), line.offset
 
 
 def _row(raw: Any) -> MmrpRow:

@@ -1,19 +1,26 @@
-"""Split rows into train, validation and test without dividing related rows.
+"""Arrange rows for a release: splits, sampling weights, caps, curriculum order.
 
-Rows are related by patient, by case, and by nearly identical images. A group of related rows goes to one split, chosen by a hash of
-the seed and the group's smallest patient id. Added rows therefore do not move existing groups, unless they connect two groups.
-Words do not relate rows, because templates would relate everything. Text-only rows that are nearly identical, directly or through
-other rows, form a family; only its rows in the first split it occurs in (train, then validation, then test) are kept.
+Splits do not divide related rows. Rows are related by patient, by case, and by nearly identical images. A group of related rows goes to
+one split, chosen by a hash of the seed and the group's smallest patient id. Added rows therefore do not move existing groups, unless they
+connect two groups.
+
+Words do not relate rows, because templates would relate everything. Text-only rows that are nearly identical, directly or through other
+rows, form a family; only its rows in the first split it occurs in (train, then validation, then test) are kept.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from chiron.cases.body_systems import BODY_SYSTEMS
+from chiron.cases.coverage import Coverage
+from chiron.cases.modalities import MODALITIES
 from chiron.dedup.linking import UnionFind
 from chiron.errors import InputError
-from chiron.mmrp.dataset_index import DatasetIndex
+from chiron.mmrp.dataset_index import DatasetIndex, IndexedRow
+from chiron.mmrp.row import PARTS
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -47,12 +54,14 @@ def read_ratios(text: str) -> tuple[float, float, float]:
     except ValueError:
         shares = ()
     if len(shares) != 3 or any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise InputError(f"--ratios {text}: write three shares that make 1, for train, validation and test, such as 0.9,0.05,0.05")
+        raise InputError(
+            f"--ratios {text} are not three shares with a sum of 1: write those of train, validation and test, such as 0.9,0.05,0.05"
+        )
     return shares[0], shares[1], shares[2]
 
 
 def split_rows(
-    survey: DatasetIndex,
+    index: DatasetIndex,
     positions: Sequence[int],
     *,
     ratios: tuple[float, float, float] = RATIOS,
@@ -62,67 +71,146 @@ def split_rows(
 
     Shares are met on average over groups; with large groups or few of them, they may be missed widely.
     """
-    groups = _groups(survey, positions)
+    group_of = _groups(index, positions)
     patients: dict[int, str] = {}
     cases: dict[int, str] = {}
     sizes: dict[int, int] = {}
     for position in positions:
-        group, entry = groups(position), survey.entries[position]
+        group, entry = group_of[position], index.entries[position]
         sizes[group] = sizes.get(group, 0) + 1
         patients[group] = min(patients.get(group, entry.patient), entry.patient)
         cases[group] = min(cases.get(group, entry.case_id), entry.case_id)
-    sides = {group: _side(_draw(seed, patient), ratios) for group, patient in patients.items()}
-    split = {position: sides[groups(position)] for position in positions}
-    names = {position: _hashed(cases[groups(position)]).hex()[:12] for position in positions}
-    left_out = _repeated_elsewhere(survey, split)
+    sides = {group: _side(_uniform(seed, patient), ratios) for group, patient in patients.items()}
+    split = {position: sides[group_of[position]] for position in positions}
+    names = {position: _hashed(cases[group_of[position]]).hex()[:12] for position in positions}
+    left_out = _repeated_elsewhere(index, split)
     for position in left_out:
         del split[position]
     return Split(split, names, left_out, max(sizes.values(), default=0))
 
 
-def _groups(survey: DatasetIndex, positions: Sequence[int]) -> Callable[[int], int]:
-    groups = UnionFind(len(survey.entries))
+def _groups(index: DatasetIndex, positions: Sequence[int]) -> list[int]:
+    groups = UnionFind(len(index.entries))
     first: dict[tuple[str, str | int], int] = {}
     for position in positions:
-        entry = survey.entries[position]
+        entry = index.entries[position]
         ties: list[tuple[str, str | int]] = [("patient", entry.patient), ("case", entry.case_id)]
-        ties += [("image", int(survey.image_groups[image])) for image in entry.images]
+        ties += [("image", int(index.image_groups[image])) for image in entry.images]
         for tie in ties:
             groups.unite(first.setdefault(tie, position), position)
-    return groups.find
+    return list(map(int, groups.labels()))
 
 
-def _repeated_elsewhere(survey: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
+def _repeated_elsewhere(index: DatasetIndex, split: Mapping[int, SplitName]) -> dict[int, str]:
     """Return rows to leave out because a row of their family is in an earlier split, with the reason: training rows stay.
 
     Families consist of texts, not rows: unassigned rows and repeated texts connect them too.
     """
-    families = UnionFind(len(survey.texts))
-    for a, b, _ in survey.text_links:
+    families = UnionFind(len(index.texts))
+    for a, b, _ in index.text_links:
         families.unite(a, b)
-    worded = {position: families.find(survey.entries[position].text) for position in split if not survey.entries[position].images}
+    family_of = families.labels().tolist()
+    worded = {position: family_of[index.entries[position].text] for position in split if not index.entries[position].images}
     stays: dict[int, int] = {}
     for position, family in worded.items():
         known = stays.setdefault(family, position)
         if SPLITS.index(split[position]) < SPLITS.index(split[known]):
             stays[family] = position
     return {
-        position: f"says nearly what {survey.entries[stays[family]].id} of {split[stays[family]]} says"
+        position: f"nearly the same text as {index.entries[stays[family]].id} of {split[stays[family]]}"
         for position, family in worded.items()
         if split[position] != split[stays[family]]
     }
 
 
-def _draw(seed: int, patient: str) -> float:
+def _uniform(seed: int, patient: str) -> float:
     """Return a number in [0, 1)."""
     return int.from_bytes(_hashed(f"{seed}\x00{patient}")[:8], "big") / 2**64
 
 
-def _hashed(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _hashed(text: str, size: int = 16) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 def _side(number: float, ratios: tuple[float, float, float]) -> SplitName:
     if number < ratios[0]:
         return "train"
     return "validation" if number < ratios[0] + ratios[1] or ratios[2] == 0 else "test"
+
+
+UNKNOWN = "unknown"
+MODALITY_NAMES = tuple(modality.name for modality in MODALITIES)
+BODY_SYSTEM_NAMES = tuple(system.name for system in BODY_SYSTEMS)
+Cell = tuple[str, str]
+"""Modality and body system."""
+
+
+def cells(entry: IndexedRow) -> tuple[Cell, ...]:
+    """Return the cells of a row, one per modality."""
+    system = entry.body_system or UNKNOWN
+    return tuple((modality, system) for modality in dict.fromkeys(entry.modalities)) or ((UNKNOWN, system),)
+
+
+def count_cells(entries: Iterable[IndexedRow]) -> Counter[Cell]:
+    """Count the rows in each cell. A row with two modalities counts in two cells."""
+    return Counter(cell for entry in entries for cell in cells(entry))
+
+
+def coverage_of_rows(entries: Iterable[IndexedRow]) -> Coverage:
+    """Count rows for :func:`chiron.cases.coverage.draw_coverage`, which shows the taxonomy's cells and the number of rows in none."""
+    rows, unplaced = 0, 0
+    found: Counter[Cell] = Counter()
+    for entry in entries:
+        placed = [(m, s) for m, s in cells(entry) if m in MODALITY_NAMES and s in BODY_SYSTEM_NAMES]
+        found.update(placed)
+        rows += 1
+        unplaced += not placed
+    return Coverage(cases=rows, unplaced=unplaced, cells=dict(found))
+
+
+def axes(counts: Counter[Cell], modalities: Sequence[str] = (), systems: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return rows and columns of the map: the named ones in order, even if empty, then others that occur, by name."""
+    others = [sorted({cell[axis] for cell in counts} - set(named)) for axis, named in enumerate((modalities, systems))]
+    return [*modalities, *others[0]], [*systems, *others[1]]
+
+
+def weights(entries: Sequence[IndexedRow]) -> list[float]:
+    """Return a sampling weight per row: ``1 / sqrt(rows in its rarest cell)``, scaled to a mean of 1.
+
+    The square root is a compromise between the natural distribution (all weights 1) and equal cells. With equal cells, a cell of three
+    rows would be sampled as often as one of three thousand, and would be memorized.
+    """
+    counts = count_cells(entries)
+    raw = [min(counts[cell] for cell in cells(entry)) ** -0.5 for entry in entries]
+    mean = sum(raw) / len(raw) if raw else 1.0
+    return [weight / mean for weight in raw]
+
+
+def capped(entries: Sequence[IndexedRow], most: int, *, seed: int = 0) -> list[int]:
+    """Return the positions in ``entries`` of the rows to keep so that no cell has more than ``most``, in order.
+
+    Rows are taken in a random order given by the seed and their ids, so added rows change little. A row with several cells is kept if
+    all of them have room.
+    """
+    held: Counter[Cell] = Counter()
+    stay = []
+    for position in sorted(range(len(entries)), key=lambda i: _hashed(f"{seed}\x00{entries[i].id}", 8)):
+        own = cells(entries[position])
+        if all(held[cell] < most for cell in own):
+            held.update(own)
+            stay.append(position)
+    return sorted(stay)
+
+
+UNMEASURED = 0.5
+"""Difficulty assumed for rows without a measured one: the middle of the curriculum."""
+
+
+def curriculum_key(entry: IndexedRow) -> tuple[int, float, int, bytes]:
+    """Return the sort key of the curriculum.
+
+    The key is: the part (text, alignment, chains of thought); the difficulty (``1 - baseline``, the share of interns who are wrong
+    without reasoning); the depth at which the search ended, or 0; and a hash of the row's id, so that the order of ties is fixed.
+    """
+    measured = UNMEASURED if entry.difficulty is None else entry.difficulty
+    return PARTS.index(entry.part), measured, entry.depth or 0, _hashed(entry.id, 8)

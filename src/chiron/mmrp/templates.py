@@ -22,7 +22,7 @@ class Group:
     """A group of related images."""
 
     name: str
-    """Folder name; empty if there is none."""
+    """Folder name; empty without a folder."""
     numbers: tuple[int, ...]
     """Numbers of its images in the case, from 1, as used in findings."""
     images: tuple[str, ...]
@@ -35,7 +35,7 @@ def groups_of(case: Case) -> tuple[Group, ...]:
     numbers: dict[str, list[int]] = {}
     for number, image in enumerate(case.images, start=1):
         numbers.setdefault(PurePosixPath(image).parent.name, []).append(number)
-    return tuple(_group(case, name, tuple(members), alone=len(numbers) == 1) for name, members in numbers.items())
+    return tuple(_image_group(case, name, tuple(members), alone=len(numbers) == 1) for name, members in numbers.items())
 
 
 def modalities_shown(case: Case) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def modalities_shown(case: Case) -> tuple[str, ...]:
     return tuple(modality.name for modality in modalities_of_case(case))
 
 
-def _group(case: Case, name: str, numbers: tuple[int, ...], *, alone: bool) -> Group:
+def _image_group(case: Case, name: str, numbers: tuple[int, ...], *, alone: bool) -> Group:
     images = tuple(case.images[n - 1] for n in numbers)
     # Prefer the folder's name: for a case with two modalities, the metadata does not say which image has which.
     of_folder = modalities_of_case(Case(case.id, "", "", images))
@@ -107,18 +107,18 @@ def plain(text: str) -> str:
     return text
 
 
-def dialogue_of(asked: Sequence[Message] | str, said: str) -> tuple[Turn, ...]:
+def dialogue_of(asked: Sequence[Message] | str, reply: str) -> tuple[Turn, ...]:
     """Create turns from the input of a model and its expected reply.
 
     Args:
         asked: messages, whose images become marks on their own lines; or the user's text with its marks.
-        said: the reply; image marks in it become plain words.
+        reply: the reply; image marks in it become plain words.
     """
-    said = plain(said)
+    reply = plain(reply)
     if isinstance(asked, str):
-        return (Turn("user", asked), Turn("assistant", said))
+        return (Turn("user", asked), Turn("assistant", reply))
     turns = [Turn(m.role, IMAGE_MARK.join(plain(text) for text in texts_between(m, "\n"))) for m in asked]
-    return (*turns, Turn("assistant", said))
+    return (*turns, Turn("assistant", reply))
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class PaperTemplate:
         """Ask with the case's text, question and lettered options; answer with steps, then letter and option."""
         del chance
         findings = "\n".join(case.findings)
-        told = [patient(case), f"Findings:\n{findings}" if findings else "", f"{quiz.question}\n{lettered(quiz.options)}"]
+        parts = [patient(case), f"Findings:\n{findings}" if findings else "", f"{quiz.question}\n{lettered(quiz.options)}"]
         answer = f"{'ABCDEFGHIJ'[quiz.right]}. {quiz.options[quiz.right]}"
-        return [Dialogue(dialogue_of(plain("\n\n".join(part for part in told if part)), render_reasoning(quiz.steps, answer)))]
+        return [Dialogue(dialogue_of(plain("\n\n".join(part for part in parts if part)), render_reasoning(quiz.steps, answer)))]
 
     def of_findings(
         self, case: Case, groups: Sequence[Group], request: str, findings: Sequence[str], chance: random.Random
@@ -152,13 +152,12 @@ class PaperTemplate:
         if own := case.question.count(IMAGE_MARK):
             unmarked = f"{IMAGE_MARK}\n" * (len(case.images) - own)
             return [Dialogue(dialogue_of(unmarked + _with_history(case), reasoning))]
-        told = _with_history(case)
         marks = grouped_marks([len(group.images) for group in groups_of(case)])
         ask = (
             f"Please base your response on the keyframes of the relevant medical imaging modality ({marks})"
             " and reason step-by-step to answer the above question."
         )
-        return [Dialogue(dialogue_of(f"{plain(told)}\n{ask}", reasoning))]
+        return [Dialogue(dialogue_of(f"{plain(_with_history(case))}\n{ask}", reasoning))]
 
 
 @dataclass(frozen=True)
@@ -185,10 +184,10 @@ class InternTemplate:
         """Ask findings and question as one question, without options. Findings are omitted if all steps are given."""
         answer = f"### The final answer is: {quiz.options[quiz.right]}"
         dialogues = []
-        for given in self._places(len(quiz.steps), chance):
-            told = case.findings if given < len(quiz.steps) else ()
-            asked = replace(case, question=" ".join((*told, quiz.question)), images=())
-            dialogues.append(self._go_on(asked, quiz.steps, given, answer))
+        for given in self._starts(len(quiz.steps), chance):
+            findings = case.findings if given < len(quiz.steps) else ()
+            asked = replace(case, question=" ".join((*findings, quiz.question)), images=())
+            dialogues.append(self._continued(asked, quiz.steps, given, answer))
         return dialogues
 
     def of_findings(
@@ -201,18 +200,18 @@ class InternTemplate:
         steps = tuple(findings)
         # Without a conclusion, at least one step must remain to be written.
         last = len(steps) if self.concludes else len(steps) - 1
-        return [self._go_on(asked, steps, min(given, last), answer) for given in self._places(len(steps), chance)]
+        return [self._continued(asked, steps, min(given, last), answer) for given in self._starts(len(steps), chance)]
 
     def of_path(self, case: Case, reasoning: str) -> Sequence[Dialogue]:
         """Ask as an intern is asked at the root; answer with the unchanged path."""
-        return [Dialogue(dialogue_of(self.prompts.intern(case, _places_of(case), ()), reasoning))]
+        return [Dialogue(dialogue_of(self.prompts.intern(case, _placeholders(case), ()), reasoning))]
 
-    def _go_on(self, asked: Case, steps: tuple[str, ...], given: int, answer: str) -> Dialogue:
-        messages = self.prompts.intern(asked, _places_of(asked), steps[:given])
-        said = "\n".join(part for part in (render_steps(steps[given:], first=given + 1), answer) if part)
-        return Dialogue(dialogue_of(messages, said), f"from-{given}" if self.begun == "each" else "")
+    def _continued(self, asked: Case, steps: tuple[str, ...], given: int, answer: str) -> Dialogue:
+        messages = self.prompts.intern(asked, _placeholders(asked), steps[:given])
+        reply = "\n".join(part for part in (render_steps(steps[given:], first=given + 1), answer) if part)
+        return Dialogue(dialogue_of(messages, reply), f"from-{given}" if self.begun == "each" else "")
 
-    def _places(self, steps: int, chance: random.Random) -> Sequence[int]:
+    def _starts(self, steps: int, chance: random.Random) -> Sequence[int]:
         match self.begun:
             case "each":
                 return range(steps + 1)
@@ -233,6 +232,6 @@ def _with_history(case: Case) -> str:
     return f"{case.question} ({_SUPPLEMENT} is as follows:\n{known})"
 
 
-def _places_of(case: Case) -> tuple[ImagePart, ...]:
+def _placeholders(case: Case) -> tuple[ImagePart, ...]:
     """Return a placeholder for each image; a row only contains a mark."""
     return tuple(ImagePart(name, 0) for name in case.images)

@@ -2,24 +2,23 @@
 
 import random
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from chiron.cases.case import Case
-from chiron.cases.reader import need_cases
-from chiron.cases.selection import Shard
 from chiron.client.call import Ask, Call
+from chiron.conversation.options import named_options
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
-from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, named_options, read_choices
+from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.part import BuildSummary, Made, PartRun, chosen, execute, origin, placed
+from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 RULES: Final = 2
 """Version of the rules; increase it when the same replies would give other rows."""
@@ -54,7 +53,7 @@ def build_text(
         InputError: an input is missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return execute(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
+    return run_job(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
 
 
 def prepare_text(
@@ -68,24 +67,28 @@ def prepare_text(
     form: ConversationTemplate | None = None,
 ) -> PartRun[Case]:
     """Prepare :func:`build_text`: validate its inputs without running it."""
-    need_cases(cases)
-    part = Shard.parse(shard) if shard is not None else None
+    source = select_cases(cases, limit, shard)
     seats = BuildRoles.of(config, cases, need_reader=True)
     wording = form if form is not None else PaperTemplate()
     build = config.build
-    rules = {name: getattr(build, name) for name in ("questions_per_case", "tries", "tries_threshold", "blind_tries", "blind_threshold")}
-
+    rules = {  # these keys are stored in run.json
+        "questions_per_case": build.questions_per_case,
+        "tries": build.samples,
+        "tries_threshold": build.samples_threshold,
+        "blind_tries": build.blind_samples,
+        "blind_threshold": build.blind_threshold,
+    }
     return PartRun(
-        "text",
-        WorkDirectory(out),
-        ROWS,
-        partial(chosen, cases, limit, part),
-        Examiner(seats, wording, out.resolve().name).examine,
-        {**seats.identity(), **rules, "rules": RULES, **wording.identity()},
-        {**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
-        seats.endpoints,
-        build.budget_usd,
-        build.cases_in_flight,
+        part="text",
+        directory=WorkDirectory(out),
+        kept_file=ROWS,
+        source=source,
+        make=Examiner(seats, wording, out.resolve().name).examine,
+        identity={**seats.identity(), **rules, "rules": RULES, **wording.identity()},
+        about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
+        endpoints=seats.roles.endpoints,
+        budget_usd=build.budget_usd,
+        in_flight=build.cases_in_flight,
     )
 
 
@@ -126,12 +129,12 @@ class Examiner:
             if isinstance(choice, Refused):
                 dropped.append(self._drop(case, choice.reason, choice.detail, choice.text))
                 continue
-            if (plain := normalise(choice.question)) in before:
+            if (plain := normalize_answer(choice.question)) in before:
                 dropped.append(self._drop(case, "asked twice", "", choice.question))
                 continue
             before.add(plain)
             question = _Question(case, choice, number, [key])
-            if (refused := await self._tried(question, ask)) is not None:
+            if (refused := await self._refused(question, ask)) is not None:
                 dropped.append(self._drop(case, refused.reason, refused.detail, choice.question))
             else:
                 rows.extend(self._rows(question))
@@ -142,7 +145,7 @@ class Examiner:
         count = self.seats.config.build.questions_per_case
         best: tuple[str, list[MultipleChoice | Refused]] = ("", [])
         for draw in range(AUTHOR_DRAWS):
-            call = self.seats.call("author", self.seats.prompts.author(case, count), draw=draw)
+            call = self.seats.call("author", self.seats.prompts.author(case, count), sample_index=draw)
             reply = await ask(call)
             try:
                 written = read_choices(reply.text, count)
@@ -155,61 +158,62 @@ class Examiner:
                 break
         return best
 
-    async def _tried(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _refused(self, question: _Question, ask: Ask) -> Refused | None:
         """Return why a question is dropped, or ``None``. Cheap tests run before expensive ones."""
         choice = question.choice
         answer = choice.options[choice.right()]
         if names_answer(choice.question, answer):
             return Refused("answer in the question", answer)
-        return await self._told(question, ask) or await self._one_right(question, ask) or await self._guessed(question, ask)
+        return await self._unanswered(question, ask) or await self._ambiguous(question, ask) or await self._guessed(question, ask)
 
-    async def _told(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _unanswered(self, question: _Question, ask: Ask) -> Refused | None:
         """Drop a question that the reader cannot answer with the case."""
         build = self.seats.config.build
-        share = await self._share(question, ask, blind=False, tries=build.tries)
+        share = await self._share(question, ask, blind=False, samples=build.samples)
         if share is None:
             return Refused("reader cannot be understood", "its replies name no option")
         question.share = share
-        if share <= build.tries_threshold:
-            return Refused("not answered with the case", f"right in {share:.0%} of {build.tries} tries")
+        if share <= build.samples_threshold:
+            return Refused("not answered with the case", f"right in {share:.0%} of {build.samples} tries")
         return None
 
     async def _guessed(self, question: _Question, ask: Ask) -> Refused | None:
         """Drop a question that the reader answers too easily without the case."""
         build = self.seats.config.build
-        share = await self._share(question, ask, blind=True, tries=build.blind_tries) if build.blind_tries else None
+        share = await self._share(question, ask, blind=True, samples=build.blind_samples) if build.blind_samples else None
         if share is not None and share > build.blind_threshold:
-            return Refused("answered without the case", f"right in {share:.0%} of {build.blind_tries} tries")
+            return Refused("answered without the case", f"right in {share:.0%} of {build.blind_samples} tries")
         return None
 
-    async def _share(self, question: _Question, ask: Ask, *, blind: bool, tries: int) -> float | None:
+    async def _share(self, question: _Question, ask: Ask, *, blind: bool, samples: int) -> float | None:
         """Return the share of right reader answers; ``None`` if most replies are unreadable.
 
-        Each try shuffles the options, so that a reader that always says "A" is right only by chance.
+        Each sample shuffles the options, so that a reader that always says "A" is right only by chance.
         """
         choice, prompts = question.choice, self.seats.prompts
-        orders = [self._order(question, f"{'blind' if blind else 'told'}:{number}") for number in range(tries)]
+        # These words seed the order of the options, so they are part of the calls in existing ledgers.
+        orders = [self._order(question, f"{'blind' if blind else 'told'}:{number}") for number in range(samples)]
         calls = []
         for number, order in enumerate(orders):
             options = [choice.options[i] for i in order]
             messages = prompts.reader_blind(choice.question, options) if blind else prompts.reader(question.case, choice.question, options)
-            calls.append(self.seats.call("reader", messages, draw=number))
+            calls.append(self.seats.call("reader", messages, sample_index=number))
         replies = await together(ask(call) for call in calls)
         question.calls += [call.key for call in calls]
         named = [_chosen(reply.text, order, choice) for reply, order in zip(replies, orders, strict=True)]
         understood = [n for n in named if n is not None]
-        if not reaches_quorum(len(understood), tries):
+        if not reaches_quorum(len(understood), samples):
             return None
         return sum(n == {choice.right()} for n in understood) / len(understood)
 
-    async def _one_right(self, question: _Question, ask: Ask) -> Refused | None:
+    async def _ambiguous(self, question: _Question, ask: Ask) -> Refused | None:
         """Drop a question unless the reader, asked for every right option, names only that one. The reader gets two attempts."""
         choice = question.choice
         others: list[str] = []
         for draw in range(2):
             order = self._order(question, f"all:{draw}")
             messages = self.seats.prompts.reader_all(question.case, choice.question, [choice.options[i] for i in order])
-            call: Call = self.seats.call("reader", messages, draw=draw)
+            call: Call = self.seats.call("reader", messages, sample_index=draw)
             reply = await ask(call)
             question.calls.append(call.key)
             named = _chosen(reply.text, order, choice)

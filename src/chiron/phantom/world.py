@@ -112,7 +112,7 @@ def _balanced(labels: NDArray[np.int64], groups: NDArray[np.int64], rng: np.rand
         rng: random generator.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    table = labels.tolist()
+    table: list[int] = labels.tolist()
     for own in members:
         for k, label in zip(own.tolist(), rng.permutation(labels[own]).tolist(), strict=True):
             table[k] = label

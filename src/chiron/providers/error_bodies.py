@@ -27,7 +27,7 @@ class ErrorBody:
     code: str | None
     """A short code without spaces, such as ``context_length_exceeded``."""
     words: str
-    """The message on one line; "no explanation" if there is none."""
+    """The message on one line; "no explanation" if there is no message."""
     status: int | None = None
     """HTTP status given in the body."""
 
@@ -37,7 +37,7 @@ class ErrorBody:
         return self.words != _NOTHING
 
     @property
-    def said(self) -> str:
+    def text_with_code(self) -> str:
         """Code and message together."""
         return f"{self.code or ''} {self.words}"
 

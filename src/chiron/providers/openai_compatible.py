@@ -141,7 +141,7 @@ class OpenAICompatible:
             return body
         pieces = body.split(_HOLE.encode())
         if len(pieces) != len(pictures) + 1:
-            raise CallerFault(f"a text holds the mark {_HOLE}")
+            raise CallerFault(f"a text contains the reserved mark {_HOLE}")
         whole = [pieces[0]]
         for picture, piece in zip(pictures, pieces[1:], strict=True):
             whole += [await self._encoded(picture), piece]
@@ -186,28 +186,28 @@ class OpenAICompatible:
         try:
             yield
         except aiohttp.ConnectionTimeoutError as error:
-            raise Transient(f"{where} took no connection in time") from error
+            raise Transient(f"{where} did not accept a connection in time") from error
         except TimeoutError as error:
             # The request was sent, so the model may have generated a reply.
             raise Transient(f"{self.name} did not answer within {self.config.timeout:g} s", maybe_billed=True) from error
         except aiohttp.InvalidURL as error:
-            raise CallerFault(f"{self.name}: base_url is no address: {self.config.base_url}", misconfigured=True) from error
+            raise CallerFault(f"{self.name}: base_url is not a valid address: {self.config.base_url}", misconfigured=True) from error
         except aiohttp.ClientSSLError as error:
             raise CallerFault(f"{where} cannot be reached over TLS ({tls_words(error)}): {TLS_ADVICE}", misconfigured=True) from error
         except aiohttp.ClientConnectorError as error:
             # The connection was never established, so nothing was sent.
             why = error.os_error.strerror or type(error.os_error).__name__
-            raise Transient(f"{where} cannot be reached: {why}: is it running there?") from error
+            raise Transient(f"{where} cannot be reached: {why}: is it running?") from error
         except aiohttp.ClientHttpProxyError as error:
             # Rejected before anything reached the endpoint. The error text contains the proxy's address, which may include a password.
             if error.status == 407:
                 raise CallerFault(f"{where} cannot be reached: {PROXY_REFUSES}", misconfigured=True) from None
             raise Transient(f"{where} cannot be reached: the proxy answered {error.status}") from None
         except TooLongError as error:
-            raise Transient(f"{self.name} sent {error}: does it obey {self.config.max_tokens_field}?", maybe_billed=True) from error
+            raise Transient(f"{self.name} sent {error}: does it support {self.config.max_tokens_field}?", maybe_billed=True) from error
         except (aiohttp.ClientError, OSError) as error:
             # Such an error may quote the reply ("Bad status line"), so only its type is public.
-            public = f"{where} broke off or sent what is no HTTP ({type(error).__name__}): is it the right address?"
+            public = f"{where} broke the connection or did not send HTTP ({type(error).__name__}): is it the right address?"
             raise Transient(self._origin.redact(f"{public}: {error}"), public=public, maybe_billed=True) from error
 
     def _connection(self) -> aiohttp.ClientSession:
@@ -239,7 +239,7 @@ def read_key(name: str, config: OpenAIModel) -> str | None:
     if not key:
         raise InputError(f"model '{name}' needs a key: set the environment variable {config.api_key_env}")
     if not key.isascii() or not key.isprintable():
-        raise InputError(f"the environment variable {config.api_key_env} holds characters that no key has: set it anew")
+        raise InputError(f"the environment variable {config.api_key_env} contains characters that a key cannot have: set it again")
     return key
 
 

@@ -64,7 +64,7 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
     if status == 429 or (status in {503, 529} and after is not None):
         return RateLimited(full, retry_after=after, public=public)
     if status in _RETRYABLE or status >= 500:
-        cure = cure_for(error.said)
+        cure = cure_for(error.text_with_code)
         # The gateway timed out; the model behind it may have generated a reply.
         return Transient(full, public=public if cure is None else f"{public}: {cure.advice}", maybe_billed=status in {408, 504, 522, 524})
     return _refused(status, error, origin, full, public)
@@ -72,8 +72,8 @@ def _classified(status: int, headers: Mapping[str, str], error: ErrorBody, origi
 
 def _refused(status: int, error: ErrorBody, origin: Origin, full: str, public: str) -> CallerFault:
     """Return a failure that would repeat if the same call were sent again."""
-    cure = cure_for(error.said)
-    if is_flagged(error.said):
+    cure = cure_for(error.text_with_code)
+    if is_flagged(error.text_with_code):
         return Flagged(full, public=f"{public}: a content filter refuses this input")
     if cure is not None and (cure.every_call or status not in _EVERY_CALL):
         return CallerFault(full, public=f"{public}: {cure.advice}", misconfigured=cure.every_call)

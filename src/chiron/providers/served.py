@@ -9,7 +9,7 @@ from chiron.client.call import ImagePart, Message, TextPart
 from chiron.client.config import OpenAIModel, ServedCheckpoint
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
-from chiron.providers.local.checkpoint_format import FORMAT_FILE, read_format
+from chiron.providers.local.checkpoint import FORMAT_FILE, read_format
 from chiron.providers.local.tiling import Tiling, tile_budget
 
 _KEYS = {"hf": "max_patches", "internvl_chat": "max_dynamic_patch"}
@@ -55,7 +55,7 @@ def serving_note(config: OpenAIModel, listed: Mapping[str, Any]) -> str:
         return f"it serves a checkpoint that chiron trained, and cuts several images differently from training: add {wanted}"
     if config.serves is None and any(name in f"{place} {config.model}".lower() for name in ("internvl", "chiron")):
         return "it seems to serve InternVL; if 'chiron train' made the checkpoint, add serves: {max_tiles: ...} as its model card says"
-    told = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
-    if known is not None and told != (known.max_tiles, known.max_tiles_per):
+    configured = config.serves and (config.serves.max_tiles, config.serves.max_tiles_per)
+    if known is not None and configured != (known.max_tiles, known.max_tiles_per):
         return f"the checkpoint was trained otherwise than serves says: write {wanted}"
     return ""

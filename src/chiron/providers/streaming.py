@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from chiron.client.call import Call, Reply
+from chiron.client.call import Call
 from chiron.client.failures import RateLimited, Transient
+from chiron.client.provider import Piece
 from chiron.client.retry import Elapsed, RetryPolicy, retry_call
 from chiron.providers.error_bodies import is_error
 from chiron.providers.openai_compatible import OpenAICompatible
@@ -23,15 +24,6 @@ from chiron.providers.transport import read_bounded
 _MAX_EVENT_BYTES = 2**20
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 """Prefixes of event-stream lines. Servers use various content types, so the first line decides how a body is parsed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a reply."""
-
-    text: str
-    reply: Reply | None = None
-    """The whole reply, in the last piece only."""
 
 
 async def stream(

@@ -76,16 +76,16 @@ def read_run(run: Path) -> RunInfo:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} is no run directory: it has no {RUN}") from None
+        raise InputError(f"{run} is not a run directory (it has no {RUN}): choose another directory") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     try:
         return RunInfo.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{path} is damaged ({place + ': ' if place else ''}{first['msg']}): use the run's own copy, or another run"
+            f"{path} is damaged ({place + ': ' if place else ''}{first['msg']}): restore it from a copy, or choose another run"
         ) from None
 
 

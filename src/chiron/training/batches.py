@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import TileKey, Tiles, Tiling, cut, normalise, tile_budget, tile_count
-from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight
+from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 from chiron.training.rows import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class PackedBatch:
     """Packed lines as model inputs, to be used with ``attention_mask=None`` and ``use_cache=False``.
 
     Transformers separates the samples of a line where ``position_ids`` restart at 0, but only if there is no mask and no cache. A mask of
@@ -48,27 +48,27 @@ class Batch:
     weights: Tensor | None = None
     """``(lines, length)`` float32, the loss weight of each label; None if all are equal."""
 
+    conversations: Tensor | None = None
+    """Only of preference pairs: ``(lines, length)`` int64, the number of each position's conversation, -1 in the padding. Chosen and
+    rejected conversations have even and odd numbers.
+    """
+    reference: Tensor | None = None
+    """Only of preference pairs: ``(pairs, 2)`` float32; see :attr:`~chiron.training.encoding.Encoded.reference`."""
+
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments of the model call, without labels."""
-        return {
-            "input_ids": self.input_ids,
-            "position_ids": self.position_ids,
-            "pixel_values": self.pixel_values,
-            "attention_mask": None,
-            "use_cache": False,
-        }
+        tensors = {"input_ids": self.input_ids, "position_ids": self.position_ids, "pixel_values": self.pixel_values}
+        return {**tensors, "attention_mask": None, "use_cache": False}
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+    def loss_inputs(self) -> dict[str, Tensor | None]:
+        """Keyword arguments of :meth:`chiron.training.model.Loss.forward`."""
+        names = ("input_ids", "position_ids", "labels", "pixel_values", "weights", "conversations", "reference")
+        return {name: getattr(self, name) for name in names}
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
         """Copy the batch to ``device``."""
-        pixels = self.pixel_values
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=non_blocking),
-            position_ids=self.position_ids.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            pixel_values=None if pixels is None else pixels.to(device, non_blocking=non_blocking),
-            weights=None if self.weights is None else self.weights.to(device, non_blocking=non_blocking),
-        )
+        tensors = {name: value for name, value in self.loss_inputs().items() if value is not None}
+        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})  # type: ignore[arg-type]
 
 
 def collate(
@@ -78,7 +78,7 @@ def collate(
     length: int | None,
     pad_id: int,
     weighting: LossWeighting = "token",
-) -> Batch:
+) -> PackedBatch:
     """Build a batch of packed lines; each inner sequence is one line.
 
     Args:
@@ -102,22 +102,32 @@ def collate(
     labels = np.full(shape, IGNORED, np.int64)
     position_ids = np.empty(shape, np.int64)
     weights = None if weighting == "token" else np.zeros(shape, np.float32)
+    pairs = any(sample.lengths for line in bins for sample in line)
+    conversations = np.full(shape, -1, np.int64) if pairs else None
+    scored: list[Encoded] = []
     tiles: list[Tiles] = []
     for number, line in enumerate(bins):
         at = 0
         for sample in line:
             if len(sample.labels) and sample.labels[0] != IGNORED:
-                raise ValueError(f"row {sample.id!r}: its first token is learned, though nothing of it stands before")
+                raise ValueError(f"row {sample.id!r}: its first token has a label, but no token precedes it")
             end = at + len(sample.input_ids)
             input_ids[number, at:end] = sample.input_ids
             labels[number, at:end] = sample.labels
             if weights is not None:
                 weights[number, at:end] = token_weight(sample, weighting)
-            position_ids[number, at:end] = np.arange(end - at)
+            begin = at
+            for index, size in enumerate(sample.conversations):
+                position_ids[number, begin : begin + size] = np.arange(size)
+                if conversations is not None and trained_tokens(sample):
+                    conversations[number, begin : begin + size] = 2 * len(scored) + index
+                begin += size
+            if trained_tokens(sample):
+                scored.append(sample)
             at = end
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
         position_ids[number, at:] = np.arange(width - at)
-    return Batch(
+    return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids),
         labels=torch.from_numpy(labels),
@@ -126,7 +136,15 @@ def collate(
         real_tokens=sum(used),
         rows=tuple(sample.id for line in bins for sample in line),
         weights=None if weights is None else torch.from_numpy(weights),
+        conversations=None if conversations is None else torch.from_numpy(conversations),
+        reference=_reference(scored) if pairs else None,
     )
+
+
+def _reference(pairs: Sequence[Encoded]) -> Tensor | None:
+    """Return the reference's log-probabilities ``(pairs, 2)``; None if they are not known yet."""
+    known = [pair.reference for pair in pairs if pair.reference is not None]
+    return torch.tensor(known, dtype=torch.float32).view(-1, 2) if len(known) == len(pairs) else None
 
 
 def _tiles(pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], key: TileKey, row: str) -> Tiles:
@@ -137,12 +155,6 @@ def _tiles(pixels: Mapping[TileKey, Tiles] | Callable[[TileKey], Tiles], key: Ti
 
 
 Lines = TypeVar("Lines", bound=Sequence[Sequence[Encoded]])
-
-
-@dataclass(frozen=True, slots=True)
-class _Ahead(Generic[Lines]):
-    lines: Lines
-    tiles: dict[TileKey, Future[Tiles]]
 
 
 class Decoder:
@@ -158,7 +170,7 @@ class Decoder:
         With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead.
         """
         if workers < 0 or prefetch < 0:
-            raise ValueError(f"{workers} workers and {prefetch} batches ahead")
+            raise ValueError(f"workers and prefetch must be at least 0 (got {workers} and {prefetch})")
         self._fence = None if folder is None else _Fence(folder.root)
         self._tiling = tiling
         self._workers = workers
@@ -189,17 +201,17 @@ class Decoder:
             InputError: An image is missing or has changed since its row was encoded. The message names the row. Raised when its batch is
                 due, not earlier.
         """
-        waiting: deque[_Ahead[Lines]] = deque()
+        waiting: deque[tuple[Lines, dict[TileKey, Future[Tiles]]]] = deque()
         try:
             for lines in batches:
-                waiting.append(_Ahead(lines, self._submit(lines)))
+                waiting.append((lines, self._submit(lines)))
                 if len(waiting) > self._prefetch:
-                    yield _finished(waiting.popleft())
+                    yield _finished(*waiting.popleft())
             while waiting:
-                yield _finished(waiting.popleft())
+                yield _finished(*waiting.popleft())
         finally:
-            for batch in waiting:
-                for future in batch.tiles.values():
+            for _, tiles in waiting:
+                for future in tiles.values():
                     future.cancel()
 
     def _submit(self, lines: Sequence[Sequence[Encoded]]) -> dict[TileKey, Future[Tiles]]:
@@ -229,7 +241,7 @@ class Decoder:
         name, expected = key
         budget = tile_budget(len(sample.images), self._tiling)
         if self._fence is None:
-            raise InputError(f"row {shown(sample.id)}: image {shown(name)} has no folder to lie in")
+            raise InputError(f"row {shown(sample.id)}: image {shown(name)} cannot be found without an image folder")
         try:
             with Image.open(io.BytesIO(self._fence.find(name).read_bytes()), formats=FORMATS) as image:
                 width, height = image.size
@@ -239,8 +251,8 @@ class Decoder:
                     if tile_count(width, height, budget=budget, tiling=self._tiling) == expected:
                         return cut(plain, budget=budget, tiling=self._tiling)
             raise InputError(
-                f"row {shown(sample.id)}: image {shown(name)} is {width} x {height} pixels, which is not {expected} tiles any more:"
-                " the file was changed since training began, start again"
+                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected} tiles:"
+                " it has changed since training began; start again with another --out"
             )
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())
@@ -254,5 +266,5 @@ class _Fence(ImageFolder):
         return self._inside(name)
 
 
-def _finished(batch: _Ahead[Lines]) -> tuple[Lines, dict[TileKey, Tiles]]:
-    return batch.lines, {key: future.result() for key, future in batch.tiles.items()}
+def _finished(lines: Lines, tiles: dict[TileKey, Future[Tiles]]) -> tuple[Lines, dict[TileKey, Tiles]]:
+    return lines, {key: future.result() for key, future in tiles.items()}

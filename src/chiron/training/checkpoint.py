@@ -7,7 +7,7 @@ import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,17 @@ UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingErro
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
+class RunIdentity(TypedDict):
+    """Identity of a run: a checkpoint is only resumed by a run with the same one."""
+
+    recipe: str
+    """Name of the recipe."""
+    data: dict[str, str]
+    """SHA-256 of every data file, by file name."""
+    sha256: str
+    """Hash of everything that determines the final weights."""
+
+
 @dataclass(frozen=True)
 class TrainPosition:
     """Progress of a run."""
@@ -38,14 +49,19 @@ class TrainPosition:
 
 
 def save_checkpoint(
-    folder: Path, place: TrainPosition, weights: dict[str, Tensor], optimizer: dict[str, Any], randoms: dict[str, Any], run: dict[str, Any]
+    folder: Path,
+    position: TrainPosition,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Any],
+    randoms: dict[str, Any],
+    run: RunIdentity,
 ) -> Path:
     """Write a checkpoint to a temporary folder and rename it once it is complete on disk; delete old checkpoints.
 
     Raises:
         DiskError: Writing failed. Earlier checkpoints are unchanged.
     """
-    name = f"step-{place.total_steps:08d}"
+    name = f"step-{position.total_steps:08d}"
     target, draft = folder / name, folder / f".{name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +71,7 @@ def save_checkpoint(
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / "weights.safetensors")
         torch.save(optimizer, draft / "optimizer.pt")
         torch.save(randoms, draft / "random.pt")
-        (draft / "place.json").write_text(json.dumps({**asdict(place), "run": run}, indent=2) + "\n")
+        (draft / "place.json").write_text(json.dumps({**asdict(position), "run": run}, indent=2) + "\n")
         _sync(draft)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
@@ -69,14 +85,14 @@ def save_checkpoint(
 
 
 @dataclass(frozen=True)
-class Saved:
+class TrainCheckpoint:
     """A checkpoint loaded from disk."""
 
-    place: TrainPosition
+    position: TrainPosition
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     randoms: dict[str, Any]
-    run: dict[str, Any]
+    run: RunIdentity
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -84,7 +100,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if (p / "place.json").is_file())
 
 
-def load_last(folder: Path) -> Saved | None:
+def load_last(folder: Path) -> TrainCheckpoint | None:
     """Load the newest checkpoint; return ``None`` if there are no checkpoints.
 
     Raises:
@@ -97,7 +113,7 @@ def load_last(folder: Path) -> Saved | None:
     try:
         about = json.loads((last / "place.json").read_text())
         run = about.pop("run")
-        return Saved(
+        return TrainCheckpoint(
             TrainPosition(**about),
             load_file(last / "weights.safetensors"),
             torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
@@ -105,7 +121,7 @@ def load_last(folder: Path) -> Saved | None:
             run,
         )
     except (*UNREADABLE, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {last} is damaged ({error}): remove it, and the one before it is used") from error
+        raise InputError(f"checkpoint {last} is damaged ({error}): remove it to resume from the one before") from error
 
 
 def random_states() -> dict[str, Any]:

@@ -26,7 +26,7 @@ IGNORED: Final = -100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """An encoded row: tokens, labels and image names, without pixels."""
+    """An encoded row: tokens, labels and image names, without pixels. Of a preference pair, both conversations, one after the other."""
 
     id: str
     input_ids: NDArray[np.int32]
@@ -36,17 +36,30 @@ class Encoded:
     images: tuple[str, ...]
     tile_counts: tuple[int, ...]
     """Number of tiles of each image, thumbnail included."""
+    lengths: tuple[int, ...] = ()
+    """Only of a preference pair: tokens of the chosen and of the rejected conversation. Each of them has the images."""
+    reference: tuple[float, float] | None = None
+    """Only of a preference pair: log-probabilities of the chosen and the rejected reply under the reference model."""
+
+    @property
+    def conversations(self) -> tuple[int, ...]:
+        """Number of tokens of each conversation."""
+        return self.lengths or (len(self.input_ids),)
 
     def tile_keys(self) -> list[TileKey]:
-        """Return the keys of the images' tiles, in order."""
-        return list(zip(self.images, self.tile_counts, strict=True))
+        """Return the keys of the images' tiles, in order of their tokens."""
+        return list(zip(self.images, self.tile_counts, strict=True)) * len(self.conversations)
+
+    def tiles(self) -> int:
+        """Return the number of tiles of all conversations."""
+        return sum(self.tile_counts) * len(self.conversations)
 
 
-class Encoder(DialogueTokens):
-    """Encoder of rows into tokens and labels."""
+class RowEncoder(DialogueTokens):
+    """RowEncoder of rows into tokens and labels."""
 
     def encode(self, row: TrainingExample, tile_counts: Sequence[int]) -> Encoded:
-        """Encode a conversation; only the assistant's text and its end token have labels.
+        """Encode a conversation, or a preference pair; only the assistant's text and its end token have labels, in a pair not the prompt's.
 
         Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
 
@@ -55,13 +68,21 @@ class Encoder(DialogueTokens):
         """
         input_ids: list[int] = []
         labels: list[int] = []
-        for tokens, learned in self.pieces(row.turns, tile_counts, f"row {shown(row.id)}"):
-            input_ids += tokens
-            labels += tokens if learned else [IGNORED] * len(tokens)
-        return Encoded(row.id, np.array(input_ids, np.int32), np.array(labels, np.int32), row.images, tuple(tile_counts))
+        lengths = []
+        where = f"row {shown(row.id)}"
+        skipped = sum(len(tokens) for tokens, _ in self.pieces(row.turns[: row.prompt_turns], tile_counts, where)) if row.rejected else 0
+        for turns in (row.turns, row.rejected) if row.rejected else (row.turns,):
+            begin = len(input_ids)
+            for tokens, learned in self.pieces(turns, tile_counts, where):
+                learned_here = learned and len(input_ids) - begin >= skipped
+                input_ids += tokens
+                labels += tokens if learned_here else [IGNORED] * len(tokens)
+            lengths.append(len(input_ids) - begin)
+        ids, targets = np.array(input_ids, np.int32), np.array(labels, np.int32)
+        return Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else ())
 
 
-def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: Encoder, *, limit: int) -> list[Encoded]:
+def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: RowEncoder, *, limit: int) -> list[Encoded]:
     """Encode all rows, in order. Decodes every image once, to find broken images before training starts.
 
     Raises:
@@ -79,10 +100,10 @@ def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, enco
             continue
         one = encoder.encode(row, _tile_counts(row, sizes, encoder.tiling))
         if len(one.input_ids) > limit:
-            too_long.append(f"row {shown(row.id)}: {len(one.input_ids)} tokens, {sum(one.tile_counts)} tiles among them")
+            too_long.append(f"row {shown(row.id)}: {len(one.input_ids)} tokens, including {one.tiles()} tiles")
         encoded.append(one)
     if unseen or too_long:
-        kinds = [f"{len(unseen)} with images missing or broken"] * bool(unseen)
+        kinds = [f"{len(unseen)} with missing or broken images"] * bool(unseen)
         kinds += [f"{len(too_long)} longer than {limit} tokens (allow more tokens or fewer tiles)"] * bool(too_long)
         # Show some of each kind, so that users can fix both at once.
         first = [*unseen[:3], *too_long[:3], *unseen[3:], *too_long[3:]]
@@ -120,7 +141,7 @@ def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, 
 
     def look(name: str) -> tuple[int, int] | str:
         if folder is None:
-            return f"image {shown(name)} has no folder to lie in"
+            return f"image {shown(name)} cannot be found without an image folder"
         try:
             return upright_size(folder.check(name).path)
         except ImageProblem as problem:

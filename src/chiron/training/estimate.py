@@ -1,9 +1,13 @@
-"""Estimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
+"""TrainingEstimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from chiron.training.encoding import trained_tokens
+from chiron.training.model import ADAPTED
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.session import Prepared
 
@@ -13,7 +17,7 @@ ACHIEVED_TFLOPS = 400.0
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Estimate of one stage."""
+    """TrainingEstimate of one stage."""
 
     stage: str
     rows: int
@@ -35,8 +39,8 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Estimate of a complete training run."""
+class TrainingEstimate:
+    """TrainingEstimate of a complete training run."""
 
     parameters: int
     trained: int
@@ -53,8 +57,8 @@ class Estimate:
         return sum(s.hours for s in self.stages)
 
 
-def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> Estimate:
-    """Estimate a run from the encoded data and the model's sizes.
+def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> TrainingEstimate:
+    """TrainingEstimate a run from the encoded data and the model's sizes.
 
     ``tflops``: achieved throughput of one GPU, in 10^12 operations per second.
     """
@@ -64,15 +68,19 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     language = sum(p.numel() for p in model.model.language_model.layers.parameters())
     tower = sum(p.numel() for p in model.model.vision_tower.parameters())
     parameters = sum(p.numel() for p in model.parameters())
-    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].train == "adapter" else parameters
+    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
     recompute = 2 if prepared.recipe.gradient_checkpointing else 0
 
     def of_stage(plan: StagePlan) -> StageEstimate:
         seen = _seen(prepared, plan, gpus)
-        everything = plan.stage.train == "all"
+        everything = plan.stage.trainable == "all"
         a_token = language * ((6 if everything else 4) + recompute)
         a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * ((3 if everything else 1) + (recompute // 2 if everything else 0))
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
+        if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
+            own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
+            operations += plan.tokens * 2 * language + own_tiles * 2 * tower * (4 * prepared.base.tokens_per_tile + 1)
+            operations += plan.trained_tokens * 2 * text.vocab_size * text.hidden_size
         busy = seen.lines / seen.places
         return StageEstimate(
             stage=plan.stage.name,
@@ -89,7 +97,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         )
 
     width = 2 if prepared.recipe.precision == "bf16" else 4
-    positions = prepared.recipe.sequence * prepared.recipe.lines_at_once
+    positions = prepared.recipe.max_seq_length * prepared.recipe.micro_batch_size
     # Hidden vectors kept per token for the backward pass: with checkpointing, the input of each layer and the inside of one layer;
     # without it, about 17 per layer.
     kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
@@ -98,9 +106,9 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     stages = tuple(of_stage(plan) for plan in prepared.plans)
     learned = max(stage.trained_tokens / stage.tokens for stage in stages)
     activations += round(positions * learned) * text.vocab_size * (width + 8)
-    weights = parameters * (width if prepared.recipe.stages[-1].train == "adapter" else 4)
+    weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
     memory = (weights + trained * 16 + activations) / 2**30
-    return Estimate(parameters, trained, memory, stages, gpus, tflops)
+    return TrainingEstimate(parameters, trained, memory, stages, gpus, tflops)
 
 
 @dataclass
@@ -116,12 +124,12 @@ class _Seen:
 def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
     """Count the contents of exactly the steps that training will run."""
     recipe, seen = prepared.recipe, _Seen()
-    at_once = recipe.lines_at_once * gpus
+    at_once = recipe.micro_batch_size * gpus
     for step in steps_of_stage(recipe, plan.stage, prepared.data, plan.steps):
         rows = [row for line in step for row in line]
         seen.tokens += sum(len(row.input_ids) for row in rows)
         seen.trained += sum(trained_tokens(row) for row in rows)
-        seen.tiles += sum(sum(row.tile_counts) for row in rows)
+        seen.tiles += sum(row.tiles() for row in rows)
         seen.lines += len(step)
         # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
         batches = -(-len(step) // at_once) * gpus
@@ -131,12 +139,6 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
 
 def _adapter_size(model: Any, prepared: Prepared) -> int:
     """Number of adapter weights: rank * (in + out), summed over the adapted layers."""
-    import re
-
-    from torch import nn
-
-    from chiron.training.model import ADAPTED
-
     adapter = prepared.recipe.adapter
     rank = adapter.rank if adapter is not None else 0
     layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(ADAPTED, name))

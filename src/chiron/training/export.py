@@ -12,7 +12,7 @@ from torch import nn
 
 from chiron.errors import DiskError
 from chiron.io import write_atomically
-from chiron.providers.local.checkpoint_format import exact_template, write_format
+from chiron.providers.local.checkpoint import exact_template, write_format
 from chiron.providers.local.dialogue import system_text
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import tile_budget
@@ -87,12 +87,10 @@ def image_settings(recipe: Recipe) -> dict[str, Any]:
 
 def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
     """Write the model card: recipe, hashes of the data, versions and losses."""
-    losses = {line["stage"]: line["held_out_loss"] for line in read_metrics(metrics) if "held_out_loss" in line}
+    losses = {line["stage"]: f"{line['held_out_loss']:.4f}" for line in read_metrics(metrics) if "held_out_loss" in line}
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} |"
-        f" {losses[p.stage.name]:.4f} |"
-        if p.stage.name in losses
-        else f"| {p.stage.name} | {p.stage.train} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} | {p.stage.learning_rate:g} | - |"
+        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} |"
+        f" {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )
     data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())
@@ -107,8 +105,8 @@ For research. Not a medical device.
 
 Base: {recipe.base or "from scratch"}. Versions: {versions}.
 
-| stage | trained | rows | steps | epochs | learning rate | held-out loss |
-|---|---|---|---|---|---|---|
+| stage | trained | objective | rows | steps | epochs | learning rate | held-out loss |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 Data:
@@ -124,7 +122,7 @@ Recipe:
 
 _SERVING = """## Serving it
 
-`chiron` with `provider: local` asks this model as it was trained: `chiron.json` says how. For other programs:
+`chiron` with `provider: local` prompts this model as in training, by the settings in `chiron.json`. For other programs:
 
 - The chat template puts nothing next to an image, as in training. Send texts and images in the order of the row, line breaks included.
 """
@@ -141,7 +139,7 @@ def serving(recipe: Recipe) -> str:
     images = recipe.images
     text = _SERVING
     if recipe.system is not None:
-        text += "- The chat template adds the system message of training where a conversation has none.\n"
+        text += "- The chat template adds the system message of training if a conversation has none.\n"
     if images.max_tiles_per == "image":
         text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"
     elif images.max_tiles > 1:

@@ -20,9 +20,9 @@ from chiron.training.batches import Decoder, collate
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.encoding import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 from chiron.training.metrics import StepMetrics
+from chiron.training.model import ShardedLoss, gather, no_gradient_sync
 from chiron.training.packing import Line, StagePlan
 from chiron.training.recipe import Recipe
-from chiron.training.sharding import ShardedLoss, unexchanged, whole
 
 
 @dataclass
@@ -57,57 +57,56 @@ def learning_rate(plan: StagePlan, step: int) -> float:
 
 
 def train_stage(
-    trainee: TrainState,
+    state: TrainState,
     recipe: Recipe,
     plan: StagePlan,
     steps: Iterable[list[Line]],
     folder: ImageFolder | None,
     *,
-    place: TrainPosition,
+    position: TrainPosition,
     after: Callable[[TrainPosition, StepMetrics], None],
 ) -> TrainPosition:
-    """Train the remaining steps of a stage, starting at ``place``; call ``after`` at the end of each step.
+    """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step.
 
     Raises:
         InputError: The loss is not finite, or memory ran out. The last checkpoint is kept.
     """
-    trainee.loss.train()
-    world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
-    todo = [step for number, step in enumerate(steps) if number >= place.step]
-    shares = [micro_batches(step, recipe.lines_at_once, world, rank) for step in todo]
-    tiling = recipe.images.tiling
-    with Decoder(folder, tiling, recipe.workers) as decoder:
+    state.loss.train()
+    world, rank = state.accelerator.num_processes, state.accelerator.process_index
+    todo = [step for number, step in enumerate(steps) if number >= position.step]
+    shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
+    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
         decoded = decoder.ahead(batch for share in shares for batch in share)
         for step, share in zip(todo, shares, strict=True):
             began = time.perf_counter()
-            rate = learning_rate(plan, place.step)
-            for group in trainee.optimizer.param_groups:
+            rate = learning_rate(plan, position.step)
+            for group in state.optimizer.param_groups:
                 group["lr"] = rate
             trained = sum(count_trained(line) for line in step)
             weight = step_weight(step, recipe.loss_weighting)
-            what = f"stage {plan.stage.name}, step {place.step + 1}"
+            what = f"stage {plan.stage.name}, step {position.step + 1}"
             with memory_explained(what):
                 batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
-                summed, positions, norm = _one_step(trainee, batches, len(share), weight, recipe, images=images)
+                summed, positions, norm = _one_step(state, batches, len(share), weight, recipe, images=images)
             if not math.isfinite(summed) or not math.isfinite(norm):
-                rows = ", ".join(row.id for line in step for row in line[:1][:3])
+                rows = ", ".join(row.id for line in step[:3] for row in line[:1])
                 raise InputError(
-                    f"{what}: the loss is no number any more (loss {summed / weight:g}, gradient"
-                    f" {norm:g}): lower its learning_rate, or look at the rows of this step ({rows}, ...); the last checkpoint stands"
+                    f"{what}: the loss is not finite (loss {summed / weight:g}, gradient {norm:g}): lower learning_rate, or check the rows"
+                    f" of this step ({rows}, ...); the last checkpoint is kept"
                 )
             with memory_explained(what):  # the first optimizer step allocates the moments
-                trainee.optimizer.step()
-            trainee.optimizer.zero_grad(set_to_none=True)
-            place = TrainPosition(place.stage, place.step + 1, place.total_steps + 1)
+                state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+            position = TrainPosition(position.stage, position.step + 1, position.total_steps + 1)
             tokens = sum(len(r.input_ids) for line in step for r in line)
             after(
-                place,
+                position,
                 StepMetrics(
                     stage=plan.stage.name,
-                    step=place.step,
+                    step=position.step,
                     steps=plan.steps,
-                    total_steps=place.total_steps,
+                    total_steps=position.total_steps,
                     loss=summed / weight,
                     learning_rate=rate,
                     gradient_norm=norm,
@@ -118,61 +117,78 @@ def train_stage(
                     memory_gib=memory_gib(),
                 ),
             )
-    return place
+    return position
 
 
 def _one_step(
-    trainee: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
+    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
 ) -> tuple[float, int, float]:
     """Compute the gradients of one optimizer step.
 
     Returns the summed loss and the number of positions, both over all processes, and the gradient norm.
     ``weight``: total weight of the trained tokens of the step.
     """
-    accelerator = trainee.accelerator
+    accelerator = state.accelerator
     summed = torch.zeros((), device=accelerator.device)
     positions = 0
     for number, (lines, tiles) in enumerate(batches, start=1):
-        batch = collate(lines, tiles, length=None, pad_id=trainee.pad_id, weighting=recipe.loss_weighting)
+        batch = collate(lines, tiles, length=None, pad_id=state.pad_id, weighting=recipe.loss_weighting)
         batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once per step, in their last batch.
-        with _no_exchange(trainee) if number < count else contextlib.nullcontext():
+        with _no_exchange(state) if number < count else contextlib.nullcontext():
             with accelerator.autocast():
-                loss = trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values, batch.weights)
+                loss = state.loss(**batch.loss_inputs())
             # The exchange averages over processes. Scaling gives a token the same weight on every process.
             accelerator.backward(loss * (accelerator.num_processes / weight))
         summed += loss.detach()
     totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
-    if isinstance(trainee.loss, ShardedLoss) and not images:
+    if isinstance(state.loss, ShardedLoss) and not images:
         # These zero gradients only keep the processes in sync. With them, the optimizer would apply weight decay.
-        for unused in trainee.loss.image_weights():
+        for unused in state.loss.image_weights():
             unused.grad = None
-    norm = whole(accelerator.clip_grad_norm_(trainee.parameters, recipe.clip))
+    norm = gather(accelerator.clip_grad_norm_(state.parameters, recipe.clip))
     return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
 
 
-def _no_exchange(trainee: TrainState) -> contextlib.AbstractContextManager[None]:
-    if isinstance(trainee.loss, ShardedLoss):
-        return unexchanged(trainee.loss)
-    alone: contextlib.AbstractContextManager[None] = trainee.accelerator.no_sync(trainee.loss)
+def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:
+    if isinstance(state.loss, ShardedLoss):
+        return no_gradient_sync(state.loss)
+    alone: contextlib.AbstractContextManager[None] = state.accelerator.no_sync(state.loss)
     return alone
 
 
 @torch.no_grad()
-def held_out_loss(trainee: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
-    """Mean loss per token with a label, in nats, over packed held-out lines."""
-    trainee.loss.eval()
-    world, rank = trainee.accelerator.num_processes, trainee.accelerator.process_index
-    tiling = recipe.images.tiling
-    summed = torch.zeros((), device=trainee.accelerator.device, dtype=torch.float64)
-    with Decoder(folder, tiling, recipe.workers) as decoder:
-        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.lines_at_once, world, rank))):
-            batch = collate(batch_lines, tiles, length=None, pad_id=trainee.pad_id).to(trainee.accelerator.device)
-            with trainee.accelerator.autocast():
-                summed += trainee.loss(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values).double()
-    total: Tensor = trainee.accelerator.reduce(summed, reduction="sum")
-    return float(total) / sum(count_trained(line) for line in lines)
+def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None) -> float:
+    """Mean loss per token with a label, or per preference pair, in nats, over packed held-out lines."""
+    state.loss.eval()
+    world, rank = state.accelerator.num_processes, state.accelerator.process_index
+    summed = torch.zeros((), device=state.accelerator.device, dtype=torch.float64)
+    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
+            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id).to(state.accelerator.device)
+            with state.accelerator.autocast():
+                summed += state.loss(**batch.loss_inputs()).double()
+    total: Tensor = state.accelerator.reduce(summed, reduction="sum")
+    return float(total) / step_weight(lines, "token")
+
+
+@torch.no_grad()
+def reference_log_probabilities(
+    state: TrainState, recipe: Recipe, lines: Sequence[Line], folder: ImageFolder | None
+) -> dict[str, tuple[float, float]]:
+    """Log-probabilities of the chosen and the rejected reply of this process's pairs under the current model, by row id."""
+    state.loss.eval()
+    world, rank = state.accelerator.num_processes, state.accelerator.process_index
+    found: dict[str, tuple[float, float]] = {}
+    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+        for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
+            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id).to(state.accelerator.device)
+            with state.accelerator.autocast():
+                scores = state.loss(**replace(batch, reference=None).loss_inputs())
+            pairs = [row.id for line in batch_lines for row in line if trained_tokens(row)]
+            found.update(zip(pairs, map(tuple, scores.view(-1, 2).tolist()), strict=True))
+    return found
 
 
 def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> list[list[Line]]:
@@ -189,7 +205,9 @@ def micro_batches(step: Sequence[Line], at_once: int, world: int, rank: int) -> 
 
 
 def step_weight(step: Sequence[Line], weighting: LossWeighting) -> float:
-    """Total weight of the trained tokens of a step."""
+    """Total weight of a step: of its trained tokens, or the number of its preference pairs."""
+    if pairs := sum(bool(row.lengths) for line in step for row in line):
+        return float(pairs)
     return math.fsum(trained_tokens(row) * token_weight(row, weighting) for line in step for row in line)
 
 
@@ -222,6 +240,7 @@ def memory_explained(what: str) -> Iterator[None]:
         # torch.OutOfMemoryError is a RuntimeError; the CPU allocator raises a plain RuntimeError.
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise InputError(
-                f"{what}: out of memory: lower lines_at_once or sequence, or set gradient_checkpointing: true; the last checkpoint stands"
+                f"{what}: out of memory: lower micro_batch_size or max_seq_length, or set gradient_checkpointing: true;"
+                " the last checkpoint is kept"
             ) from error
         raise

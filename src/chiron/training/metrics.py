@@ -1,15 +1,18 @@
 """Training metrics: one line per step in metrics.jsonl, loss curves, and TensorBoard event files."""
 
+import contextlib
 import json
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from chiron.errors import DiskError, InputError
-from chiron.io import unwritten, write_atomically
+from chiron.errors import InputError
+from chiron.io import BrokenJson, read_jsonl, unwritten, write_atomically
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class StepMetrics:
     total_steps: int
     """Steps completed in all stages."""
     loss: float
-    """Mean cross-entropy over trained tokens, in nats."""
+    """Mean cross-entropy per trained token in nats; in a preference stage, the mean DPO loss per pair."""
     learning_rate: float
     gradient_norm: float
     """Gradient norm before clipping."""
@@ -58,7 +61,10 @@ class MetricsFile:
             DiskError: The file cannot be written.
         """
         self.path = path
-        known = [json.dumps(line) + "\n" for line in read_metrics(path) if line["total_steps"] <= total_steps]
+        lines = list(read_metrics(path))
+        known = [json.dumps(line) + "\n" for line in lines if line["total_steps"] <= total_steps]
+        if len(known) < len(lines):
+            _log.info("%s: removed %d lines after the checkpoint at step %d", path, len(lines) - len(known), total_steps)
         # Past metrics are stored only here, so a kill or a full disk must not leave the file half written.
         if not path.is_file() or path.read_text() != "".join(known):
             write_atomically(path, known)
@@ -80,11 +86,10 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of a metrics file; an incomplete last line (after a kill) is ignored."""
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
+    for line in read_jsonl(path):
+        if isinstance(line.value, BrokenJson):
             return
+        yield line.value
 
 
 _WIDE = 30
@@ -107,7 +112,7 @@ def draw_curves(metrics: Path, out: Path) -> None:
         held = [line for line in lines if line["stage"] == stage and "held_out_loss" in line]
         axes.plot([h["total_steps"] for h in held], [h["held_out_loss"] for h in held], "o", color=curve.get_color())
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss a trained token (nats)")
+    axes.set_ylabel("loss per trained token (nats)")
     losses = [line["loss"] for line in lines if "loss" in line]
     if losses and min(losses) > 0 and max(losses) > _WIDE * min(losses):
         axes.set_yscale("log")
@@ -128,74 +133,56 @@ def check_installed() -> None:
         InputError: The package is missing or does not work.
     """
     try:
-        import torch.utils.tensorboard  # noqa: F401 - it raises where its package is missing or too old
+        import torch.utils.tensorboard  # noqa: F401 - it raises if its package is missing or too old
     except ImportError as error:
-        raise InputError(
-            f"tensorboard is asked for and cannot be used ({error}): pip install 'chiron-med[tensorboard]', or train without it"
-        ) from error
+        raise InputError(f"tensorboard cannot be imported ({error}): pip install 'chiron-med[tensorboard]', or train without it") from error
 
 
-class EventFiles:
-    """Writer of one event file with the past lines of ``metrics.jsonl`` and then every new step.
+@contextlib.contextmanager
+def tensorboard_writer(folder: Path, past: Sequence[dict[str, Any]]) -> Iterator[Callable[[StepMetrics | HeldOut], None]]:
+    """Write an event file with the past lines of ``metrics.jsonl``; yield a function that adds new metrics and flushes them to disk.
 
-    A resumed run rewrites the file, because this format does not support removing the steps after a checkpoint.
+    A resumed run replaces the event files, because this format does not support removing the steps after a checkpoint.
+
+    Raises:
+        DiskError: The file cannot be written.
     """
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, folder: Path, past: Sequence[dict[str, Any]]) -> None:
-        """``folder``: its event files are replaced. ``past``: the lines of ``metrics.jsonl``, in order.
-
-        Raises:
-            DiskError: The file cannot be written.
-        """
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("events.out.tfevents.*"):
-                old.unlink()
-            # A running TensorBoard has already read the old file; purge_step makes it discard that data.
-            self._writer = SummaryWriter(str(folder), purge_step=0)
-            for line, when in zip(past, _times(past), strict=True):
-                self._write(line, when)
-            self._writer.flush()
-        except OSError as error:
-            raise self._unwritten(error) from error
-
-    def __enter__(self) -> Self:
-        """Return self."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the file.
-
-        Raises:
-            DiskError: Writing the rest of the file failed.
-        """
-        try:
-            self._writer.close()
-        except OSError as fault:
-            raise self._unwritten(fault) from fault
-
-    def add(self, metrics: StepMetrics | HeldOut) -> None:
-        """Write a step or a held-out loss and flush it to disk.
-
-        Raises:
-            DiskError: Writing failed.
-        """
-        try:
-            self._write(asdict(metrics), time.time())
-            self._writer.flush()
-        except OSError as error:
-            raise self._unwritten(error) from error
-
-    def _write(self, line: dict[str, Any], when: float) -> None:
+    def add(line: dict[str, Any], when: float) -> None:
         for name, value in scalars(line).items():
-            self._writer.add_scalar(name, value, line["total_steps"], walltime=when)
+            writer.add_scalar(name, value, line["total_steps"], walltime=when)
 
-    def _unwritten(self, error: OSError) -> DiskError:
-        why = error.strerror or str(error)
-        return DiskError(f"{self._folder} cannot be written ({why}): free space on its disk and run the same command again")
+    def add_and_flush(metrics: StepMetrics | HeldOut) -> None:
+        with _disk_errors(folder):
+            add(asdict(metrics), time.time())
+            writer.flush()
+
+    with _disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        # A running TensorBoard has already read the old file; purge_step makes it discard that data.
+        writer = SummaryWriter(str(folder), purge_step=0)
+        # Times of past lines omit the pauses between runs, so that the time axis shows hours of training.
+        when = time.time() - sum(line.get("seconds", 0.0) for line in past)
+        for line in past:
+            when += line.get("seconds", 0.0)
+            add(line, when)
+        writer.flush()
+    try:
+        yield add_and_flush
+    finally:
+        with _disk_errors(folder):
+            writer.close()
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(folder, error) from error
 
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
@@ -210,11 +197,3 @@ def scalars(line: dict[str, Any]) -> dict[str, float]:
         "utilisation": line["utilisation"],
         "memory_gib": line["memory_gib"],
     }
-
-
-def _times(past: Sequence[dict[str, Any]]) -> Iterator[float]:
-    """Times of the lines without the pauses between runs, so that TensorBoard's time axis shows hours of training."""
-    when = time.time() - sum(line.get("seconds", 0.0) for line in past)
-    for line in past:
-        when += line.get("seconds", 0.0)
-        yield when

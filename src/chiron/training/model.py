@@ -1,7 +1,15 @@
-"""Model for training: load or create it, add a LoRA adapter, and compute the loss."""
+"""Model for training: load or create it, add a LoRA adapter, compute the loss, and shard it over processes.
 
+Sharded training (FSDP2) is for models that do not fit on one GPU: a sharded copy is trained, and its weights are gathered into the full
+model, which stays in host memory. Checkpoints, export and the adapter of the next stage use only the full model. Sharding uses torch's
+``fully_shard``, because accelerate silently disables its FSDP without a GPU.
+"""
+
+import contextlib
+import copy
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +17,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from chiron.errors import InputError
-from chiron.providers.local.families import tile_side, tokens_per_tile
-from chiron.providers.local.loading import load_whole
+from chiron.providers.local.loading import load_whole, tile_side, tokens_per_tile
 from chiron.training.encoding import IGNORED
 from chiron.training.recipe import Adapter, Recipe
 
@@ -21,7 +31,7 @@ ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|d
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A base model with its tokenizer."""
 
     model: nn.Module
@@ -31,7 +41,7 @@ class Loaded:
     """Number of image tokens per tile."""
 
 
-def load_base(recipe: Recipe) -> Loaded:
+def load_base(recipe: Recipe) -> LoadedModel:
     """Load the base model of a recipe and its tokenizer.
 
     Raises:
@@ -40,7 +50,7 @@ def load_base(recipe: Recipe) -> Loaded:
     from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
     # Frozen base weights can stay in half precision; trained weights need full precision.
-    trains_all = any(stage.train == "all" for stage in recipe.stages)
+    trains_all = any(stage.trainable == "all" for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
@@ -61,14 +71,14 @@ def load_base(recipe: Recipe) -> Loaded:
             )
             tokenizer = AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            hint = "; 'chiron convert' makes one of an original internvl_chat checkpoint" if Path(source).is_dir() else ""
+            hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
             raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
     side = tile_side(model.config)
     if recipe.images.tile != side:
-        raise InputError(f"recipe {recipe.name}: images.tile is {recipe.images.tile}, and the base sees tiles of {side} pixels: set it so")
+        raise InputError(f"recipe {recipe.name}: images.tile is {recipe.images.tile}, but the base needs {side}: set it to {side}")
     if recipe.gradient_checkpointing:
         _compute_activations_again(model)
-    return Loaded(model, tokenizer, tokens_per_tile(model.config))
+    return LoadedModel(model, tokenizer, tokens_per_tile(model.config))
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
@@ -101,19 +111,33 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 class Loss(nn.Module):
-    """Sum of the cross-entropy over labeled positions, in nats; the head is computed only at these positions."""
+    """Training loss in nats, summed over a batch: cross-entropy, or the DPO loss of preference pairs.
 
-    def __init__(self, model: nn.Module) -> None:
-        """``model`` with or without an adapter."""
+    The head is computed only at labeled positions.
+    """
+
+    def __init__(self, model: nn.Module, *, beta: float = 0.1) -> None:
+        """``model`` with or without an adapter. ``beta``: weight of the log-ratios in the DPO loss."""
         super().__init__()
         self.model = model
+        self.beta = beta
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, pixel_values: Tensor | None, weights: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        pixel_values: Tensor | None,
+        weights: Tensor | None = None,
+        conversations: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> Tensor:
         """Compute the summed loss, a scalar; ``weights`` multiplies the loss of each label.
 
-        Shapes: ``input_ids``, ``position_ids``, ``labels`` and ``weights`` are (lines, length); ``pixel_values`` is (tiles, 3, side, side).
+        Shapes: ``input_ids``, ``position_ids``, ``labels``, ``weights`` and ``conversations`` are (lines, length); ``pixel_values`` is
+        (tiles, 3, side, side); ``reference`` is (pairs, 2). With ``conversations``, the loss of a pair is
+        ``-log sigmoid(beta * ((log p(chosen) - log ref(chosen)) - (log p(rejected) - log ref(rejected))))``. Without ``reference``, the
+        log-probabilities of the conversations are returned, (2 * pairs,).
 
         There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
         """
@@ -124,10 +148,18 @@ class Loss(nn.Module):
         targets = labels[:, 1:]
         chosen = targets != IGNORED
         logits = inner.lm_head(hidden[:, :-1][chosen])
-        if weights is None:
+        if weights is None and conversations is None:
             return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
         losses = nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
-        return (losses * weights[:, 1:][chosen]).sum()
+        if conversations is None:
+            assert weights is not None  # noqa: S101
+            return (losses * weights[:, 1:][chosen]).sum()
+        count = 2 * len(reference) if reference is not None else int(conversations.max()) + 1
+        log_probabilities = losses.new_zeros(count).index_add(0, conversations[:, 1:][chosen], -losses)
+        if reference is None:
+            return log_probabilities
+        ratios = log_probabilities.view(-1, 2) - reference
+        return -nn.functional.logsigmoid(self.beta * (ratios[:, 0] - ratios[:, 1])).sum()
 
 
 def plain(model: nn.Module) -> Any:
@@ -156,3 +188,95 @@ def _stop_at_frozen_embeddings(model: Any) -> None:
 
 def _first_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
+
+
+class ShardedLoss(Loss):
+    """Loss of a sharded model that gives every trained weight a gradient, even without images.
+
+    FSDP reduces all gradients as one flat vector. A process without gradients for the vision tower would shift the vector for the others.
+    """
+
+    def forward(self, **inputs: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Compute the summed loss; see :meth:`Loss.forward`."""
+        loss = super().forward(**inputs)  # type: ignore[arg-type]
+        if inputs["pixel_values"] is None:
+            for weight in self.image_weights():
+                loss = loss + 0.0 * weight.sum()
+        return loss
+
+    def image_weights(self) -> list[nn.Parameter]:
+        """Trained weights that text-only batches do not use."""
+        inner = plain(self.model).model
+        return [p for part in (inner.vision_tower, inner.multi_modal_projector) for p in part.parameters() if p.requires_grad]
+
+
+def sharded(model: nn.Module, device: torch.device, world: int, *, beta: float = 0.1) -> ShardedLoss:
+    """Shard a copy of ``model`` over ``world`` processes on ``device`` and wrap it in its loss.
+
+    All processes must call this with equal weights. Only the language model's layers are sharded one by one. Vision tower, projector,
+    embedding and head are gathered together at the start of a batch. Otherwise, a process with a text-only batch would skip the vision
+    tower while the others wait for it there.
+    """
+    loss = ShardedLoss(copy.deepcopy(model), beta=beta)
+    mesh = init_device_mesh(device.type, (world,))
+    # Weights keep their types; autocast decides what is computed in half precision, as without shards.
+    settings: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy()}
+    for layer in plain(loss.model).model.language_model.layers:
+        fully_shard(layer, **settings)
+    fully_shard(loss, **settings)
+    return loss
+
+
+def copy_from_shards(loss: nn.Module, model: nn.Module) -> None:
+    """Copy the trained weights of a sharded ``loss`` into the full ``model``. All processes must call this together."""
+    learned = {name.removeprefix("model."): p for name, p in loss.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(gather(learned[name]))
+
+
+def gather_state(state: dict[str, Any], *, keep: bool) -> dict[str, Any]:
+    """Gather an optimizer's state into host memory. All processes must call this together.
+
+    ``keep``: whether this process needs the result; otherwise sharded tensors are None.
+    """
+
+    def taken(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        # Gather one tensor at a time; all of them would not fit in GPU memory in addition to the shards.
+        put_together = value.full_tensor()
+        return put_together.cpu() if keep else None
+
+    return {**state, "state": {number: {key: taken(v) for key, v in one.items()} for number, one in state["state"].items()}}
+
+
+def split_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Shard a full optimizer state like the weights of ``optimizer``."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def part(value: Any, like: Tensor) -> Any:
+        if not isinstance(value, Tensor) or value.shape != like.shape or not isinstance(like, DTensor):
+            return value  # the step count is a scalar
+        # Every process has the full tensor, so no communication is needed.
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+    return {**state, "state": {n: {key: part(v, weights[int(n)]) for key, v in one.items()} for n, one in state["state"].items()}}
+
+
+def gather(value: Any) -> Any:
+    """Gather a tensor from its shards; return other values unchanged. All processes must call this together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+@contextlib.contextmanager
+def no_gradient_sync(loss: nn.Module) -> Iterator[None]:
+    """Accumulate gradients locally; the next backward pass outside this context exchanges them."""
+    if not isinstance(loss, FSDPModule):
+        raise TypeError("only a sharded loss can delay its gradients")
+    loss.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        loss.set_requires_gradient_sync(True)

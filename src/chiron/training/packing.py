@@ -61,7 +61,7 @@ def bins(lengths: Sequence[int], capacity: int, *, seed: int, epoch: int, window
         ValueError: A length is more than ``capacity``, or ``window`` is less than 1.
     """
     if window < 1:
-        raise ValueError(f"a window of {window} samples")
+        raise ValueError(f"window must be at least 1 (got {window})")
     shuffled = order(len(lengths), seed=seed, epoch=epoch)
     # Windows have equal size, because a small last one would be packed badly.
     count = max(1, round(len(shuffled) / window))
@@ -113,7 +113,7 @@ def steps_of_epoch(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]],
     if (count := stage.batch.rows) is not None:
         shuffled = order(len(rows), seed=seed, epoch=epoch)
         cut = [shuffled[begin : begin + count] for begin in range(0, len(shuffled), count)]
-        return [_packed([rows[i] for i in members], recipe.sequence) for members in cut]
+        return [_packed([rows[i] for i in members], recipe.max_seq_length) for members in cut]
     packed = bins(lengths, _line_length(recipe, stage, lengths), seed=seed, epoch=epoch)
     return list(_grouped([tuple(rows[i] for i in line) for line in packed], stage))
 
@@ -134,8 +134,8 @@ def _packed(rows: Sequence[Encoded], capacity: int) -> list[Line]:
 
 
 def _line_length(recipe: Recipe, stage: Stage, lengths: Sequence[int]) -> int:
-    """Maximum tokens of a packed line: ``sequence``, or less if a full line would exceed the tokens of a step."""
-    return min(recipe.sequence, max(stage.batch.tokens or 0, *lengths))
+    """Maximum tokens of a packed line: ``max_seq_length``, or less if a full line would exceed the tokens of a step."""
+    return min(recipe.max_seq_length, max(stage.batch.tokens or 0, *lengths))
 
 
 def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> StagePlan:
@@ -146,7 +146,7 @@ def plan_stage(recipe: Recipe, stage: Stage, data: dict[str, list[Encoded]]) -> 
     """
     own = data[stage.name]
     if not own:
-        raise InputError(f"stage {stage.name}: {stage.data} holds no rows: there is nothing to train on")
+        raise InputError(f"stage {stage.name}: {stage.data} has no rows: add some, or remove the stage")
     epoch = steps_of_epoch(recipe, stage, data, 0)
     a_round, lines = len(epoch), [line for step in epoch for line in step]
     steps = stage.steps if stage.steps is not None else max(1, round(a_round * (stage.epochs or 1.0)))

@@ -70,8 +70,12 @@ class Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     data: str
     """JSONL file of rows in the data folder."""
-    train: Literal["adapter", "all"] = "adapter"
+    trainable: Literal["adapter", "all"] = "adapter"
     """Train the adapter, or every weight (only before the first stage with an adapter)."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """``sft``: learn the assistant's text. ``dpo``: learn from pairs of a chosen and a rejected reply (direct preference optimization)."""
+    beta: PositiveFloat = 0.1
+    """Only for ``dpo``: how strongly the model is kept near the reference, the model at the start of the stage."""
     replay: dict[str, Share] = Field(default_factory=dict)
     """Share of the tokens taken from earlier stages' data, by stage name."""
     epochs: PositiveFloat | None = None
@@ -88,7 +92,11 @@ class Stage(Strict):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name}: give either epochs or steps")
         if sum(self.replay.values()) >= 1:
-            raise ValueError(f"stage {self.name}: replay takes all of it")
+            raise ValueError(f"stage {self.name}: the shares of replay must sum to less than 1")
+        if self.objective == "dpo" and self.replay:
+            raise ValueError(f"stage {self.name}: objective: dpo does not support replay; remove it")
+        if self.objective == "sft" and self.beta != type(self).model_fields["beta"].default:
+            raise ValueError(f"stage {self.name}: beta belongs to objective: dpo; remove it")
         return self
 
 
@@ -105,9 +113,9 @@ class Recipe(Strict):
     loss_weighting: LossWeighting = "token"
     """Total loss weight of a row: its number of trained tokens (``token``), 1 (``sample``), or the root of that number (``square``)."""
     images: Images = Images()
-    sequence: PositiveInt = 8192
+    max_seq_length: PositiveInt = 8192
     """Maximum tokens of a packed line; a longer row is an error before training starts."""
-    lines_at_once: PositiveInt = 1
+    micro_batch_size: PositiveInt = 1
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
@@ -125,7 +133,7 @@ class Recipe(Strict):
     """Steps between checkpoints."""
     tensorboard: bool = False
     """Whether to write TensorBoard event files in addition to ``metrics.jsonl``."""
-    earlier: dict[str, str] = Field(default_factory=dict)
+    base_stages: dict[str, str] = Field(default_factory=dict)
     """Data files of stages that the base model was already trained on, by stage name. Used only for replay."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
@@ -133,18 +141,20 @@ class Recipe(Strict):
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
             raise ValueError("give either base or scratch")
-        seen: list[str] = list(self.earlier)
+        seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:
             if stage.name in seen:
-                raise ValueError(f"two stages are called '{stage.name}'; those of earlier are counted too")
+                raise ValueError(f"two stages are called '{stage.name}' (base_stages included): rename one")
             if unknown := [name for name in stage.replay if name not in seen]:
-                raise ValueError(f"stage {stage.name} replays '{unknown[0]}', which is no earlier stage")
-            if stage.train == "adapter" and self.adapter is None:
-                raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none")
-            if stage.train == "all" and adapted:
+                raise ValueError(f"stage {stage.name} replays '{unknown[0]}', which is not an earlier stage or one of base_stages")
+            if pairs := [s.name for s in self.stages if s.objective == "dpo" and s.name in stage.replay]:
+                raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
+            if stage.trainable == "adapter" and self.adapter is None:
+                raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
+            if stage.trainable == "all" and adapted:
                 raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
-            adapted = adapted or stage.train == "adapter"
+            adapted = adapted or stage.trainable == "adapter"
             seen.append(stage.name)
         return self
 

@@ -1,8 +1,7 @@
 """Training rows: read conversations with image marks from JSONL and reject malformed ones."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,11 +9,11 @@ from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
+from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import RoleName, Turn
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +25,19 @@ class TrainingExample:
     images: tuple[str, ...]
     """Paths relative to the image folder, in the order of the marks; empty for text-only rows."""
     turns: tuple[Turn, ...]
-    """Optional system turn, then alternating user and assistant turns, ending with the assistant."""
+    """Optional system turn, then alternating user and assistant turns, ending with the assistant. Of a pair: prompt and chosen."""
+    rejected: tuple[Turn, ...] = ()
+    """Only of a preference pair: prompt and rejected."""
+    prompt_turns: int = 0
+    """Number of turns at the start that are not trained: the prompt of a preference pair."""
 
 
-def read_rows(path: Path) -> list[TrainingExample]:
+def read_rows(path: Path, *, preferences: bool = False) -> list[TrainingExample]:
     """Read every row of a JSONL file, in order.
 
     A line is ``{"id", "images": [paths], "messages": [{"role", "content"}]}`` or InternVL's own ``{"id", "image": path or [paths],
-    "conversations": [{"from": "human" | "gpt" | "system", "value"}]}``; other keys are ignored.
+    "conversations": [{"from": "human" | "gpt" | "system", "value"}]}``. With ``preferences``, it is ``{"id", "images", "prompt": [turns],
+    "chosen": [turns], "rejected": [turns]}``. Content is a text, or TRL's blocks of texts and images. Other keys are ignored.
 
     Raises:
         InputError: The file does not exist, or some rows are invalid. All rows are checked; the message names the first few.
@@ -43,30 +47,21 @@ def read_rows(path: Path) -> list[TrainingExample]:
     rows: list[TrainingExample] = []
     faults: list[str] = []
     lines_of_ids: dict[str, int] = {}
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                content = line.removeprefix(_BOM) if number == 1 else line
-                if not content.strip():
-                    continue
-                raw = _json(content)
-                if isinstance(raw, str):
-                    faults.append(f"line {number}: {raw}")
-                    continue
-                row = _row(raw)
-                problems = _faults(raw, row)
-                if row.id:
-                    first = lines_of_ids.setdefault(row.id, number)
-                    if first != number:
-                        problems.append(f"its id is taken by line {first}")
-                if problems:
-                    name = f"row {shown(row.id)}" if row.id else "a row without id"
-                    faults.append(f"line {number}, {name}: {' and '.join(problems)}")
-                rows.append(row)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    for number, _, raw in read_jsonl(path):
+        if not isinstance(raw, dict):
+            faults.append(f"line {number}: {raw.problem if isinstance(raw, BrokenJson) else 'not a JSON object'}")
+            continue
+        row, problems = _pair(raw) if preferences else _row(raw)
+        if row.id:
+            first = lines_of_ids.setdefault(row.id, number)
+            if first != number:
+                problems.append(f"its id is taken by line {first}")
+        if problems:
+            name = f"row {shown(row.id)}" if row.id else "a row without id"
+            faults.append(f"line {number}, {name}: {' and '.join(problems)}")
+        rows.append(row)
     if faults:
-        raise InputError(f"{path}: {len(faults)} broken {'row' if len(faults) == 1 else 'rows'}, mend or remove them: {listing(faults)}")
+        raise InputError(f"{path}: {len(faults)} broken {'row' if len(faults) == 1 else 'rows'}, fix or remove them: {listing(faults)}")
     return rows
 
 
@@ -95,30 +90,43 @@ def shown(name: str) -> str:
     return "'" + "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut) + "'"
 
 
-def _json(line: bytes) -> dict[str, object] | str:
-    """Return the object on a line, or a description of the fault."""
-    try:
-        raw = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 text (byte {error.start} of the line)"
-    except json.JSONDecodeError as error:
-        return f"broken JSON at column {error.colno} ({error.msg})"
-    except (RecursionError, ValueError):
-        return "JSON that is nested too deeply or holds too long a number"
-    return raw if isinstance(raw, dict) else "not a JSON object"
+def _row(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
+    """Return the valid parts of a row, and its faults."""
+    key, roles, speaker, content = ("messages", _ROLES, "role", "content")
+    if key not in raw and "conversations" in raw:
+        key, roles, speaker, content = ("conversations", _SPEAKERS, "from", "value")
+    turns, faults = _turns(raw, key, roles, speaker, content)
+    row = TrainingExample(_id(raw), _images(raw), turns)
+    return row, _faults(raw, row, faults)
 
 
-def _row(raw: Mapping[str, object]) -> TrainingExample:
-    """Read the valid parts of a row; :func:`_faults` describes the rest."""
+def _pair(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
+    """Return the valid parts of a preference pair, and its faults."""
+    parts = {key: _turns(raw, key, _ROLES, "role", "content") for key in ("prompt", "chosen", "rejected")}
+    prompt, chosen, rejected = (turns for turns, _ in parts.values())
+    unread = [fault for _, faults in parts.values() for fault in faults]
+    row = TrainingExample(_id(raw), _images(raw), (*prompt, *chosen), (*prompt, *rejected), len(prompt))
+    faults = _faults(raw, row, unread)
+    if not unread:
+        if prompt[-1].role != "user":
+            faults.append("its prompt does not end with a user turn")
+        if any(IMAGE_MARK in turn.text for turn in (*chosen, *rejected)):
+            faults.append(f"an {IMAGE_MARK} mark outside of the prompt")
+        faults += [f"rejected: {fault}" for fault in _turn_faults(row.rejected) if fault not in faults]
+        if chosen == rejected:
+            faults.append("chosen and rejected are equal")
+    return row, faults
+
+
+def _id(raw: Mapping[str, object]) -> str:
     name = raw.get("id")
+    # InternVL's published annotations use integers as ids.
+    return name if isinstance(name, str) else str(name) if isinstance(name, int) and not isinstance(name, bool) else ""
+
+
+def _images(raw: Mapping[str, object]) -> tuple[str, ...]:
     images = _image_list(raw)
-    given = isinstance(images, list) and all(isinstance(image, str) for image in images)
-    return TrainingExample(
-        # InternVL's published annotations use integers as ids.
-        id=name if isinstance(name, str) else str(name) if isinstance(name, int) and not isinstance(name, bool) else "",
-        images=tuple(str(image) for image in images) if isinstance(images, list) and given else (),
-        turns=tuple(turn for turn in _turns(raw) if isinstance(turn, Turn)),
-    )
+    return tuple(map(str, images)) if isinstance(images, list) and all(isinstance(image, str) for image in images) else ()
 
 
 def _image_list(raw: Mapping[str, object]) -> object:
@@ -128,37 +136,54 @@ def _image_list(raw: Mapping[str, object]) -> object:
     return [given] if isinstance(given, str) else given
 
 
-def _turns(raw: Mapping[str, object]) -> Iterator[Turn | str]:
-    """Yield the turns in order; an invalid turn is replaced by a description of its fault."""
-    key, roles, speaker, words = ("messages", _ROLES, "role", "content")
-    if key not in raw and "conversations" in raw:
-        key, roles, speaker, words = ("conversations", _SPEAKERS, "from", "value")
+def _turns(
+    raw: Mapping[str, object], key: str, roles: Mapping[str, RoleName], speaker: str, content: str
+) -> tuple[tuple[Turn, ...], list[str]]:
+    """Return the valid turns under ``key``, in order, and the faults of the others."""
     given = raw.get(key)
     if not isinstance(given, list) or not given:
-        yield f"its '{key}' is no list of turns"
-        return
+        return (), [f"its '{key}' is not a list of turns"]
+    turns, faults = [], []
     for number, turn in enumerate(given, start=1):
-        who = turn.get(speaker) if isinstance(turn, dict) else None
-        text = turn.get(words) if isinstance(turn, dict) else None
-        if not isinstance(who, str) or who not in roles:
-            yield f"turn {number} has no '{speaker}' of {', '.join(roles)}"
-        elif not isinstance(text, str):
-            yield f"turn {number} has no text in '{words}'"
+        where = f"turn {number}" if key in {"messages", "conversations"} else f"turn {number} of '{key}'"
+        role = turn.get(speaker) if isinstance(turn, dict) else None
+        text = _text(turn.get(content)) if isinstance(turn, dict) else None
+        if not isinstance(role, str) or role not in roles:
+            faults.append(f"{where} has no '{speaker}' of {', '.join(roles)}")
+        elif text is None:
+            faults.append(f"{where} has no text in '{content}'")
         else:
-            yield Turn(roles[who], text)
+            turns.append(Turn(roles[role], text))
+    return tuple(turns), faults
 
 
-def _faults(raw: Mapping[str, object], row: TrainingExample) -> list[str]:
-    faults = [] if row.id.strip() else ["its id is missing or no text"]
-    unread = [turn for turn in _turns(raw) if isinstance(turn, str)]
+def _text(content: object) -> str | None:
+    """Return a turn's text; of TRL's blocks, an image becomes a mark. None if it is neither."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        return None
+    pieces = []
+    for block in content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        piece = IMAGE_MARK if kind == "image" else block.get("text") if kind == "text" else None
+        if not isinstance(piece, str):
+            return None
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _faults(raw: Mapping[str, object], row: TrainingExample, unread: list[str]) -> list[str]:
+    faults = [] if row.id.strip() else ["its id is missing or not a text"]
     images = _image_list(raw)
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        faults.append("its images are no list of paths")
+        faults.append("its images are not a list of paths")
     elif not unread:
         faults += _mark_faults(row)
-    faults += unread or _turn_faults(row)
-    if not all(_encodable(text) for text in (row.id, *row.images, *(turn.text for turn in row.turns))):
-        faults.append("its text holds half a character (a lone surrogate)")
+    faults += unread or _turn_faults(row.turns)
+    texts = (row.id, *row.images, *(turn.text for turn in (*row.turns, *row.rejected)))
+    if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+        faults.append("its text contains half a character (a lone surrogate)")
     return faults
 
 
@@ -166,12 +191,12 @@ def _mark_faults(row: TrainingExample) -> list[str]:
     marks = sum(turn.text.count(IMAGE_MARK) for turn in row.turns)
     faults = [] if marks == len(row.images) else [f"{marks} {IMAGE_MARK} marks for {len(row.images)} images"]
     if any(IMAGE_MARK in turn.text for turn in row.turns if turn.role == "assistant"):
-        faults.append(f"an {IMAGE_MARK} mark in what the assistant says")
+        faults.append(f"an {IMAGE_MARK} mark in an assistant turn")
     return faults
 
 
-def _turn_faults(row: TrainingExample) -> list[str]:
-    roles = [turn.role for turn in row.turns]
+def _turn_faults(turns: Sequence[Turn]) -> list[str]:
+    roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[0] == "system" else roles
     faults = []
     if "assistant" not in roles:
@@ -179,15 +204,7 @@ def _turn_faults(row: TrainingExample) -> list[str]:
     elif any(role != ("assistant" if i % 2 else "user") for i, role in enumerate(spoken)):
         faults.append("user and assistant do not take turns, the user first")
     elif roles[-1] != "assistant":
-        faults.append("it ends with a user turn that nobody answers")
-    if any(turn.role == "assistant" and not turn.text.strip() for turn in row.turns):
+        faults.append("it ends with a user turn, without a reply")
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
         faults.append("an empty assistant turn")
     return faults
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.io import write_atomically
 from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     UNREADABLE,
-    Saved,
+    RunIdentity,
+    TrainCheckpoint,
     TrainPosition,
     load_last,
     random_states,
@@ -29,15 +32,37 @@ from chiron.training.checkpoint import (
     save_checkpoint,
     write_weights,
 )
-from chiron.training.encoding import Encoded, Encoder, encode_all
+from chiron.training.encoding import Encoded, RowEncoder, encode_all
 from chiron.training.export import KEPT_BASE, export
-from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, train_stage
-from chiron.training.metrics import FOLDER, EventFiles, HeldOut, MetricsFile, StepMetrics, check_installed, draw_curves, read_metrics
-from chiron.training.model import Loaded, Loss, add_adapter, load_base, train_everything, trained_state
-from chiron.training.packing import StagePlan, bins, plan_stage, steps_of_stage
+from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, reference_log_probabilities, train_stage
+from chiron.training.metrics import (
+    FOLDER,
+    HeldOut,
+    MetricsFile,
+    StepMetrics,
+    check_installed,
+    draw_curves,
+    read_metrics,
+    tensorboard_writer,
+)
+from chiron.training.model import (
+    LoadedModel,
+    Loss,
+    ShardedLoss,
+    add_adapter,
+    copy_from_shards,
+    gather_state,
+    load_base,
+    sharded,
+    split_state,
+    train_everything,
+    trained_state,
+)
+from chiron.training.packing import Line, StagePlan, bins, plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import read_rows, rows_fingerprint
-from chiron.training.sharding import ShardedLoss, bring_home, sharded, split_state, whole_state
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +70,7 @@ class Prepared:
     """A training run that is loaded, checked and planned, ready for the first step."""
 
     recipe: Recipe
-    base: Loaded
+    base: LoadedModel
     data: dict[str, list[Encoded]]
     """Encoded rows by stage name."""
     held_out: dict[str, list[Encoded]]
@@ -55,13 +80,20 @@ class Prepared:
     folder: ImageFolder
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> RunIdentity:
         """Recipe name and hashes of everything that determines the final weights.
 
         Folders that the recipe names count by their content, not by their path.
         """
-        ignored = {"workers", "checkpoint_every", "lines_at_once", "tensorboard", "shard", "gradient_checkpointing"}
+        ignored = {"workers", "checkpoint_every", "micro_batch_size", "tensorboard", "shard", "gradient_checkpointing"}
         recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        # Checkpoints of earlier versions were hashed with these names.
+        for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
+            recipe[hashed] = recipe.pop(name)
+        for stage in recipe["stages"]:
+            stage["train"] = stage.pop("trainable")
+            if stage["objective"] == "sft":
+                del stage["objective"], stage["beta"]
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
         later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
         for values, key, usual in later:
@@ -78,7 +110,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingSummary:
     """Output of a training run."""
 
     out: Path
@@ -100,24 +132,25 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
         check_installed()
     base = load_base(recipe)
     chat = ChatFormat(system=system_text(recipe.system))
-    encoder = Encoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
+    encoder = RowEncoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
     encoder.check_against(base.model)
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
 
-    def read(name: str) -> list[Encoded]:
+    def read(name: str, objective: str = "sft") -> list[Encoded]:
         path = data / name
-        rows = read_rows(path)
+        rows = read_rows(path, preferences=objective == "dpo")
         hashes[name] = rows_fingerprint(path)
-        return encode_all(rows, folder, encoder, limit=recipe.sequence)
+        return encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
 
-    rows = {**{name: read(file) for name, file in recipe.earlier.items()}, **{stage.name: read(stage.data) for stage in recipe.stages}}
-    held = {stage.name: read(stage.held_out) for stage in recipe.stages if stage.held_out}
+    rows = {name: read(file) for name, file in recipe.base_stages.items()}
+    rows |= {stage.name: read(stage.data, stage.objective) for stage in recipe.stages}
+    held = {stage.name: read(stage.held_out, stage.objective) for stage in recipe.stages if stage.held_out}
     plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
     return Prepared(recipe, base, rows, held, plans, hashes, folder)
 
 
-def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> Trained:
+def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> TrainingSummary:
     """Train every stage that is not yet complete in ``out``, then export the model.
 
     If the process is killed at any point, the same call resumes and produces the same weights.
@@ -129,31 +162,33 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     recipe, model = prepared.recipe, prepared.base.model
     accelerator = _accelerator(recipe)
     saved = load_last(out / "checkpoints")
+    if saved is not None:
+        _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
     if saved is not None and saved.run != prepared.identity:
-        raise InputError(f"{out} holds a training of another recipe or other data: choose another --out")
-    place = saved.place if saved is not None else TrainPosition(0, 0, 0)
+        raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
+    position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
-        if saved is not None and place.stage == len(prepared.plans):
+        if saved is not None and position.stage == len(prepared.plans):
             # All stages are complete, but the model may not be exported yet. Load the trained weights for the export.
             model = _ready(model, recipe, prepared.plans[-1].stage, out, saved, writes=accelerator.is_main_process)
-        told = [*_records(out, recipe, place, files), watch] if accelerator.is_main_process else []
+        listeners = [*_records(out, recipe, position, files), watch] if accelerator.is_main_process else []
 
-        def tell(metrics: StepMetrics | HeldOut) -> None:
-            for listener in told:
+        def notify(metrics: StepMetrics | HeldOut) -> None:
+            for listener in listeners:
                 listener(metrics)
 
         for index, plan in enumerate(prepared.plans):
-            if index >= place.stage:
-                resumed = saved if saved is not None and saved.place.stage == index else None
+            if index >= position.stage:
+                resumed = saved if saved is not None and saved.position.stage == index else None
                 model = _ready(model, recipe, plan.stage, out, resumed, writes=accelerator.is_main_process)
-                place = _run_stage(prepared, model, accelerator, plan, resumed, place, out, tell)
+                position = _run_stage(prepared, model, accelerator, plan, resumed, position, out, notify)
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
         draw_curves(out / "metrics.jsonl", out / "curves.png")
     accelerator.wait_for_everyone()
     losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
-    return Trained(out, out / "model", adapter, place.total_steps, losses)
+    return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
 
 
 def _run_stage(
@@ -161,51 +196,85 @@ def _run_stage(
     model: nn.Module,
     accelerator: Accelerator,
     plan: StagePlan,
-    resumed: Saved | None,
-    place: TrainPosition,
+    resumed: TrainCheckpoint | None,
+    position: TrainPosition,
     out: Path,
-    tell: Callable[[StepMetrics | HeldOut], None],
+    notify: Callable[[StepMetrics | HeldOut], None],
 ) -> TrainPosition:
     """Train one stage with its own optimizer, from ``resumed`` or from its start, and measure its held-out loss."""
     recipe = prepared.recipe
     # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
-    torch.manual_seed(recipe.seed * 1_000_003 + 1009 * place.stage + accelerator.process_index)
+    torch.manual_seed(recipe.seed * 1_000_003 + 1009 * position.stage + accelerator.process_index)
     with memory_explained(f"stage {plan.stage.name}, before its first step"):
-        trainee = _trainee(prepared, model, accelerator, plan, resumed)
+        state = _train_state(prepared, model, accelerator, plan, resumed)
 
     def keep(at: TrainPosition) -> None:
         randoms = _gathered(accelerator, random_states())
-        state = whole_state(trainee.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
-        if isinstance(trainee.loss, ShardedLoss):
-            bring_home(trainee.loss, model)
+        optimizer = gather_state(state.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
+        if isinstance(state.loss, ShardedLoss):
+            copy_from_shards(state.loss, model)
         if accelerator.is_main_process:
-            save_checkpoint(out / "checkpoints", at, trained_state(model), state, randoms, prepared.identity)
+            save_checkpoint(out / "checkpoints", at, trained_state(model), optimizer, randoms, prepared.identity)
         accelerator.wait_for_everyone()
 
     def after(at: TrainPosition, metrics: StepMetrics) -> None:
-        tell(metrics)
+        notify(metrics)
         if at.step % recipe.checkpoint_every == 0 and at.step < plan.steps:
             keep(at)
 
-    steps = steps_of_stage(recipe, plan.stage, prepared.data, plan.steps)
-    place = train_stage(trainee, recipe, plan, steps, prepared.folder, place=place, after=after)
-    if rows := prepared.held_out.get(plan.stage.name):
-        lines = [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.sequence, seed=0, epoch=0)]
+    rows, held_out = prepared.data[plan.stage.name], prepared.held_out.get(plan.stage.name, [])
+    if plan.stage.objective == "dpo":
+        rows, held_out = _with_references(prepared, state, plan.stage, out, resumed, (rows, held_out))
+    steps = steps_of_stage(recipe, plan.stage, {**prepared.data, plan.stage.name: rows}, plan.steps)
+    position = train_stage(state, recipe, plan, steps, prepared.folder, position=position, after=after)
+    if held_out:
+        lines = _lines(held_out, recipe)
         with memory_explained(f"stage {plan.stage.name}, held-out loss"):
-            loss = held_out_loss(trainee, recipe, lines, prepared.folder)
-        tell(HeldOut(plan.stage.name, place.total_steps, loss, len(rows)))
+            loss = held_out_loss(state, recipe, lines, prepared.folder)
+        notify(HeldOut(plan.stage.name, position.total_steps, loss, len(held_out)))
     accelerator.free_memory()
-    place = TrainPosition(place.stage + 1, 0, place.total_steps)
-    keep(place)
-    return place
+    position = TrainPosition(position.stage + 1, 0, position.total_steps)
+    keep(position)
+    return position
 
 
-def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: Saved | None) -> TrainState:
+def _lines(rows: Sequence[Encoded], recipe: Recipe) -> list[Line]:
+    return [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.max_seq_length, seed=0, epoch=0)]
+
+
+def _with_references(
+    prepared: Prepared, state: TrainState, stage: Stage, out: Path, resumed: TrainCheckpoint | None, data: tuple[list[Encoded], ...]
+) -> list[list[Encoded]]:
+    """Add the reference's log-probabilities to the pairs of a stage; ``data``: its rows and its held-out rows.
+
+    The reference is the model at the start of the stage; for the first adapter stage, that is the model without adapter. A run that
+    resumes within the stage reads the log-probabilities from a file, because it no longer has that model.
+    """
+    path = out / f"reference-{stage.name}.json"
+    found: list[dict[str, tuple[float, float]]]
+    if resumed is not None and resumed.position.step:
+        try:
+            found = [{name: (a, b) for name, (a, b) in pairs.items()} for pairs in json.loads(path.read_text("utf-8"))]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"{path}, the reference of stage {stage.name}, cannot be read ({error}): choose another --out") from error
+    else:
+        with memory_explained(f"stage {stage.name}, reference"):
+            shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
+        everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
+        found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
+        if state.accelerator.is_main_process:
+            write_atomically(path, [json.dumps(found) + "\n"])
+    return [[replace(row, reference=found[n][row.id]) for row in rows] for n, rows in enumerate(data)]
+
+
+def _train_state(
+    prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: TrainCheckpoint | None
+) -> TrainState:
     """Build this process's model (sharded or not) and optimizer, and restore their state from a checkpoint."""
     recipe, world = prepared.recipe, accelerator.num_processes
-    left = resumed if resumed is not None and resumed.place.step else None
+    left = resumed if resumed is not None and resumed.position.step else None
     if recipe.shard and world > 1:
-        loss: nn.Module = sharded(model, accelerator.device, world)
+        loss: nn.Module = sharded(model, accelerator.device, world, beta=plan.stage.beta)
         optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
         if left is not None:
             optimizer.load_state_dict(split_state(left.optimizer, optimizer))
@@ -214,30 +283,30 @@ def _trainee(prepared: Prepared, model: nn.Module, accelerator: Accelerator, pla
         optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
         if left is not None:
             optimizer.load_state_dict(left.optimizer)
-        loss, optimizer = accelerator.prepare(Loss(model), optimizer)
+        loss, optimizer = accelerator.prepare(Loss(model, beta=plan.stage.beta), optimizer)
         parameters = [p for p in model.parameters() if p.requires_grad]
     if left is not None:
         mine = left.randoms.get(str(accelerator.process_index))
         if mine is None:
             wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
-            raise InputError(f"the last checkpoint was written by {wrote}: go on with as many (these are {world}), or fewer")
+            raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
         restore_random_states(mine)
     return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
-def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: Saved | None, *, writes: bool) -> nn.Module:
+def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
     """Prepare the model for a stage: set which weights are trainable and load those of a checkpoint.
 
     ``writes``: whether this process writes the files of the run. All processes have the same weights.
     """
     base = out / KEPT_BASE
     adapted = hasattr(model, "peft_config")
-    if stage.train == "all":
+    if stage.trainable == "all":
         train_everything(model)
     elif not adapted:
         before = recipe.stages[: recipe.stages.index(stage)]
         if resumed is not None and any("lora_" in name for name in resumed.weights):
-            if before and before[0].train == "all":
+            if before and before[0].trainable == "all":
                 model.load_state_dict(_kept_base(base))
         elif before:
             # Earlier stages trained every weight. The adapter is saved separately, so the weights below it are saved too.
@@ -258,16 +327,14 @@ def _kept_base(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except UNREADABLE as error:
-        raise InputError(
-            f"{path}, the weights under the adapter, cannot be read ({error}): choose another --out, and training begins anew"
-        ) from error
+        raise InputError(f"{path}, the weights under the adapter, cannot be read ({error}): start again with another --out") from error
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise InputError("accelerate's own FSDP cannot be used here: launch without --use_fsdp, and set shard: true in the recipe")
+        raise InputError("accelerate's own FSDP is not supported: launch without --use_fsdp, and set shard: true in the recipe")
     # If the vision tower is trained, text-only batches leave its parameters unused.
-    unused = any(stage.train == "all" for stage in recipe.stages)
+    unused = any(stage.trainable == "all" for stage in recipe.stages)
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
@@ -275,16 +342,18 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def _records(out: Path, recipe: Recipe, place: TrainPosition, files: contextlib.ExitStack) -> list[Callable[[StepMetrics | HeldOut], None]]:
-    """Open the metrics writers, continuing from ``place``; ``files`` closes them."""
+def _records(
+    out: Path, recipe: Recipe, position: TrainPosition, files: contextlib.ExitStack
+) -> list[Callable[[StepMetrics | HeldOut], None]]:
+    """Open the metrics writers, continuing from ``position``; ``files`` closes them."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be made: {error.strerror}") from error
-    metrics = MetricsFile(out / "metrics.jsonl", total_steps=place.total_steps)
+        raise InputError(f"--out {out} cannot be created ({error.strerror}): choose another") from error
+    metrics = MetricsFile(out / "metrics.jsonl", total_steps=position.total_steps)
     if not recipe.tensorboard:
         return [metrics.add]
-    return [metrics.add, files.enter_context(EventFiles(out / FOLDER, list(read_metrics(metrics.path)))).add]
+    return [metrics.add, files.enter_context(tensorboard_writer(out / FOLDER, list(read_metrics(metrics.path))))]
 
 
 def _digest(folder: Path) -> str:

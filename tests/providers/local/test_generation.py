@@ -8,12 +8,10 @@ import torch
 from transformers import Qwen2VLImageProcessorPil
 
 from chiron.client.call import Call, ImagePart, Message, TextPart
-from chiron.providers.local.backend import Prompt
-from chiron.providers.local.cache import PrefixCache
+from chiron.providers.local.backend import PrefixCache, Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
-from chiron.providers.local.families import InternVL
 from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
-from chiron.providers.local.loading import load
+from chiron.providers.local.loading import InternVL, load
 from chiron.providers.local.tiling import cut, normalise, tile_budget
 from tests.providers.local.checkpoints import a_call, config_of, generated, write_internvl, write_pictures, write_qwen
 from tests.training.tiny import tiny_tiling
@@ -118,10 +116,10 @@ def test_rows_join_and_leave_while_others_go_on(stage: Stage) -> None:
     order = list(waiting)
     said: dict[Request, Completion] = {}
     most = 0
-    while waiting or generation.under_way:
+    while waiting or generation.pending:
         said.update(generation.admit(waiting[:2]))
         del waiting[:2]
-        most = max(most, len(generation.under_way))
+        most = max(most, len(generation.pending))
         said.update(generation.step())
     assert [said[request] for request in order] == [stage.say(call)[0] for call in calls]
     assert most > 4

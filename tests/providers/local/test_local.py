@@ -12,23 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
-from chiron.client.config import LocalModel, max_tokens_of
+from chiron.client.config import LocalModel
 from chiron.client.failures import CallerFault, CallFailed, Transient
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
-from chiron.providers.baselines.search_team import AnswerPool
-from chiron.providers.factory import build_endpoints
 from chiron.providers.health_check import RoleCall, probe
-from chiron.providers.local import worker
+from chiron.providers.local import provider as provider_module
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
-from chiron.providers.local.families import InternVL
 from chiron.providers.local.generation import Generation
-from chiron.providers.local.loading import load
+from chiron.providers.local.loading import InternVL, load
 from chiron.providers.local.provider import Local
+from chiron.providers.registry import build_endpoints
 from tests.providers.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
 from tests.support.runs import execute
 from tests.support.waiting import PATIENCE, wait_until
@@ -148,7 +147,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_asked(checkpoint: Path, t
             Local("intern", config_of(folder), PictureStore())
         return str(caught.value)
 
-    assert "models.intern: there is no folder" in refusal(tmp_path / "nowhere")
+    assert "models.intern: folder" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no config.json" in refusal(tmp_path / "empty")
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
@@ -159,14 +158,14 @@ def test_what_cannot_be_run_is_said_before_anything_is_asked(checkpoint: Path, t
     assert "chiron convert" in refusal(edited(checkpoint, tmp_path / "chat", model_type="internvl_chat"))
     pickled = edited(checkpoint, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    assert "only safetensors" in refusal(pickled)
+    assert "convert them to safetensors" in refusal(pickled)
     (pickled / "pytorch_model.bin").unlink()
     assert "no model.safetensors" in refusal(pickled)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (pickled / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "model-00001-of-00002.safetensors, which is not there" in refusal(pickled)
+    assert "model-00001-of-00002.safetensors, which is missing" in refusal(pickled)
     (pickled / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../foreign/model.safetensors"}}))
-    assert "which is not there" in refusal(pickled)
+    assert "which is missing" in refusal(pickled)
     (pickled / "config.json").write_text("[")
     assert "config.json cannot be read" in refusal(pickled)
     mute = edited(checkpoint, tmp_path / "mute")
@@ -241,7 +240,7 @@ def test_an_image_processor_that_cuts_other_patches_is_refused(tmp_path: Path, c
     (failure,) = outcomes(Local("m", config_of(folder), PictureStore()), a_call("Hello."))
     assert isinstance(failure, CallerFault)
     assert failure.misconfigured
-    assert f"preprocessor_config.json has {next(iter(change))}" in str(failure)
+    assert f"{next(iter(change))} in preprocessor_config.json is" in str(failure)
 
 
 def test_image_settings_of_another_model_are_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -290,10 +289,10 @@ def test_without_memory_for_all_there_are_fewer_at_once(checkpoint: Path, tmp_pa
     room = 0
     (failure,) = outcomes(provider, calls[0])
     assert isinstance(failure, Transient)
-    assert "not memory enough for one call alone: lower" in failure.public
+    assert "out of memory for a single call: lower" in failure.public
 
 
-def test_a_fault_of_the_model_fails_the_calls_under_way_and_no_others(
+def test_a_fault_of_the_model_fails_the_calls_pending_and_no_others(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = InternVL.run
@@ -318,7 +317,7 @@ def test_a_fault_of_the_model_fails_the_calls_under_way_and_no_others(
 
     failure, reply = asyncio.run(main())
     assert isinstance(failure, Transient)
-    assert failure.public == "m: RuntimeError while it generated"
+    assert failure.public == "m: RuntimeError during generation"
     assert len(reply.text) > 0
 
 
@@ -334,7 +333,7 @@ def test_a_call_whose_numbers_go_astray_fails_alone(checkpoint: Path, tmp_path: 
     assert [isinstance(outcome, Reply) for outcome in broken] == [True] * 6 + [False]
     assert [reply.text for reply in broken[:6]] == [reply.text for reply in expected[:6]]  # type: ignore[union-attr]
     assert isinstance(broken[6], CallerFault)
-    assert "no finite numbers" in broken[6].public
+    assert "are not finite" in broken[6].public
 
 
 def test_a_reply_that_cannot_be_told_takes_none_back_that_was(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +359,7 @@ def test_a_reply_that_cannot_be_told_takes_none_back_that_was(checkpoint: Path, 
     assert isinstance(a, Reply)
     for failure in (b, c):
         assert isinstance(failure, Transient)
-        assert failure.public == "m: UnicodeError while it generated"
+        assert failure.public == "m: UnicodeError during generation"
     assert len(again.text) > 0
 
 
@@ -391,7 +390,7 @@ def test_what_was_too_much_together_is_tried_in_halves_and_then_together_again(c
         return run(self, embeddings, *others)
 
     monkeypatch.setattr(InternVL, "run", tight)
-    monkeypatch.setattr(worker, "_GATHER", 0.5)  # on a busy machine six calls take longer to be made
+    monkeypatch.setattr(provider_module, "_GATHER", 0.5)  # on a busy machine six calls take longer to be made
 
     async def main() -> tuple[list[Reply], list[Reply]]:
         provider = Local("m", config_of(checkpoint), PictureStore())
@@ -431,7 +430,7 @@ def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monke
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
         assert closing.cancelled()
-        with pytest.raises(Transient, match="is being closed"):
+        with pytest.raises(Transient, match="closing"):
             await provider.complete(a_call("B"))
         go_on.set()
         with pytest.raises(Transient, match="closed before"):
@@ -444,7 +443,7 @@ def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monke
     assert len(asyncio.run(main()).text) > 0
 
 
-def test_closing_ends_what_is_under_way(checkpoint: Path) -> None:
+def test_closing_ends_what_is_pending(checkpoint: Path) -> None:
     async def main() -> None:
         provider = Local("m", config_of(checkpoint), PictureStore())
         asked = asyncio.create_task(provider.complete(a_call("A", max_tokens=2000)))
@@ -462,11 +461,11 @@ def test_entries_of_one_checkpoint_share_one_model(checkpoint: Path) -> None:
         "long": config_of(checkpoint / ".." / checkpoint.name),
         "coarse": config_of(checkpoint, max_tiles=1),
     }
-    endpoints = build_endpoints(models, pictures=PictureStore(), catalogue=lambda: AnswerPool(()))
+    endpoints = build_endpoints(models, pictures=PictureStore(), answers=lambda: AnswerPool(()))
     assert endpoints["short"].provider is endpoints["long"].provider
     assert endpoints["short"].limiter is endpoints["long"].limiter
     assert endpoints["coarse"].provider is not endpoints["short"].provider
-    assert [max_tokens_of(models[name], 100) for name in models] == [8, 100, 100]
+    assert [models[name].token_limit(100) for name in models] == [8, 100, 100]
 
 
 def test_the_doctor_says_what_is_there(checkpoint: Path, tmp_path: Path) -> None:

@@ -121,5 +121,5 @@ def test_pixels_are_normalised_with_imagenets_statistics() -> None:
 def test_what_cannot_be_cut_is_refused() -> None:
     with pytest.raises(ValueError, match="no grid"):
         grid(0, 5, budget=6, tile=448)
-    with pytest.raises(ValueError, match="tiling"):
+    with pytest.raises(ValueError, match="tile and max_tiles"):
         Tiling(tile=0)

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chiron.conversation.options import LETTERS
 from chiron.evaluation.answers.answer_phrases import Declaration, Role, declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, Rule, unwrap
 from chiron.evaluation.answers.corrections import Checklist, corrected_letter, last_cue, letters_in, preferred_letters, read_checklist
-from chiron.evaluation.answers.options import LETTERS, Options
+from chiron.evaluation.answers.options import Options
 from chiron.evaluation.answers.reading import NOTHING, REFUSED, Kind, Reading, read_answer, read_letter, read_text, sentence
 from chiron.evaluation.answers.yes_no import explicit
 

@@ -10,7 +10,7 @@ from chiron.evaluation.answers.answer_phrases import declarations
 from chiron.evaluation.answers.answer_tags import ReplyFormat, unwrap
 from chiron.evaluation.answers.reading import sentence
 from chiron.evaluation.answers.words import EXPANSIONS, LONGEST, singular, words_of
-from chiron.providers.baselines.search_team import normalise
+from chiron.text import normalize_answer
 
 NORMALIZER = 1
 """Version, recorded in every result file. Raise it whenever two answers newly match or no longer match. Files without it are older."""
@@ -267,8 +267,8 @@ def token_recall(candidate: str | None, gold: str) -> float:
     Raises:
         InputError: the known answer has no words.
     """
-    known = Counter(normalise(gold).split())
+    known = Counter(normalize_answer(gold).split())
     if not known:
         raise InputError("the known answer of an open question is empty: look at its record")
-    given = Counter(normalise(candidate or "").split())
+    given = Counter(normalize_answer(candidate or "").split())
     return sum((known & given).values()) / known.total()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from chiron.conversation.markup import without_tokens
+from chiron.conversation.options import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.answers.words import Words, words_of
 from chiron.text import compatible
@@ -52,7 +53,6 @@ def _tidy(text: str) -> str:
     return _BLANK_LINES.sub("\n\n", lines).strip()
 
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NAMES_LETTERS = re.compile(r"(?<![\w'-])[A-Z](?:,|\b)[ ]?(?:and|or|&|only|[A-Z]\b)|\b(?:only|both|neither|not) [A-Z](?![\w'-])")
 _ARTICLES = frozenset({"a", "an", "the"})
 _OVER_ALL = tuple(tuple(f"{w} of {t}".split()) for w in ("all", "none") for t in ("the above", "these", "the others"))

@@ -1,8 +1,9 @@
 """Split texts into comparable words: numbers with units, plurals, listed abbreviations."""
 
 import re
-import unicodedata
 from dataclasses import dataclass
+
+from chiron.text import without_accents
 
 # Chinese and Japanese have no blanks between words, so each character is a word.
 _WORD = re.compile(
@@ -49,11 +50,9 @@ def words_of(text: str) -> Words:
 
 
 def _folded(text: str) -> str:
-    if text.isascii():
-        text = text.lower()  # fast path: ASCII text has no accents, dashes or Greek letters, and most texts are ASCII
-    else:
-        text = unicodedata.normalize("NFKD", text).casefold().translate(_DASHES).translate(_GREEK_LETTERS)
-        text = "".join(c for c in text if not unicodedata.combining(c))
+    text = without_accents(text)
+    if not text.isascii():
+        text = text.translate(_DASHES).translate(_GREEK_LETTERS)
     return text.replace("n't", " not").replace("cannot", "can not")
 
 

@@ -13,8 +13,9 @@ from chiron.cases.image_marks import IMAGE_MARK
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import BadRecord
 from chiron.evaluation.items import LETTERS, Item
-from chiron.providers.baselines.search_team import normalise
+from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import Turn
+from chiron.text import normalize_answer
 
 UNKNOWN = "?"
 """Placeholder for an answer that is withheld."""
@@ -54,7 +55,7 @@ def gold_by_text(answer: str, options: Sequence[str]) -> int:
     Raises:
         BadRecord: no option equals the answer, or two do.
     """
-    for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalise(a) == normalise(b)):
+    for same in (lambda a, b: a.strip() == b.strip(), lambda a, b: normalize_answer(a) == normalize_answer(b)):
         found = [n for n, option in enumerate(options) if same(option, answer)]
         if len(found) == 1:
             return found[0]
@@ -166,13 +167,8 @@ def _json(path: Path) -> Iterator[Any]:
 
 
 def _jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield Unreadable(f"no JSON: {error}")
+    for line in read_jsonl(path, hint=": download it again"):
+        yield Unreadable(line.value.problem) if isinstance(line.value, BrokenJson) else line.value
 
 
 def _csv(path: Path) -> Iterator[Any]:

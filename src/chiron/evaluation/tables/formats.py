@@ -2,17 +2,13 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from chiron.evaluation.policy import policy
 from chiron.evaluation.tables.cells import Cell, Grid
-from chiron.reports.wording import legible
+from chiron.reports.shell import render_page
 from chiron.terminal import printable
 
 _WRITTEN = {
@@ -113,16 +109,7 @@ def escape_markdown(text: str) -> str:
 
 def html(grids: Sequence[Grid]) -> str:
     """Write one page with every table. All content is escaped, and nothing on the page can run or be fetched."""
-    env = Environment(
-        loader=PackageLoader("chiron.evaluation.tables", ""),
-        autoescape=True,
-        finalize=legible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("chiron.evaluation.tables").joinpath("page.css").read_text("utf-8")
-    return env.get_template("page.html").render(grids=grids, style=Markup(style), policy=policy(style))  # noqa: S704 - a file of this package
+    return "".join(render_page("chiron.evaluation.tables", "tables.html", styles=["tables.css"], grids=grids))
 
 
 def show(grids: Sequence[Grid], console: Console) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
-_Said = TypeVar("_Said")
+_Value = TypeVar("_Value")
 
 _PAIRED: Final = frozenset(
     """
@@ -34,44 +34,19 @@ _LESIONS: Final = frozenset(
     infarct hemorrhage pneumothorax consolidation foreign_body
     """.split()
 )
-_ONE_FORM: Final = {
-    "tumour": "tumor",
-    "haematoma": "hematoma",
-    "haemorrhage": "hemorrhage",
-    "haemangioma": "hemangioma",
-    "hemispheres": "hemisphere",
-    "masses": "mass",
-    "opacities": "opacity",
-    "calculi": "calculus",
-    "metastases": "metastasis",
-    "diverticula": "diverticulum",
-    "thrombi": "thrombus",
-    "ovaries": "ovary",
-    "testes": "testis",
-    "testicle": "testis",
-    "abscesses": "abscess",
-    "biopsies": "biopsy",
-    "feet": "foot",
-    "lymphadenopathy": "node",
-    "adnexal": "adnexa",
-    "adnexae": "adnexa",
-    "lt": "left",
-    "rt": "right",
+_ONE_FORM: Final = dict(
+    pair.split(":")
+    for pair in """
+    tumour:tumor haematoma:hematoma haemorrhage:hemorrhage haemangioma:hemangioma hemispheres:hemisphere masses:mass
+    opacities:opacity calculi:calculus metastases:metastasis diverticula:diverticulum thrombi:thrombus ovaries:ovary testes:testis
+    testicle:testis abscesses:abscess biopsies:biopsy feet:foot lymphadenopathy:node adnexal:adnexa adnexae:adnexa lt:left
+    rt:right
+    """.split()
+)
+_NUMBERS: Final = {"single": 1, "solitary": 1} | {
+    word: n for n, word in enumerate("one two three four five six seven eight nine".split(), 1)
 }
-_NUMBERS: Final = {
-    "single": 1,
-    "solitary": 1,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-}
-_MILLIMETRES: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
+_MILLIMETERS: Final = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0, "centimetre": 10.0}
 
 _CLAUSE = re.compile(r"(?<!\d)[.](?!\d)|[.](?=\s|$)|[;\n?!]|,(?!\d)|\b(?:but|while|whereas|although|however|unlike|except)\b")
 _DENIED: Final = frozenset(
@@ -99,9 +74,9 @@ _CALLED: Final = frozenset(
     """.split()
 )
 """Nouns with a number as their name: "rib 5 shows a fracture" does not count anything."""
-_TELLS_SIDE: Final = frozenset({"left", "right"})
-_TELLS_SIZE: Final = frozenset({*_MILLIMETRES, *(f"{unit}s" for unit in _MILLIMETRES)})
-_TELLS_NUMBER: Final = frozenset(_NUMBERS) | _DIGITS
+_SIDE_WORDS: Final = frozenset({"left", "right"})
+_SIZE_WORDS: Final = frozenset({*_MILLIMETERS, *(f"{unit}s" for unit in _MILLIMETERS)})
+_NUMBER_WORDS: Final = frozenset(_NUMBERS) | _DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,42 +95,42 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         return
     found, reasoned = "\n".join(row.findings).lower(), row.reasoning.lower()
     # Fast path: most rows have no such statement on one of the sides, and words are cheaper to compare than clauses.
-    common = _tells(found) & _tells(reasoned)
+    common = _kinds_of_statement(found) & _kinds_of_statement(reasoned)
     if not common:
         return
     theirs, ours = _clauses(found), _clauses(reasoned)
     for kind, compare in (("side", _compare_sides), ("size", _compare_sizes), ("number", _compare_numbers)):
         if kind in common:
-            for told in compare(theirs, ours):
-                yield Finding("contradiction", row.id, f"{kind}: {told}")
+            for detail in compare(theirs, ours):
+                yield Finding("contradiction", row.id, f"{kind}: {detail}")
 
 
 def _compare_sides(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
     for noun, (theirs, ours) in _both(_sides(findings), _sides(reasoning)):
         if len(theirs) == len(ours) == 1 and theirs != ours:
-            yield f"the findings have the {_one(theirs)} {noun}, the reasoning the {_one(ours)}"
+            yield f"the findings mention the {next(iter(theirs))} {noun}, the reasoning the {next(iter(ours))}"
 
 
 def _compare_sizes(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
-    for noun, (seen, said) in _both(_sizes(findings), _sizes(reasoning)):
-        if not any(_near(a, b) for a in seen for b in said):
-            yield f"the findings measure the {noun} at {_listed(seen)} mm, the reasoning {_listed(said)}"
+    for noun, (theirs, ours) in _both(_sizes(findings), _sizes(reasoning)):
+        if not any(_near(a, b) for a in theirs for b in ours):
+            yield f"the findings measure the {noun} at {_listed(theirs)} mm, the reasoning at {_listed(ours)} mm"
 
 
 def _compare_numbers(findings: Sequence[_Clause], reasoning: Sequence[_Clause]) -> Iterator[str]:
-    for noun, (counted, told) in _both(_counts(findings), _counts(reasoning)):
-        if len(set(counted)) == len(set(told)) == 1 and not {*counted, sum(counted)} & {*told, sum(told)}:
-            yield f"{counted[0]} {noun} in the findings, {told[0]} in the reasoning"
+    for noun, (theirs, ours) in _both(_counts(findings), _counts(reasoning)):
+        if len(set(theirs)) == len(set(ours)) == 1 and not {*theirs, sum(theirs)} & {*ours, sum(ours)}:
+            yield f"{theirs[0]} {noun} in the findings, {ours[0]} in the reasoning"
 
 
-def _tells(text: str) -> frozenset[str]:
+def _kinds_of_statement(text: str) -> frozenset[str]:
     """Return the kinds of statement that a text may contain: side, size, number."""
     words = set(_WORD.findall(text))
-    kinds = {"side": _TELLS_SIDE | {"both", "bilateral", "lt", "rt"}, "size": _TELLS_SIZE, "number": _TELLS_NUMBER}
+    kinds = {"side": _SIDE_WORDS | {"both", "bilateral", "lt", "rt"}, "size": _SIZE_WORDS, "number": _NUMBER_WORDS}
     return frozenset(kind for kind, tell in kinds.items() if not tell.isdisjoint(words))
 
 
-def _both(a: dict[str, _Said], b: dict[str, _Said]) -> Iterator[tuple[str, tuple[_Said, _Said]]]:
+def _both(a: dict[str, _Value], b: dict[str, _Value]) -> Iterator[tuple[str, tuple[_Value, _Value]]]:
     return ((noun, (a[noun], b[noun])) for noun in sorted(a.keys() & b.keys()))
 
 
@@ -168,16 +143,16 @@ def _sides(clauses: Sequence[_Clause]) -> dict[str, set[str]]:
             if word in {"bilateral", "both"}:
                 for noun in words[at + 1 : at + 4]:
                     if noun in _PAIRED:
-                        sides[noun] |= _TELLS_SIDE
-            if word not in _TELLS_SIDE:
+                        sides[noun] |= _SIDE_WORDS
+            if word not in _SIDE_WORDS:
                 continue
             if words[at - 2 : at] == ("on", "the") and at > 2 and words[at - 3] in _PAIRED:
                 sides[words[at - 3]].add(word)
             rest = [w for w in words[at + 1 : at + 5] if w != "sided"]
-            if len(rest) > 1 and rest[0] in {"and", "or"} and rest[1] in _TELLS_SIDE:
+            if len(rest) > 1 and rest[0] in {"and", "or"} and rest[1] in _SIDE_WORDS:
                 rest = list(words[at + 3 : at + 6])
-            reached = next((w for w in rest[:3] if w in _PAIRED or w in _TELLS_SIDE or w in _SIDED), None)
-            if reached is not None and reached not in _TELLS_SIDE:
+            reached = next((w for w in rest[:3] if w in _PAIRED or w in _SIDE_WORDS or w in _SIDED), None)
+            if reached is not None and reached not in _SIDE_WORDS:
                 sides[reached].add(word)
     return sides
 
@@ -194,7 +169,7 @@ def _sizes(clauses: Sequence[_Clause]) -> dict[str, set[float]]:
             if _COMPARED.search(before) or _RANGE.search(before):
                 continue
             noun = min((abs(start - size.start()), noun) for start, noun in nouns)[1]
-            scale = _MILLIMETRES[size["unit"].removesuffix("s")]
+            scale = _MILLIMETERS[size["unit"].removesuffix("s")]
             sizes[noun] |= {round(float(n.replace(",", ".")) * scale, 2) for n in re.findall(_NUMBER, size["numbers"])}
     return sizes
 
@@ -206,9 +181,9 @@ def _counts(clauses: Sequence[_Clause]) -> dict[str, list[int]]:
     """
     counts: dict[str, list[int]] = defaultdict(list)
     for clause in clauses:
-        if _LESIONS.isdisjoint(clause.words) or _TELLS_NUMBER.isdisjoint(clause.words):
+        if _LESIONS.isdisjoint(clause.words) or _NUMBER_WORDS.isdisjoint(clause.words):
             continue
-        words = _words(_SIZE.sub(" ", clause.text))
+        words = [_one_form(word) for word in _WORD.findall(_SIZE.sub(" ", clause.text))]
         for at, word in enumerate(words):
             number = _NUMBERS.get(word) or (int(word) if word in _DIGITS else None)
             if number is None or (at + 1 < len(words) and words[at + 1] in {"of", "or", "to"}):
@@ -234,10 +209,6 @@ def _clauses(text: str) -> list[_Clause]:
     return clauses
 
 
-def _words(clause: str) -> list[str]:
-    return [_one_form(word) for word in _WORD.findall(clause)]
-
-
 @lru_cache(maxsize=1 << 14)
 def _one_form(word: str) -> str:
     word = word.casefold()
@@ -254,9 +225,8 @@ def _near(a: float, b: float) -> bool:
     return abs(a - b) <= max(2.0, 0.2 * max(a, b))
 
 
-def _one(values: set[str]) -> str:
-    return next(iter(values))
-
-
 def _listed(values: set[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
+
+
+CHECKS = (Check("contradiction", "Reasoning that contradicts the findings: side, size or number", 0.02, look),)

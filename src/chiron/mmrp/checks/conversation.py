@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -17,14 +17,17 @@ def look(row: MmrpRow) -> Iterator[Finding]:
     roles = [turn.role for turn in row.turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
-        yield Finding("conversation", row.id, "user and assistant do not take turns, the user first and the assistant last")
+        yield Finding("conversation", row.id, "user and assistant do not alternate, or the conversation does not end with the assistant")
     if any(not turn.text.strip() for turn in row.turns):
         yield Finding("conversation", row.id, "an empty turn")
     if any(_CONTROL.search(turn.text) for turn in row.turns):
         yield Finding("conversation", row.id, "a control character in a turn")
     if mark := next((found for turn in row.turns if (found := _TEMPLATE.search(turn.text))), None):
-        yield Finding("conversation", row.id, f"a chat template's mark, {mark.group()}, in a turn")
+        yield Finding("conversation", row.id, f"a chat template token, {mark.group()}, in a turn")
     try:
         json.dumps(row.to_record(), ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        yield Finding("conversation", row.id, "text with half a character (a lone surrogate)")
+        yield Finding("conversation", row.id, "a lone surrogate, which cannot be encoded")
+
+
+CHECKS = (Check("conversation", "Turns out of order, empty, or with text that cannot be stored", 0.0, look),)

@@ -5,28 +5,28 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from chiron.dedup.near_texts import JACCARD
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.dataset_index import DatasetIndex
 
 _MOST: Final = 50
 """Maximum number of earlier rows with the same images that a row is compared with."""
 
 
-def repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
+def repeated(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Yield repeated ids, and rows with identical words and images. The first row of each is kept."""
     ids: dict[str, int] = {}
     contents: dict[tuple[int, tuple[str, ...]], int] = {}
-    for position, entry in enumerate(survey.entries):
+    for position, entry in enumerate(index.entries):
         first = ids.setdefault(entry.id, position)
         if first != position:
-            yield position, Finding("duplicates", entry.id, "its id is taken by an earlier row")
+            yield position, Finding("duplicates", entry.id, "an earlier row has the same id")
             continue
-        first = contents.setdefault((entry.text, _files(survey, position)), position)
+        first = contents.setdefault((entry.text, _files(index, position)), position)
         if first != position:
-            yield position, Finding("duplicates", entry.id, f"says what '{survey.entries[first].id}' says, with the same images")
+            yield position, Finding("duplicates", entry.id, f"the same words and images as '{index.entries[first].id}'")
 
 
-def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
+def nearly_repeated(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Yield rows with nearly identical words and nearly identical images, or without images.
 
     Equal words with different images are not duplicates: a hundred normal chests may have the same description. Rows with images are
@@ -35,67 +35,77 @@ def nearly_repeated(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """
     by_images: dict[tuple[int, ...], list[int]] = defaultdict(list)
     by_text: dict[int, int] = {}
-    for position, entry in enumerate(survey.entries):
+    for position, entry in enumerate(index.entries):
         if entry.images:
-            by_images[tuple(sorted({int(survey.image_groups[i]) for i in entry.images}))].append(position)
+            by_images[tuple(sorted({int(index.image_groups[i]) for i in entry.images}))].append(position)
         else:
             by_text.setdefault(entry.text, position)
     for group in by_images.values():
         for at, later in enumerate(group):
-            likened = ((earlier, _likeness(survey, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
-            near = next(((earlier, index) for earlier, index in likened if index >= JACCARD), None)
-            if near is not None and not _same(survey, near[0], later):
-                yield later, _near(survey, later, *near)
-    for position, other, share in _from_the_first((by_text[a], by_text[b], index) for a, b, index in survey.text_links):
-        yield position, _near(survey, position, other, share)
+            compared = ((earlier, _likeness(index, earlier, later)) for earlier in group[max(0, at - _MOST) : at])
+            near = next(((earlier, jaccard) for earlier, jaccard in compared if jaccard >= JACCARD), None)
+            if near is not None and not _same(index, near[0], later):
+                yield later, _near(index, later, *near)
+    for position, other, jaccard in _from_the_first((by_text[a], by_text[b], jaccard) for a, b, jaccard in index.text_links):
+        yield position, _near(index, position, other, jaccard)
 
 
-def shared(survey: DatasetIndex) -> Iterator[tuple[int, Finding]]:
+def shared(index: DatasetIndex) -> Iterator[tuple[int, Finding]]:
     """Yield images with more than one patient: the same person twice, or a stock image."""
     owners: dict[int, str] = {}
-    for position, entry in enumerate(survey.entries):
+    for position, entry in enumerate(index.entries):
         for image in entry.images:
-            owner = owners.setdefault(int(survey.image_groups[image]), entry.patient)
+            owner = owners.setdefault(int(index.image_groups[image]), entry.patient)
             if owner != entry.patient:
-                name = survey.names[image][1]
-                yield position, Finding("shared_images", entry.id, f"image '{name}' is nearly one of patient '{owner}'", "warning")
+                name = index.names[image][1]
+                yield (
+                    position,
+                    Finding("shared_images", entry.id, f"image '{name}' is nearly the same as one of patient '{owner}'", "warning"),
+                )
                 break
 
 
 def _from_the_first(links: Iterable[tuple[int, int, float]]) -> Iterator[tuple[int, int, float]]:
     """Direct the links of each tree toward its smallest member; ordered by member."""
     linked: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for a, b, index in links:
-        linked[a].append((b, index))
-        linked[b].append((a, index))
+    for a, b, jaccard in links:
+        linked[a].append((b, jaccard))
+        linked[b].append((a, jaccard))
     seen: set[int] = set()
     found: list[tuple[int, int, float]] = []
     for first in sorted(linked):
         reached = [] if first in seen else [first]
         seen.add(first)
         for one in reached:
-            for other, index in linked[one]:
+            for other, jaccard in linked[one]:
                 if other not in seen:
                     seen.add(other)
                     reached.append(other)  # followed from there later
-                    found.append((other, one, index))
+                    found.append((other, one, jaccard))
     yield from sorted(found)
 
 
-def _near(survey: DatasetIndex, position: int, like: int, index: float) -> Finding:
-    return Finding("near_duplicates", survey.entries[position].id, f"like '{survey.entries[like].id}' ({index:.2f})", "warning")
+def _near(index: DatasetIndex, position: int, like: int, jaccard: float) -> Finding:
+    return Finding("near_duplicates", index.entries[position].id, f"similar to '{index.entries[like].id}' ({jaccard:.2f})", "warning")
 
 
-def _likeness(survey: DatasetIndex, a: int, b: int) -> float:
-    one, other = survey.entries[a].text, survey.entries[b].text
-    return 1.0 if one == other else survey.texts.likeness(one, other)
+def _likeness(index: DatasetIndex, a: int, b: int) -> float:
+    one, other = index.entries[a].text, index.entries[b].text
+    return 1.0 if one == other else index.texts.likeness(one, other)
 
 
-def _same(survey: DatasetIndex, a: int, b: int) -> bool:
+def _same(index: DatasetIndex, a: int, b: int) -> bool:
     """Whether two rows are equal in words and images; these are reported as exact duplicates."""
-    return survey.entries[a].text == survey.entries[b].text and _files(survey, a) == _files(survey, b)
+    return index.entries[a].text == index.entries[b].text and _files(index, a) == _files(index, b)
 
 
-def _files(survey: DatasetIndex, position: int) -> tuple[str, ...]:
+def _files(index: DatasetIndex, position: int) -> tuple[str, ...]:
     """Return the SHA-256 of a row's images; an image that cannot be opened is only equal to itself."""
-    return tuple(sorted(taken.sha256 if (taken := survey.prints[i]) else f"?{i}" for i in survey.entries[position].images))
+    return tuple(sorted(taken.sha256 if (taken := index.prints[i]) else f"?{i}" for i in index.entries[position].images))
+
+
+CHECKS = (
+    Check("duplicates", "Repeated rows: the same id, or the same words and images", 0.01, look_at_all=repeated),
+    Check("near_duplicates", "Nearly the same words with nearly the same images", 0.10, look_at_all=nearly_repeated),
+    Check("shared_images", "The same image with several patients", 0.05, look_at_all=shared),
+)

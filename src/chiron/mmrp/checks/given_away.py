@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.dedup.near_texts import normalised
 from chiron.mics.answer_leak import content_words, names_answer
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
+from chiron.text import normalize_words
 
 _CHOICE = re.compile(r"\b(?:or|versus|vs)\b", re.IGNORECASE)
 _LETTERED = re.compile(r"(?:^|[\s(])[A-Ja-j1-9][.)]\s")
@@ -45,9 +45,9 @@ def look(row: MmrpRow) -> Iterator[Finding]:
 def _offers(text: str, answer: str) -> bool:
     """Check whether the text offers the answer as one of several alternatives."""
     wanted = content_words(answer)
-    width = len(normalised(answer).split()) + 3
+    width = len(normalize_words(answer).split()) + 3
     for choice in _CHOICE.finditer(text):
-        before, after = normalised(text[: choice.start()]).split()[-width:], normalised(text[choice.end() :]).split()[:width]
+        before, after = normalize_words(text[: choice.start()]).split()[-width:], normalize_words(text[choice.end() :]).split()[:width]
         if any(wanted <= content_words(" ".join(side)) for side in (before, after) if side):
             return True
     # "Upper, middle or lower?" offers the answer "upper lobe": only the distinguishing words must be among the choices.
@@ -64,15 +64,15 @@ def _lists(text: str) -> Iterator[list[str]]:
     lettered = _LETTERED.split(text)[1:]
     listed = _BETWEEN.split(text.rpartition(":")[2]) if ":" in text else []
     for items in (lettered, listed):
-        if len(items) > 1 and all(0 < len(normalised(item).split()) <= _WORDS for item in items):
+        if len(items) > 1 and all(0 < len(normalize_words(item).split()) <= _WORDS for item in items):
             yield items
     for sentence in re.split(r"(?<=[.?!;:])\s+|\n+", text):
         last = re.search(r"\bor\b|(?<=\w)\s?/\s?(?=\w)", sentence)
         if last is None:
             continue
-        items = [" ".join(normalised(re.split(r"[,?.]", sentence[last.end() :])[0]).split()[:_WORDS])]
+        items = [" ".join(normalize_words(re.split(r"[,?.]", sentence[last.end() :])[0]).split()[:_WORDS])]
         for piece in reversed(re.split(r"[,/]", sentence[: last.start()])):
-            words = normalised(piece).split()
+            words = normalize_words(piece).split()
             if not words:
                 continue  # "upper, middle, or lower"
             items.append(" ".join(words[-2:]))
@@ -87,3 +87,6 @@ def _spellings(question: str, answer: str) -> Iterator[tuple[str, str]]:
     bare, plain = (re.sub(r"['\u2019]s\b", "", text) for text in (question, answer))
     yield bare, plain
     yield bare.replace("-", ""), plain.replace("-", "")
+
+
+CHECKS = (Check("given_away", "The question contains the answer", 0.02, look),)

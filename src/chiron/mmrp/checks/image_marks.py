@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from chiron.cases.image_marks import IMAGE_MARK
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 
@@ -14,5 +14,8 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         yield Finding("image_marks", row.id, f"{marks} {IMAGE_MARK} marks for {len(row.images)} images")
     for turn in row.turns:
         if turn.role != "user" and IMAGE_MARK in turn.text:
-            yield Finding("image_marks", row.id, f"an {IMAGE_MARK} mark in a turn of the {turn.role}")
+            yield Finding("image_marks", row.id, f"a mark {IMAGE_MARK} in the {turn.role} turn")
             return
+
+
+CHECKS = (Check("image_marks", "Image marks that do not match the images", 0.0, look),)

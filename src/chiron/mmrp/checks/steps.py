@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import Final
 
 from chiron.conversation.reasoning import Defect, parse_reasoning
-from chiron.dedup.near_texts import normalised
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
+from chiron.text import normalize_words
 
 _RUN: Final = 8
 """Length of a word sequence that, if repeated, is a loop. Repeating shorter ones is normal."""
@@ -25,23 +25,26 @@ def look(row: MmrpRow) -> Iterator[Finding]:
         return
     reasoning = parse_reasoning(row.reasoning)
     if Defect.NO_STEPS in reasoning.defects and row.part == "cot":
-        yield Finding("steps", row.id, "no step can be told from another")
+        yield Finding("steps", row.id, "the reasoning is not divided into steps")
     if Defect.EMPTY_STEP in reasoning.defects:
         yield Finding("steps", row.id, "a step is empty")
-    if told := _circle(reasoning.steps or (row.reasoning,)):
-        yield Finding("steps", row.id, told)
+    if repetition := _repetition(reasoning.steps or (row.reasoning,)):
+        yield Finding("steps", row.id, repetition)
 
 
-def _circle(steps: tuple[str, ...]) -> str | None:
-    words = [normalised(step).split() for step in steps]
+def _repetition(steps: tuple[str, ...]) -> str | None:
+    words = [normalize_words(step).split() for step in steps]
     held = [frozenset(step) for step in words]
     for (i, a), (j, b) in combinations(enumerate(held, start=1), 2):
         long = min(len(words[i - 1]), len(words[j - 1])) >= _RUN
         if words[i - 1] == words[j - 1] or (long and len(a & b) >= _SAME * len(a | b)):
-            return f"step {j} says step {i} over again"
+            return f"step {j} repeats step {i}"
     runs = Counter(" ".join(step[at : at + _RUN]) for step in words for at in range(len(step) - _RUN + 1))
     if runs:
         run, times = runs.most_common(1)[0]
         if times >= _TIMES:
-            return f"'{run}' comes {times} times"
+            return f"'{run}' occurs {times} times"
     return None
+
+
+CHECKS = (Check("steps", "Empty or repeated steps", 0.01, look),)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from chiron.mmrp.checks.finding import Finding
+from chiron.mmrp.checks.check import Check, Finding
 from chiron.mmrp.row import MmrpRow
 
 
@@ -24,3 +24,6 @@ def _is_number(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return repr(value)[:40]
+
+
+CHECKS = (Check("values", "A difficulty that is not from 0 to 1, or a depth that is not a number", 0.0, look),)

@@ -1,8 +1,9 @@
 """Rows and meta file for InternVL's own trainer (``internvl_chat``)."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from chiron.mmrp.exports.rows import IMAGES, ReleasedRow
+from chiron.mmrp.exports.export import IMAGES, Export, ReleasedRow, turn_faults
 from chiron.providers.local.tiling import Tiling, tile_budget, tile_count
 
 _SPEAKERS: Final = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -50,3 +51,35 @@ def internvl_meta(annotation: str, rows: int) -> dict[str, Any]:
         "length": rows,
         "max_dynamic_patch": MAX_TILES,
     }
+
+
+def _index(rows: Mapping[str, int]) -> dict[str, Any]:
+    files = {}
+    for split, name in (("train", "meta.json"), ("validation", "meta_validation.json")):
+        entries = {
+            f"mmrp-{file}": internvl_meta(f"exports/internvl/{file}.jsonl", count)
+            for file, count in rows.items()
+            if file.endswith(f"-{split}")
+        }
+        if entries:
+            files[name] = entries
+    return files
+
+
+def internvl_faults(row: Any) -> Iterator[str]:
+    """Yield what InternVL's trainer would reject in a row."""
+    images = row.get("image", [])
+    several = isinstance(images, list)
+    images = images if several else [images]
+    sizes = ("width_list", "height_list") if several else ("width", "height")
+    if "image" in row and (not images or any(key not in row for key in sizes)):
+        yield f"images without {sizes[0]} and {sizes[1]}"
+    if several and any(len(row.get(key, ())) != len(images) for key in sizes):
+        yield "not as many sizes as images"
+    if not isinstance(row.get("length"), int) or row["length"] < 1:
+        yield "no length"
+    turns = [(turn.get("from"), turn.get("value")) for turn in row.get("conversations", ())]
+    yield from turn_faults(turns, {"human": "user", "gpt": "assistant", "system": "system"}, len(images))
+
+
+EXPORT = Export("internvl", "InternVL's trainer, with `meta.json`. Start it in this folder.", internvl_row, internvl_faults, _index)

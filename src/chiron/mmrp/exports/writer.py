@@ -1,22 +1,12 @@
 """Write all exports of a release while rows arrive: JSONL files, and the small files that list them."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Self
 
-from chiron.mmrp.exports.faults import Faults, internvl_faults, message_faults, trl_faults
-from chiron.mmrp.exports.internvl import internvl_meta, internvl_row
-from chiron.mmrp.exports.rows import ReleasedRow, chiron_row, llamafactory_entry, llamafactory_row, ms_swift_row
-from chiron.mmrp.exports.trl import trl_row
-
-_FORMATS: Final = {
-    "internvl": (internvl_row, internvl_faults),
-    "llamafactory": (llamafactory_row, message_faults),
-    "ms-swift": (ms_swift_row, message_faults),
-    "trl": (trl_row, trl_faults),
-}
+from chiron.mmrp.exports.export import ReleasedRow, exports, messages
 
 
 class Exports:
@@ -29,7 +19,8 @@ class Exports:
         """Create the writer; ``folder`` is the release folder."""
         self._folder = folder
         self._files: dict[Path, IO[str]] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        """Number of rows by export and ``PART-SPLIT``."""
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -40,22 +31,27 @@ class Exports:
         for file in self._files.values():
             file.close()
         if kind is None:
-            self._write_indexes()
+            for name, counts in self._counts.items():
+                for file_name, value in exports()[name].index(counts).items():
+                    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+                    (self._folder / "exports" / name / file_name).write_text(text, "utf-8")
 
     def add(self, row: ReleasedRow) -> None:
         """Write a row in every format.
 
         Raises:
-            AssertionError: an exported row is invalid for its trainer, which is a bug in this program.
+            AssertionError: an exported row is invalid for its trainer, which is a bug in the export.
         """
         self._line(Path(row.split) / f"{row.part}.jsonl", chiron_row(row))
         if row.split == "test":
             return
-        self._counts[f"{row.part}-{row.split}"] += 1
-        for name, (make, faults) in _FORMATS.items():
-            record = make(row)
-            _need_right(name, row.id, record, faults)
-            self._line(Path("exports") / name / f"{row.part}-{row.split}.jsonl", record)
+        file = f"{row.part}-{row.split}"
+        for name, export in exports().items():
+            record = export.row(row)
+            if (fault := next(export.faults(record), None)) is not None:
+                raise AssertionError(f"row {row.id} as {name}: {fault}")
+            self._counts[name][file] += 1
+            self._line(Path("exports") / name / f"{file}.jsonl", record)
 
     def _line(self, path: Path, record: dict[str, Any]) -> None:
         file = self._files.get(path)
@@ -65,19 +61,7 @@ class Exports:
             file = self._files[path] = target.open("w", encoding="utf-8", errors="backslashreplace")
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def _write_indexes(self) -> None:
-        for split, meta in (("train", "meta.json"), ("validation", "meta_validation.json")):
-            names = [name for name in self._counts if name.endswith(f"-{split}")]
-            entries = {f"mmrp-{name}": internvl_meta(f"exports/internvl/{name}.jsonl", self._counts[name]) for name in names}
-            if entries:
-                self._json(Path("exports/internvl") / meta, entries)
-        self._json(Path("exports/llamafactory/dataset_info.json"), {f"mmrp-{n}": llamafactory_entry(f"{n}.jsonl") for n in self._counts})
 
-    def _json(self, path: Path, value: dict[str, Any]) -> None:
-        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._folder / path).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _need_right(name: str, row: str, record: dict[str, Any], faults: Faults) -> None:
-    if found := next(faults(record), None):
-        raise AssertionError(f"row {row} as {name}: {found}")
+def chiron_row(row: ReleasedRow) -> dict[str, Any]:
+    """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``, the format of ``chiron train``."""
+    return {"id": row.id, "images": [image.name for image in row.images], "messages": messages(row)}

@@ -10,8 +10,10 @@ import random
 import re
 from collections.abc import Mapping
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.prompts import read_section
-from chiron.providers.baselines.search_team import MAX_STEPS, AnswerPool, normalise, sentences_of, words
+from chiron.providers.baselines.search_team import MAX_STEPS, sentences_of, words
+from chiron.text import normalize_answer
 
 QUESTIONS = (
     "Which diagnosis do these findings lead to?",
@@ -28,10 +30,10 @@ _COUNT = re.compile(r"^Questions to write: (\d{1,2})$", re.MULTILINE)
 class Rules:
     """Read findings with the textbook's words."""
 
-    def __init__(self, catalogue: AnswerPool) -> None:
-        """``catalogue``: the possible answers, and the textbook's entries."""
-        self._answers = catalogue.answers
-        self._entries = [(dict(entry.attributes), entry.answer) for entry in catalogue.entries if entry.attributes]
+    def __init__(self, pool: AnswerPool) -> None:
+        """``pool``: the possible answers, and the textbook's entries."""
+        self._answers = pool.answers
+        self._entries = [(dict(entry.attributes), entry.answer) for entry in pool.entries if entry.attributes]
         self._values: dict[str, tuple[str, ...]] = {}
         for attributes, _ in self._entries:
             for name, value in attributes.items():
@@ -54,7 +56,9 @@ class Rules:
         """Return the normalized answers of the entries that match a text."""
         found = self.attributes(text)
         # An entry matches if the text confirms all of its attributes. Entries without known attributes would match anything.
-        return frozenset(normalise(answer) for held, answer in self._entries if found and all(found.get(n) == v for n, v in held.items()))
+        return frozenset(
+            normalize_answer(answer) for held, answer in self._entries if found and all(found.get(n) == v for n, v in held.items())
+        )
 
     def wrong(self, answer: str, text: str, count: int, chance: random.Random) -> list[str]:
         """Return other answers, those of the entries most similar to the text first. Without matching attributes, the order is random."""
@@ -62,7 +66,7 @@ class Rules:
         nearness: dict[str, int] = {}
         for held, other in self._entries:
             nearness[other] = max(nearness.get(other, 0), sum(found.get(name) == value for name, value in held.items()))
-        others = [other for other in self._answers if normalise(other) != normalise(answer)]
+        others = [other for other in self._answers if normalize_answer(other) != normalize_answer(answer)]
         chance.shuffle(others)
         others.sort(key=lambda other: -nearness.get(other, 0))
         return others[:count]
@@ -71,11 +75,11 @@ class Rules:
 def author(rules: Rules, prompt: str, *, key: str) -> str:
     """Return the author's reply: multiple-choice questions if the prompt asks for several, else one question and its answer."""
     chance = random.Random(key)  # noqa: S311 - reproducible, not secret
-    findings, answer = _told(prompt, "findings"), _told(prompt, "answer")
+    findings, answer = _section(prompt, "findings"), _section(prompt, "answer")
     asked = _COUNT.search(prompt)
     if asked is None:
         return json.dumps({"question": _in_manner(prompt, chance), "answer": answer})
-    steps = rules.steps(findings) or rules.steps(_told(prompt, "history"))
+    steps = rules.steps(findings) or rules.steps(_section(prompt, "history"))
     questions: list[Mapping[str, object]] = []
     for question in chance.sample(QUESTIONS, k=min(int(asked[1]), len(QUESTIONS))):
         options = [answer, *rules.wrong(answer, findings, 3, chance)]
@@ -85,16 +89,16 @@ def author(rules: Rules, prompt: str, *, key: str) -> str:
 
 def reader(rules: Rules, prompt: str, *, key: str) -> str:
     """Return the reader's reply: letters of options, or yes or no if asked whether an answer follows from a case."""
-    case = f"{_told(prompt, 'history')}\n{_told(prompt, 'findings')}"
+    case = f"{_section(prompt, 'history')}\n{_section(prompt, 'findings')}"
     listed = read_section(prompt, "options")
     if listed is None:
-        return "yes" if _follows(rules, case, _told(prompt, "answer")) else "no"
+        return "yes" if _follows(rules, case, _section(prompt, "answer")) else "no"
     options = _OPTION.findall(listed)
     if not options:
         return "none"
     if read_section(prompt, "findings") is not None:
-        known = rules.answers_of(_told(prompt, "findings"))
-        if letters := [letter for letter, option in options if normalise(option) in known]:
+        known = rules.answers_of(_section(prompt, "findings"))
+        if letters := [letter for letter, option in options if normalize_answer(option) in known]:
             return ", ".join(letters)
         held = set(words(case))
         nearness = [len(held & set(words(option))) / max(1, len(set(words(option)))) for _, option in options]
@@ -104,14 +108,14 @@ def reader(rules: Rules, prompt: str, *, key: str) -> str:
 
 
 def _follows(rules: Rules, case: str, answer: str) -> bool:
-    return normalise(answer) in rules.answers_of(case) or set(words(answer)) <= set(words(case))
+    return normalize_answer(answer) in rules.answers_of(case) or set(words(answer)) <= set(words(case))
 
 
 def _in_manner(prompt: str, chance: random.Random) -> str:
-    manner = read_section(prompt, "manner") or ""
-    return next((question for question in _ADDRESSED if question.split()[0] in manner), chance.choice(QUESTIONS))
+    persona_text = read_section(prompt, "manner") or ""
+    return next((question for question in _ADDRESSED if question.split()[0] in persona_text), chance.choice(QUESTIONS))
 
 
-def _told(prompt: str, name: str) -> str:
+def _section(prompt: str, name: str) -> str:
     text = read_section(prompt, name) or ""
     return "" if text == "None given." else text

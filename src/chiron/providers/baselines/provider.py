@@ -1,12 +1,17 @@
 """The provider ``offline``: selects an embedded model by name and answers calls with it."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 
+from chiron.cases.textbook import AnswerPool
 from chiron.client.call import Call, Reply
+from chiron.client.client import Endpoint
+from chiron.client.config import OfflineModel
+from chiron.client.limiter import Limiter
+from chiron.client.provider import BuildContext, Finding, ProviderType
 from chiron.errors import InputError
 from chiron.providers.baselines.author import Rules, author, reader
-from chiron.providers.baselines.search_team import ORDERS, TOKENS, AnswerPool, Retriever, Specialist, extractive, match
+from chiron.providers.baselines.search_team import ORDERS, TOKENS, Retriever, Specialist, extractive, match
 
 MODELS = (
     *(f"extractive/{order}" for order in ORDERS),
@@ -23,8 +28,8 @@ VERSION = 2
 class Offline:
     """One embedded model."""
 
-    def __init__(self, name: str, model: str, catalogue: AnswerPool) -> None:
-        """``catalogue``: answers that retrieval chooses from.
+    def __init__(self, name: str, model: str, answers: AnswerPool) -> None:
+        """``answers``: answers that retrieval chooses from.
 
         Raises:
             InputError: the model does not exist.
@@ -33,8 +38,8 @@ class Offline:
         if model not in MODELS and kind != "specialist":
             known = ", ".join((*MODELS, "specialist/ATTRIBUTE+ATTRIBUTE"))
             raise InputError(f"model '{name}': offline has no model '{model}': it has {known}")
-        suffix = f"@{catalogue.fingerprint}" if kind in {"retrieval", "specialist", "author", "reader"} else ""
-        self._specialist = Specialist.parse(self._variant, catalogue.entries) if kind == "specialist" else None
+        suffix = f"@{answers.fingerprint}" if kind in {"retrieval", "specialist", "author", "reader"} else ""
+        self._specialist = Specialist.parse(self._variant, answers.entries) if kind == "specialist" else None
         self.identity = f"offline:{model}:{VERSION}{suffix}"
         self._reply: Callable[[Call, str], str] = {
             "extractive": self._extract,
@@ -44,8 +49,8 @@ class Offline:
             "reader": self._read,
             "match": lambda _, prompt: match(prompt),
         }[kind]
-        self._rules = cache(lambda: Rules(catalogue))
-        self._retriever = cache(lambda: Retriever(self._variant, catalogue))
+        self._rules = cache(lambda: Rules(answers))
+        self._retriever = cache(lambda: Retriever(self._variant, answers))
 
     async def complete(self, call: Call) -> Reply:
         """Return the reply; never fails."""
@@ -69,3 +74,19 @@ class Offline:
 
     def _retrieve(self, call: Call, prompt: str) -> str:
         return self._retriever().reply(prompt, temperature=call.temperature, key=call.key)
+
+
+class OfflineProvider(ProviderType[OfflineModel]):
+    """Embedded baselines, without endpoint or weights."""
+
+    config = OfflineModel
+    asks = False
+
+    def build(self, name: str, config: OfflineModel, context: BuildContext) -> Endpoint:
+        """Create the endpoint of an embedded model."""
+        return Endpoint(Offline(name, config.model, context.answers()), Limiter(64))
+
+    async def check(self, name: str, config: OfflineModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
+        """Report that the model exists."""
+        del config
+        yield Finding(name, "embedded", ok=True, detail=endpoint.provider.identity)

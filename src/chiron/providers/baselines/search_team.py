@@ -1,55 +1,19 @@
 """Embedded mentors, interns and judge for the search: extractive, specialist, retrieval and matching baselines."""
 
-import hashlib
-import json
 import random
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chiron.cases.case import Case
-from chiron.cases.reader import Entry, read_cases, read_textbook
+from chiron.cases.textbook import AnswerPool, TextbookEntry
 from chiron.client.prompts import read_section
 from chiron.errors import InputError
-
-
-@dataclass(frozen=True)
-class AnswerPool:
-    """Distinct answers, and textbook entries for some of them."""
-
-    answers: tuple[str, ...]
-    entries: tuple[Entry, ...] = ()
-
-    @classmethod
-    def of(cls, answers: Iterable[str], entries: Iterable[Entry] = ()) -> "AnswerPool":
-        """Create a pool. Answers are sorted, so that the order of the cases does not matter."""
-        entries = tuple(entries)
-        return cls(tuple(sorted({*answers, *(e.answer for e in entries)})), entries)
-
-    @classmethod
-    def beside(cls, cases: Path) -> "AnswerPool":
-        """Read the answers of a case file and the ``textbook.jsonl`` in the same folder.
-
-        Raises:
-            InputError: one of the files cannot be read.
-        """
-        answers = (case.answer for case in read_cases(cases) if isinstance(case, Case))
-        return cls.of(answers, read_textbook(cases.parent / "textbook.jsonl"))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the pool (12 hex digits), since another pool makes another model."""
-        content = [self.answers, [[e.answer, e.text, dict(e.attributes)] for e in self.entries]]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
+from chiron.text import normalize_answer
 
 ORDERS = ("findings-first", "history-first", "last-first")
 MAX_STEPS = 8
@@ -109,7 +73,7 @@ class Specialist:
     right_on_others: float = 0.5
 
     @classmethod
-    def parse(cls, form: str, entries: Sequence[Entry]) -> Self:
+    def parse(cls, form: str, entries: Sequence[TextbookEntry]) -> Self:
         """Parse ``side+size``, or ``side+size@0.95,0.5`` with the probabilities of being right on these and on other attributes.
 
         Raises:
@@ -124,7 +88,11 @@ class Specialist:
                 values[name] = tuple(sorted({*values.get(name, ()), value}))
         own = frozenset(match["names"].split("+"))
         if unknown := sorted(own - set(values)):
-            there = f"it has {', '.join(values)}" if values else "it has none, or there is no textbook.jsonl beside the cases"
+            there = (
+                f"choose from {', '.join(values)}"
+                if values
+                else "its entries have no attributes, or there is no textbook.jsonl next to the cases"
+            )
             raise InputError(f"specialist/{form}: the textbook has no attribute '{unknown[0]}': {there}")
         rights = (float(match["own"]), float(match["other"])) if match["own"] else (0.95, 0.5)
         return cls(own, values, *rights)
@@ -133,13 +101,13 @@ class Specialist:
         """Return a mentor's reply: one step per attribute not named so far, then the answer. ``key`` seeds its errors."""
         dice = random.Random(key)  # noqa: S311 - reproducible, not secret
         so_far, findings = read_section(prompt, "reasoning") or "", read_section(prompt, "findings") or ""
-        said = [
+        stated = [
             f"The {name} is {self._say(name, truth, dice)}."
             for name in self.values
             if f"The {name} is " not in so_far and (truth := self._read(name, findings)) is not None
         ]
         first = 1 + len(re.findall(r"^### Step ", so_far, flags=re.MULTILINE))
-        steps = said or ["Together these lead to one diagnosis."]
+        steps = stated or ["Together these lead to one diagnosis."]
         lines = [f"### Step {number}: {text}" for number, text in enumerate(steps, start=first)]
         return "\n".join([*lines, f"### The final answer is: {read_section(prompt, 'answer') or ''}"])
 
@@ -181,14 +149,14 @@ METHODS = MappingProxyType({"words": "lucene", "trigrams": "bm25+"})
 class Retriever:
     """A retriever over one answer pool; built once and used for every call."""
 
-    def __init__(self, kind: str, catalogue: AnswerPool) -> None:
+    def __init__(self, kind: str, pool: AnswerPool) -> None:
         """``kind``: ``words`` or ``trigrams``. Each textbook entry is a separate document, in addition to the answer's name."""
         import bm25s
 
         self._tokens = TOKENS[kind]
-        self.answers = catalogue.answers
-        index = {answer: i for i, answer in enumerate(catalogue.answers)}
-        documents = [(i, answer) for answer, i in index.items()] + [(index[e.answer], e.text) for e in catalogue.entries]
+        self.answers = pool.answers
+        index = {answer: i for i, answer in enumerate(pool.answers)}
+        documents = [(i, answer) for answer, i in index.items()] + [(index[e.answer], e.text) for e in pool.entries]
         self._owner = np.array([owner for owner, _ in documents], dtype=np.int64)
         tokens = [self._tokens(text) or ["\x00"] for _, text in documents]
         self._vocabulary = {t for document in tokens for t in document}
@@ -211,7 +179,7 @@ class Retriever:
         reasoning = re.sub(r"^### Step \d+:", "", read_section(prompt, "reasoning") or "", flags=re.MULTILINE)
         answer = self._choose(self.nearness(f"{question}\n{reasoning}"), temperature, key)
         number = 1 + len(re.findall(r"^### Step ", read_section(prompt, "reasoning") or "", flags=re.MULTILINE))
-        return f"### Step {number}: Of the answers known here, this is the nearest to what was said.\n### The final answer is: {answer}"
+        return f"### Step {number}: Of the answers known here, this is the nearest to what was stated.\n### The final answer is: {answer}"
 
     def _choose(self, nearness: NDArray[np.float64], temperature: float, key: str) -> str:
         if temperature <= 0:
@@ -220,30 +188,7 @@ class Retriever:
         return random.Random(key).choices(self.answers, weights=weights.tolist())[0]  # noqa: S311 - sampling, not secrets
 
 
-# Remove an article only before another word: in "A" and in "Hepatitis A" the letter is the answer.
-_ARTICLES = re.compile(r"\b(?:a|an|the)\s+(?=\w)")
-# A plus or minus sign directly after a word is a finding ("HER2+"). Inside a word, and in "left- and right-sided", it is a hyphen.
-_PLUS = re.compile(r"(?<=\w)\+(?!\w)")
-_MINUS = re.compile("(?<=\\w)[-\u2010-\u2015\u2212](?!\\w|\\s+(?:and|or|to)\\b)")
-
-
-def normalise(answer: str) -> str:
-    """Return the answer in lower case, without accents, brackets, articles and punctuation; unchanged if nothing would remain."""
-    text = unicodedata.normalize("NFKD", answer).casefold()
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    bare = _without_brackets(text)
-    bare = bare if re.search(r"\w", bare) else text
-    words = _MINUS.sub(" minus ", _PLUS.sub(" plus ", bare))
-    return " ".join(re.sub(r"[^\w%]+", " ", _ARTICLES.sub(" ", words)).split()) or " ".join(text.split())
-
-
 def match(prompt: str) -> str:
     """Return the judge's reply: ``yes`` or ``no``."""
     known, given = read_section(prompt, "known_answer"), read_section(prompt, "given_answer")
-    return "yes" if known is not None and given is not None and normalise(known) == normalise(given) != "" else "no"
-
-
-def _without_brackets(text: str) -> str:
-    # Search only before the last closing bracket. Otherwise every opening bracket would scan to the end, in quadratic time.
-    head, last, tail = text.rpartition(")")
-    return re.sub(r"\([^)]*\)", " ", head + last) + tail
+    return "yes" if known is not None and given is not None and normalize_answer(known) == normalize_answer(given) != "" else "no"

@@ -1,4 +1,4 @@
-"""Find and identify a checkpoint on disk, without torch."""
+"""Find and identify a checkpoint on disk, and read how it is prompted, without torch."""
 
 import hashlib
 import json
@@ -8,26 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Final, Literal
 
+from pydantic import PositiveInt, ValidationError
+
+from chiron.client.config import LocalModel, Strict, SystemText
 from chiron.errors import InputError
+from chiron.providers.local.dialogue import system_text
+from chiron.providers.local.tiling import DEVIATION, MEAN, Tiling
 from chiron.terminal import printable
 
 FAMILIES = {"internvl": "InternVL", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 """Supported architectures, by the ``model_type`` in ``config.json``."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
-_SETTINGS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+_SETTINGS = """config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json
+    special_tokens_map.json added_tokens.json vocab.json merges.txt""".split()
 """Files other than weights that affect a model's output. Existing ones are part of the fingerprint."""
 
 _hashed: dict[tuple[str, int, int], str] = {}
@@ -78,27 +74,22 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     """
     shown = printable(str(folder))
     if not folder.is_dir():
-        raise InputError(f"there is no folder {shown}: give path the folder of a checkpoint, with config.json and *.safetensors")
+        raise InputError(f"folder {shown} does not exist: set path to the folder of a checkpoint, with config.json and *.safetensors")
     if not (folder / "config.json").is_file():
-        hint = (
-            "it holds a LoRA adapter: merge it into its base first"
-            if (folder / "adapter_config.json").is_file()
-            else "give the folder of a checkpoint"
-        )
+        adapter = (folder / "adapter_config.json").is_file()
+        hint = "it contains a LoRA adapter; merge it into its base first" if adapter else "name the folder of a checkpoint"
         raise InputError(f"{shown} has no config.json: {hint}")
     config = _json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
-        hint = "; 'chiron convert' makes one that can be run of it" if kind == "internvl_chat" else ""
-        raise InputError(
-            f"{shown} is of model_type '{printable(str(kind))[:60]}', which the provider local cannot run{hint}:"
-            f" it runs {', '.join(f'{name} ({key})' for key, name in FAMILIES.items())}"
-        )
+        hint = "; convert it with 'chiron convert'" if kind == "internvl_chat" else ""
+        supported = ", ".join(f"{name} ({key})" for key, name in FAMILIES.items())
+        raise InputError(f"{shown}: the provider local does not support model_type '{printable(str(kind))[:60]}', only {supported}{hint}")
     if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"{shown} has no tokenizer.json: copy the tokenizer's files beside the weights")
+        raise InputError(f"{shown} has no tokenizer.json: copy the tokenizer's files there")
     if kind != "internvl" and not (folder / "preprocessor_config.json").is_file():
         # Without it, images might be shown at sizes that the model was not trained with.
-        raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings beside the weights")
+        raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings there")
     if kind == "internvl" and (folder / "preprocessor_config.json").is_file():
         _check_images(_json(folder / "preprocessor_config.json"), shown)
     return Checkpoint(folder, str(kind), _weights(folder, shown))
@@ -106,13 +97,11 @@ def find_checkpoint(folder: Path) -> Checkpoint:
 
 def _check_images(settings: dict[str, Any], shown: str) -> None:
     """Check that the image processor's settings match InternVL's tiling and normalization."""
-    from chiron.providers.local.tiling import DEVIATION, MEAN
-
     for key, wanted in (("image_mean", MEAN), ("image_std", DEVIATION)):
         if settings.get(key) not in (None, list(wanted)):
             raise InputError(
-                f"{shown}: {key} in preprocessor_config.json is {printable(str(settings[key]))[:80]}, and images are shown to InternVL with"
-                f" {list(wanted)}: put the settings that belong to these weights there"
+                f"{shown}: {key} in preprocessor_config.json is {printable(str(settings[key]))[:80]}, but InternVL uses {list(wanted)}:"
+                " copy the settings that belong to these weights"
             )
 
 
@@ -121,12 +110,12 @@ def _weights(folder: Path, shown: str) -> tuple[Path, ...]:
     if index.is_file():
         named = _json(index).get("weight_map")
         if not isinstance(named, dict) or not named:
-            raise InputError(f"{shown}: model.safetensors.index.json names no weights: copy the checkpoint again")
+            raise InputError(f"{shown}: model.safetensors.index.json lists no weights: copy the checkpoint again")
         files = sorted({str(name) for name in named.values()})
         # Names in the index must not lead out of the folder.
         missing = [name for name in files if Path(name).name != name or not (folder / name).is_file()]
         if missing:
-            raise InputError(f"{shown}: its index names {printable(missing[0])}, which is not there: copy the checkpoint again")
+            raise InputError(f"{shown}: its index names {printable(missing[0])}, which is missing: copy the checkpoint again")
         return tuple(folder / name for name in files)
     if (folder / "model.safetensors").is_file():
         return (folder / "model.safetensors",)
@@ -135,9 +124,7 @@ def _weights(folder: Path, shown: str) -> tuple[Path, ...]:
     except OSError as error:
         raise InputError(f"{shown} cannot be read: {error}") from error
     if pickled:
-        raise InputError(
-            f"{shown} has its weights in {printable(pickled[0])}, which can run code when it is loaded: only safetensors are; convert them"
-        )
+        raise InputError(f"{shown} has its weights in {printable(pickled[0])}, which can run code when loaded: convert them to safetensors")
     raise InputError(f"{shown} has no model.safetensors (nor model.safetensors.index.json): copy the weights there")
 
 
@@ -147,7 +134,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{printable(str(path))} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{printable(str(path))} holds no JSON object: copy the checkpoint again")
+        raise InputError(f"{printable(str(path))} does not contain a JSON object: copy the checkpoint again")
     return found
 
 
@@ -180,3 +167,134 @@ def _chunk_hash(chunk: tuple[Path, int]) -> bytes:
             digest.update(piece)
             left -= len(piece)
     return digest.digest()
+
+
+FORMAT_FILE: Final = "chiron.json"
+
+
+class CheckpointFormat(Strict):
+    """Content of :data:`FORMAT_FILE`."""
+
+    max_tiles: PositiveInt = 6
+    """For all images of a row together, or per image; thumbnails are not counted."""
+    max_tiles_per: Literal["row", "image"] = "row"
+    thumbnail: bool = True
+    """Whether an image with several tiles is also shown as a whole."""
+    system: SystemText | None = None
+    """System message for rows without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAs:
+    """How to prompt one configured model. The configuration overrides the checkpoint's own settings."""
+
+    max_tiles: int
+    per_image: bool
+    thumbnail: bool
+    system: str | None
+    """Text of the system message."""
+
+    @classmethod
+    def of(cls, config: LocalModel, folder: Path) -> "AskedAs":
+        """Read the checkpoint's file, if it exists.
+
+        Raises:
+            InputError: the file is invalid.
+        """
+        own = read_format(folder)
+        per = config.max_tiles_per or own.max_tiles_per
+        return cls(
+            config.max_tiles or own.max_tiles,
+            per == "image",
+            own.thumbnail if config.thumbnail is None else config.thumbnail,
+            system_text(config.system or own.system),
+        )
+
+    def tiling(self, tile: int) -> Tiling:
+        """Return the tiling for tiles of ``tile`` pixels per side."""
+        return Tiling(tile, self.max_tiles, self.thumbnail, self.per_image)
+
+    def identity(self) -> list[str]:
+        """Settings that affect replies. Defaults are omitted, so that old ledgers stay valid."""
+        words = [f"tiles={self.max_tiles}", f"thumbnail={'yes' if self.thumbnail else 'no'}"]
+        words += ["per=image"] if self.per_image else []
+        return [*words, f"system={hashlib.sha256(self.system.encode()).hexdigest()[:16]}"] if self.system else words
+
+    def describe(self) -> str:
+        """Return a description such as ``up to 6 tiles for all images of a call together``."""
+        tiles = f"up to {self.max_tiles} tiles {'for each image' if self.per_image else 'for all images of a call together'}"
+        return f"{tiles}{', a system message of its own' if self.system else ''}"
+
+
+def read_format(folder: Path) -> CheckpointFormat:
+    """Read a checkpoint's format file; defaults if it does not exist.
+
+    Raises:
+        InputError: the file is invalid.
+    """
+    path = folder / FORMAT_FILE
+    try:
+        return CheckpointFormat.model_validate(json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return CheckpointFormat()
+    except (OSError, ValueError, ValidationError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{printable(str(path))} cannot be read ({why}): copy it again, or remove it and set the tiles yourself"
+        ) from error
+
+
+def write_format(folder: Path, tiling: Tiling, system: str | None) -> None:
+    """Write :data:`FORMAT_FILE`; ``system`` is a name or the message itself."""
+    per: Literal["row", "image"] = "image" if tiling.per_image else "row"
+    content = CheckpointFormat(max_tiles=tiling.max_tiles, max_tiles_per=per, thumbnail=tiling.thumbnail, system=system)
+    (folder / FORMAT_FILE).write_text(json.dumps(content.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+_TURNS = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}
+{{- 'IMAGE' -}}
+{%- elif part.type == 'video' -%}
+{{- 'VIDEO' -}}
+{%- elif part.type == 'text' -%}
+{{- part.text -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+_VIDEO = """{%- elif part.type == 'video' -%}
+{{- 'VIDEO' -}}
+"""
+
+
+def turns_template(image: str, video: str | None = None) -> str:
+    """Return a Jinja template of ChatML turns with these placeholders for images and videos; ``video=None`` disables videos."""
+    turns = _TURNS.replace("'IMAGE'", f"'{image}'")
+    return turns.replace(_VIDEO, "") if video is None else turns.replace("'VIDEO'", f"'{video}'")
+
+
+def exact_template(system: str | None) -> str:
+    """Return a Jinja template that adds nothing next to an image, because the text already has the line breaks used in training.
+
+    Args:
+        system: system message for conversations without a system turn.
+    """
+    return (system_block(system) if system else "") + turns_template("<IMG_CONTEXT>")
+
+
+def system_block(system: str) -> str:
+    """Return the part of a template that adds ``system`` if a conversation has no system turn."""
+    text = system.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    turn = "{{- '<|im_start|>system\\n" + text + "<|im_end|>\\n' -}}"
+    return "{%- if not messages or messages[0].role != 'system' -%}\n" + turn + "\n{%- endif -%}\n"

@@ -75,7 +75,7 @@ class ChatFormat:
     def __post_init__(self) -> None:
         """Reject a system message with image marks, since rows have no image for it."""
         if self.system and IMAGE_MARK in self.system:
-            raise ValueError(f"the system text holds an {IMAGE_MARK} mark")
+            raise ValueError(f"the system message contains {IMAGE_MARK}: remove it")
 
 
 class DialogueTokens:
@@ -98,7 +98,7 @@ class DialogueTokens:
             InputError: the tokenizer has no fast backend, or lacks an image or chat token.
         """
         if tokens_per_tile < 1:
-            raise ValueError(f"{tokens_per_tile} tokens a tile")
+            raise ValueError(f"tokens_per_tile must be at least 1 (got {tokens_per_tile})")
         self.tiling = tiling
         self.tokens_per_tile = tokens_per_tile
         self.chat = chat or ChatFormat()
@@ -119,7 +119,7 @@ class DialogueTokens:
         self._headers = {role: [self._start_id, *self._text(role + self.chat.after_role)] for role in ("system", "user", "assistant")}
         self._after_turn = self._text(self.chat.after_turn)
         if self._headers["user"] == self._headers["assistant"]:
-            raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': give it words for both")
+            raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': use one that tells them apart")
 
     def check_against(self, model: Any) -> None:
         """Check that the tokenizer belongs to this model. Afterwards, text with tokens that the model does not know is rejected.
@@ -135,8 +135,8 @@ class DialogueTokens:
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if self.image_ids[1] != model.config.image_token_id:
             raise InputError(
-                f"the tokenizer's image token is {self.image_ids[1]}, and image_token_id in config.json is {model.config.image_token_id}:"
-                " put the tokenizer that belongs to these weights beside them"
+                f"the tokenizer's image token is {self.image_ids[1]}, but image_token_id in config.json is {model.config.image_token_id}:"
+                " use the tokenizer that belongs to these weights"
             )
         self._known([*self.image_ids, self._start_id, self.stop_id], "the tokenizer's image and chat tokens")
 
@@ -158,7 +158,7 @@ class DialogueTokens:
         """
         marks = sum(len(turn.texts) - 1 for turn in turns)
         if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
-            raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles")
+            raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles: use one mark per image")
         if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
             turns = (Turn("system", self.chat.system), *turns)
         counts = iter(tile_counts)
@@ -187,21 +187,21 @@ class DialogueTokens:
         # prevents that, and no character is lost.
         breaks = [0, *(found.start() + 1 for found in self._literals.finditer(text) if len(found.group()) > 1), len(text)]
         if len(breaks) == 2:
-            raise InputError(f"{where}: its text makes special tokens of this tokenizer")
+            raise InputError(f"{where}: its text contains special tokens that cannot be split: remove them")
         return [token for i in range(len(breaks) - 1) for token in self._text(text[breaks[i] : breaks[i + 1]], where)]
 
     def _known(self, ids: Sequence[int], where: str) -> None:
         if self._vocabulary is not None and ids and max(ids) >= self._vocabulary:
             raise InputError(
-                f"{where}: token {max(ids)} lies behind the {self._vocabulary} rows of the model's embedding:"
-                " put the tokenizer that belongs to these weights beside them"
+                f"{where}: token {max(ids)} is outside of the {self._vocabulary} rows of the model's embedding:"
+                " use the tokenizer that belongs to these weights"
             )
 
     def _single(self, token: str) -> int:
         number: int | None = self._backend.token_to_id(token)
         if number is None:
             raise InputError(
-                f"the tokenizer has no token '{printable(token)}': add it as a special token, or take the tokenizer of an InternVL model"
+                f"the tokenizer has no token '{printable(token)}': add it as a special token, or use the tokenizer of an InternVL model"
             )
         return number
 
@@ -217,7 +217,7 @@ def _private_backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
 
     shared = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(shared, Tokenizer):
-        raise InputError("this tokenizer has no fast backend (tokenizer.json): convert it first")
+        raise InputError("this tokenizer has no fast backend: save it with tokenizer.json first")
     backend = Tokenizer.from_str(shared.to_str())
     backend.no_truncation()
     backend.no_padding()

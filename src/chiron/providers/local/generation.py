@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chiron.providers.local.backend import Prompt, VLMBackend
-from chiron.providers.local.cache import KVCache, PrefixCache, common_length
+from chiron.providers.local.backend import KVCache, PrefixCache, Prompt, VLMBackend, common_length
 
 
 def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[float]) -> list[int | None]:
@@ -20,20 +19,20 @@ def choose(logits: Tensor, temperatures: Sequence[float], chances: Sequence[floa
     At temperature 0, the most likely token is chosen (the first of equals). Otherwise it is sampled from softmax(logits / temperature): the
     inverse cumulative distribution at the row's chance in [0, 1), in float64. A row's token is thus independent of the rest of the batch.
     """
-    sound: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
+    finite: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
     chosen = logits.argmax(dim=-1)
-    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0 and sound[row]]
-    if drawn:
+    sampled = [row for row, temperature in enumerate(temperatures) if temperature > 0 and finite[row]]
+    if sampled:
         device = logits.device
-        scale = torch.tensor([temperatures[row] for row in drawn], dtype=torch.float64, device=device)
-        chance = torch.tensor([chances[row] for row in drawn], dtype=torch.float64, device=device)
-        rows = torch.tensor(drawn, device=device)
+        scale = torch.tensor([temperatures[row] for row in sampled], dtype=torch.float64, device=device)
+        chance = torch.tensor([chances[row] for row in sampled], dtype=torch.float64, device=device)
+        rows = torch.tensor(sampled, device=device)
         sums = torch.softmax(logits[rows].double() / scale[:, None], dim=-1).cumsum(dim=-1)
         # Because of rounding, the last sum may differ from 1. Clamping keeps the index inside the vocabulary.
         found = torch.searchsorted(sums, chance[:, None] * sums[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
         chosen[rows] = found
     tokens: list[int] = chosen.tolist()
-    return [token if whole else None for token, whole in zip(tokens, sound, strict=True)]
+    return [token if is_finite else None for token, is_finite in zip(tokens, finite, strict=True)]
 
 
 _PREFILL_TOKENS = 16384
@@ -66,7 +65,7 @@ class Completion:
 class _Row:
     request: Request
     chance: Random
-    said: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
 
 class Generation:
@@ -75,15 +74,15 @@ class Generation:
     A row's output does not depend on the others, except for rounding.
     """
 
-    def __init__(self, family: VLMBackend, prefixes: PrefixCache) -> None:
+    def __init__(self, backend: VLMBackend, prefixes: PrefixCache) -> None:
         """``prefixes`` may be shared with later instances."""
-        self._family = family
+        self._backend = backend
         self._prefixes = prefixes
         self._rows: list[_Row] = []
         self._cache: KVCache | None = None
 
     @property
-    def under_way(self) -> list[Request]:
+    def pending(self) -> list[Request]:
         """Unfinished requests."""
         return [row.request for row in self._rows]
 
@@ -96,8 +95,8 @@ class Generation:
         for request in requests:
             by_images[request.prompt.image_keys].append(request)
         groups = list(by_images.values())
-        beginnings = self._beginnings([[request.prompt for request in group] for group in groups])
-        begun = {id(request): states for group, states in zip(groups, beginnings, strict=True) for request in group}
+        shared = self._shared_prefixes([[request.prompt for request in group] for group in groups])
+        prefix_of = {id(request): states for group, states in zip(groups, shared, strict=True) for request in group}
         # Equal prompts (for example at several temperatures) are read once, and then copied to several rows.
         distinct: dict[tuple[object, ...], int] = {}
         prompts: list[Prompt] = []
@@ -108,20 +107,20 @@ class Generation:
             if key not in distinct:
                 distinct[key] = len(prompts)
                 prompts.append(request.prompt)
-                states.append(begun[id(request)])
+                states.append(prefix_of[id(request)])
             of_request.append(distinct[key])
         cache, last = self._read(prompts, states, [len(prompt) for prompt in prompts])
         cache.select(of_request)
-        logits = self._family.logits(last)[torch.tensor(of_request, device=last.device)]
+        logits = self._backend.logits(last)[torch.tensor(of_request, device=last.device)]
         fresh = [_Row(request, Random(request.seed)) for request in requests]  # noqa: S311 - reproducible, not secret
-        going, ended = _say(fresh, logits, self._family.stop_ids)
-        if going:
-            cache.select(going)
+        active, ended = _extend(fresh, logits, self._backend.stop_ids)
+        if active:
+            cache.select(active)
             if self._cache is None:
                 self._cache = cache
             else:
                 self._cache.join(cache)
-            self._rows += [fresh[number] for number in going]
+            self._rows += [fresh[number] for number in active]
         return ended
 
     @torch.inference_mode()
@@ -130,22 +129,22 @@ class Generation:
         cache = self._cache
         if cache is None:
             return []
-        family, rows = self._family, self._rows
-        tokens = torch.tensor([[row.said[-1]] for row in rows])
-        places = [row.request.prompt.next_position + len(row.said) - 1 for row in rows]
-        positions = torch.tensor(places, device=family.device).view(1, -1, 1).expand(family.axes, -1, 1)
+        backend, rows = self._backend, self._rows
+        tokens = torch.tensor([[row.tokens[-1]] for row in rows])
+        positions_of = [row.request.prompt.next_position + len(row.tokens) - 1 for row in rows]
+        positions = torch.tensor(positions_of, device=backend.device).view(1, -1, 1).expand(backend.axes, -1, 1)
         mask = cache.open([1] * len(rows))
-        hidden = family.run(family.embed_tokens(tokens), positions, mask, cache)
-        going, ended = _say(rows, family.logits(hidden[:, -1]), family.stop_ids)
+        hidden = backend.run(backend.embed_tokens(tokens), positions, mask, cache)
+        active, ended = _extend(rows, backend.logits(hidden[:, -1]), backend.stop_ids)
         if ended:
-            self._rows = [rows[number] for number in going]
-            if going:
-                cache.select(going)
+            self._rows = [rows[number] for number in active]
+            if active:
+                cache.select(active)
             else:
                 self._cache = None
         return ended
 
-    def _beginnings(self, groups: Sequence[Sequence[Prompt]]) -> list[Tensor | None]:
+    def _shared_prefixes(self, groups: Sequence[Sequence[Prompt]]) -> list[Tensor | None]:
         """Compute the common prefix of each group of prompts. Returns keys and values, or ``None`` if a group has no common prefix."""
         lengths = []
         known: list[Tensor | None] = []
@@ -165,47 +164,47 @@ class Generation:
 
     def _read(self, prompts: Sequence[Prompt], known: Sequence[Tensor | None], ends: Sequence[int]) -> tuple[KVCache, Tensor]:
         """Read each prompt from its ``known`` prefix to its end. Returns the rows, and the last hidden states ``(rows, hidden)``."""
-        family = self._family
+        backend = self._backend
         starts = [_length(states) for states in known]
         coming = [end - start for start, end in zip(starts, ends, strict=True)]
-        cache = KVCache.of(family, known, coming)
+        cache = KVCache.of(backend, known, coming)
         longest = max(coming)
-        pieces = [family.embed(prompt, start, end) for prompt, start, end in zip(prompts, starts, ends, strict=True)]
+        pieces = [backend.embed(prompt, start, end) for prompt, start, end in zip(prompts, starts, ends, strict=True)]
         embeddings = pieces[0].new_zeros((len(pieces), longest, pieces[0].shape[1]))
-        places = np.zeros((family.axes, len(pieces), longest), np.int64)
+        positions_of = np.zeros((backend.axes, len(pieces), longest), np.int64)
         for row, (prompt, piece) in enumerate(zip(prompts, pieces, strict=True)):
             embeddings[row, longest - len(piece) :] = piece
-            places[:, row, longest - len(piece) :] = prompt.positions[:, starts[row] : ends[row]]
+            positions_of[:, row, longest - len(piece) :] = prompt.positions[:, starts[row] : ends[row]]
         mask = cache.open(coming)
-        hidden = family.run(embeddings, torch.from_numpy(places).to(family.device), mask, cache)
+        hidden = backend.run(embeddings, torch.from_numpy(positions_of).to(backend.device), mask, cache)
         return cache, hidden[:, -1]
 
 
-def generate(family: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
+def generate(backend: VLMBackend, requests: Iterable[Request], prefixes: PrefixCache) -> list[Completion]:
     """Generate the replies to all requests together, in their order."""
-    generation = Generation(family, prefixes)
-    asked = list(requests)
-    answered = {id(request): said for request, said in generation.admit(asked)}
-    while generation.under_way:
-        answered.update((id(request), said) for request, said in generation.step())
-    return [answered[id(request)] for request in asked]
+    generation = Generation(backend, prefixes)
+    ordered = list(requests)
+    answered = {id(request): completion for request, completion in generation.admit(ordered)}
+    while generation.pending:
+        answered.update((id(request), completion) for request, completion in generation.step())
+    return [answered[id(request)] for request in ordered]
 
 
-def _say(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:
+def _extend(rows: Sequence[_Row], logits: Tensor, stop_ids: frozenset[int]) -> tuple[list[int], list[tuple[Request, Completion]]]:
     """Choose a token for every row. Returns the indices of the rows that continue, and the completions of the others."""
     # Each row uses one random number per token, so that its reply does not depend on the batch.
     tokens = choose(logits, [row.request.temperature for row in rows], [row.chance.random() for row in rows])
-    going, ended = [], []
+    active, ended = [], []
     for number, (row, token) in enumerate(zip(rows, tokens, strict=True)):
         if token is None or token in stop_ids:
-            ended.append((row.request, Completion(tuple(row.said), "broken" if token is None else "stop")))
+            ended.append((row.request, Completion(tuple(row.tokens), "broken" if token is None else "stop")))
             continue
-        row.said.append(token)
-        if len(row.said) == row.request.max_tokens:
-            ended.append((row.request, Completion(tuple(row.said), "length")))
+        row.tokens.append(token)
+        if len(row.tokens) == row.request.max_tokens:
+            ended.append((row.request, Completion(tuple(row.tokens), "length")))
         else:
-            going.append(number)
-    return going, ended
+            active.append(number)
+    return active, ended
 
 
 def _length(states: Tensor | None) -> int:

@@ -36,7 +36,7 @@ class Tiling:
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         if self.tile < 1 or self.max_tiles < 1:
-            raise ValueError(f"a tiling needs a side and a number of tiles of at least 1, not {self.tile} and {self.max_tiles}")
+            raise ValueError(f"tile and max_tiles must be at least 1 (got {self.tile} and {self.max_tiles})")
 
 
 def tile_budget(n_images: int, tiling: Tiling) -> int:

@@ -1,0 +1,224 @@
+"""`chiron init`, `chiron doctor` and `chiron ask`."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from chiron.cli.streams import messages, results
+from chiron.errors import InputError
+from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from chiron.client.config import ProviderConfig
+    from chiron.client.provider import Finding
+    from chiron.providers.health_check import RoleCall
+
+
+class Team(StrEnum):
+    """Configuration templates."""
+
+    PAPER = "paper"
+    OLLAMA = "ollama"
+    OFFLINE = "offline"
+    CHIRON_O1 = "chiron-o1"
+
+
+def init_command(
+    team: Annotated[
+        Team, typer.Argument(help="The paper's models, models behind Ollama, the embedded baselines, or the published models to evaluate.")
+    ] = Team.PAPER,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path("chiron.yaml"),
+) -> None:
+    """Write a configuration file."""
+    from chiron.mics.prompts import template
+
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(template(team.value))
+    except FileExistsError:
+        raise InputError(f"{out} already exists: name another file with --out") from None
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
+    print(f"wrote {out}; check it with: chiron doctor {out}")
+
+
+def doctor_command(
+    config: Annotated[Path, typer.Argument(metavar="FILE", help="Configuration file.")],
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="Send one small call for each role of a model, in the form of that role's calls.")
+    ] = True,
+) -> None:
+    """Check a configuration: keys, endpoints, lists of models, and whether images are accepted. Exit code 2 if a check fails.
+
+    Checks the models that the sections search and build name. If there is a section evaluation, or no section at all, it checks all
+    models, because 'chiron eval --model' can name any.
+    """
+    from chiron.client.config_file import ConfigFile, read_config, validate
+
+    data = read_config(config)
+    uses: dict[str, list[RoleCall]] = {}
+    for name, role in _uses(data, config):
+        if role not in uses.setdefault(name, []):
+            uses[name].append(role)
+    models = validate(ConfigFile, data, origin=config).models
+    if not models:
+        raise InputError(f"{config} has no models: add some under models ('chiron init' writes an example)")
+    if not uses or "evaluation" in data:
+        uses = {**{name: [_measured()] for name in models}, **uses}
+    console = results()
+    console.print(f"{escape(printable(config))} is valid; its models:")
+    faults = asyncio.run(_examine({name: models[name] for name in uses}, uses, console, ask=ask))
+    for name in (name for name in models if name not in uses):
+        console.print(Text(f"        {printable(name)}: not checked, because no section names it"))
+    if faults:
+        raise InputError(f"{config}: {faults} {'fault' if faults == 1 else 'faults'}, marked above: fix the configuration or the server")
+
+
+_SEVERAL = 2
+"""Number of images in the call of a role that sees images: some servers accept only one."""
+
+
+def _measured() -> "RoleCall":
+    """Return the form of the calls of 'chiron eval' and 'chiron ask'."""
+    from chiron.providers.health_check import RoleCall
+
+    return RoleCall("model", _SEVERAL, 64, system=False, temperature=0.0)
+
+
+def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCall]]":
+    """Yield every model that a section names, with the form of its calls; check the sections and their prompts.
+
+    Raises:
+        InputError: a section or a prompt is invalid.
+    """
+    from chiron.providers.health_check import RoleCall
+
+    if "search" in data:
+        from chiron.mics.config import check_config
+        from chiron.mics.prompts import load_prompts
+
+        run = check_config(dict(data), origin=origin)
+        load_prompts(run.search.prompts)
+        limits = run.search.max_tokens
+        sent = {
+            "mentors": RoleCall("mentor", _SEVERAL, limits.mentor, system=True, temperature=run.search.mentor_temperature),
+            "interns": RoleCall("intern", _SEVERAL, limits.intern, system=True, temperature=run.search.temperatures[0]),
+            "judge": RoleCall("judge", 0, limits.judge, system=True, temperature=0.0),
+        }
+        yield from ((name, sent[role]) for role, name in run.named())
+    if "build" in data:
+        from chiron.mmrp.config import BuildPrompts, check_build
+
+        file = check_build(dict(data), origin=origin)
+        BuildPrompts.load(file.build.prompts)
+        images = _SEVERAL if file.build.show_images else 0
+        for role, name in file.named():
+            limit, temperature = getattr(file.build.max_tokens, role), getattr(file.build, f"{role}_temperature")
+            yield name, RoleCall(role, images, limit, system=True, temperature=temperature)
+    if "evaluation" in data:
+        from chiron.evaluation.config import EvaluationFile, EvaluationPrompts
+
+        chosen = EvaluationFile.check(dict(data), origin=origin)
+        EvaluationPrompts.load(chosen.evaluation.prompts)
+        evaluated = chosen.evaluation.max_tokens
+        sent = {
+            "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
+            "extractor": RoleCall("extractor", 0, evaluated.extractor, system=False, temperature=0.0),
+            "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
+        }
+        yield from ((name, sent[role]) for role, name in chosen.named())
+
+
+async def _examine(
+    models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
+) -> int:
+    """Show what is found of every model, all being looked at together; how many faults there are."""
+    from chiron.providers.health_check import probe
+
+    async def look(name: str) -> "list[Finding]":
+        return [f async for f in probe(name, models[name], uses[name] if ask else ())]
+
+    faults = 0
+    for findings in [asyncio.create_task(look(name)) for name in models]:
+        for f in await findings:
+            faults += f.ok is False
+            mark, style = ("ok", "green") if f.ok else ("?", "yellow") if f.ok is None else ("FAULT", "red")
+            console.print(Text.assemble((f"{mark:>6}", style), f"  {printable(f'{f.model}: {f.what}: {f.detail}')}"))
+    return faults
+
+
+ONLY_THINKING = "raise --max-tokens, or let the model think less (parameters in the configuration)"
+
+
+def ask_command(
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Images, then the question in quotes.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Model of the configuration; without --config, a checkpoint's folder.")],
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML configuration with models.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            "--groups",
+            metavar="N,N,...",
+            help="Number of images of each modality, in order, such as 2,1 for two CT slices and a film (default: 1 each).",
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2)] = 0.0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", metavar="N", min=1, help="Maximum tokens of the answer (default: the configuration's, else 1024)."),
+    ] = None,
+) -> None:
+    """Ask a model a question about images and print its reasoning as it arrives. For research; not a medical device.
+
+    A question with its own image marks ("... (Modality 1: <image>)") is sent unchanged.
+    """
+
+    from chiron.client.failures import CallFailed
+    from chiron.client.finish_reasons import finish_note
+    from chiron.evaluation.ask import Asked, answer
+    from chiron.evaluation.config import load_evaluation
+
+    *images, question = words
+    chosen = load_evaluation(config, model)
+    asked = Asked([Path(name) for name in images], question, temperature, max_tokens, _sizes(groups))
+
+    async def show() -> None:
+        written, reply = False, None
+        try:
+            async for piece in answer(asked, model, chosen):
+                written, reply = written or bool(piece.text), piece.reply
+                # Keep the answer's line breaks. No other character may move the cursor.
+                lines = piece.text.replace("\r", "").expandtabs(4).split("\n")
+                print("\n".join(printable(line) for line in lines), end="", flush=True)
+        finally:
+            # An error after a part of the answer starts on its own line.
+            if written:
+                print()
+        if reply is not None and reply.only_thinking:
+            ended = " and the token limit ended it" if reply.cut_off else ""
+            raise InputError(f"{model}'s reply contains only thinking{ended}: {ONLY_THINKING}")
+        if reply is not None and reply.cut_off:
+            messages().print("note: the token limit ended the answer; raise --max-tokens for a longer one")
+        if reply is not None and (note := finish_note(reply.finish)):
+            messages().print(f"note: {escape(printable(note))}")
+
+    try:
+        asyncio.run(show())
+    except CallFailed as failure:
+        raise InputError(failure.public) from failure
+
+
+def _sizes(groups: str | None) -> tuple[int, ...]:
+
+    try:
+        return tuple(int(size) for size in groups.split(",")) if groups is not None else ()
+    except ValueError:
+        raise InputError(f"--groups {groups}: write the number of images of each modality, for example 2,1") from None

@@ -1,0 +1,137 @@
+"""Engines run the units of a job: this process, or an engine of another package (entry point group ``chiron.engines``)."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from chiron.client.client import Endpoint
+from chiron.errors import InputError
+from chiron.jobs.directory import WorkDirectory
+from chiron.plugins import load, plugins
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+GROUP = "chiron.engines"
+_AHEAD = 4
+"""Maximum completed units that wait for the oldest unfinished one, as a multiple of the units in flight."""
+
+
+class OpenJob(Protocol):
+    """What an engine can use of a job. Its directory is locked and its client is open while the engine runs."""
+
+    @property
+    def directory(self) -> WorkDirectory: ...
+    @property
+    def identity(self) -> dict[str, Any]: ...
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Interface of an engine. A job passes its units to the engine, and does not know where they run."""
+
+    def run(
+        self, job: OpenJob, units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], *, in_order: bool
+    ) -> AsyncGenerator[tuple[Unit, Result], None]:
+        """Yield every unit with the result of ``work``; at most ``job.in_flight`` units run at the same time.
+
+        Args:
+            job: the job that the units belong to.
+            units: of any length. Take a unit only when it can start soon: the job ends the iteration when it is halted.
+            work: runs one unit with the job's client. It handles failed calls and crashes.
+            in_order: yield the results in the order of the units, instead of as soon as they are ready.
+
+        Raises:
+            InputError: ``work`` found a problem that affects all units, such as a damaged ledger.
+        """
+        ...
+
+
+class LocalEngine:
+    """Run units as tasks of this process's event loop."""
+
+    def run(
+        self, job: OpenJob, units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], *, in_order: bool
+    ) -> AsyncGenerator[tuple[Unit, Result], None]:
+        """Run units; see :meth:`Engine.run`."""
+        return _run_tasks(units, work, job.in_flight, in_order=in_order)
+
+
+async def _run_tasks(
+    units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], in_flight: int, *, in_order: bool
+) -> AsyncGenerator[tuple[Unit, Result], None]:
+    slots = asyncio.Semaphore(in_flight)
+
+    async def in_slot(unit: Unit) -> Result:
+        async with slots:
+            return await work(unit)
+
+    window: _Window[Unit, Result] = _Window(in_order=in_order)
+    most = _AHEAD * in_flight if in_order else in_flight
+    try:
+        for number, unit in enumerate(units):
+            window.add(unit, asyncio.create_task(in_slot(unit)))
+            while len(window) >= most or window.is_ready:
+                yield await window.next()
+            if number % 64 == 0:
+                await asyncio.sleep(0)  # ledger replies never suspend, so let other tasks run
+        while len(window):
+            yield await window.next()
+    finally:
+        await window.cancel()
+
+
+class _Window(Generic[Unit, Result]):
+    """Tasks whose results have not been yielded yet."""
+
+    def __init__(self, *, in_order: bool) -> None:
+        self._in_order = in_order
+        self._units: dict[asyncio.Task[Result], Unit] = {}  # in the order of the units
+        self._ended: asyncio.Queue[asyncio.Task[Result]] = asyncio.Queue()
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def add(self, unit: Unit, task: asyncio.Task[Result]) -> None:
+        self._units[task] = unit
+        if not self._in_order:
+            task.add_done_callback(self._ended.put_nowait)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next result is there."""
+        return any(task.done() for task in islice(self._units, 1)) if self._in_order else not self._ended.empty()
+
+    async def next(self) -> tuple[Unit, Result]:
+        """Wait for the next result: of the oldest unit, or of the first one that ends."""
+        if self._in_order:
+            task = next(iter(self._units))
+            await asyncio.wait([task])
+        else:
+            task = await self._ended.get()
+        return self._units.pop(task), task.result()
+
+    async def cancel(self) -> None:
+        for task in self._units:
+            task.cancel()
+        await asyncio.gather(*self._units, return_exceptions=True)
+
+
+_BUILT_IN: dict[str, Engine] = {"local": LocalEngine()}
+
+
+def engine_of(name: str) -> Engine:
+    """Return an engine by name.
+
+    Raises:
+        InputError: no such engine, or its package cannot be loaded.
+    """
+    others = plugins(GROUP)
+    if name not in _BUILT_IN and name not in others:
+        raise InputError(f"unknown engine '{name}'; choose one of {', '.join((*_BUILT_IN, *others))}")
+    return _BUILT_IN[name] if name in _BUILT_IN else load(GROUP, name, Engine)  # type: ignore[type-abstract]  # checked at run time

@@ -1,0 +1,329 @@
+"""One job: units of work sent through one model client, in a locked run directory, with progress, stop and resume.
+
+The search, the builds and the evaluation are jobs. To resume a job, run it again: no call is paid for twice.
+"""
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from chiron.client.budget import Budget
+from chiron.client.client import Endpoint, ModelClient
+from chiron.client.failures import CallFailed, RunStopped, commonest
+from chiron.client.ledger import Ledger, Spending
+from chiron.client.missing_calls import UnitAsk
+from chiron.errors import DiskError
+from chiron.jobs.crashes import CrashLog, UnitCrashed
+from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.engine import Engine, LocalEngine
+
+_log = logging.getLogger(__name__)
+
+
+class Resume(StrEnum):
+    """How a job continues where an earlier process stopped."""
+
+    RESULTS = "results"
+    """Results are stored in the ledger, and finished units are skipped. A later success of a failed call does not change them."""
+    REPLIES = "replies"
+    """Only replies are stored. All units run again and read their replies from the ledger, so better rules change the results."""
+
+
+@dataclass
+class Progress:
+    """Progress counters, updated by the job and read by a view."""
+
+    unit: str = "cases"
+    """Name of the counted units, in the plural."""
+    total: int = 0
+    """Number of selected units."""
+    already: int = 0
+    """Units done by an earlier process, which are also included in the counters below."""
+    done: int = 0
+    """Units ended by this process, including pending and bad ones."""
+    in_flight: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Units by outcome."""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds left; a unit in flight counts as half done. ``None`` before the first unit is done."""
+        if not self.done:
+            return None
+        left = max(0.0, self.total - self.already - self.done - self.in_flight / 2)
+        return left * (time.monotonic() - self.began) / (self.done + self.in_flight / 2)
+
+    def counts(self) -> Sequence[tuple[str, int]]:
+        """Units by outcome, in display order."""
+        return self.outcomes.most_common()
+
+    def figure(self) -> str:
+        """Short additional text for the display; may be empty."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Placeholder for the result of a unit whose calls failed, which crashed, or which was stopped. Running again resumes it."""
+
+    problem: str
+    refused: bool = False
+    """Whether its calls would be rejected again, so that rerunning does not help."""
+    crashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSummary:
+    """Summary of a finished or stopped job."""
+
+    directory: Path
+    total: int
+    """Number of selected units."""
+    pending: int
+    """Units without a result; the same command resumes them."""
+    pending_because: str | None
+    """Most common reason for pending units."""
+    refused: int
+    """Pending units whose calls would be rejected again."""
+    outcomes: Mapping[str, int]
+    """The other units, by outcome."""
+    spending: tuple[Spending, ...]
+    spent_usd: float
+    possibly_spent_usd: float
+    """Part of ``spent_usd`` that was reserved for calls without a reply."""
+    seconds: float
+    halted: RunStopped | DiskError | None = None
+    """Why the job stopped early, if it did."""
+    notes: tuple[str, ...] = ()
+    """Further notes for the user."""
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object."""
+        return {**asdict(self), "directory": str(self.directory), "halted": str(self.halted) if self.halted else None}
+
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Summary = TypeVar("Summary", bound=JobSummary)
+
+
+@asynccontextmanager
+async def open_client(endpoints: Mapping[str, Endpoint], ledger: Ledger, budget_usd: float | None) -> AsyncIterator[ModelClient]:
+    """Open a model client for the duration of the block. At its end, wait for calls in flight, unless the block raised an error."""
+    client = ModelClient(endpoints, ledger, Budget(budget_usd, spent=ledger.spent_usd()))
+    try:
+        yield client
+        await client.drain()
+    finally:
+        await client.close()
+
+
+@dataclass(kw_only=True)
+class Job(ABC, Generic[Unit, Result, Summary]):
+    """One process's work in one directory."""
+
+    resume: ClassVar[Resume]
+    directory: WorkDirectory
+    identity: dict[str, Any]
+    """Everything that results depend on. The directory accepts only this identity."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """Further content of ``run.json``."""
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    budget_usd: float | None = None
+    in_flight: int = 256
+    """Maximum number of concurrent units."""
+    progress: Progress = field(default_factory=Progress)
+    engine: Engine = field(default_factory=LocalEngine)
+    client: ModelClient | None = field(default=None, init=False)
+    """``None`` before the client is open."""
+    _pending: list[Pending] = field(default_factory=list, init=False)
+
+    @abstractmethod
+    def units(self) -> Iterable[Unit]:
+        """Yield the units in order. Units are read only as slots become free, so there may be any number of them."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return the number of units."""
+
+    @abstractmethod
+    async def work(self, unit: Unit, ask: UnitAsk) -> Result:
+        """Return the result of a unit.
+
+        Raises:
+            CallFailed: a reply is missing; the unit is then pending.
+            RunStopped: no more calls are sent; the unit is then pending.
+            InputError: a problem that affects all units, such as a damaged ledger.
+        """
+
+    @abstractmethod
+    async def process(self, results: AsyncIterator[tuple[Unit, Result | Pending]], client: ModelClient) -> None:
+        """Use the results: in the order of the units, or as soon as they are ready if the job stores them (:class:`Resume`)."""
+
+    @abstractmethod
+    def summarize(self, summary: JobSummary, client: ModelClient) -> Summary:
+        """Complete the summary of the job."""
+
+    def is_finished(self, unit: Unit, client: ModelClient) -> bool:
+        """Return whether the result of a unit is stored (:attr:`Resume.RESULTS` only)."""
+        del unit, client
+        return False
+
+    def start(self, ledger: Ledger) -> None:
+        """Check and prepare the directory before ``run.json`` is written."""
+
+    def run_record(self) -> dict[str, Any]:
+        """Return the content of ``run.json`` without the identity."""
+        return {"chiron": version("chiron-med"), **self.about}
+
+    def finish(self, ledger: Ledger) -> None:
+        """Write what is derived from the ledger, also after an error."""
+
+    def stop(self) -> None:
+        """Send no more calls. Replies to calls in flight are still received and stored."""
+        if self.client is not None:
+            self.client.stop()
+
+    async def execute(self) -> Summary:
+        """Run all units that have no result yet, and return the summary.
+
+        Raises:
+            InputError: the directory is in use or its identity differs, or an input is unusable.
+            DiskError: the output cannot be written; existing files are unchanged.
+        """
+        with self.directory.opened(self.identity) as ledger:
+            self.start(ledger)
+            self.directory.write_run(self.identity, self.run_record())
+            try:
+                async with open_client(self.endpoints, ledger, self.budget_usd) as client:
+                    self.client = client
+                    self.progress.total = self.count()
+                    self.progress.began = time.monotonic()
+                    async with aclosing(self._results(client, CrashLog(self.directory.path, client))) as results:
+                        await self.process(results, client)
+            finally:
+                self.finish(ledger)
+            if client.halted is not None:
+                _log.info("%s stopped early: %s", self.directory.path, client.halted)
+            return self.summarize(self._summary(client), client)
+
+    async def _results(self, client: ModelClient, crashes: CrashLog) -> AsyncGenerator[tuple[Unit, Result | Pending], None]:
+        async def work(ranked: tuple[int, Unit]) -> Result | Pending:
+            return await self._run_unit(*ranked, client, crashes)
+
+        units = self._unfinished(client, crashes)
+        async with aclosing(self.engine.run(self, units, work, in_order=self.resume is Resume.REPLIES)) as ended:
+            async for (_, unit), result in ended:
+                self.progress.done += 1
+                if isinstance(result, Pending):
+                    self._pending.append(result)
+                yield unit, result
+
+    def _unfinished(self, client: ModelClient, crashes: CrashLog) -> Iterator[tuple[int, Unit]]:
+        """Yield the units to run with their ranks. Where results are stored, units that a halt leaves out need no placeholder."""
+        for rank, unit in enumerate(self.units()):
+            if self.resume is Resume.RESULTS:
+                if self.is_finished(unit, client):
+                    crashes.survived()
+                    continue
+                if client.halted is not None:
+                    return
+            yield rank, unit
+
+    async def _run_unit(self, rank: int, unit: Unit, client: ModelClient, crashes: CrashLog) -> Result | Pending:
+        if client.halted is not None:
+            return Pending(str(client.halted))
+        ask = client.line(rank)
+        self.progress.in_flight += 1
+        try:
+            return await crashes.watch(self.work(unit, ask), rank)
+        except DiskError as reason:
+            client.halt(reason)
+            return Pending(str(reason))
+        except CallFailed as failure:
+            return Pending(failure.public, ask.is_refused)
+        except (RunStopped, UnitCrashed) as reason:
+            return Pending(str(reason), crashed=isinstance(reason, UnitCrashed))
+        finally:
+            self.progress.in_flight -= 1
+
+    def _summary(self, client: ModelClient) -> JobSummary:
+        ledger = client.ledger
+        return JobSummary(
+            directory=self.directory.path,
+            total=self.progress.total,
+            pending=len(self._pending),
+            pending_because=commonest(unit.problem for unit in self._pending),
+            refused=sum(unit.refused for unit in self._pending),
+            outcomes=dict(self.progress.outcomes),
+            spending=tuple(ledger.spending()),
+            spent_usd=ledger.spent_usd(),
+            possibly_spent_usd=ledger.possibly_spent_usd(),
+            seconds=time.monotonic() - self.progress.began,
+            halted=client.halted,
+            notes=tuple(client.notes.values()),
+        )
+
+
+AnyJob = Job[Any, Any, Any]
+
+
+def run_job(job: Job[Any, Any, Summary]) -> Summary:
+    """Execute a job and return its summary; also works where an event loop is already running (a notebook).
+
+    In a notebook, the job gets its own thread and loop. After an interrupt, it waits for the calls in flight and stores them; a second
+    interrupt cancels them. Then the interrupt is raised.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(job.execute())
+    return _run_in_thread(job)
+
+
+def _run_in_thread(job: Job[Any, Any, Summary]) -> Summary:
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Summary]]] = Future()
+
+    async def main() -> Summary:
+        task = asyncio.create_task(job.execute())
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await task
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(lambda: asyncio.run(main()))
+        try:
+            return ended.result()
+        except KeyboardInterrupt:
+            # As on the command line: the first interrupt waits for calls in flight, which are paid for; the second one cancels them.
+            loop, task = begun.result()
+            _call_in(loop, lambda: _stop(loop, job, task))
+            try:
+                wait([ended])
+            except KeyboardInterrupt:
+                _call_in(loop, task.cancel)
+                wait([ended])
+            raise
+
+
+def _stop(loop: asyncio.AbstractEventLoop, job: AnyJob, task: "asyncio.Task[Any]") -> None:
+    """Stop the job. If it has not sent its first call, there is no client to stop yet."""
+    if job.client is not None:
+        job.stop()
+    elif not task.done():
+        loop.call_later(0.05, _stop, loop, job, task)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the job has ended
+        loop.call_soon_threadsafe(what)

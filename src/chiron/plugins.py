@@ -1,0 +1,86 @@
+"""Find what can be extended by one file: modules of a folder, and objects that other installed packages provide as entry points.
+
+A package registers an object in its ``pyproject.toml``::
+
+    [project.entry-points."chiron.checks"]
+    my_check = "my_package.my_module:CHECK"
+"""
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import TypeVar
+
+from chiron.errors import InputError
+
+T = TypeVar("T")
+
+
+def submodules(package: str) -> Iterator[ModuleType]:
+    """Import and yield the modules of one of our packages, by name."""
+    for module in sorted(pkgutil.iter_modules(import_module(package).__path__), key=lambda module: module.name):
+        yield import_module(f"{package}.{module.name}")
+
+
+def plugins(group: str) -> Mapping[str, EntryPoint]:
+    """Return the entry points of a group by name. Their modules are not imported.
+
+    Raises:
+        InputError: two packages use the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        first = found.setdefault(entry.name, entry)
+        if first.value != entry.value:
+            both = f"{_package(first)}, {_package(entry)}"
+            raise InputError(f"two packages provide the plug-in '{entry.name}' (group {group}): {both}: uninstall one of them")
+    return found
+
+
+def load(group: str, name: str, kind: type[T]) -> T:
+    """Import one plug-in and return its object.
+
+    Raises:
+        InputError: there is no such plug-in, its import fails, or its object is not an instance of ``kind``.
+    """
+    entry = plugins(group).get(name)
+    if entry is None:
+        raise InputError(f"plug-in '{name}' (group {group}) is not installed: install the package that provides it")
+    return _load(entry, kind)
+
+
+def with_plugins(group: str, built_in: Mapping[str, T], kind: type[T]) -> dict[str, T]:
+    """Return the built-in objects by name, followed by those of all plug-ins of a group.
+
+    Raises:
+        InputError: a plug-in cannot be loaded, or has the name of a built-in object.
+    """
+    found = dict(built_in)
+    for name, entry in plugins(group).items():
+        if name in found:
+            raise InputError(
+                f"plug-in '{name}' (group {group}, package {_package(entry)}) has the name of a built-in one: rename or uninstall it"
+            )
+        found[name] = _load(entry, kind)
+    return found
+
+
+def _load(entry: EntryPoint, kind: type[T]) -> T:
+    try:
+        value = entry.load()
+    except Exception as error:  # a plug-in may fail in any way
+        raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+    if not isinstance(value, kind):
+        raise _unusable(entry, f"{entry.value} is not a {kind.__name__}")
+    return value
+
+
+def _unusable(entry: EntryPoint, reason: str) -> InputError:
+    plugin = f"plug-in '{entry.name}' (group {entry.group}, package {_package(entry)})"
+    return InputError(f"{plugin} cannot be loaded: {reason}: update or uninstall the package")
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "unknown"

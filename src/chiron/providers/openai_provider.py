@@ -1,0 +1,107 @@
+"""The provider ``openai``: endpoints that share a limiter, and their check before a run."""
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from chiron.client.call import Call
+from chiron.client.client import Endpoint
+from chiron.client.config import OpenAIModel
+from chiron.client.failures import CallFailed, one_line
+from chiron.client.limiter import Limiter
+from chiron.client.provider import BuildContext, Finding, Piece, ProviderType
+from chiron.client.retry import RetryPolicy
+from chiron.providers.openai_compatible import OpenAICompatible
+from chiron.providers.served import serving_note
+from chiron.providers.streaming import stream
+
+
+class OpenAIProvider(ProviderType[OpenAIModel]):
+    """Models behind OpenAI-compatible endpoints."""
+
+    config = OpenAIModel
+
+    def build(self, name: str, config: OpenAIModel, context: BuildContext) -> Endpoint:
+        """Create one endpoint with a limiter of its own."""
+        return self.build_all({name: config}, context)[name]
+
+    def build_all(self, models: Mapping[str, OpenAIModel], context: BuildContext) -> dict[str, Endpoint]:
+        """Create all endpoints. Entries with the same address, model and key share a limiter with the lowest of their limits."""
+        sharing: defaultdict[tuple[str, str, str | None], list[OpenAIModel]] = defaultdict(list)
+        for config in models.values():
+            sharing[_server(config)].append(config)
+        limiters = {
+            server: Limiter(
+                min(config.concurrency for config in configs),
+                min((config.requests_per_minute for config in configs if config.requests_per_minute is not None), default=None),
+            )
+            for server, configs in sharing.items()
+        }
+        return {
+            name: Endpoint(
+                OpenAICompatible(name, config, context.pictures, need_key=context.need_keys),
+                limiters[_server(config)],
+                RetryPolicy(attempts=config.attempts, deadline=config.deadline, outage=config.outage),
+                config.price,
+                config.image_tokens,
+            )
+            for name, config in models.items()
+        }
+
+    async def check(self, name: str, config: OpenAIModel, endpoint: Endpoint) -> AsyncIterator[Finding]:
+        """Check the key, the address and the list of models."""
+        provider = endpoint.provider
+        assert isinstance(provider, OpenAICompatible)  # noqa: S101 - build made it
+        if config.api_key_env:
+            yield Finding(name, "key", ok=True, detail=f"{config.api_key_env} is set")
+        try:
+            status, text = await provider.get("/models")
+        except CallFailed as failure:
+            yield Finding(name, "endpoint", ok=False, detail=failure.public)
+            return
+        if status == 404 and await _lists_models(provider, "/v1/models"):
+            right = f"{config.base_url.rstrip('/')}/v1"
+            detail = f"{config.base_url} is not the address of the API, {right} is: add /v1 to base_url"
+            yield Finding(name, "endpoint", ok=False, detail=detail)
+        elif status in {401, 403}:
+            yield Finding(name, "endpoint", ok=False, detail=f"{config.base_url} refuses the key (HTTP {status})")
+        else:
+            yield Finding(name, "endpoint", ok=True, detail=f"{config.base_url} answers")
+            for finding in _listed(name, config, text):
+                yield finding
+
+    async def stream(self, endpoint: Endpoint, call: Call) -> AsyncIterator[Piece]:
+        """Stream the reply as server-sent events."""
+        assert isinstance(endpoint.provider, OpenAICompatible)  # noqa: S101 - build made it
+        async for piece in stream(endpoint.provider, call, endpoint.retry):
+            yield piece
+
+
+def _server(config: OpenAIModel) -> tuple[str, str, str | None]:
+    return config.base_url.rstrip("/"), config.model, config.api_key_env
+
+
+def _listed(name: str, config: OpenAIModel, text: str) -> list[Finding]:
+    """Look for the model in the endpoint's list of models."""
+    try:
+        entries = json.loads(text)["data"]
+        listed = [one_line(str(entry["id"]), 100) for entry in entries]
+    except (ValueError, KeyError, TypeError):
+        return [Finding(name, "listed", ok=None, detail="it does not list its models")]
+    findings = []
+    own: Mapping[str, Any] = next((entry for entry in entries if str(entry["id"]) == config.model), {})
+    if note := serving_note(config, own):
+        findings.append(Finding(name, "tiles", ok=None, detail=note))
+    if any(entry == config.model or entry.endswith(f"/{config.model}") for entry in listed):
+        return [*findings, Finding(name, "listed", ok=True, detail=config.model)]
+    several = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    return [*findings, Finding(name, "listed", ok=None, detail=f"{config.model} is not listed; listed: {several or 'nothing'}")]
+
+
+async def _lists_models(provider: OpenAICompatible, path: str) -> bool:
+    try:
+        status, text = await provider.get(path)
+        return status == 200 and isinstance(json.loads(text)["data"], list)
+    except (CallFailed, ValueError, KeyError, TypeError):
+        return False
