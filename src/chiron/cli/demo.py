@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def demo_command(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Output directory; a run in it is resumed.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and steps: half the time, wider intervals.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and steps: shorter, with wider intervals.")] = False,
     search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; no training.")] = False,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases for --search-only.")] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of world, cases, models and search.")] = 0,

@@ -120,7 +120,7 @@ def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, process
     """
     with TemporaryDirectory(prefix="chiron-") as meeting:
         jobs = [Job(_train, (recipe, data, images, out, Path(meeting) / "store", rank, processes)) for rank in range(processes)]
-        models: list[Path] = run_jobs(jobs, at_once=processes, hear=lambda _, said: watch(said))
+        models: list[Path] = run_jobs(jobs, at_once=processes, hear=lambda _, news: watch(news))
     return models[0]
 
 

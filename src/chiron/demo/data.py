@@ -234,14 +234,14 @@ def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
 def perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
     """Share of evaluated cases whose reply states an attribute correctly, by attribute; a missing statement counts as wrong."""
     attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
-    said = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
-    return {name: sum(steps_of(true)[k] in steps for true, steps in said) / len(said) for k, name in enumerate(ATTRIBUTES)}
+    stated = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
+    return {name: sum(steps_of(true)[k] in steps for true, steps in stated) / len(stated) for k, name in enumerate(ATTRIBUTES)}
 
 
 def is_pure(reasoning: str, truth: set[str]) -> bool:
     """Whether the reasoning states every attribute, and states it correctly."""
-    said = {step for step in parse_reasoning(reasoning).steps if any(step.startswith(f"The {name} is ") for name in ATTRIBUTES)}
-    return said == truth
+    stated = {step for step in parse_reasoning(reasoning).steps if any(step.startswith(f"The {name} is ") for name in ATTRIBUTES)}
+    return stated == truth
 
 
 def _evaluations(run: Path) -> int:

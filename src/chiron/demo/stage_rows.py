@@ -67,9 +67,9 @@ def described(casting: SyntheticCase) -> Case:
     return replace(casting.case, findings=steps_of(casting.attributes))
 
 
-def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
-    """Create a stage 3 row without a search: the intern's prompt without a prefix, and the reply ``said``."""
-    (dialogue,) = InternTemplate(prompts).of_path(case, said)
+def answer_row(case: Case, prompts: Prompts, reply: str) -> dict[str, Any]:
+    """Create a stage 3 row without a search: the intern's prompt without a prefix, and a reply."""
+    (dialogue,) = InternTemplate(prompts).of_path(case, reply)
     turns = [{"role": turn.role, "content": turn.text} for turn in dialogue.turns]
     return {"id": case.id, "case_id": case.id, "images": list(case.images), "messages": turns}
 
@@ -140,6 +140,6 @@ def _config(folder: Path, seed: int) -> BuildFile:
 
 def _rows(built: BuildSummary) -> Rows:
     if built.halted is not None or built.pending:
-        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
+        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to resume")
     # Drop the provenance, which contains local paths, so that a moved folder gives the same training data.
     return [{name: line.value[name] for name in _TRAINED} for line in read_jsonl(built.file.parent / ROWS)]
