@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from chiron.client.ledger import Ledger
-from chiron.demo import demonstration, loop
+from chiron.cli.demo import demo_command
+from chiron.demo import data as sizes
+from chiron.demo import demonstration, loop, processes
 from chiron.demo.data import TINY, make_data
 from chiron.demo.demonstration import Demonstration, Progress, demonstrate
 from chiron.demo.ladder import LADDER, SHOWN
@@ -20,6 +22,7 @@ from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.errors import InputError
 from chiron.mics.run import RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
+from tests.support.command import chiron
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +64,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demonstrati
     listener = Listener()
     with pytest.MonkeyPatch.context() as patch:
         give_paths(patch)
-        yield demonstrate(tmp_path_factory.mktemp("demo") / "d", TINY, listener), listener
+        yield demonstrate(tmp_path_factory.mktemp("demo") / "tiny-0", TINY, listener), listener
 
 
 def test_every_rung_has_the_same_cases_and_steps(done: tuple[Demonstration, Listener]) -> None:
@@ -83,12 +86,32 @@ def test_every_rung_has_the_same_cases_and_steps(done: tuple[Demonstration, List
 
 def test_the_ladder_is_written_for_programs(done: tuple[Demonstration, Listener]) -> None:
     ladder = json.loads((done[0].folder / "ladder.json").read_text())
-    assert [rung["name"] for rung in ladder] == list(SHOWN)
+    names = ["base", "replay_only", "few_true_chains", "direct_answers", "mics_paper", "mics_verified", "true_chains"]
+    assert [rung["name"] for rung in ladder] == names == list(SHOWN)
     for rung in ladder:
         for part in ("seen", "held_out"):
             low, high = rung[part]["interval"]
             assert rung[part]["n"] == TINY.evaluated
             assert 0 <= low <= rung[part]["right"] / TINY.evaluated <= high <= 1
+
+
+def test_the_command_prints_the_same_ladder_and_nothing_else(
+    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = done[0].folder
+    monkeypatch.setattr(sizes, "QUICK", TINY)
+    monkeypatch.setattr(processes, "cores", lambda: 1)
+    demo_command(folder.parent, quick=True, as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads((folder / "ladder.json").read_text())
+    assert str(folder / "demo.html") in err
+
+
+def test_the_search_alone_has_no_ladder_to_print(tmp_path: Path) -> None:
+    finished = chiron("demo", "--search-only", "--dir", tmp_path / "d", "--json")
+    assert finished.returncode == 2
+    assert "--search-only has no ladder for --json" in finished.stderr
+    assert not (tmp_path / "d").exists()
 
 
 def test_the_paper_rule_asks_nothing_that_the_verified_search_did_not_ask(done: tuple[Demonstration, Listener]) -> None:
@@ -156,10 +179,14 @@ def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_that_was_moved_is_resumed(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
+def test_a_moved_folder_is_resumed_with_the_rung_that_is_missing(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
     before, _ = done
-    shutil.copytree(before.folder, tmp_path / "moved")
+    moved = tmp_path / "moved"
+    shutil.copytree(before.folder, moved)
+    shutil.rmtree(moved / "true_chains")
+    (moved / "ladder.json").unlink()
     listener = Listener()
-    after = demonstrate(tmp_path / "moved", TINY, listener)
-    assert listener.steps == []
+    after = demonstrate(moved, TINY, listener)
+    assert listener.steps == ["true_chains: answers"] * TINY.final_steps
+    assert (moved / "ladder.json").read_text() == (before.folder / "ladder.json").read_text()
     assert [rung.measured for rung in after.rungs] == [rung.measured for rung in before.rungs]

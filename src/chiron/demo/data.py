@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chiron.conversation.reasoning import parse_reasoning
+from chiron import parse_reasoning
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.demo.stage_rows import (
     ATTRIBUTES,

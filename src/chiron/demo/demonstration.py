@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from chiron import InputError, RunSummary
 from chiron.demo import loop
 from chiron.demo.data import Data, Purity, Scale, make_data, purity
 from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, REPLAY_ONLY, SHOWN, VERIFIED, RungRecord, rung_record
 from chiron.demo.loop import Measured
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.demo.stage_rows import write_rows
-from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.mics.config import RunConfig
-from chiron.mics.run import RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
 
 SEARCH = "search"

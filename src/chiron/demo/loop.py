@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from chiron import RunSummary
 from chiron.client.config import LocalModel
 from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import Data, Scale
@@ -16,7 +17,7 @@ from chiron.evaluation.api import Answered, Question, answer_all
 from chiron.evaluation.statistics.intervals import Share
 from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run, RunSummary
+from chiron.mics.run import Run
 from chiron.mics.run_directory import RunDirectory, SearchProgress
 
 SPECIALISTS = ("side+level+size", "size+density+margin", "side+level+density")

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from chiron.errors import ChironError
+from chiron import ChironError
 
 Say = Callable[[Any], None]
 """Function that sends a picklable message to the parent process."""
@@ -118,7 +118,8 @@ def _received(pipe: Connection, process: BaseProcess) -> _Message:
         process.join()
         return _Message(
             "crashed",
-            f"a process of this run was killed (exit code {process.exitcode}); if memory ran out, stop other programs and run the same command again",
+            f"a process of this run was killed (exit code {process.exitcode}); if memory ran out, stop other programs, then run the same"
+            " command again",
         )
     return message
 

@@ -9,18 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from chiron.cases.case import Case
+from chiron import BuildSummary, Case, InputError, build_alignment, build_cot, build_text
 from chiron.conversation.reasoning import render_reasoning
-from chiron.errors import InputError
 from chiron.io import read_jsonl, write_atomically
 from chiron.mics.prompts import Prompts
-from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.config import BuildFile, check_build
-from chiron.mmrp.cot import build_cot, intern_form
-from chiron.mmrp.part import BuildSummary
+from chiron.mmrp.cot import intern_form
 from chiron.mmrp.row import ROWS
 from chiron.mmrp.templates import InternTemplate
-from chiron.mmrp.text import build_text
 from chiron.phantom.sample import SyntheticCase
 from chiron.phantom.wording import QUESTIONS
 from chiron.phantom.world import COMBINATIONS, Attributes, World
