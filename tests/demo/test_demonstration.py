@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chiron.client.ledger import Ledger
 from chiron.cli.demo import demo_command
+from chiron.client.ledger import Ledger
 from chiron.demo import data as sizes
 from chiron.demo import demonstration, loop, processes
 from chiron.demo.data import TINY, make_data
