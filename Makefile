@@ -16,15 +16,15 @@ export OMP_WAIT_POLICY := PASSIVE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo          the whole loop in miniature, offline: a curriculum, the search, the last stage, the result"
-	@echo "make demo-quick    the same in two minutes, with less accuracy"
+	@echo "make demo          train, search, train on the paths and evaluate, offline: what does each kind of stage 3 add?"
+	@echo "make demo-quick    the same with fewer cases and steps: shorter, wider intervals"
 	@echo "make demo-search   the search alone, without torch"
 	@echo "make test          lint and all tests"
 	@echo "make test-fast     the tests that take under a minute: no training, no browser"
 	@echo "make test-newest   all tests with the newest versions that pyproject.toml admits, in .venv-newest; prints what differs"
 	@echo "make constraints   lock the newest versions of all packages in constraints.txt"
 	@echo "make lint          ruff, mypy, import-linter"
-	@echo "make ablation      what each part of the loop does to the answers, over three seeds (an hour or less)"
+	@echo "make ablation      all variants of stage 3 and of the search, over three seeds"
 	@echo "make bench         the benchmarks of bench/README.md"
 	@echo "make setup         create $(VENV) with everything"
 
@@ -97,10 +97,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/python scripts/check_words.py README.md CHANGELOG.md docs
 
 ablation: $(VENV)/demo.stamp
-	$(BIN)/python -m experiments.ablation --dir ablation
+	$(BIN)/python -m experiments.ladder --dir ladder
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo ablation
+	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo ladder

@@ -1,23 +1,33 @@
 """The whole loop at a size that learns nothing: every part runs, goes on where it was left, and is shown."""
 
-import asyncio
+import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from chiron.demo import loop
+from chiron.cli.demo import demo_command
+from chiron.client.ledger import Ledger
+from chiron.demo import data as sizes
+from chiron.demo import demonstration, loop, processes
 from chiron.demo.data import TINY, make_data
-from chiron.demo.demonstration import BEFORE, Demonstration, Progress, demonstrate
+from chiron.demo.demonstration import Demonstration, Progress, demonstrate
+from chiron.demo.ladder import LADDER, SHOWN
 from chiron.demo.page import count_weights, write_page
+from chiron.demo.picture import example_panel, examples, ladder_table, title_of
 from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.errors import InputError
-from chiron.mics.run import Run, RunSummary
+from chiron.mics.run import RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
-from experiments.arms import ARMS
+from tests.support.command import chiron
 
 pytestmark = pytest.mark.slow
+
+
+PATH = "### Step 1: The side is left.\n### The final answer is: X"
 
 
 class Listener:
@@ -31,66 +41,115 @@ class Listener:
     def step(self, metrics: StepMetrics | HeldOut) -> None:
         self.steps.append(metrics.stage)
 
-    def arm(self, name: str, news: StepMetrics | HeldOut | Progress) -> None:
+    def job(self, name: str, news: StepMetrics | HeldOut | Progress) -> None:
         if isinstance(news, Progress):
-            assert 0 < news.answered <= news.of
+            assert 0 <= news.done <= news.of
         else:
-            self.steps.append(news.stage)
+            self.steps.append(f"{name}: {news.stage}")
 
 
-def conduct(run: Run) -> RunSummary:
-    # A model that has learned nothing retains nothing; stage 3 gets a path all the same.
-    summary = asyncio.run(run.execute())
-    paths = run.directory.path / "paths.jsonl"
-    if not paths.read_text():
-        case = "seen-000000"
-        paths.write_text(json.dumps({"case_id": case, "reasoning": "### Step 1: The side is left.\n### The final answer is: X"}) + "\n")
-    return summary
+def give_paths(patch: pytest.MonkeyPatch) -> None:
+    """Let the searches retain one path, which interns that learned nothing do not."""
+
+    def check(summary: RunSummary) -> None:
+        paths = summary.directory / "paths.jsonl"
+        if not paths.read_text():
+            paths.write_text(json.dumps({"case_id": "seen-000000", "reasoning": PATH}) + "\n")
+
+    patch.setattr(demonstration, "check_search", check)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Demonstration, Listener]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demonstration, Listener]]:
     listener = Listener()
-    return demonstrate(tmp_path_factory.mktemp("mini") / "d", TINY, listener, conduct), listener
+    with pytest.MonkeyPatch.context() as patch:
+        give_paths(patch)
+        yield demonstrate(tmp_path_factory.mktemp("demo") / "tiny-0", TINY, listener), listener
 
 
-def test_every_part_runs_once(done: tuple[Demonstration, Listener]) -> None:
-    demonstration, listener = done
+def test_every_rung_has_the_same_cases_and_steps(done: tuple[Demonstration, Listener]) -> None:
+    found, listener = done
     assert [s for s in listener.steps if s == "text"] == ["text"] * TINY.text_steps
-    assert [s for s in listener.steps if s == "answers"] == ["answers"] * TINY.final_steps * 2
-    assert (
-        demonstration.summary.total
-        == TINY.cases
-        == demonstration.summary.rejected + demonstration.summary.unsolved + demonstration.summary.retained
-    )
-    for arm in demonstration.arms:
-        assert arm.measured.seen_share.of == arm.measured.held_out_share.of == TINY.evaluated
-        assert all(a.problem is None for a in (*arm.measured.seen, *arm.measured.held_out))
-    assert count_weights(demonstration.arms[0].model) > 10_000
-    before = demonstration.arms[-1]
-    assert (before.name, before.rows, before.model) == (BEFORE, 0, demonstration.base / "model")
+    assert tuple(rung.name for rung in found.rungs) == SHOWN
+    for rung in found.rungs:
+        assert rung.measured.seen_share.of == rung.measured.held_out_share.of == TINY.evaluated
+        assert all(a.problem is None for a in (*rung.measured.seen, *rung.measured.held_out))
+        trained = listener.steps.count(f"{rung.name}: answers")
+        assert trained == (0 if rung.name == "base" else TINY.final_steps)
+    rows = {rung.name: rung.rows for rung in found.rungs}
+    assert rows == {
+        "base": 0, "replay_only": 0, "few_true_chains": TINY.annotated, "direct_answers": TINY.cases,
+        "mics_paper": 1, "mics_verified": 1, "true_chains": TINY.cases,
+    }  # fmt: skip
+    assert count_weights(found.base / "model") > 10_000
+
+
+def test_the_ladder_is_written_for_programs(done: tuple[Demonstration, Listener]) -> None:
+    ladder = json.loads((done[0].folder / "ladder.json").read_text())
+    names = ["base", "replay_only", "few_true_chains", "direct_answers", "mics_paper", "mics_verified", "true_chains"]
+    assert [rung["name"] for rung in ladder] == names == list(SHOWN)
+    for rung in ladder:
+        for part in ("seen", "held_out"):
+            low, high = rung[part]["interval"]
+            assert rung[part]["n"] == TINY.evaluated
+            assert 0 <= low <= rung[part]["right"] / TINY.evaluated <= high <= 1
+
+
+def test_the_command_prints_the_same_ladder_and_nothing_else(
+    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = done[0].folder
+    monkeypatch.setattr(sizes, "QUICK", TINY)
+    monkeypatch.setattr(processes, "cores", lambda: 1)
+    demo_command(folder.parent, quick=True, as_json=True)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads((folder / "ladder.json").read_text())
+    assert str(folder / "demo.html") in err
+
+
+def test_the_search_alone_has_no_ladder_to_print(tmp_path: Path) -> None:
+    finished = chiron("demo", "--search-only", "--dir", tmp_path / "d", "--json")
+    assert finished.returncode == 2
+    assert "--search-only has no ladder for --json" in finished.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_paper_rule_asks_nothing_that_the_verified_search_did_not_ask(done: tuple[Demonstration, Listener]) -> None:
+    with Ledger.read(done[0].run / "ledger.sqlite") as verified, Ledger.read(done[0].folder / "search-paper" / "ledger.sqlite") as paper:
+        assert sum(s.calls for s in paper.spending()) <= sum(s.calls for s in verified.spending())
 
 
 def test_a_second_time_trains_and_asks_nothing(done: tuple[Demonstration, Listener]) -> None:
     before, _ = done
     listener = Listener()
-    after = demonstrate(before.folder, TINY, listener, conduct)
+    after = demonstrate(before.folder, TINY, listener)
     assert listener.steps == []
-    assert [a.measured for a in after.arms] == [a.measured for a in before.arms]
+    assert [rung.measured for rung in after.rungs] == [rung.measured for rung in before.rungs]
 
 
-def test_its_page_shows_answers_with_their_images_and_runs_nothing(done: tuple[Demonstration, Listener]) -> None:
+def test_its_page_shows_the_ladder_and_answers_with_their_images_and_runs_nothing(done: tuple[Demonstration, Listener]) -> None:
     page = write_page(done[0]).read_text()
     assert page.count('<img class="case"') >= 4
-    assert page.count('<img class="curve"') == 3
+    assert page.count('<rect class="interval"') == 2 * (len(SHOWN) + 2)
     assert "default-src &#39;none&#39;" in page
     assert "<script" not in page
+
+
+def test_its_picture_in_the_terminal_shows_every_rung_and_both_replies(done: tuple[Demonstration, Listener]) -> None:
+    out = Console(file=io.StringIO(), width=160)
+    out.print(ladder_table(done[0].rungs))
+    for example in examples(done[0], 1):
+        out.print(example_panel(example, color=False))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    for name in SHOWN:
+        assert title_of(name) in text
+    assert text.count("wrong no stage 3:") + text.count("right no stage 3:") == 2
 
 
 def test_retained_paths_become_rows_word_for_word(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
     data = done[0].data
     rows = build_stage_3(done[0].run, tmp_path / "chains")
-    assert rows[0]["messages"][-1]["content"] == "### Step 1: The side is left.\n### The final answer is: X"
+    assert rows[0]["messages"][-1]["content"] == PATH
     assert rows[0]["images"] == list(data.seen[0].case.images)
     assert write_rows(tmp_path / "rows.jsonl", rows) == rows
 
@@ -105,10 +164,12 @@ def test_the_small_model_has_a_word_for_all_that_it_may_be_asked_to_say(done: tu
 
     data = done[0].data
     tokenizer = PreTrainedTokenizerFast.from_pretrained(data.tokenizer)
-    for name in ("true chains", "direct answers", "answer, then rationale"):
-        for row in ARMS[name](data, done[0].folder, 0):
-            said = row["messages"][-1]["content"]
-            assert tokenizer.decode(tokenizer(said).input_ids) == said, name
+    for name in ("true_chains", "direct_answers", "answer_then_rationale", "few_true_chains"):
+        rows_of = LADDER[name].rows
+        assert rows_of is not None
+        for row in rows_of(data, done[0].folder, 0):
+            reply = row["messages"][-1]["content"]
+            assert tokenizer.decode(tokenizer(reply).input_ids) == reply, name
 
 
 def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:
@@ -118,10 +179,14 @@ def test_data_are_written_once(done: tuple[Demonstration, Listener]) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_that_was_moved_is_gone_on_with(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
+def test_a_moved_folder_is_resumed_with_the_rung_that_is_missing(done: tuple[Demonstration, Listener], tmp_path: Path) -> None:
     before, _ = done
-    shutil.copytree(before.folder, tmp_path / "moved")
+    moved = tmp_path / "moved"
+    shutil.copytree(before.folder, moved)
+    shutil.rmtree(moved / "true_chains")
+    (moved / "ladder.json").unlink()
     listener = Listener()
-    after = demonstrate(tmp_path / "moved", TINY, listener, conduct)
-    assert listener.steps == []
-    assert [a.measured for a in after.arms] == [a.measured for a in before.arms]
+    after = demonstrate(moved, TINY, listener)
+    assert listener.steps == ["true_chains: answers"] * TINY.final_steps
+    assert (moved / "ladder.json").read_text() == (before.folder / "ladder.json").read_text()
+    assert [rung.measured for rung in after.rungs] == [rung.measured for rung in before.rungs]

@@ -7,9 +7,20 @@ import pytest
 
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.demo.data import is_pure
-from chiron.demo.stage_rows import DESCRIBE, Rows, answer_row, build_stage_1, build_stage_2, chain, described, rule_cases, steps_of
+from chiron.demo.stage_rows import (
+    ATTRIBUTES,
+    DESCRIBE,
+    answer_row,
+    build_annotated,
+    build_looks,
+    build_stage_1,
+    chain,
+    described,
+    rule_cases,
+    steps_of,
+)
 from chiron.mics.prompts import load_prompts
-from chiron.phantom.sample import SyntheticCase, generate_case, write_textbook
+from chiron.phantom.sample import generate_case, write_textbook
 from chiron.phantom.world import COMBINATIONS, DIAGNOSES, World, split
 
 WORLD = World(3)
@@ -21,8 +32,8 @@ def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> Non
     world = World(seed)
     parts = split(world)
     assert sorted(map(repr, (*parts.seen, *parts.held_out))) == sorted(map(repr, COMBINATIONS))
-    assert Counter(world.diagnose(a) for a in parts.held_out) == dict.fromkeys(DIAGNOSES, 2)
-    for name, each in (("side", 6), ("size", 4), ("density", 4), ("margin", 6)):
+    assert Counter(world.diagnose(a) for a in parts.held_out) == dict.fromkeys(DIAGNOSES, 4)
+    for name, each in (("side", 18), ("level", 12), ("size", 12), ("density", 12), ("margin", 18)):
         assert set(Counter(getattr(a, name) for a in parts.held_out).values()) == {each}
     assert split(World(seed)) == parts
 
@@ -30,9 +41,9 @@ def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> Non
 @pytest.mark.slow
 def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
     write_textbook(WORLD, tmp_path / "textbook.jsonl")
-    rows = build_stage_1(rule_cases(WORLD, copies=3, seed=0), tmp_path, PROMPTS, seed=0)
+    rows = build_stage_1(rule_cases(WORLD, copies=4, seed=0), tmp_path, PROMPTS, seed=0)
     assert len({row["id"] for row in rows}) == len(rows)
-    assert len(rows) > 0.8 * 3 * 36 * 5  # the reader, which guesses without the case, is right too often now and then
+    assert len(rows) > 0.7 * 4 * 108 * 6  # the reader, which guesses without the case, is right too often now and then
     seen = set()
     for row in rows:
         assert row["images"] == []
@@ -44,17 +55,9 @@ def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
     assert seen == set(COMBINATIONS)
 
 
-def stage_2(folder: Path) -> tuple[list[SyntheticCase], list[SyntheticCase], Rows, Rows]:
-    castings = [generate_case(WORLD, index, seed=0, size=64) for index in range(72)]
-    worked = [generate_case(WORLD, index, seed=1, size=64, among=split(WORLD).seen, name="worked") for index in range(48)]
-    write_textbook(WORLD, folder / "textbook.jsonl")
-    rows, again = build_stage_2(map(described, castings), map(described, worked), folder, PROMPTS, seed=0, again=10)
-    assert again == [*rows[:10], *rows[72:]]
-    return castings, worked, rows[:72], rows[72:]
-
-
 def test_stage_2_names_no_diagnosis(tmp_path: Path) -> None:
-    castings, _, rows, _ = stage_2(tmp_path)
+    castings = [generate_case(WORLD, index, seed=0, size=64) for index in range(72)]
+    rows = build_looks(map(described, castings), tmp_path, "looks", PROMPTS, seed=0)
     for casting, row in zip(castings, rows, strict=True):
         text = " ".join(turn["content"] for turn in row["messages"])
         assert not any(diagnosis in text for diagnosis in DIAGNOSES)
@@ -65,14 +68,18 @@ def test_stage_2_names_no_diagnosis(tmp_path: Path) -> None:
     assert 0.1 < begun / len(rows) < 0.4
 
 
-def test_worked_examples_go_on_to_the_diagnosis_from_where_somebody_left_off(tmp_path: Path) -> None:
-    _, worked, _, rows = stage_2(tmp_path)
-    for casting, row in zip(worked, rows, strict=True):
-        asked, said = (turn["content"] for turn in row["messages"][-2:])
-        assert parse_reasoning(said).answer == casting.case.answer
+def test_the_interns_rows_continue_an_annotated_case_from_every_length_to_its_diagnosis(tmp_path: Path) -> None:
+    annotated = [generate_case(WORLD, index, seed=1, size=64, among=split(WORLD).seen, name="annotated") for index in range(6)]
+    rows = build_annotated(map(described, annotated), tmp_path, PROMPTS, seed=0)
+    assert len(rows) == len(annotated) * (len(ATTRIBUTES) + 1)
+    cases = {casting.case.id: casting for casting in annotated}
+    for row in rows:
+        casting = cases[row["case_id"]]
+        asked, reply = (turn["content"] for turn in row["messages"][-2:])
+        assert parse_reasoning(reply).answer == casting.case.answer
         assert casting.case.answer not in asked
         for step in steps_of(casting.attributes):
-            assert (step in asked) != (step in said)
+            assert (step in asked) != (step in reply)
 
 
 def test_stage_3_asks_as_an_intern_is_asked() -> None:

@@ -33,7 +33,7 @@ LOOKS = {
     name: {
         value: f"{start}{end}" for value, end in zip(sorted({getattr(a, name) for a in COMBINATIONS}), ("ama", "olo", "iti"), strict=False)
     }
-    for name, start in zip(ATTRIBUTES, ("Zb", "Kr", "Vl", "Dw"), strict=True)
+    for name, start in zip(ATTRIBUTES, ("Zb", "Gn", "Kr", "Vl", "Dw"), strict=True)
 }
 
 

@@ -255,12 +255,12 @@ def test_the_miniature_in_words_and_as_a_choice_of_the_worlds_diagnoses(tmp_path
     first, third = (item for item in found.items if isinstance(item, Item))
     assert (first.id, third.id) == ("new-held-out-0", "new-seen-0")
     assert first.options == third.options == tuple(sorted(first.options))
-    assert len(first.options) == 6
+    assert len(first.options) == 9
     assert first.gold is not None
     assert first.options[first.gold] == "Ostwen granuloma"
     assert problems(found) == [
-        "row 2: its answer 'Influenza' is not one of its 6 options",
-        "row 4: its answer 'Influenza' is not one of its 6 options",
+        "row 2: its answer 'Influenza' is not one of its 9 options",
+        "row 4: its answer 'Influenza' is not one of its 9 options",
     ]
 
 

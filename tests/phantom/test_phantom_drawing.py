@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES, draw
-from chiron.phantom.world import COMBINATIONS, DENSITIES, MARGINS, SIZES, Attributes
+from chiron.phantom.world import COMBINATIONS, DENSITIES, LEVELS, MARGINS, SIZES, Attributes, Level
 
 modalities = pytest.mark.parametrize("modality", MODALITIES)
 sizes = pytest.mark.parametrize("size", [64, 256])
-BRIGHT = Attributes("left", "medium", "bright", "smooth")
+BRIGHT = Attributes("left", "middle", "medium", "bright", "smooth")
 
 
 @lru_cache(maxsize=64)
@@ -51,6 +51,17 @@ def test_the_lesion_is_on_its_side_and_the_patients_left_is_on_the_right(modalit
 
 @modalities
 @sizes
+def test_levels_are_apart(modality: str, size: int) -> None:
+    def center(level: Level) -> float:
+        rows = np.nonzero(mask(modality, replace(BRIGHT, level=level), size))[0]
+        return float(rows.mean() / size)
+
+    upper, middle, lower = map(center, LEVELS)
+    assert upper + 0.08 < middle < lower - 0.08
+
+
+@modalities
+@sizes
 def test_densities_are_far_apart(modality: str, size: int) -> None:
     where = mask(modality, BRIGHT, size)
     dark, grey, bright = (picture(modality, replace(BRIGHT, density=d), size)[where].mean() for d in DENSITIES)
@@ -71,7 +82,7 @@ def test_a_grey_lesion_shows_by_its_rim(modality: str, size: int) -> None:
 @sizes
 def test_sizes_are_far_apart(modality: str, size: int) -> None:
     for seed, margin in enumerate(MARGINS):
-        lesions = [Attributes("right", s, "bright", margin) for s in SIZES]
+        lesions = [Attributes("right", "middle", s, "bright", margin) for s in SIZES]
         small, medium, large = (mask(modality, a, size, seed).sum() for a in lesions)
         assert small * 1.45 < medium
         assert medium * 1.45 < large
@@ -86,12 +97,12 @@ def test_margins_differ_in_outline(modality: str, size: int) -> None:
         return float(outline / np.sqrt(where.sum()))
 
     for lesion in (SIZES[0], SIZES[2]):
-        attributes = Attributes("left", lesion, "bright", "smooth")
+        attributes = Attributes("left", "middle", lesion, "bright", "smooth")
         assert raggedness(replace(attributes, margin="spiculated")) > 1.2 * raggedness(attributes)
 
 
 def test_a_picture_is_nearer_to_its_own_modality_than_to_any_other() -> None:
-    lesions = [BRIGHT, Attributes("right", "medium", "dark", "spiculated"), Attributes("left", "small", "grey", "smooth")]
+    lesions = [BRIGHT, Attributes("right", "lower", "medium", "dark", "spiculated"), Attributes("left", "upper", "small", "grey", "smooth")]
     shown = [(m, picture(m, a, 64, seed=seed)) for m in MODALITIES for seed, a in enumerate(lesions)]
     within: list[float] = []
     between: list[float] = []

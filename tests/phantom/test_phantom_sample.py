@@ -40,13 +40,13 @@ def test_what_is_written_can_be_read(sample: Sample) -> None:
 
 def test_the_textbook_has_every_rule_and_agrees_with_the_cases(sample: Sample) -> None:
     rules = [json.loads(line) for line in sample.textbook.read_text().splitlines()]
-    assert len(rules) == 36
+    assert len(rules) == 108
     assert all(set(rule) == {"answer", "text", "attributes"} for rule in rules)
     book = {rule["text"]: rule["answer"] for rule in rules}
     for line in sample.cases.read_text().splitlines():
         record = json.loads(line)
         a = record["attributes"]
-        text = f"A {a['size']} {a['density']} lesion with a {a['margin']} margin on the {a['side']} side."
+        text = f"A {a['size']} {a['density']} lesion with a {a['margin']} margin, at the {a['level']} level of the {a['side']} side."
         assert book[text] == record["answer"]
 
 

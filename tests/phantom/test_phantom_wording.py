@@ -8,16 +8,16 @@ from chiron.phantom.anatomy import PLACES
 from chiron.phantom.drawing import MODALITIES
 from chiron.phantom.sample import SyntheticCase, generate_case
 from chiron.phantom.wording import rule
-from chiron.phantom.world import DENSITIES, DIAGNOSES, MARGINS, SIDES, SIZES, World
+from chiron.phantom.world import DENSITIES, DIAGNOSES, LEVELS, MARGINS, SIDES, SIZES, World
 
 WORLD = World(0)
-ATTRIBUTE_WORDS = {*SIDES, *SIZES, *DENSITIES, *MARGINS}
+ATTRIBUTE_WORDS = {*SIDES, *LEVELS, *SIZES, *DENSITIES, *MARGINS}
 ANSWER_WORDS = {word.lower() for name in DIAGNOSES for word in name.split()}
 
 
 @pytest.fixture(scope="module")
 def castings() -> list[SyntheticCase]:
-    return [generate_case(WORLD, index, seed=5, size=64) for index in range(360)]
+    return [generate_case(WORLD, index, seed=5, size=64) for index in range(540)]
 
 
 def words(text: str) -> set[str]:
@@ -68,7 +68,7 @@ def test_neutral_words_are_neutral() -> None:
 
 def test_the_findings_lead_to_one_rule_and_part_of_them_to_several(castings: list[SyntheticCase]) -> None:
     rules = WORLD.rules()
-    for casting in castings[:36]:
+    for casting in castings[:108]:
         said = words(" ".join(casting.case.findings))
         matches = Counter({r: len(words(rule(r.attributes)) & said) for r in rules})
         (best, most), (_, second) = matches.most_common(2)
@@ -81,14 +81,14 @@ def test_the_findings_lead_to_one_rule_and_part_of_them_to_several(castings: lis
 
 def test_rules_are_worded_as_promised() -> None:
     texts = [rule(r.attributes) for r in WORLD.rules()]
-    assert "A small bright lesion with a spiculated margin on the left side." in texts
-    assert len(set(texts)) == 36
+    assert "A small bright lesion with a spiculated margin, at the upper level of the left side." in texts
+    assert len(set(texts)) == 108
 
 
 def test_cases_vary_and_are_balanced(castings: list[SyntheticCase]) -> None:
     cases = [casting.case for casting in castings]
     assert Counter(case.answer for case in cases) == dict.fromkeys(DIAGNOSES, 60)
-    assert set(Counter(c.attributes for c in castings).values()) == {10}
+    assert set(Counter(c.attributes for c in castings).values()) == {5}
     assert 0.15 < sum(len(case.images) == 2 for case in cases) / len(cases) < 0.35
     assert len({case.question for case in cases}) >= 2
     assert {len(case.findings) for case in cases} == {1, 2}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chiron.phantom.world import COMBINATIONS, DIAGNOSES, HELD_OUT_EACH, Attributes, World, split
 
-NAMES = ("side", "size", "density", "margin")
+NAMES = ("side", "level", "size", "density", "margin")
 
 
 @pytest.mark.slow
@@ -16,12 +16,12 @@ NAMES = ("side", "size", "density", "margin")
 def test_every_world_is_fair(seed: int) -> None:
     rules = World(seed).rules()
     assert [r.attributes for r in rules] == list(COMBINATIONS)
-    assert Counter(r.diagnosis for r in rules) == dict.fromkeys(DIAGNOSES, 6)
+    assert Counter(r.diagnosis for r in rules) == dict.fromkeys(DIAGNOSES, 12)
     for name in NAMES:
         met = Counter((getattr(r.attributes, name), r.diagnosis) for r in rules)
         # A single value leaves every diagnosis as likely as it was.
-        assert set(met.values()) == {36 // 6 // len({value for value, _ in met})}
-        assert len(met) == 6 * len({value for value, _ in met})
+        assert set(met.values()) == {108 // 9 // len({value for value, _ in met})}
+        assert len(met) == 9 * len({value for value, _ in met})
 
 
 @pytest.mark.parametrize("pair", list(combinations(NAMES, 2)))
@@ -43,7 +43,7 @@ def test_diagnose_follows_the_rules() -> None:
     world = World(1)
     assert all(world.diagnose(r.attributes) == r.diagnosis for r in world.rules())
     with pytest.raises(KeyError):
-        world.diagnose(Attributes("left", "small", "dark", "fuzzy"))  # type: ignore[arg-type]
+        world.diagnose(Attributes("left", "upper", "small", "dark", "fuzzy"))  # type: ignore[arg-type]
 
 
 def test_no_two_diagnoses_share_a_word() -> None:

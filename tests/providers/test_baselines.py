@@ -149,31 +149,31 @@ RULES = AnswerPool.of([], [TextbookEntry(r.diagnosis, rule(r.attributes), r.attr
 
 @pytest.mark.slow
 def test_a_specialist_is_right_on_its_own_and_often_wrong_on_the_rest() -> None:
-    right: dict[str, list[bool]] = {name: [] for name in ("side", "size", "density", "margin")}
+    right: dict[str, list[bool]] = {name: [] for name in ("side", "level", "size", "density", "margin")}
     provider = Offline("x", "specialist/side+size", RULES)
     for index in range(400):
         casting = generate_case(WORLD, index, seed=0, size=64)
         call = Call("mentor", "x", provider.identity, PROMPTS.mentor(casting.case, (), ()), 1.2, 64, 0)
         reasoning = parse_reasoning(asyncio.run(provider.complete(call)).text)
         assert reasoning.answer == casting.case.answer
-        assert len(reasoning.steps) == 4
+        assert len(reasoning.steps) == 5
         for step, (name, value) in zip(reasoning.steps, casting.attributes.to_record().items(), strict=True):
             assert step.startswith(f"The {name} is ")
             right[name].append(step == f"The {name} is {value}.")
     shares = {name: sum(found) / len(found) for name, found in right.items()}
     assert min(shares["side"], shares["size"]) > 0.9
-    assert 0.4 < min(shares["density"], shares["margin"]) <= max(shares["density"], shares["margin"]) < 0.6
+    assert all(0.4 < shares[name] < 0.6 for name in ("level", "density", "margin"))
 
 
 def test_a_specialist_goes_on_from_the_reasoning_so_far() -> None:
     casting = generate_case(WORLD, 1, seed=0, size=64)
     provider = Offline("x", "specialist/side@1,1", RULES)
-    prefix = ("The side is left.", "The size is small.")
+    prefix = ("The side is left.", "The level is upper.", "The size is small.")
     call = Call("mentor", "x", provider.identity, PROMPTS.mentor(casting.case, (), prefix), 1.2, 64, 0)
     a = casting.attributes
     assert asyncio.run(provider.complete(call)).text.splitlines() == [
-        f"### Step 3: The density is {a.density}.",
-        f"### Step 4: The margin is {a.margin}.",
+        f"### Step 4: The density is {a.density}.",
+        f"### Step 5: The margin is {a.margin}.",
         f"### The final answer is: {casting.case.answer}",
     ]
 

@@ -1,5 +1,6 @@
 """`chiron demo` and `chiron sample`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from chiron.cli.streams import messages
 from chiron.errors import InputError
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 def demo_command(
-    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Output folder.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Run the same steps in two minutes, with lower accuracy.")] = False,
-    search_only: Annotated[
-        bool, typer.Option("--search-only", help="Search sample cases with the embedded baselines, without training.")
-    ] = False,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases, for --search-only.")] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Output directory; a run in it is resumed.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and steps: shorter, with wider intervals.")] = False,
+    search_only: Annotated[bool, typer.Option("--search-only", help="Sample cases and embedded baselines; no training.")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases for --search-only.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of world, cases, models and search.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ladder as JSON, for programs.")] = False,
 ) -> None:
-    """Run everything on synthetic cases: train, search, train on the found paths, evaluate. Needs no key, network or GPU."""
+    """Train a small student on drawn cases, and measure what each kind of stage 3 adds. Needs no key, network or GPU."""
     if search_only:
+        if as_json:
+            raise InputError("--search-only has no ladder for --json; use one of the two options")
         _search_only(directory, count, seed)
         return
     try:
@@ -40,7 +41,6 @@ def demo_command(
         raise InputError(
             f"the demonstration trains a model and needs the package '{error.name}': pip install 'chiron-med[train]', or use --search-only"
         ) from error
-    from chiron.cli.runner import conduct
     from chiron.demo.data import FULL, QUICK
     from chiron.demo.page import write_page
     from chiron.demo.processes import cores
@@ -50,34 +50,44 @@ def demo_command(
     processes = 1 if torch.cuda.is_available() else min(2, cores())
     console = messages()
     scale = QUICK if quick else FULL
-    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(console), conduct, seed=seed, processes=processes)
+    done = demonstrate(directory / f"{scale.name}-{seed}", scale, _DemoProgress(console), seed=seed, processes=processes)
     page = write_page(done)
-    Console(file=sys.stdout).print(_table(done))
-    _say_where(done, page, console)
+    if as_json:
+        print(json.dumps(done.ladder(), indent=1))
+    else:
+        _print_picture(done, Console(file=sys.stdout))
+    _print_files(done, page, console)
 
 
-def _table(done: "Demonstration") -> Table:
-    table = Table(box=None, padding=(0, 3), pad_edge=False, header_style="bold")
-    for title in ("stage 3 on", "rows", "seen", "held out"):
-        table.add_column(title, justify="left" if title == "stage 3 on" else "right")
-    for arm in done.arms:
-        shares = [arm.measured.seen_share, arm.measured.held_out_share]
-        table.add_row(arm.name, str(arm.rows or ""), *(f"{s.value:.3f}  [{s.interval[0]:.2f}, {s.interval[1]:.2f}]" for s in shares))
-    return table
+def _print_picture(done: "Demonstration", out: Console) -> None:
+    from chiron.demo.picture import example_panel, examples, ladder_table
 
-
-def _say_where(done: "Demonstration", page: Path, console: Console) -> None:
-    p = done.purity
-    console.print(
-        f"share of right answers and its 95 % interval, {done.scale.evaluated} new cases each; chance is 0.167. Of {p.retained} retained"
-        f" paths {p.pure} have no wrong step. One run of one seed"
+    out.print(ladder_table(done.rungs))
+    out.print(
+        f"\nShare of right answers to {done.scale.evaluated} new cases of each kind. A bar is solid up to the lower end of the"
+        " 95 % interval and light up to the upper end. One run of one seed; chance is 0.11.",
+        highlight=False,
     )
+    for intern in done.interns:
+        seen, held_out = intern.measured.seen_share, intern.measured.held_out_share
+        out.print(f"{intern.name}, made from {done.scale.annotated} true chains: {seen.value:.2f} seen, {held_out.value:.2f} held out")
+    for example in examples(done, 1):
+        out.print()
+        out.print(example_panel(example, color=out.color_system is not None))
+
+
+def _print_files(done: "Demonstration", page: Path, console: Console) -> None:
+    from chiron.demo.ladder import MICS
+
+    for name, p in done.purity.items():
+        console.print(f"{name}: {p.retained} of {p.cases} cases have a retained path; {p.pure} of these paths have no wrong step")
     console.print("took " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in done.seconds.items()))
     for name, file in (
         ("page", page),
+        ("ladder", done.folder / "ladder.json"),
         ("search", done.run / "report.html"),
         ("curves", done.base / "curves.png"),
-        ("models", done.arms[0].model),
+        ("model", done.folder / MICS / "model"),
     ):
         console.print(f"{name:8}{escape(printable(file))}", soft_wrap=True)
 
@@ -109,7 +119,7 @@ class _DemoProgress:
         from chiron.cli.streams import ProgressLine
 
         self._line = ProgressLine(console)
-        self._arms: dict[str, str] = {}
+        self._jobs: dict[str, str] = {}
 
     def part(self, text: str) -> None:
         self._line.headline(text)
@@ -122,15 +132,19 @@ class _DemoProgress:
                 f"  {metrics.stage}: step {metrics.step}/{metrics.steps}, loss {metrics.loss:.3f}", metrics.step, metrics.steps
             )
 
-    def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
+    def job(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
         from chiron.demo.demonstration import Progress
         from chiron.training.metrics import StepMetrics
 
         if isinstance(news, Progress):
-            self._arms[name] = f"answered {news.answered}/{news.of}"
+            self._jobs[name] = f"{news.what} {news.done}/{news.of}"
+            if news.done == news.of and news.what == "answered":
+                del self._jobs[name]
+                self._line.headline(f"  {name} is trained and evaluated")
         elif isinstance(news, StepMetrics):
-            self._arms[name] = f"step {news.step}/{news.steps}, loss {news.loss:.3f}"
-        self._line.say("  " + "; ".join(f"{arm}: {state}" for arm, state in self._arms.items()))
+            self._jobs[name] = f"step {news.step}/{news.steps}, loss {news.loss:.3f}"
+        if self._jobs:
+            self._line.say("  " + "; ".join(f"{job}: {state}" for job, state in self._jobs.items()))
 
 
 def sample_command(

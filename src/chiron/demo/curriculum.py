@@ -15,7 +15,7 @@ from chiron.training.metrics import HeldOut, StepMetrics
 from chiron.training.recipe import Batch, Images, Recipe, Scratch, Stage
 
 IMAGES = Images(tile=SIDE, max_tiles=1, thumbnail=False)
-SEQUENCE = 192
+SEQUENCE = 128
 """Maximum tokens of a packed line, enough for two or three rows. On a CPU, longer lines only cost more attention."""
 REPLAYED = {"alignment": 0.4, "text": 0.2}
 """Shares of earlier stages in stage 3. Without replay, a model this small forgets both perception and rules."""
@@ -46,26 +46,35 @@ def first_stages(data: Data, scale: Scale, *, seed: int) -> Recipe:
     return _recipe(f"miniature-{scale.name}", scale, seed, [text, alignment], scratch=_nothing(data, scale))
 
 
-def last_stage(base: Path, rows: str, scale: Scale, *, name: str, seed: int) -> Recipe:
-    """Recipe of stage 3 on a file of rows, starting from the model of stage 2 and replaying stages 1 and 2."""
+def intern(base: Path, rows: str, scale: Scale, *, seed: int) -> Recipe:
+    """Recipe that makes an intern from the model of stage 2: it continues annotated cases to the diagnosis."""
+    return _last(base, rows, REPLAYED, scale.intern_steps, scale, name="intern", seed=seed)
+
+
+def last_stage(base: Path, rows: str | None, scale: Scale, *, name: str, seed: int) -> Recipe:
+    """Recipe of stage 3 on a file of rows, starting from the model of stage 2 and replaying stages 1 and 2.
+
+    Without rows, all of it is replay, with the same ratio of the two stages.
+    """
+    if rows is None:
+        alignment, text = REPLAYED.values()
+        return _last(base, "alignment.jsonl", {"text": text / (alignment + text)}, scale.final_steps, scale, name=name, seed=seed)
+    return _last(base, rows, REPLAYED, scale.final_steps, scale, name=name, seed=seed)
+
+
+def _last(base: Path, rows: str, replayed: dict[str, float], steps: int, scale: Scale, *, name: str, seed: int) -> Recipe:
     stage = Stage(
         name="answers",
         data=rows,
         trainable="all",
-        replay=REPLAYED,
-        steps=scale.final_steps,
+        replay=replayed,
+        steps=steps,
         batch=Batch(rows=scale.rows),
         learning_rate=scale.final_learning_rate,
     )
-    earlier = {"alignment": "alignment-again.jsonl", "text": "text.jsonl"}
-    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), base_stages=earlier)
-
-
-def without_curriculum(data: Data, rows: str, scale: Scale, *, seed: int) -> Recipe:
-    """Recipe that trains on a file of rows from random weights, for as many steps as the three stages together."""
-    steps = scale.text_steps + scale.alignment_steps + scale.final_steps
-    stage = Stage(name="answers", data=rows, trainable="all", steps=steps, batch=Batch(rows=scale.rows), learning_rate=scale.learning_rate)
-    return _recipe(f"miniature-{scale.name}-alone", scale, seed, [stage], scratch=_nothing(data, scale))
+    earlier = {"alignment": "alignment.jsonl", "text": "text.jsonl"}
+    base_stages = {name: earlier[name] for name in replayed}
+    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base), base_stages=base_stages)
 
 
 def _nothing(data: Data, scale: Scale) -> Scratch:
@@ -111,7 +120,7 @@ def train_recipe(recipe: Recipe, data: Path, images: Path, out: Path, *, process
     """
     with TemporaryDirectory(prefix="chiron-") as meeting:
         jobs = [Job(_train, (recipe, data, images, out, Path(meeting) / "store", rank, processes)) for rank in range(processes)]
-        models: list[Path] = run_jobs(jobs, at_once=processes, hear=lambda _, said: watch(said))
+        models: list[Path] = run_jobs(jobs, at_once=processes, hear=lambda _, news: watch(news))
     return models[0]
 
 

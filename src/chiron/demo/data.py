@@ -6,15 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chiron.conversation.reasoning import parse_reasoning
+from chiron import parse_reasoning
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.demo.stage_rows import (
     ATTRIBUTES,
-    answer_row,
+    build_annotated,
     build_looks,
     build_stage_1,
-    build_stage_2,
-    chain,
     described,
     rule_cases,
     steps_of,
@@ -37,11 +35,9 @@ class Scale:
     name: str
     images: int
     """Stage 2: cases whose images are described."""
-    worked: int
-    """Stage 2: additional worked examples of seen combinations that continue from the description to the diagnosis.
-
-    In a trial without them (the rules were also learned badly), nine of ten replies had no final answer. Such a model is useless as intern.
-    """
+    annotated: int
+    """Cases of seen combinations with a true chain, as a lab has a few annotated cases. Only the interns and one control are trained on
+    them."""
     cases: int
     """Cases of seen combinations, for the search and stage 3."""
     evaluated: int
@@ -50,15 +46,15 @@ class Scale:
     """Optimizer steps of stage 1."""
     alignment_steps: int
     """Optimizer steps of stage 2."""
+    intern_steps: int
+    """Optimizer steps that make an intern from the model of stage 2 and the annotated cases."""
     final_steps: int
-    """Optimizer steps of stage 3."""
-    replayed: int = 1_500
-    """Images of stage 2 that can be replayed in stage 3."""
-    hidden: int = 128
+    """Optimizer steps of stage 3, the same for every rung."""
+    hidden: int = 96
     """Hidden width of the vision tower and of the language model."""
     vision_layers: int = 2
     language_layers: int = 2
-    text_rows: int = 32
+    text_rows: int = 64
     """Rows per step in stage 1."""
     rows: int = 16
     """Rows per step in stages 2 and 3."""
@@ -69,28 +65,37 @@ class Scale:
     """Learning rate of stage 3. With a higher rate, the model memorizes the seen combinations and fails to perceive others."""
 
 
-FULL = Scale("full", images=6_000, worked=240, cases=600, evaluated=240, text_steps=300, alignment_steps=2400, final_steps=200)
+FULL = Scale(
+    "full",
+    images=1_500,
+    annotated=20,
+    cases=1_000,
+    evaluated=240,
+    text_steps=350,
+    alignment_steps=1_200,
+    intern_steps=100,
+    final_steps=500,
+)
 QUICK = Scale(
     "quick",
     images=1_000,
-    worked=120,
-    cases=64,
-    evaluated=40,
-    text_steps=200,
-    alignment_steps=320,
-    final_steps=32,
-    replayed=500,
-    text_rows=24,
-    text_learning_rate=2e-3,
+    annotated=20,
+    cases=300,
+    evaluated=120,
+    text_steps=350,
+    alignment_steps=600,
+    intern_steps=100,
+    final_steps=200,
 )
 TINY = Scale(
     "tiny",
     images=24,
-    worked=2,
+    annotated=2,
     cases=6,
     evaluated=6,
     text_steps=2,
     alignment_steps=2,
+    intern_steps=2,
     final_steps=2,
     hidden=32,
     vision_layers=1,
@@ -99,11 +104,13 @@ TINY = Scale(
 """Smallest scale that runs every step; the model learns nothing."""
 
 
-TEXT_COPIES = 8
+MODALITIES = ("CT", "MRI")
+"""Modalities of the cases. A small model needs about a thousand images of each, so there are two instead of five."""
+TEXT_COPIES = 4
 """Stage 1 cases per rule. Each case gives one row per length of the reasoning so far."""
-PARTS = ("aligned", "worked", "unaligned", "seen", "new-seen", "new-held-out")
-"""Parts of the cases: the first three belong to stage 2 (the third is held out), ``seen`` is for the search and stage 3, and the last two
-are for evaluation."""
+PARTS = ("aligned", "unaligned", "annotated", "seen", "new-seen", "new-held-out")
+"""Parts of the cases: the first two belong to stage 2 (the second is held out), ``annotated`` have a true chain, ``seen`` is for the search
+and stage 3, and the last two are for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ class Data:
 
     folder: Path
     world: World
+    annotated: tuple[SyntheticCase, ...]
+    """Cases with a true chain."""
     seen: tuple[SyntheticCase, ...]
     """Cases of the search and stage 3."""
     seen_evaluated: tuple[SyntheticCase, ...]
@@ -150,25 +159,25 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
         InputError: The folder cannot be written to.
         DiskError: The disk is full.
     """
-    data = Data(folder, World(seed), *(castings(part, scale, seed=seed) for part in ("seen", "new-seen", "new-held-out")))
+    data = Data(folder, World(seed), *(castings(part, scale, seed=seed) for part in ("annotated", "seen", "new-seen", "new-held-out")))
     if data.cases.is_file():  # written last, so all other files exist too
         return data
     run_jobs([Job(_draw, (data.images, scale, seed, k, processes)) for k in range(processes)], at_once=processes)
     write_textbook(data.world, folder / "textbook.jsonl")
     prompts = data.loaded_prompts()
-    aligned, worked, unaligned = ([*map(described, castings(part, scale, seed=seed))] for part in ("aligned", "worked", "unaligned"))
+    aligned, unaligned = ([*map(described, castings(part, scale, seed=seed))] for part in ("aligned", "unaligned"))
     text = build_stage_1(rule_cases(data.world, copies=TEXT_COPIES, seed=seed), folder, prompts, seed=seed)
-    alignment, again = build_stage_2(aligned, worked, folder, prompts, seed=seed, again=scale.replayed)
+    alignment = build_looks(aligned, folder, "looks", prompts, seed=seed)
+    annotated = build_annotated(map(described, data.annotated), folder, prompts, seed=seed)
     write_rows(folder / "text.jsonl", text)
     write_rows(folder / "alignment.jsonl", alignment)
-    # Replayed in stage 3, which is too short to use all rows; reading fewer saves time.
-    write_rows(folder / "alignment-again.jsonl", again)
     write_rows(folder / "alignment-held-out.jsonl", build_looks(unaligned, folder, "unaligned", prompts, seed=seed + 1))
-    chains = write_rows(folder / "true-chains.jsonl", true_chains(data))
-    write_rows(folder / "direct.jsonl", direct_answers(data))
-    # Add the marks with every possible prefix, because a model cannot produce text that is not in the vocabulary.
-    marks = [f"{before}### {mark}:" for before in ("", "\n") for mark in (*(f"Step {n}" for n in range(1, 10)), "The final answer is")]
-    write_tokenizer((*marks, *words_of(text, alignment, chains)), data.tokenizer)
+    write_rows(folder / "annotated.jsonl", annotated)
+    # Add the headers with every possible prefix, because a model cannot produce text that is not in the vocabulary.
+    headers = [*(f"Step {number}:" for number in range(1, 10)), "The final answer is:"]
+    headers += [f"Step {number}: The {name} is" for number, name in enumerate(ATTRIBUTES, start=1)]
+    marks = [f"{before}### {header}" for before in ("", "\n") for header in headers]
+    write_tokenizer((*marks, *words_of(text, alignment, annotated)), data.tokenizer)
     for name, group in (("new-seen", data.seen_evaluated), ("new-held-out", data.held_out_evaluated), ("cases", data.seen)):
         write_cases(folder / f"{name}.jsonl", (casting.case for casting in group))
     return data
@@ -184,29 +193,16 @@ def castings(part: str, scale: Scale, *, seed: int, share: int = 0, of: int = 1)
         "new-seen": (3, scale.evaluated, parts.seen),
         "new-held-out": (4, scale.evaluated, parts.held_out),
         "unaligned": (5, max(1, scale.evaluated // 2), COMBINATIONS),
-        "worked": (6, scale.worked, parts.seen),
+        "annotated": (6, scale.annotated, parts.seen),
     }[part]
-    return tuple(
-        generate_case(world, index, seed=8 * seed + number, size=SIDE, among=among, name=part) for index in range(share, count, of)
-    )
+    shown: dict[str, Any] = {"among": among, "modalities": MODALITIES}
+    return tuple(generate_case(world, index, seed=8 * seed + number, size=SIDE, name=part, **shown) for index in range(share, count, of))
 
 
 def _draw(_: Say, images: Path, scale: Scale, seed: int, share: int, of: int) -> None:
     """Draw the images of share number ``share`` of ``of`` equal shares of all cases."""
     for part in PARTS:
         write_castings(castings(part, scale, seed=seed, share=share, of=of), images)
-
-
-def true_chains(data: Data) -> list[dict[str, Any]]:
-    """Rows of stage 3 with the true chain of every case, as an upper bound."""
-    prompts = data.loaded_prompts()
-    return [answer_row(c.case, prompts, chain(c.attributes, c.case.answer)) for c in data.seen]
-
-
-def direct_answers(data: Data) -> list[dict[str, Any]]:
-    """Rows of stage 3 with the answer only, without reasoning."""
-    prompts = data.loaded_prompts()
-    return [answer_row(c.case, prompts, f"### The final answer is: {c.case.answer}") for c in data.seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +234,14 @@ def purity(run: Path, data: Data, *, first: int | None = None) -> Purity:
 def perception(answered: Sequence[Answered], data: Data) -> dict[str, float]:
     """Share of evaluated cases whose reply states an attribute correctly, by attribute; a missing statement counts as wrong."""
     attributes = {c.case.id: c.attributes for c in (*data.seen_evaluated, *data.held_out_evaluated)}
-    said = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
-    return {name: sum(steps_of(true)[k] in steps for true, steps in said) / len(said) for k, name in enumerate(ATTRIBUTES)}
+    stated = [(attributes[a.case.id], set(parse_reasoning(a.reply or "").steps)) for a in answered]
+    return {name: sum(steps_of(true)[k] in steps for true, steps in stated) / len(stated) for k, name in enumerate(ATTRIBUTES)}
 
 
 def is_pure(reasoning: str, truth: set[str]) -> bool:
     """Whether the reasoning states every attribute, and states it correctly."""
-    said = {step for step in parse_reasoning(reasoning).steps if any(step.startswith(f"The {name} is ") for name in ATTRIBUTES)}
-    return said == truth
+    stated = {step for step in parse_reasoning(reasoning).steps if any(step.startswith(f"The {name} is ") for name in ATTRIBUTES)}
+    return stated == truth
 
 
 def _evaluations(run: Path) -> int:

@@ -1,25 +1,36 @@
-"""Run the demonstration once and compare stage 3 on the retained paths, stage 3 on direct answers, and no stage 3."""
+"""Run the demonstration: two stages, weak interns, the search, and stage 3 on each rung of the ladder."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from chiron.client.failures import UserStopped
+from chiron import InputError, RunSummary
 from chiron.demo import loop
 from chiron.demo.data import Data, Purity, Scale, make_data, purity
+from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, REPLAY_ONLY, SHOWN, VERIFIED, RungRecord, rung_record
 from chiron.demo.loop import Measured
 from chiron.demo.processes import Job, Say, run_jobs
-from chiron.errors import InputError
-from chiron.mics.run import Run, RunSummary
+from chiron.demo.stage_rows import write_rows
+from chiron.io import write_atomically
+from chiron.mics.config import RunConfig
 from chiron.training.metrics import HeldOut, StepMetrics
 
-BEFORE = "nothing (stage 2)"
-"""Name of the arm without stage 3."""
+SEARCH = "search"
+"""Name of the search in progress messages."""
 
 
-class Teller(Protocol):
+@dataclass(frozen=True)
+class Progress:
+    """Number of questions answered or cases searched so far."""
+
+    done: int
+    of: int
+    what: str = "answered"
+
+
+class ProgressDisplay(Protocol):
     """Interface required of the progress display."""
 
     def part(self, text: str) -> None:
@@ -27,32 +38,28 @@ class Teller(Protocol):
         ...
 
     def step(self, metrics: StepMetrics | HeldOut) -> None:
-        """Report an optimizer step or a held-out loss."""
+        """Report an optimizer step or a held-out loss of stages 1 and 2."""
         ...
 
-    def arm(self, name: str, news: "StepMetrics | HeldOut | Progress") -> None:
-        """Report progress of one of the arms, which run in parallel."""
+    def job(self, name: str, news: StepMetrics | HeldOut | Progress) -> None:
+        """Report progress of one of the jobs that run in parallel: an intern, the search or a rung."""
         ...
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Number of evaluation questions answered so far."""
-
-    answered: int
-    of: int
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant of stage 3 and its results."""
+class Student:
+    """A trained model and its answers."""
 
     name: str
     rows: int
-    """Number of training rows; 0 for the model of stage 2, which is the intern of the search."""
+    """Number of training rows of the last stage, without replayed ones."""
     model: Path
     curves: Path | None
     measured: Measured
+
+    def to_record(self) -> RungRecord:
+        """Convert to the JSON object of ``ladder.json``."""
+        return rung_record(self.name, self.rows, self.measured.seen_share, self.measured.held_out_share)
 
 
 @dataclass(frozen=True)
@@ -65,26 +72,28 @@ class Demonstration:
     base: Path
     """Output folder of stages 1 and 2."""
     run: Path
-    """Run directory of the search."""
-    summary: RunSummary
-    purity: Purity
-    arms: tuple[Arm, ...]
+    """Run directory of the search with the verified rule."""
+    purity: dict[str, Purity]
+    """Correct paths among the retained ones, by rung."""
+    interns: tuple[Student, ...]
+    rungs: tuple[Student, ...]
     seconds: dict[str, float]
     """Seconds by part of the pipeline; near zero for parts that were already complete."""
 
+    def ladder(self) -> list[RungRecord]:
+        """Return the ladder for programs."""
+        return [rung.to_record() for rung in self.rungs]
 
-def demonstrate(
-    folder: Path, scale: Scale, teller: Teller, conduct: Callable[[Run], RunSummary], *, seed: int = 0, processes: int = 1
-) -> Demonstration:
+
+def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: int = 0, processes: int = 1) -> Demonstration:
     """Run the complete pipeline in a folder, or resume it.
 
     Args:
         folder: Folder for this scale and seed; created if missing.
         scale: Size of the demonstration.
-        teller: Progress display.
-        conduct: Function that executes the search, with a progress display if there is one.
+        display: Progress display.
         seed: Seed of world, cases, models and search.
-        processes: Number of parallel processes for drawing images, stages 1 and 2, and the arms of stage 3.
+        processes: Number of parallel processes.
 
     Raises:
         InputError: The folder contains other data, or the search did not retain any path.
@@ -92,52 +101,141 @@ def demonstrate(
         KeyboardInterrupt: The user stopped the run. All results are kept except the training steps since the last checkpoint.
     """
     clock = _Clock()
-    teller.part(f"drawing {scale.images + scale.cases + 2 * scale.evaluated:,} cases, and writing the rows of stages 1 and 2")
+    drawn = scale.images + scale.annotated + scale.cases + 2 * scale.evaluated
+    display.part(f"drawing {drawn:,} cases, and writing the rows of stages 1 and 2")
     data = make_data(folder / "data", scale, seed=seed, processes=processes)
     clock.lap("data")
-    teller.part("stage 1 (the textbook in words) and stage 2 (images in words), from random weights")
-    base = loop.train_first(data, scale, folder / "base", seed=seed, processes=processes, watch=teller.step)
+    display.part("stage 1 (the textbook in words) and stage 2 (images in words), from random weights")
+    base = loop.train_first(data, scale, folder / "base", seed=seed, processes=processes, watch=display.step)
     clock.lap("stages 1 and 2")
-    teller.part(f"searching {scale.cases} cases: three specialist mentors that err, the model of stage 2 as intern")
-    run = folder / "search"
-    summary = conduct(loop.prepare_search(loop.team({loop.INTERN: base}, data, seed=seed), data, run))
-    if isinstance(summary.halted, UserStopped):
-        raise KeyboardInterrupt
+    display.part(
+        f"two weak interns from {scale.annotated} true chains; the search of {scale.cases} cases with three specialist mentors that err;"
+        f" stage 3 on each rung; {2 * scale.evaluated} new cases to answer for each model"
+    )
+    plan = _Plan(folder, scale, seed, base)
+    interns = [plan.add(intern_job, name) for name in loop.INTERNS]
+    searches = {VERIFIED: plan.add(search_job, VERIFIED, after=interns)}
+    plan.add(rung_job, BASE)
+    waiting = []
+    for name in SHOWN[1:]:
+        if LADDER[name].search is None:
+            plan.add(rung_job, name)
+        else:
+            waiting.append(name)
+    searches[PAPER] = plan.add(search_job, PAPER, after=[searches[VERIFIED]])
+    for name in waiting:
+        plan.add(rung_job, name, after=[searches[str(LADDER[name].search)]])
+    run_jobs(plan.jobs, at_once=processes, hear=lambda number, news: display.job(plan.names[number], news))
+    clock.lap("interns, search, stage 3 and evaluation")
+    done = Demonstration(
+        folder,
+        scale,
+        data,
+        folder / "base",
+        folder / VERIFIED,
+        {MICS: purity(folder / VERIFIED, data), "mics_paper": purity(folder / PAPER, data)},
+        tuple(_student(folder, data, name) for name in loop.INTERNS),
+        tuple(_student(folder, data, name) for name in SHOWN),
+        clock.laps,
+    )
+    write_ladder(folder, done.ladder())
+    return done
+
+
+def write_ladder(folder: Path, ladder: Sequence[RungRecord]) -> Path:
+    """Write ``ladder.json`` to a folder and return its path.
+
+    Raises:
+        DiskError: The disk is full.
+    """
+    import json
+
+    path = folder / "ladder.json"
+    write_atomically(path, [json.dumps(list(ladder), indent=1) + "\n"])
+    return path
+
+
+@dataclass
+class _Plan:
+    """Jobs that run in parallel, in an order in which each comes after those that it needs."""
+
+    folder: Path
+    scale: Scale
+    seed: int
+    base: Path
+    jobs: list[Job] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, work: Callable[..., Any], name: str, *, after: Sequence[int] = ()) -> int:
+        """Add a job and return its number."""
+        self.jobs.append(Job(work, (self.folder, self.scale, self.seed, self.base, name), tuple(after)))
+        self.names.append(name)
+        return len(self.jobs) - 1
+
+
+def intern_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name: str) -> None:
+    """Train an intern and evaluate it."""
+    data = make_data(folder / "data", scale, seed=seed)
+    number = loop.INTERNS.index(name)
+    model = loop.train_intern(base, data, scale, folder / name, seed=len(loop.INTERNS) * seed + number, watch=say)
+    _measure(say, model, data, scale, folder / name)
+
+
+def search_job(say: Say, folder: Path, scale: Scale, seed: int, _base: Path, name: str) -> None:
+    """Search with the verified rule, or with the paper's rule on the replies of that search."""
+    data = make_data(folder / "data", scale, seed=seed)
+    interns = {intern: folder / intern / "model" for intern in loop.INTERNS}
+
+    def team(policy: Any) -> RunConfig:
+        return loop.team(interns, data, seed=seed, policy=policy)
+
+    def watch(progress: Any) -> None:
+        say(Progress(progress.done + progress.already, progress.total, "searched"))
+
+    if name == PAPER:
+        check_search(loop.replay(team("paper"), folder / VERIFIED, folder / PAPER, watch=watch))
+    else:
+        check_search(loop.search(team("verified"), data, folder / name, watch=watch))
+
+
+def check_search(summary: RunSummary) -> None:
+    """Check that a search is complete.
+
+    Raises:
+        InputError: The search stopped, or it did not retain any path.
+    """
     if summary.halted is not None or summary.pending:
-        raise InputError(f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to go on")
-    clock.lap("search")
-    retained = loop.write_retained(data, run, "retained.jsonl")
-    if not retained:
-        raise InputError(f"the search retained no path, so there is nothing for stage 3 to be trained on: {run}/report.html says why")
-    teller.part(
-        f"stage 3 on {retained} MICS paths and on {len(data.seen)} direct answers; then {2 * scale.evaluated} new cases to answer for"
-        " both and for the model of stage 2, half of them of combinations whose diagnosis was never shown with an image"
-    )
-    arms = tuple(_arms(folder, data, scale, seed, base, retained, processes, teller))
-    clock.lap("stage 3 and evaluation")
-    return Demonstration(folder, scale, data, folder / "base", run, summary, purity(run, data), arms, clock.laps)
+        raise InputError(
+            f"the search stopped with {summary.pending} cases pending ({summary.halted}); run the same command again to resume"
+        )
+    if not summary.retained:
+        raise InputError(f"the search retained no path, so there are no rows for stage 3 ({summary.directory}): see rejected.jsonl there")
 
 
-def _arms(folder: Path, data: Data, scale: Scale, seed: int, base: Path, retained: int, processes: int, teller: Teller) -> Iterator[Arm]:
-    ways = (
-        ("MICS paths", "retained.jsonl", retained, folder / "mics-paths"),
-        ("direct answers", "direct.jsonl", len(data.seen), folder / "direct-answers"),
-    )
-    jobs = [Job(_arm, (folder / "data", scale, seed, base, rows, out)) for _, rows, _, out in ways]
-    models = run_jobs(jobs, at_once=min(processes, len(jobs)), hear=lambda number, said: teller.arm(ways[number][0], said))
-    for (name, _, count, out), model in zip(ways, models, strict=True):
-        # All answers are already in the ledger, so this makes no calls.
-        yield Arm(name, count, model, out / "curves.png", loop.measure(model, data, out / "answers"))
-    asked = loop.measure(base, data, folder / "base" / "answers", watch=lambda n: teller.arm(BEFORE, Progress(n, 2 * scale.evaluated)))
-    yield Arm(BEFORE, 0, base, None, asked)
+def rung_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name: str) -> None:
+    """Train stage 3 on a rung's rows and evaluate the model."""
+    data = make_data(folder / "data", scale, seed=seed)
+    model, rung = base, LADDER[name]
+    if name != BASE:
+        rows = None
+        if rung.rows is not None:
+            rows = f"rung-{name}.jsonl"
+            write_rows(data.folder / rows, rung.rows(data, folder, seed))
+        model = loop.train_last(base, data, rows, scale, folder / name, name=name, seed=seed, watch=say)
+    _measure(say, model, data, scale, folder / name)
 
 
-def _arm(say: Say, data: Path, scale: Scale, seed: int, base: Path, rows: str, out: Path) -> Path:
-    """Train stage 3 on a file of rows, evaluate the model into ``out/answers``, and return the model's folder."""
-    drawn = make_data(data, scale, seed=seed)
-    model = loop.train_last(base, drawn, rows, scale, out, name=out.name, seed=seed, watch=say)
-    loop.measure(model, drawn, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
-    return model
+def _measure(say: Say, model: Path, data: Data, scale: Scale, out: Path) -> None:
+    loop.measure(model, data, out / "answers", watch=lambda count: say(Progress(count, 2 * scale.evaluated)))
+
+
+def _student(folder: Path, data: Data, name: str) -> Student:
+    """Read the results of a model. All answers are already in the ledger, so this makes no calls."""
+    out = folder / (BASE if name == BASE else name)
+    file = data.folder / ("annotated.jsonl" if name in loop.INTERNS else f"rung-{name}.jsonl")
+    rows = len(file.read_text("utf-8").splitlines()) if file.is_file() and name not in {BASE, REPLAY_ONLY} else 0
+    curves = out / "curves.png" if name != BASE else None
+    return Student(name, rows, out / "model", curves, loop.measure(out / "model", data, out / "answers"))
 
 
 class _Clock:

@@ -1,4 +1,4 @@
-"""Parts of the pipeline: stages 1 and 2, the search with that model as intern, stage 3 on the retained paths, and the evaluation.
+"""Parts of the pipeline: stages 1 and 2, the interns, the search, stage 3, and the evaluation.
 
 Every part can be resumed: training from its checkpoints, the search and the evaluation from their ledgers.
 """
@@ -9,23 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from chiron import RunSummary
 from chiron.client.config import LocalModel
-from chiron.demo.curriculum import Watch, first_stages, last_stage, train_recipe, without_curriculum
+from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import Data, Scale
-from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.evaluation.api import Answered, Question, answer_all
 from chiron.evaluation.statistics import Share
-from chiron.mics.api import prepare_run
+from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run, RunSummary
+from chiron.mics.run import Run
+from chiron.mics.run_directory import RunDirectory, SearchProgress
 
-SPECIALISTS = ("side+size", "density+margin", "side+margin")
+SPECIALISTS = ("side+level+size", "size+density+margin", "side+level+density")
 """Attributes that each mentor knows. Mentors are right 95% of the time on these and 50% of the time on the other two."""
-INTERN = "stage-2"
-TEMPERATURES = (0.2, 0.7, 1.2)
-"""Sampling temperatures of the intern."""
-MAX_TOKENS = 64
-"""Maximum reply length; a complete chain has about 30 tokens of the small model."""
+INTERNS = ("intern-1", "intern-2")
+"""Names of the interns, which differ in the seed of their training."""
+TEMPERATURES = (0.2, 1.2)
+"""Sampling temperatures of the interns, as in the paper."""
+MAX_TOKENS = 32
+"""Maximum reply length; a complete chain has 14 tokens of the small model."""
+
+
+SearchWatch = Callable[[SearchProgress], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ def train_first(data: Data, scale: Scale, out: Path, *, seed: int, processes: in
     return train_recipe(recipe, data.folder, data.images, out, processes=processes, watch=watch)
 
 
+def train_intern(
+    base: Path, data: Data, scale: Scale, out: Path, *, seed: int, rows: str = "annotated.jsonl", watch: Watch = lambda _: None
+) -> Path:
+    """Train an intern from the model of stage 2 on annotated cases; return the folder of the model."""
+    recipe = intern(base, rows, scale, seed=seed)
+    return train_recipe(recipe, data.folder, data.images, out, watch=watch)
+
+
 def mentors(known: Sequence[str] = SPECIALISTS, rights: str = "") -> dict[str, str]:
     """Offline specialist models by name.
 
@@ -69,7 +82,7 @@ def team(
     policy: Literal["verified", "paper"] = "verified",
     **search: Any,
 ) -> RunConfig:
-    """Create the configuration of the search: specialist mentors, models of stage 2 as interns, and a judge by normalized match.
+    """Create the configuration of the search: specialist mentors, small models as interns, and a judge by normalized match.
 
     Args:
         interns: Model folders by name.
@@ -98,29 +111,35 @@ def team(
     return check_config({"models": models, "search": chosen}, origin=Path("miniature.yaml"))
 
 
-def prepare_search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> Run:
-    """Prepare the search over the cases of seen combinations, or the first ``limit`` of them."""
-    return prepare_run(data.cases, config, run, images=data.images, limit=limit)
+def search(config: RunConfig, data: Data, run: Path, *, cases: Path | None = None, watch: SearchWatch = lambda _: None) -> RunSummary:
+    """Search the cases of seen combinations, or other ``cases``. ``watch`` is called with the progress, about once a second."""
+    return asyncio.run(_watched(prepare_run(cases or data.cases, config, run, images=data.images), watch))
 
 
-def search(config: RunConfig, data: Data, run: Path, *, limit: int | None = None) -> RunSummary:
-    """Prepare and execute the search; see :func:`prepare_search`."""
-    return asyncio.run(prepare_search(config, data, run, limit=limit).execute())
+def replay(config: RunConfig, old: Path, new: Path, *, watch: SearchWatch = lambda _: None) -> RunSummary:
+    """Search the cases of a finished run under another policy, starting with its replies."""
+    done = RunDirectory(old)
+    return asyncio.run(_watched(replay_run(replay_setup(done, config), done, new), watch))
 
 
-def write_retained(data: Data, run: Path, name: str) -> int:
-    """Write a run's retained paths as stage 3 rows to the file ``name`` in the data folder; return their number."""
-    return len(write_rows(data.folder / name, build_stage_3(run, data.folder / "chains")))
+async def _watched(run: Run, watch: SearchWatch) -> RunSummary:
+    async def report() -> None:
+        while True:
+            watch(run.progress)
+            await asyncio.sleep(1)
+
+    reports = asyncio.create_task(report())
+    try:
+        return await run.execute()
+    finally:
+        reports.cancel()
 
 
-def train_last(base: Path, data: Data, rows: str, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None) -> Path:
-    """Train stage 3 on a file of rows in the data folder; return the folder of the model."""
+def train_last(
+    base: Path, data: Data, rows: str | None, scale: Scale, out: Path, *, name: str, seed: int, watch: Watch = lambda _: None
+) -> Path:
+    """Train stage 3 on a file of rows in the data folder, or on replayed rows only; return the folder of the model."""
     return train_recipe(last_stage(base, rows, scale, name=name, seed=seed), data.folder, data.images, out, watch=watch)
-
-
-def train_alone(data: Data, rows: str, scale: Scale, out: Path, *, seed: int, watch: Watch = lambda _: None) -> Path:
-    """Train on stage 3 rows without a curriculum: from random weights, for as many steps as all three stages together."""
-    return train_recipe(without_curriculum(data, rows, scale, seed=seed), data.folder, data.images, out, watch=watch)
 
 
 def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] = lambda _: None) -> Measured:

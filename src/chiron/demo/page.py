@@ -4,14 +4,14 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from chiron.demo.demonstration import Arm, Demonstration
-from chiron.demo.stage_rows import ATTRIBUTES
-from chiron.evaluation.statistics import Share
+from chiron.demo.demonstration import Demonstration, Student
+from chiron.demo.ladder import BASE, MICS
+from chiron.demo.picture import Example, examples, title_of
 from chiron.io import write_atomically
 from chiron.reports.shell import render_page
 
-EXAMPLES = 6
-"""Number of example cases per part. Cases on which the arms differ come first."""
+EXAMPLES = 4
+"""Number of example cases of each kind."""
 
 
 def write_page(demonstration: Demonstration) -> Path:
@@ -25,17 +25,20 @@ def write_page(demonstration: Demonstration) -> Path:
         "chiron.demo",
         "page.html",
         styles=["page.css"],
-        parameters=count_weights(d.arms[0].model),
-        arms=[
-            {"name": a.name, "rows": a.rows, "seen": _said(a.measured.seen_share), "held_out": _said(a.measured.held_out_share)}
-            for a in d.arms
-        ],
-        purity=d.purity,
+        parameters=count_weights(d.base / "model"),
+        scale=d.scale,
+        rungs=[_bars(student) for student in d.rungs],
+        interns=[_bars(student) for student in d.interns],
+        purity={title_of(name): purity for name, purity in d.purity.items()},
         curves=[
             {"name": "Stages 1 and 2", "url": _data_url(d.base / "curves.png")},
-            *({"name": f"Stage 3: {a.name}", "url": _data_url(a.curves)} for a in d.arms if a.curves is not None),
+            *(
+                {"name": f"Stage 3: {title_of(student.name)}", "url": _data_url(student.curves)}
+                for student in d.rungs
+                if student.curves is not None
+            ),
         ],
-        examples=[*_examples(d, "held_out"), *_examples(d, "seen")],
+        examples=[_example(example) for example in examples(d, EXAMPLES)],
     )
     write_atomically(d.folder / "demo.html", page)
     return d.folder / "demo.html"
@@ -54,31 +57,25 @@ def count_weights(model: Path) -> int:
     return total
 
 
-def _said(share: Share) -> str:
-    low, high = share.interval
-    return f"{share.value:.3f} ({low:.3f} to {high:.3f}), {share.right} of {share.of}"
+def _bars(student: Student) -> dict[str, Any]:
+    shares = {"seen": student.measured.seen_share, "held out": student.measured.held_out_share}
+    return {"name": title_of(student.name), "rows": student.rows, "shares": shares}
 
 
-def _examples(d: Demonstration, part: str) -> list[dict[str, Any]]:
-    castings = {c.case.id: c for c in (*d.data.seen_evaluated, *d.data.held_out_evaluated)}
-    answers = [getattr(arm.measured, part) for arm in d.arms]
-    order = sorted(range(len(answers[0])), key=lambda i: len({group[i].correct for group in answers}) == 1)
-    return [
-        _example(d, part, castings[answers[0][i].case.id], [(a, g[i]) for a, g in zip(d.arms, answers, strict=True)])
-        for i in order[:EXAMPLES]
-    ]
-
-
-def _example(d: Demonstration, part: str, casting: Any, said: list[tuple[Arm, Any]]) -> dict[str, Any]:
+def _example(example: Example) -> dict[str, Any]:
+    case = example.case.case
     return {
-        "id": casting.case.id,
-        "part": part.replace("_", " "),
-        "modality": casting.modality,
-        "images": [_data_url(d.data.images / name) for name in casting.case.images],
-        "question": casting.case.question,
-        "answer": casting.case.answer,
-        "truth": ", ".join(f"{name} {getattr(casting.attributes, name)}" for name in ATTRIBUTES),
-        "said": [{"arm": arm.name, "correct": a.correct, "reply": a.reply if a.reply is not None else a.problem} for arm, a in said],
+        "id": case.id,
+        "part": example.part,
+        "modality": example.case.modality,
+        "image": _data_url(example.image),
+        "question": case.question,
+        "answer": case.answer,
+        "truth": " ".join(example.truth),
+        "replies": [
+            {"of": title_of(name), "correct": answered.correct, "reply": answered.reply or answered.problem}
+            for name, answered in ((BASE, example.before), (MICS, example.after))
+        ],
     }
 
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from chiron.errors import ChironError
+from chiron import ChironError
 
 Say = Callable[[Any], None]
 """Function that sends a picklable message to the parent process."""
@@ -34,7 +34,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Message:
-    kind: Literal["said", "done", "failed", "crashed"]
+    kind: Literal["news", "done", "failed", "crashed"]
     content: Any
 
 
@@ -43,7 +43,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], None] = lambda _number, _said: None) -> list[Any]:
+def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], None] = lambda _number, _news: None) -> list[Any]:
     """Run each job in its own process and return the results in the order of the jobs.
 
     If ``at_once`` is 1, jobs run in this process, one after the other.
@@ -58,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
         RuntimeError: A job crashed (the message contains its traceback), or its process was killed.
     """
     if at_once < 2:
-        return [job.work(lambda said, number=number: hear(number, said), *job.arguments) for number, job in enumerate(jobs)]
+        return [job.work(lambda news, number=number: hear(number, news), *job.arguments) for number, job in enumerate(jobs)]
     results: list[Any] = [None] * len(jobs)
     waiting, done = dict(enumerate(jobs)), set[int]()
     running: dict[Connection, tuple[int, BaseProcess]] = {}
@@ -71,7 +71,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, hear: Callable[[int, Any], No
             for pipe in [pipe for pipe in wait(list(running)) if isinstance(pipe, Connection)]:
                 number, process = running[pipe]
                 message = _received(pipe, process)
-                if message.kind == "said":
+                if message.kind == "news":
                     hear(number, message.content)
                     continue
                 if message.kind == "failed":
@@ -117,7 +117,9 @@ def _received(pipe: Connection, process: BaseProcess) -> _Message:
     except EOFError:
         process.join()
         return _Message(
-            "crashed", f"a process of this run was killed (exit code {process.exitcode}); if memory ran out, run less beside it"
+            "crashed",
+            f"a process of this run was killed (exit code {process.exitcode}); if memory ran out, stop other programs, then run the same"
+            " command again",
         )
     return message
 
@@ -128,7 +130,7 @@ def _do(job: Job, pipe: Connection) -> None:
     # Several processes with several threads each would slow each other down.
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
     try:
-        message = _Message("done", job.work(lambda said: pipe.send(_Message("said", said)), *job.arguments))
+        message = _Message("done", job.work(lambda news: pipe.send(_Message("news", news)), *job.arguments))
     except ChironError as error:
         message = _Message("failed", error)
     except BaseException:  # noqa: BLE001 - the parent must be informed of every error

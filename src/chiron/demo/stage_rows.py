@@ -4,36 +4,31 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from chiron.cases.case import Case
+from chiron import BuildSummary, Case, InputError, build_alignment, build_cot, build_text
 from chiron.conversation.reasoning import render_reasoning
-from chiron.errors import InputError
 from chiron.io import read_jsonl, write_atomically
 from chiron.mics.prompts import Prompts
-from chiron.mmrp.alignment import build_alignment
 from chiron.mmrp.config import BuildFile, check_build
-from chiron.mmrp.cot import build_cot, intern_form
-from chiron.mmrp.part import BuildSummary
+from chiron.mmrp.cot import intern_form
 from chiron.mmrp.row import ROWS
 from chiron.mmrp.templates import InternTemplate
-from chiron.mmrp.text import build_text
 from chiron.phantom.sample import SyntheticCase
 from chiron.phantom.wording import QUESTIONS
 from chiron.phantom.world import COMBINATIONS, Attributes, World
 
 DESCRIBE: Final = "What does the lesion look like?"
 """Question of stage 2; the answer consists of steps without a diagnosis."""
-ATTRIBUTES: Final = ("side", "size", "density", "margin")
+ATTRIBUTES: Final = ("side", "level", "size", "density", "margin")
 """Attributes in the order of the reasoning steps."""
 
 
 def steps_of(attributes: Attributes) -> tuple[str, ...]:
-    """Return the four true reasoning steps."""
+    """Return the five true reasoning steps."""
     return tuple(f"The {name} is {getattr(attributes, name)}." for name in ATTRIBUTES)
 
 
@@ -68,9 +63,9 @@ def described(casting: SyntheticCase) -> Case:
     return replace(casting.case, findings=steps_of(casting.attributes))
 
 
-def answer_row(case: Case, prompts: Prompts, said: str) -> dict[str, Any]:
-    """Create a stage 3 row without a search: the intern's prompt without a prefix, and the reply ``said``."""
-    (dialogue,) = InternTemplate(prompts).of_path(case, said)
+def answer_row(case: Case, prompts: Prompts, reply: str) -> dict[str, Any]:
+    """Create a stage 3 row without a search: the intern's prompt without a prefix, and a reply."""
+    (dialogue,) = InternTemplate(prompts).of_path(case, reply)
     turns = [{"role": turn.role, "content": turn.text} for turn in dialogue.turns]
     return {"id": case.id, "case_id": case.id, "images": list(case.images), "messages": turns}
 
@@ -86,18 +81,11 @@ def build_stage_1(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed
     return _rows(build_text(file, _config(folder, seed), folder / "text", form=form))
 
 
-def build_stage_2(
-    described: Iterable[Case], worked: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int, again: int
-) -> tuple[Rows, Rows]:
-    """Create the rows of stage 2: images with their attributes, and worked examples that continue to the diagnosis.
-
-    Returns all rows, and those to replay in stage 3: ``again`` rows with attributes and all worked examples.
-    """
-    looks = build_looks(described, folder, "looks", prompts, seed=seed)
-    file = write_cases(folder / "worked.jsonl", worked)
-    form = InternTemplate(prompts, begun="any", concludes=True)
-    examples = _rows(build_alignment(file, folder / "worked", config=_config(folder, seed), form=form))
-    return [*looks, *examples], [*islice(looks, again), *examples]
+def build_annotated(cases: Iterable[Case], folder: Path, prompts: Prompts, *, seed: int) -> Rows:
+    """Create the interns' rows of the annotated cases: the true chain and the diagnosis, once from each length of the reasoning so far."""
+    file = write_cases(folder / "annotated-cases.jsonl", cases)
+    form = InternTemplate(prompts, begun="each", concludes=True)
+    return _rows(build_alignment(file, folder / "annotated", config=_config(folder, seed), form=form))
 
 
 def build_looks(cases: Iterable[Case], folder: Path, name: str, prompts: Prompts, *, seed: int) -> Rows:
@@ -148,6 +136,6 @@ def _config(folder: Path, seed: int) -> BuildFile:
 
 def _rows(built: BuildSummary) -> Rows:
     if built.halted is not None or built.pending:
-        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to go on")
+        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to resume")
     # Drop the provenance, which contains local paths, so that a moved folder gives the same training data.
     return [{name: line.value[name] for name in _TRAINED} for line in read_jsonl(built.file.parent / ROWS)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from chiron.phantom.world import Attributes, Density, Margin, Size
+from chiron.phantom.world import Attributes, Density, Level, Margin, Size
 
 Plane = NDArray[np.floating]
 """Tones, coverages or coordinates of all pixels, or of a window; float32, shape (size, size)."""
@@ -120,6 +120,9 @@ RADIUS: Final[Mapping[Size, float]] = MappingProxyType({"small": 0.05, "medium":
 """Radius of the drawn lesion, as a fraction of the image's width. A spiculated lesion is, from tip to tip, smaller than a smooth one of
 the next size. At 48 pixels the smallest lesion is 5 pixels across."""
 
+_RISE: Final[Mapping[Level, float]] = MappingProxyType({"upper": -0.13, "middle": 0.0, "lower": 0.13})
+"""Height of the lesion's center relative to the middle of its possible locations."""
+
 CONTRAST: Final[Mapping[Density, float]] = MappingProxyType({"dark": -0.33, "grey": 0.0, "bright": 0.42})
 """Tone of the lesion's inside, relative to the tissue around it."""
 
@@ -141,6 +144,7 @@ class Home:
     wander_x: float
     """Maximum distance of its center from ``x``, in both directions."""
     wander_y: float
+    """The same in the other direction. The levels are 0.13 apart."""
 
 
 def paint(
@@ -171,7 +175,7 @@ def paint(
     radius = RADIUS[attributes.size] * anatomy.uniform(0.96, 1.04) * texture.uniform(0.97, 1.03)
     outline = _Outline.drawn(anatomy)
     x = (home.x + float(offset[0])) * (1 if attributes.side == "left" else -1)
-    y = home.y + float(offset[1])
+    y = home.y + _RISE[attributes.level] + float(offset[1])
     window = grid.window(x, y, _REACH * radius)  # skip the rest of the image
     inside = _depth(grid.x[window] - x, grid.y[window] - y, radius, outline, attributes.margin)
     body = mix(plane[window], tissue + CONTRAST[attributes.density], 0.93 * edge(grid, inside, 1.5))

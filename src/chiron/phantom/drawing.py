@@ -11,7 +11,7 @@ from chiron.phantom.canvas import Grid, Home, Plane, clouds, edge, ellipse, glow
 from chiron.phantom.world import Attributes
 
 _KIDNEY = 0.45
-_CT_HOME = Home(0.235, 0.075, 0.02, 0.02)
+_CT_HOME = Home(0.235, 0.06, 0.02, 0.02)
 
 
 def slice_of_abdomen(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
@@ -50,7 +50,7 @@ def _bone(grid: Grid, rng: np.random.Generator) -> Plane:
 
 
 _FAT = 0.4
-_MAMMOGRAPHY_HOME = Home(0.2, 0.0, 0.03, 0.09)
+_MAMMOGRAPHY_HOME = Home(0.2, 0.0, 0.03, 0.03)
 
 
 def mammogram(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
@@ -89,7 +89,7 @@ def _ducts(side: int, depth: float, height: float, rng: np.random.Generator) -> 
 
 
 _WHITE_MATTER = 0.42
-_MRI_HOME = Home(0.2, 0.0, 0.015, 0.09)
+_MRI_HOME = Home(0.2, 0.0, 0.015, 0.03)
 
 
 def slice_of_brain(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:
@@ -163,7 +163,7 @@ def _shadow(grid: Grid) -> Plane:
 
 
 _LUNG = 0.4
-_XRAY_HOME = Home(0.21, -0.06, 0.02, 0.09)
+_XRAY_HOME = Home(0.21, -0.04, 0.02, 0.03)
 
 
 def radiograph(grid: Grid, attributes: Attributes, anatomy: np.random.Generator, texture: np.random.Generator) -> Plane:

@@ -46,7 +46,14 @@ class SyntheticCase:
 
 
 def generate_case(
-    world: World, index: int, *, seed: int, size: int, among: Sequence[Attributes] = COMBINATIONS, name: str = "phantom"
+    world: World,
+    index: int,
+    *,
+    seed: int,
+    size: int,
+    among: Sequence[Attributes] = COMBINATIONS,
+    modalities: Sequence[str] = MODALITIES,
+    name: str = "phantom",
 ) -> SyntheticCase:
     """Generate the case with an index. It depends only on the arguments.
 
@@ -59,9 +66,10 @@ def generate_case(
         seed: of the series of cases, not negative.
         size: side of its images in pixels.
         among: the combinations of attributes that occur.
+        modalities: names of the modalities that take turns.
         name: prefix of its id.
     """
-    place = PLACES[modality := MODALITIES[index % len(MODALITIES)]]
+    place = PLACES[modality := modalities[index % len(modalities)]]
     block, position = divmod(index, len(among))
     shuffled = np.random.default_rng([seed, block, _LESIONS]).permutation(len(among))
     attributes = among[shuffled[position]]
@@ -102,7 +110,7 @@ class Sample:
     images: Path
     """Folder that the cases' image paths are relative to."""
     textbook: Path
-    """JSONL, one rule of the world per line (36 lines): ``answer``, ``text`` and ``attributes``."""
+    """JSONL, one rule of the world per line (108 lines): ``answer``, ``text`` and ``attributes``."""
     count: int
     """Number of cases."""
 
@@ -116,7 +124,7 @@ def write_sample(directory: Path, *, count: int = 24, seed: int = 0, size: int =
 
     Args:
         directory: created if missing.
-        count: number of cases, at least 1. The first 36 show each combination of attributes once, and so on.
+        count: number of cases, at least 1. The first 108 show each combination of attributes once, and so on.
         seed: of the series of cases. Another seed gives other cases of the same world, with the same ids.
         size: side of the images in pixels, 32 to 4096. From 64 up, every attribute is visible.
         world_seed: of the table of diagnoses.

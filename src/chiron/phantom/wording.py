@@ -36,7 +36,7 @@ _BACKGROUNDS: Final = (
 def rule(attributes: Attributes) -> str:
     """Return the textbook's sentence for a combination of attributes."""
     a = attributes
-    return f"A {a.size} {a.density} lesion with a {a.margin} margin on the {a.side} side."
+    return f"A {a.size} {a.density} lesion with a {a.margin} margin, at the {a.level} level of the {a.side} side."
 
 
 def question(rng: np.random.Generator) -> str:
@@ -95,6 +95,7 @@ def _about_the_lesion(a: Attributes, rng: np.random.Generator) -> list[_Clause]:
     lowest, highest = MILLIMETRES[a.size]
     return [
         _Clause("it", f"lies on the {a.side} side."),
+        _Clause("it", f"is found at the {a.level} level."),
         _Clause("it", f"is {a.size}, about {rng.integers(lowest, highest + 1)} mm across."),
         _Clause("it", f"is {a.density} against the surrounding tissue."),
         _Clause("its", f"margin is {a.margin}."),

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 Side = Literal["left", "right"]
 """The patient's side; a radiological image shows it on the opposite side."""
+Level = Literal["upper", "middle", "lower"]
+"""Height of the lesion in the image."""
 Size = Literal["small", "medium", "large"]
 Density = Literal["dark", "grey", "bright"]
 """Density of the lesion's inside relative to the tissue around it. All modalities share the words, so that texts can be matched."""
 Margin = Literal["smooth", "spiculated"]
 
 SIDES: Final[tuple[Side, ...]] = ("left", "right")
+LEVELS: Final[tuple[Level, ...]] = ("upper", "middle", "lower")
 SIZES: Final[tuple[Size, ...]] = ("small", "medium", "large")
 DENSITIES: Final[tuple[Density, ...]] = ("dark", "grey", "bright")
 MARGINS: Final[tuple[Margin, ...]] = ("smooth", "spiculated")
@@ -28,6 +31,9 @@ DIAGNOSES: Final = (
     "Marlune adenoma",
     "Brithel myxoma",
     "Zandovar pseudotumour",
+    "Quillow fibroma",
+    "Dorrim lipoma",
+    "Yelvik teratoma",
 )
 """Diagnoses, all invented. No two share a word, so that a word of one answer never occurs in another."""
 
@@ -37,6 +43,7 @@ class Attributes:
     """True attributes of a lesion, which determine its diagnosis."""
 
     side: Side
+    level: Level
     size: Size
     density: Density
     margin: Margin
@@ -46,8 +53,8 @@ class Attributes:
         return asdict(self)
 
 
-COMBINATIONS: Final = tuple(Attributes(*values) for values in product(SIDES, SIZES, DENSITIES, MARGINS))
-"""All 36 combinations of attributes, in a fixed order."""
+COMBINATIONS: Final = tuple(Attributes(*values) for values in product(SIDES, LEVELS, SIZES, DENSITIES, MARGINS))
+"""All 108 combinations of attributes, in a fixed order."""
 
 _NAMES: Final = tuple(field.name for field in fields(Attributes))
 
@@ -62,10 +69,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class World:
-    """A table from the 36 combinations to the 6 diagnoses, chosen at random among the fair ones.
+    """A table from the 108 combinations to the 9 diagnoses, chosen at random among the fair ones.
 
-    In a fair table, each diagnosis has 6 combinations, and every value of every attribute occurs equally often with each diagnosis.
-    A single attribute is therefore uninformative, and two together never make a diagnosis more likely than one half.
+    In a fair table, each diagnosis has 12 combinations, and every value of every attribute occurs equally often with each diagnosis.
+    A single attribute is therefore uninformative.
     """
 
     seed: int = 0
@@ -80,81 +87,80 @@ class World:
         return self._table[attributes]
 
     def rules(self) -> tuple[Rule, ...]:
-        """Return the whole table: 36 rules, in the order of :data:`COMBINATIONS`."""
+        """Return the whole table: 108 rules, in the order of :data:`COMBINATIONS`."""
         return tuple(Rule(attributes, diagnosis) for attributes, diagnosis in self._table.items())
 
     @cached_property
     def _table(self) -> dict[Attributes, str]:
-        return dict(zip(COMBINATIONS, _fair_assignment(np.random.default_rng(self.seed)), strict=True))
+        labels = _balanced(np.arange(len(COMBINATIONS)) % len(DIAGNOSES), _ONE_GROUP, np.random.default_rng(self.seed))
+        return {attributes: DIAGNOSES[k] for attributes, k in zip(COMBINATIONS, labels, strict=True)}
 
 
-def _fair_assignment(rng: np.random.Generator) -> list[str]:
-    """Assign a diagnosis to each combination, so that every value occurs equally often with every diagnosis.
+_ONE_GROUP: Final = np.zeros(len(COMBINATIONS), dtype=np.int64)
+_VALUES: Final = [frozenset(f"{name} {getattr(a, name)}" for name in _NAMES) for a in COMBINATIONS]
 
-    Start from any balanced table and swap the diagnoses of two combinations at a time, which keeps it balanced. Accept a swap that
-    lowers unfairness; accept others with Metropolis probability, to leave local minima.
+
+def _balanced(labels: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> list[int]:
+    """Shuffle labels within groups, so that every value of an attribute occurs equally often with each label.
+
+    Start from any order and swap the labels of two combinations of a group at a time. Accept a swap that lowers unfairness; accept
+    others with Metropolis probability, to leave local minima.
+
+    Args:
+        labels: label of each combination, shape (combinations,). Each label's number must allow a fair table.
+        groups: group of each combination, shape (combinations,).
+        rng: random generator.
     """
-    table = [DIAGNOSES[k] for k in rng.permutation(np.arange(len(COMBINATIONS)) % len(DIAGNOSES))]
-    values = [{f"{name} {getattr(a, name)}" for name in _NAMES} for a in COMBINATIONS]
-    met = Counter((v, diagnosis) for held, diagnosis in zip(values, table, strict=True) for v in held)
-    sums = Counter(v for held in values for v in held)
-    unfairness = sum((met[v, d] - n // len(DIAGNOSES)) ** 2 for v, n in sums.items() for d in DIAGNOSES)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    table: list[int] = labels.tolist()
+    for own in members:
+        for k, label in zip(own.tolist(), rng.permutation(labels[own]).tolist(), strict=True):
+            table[k] = label
+    met = Counter((v, label) for held, label in zip(_VALUES, table, strict=True) for v in held)
+    sizes, sums = Counter(table), Counter(v for held in _VALUES for v in held)
+    target = {(v, label): n * size // len(table) for v, n in sums.items() for label, size in sizes.items()}
+    unfairness = sum((met[key] - wanted) ** 2 for key, wanted in target.items())
     while unfairness:
-        i, j = rng.integers(len(COMBINATIONS), size=2).tolist()
+        own = members[int(rng.integers(len(members)))]
+        i, j = own[rng.integers(len(own), size=2)].tolist()
         one, other = table[i], table[j]
         if one == other:
             continue
-        lost, gained = values[i] - values[j], values[j] - values[i]
-        change = sum(2 - 2 * met[v, one] + 2 * met[v, other] for v in lost)
-        change += sum(2 + 2 * met[v, one] - 2 * met[v, other] for v in gained)
-        if change <= 0.8 * rng.exponential():
+        moved = [(v, one, other) for v in _VALUES[i] - _VALUES[j]] + [(v, other, one) for v in _VALUES[j] - _VALUES[i]]
+        change = sum(2 + 2 * (met[v, to] - target[v, to]) - 2 * (met[v, away] - target[v, away]) for v, away, to in moved)
+        if change <= 0.3 * rng.exponential():
             table[i], table[j] = other, one
             unfairness += change
-            met.update([(v, other) for v in lost] + [(v, one) for v in gained])
-            met.subtract([(v, one) for v in lost] + [(v, other) for v in gained])
+            met.update((v, to) for v, _, to in moved)
+            met.subtract((v, away) for v, away, _ in moved)
     return table
 
 
-HELD_OUT_EACH: Final = 2
-"""Number of combinations held out of each diagnosis's six: twelve in all."""
+HELD_OUT_EACH: Final = 4
+"""Number of combinations held out of each diagnosis's twelve: 36 in all."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Split of a world's 36 combinations into seen and held-out ones.
+    """Split of a world's 108 combinations into seen and held-out ones.
 
     Values of an attribute are held out equally often, and so are diagnoses. Only the combination itself is therefore new in a
     held-out case.
     """
 
     seen: tuple[Attributes, ...]
-    """24 combinations, in the order of :data:`~chiron.phantom.world.COMBINATIONS`."""
+    """72 combinations, in the order of :data:`~chiron.phantom.world.COMBINATIONS`."""
     held_out: tuple[Attributes, ...]
-    """12 combinations, in the same order."""
+    """36 combinations, in the same order."""
 
 
 @lru_cache(maxsize=8)
 def split(world: World) -> Split:
     """Return the split of a world, which depends only on the world's seed."""
-    rng = np.random.default_rng([world.seed, 0x5EED])
-    groups = np.array([[i for i, a in enumerate(COMBINATIONS) if world.diagnose(a) == diagnosis] for diagnosis in DIAGNOSES])
-    while True:
-        # Only one choice in many thousands is fair, so try thousands at once. Shape (tries, diagnoses, held out of each), then flat.
-        order = rng.random((5000, *groups.shape)).argsort(axis=2)[..., :HELD_OUT_EACH]
-        tries = np.take_along_axis(groups[None], order, axis=2).reshape(len(order), -1)
-        fair = np.flatnonzero(_is_fair(tries))
-        if len(fair):
-            held = set(tries[fair[0]].tolist())
-            seen = tuple(a for i, a in enumerate(COMBINATIONS) if i not in held)
-            return Split(seen, tuple(a for i, a in enumerate(COMBINATIONS) if i in held))
-
-
-def _is_fair(tries: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each row of combinations, shape (tries, held out), check whether the values of each attribute occur equally often."""
-    fair = np.ones(len(tries), dtype=np.bool_)
-    for name in (field.name for field in fields(Attributes)):
-        values = np.array([getattr(a, name) for a in COMBINATIONS])
-        different = np.unique(values)
-        for value in different:
-            fair &= (values[tries] == value).sum(axis=1) * len(different) == tries.shape[1]
-    return fair
+    groups = np.array([DIAGNOSES.index(world.diagnose(a)) for a in COMBINATIONS])
+    labels = np.zeros(len(COMBINATIONS), dtype=np.int64)
+    for group in range(len(DIAGNOSES)):
+        labels[np.flatnonzero(groups == group)[:HELD_OUT_EACH]] = 1
+    held = _balanced(labels, groups, np.random.default_rng([world.seed, 0x5EED]))
+    parts = [tuple(a for a, label in zip(COMBINATIONS, held, strict=True) if label == wanted) for wanted in (0, 1)]
+    return Split(*parts)

@@ -42,5 +42,5 @@ _SEEN, _HELD_OUT = "new-seen.jsonl", "new-held-out.jsonl"
 BENCHMARKS = (
     _part("miniature_seen", (_SEEN,), "combinations whose diagnosis was shown with images"),
     _part("miniature_held_out", (_HELD_OUT,), "combinations whose diagnosis never was"),
-    _part("miniature_choice", (_SEEN, _HELD_OUT), "both kinds, with the world's six diagnoses as options", _choice),
+    _part("miniature_choice", (_SEEN, _HELD_OUT), "both kinds, with the world's nine diagnoses as options", _choice),
 )

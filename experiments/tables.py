@@ -1,0 +1,94 @@
+"""Markdown tables of the study's results, with mean and range over the seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from chiron.evaluation.statistics import Share
+
+Figures = dict[str, Any]
+
+
+def tables(results: Sequence[Figures]) -> str:
+    """Format the results of all seeds: the ladder, the interns, the searches, the variations, and the worth of the score."""
+    seeds = ", ".join(str(r["seed"]) for r in results)
+    parts = [
+        f"Seeds {seeds}; scale {results[0]['scale']}. Mean, lowest and highest of the seeds; Wilson's interval of all answers.\n",
+        _models(results, "ladder", "stage 3 on"),
+        _models(results, "interns", "intern"),
+    ]
+    if any("variants" in r for r in results):
+        parts += [_models(results, "variants", "variation"), _models(results, "second round", "second round")]
+    parts += [_searches(results), _worth(results)]
+    return "\n".join(parts)
+
+
+def _models(results: Sequence[Figures], part: str, title: str) -> str:
+    def cells(found: Sequence[Figures]) -> list[str]:
+        return [
+            _range([f["rows"] for f in found], "{:.0f}"),
+            _range([f["pure"] / f["rows"] for f in found if f.get("pure") is not None and f["rows"]]),
+            *(_pooled([f[kind] for f in found if kind in f]) for kind in ("seen", "held_out")),
+        ]
+
+    return _table((title, "rows", "true rows", "seen", "held out"), _by_name(results, part), cells)
+
+
+def _searches(results: Sequence[Figures]) -> str:
+    def cells(found: Sequence[Figures]) -> list[str]:
+        return [
+            _range([f["retained"] / f["cases"] for f in found]),
+            _range([f["pure"] / f["retained"] for f in found if f["retained"]]),
+            _range([f["evaluations"] / f["pure"] for f in found if f["pure"]], "{:.0f}"),
+        ]
+
+    return _table(("search", "retained", "true of retained", "evaluations a true path"), _by_name(results, "searches"), cells)
+
+
+def _worth(results: Sequence[Figures]) -> str:
+    rows: dict[str, list[Figures]] = {}
+    for name, found in _by_name(results, "searches").items():
+        for part in ("all", "by_depth", "by_interns"):
+            for f in found:
+                split = {"": f["score_worth"][part]} if part == "all" else f["score_worth"][part]
+                for key, worth in split.items():
+                    label = {"all": name, "by_depth": f"{name}, depth {key}", "by_interns": f"{name}, {key} intern(s)"}[part]
+                    rows.setdefault(label, []).append(worth)
+
+    def cells(found: Sequence[Figures]) -> list[str]:
+        shares: dict[float, list[Figures]] = {}
+        for worth in found:
+            for point in worth["calibration"]:
+                shares.setdefault(point["score"], []).append(point)
+        curve = ", ".join(
+            f"{score:g}: {sum(p['n'] * p['true'] for p in points) / sum(p['n'] for p in points):.2f}"
+            for score, points in sorted(shares.items())
+        )
+        return [_range([w["n"] for w in found], "{:.0f}"), _range([w["auc"] for w in found if w["auc"] is not None]), curve]
+
+    return _table(("scores of prefixes", "prefixes", "AUC", "share of true prefixes by score"), rows, cells)
+
+
+def _by_name(results: Sequence[Figures], part: str) -> dict[str, list[Figures]]:
+    names = dict.fromkeys(name for r in results for name in r.get(part, {}))
+    return {name: [r[part][name] for r in results if name in r.get(part, {})] for name in names}
+
+
+def _table(titles: tuple[str, ...], rows: dict[str, list[Figures]], cells: Callable[[Sequence[Figures]], list[str]]) -> str:
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    lines += [f"| {name} | {' | '.join(cells(found))} |" for name, found in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _range(values: Sequence[float], form: str = "{:.3f}") -> str:
+    if not values:
+        return "-"
+    mean, low, high = (form.format(v) for v in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _pooled(shares: Sequence[Figures]) -> str:
+    if not shares:
+        return "-"
+    share = Share(sum(s["right"] for s in shares), sum(s["n"] for s in shares))
+    low, high = share.interval
+    return f"{_range([s['right'] / s['n'] for s in shares])} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,112 @@
+"""The picture at the end of the demonstration: the ladder with intervals, and examples, for the terminal and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chiron.demo.demonstration import Demonstration, Student
+from chiron.demo.ladder import BASE, LADDER, MICS
+from chiron.demo.stage_rows import steps_of
+from chiron.evaluation.api import Answered
+from chiron.evaluation.statistics import Share
+from chiron.phantom.sample import SyntheticCase
+
+_WIDTH = 20
+"""Width of a bar in characters."""
+_PIXELS = 24
+"""Side of an image in the terminal, in characters."""
+_TONES = " .:-=+*#%@"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A case with the replies of the model of stage 2 and of the model that MICS trained."""
+
+    case: SyntheticCase
+    part: str
+    """``seen`` or ``held out``."""
+    image: Path
+    """Its first image."""
+    truth: tuple[str, ...]
+    before: Answered
+    after: Answered
+
+
+def title_of(name: str) -> str:
+    """Return the title of a rung; an intern is its own title."""
+    return LADDER[name].title if name in LADDER else name
+
+
+def examples(done: Demonstration, each: int) -> list[Example]:
+    """Choose examples: of held-out and of seen combinations, ``each`` of both, the first cases in which the two answers differ."""
+    students = {student.name: student for student in done.rungs}
+    cases = {c.case.id: c for c in (*done.data.seen_evaluated, *done.data.held_out_evaluated)}
+    chosen = []
+    for part in ("held_out", "seen"):
+        pairs = list(zip(getattr(students[BASE].measured, part), getattr(students[MICS].measured, part), strict=True))
+        pairs.sort(key=lambda pair: pair[0].correct == pair[1].correct)
+        for before, after in pairs[:each]:
+            case = cases[before.case.id]
+            image = done.data.images / case.case.images[0]
+            chosen.append(Example(case, part.replace("_", " "), image, steps_of(case.attributes), before, after))
+    return chosen
+
+
+def ladder_table(students: Sequence[Student]) -> Table:
+    """Format the results of models as a table with bars."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    table.add_column("stage 3 on", no_wrap=True)
+    table.add_column("rows", justify="right")
+    for part in ("seen combinations", "held-out combinations"):
+        table.add_column(part, no_wrap=True)
+    for student in students:
+        shares = (student.measured.seen_share, student.measured.held_out_share)
+        style = "bold" if student.name == MICS else ""
+        table.add_row(title_of(student.name), str(student.rows or ""), *map(_bar, shares), style=style)
+    return table
+
+
+def _bar(share: Share) -> str:
+    low, high = share.interval
+    ends = [round(end * _WIDTH) for end in (low, high)]
+    bar = "█" * ends[0] + "░" * (ends[1] - ends[0])
+    return f"{bar:<{_WIDTH}} {share.value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def example_panel(example: Example, *, color: bool) -> RenderableType:
+    """Format an example for the terminal: its image next to both replies.
+
+    Args:
+        example: The example.
+        color: Whether the terminal shows shades of gray. Otherwise characters stand for them.
+    """
+    case = example.case.case
+    lines = [Text(f"{case.id} ({example.part}, {example.case.modality}): {case.answer}", style="bold")]
+    for title, answered in ((title_of(BASE), example.before), (title_of(MICS), example.after)):
+        mark = Text("right " if answered.correct else "wrong ", style="green" if answered.correct else "red")
+        lines.append(mark + Text(f"{title}:", style="bold"))
+        lines.append(Text((answered.reply or answered.problem or "").replace("### ", "")))
+    table = Table.grid(padding=(0, 2))
+    table.add_row(_image_text(example.image, color=color), Group(*lines))
+    return table
+
+
+def _image_text(path: Path, *, color: bool) -> Text:
+    """Draw an image with two pixels per character (``color``), or with one character of similar darkness for two pixels."""
+    with Image.open(path) as image:
+        tones = np.asarray(image.convert("L").resize((_PIXELS, _PIXELS)))
+    text = Text()
+    for upper, lower in zip(tones[::2].tolist(), tones[1::2].tolist(), strict=True):
+        for one, other in zip(upper, lower, strict=True):
+            if color:
+                text.append("▀", style=f"rgb({one},{one},{one}) on rgb({other},{other},{other})")
+            else:
+                text.append(_TONES[(one + other) * (len(_TONES) - 1) // 510])
+        text.append("\n")
+    return text

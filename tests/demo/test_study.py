@@ -1,0 +1,69 @@
+"""The study of the full ladder: results are computed once and belong to one scale; the worth of a score, and the tables."""
+
+from pathlib import Path
+
+import pytest
+
+from chiron.demo.data import QUICK, TINY
+from chiron.demo.ladder import LADDER
+from chiron.errors import InputError
+from experiments.ladder import run_study
+from experiments.score_worth import Node, auc, calibration
+from experiments.tables import tables
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_result_is_computed_once_and_belongs_to_one_scale(tmp_path: Path) -> None:
+    messages: list[str] = []
+    found = run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append)
+    assert len(messages) == len(LADDER) + 2 + 2
+    assert set(found[0]["ladder"]) == set(LADDER)
+    assert set(found[0]["interns"]) == {"intern-1", "intern-2"}
+    assert found[0]["searches"]["search"]["cases"] == TINY.cases
+    assert found[0]["ladder"]["random_mentor"]["rows"] == TINY.cases
+    assert found[0]["ladder"]["true_chains"]["seen"]["n"] == TINY.evaluated
+    assert run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append) == found
+    assert len(messages) == len(LADDER) + 2 + 2
+    for name in LADDER:
+        assert f"| {name} |" in tables(found)
+    with pytest.raises(InputError, match="another scale"):
+        run_study(tmp_path, QUICK, [0], only_ladder=True, processes=1, tell=messages.append)
+
+
+def test_the_area_is_the_probability_that_a_true_prefix_scores_higher() -> None:
+    assert auc([0.9, 0.8, 0.2], [True, True, False]) == 1
+    assert auc([0.1, 0.8], [True, False]) == 0
+    assert auc([0.5, 0.5], [True, False]) == 0.5
+    assert auc([0.9, 0.3, 0.5, 0.5], [True, True, False, False]) == 0.5
+    assert auc([0.9, 0.8], [True, True]) is None
+
+
+def test_calibration_counts_true_prefixes_at_each_score() -> None:
+    assert calibration([1.0, 0.5, 1.0, 0.5], [True, False, True, True]) == [
+        {"score": 0.5, "n": 2, "true": 0.5},
+        {"score": 1.0, "n": 2, "true": 1.0},
+    ]
+
+
+def test_a_score_counts_the_named_interns_only() -> None:
+    node = Node(1, true=True, evaluations=(("a", True), ("a", False), ("b", True)))
+    assert node.score() == pytest.approx(2 / 3)
+    assert node.score(["a"]) == 0.5
+    assert node.score(["c"]) != node.score(["c"])  # NaN: no evaluation of this intern
+
+
+def test_tables_have_mean_range_and_interval_and_a_dash_for_missing_results() -> None:
+    def result(seed: int, right: int, pure: int) -> dict[str, object]:
+        share = {"right": right, "n": 10, "interval": [0, 1]}
+        rung = {"name": "x", "rows": 10, "pure": pure, "seen": share, "held_out": share}
+        worth = {"n": 4, "auc": 0.75, "calibration": [{"score": 0.5, "n": 4, "true": 0.25}]}
+        search = {"cases": 20, "retained": 10, "pure": pure, "evaluations": 100}
+        search_with_worth = {**search, "score_worth": {"all": worth, "by_depth": {"1": worth}, "by_interns": {"1": worth}}}
+        return {"seed": seed, "scale": "x", "ladder": {"a": rung, "b": {"rows": 0}}, "interns": {}, "searches": {"s": search_with_worth}}
+
+    lines = tables([result(0, 4, 5), result(1, 8, 10)]).splitlines()
+    assert "| a | 10 | 0.750 (0.500 to 1.000) | 0.600 (0.400 to 0.800) [0.387, 0.781] | 0.600 (0.400 to 0.800) [0.387, 0.781] |" in lines
+    assert "| b | 0 | - | - | - |" in lines
+    assert "| s | 0.500 | 0.750 (0.500 to 1.000) | 15 (10 to 20) |" in lines
+    assert "| s, depth 1 | 4 | 0.750 | 0.5: 0.25 |" in lines
