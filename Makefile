@@ -94,7 +94,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check src tests bench experiments scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/check_words.py README.md CHANGELOG.md docs
+	$(BIN)/python scripts/check_words.py README.md CHANGELOG.md docs src
 
 ablation: $(VENV)/demo.stamp
 	$(BIN)/python -m experiments.ladder --dir ladder

@@ -1,7 +1,9 @@
 """Find words that plain English does without: ``python scripts/check_words.py FILE_OR_FOLDER ...``.
 
 Each pattern has the plain words to use instead. Of a Markdown file, the text is checked; of a Python file, its comments and strings; of a
-template or YAML file, every line. Code blocks and inline code are not checked, because they quote programs.
+template or YAML file, every line. Code blocks and inline code are not checked, because they quote programs. The prompts of the search and
+the dataset are not checked either: their hashes are in the identities of existing runs. ``words: kept`` on a line or above it
+exempts the line.
 """
 
 import re
@@ -33,6 +35,7 @@ PLAIN = {
 }
 _CODE = re.compile(r"`[^`]*`")
 _STRINGS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+_KEPT = "words: kept"
 _TEXTS = (".md", ".py", ".html", ".jinja", ".yaml", ".txt")
 
 
@@ -54,7 +57,10 @@ def _prose(path: Path) -> Iterator[tuple[int, str]]:
 
 def findings(path: Path) -> Iterator[str]:
     """Yield a line for each pattern that a file contains outside of code."""
+    source = ["", *path.read_text("utf-8").splitlines()]
     for number, line in _prose(path):
+        if _KEPT in source[number] or _KEPT in source[number - 1]:
+            continue
         text = _CODE.sub("", line)
         for pattern, plain in PLAIN.items():
             for found in re.finditer(pattern, text, re.IGNORECASE):
@@ -66,7 +72,11 @@ def main(places: list[str]) -> int:
     files = [
         file
         for place in map(Path, places)
-        for file in (sorted(f for f in place.rglob("*") if f.suffix in _TEXTS and f.is_file()) if place.is_dir() else [place])
+        for file in (
+            sorted(f for f in place.rglob("*") if f.suffix in _TEXTS and f.is_file() and f.parent.name != "prompts")
+            if place.is_dir()
+            else [place]
+        )
     ]
     found = [line for file in files for line in findings(file)]
     print("\n".join(found) or f"{len(files)} files: nothing to replace")

@@ -7,9 +7,9 @@ _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 
 
 def printable(text: object) -> str:
-    r"""``text`` on one line, with whatever could steer a terminal written out: an escape character as ``\x1b``, a line break as ``\n``.
+    r"""Return ``text`` on one line. What could steer a terminal is written out: an escape as ``\x1b``, a line break as ``\n``.
 
-    For case ids, names of images and models, and words of endpoints, wherever they are printed. Pages have their own rule, and files
-    keep what they were given.
+    Use it for case ids, names of images and models, and words of endpoints, wherever they are printed. Pages escape by their own rule, and
+    files store texts unchanged.
     """
     return _STEERING.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), str(text))

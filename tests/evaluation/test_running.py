@@ -407,7 +407,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
         (("--benchmarks", "vqa_rad", "--control", "blanc"), "did you mean 'blank'?"),
         (("--benchmarks", "vqa_rad", "--protocol", "huatuo"), "unknown protocol"),
         (("--benchmarks", "slake"), "download test.json"),
-        ((), "--benchmarks LIST is missing"),
+        ((), "--benchmarks and --run are needed"),
     ):
         ended = chiron(*base, *more)
         assert ended.returncode == 2, ended.stderr

@@ -12,7 +12,10 @@ from chiron.importing.source import ImportOptions, SourceKind
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from chiron.cases.summary import Coverage
+    from chiron.importing.importer import ImportSummary
 
 _LISTED = 5
 
@@ -125,6 +128,12 @@ def import_command(
     line.close()
     if json_output:
         print(json.dumps(summary.to_record(), ensure_ascii=False))
+    _print_import(summary, out, console)
+    if not summary.cases:
+        raise InputError(f"no case of {source} could be imported: see {out / 'not-imported.jsonl'}")
+
+
+def _print_import(summary: "ImportSummary", out: Path, console: "Console") -> None:
     done = "already imported, unchanged" if summary.unchanged else "written"
     asked = f" ({summary.unlabeled:,} without a question)" if summary.unlabeled else ""
     console.print(printable(f"{summary.cases:,} cases{asked} with {summary.images:,} images in {out}: {done}"), markup=False)
@@ -133,8 +142,6 @@ def import_command(
     if summary.left_out:
         parts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in summary.left_out.items())
         console.print(printable(f"  skipped: {parts}; the reasons are in {out / 'not-imported.jsonl'}"), markup=False)
-    if not summary.cases:
-        raise InputError(f"no case of {source} could be imported: see {out / 'not-imported.jsonl'}")
 
 
 app = typer.Typer(help="Import, check and count cases.", no_args_is_help=True)

@@ -19,47 +19,64 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Name under 'models' in the configuration; without a configuration, offline:NAME or a checkpoint's folder."
+    ),
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="DIR", help="Run directory of this model and protocol; created if missing, otherwise resumed."),
+]
+BenchmarkFileOption = Annotated[
+    list[Path] | None,
+    typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with further BENCHMARKS or PROTOCOLS; repeatable."),
+]
+InternsOption = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Models that continue the reasoning, for its MICS-Score; needs --judge.")
+]
+ExportOption = Annotated[
+    Path | None, typer.Option("--export-tsv", metavar="DIR", help="Write the benchmarks as TSV for VLMEvalKit, without asking a model.")
+]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option(metavar="P", help="How items are asked and counted; --list shows the protocols (default: that of the benchmarks)."),
+]
+
+
 @app.callback()
 def eval_command(
     context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Under models of the configuration; without one, offline:NAME or a checkpoint's folder."),
-    ] = None,
-    benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names with commas between; --list shows them.")] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="Run directory of this model and protocol; created if missing, otherwise resumed."),
-    ] = None,
+    model: ModelOption = None,
+    benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names, separated by commas; --list shows them.")] = None,
+    run: RunOption = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and perhaps a section evaluation.")
+        Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and optionally a section 'evaluation'.")
     ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(metavar="P", help="How to ask and to count; --list shows the protocols (default: the benchmarks' own).")
+    protocol: ProtocolOption = None,
+    benchmark_file: BenchmarkFileOption = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with the downloaded files (default: download from the hub).")
     ] = None,
-    benchmark_file: Annotated[
-        list[Path] | None,
-        typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with further BENCHMARKS or PROTOCOLS; repeatable."),
-    ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The files as downloaded; else they come from the hub.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N items of each benchmark.")] = None,
-    seeds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Ask everything K times; or K orders of the options.")] = None,
-    temperature: Annotated[float | None, typer.Option(metavar="T", min=0, max=2, help="0, or 0.7 for several seeds.")] = None,
-    control: Annotated[str, typer.Option(metavar="C", help="none, no-image, blank, swap or shuffle-options.")] = "none",
-    judge: Annotated[str | None, typer.Option(metavar="NAME", help="For a protocol that wants one; else a column of its own.")] = None,
-    extractor: Annotated[str | None, typer.Option(metavar="NAME", help="A model that reads the options out too, as a column.")] = None,
-    interns: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Models that continue from the reasoning, for its MICS-Score. Needs --judge.")
+    seeds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Ask every item K times, or with K orders of its options.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several seeds).")
     ] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Show the protocols, the benchmarks and how to get them.")] = False,
-    export_tsv: Annotated[
-        Path | None, typer.Option("--export-tsv", metavar="DIR", help="Ask nothing: write the benchmarks as TSV for VLMEvalKit.")
+    control: Annotated[str, typer.Option(metavar="C", help="Change every item: none, no-image, blank, swap or shuffle-options.")] = "none",
+    judge: Annotated[str | None, typer.Option(metavar="NAME", help="Judge of protocols that need one; for others, adds a column.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model that also extracts the chosen option, in a separate column.")
     ] = None,
+    interns: InternsOption = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the benchmarks and how to get them.")] = False,
+    export_tsv: ExportOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,
 ) -> None:
-    """Measure a model on benchmarks. What the run directory holds is neither asked nor paid for twice.
+    """Measure a model on benchmarks. Run it again to resume: no call is paid for twice.
 
-    One directory is of one model and protocol; benchmarks and controls add up in it. 'chiron compare DIR DIR ...' makes tables of several.
+    A directory belongs to one model and protocol, and collects benchmarks and controls. 'chiron compare DIR DIR ...' compares several.
     """
     if context.invoked_subcommand is not None:
         return
@@ -73,10 +90,10 @@ def eval_command(
     if export_tsv is not None:
         write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
-    for name, value in (("--model NAME", model), ("--benchmarks LIST", benchmarks), ("--run DIR", run)):
-        if value is None:
-            raise InputError(f"{name} is missing: 'chiron eval --help' shows how it is used, 'chiron eval --list' the benchmarks")
-    assert model is not None and benchmarks is not None and run is not None  # noqa: S101, PT018 - looked at above
+    if model is None or benchmarks is None or run is None:
+        raise InputError(
+            "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
+        )
     from chiron.cli.runner import run_with_ui
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of

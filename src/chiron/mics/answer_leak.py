@@ -28,7 +28,7 @@ _GIVEAWAYS = tuple(
         r"\b(?:provided|given|supplied)\s+(?:radiolog\w+\s+)?(?:findings?|captions?|reports?|diagnosis)\b",
         r"\b(?:radiolog(?:y|ical|ist'?s?)\s+)(?:report|findings?)\s+(?:explicitly\s+|clearly\s+)?(?:states?|says?|describes?|mentions?|notes?)\b",
         r"\b(?:correct|right|true)\s+(?:answer|diagnosis)\s+(?:given|provided|stated)\b",
-        r"\b(?:i|we)\s+(?:are|were|have\s+been)\s+told\b",
+        r"\b(?:i|we)\s+(?:are|were|have\s+been)\s+told\b",  # words: kept
         r"\bas\s+(?:given|provided|stated|specified|indicated)\s+in\s+the\s+(?:case|answer|prompt|findings|caption|report|input)\b",
         r"\b(?:answer\s+key|ground[\s-]+truth|gold(?:en)?\s+(?:answer|label)|reference\s+answer)\b",
         r"\b(?:i|we)\s+(?:already\s+)?know\s+(?:that\s+)?the\s+(?:correct\s+|final\s+|right\s+)?(?:answer|diagnosis)\b",

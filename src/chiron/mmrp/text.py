@@ -191,7 +191,7 @@ class Examiner:
         Each sample shuffles the options, so that a reader that always says "A" is right only by chance.
         """
         choice, prompts = question.choice, self.seats.prompts
-        # These words seed the order of the options, so they are part of the calls in existing ledgers.
+        # These texts seed the order of the options, so they are part of the calls in existing ledgers (words: kept).
         orders = [self._order(question, f"{'blind' if blind else 'told'}:{number}") for number in range(samples)]
         calls = []
         for number, order in enumerate(orders):
