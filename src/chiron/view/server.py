@@ -35,7 +35,9 @@ def serve(folders: Sequence[Path], ready: Callable[[Gate], None]) -> None:
         KeyboardInterrupt: the user stopped it.
     """
     library = Library(folders)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # uvicorn raises the signal again at its end. A shell starts background processes with SIGINT ignored, which would end as a success.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with socket.create_server((HOST, 0)) as listening:
         gate = Gate(listening.getsockname()[1])
         server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
