@@ -53,7 +53,7 @@ def without_metadata(data: bytes) -> bytes:
         else:
             return data
         bare = b"".join(parts)
-    except (IndexError, struct.error, ValueError) as error:
+    except (IndexError, SyntaxError, struct.error, ValueError) as error:  # Pillow raises SyntaxError for a damaged EXIF header
         if isinstance(error, LeaveOut):
             raise
         raise LeaveOut(Why.IDENTIFYING, "its metadata cannot be removed: save the image again as PNG") from error
