@@ -39,25 +39,25 @@ async def search(
     """
     if len(pictures) != len(case.images):
         raise InputError(
-            f"case {case.id} has {len(case.images)} images, but {len(pictures)} pictures were given: pass pictures=, one an image"
+            f"case {case.id} has {len(case.images)} images, but {len(pictures)} pictures were given: pass pictures=, one for each image"
         )
-    panel = CaseTeam(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
+    case_team = CaseTeam(case, pictures, team, ask, policy, prompts if prompts is not None else load_prompts())
     result = SearchResult(case, policy.stop, image_hashes=tuple(p.sha256 for p in pictures))
     try:
-        await _search(panel, policy, result)
+        await _search(case_team, policy, result)
     except Unjudged as problem:
         result.outcome, result.reason, result.detail = Outcome.UNJUDGED, Reason.NO_VERDICT, str(problem)
     except TooFewAnswers as shortage:
         result.outcome, result.reason, result.detail = Outcome.PENDING, Reason.CALLS_FAILED, str(shortage)
         result.retained = False
-    result.calls, result.cost_usd = panel.calls, panel.cost_usd
+    result.calls, result.cost_usd = case_team.calls, case_team.cost_usd
     return result
 
 
-async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None:
+async def _search(case_team: CaseTeam, policy: Policy, result: SearchResult) -> None:
     chance = random.Random(f"{policy.seed}:{result.case.id}")  # noqa: S311 - reproducible choices, not secrets
     if policy.baseline:
-        result.baseline = await panel.baseline()
+        result.baseline = await case_team.baseline()
 
     for restart in range(policy.restarts + 1):
         levels: list[Level] = []
@@ -67,14 +67,14 @@ async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None
         refuted: set[tuple[str, ...]] = set()
 
         for depth in range(1, policy.depth + 1):
-            candidates = await panel.propose(prefix, chosen, restart=restart)
+            candidates = await case_team.propose(prefix, chosen, restart=restart)
             level = Level(depth, candidates)
             levels.append(level)
-            await panel.score_candidates(candidates, restart=restart)
+            await case_team.score_candidates(candidates, restart=restart)
 
             readable = [c for c in candidates if c.path is not None]
             if not any(c.score.correct for c in readable):
-                panel.demand_mentors(candidates)
+                case_team.demand_mentors(candidates)
                 break  # all zero: restart from the root
             # Do not retry a whole path that interns could not follow, even if its prefix still has a full score.
             full = [c for c in readable if c.score.full and c.path is not None and c.path.steps not in refuted]
@@ -85,12 +85,12 @@ async def _search(panel: CaseTeam, policy: Policy, result: SearchResult) -> None
 
             score = best.score
             if policy.stop == "verified" and (full or depth == policy.depth):
-                score, level.whole_steps = await panel.score_whole(chosen, restart=restart)
+                score, level.whole_steps = await case_team.score_whole(chosen, restart=restart)
                 level.whole = score
             if full and not score.full:
                 refuted.add(chosen.steps)
             if (full and score.full) or depth == policy.depth:
-                await _conclude(panel, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
+                await _conclude(case_team, policy, result, chosen, score, Outcome.FULL_SCORE if full and score.full else Outcome.DEPTH)
                 return
 
     unreadable = all(c.path is None for levels in result.tree for level in levels for c in level.candidates)
@@ -118,7 +118,7 @@ def _best(candidates: Sequence[Candidate], levels: Sequence[Level], chance: rand
     return chance.choice([c for c in best if c.mentor not in before] or best)
 
 
-async def _conclude(panel: CaseTeam, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
+async def _conclude(case_team: CaseTeam, policy: Policy, result: SearchResult, path: Path, score: Score, outcome: Outcome) -> None:
     """Retain the path if its score exceeds the threshold, its final answer is right, and it does not reveal that the answer was known."""
     result.path, result.score = path, score
     phrase = leak_phrase("\n".join(path.steps))
@@ -127,7 +127,7 @@ async def _conclude(panel: CaseTeam, policy: Policy, result: SearchResult, path:
         result.detail = f"MICS-Score {score.value:.2f} is not above {policy.threshold:g}"
     elif path.answer is None:
         result.reason, result.detail = Reason.NO_FINAL_ANSWER, f"the path of {path.mentor} comes to no final answer"
-    elif not await panel.is_right(path.answer):
+    elif not await case_team.is_right(path.answer):
         result.reason, result.detail = Reason.WRONG_FINAL_ANSWER, f"the path of {path.mentor} ends in another answer"
     elif phrase is not None:
         result.reason, result.detail = Reason.GIVES_AWAY_ANSWER, f'the path says "{phrase}"'
