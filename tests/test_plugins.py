@@ -36,6 +36,12 @@ def test_a_plug_in_that_fails_names_itself_its_group_its_package_and_what_to_do(
         load(GROUP, "number", str)
 
 
+def test_a_plug_in_that_ends_the_process_at_import_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path, monkeypatch, "raise SystemExit('no license')\n", {GROUP: {"exits": "outside:WORD"}})
+    with pytest.raises(InputError, match=r"plug-in 'exits' .* cannot be loaded: SystemExit: no license"):
+        load(GROUP, "exits", str)
+
+
 def test_an_unknown_plug_in_is_the_users_error() -> None:
     with pytest.raises(InputError, match=r"plug-in 'none' .* is not installed"):
         load(GROUP, "none", str)

@@ -70,7 +70,7 @@ def with_plugins(group: str, built_in: Mapping[str, T], kind: type[T]) -> dict[s
 def _load(entry: EntryPoint, kind: type[T]) -> T:
     try:
         value = entry.load()
-    except Exception as error:  # a plug-in may fail in any way
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way, for example call sys.exit()
         raise _unusable(entry, f"{type(error).__name__}: {error}") from error
     if not isinstance(value, kind):
         raise _unusable(entry, f"{entry.value} is not a {kind.__name__}")
