@@ -72,8 +72,11 @@ def _load(entry: EntryPoint, kind: type[T]) -> T:
         value = entry.load()
     except (Exception, SystemExit) as error:  # a plug-in may fail in any way, for example call sys.exit()
         raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+    # A class has the methods of its instances, so it passes isinstance() with a protocol.
+    if isinstance(value, type):
+        raise _unusable(entry, f"{entry.value} is a class, not an instance of {kind.__name__}")
     if not isinstance(value, kind):
-        raise _unusable(entry, f"{entry.value} is not a {kind.__name__}")
+        raise _unusable(entry, f"{entry.value} is not an instance of {kind.__name__}")
     return value
 
 

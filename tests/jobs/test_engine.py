@@ -35,7 +35,7 @@ BROKEN = object()
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = {"one-by-one": "outside:ENGINE", "broken": "outside:BROKEN", "missing": "outside:GONE"}
+    entries = {"one-by-one": "outside:ENGINE", "broken": "outside:BROKEN", "class": "outside:OneByOne", "missing": "outside:GONE"}
     install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {"chiron.engines": entries})
 
 
@@ -72,7 +72,9 @@ def test_a_search_finds_the_same_paths_on_any_engine(tmp_path: Path) -> None:
 def test_an_unknown_or_unusable_engine_is_refused() -> None:
     with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, one-by-one"):
         engine_of("rya")
-    with pytest.raises(InputError, match="BROKEN is not a Engine"):
+    with pytest.raises(InputError, match="BROKEN is not an instance of Engine"):
         engine_of("broken")
+    with pytest.raises(InputError, match=r"plug-in .class. .*outside:OneByOne is a class, not an instance of Engine"):
+        engine_of("class")
     with pytest.raises(InputError, match=r"plug-in .missing. .*cannot be loaded"):
         engine_of("missing")

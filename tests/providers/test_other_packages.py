@@ -112,7 +112,7 @@ def test_a_mistake_in_its_configuration_is_named_like_any_other(tmp_path: Path) 
 def test_an_entry_point_that_is_not_a_provider_stops_only_those_who_name_it(tmp_path: Path) -> None:
     data = team()
     data["models"]["other"] = {"provider": "broken"}
-    with pytest.raises(InputError, match=r"plug-in 'broken' .*parrot_models:NOT_A_PROVIDER is not a ProviderType"):
+    with pytest.raises(InputError, match=r"plug-in 'broken' .*parrot_models:NOT_A_PROVIDER is not an instance of ProviderType"):
         check_config(data, origin=tmp_path / "search.yaml")
 
 
