@@ -21,6 +21,7 @@ from chiron.demo.ladder import BASE, LADDER, PAPER, VERIFIED, rung_record, true_
 from chiron.demo.processes import Job, Say, cores, run_jobs
 from chiron.demo.stage_rows import Rows, build_annotated, build_stage_3, described, steps_of, write_cases, write_rows
 from chiron.errors import ChironError, InputError
+from chiron.evaluation.api import Answered
 from chiron.io import write_atomically
 from chiron.phantom.sample import SyntheticCase, write_castings
 from experiments.score_worth import score_worth
@@ -28,6 +29,9 @@ from experiments.tables import tables
 
 SCALES = {scale.name: scale for scale in (FULL, QUICK, TINY)}
 Figures = dict[str, Any]
+FORMAT = 2
+"""Format of the results of a part. Raise it when a field is added or changes its meaning: older results are then computed again, from the
+stored models and replies."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +117,16 @@ def once(say: Say, folder: Path, scale: Scale, seed: int, part: str, name: str) 
     study = Study(folder / str(seed), scale, seed)
     path = study.own / "figures" / f"{part}-{name}.json".replace(" ", "-").replace(":", "")
     if path.is_file():
-        found: Figures = json.loads(path.read_text())
-        return found
+        stored: Figures = json.loads(path.read_text())
+        if stored.get("format") == FORMAT:
+            return stored
     import torch
 
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     began, used = time.monotonic(), time.process_time()
     found = study.compute(part, name)
-    found |= {"seconds": round(time.monotonic() - began), "cpu_seconds": round(time.process_time() - used)}
+    found |= {"format": FORMAT, "seconds": round(time.monotonic() - began), "cpu_seconds": round(time.process_time() - used)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [json.dumps(found, indent=1) + "\n"])
     say(json.dumps({key: found[key] for key in ("seen", "held_out", "retained", "pure", "seconds") if key in found}))
@@ -139,7 +144,8 @@ class Study:
     def compute(self, part: str, name: str) -> Figures:
         """Compute one part."""
         if part == "interns":
-            return self._intern(name, self.own / name, "annotated.jsonl", loop.INTERNS.index(name))
+            model = self._train_intern(name, self.own / name, "annotated.jsonl")
+            return self._measured(name, model, self.own / name, self.scale.annotated)
         if part == "searches":
             return self._search(name)
         if part == "variants":
@@ -171,10 +177,9 @@ class Study:
         pure = sum(is_pure(row["messages"][-1]["content"], truth[row["case_id"]]) for row in rows or ())
         return {**self._measured(name, model, out, len(rows or ())), "pure": pure}
 
-    def _intern(self, name: str, out: Path, rows: str, number: int) -> Figures:
-        seed = len(loop.INTERNS) * self.seed + number
-        model = loop.train_intern(self.own / BASE / "model", self.data, self.scale, out, seed=seed, rows=rows)
-        return self._measured(name, model, out, self.scale.annotated)
+    def _train_intern(self, name: str, out: Path, rows: str) -> Path:
+        seed = len(loop.INTERNS) * self.seed + loop.INTERNS.index(name)
+        return loop.train_intern(self.own / BASE / "model", self.data, self.scale, out, seed=seed, rows=rows)
 
     def _search(self, name: str) -> Figures:
         run = self.own / (name if name in {VERIFIED, PAPER} else f"search-{name}".replace(" ", "-"))
@@ -182,7 +187,6 @@ class Study:
         variant = VARIANTS.get(name, Variant())
         if variant.annotated is not None:
             interns = self._variant_interns(variant.annotated)
-        figures: Figures = {}
         if name == PAPER:
             team = loop.team(interns, self.data, seed=self.seed, policy="paper")
             summary = loop.replay(team, self.own / VERIFIED, run)
@@ -193,24 +197,19 @@ class Study:
             check_search(summary)
         found = purity(run, self.data)
         worth = score_worth(run, _truth(self.data.seen), list(interns))
-        return {**figures, **_counts(found), "score_worth": worth}
+        return {**_counts(found), "score_worth": worth}
 
     def _variant_interns(self, count: int) -> dict[str, Path]:
-        interns = {}
-        for number, name in enumerate(loop.INTERNS):
-            out = self.own / f"{name}-of-{count}"
-            rows = f"annotated-{count}.jsonl"
-            if not (self.data.folder / rows).is_file():
-                folder = self.data.folder / f"annotated-{count}"
-                cases = self._annotated(count)
-                write_castings(cases, self.data.images)
-                folder.mkdir(exist_ok=True)
-                (folder / "textbook.jsonl").write_bytes((self.data.folder / "textbook.jsonl").read_bytes())
-                made = build_annotated(map(described, cases), folder, self.data.loaded_prompts(), seed=self.seed)
-                write_rows(self.data.folder / rows, made)
-            self._intern(name, out, rows, number)
-            interns[name] = out / "model"
-        return interns
+        rows = f"annotated-{count}.jsonl"
+        if not (self.data.folder / rows).is_file():
+            folder = self.data.folder / f"annotated-{count}"
+            cases = self._annotated(count)
+            write_castings(cases, self.data.images)
+            folder.mkdir(exist_ok=True)
+            (folder / "textbook.jsonl").write_bytes((self.data.folder / "textbook.jsonl").read_bytes())
+            made = build_annotated(map(described, cases), folder, self.data.loaded_prompts(), seed=self.seed)
+            write_rows(self.data.folder / rows, made)
+        return {name: self._train_intern(name, self.own / f"{name}-of-{count}", rows) for name in loop.INTERNS}
 
     def _variant_rung(self, name: str, rung: str) -> Figures:
         run = self.own / f"search-{name}".replace(" ", "-")
@@ -240,9 +239,18 @@ class Study:
         answered = (*measured.seen, *measured.held_out)
         return {
             **rung_record(name, rows, measured.seen_share, measured.held_out_share),
+            "combinations": {"seen": _by_combination(measured.seen), "held_out": _by_combination(measured.held_out)},
             "without_answer": sum(a.answer is None for a in answered) / len(answered),
             "perception": perception(answered, self.data),
         }
+
+
+def _by_combination(answered: Sequence[Answered]) -> list[list[int]]:
+    """Count the right answers and all answers of each combination, as JSON stores them."""
+    groups: dict[tuple[str, ...], list[bool]] = {}
+    for one in answered:
+        groups.setdefault(loop.combination_of(one), []).append(one.correct)
+    return [[sum(correct), len(correct)] for correct in groups.values()]
 
 
 def _truth(cases: Sequence[SyntheticCase]) -> dict[str, set[str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chiron.evaluation.statistics import Share
+from chiron.demo.ladder import PartAccuracy
 
 Figures = dict[str, Any]
 
@@ -12,9 +12,10 @@ def tables(results: Sequence[Figures]) -> str:
     """Format the results of all seeds: the ladder, the interns, the searches, the variations, and the worth of the score."""
     seeds = ", ".join(str(r["seed"]) for r in results)
     parts = [
-        f"Seeds {seeds}; scale {results[0]['scale']}. Mean, lowest and highest of the seeds; Wilson's interval of all answers.\n",
+        f"Seeds {seeds}; scale {results[0]['scale']}. Mean, lowest and highest of the seeds.\n",
+        "In brackets: 95 % interval of all answers (cluster-robust t). The clusters are combinations of attributes of each seed.\n",
         _models(results, "ladder", "stage 3 on"),
-        _models(results, "interns", "intern"),
+        _models(results, "interns", "intern", counted="true chains"),
     ]
     if any("variants" in r for r in results):
         parts += [_models(results, "variants", "variation"), _models(results, "second round", "second round")]
@@ -22,23 +23,23 @@ def tables(results: Sequence[Figures]) -> str:
     return "\n".join(parts)
 
 
-def _models(results: Sequence[Figures], part: str, title: str) -> str:
+def _models(results: Sequence[Figures], part: str, title: str, counted: str = "rows") -> str:
     def cells(found: Sequence[Figures]) -> list[str]:
         return [
             _range([f["rows"] for f in found], "{:.0f}"),
-            _range([f["pure"] / f["rows"] for f in found if f.get("pure") is not None and f["rows"]]),
-            *(_pooled([f[kind] for f in found if kind in f]) for kind in ("seen", "held_out")),
+            _range([f["pure"] / f["rows"] for f in found if f.get("pure") is not None and f["rows"]], of=len(found)),
+            *(_pooled(found, kind) for kind in ("seen", "held_out")),
         ]
 
-    return _table((title, "rows", "true rows", "seen", "held out"), _by_name(results, part), cells)
+    return _table((title, counted, "true rows", "seen", "held out"), _by_name(results, part), cells)
 
 
 def _searches(results: Sequence[Figures]) -> str:
     def cells(found: Sequence[Figures]) -> list[str]:
         return [
             _range([f["retained"] / f["cases"] for f in found]),
-            _range([f["pure"] / f["retained"] for f in found if f["retained"]]),
-            _range([f["evaluations"] / f["pure"] for f in found if f["pure"]], "{:.0f}"),
+            _range([f["pure"] / f["retained"] for f in found if f["retained"]], of=len(found)),
+            _range([f["evaluations"] / f["pure"] for f in found if f["pure"]], "{:.0f}", of=len(found)),
         ]
 
     return _table(("search", "retained", "true of retained", "evaluations a true path"), _by_name(results, "searches"), cells)
@@ -63,7 +64,7 @@ def _worth(results: Sequence[Figures]) -> str:
             f"{score:g}: {sum(p['n'] * p['true'] for p in points) / sum(p['n'] for p in points):.2f}"
             for score, points in sorted(shares.items())
         )
-        return [_range([w["n"] for w in found], "{:.0f}"), _range([w["auc"] for w in found if w["auc"] is not None]), curve]
+        return [_range([w["n"] for w in found], "{:.0f}"), _range([w["auc"] for w in found if w["auc"] is not None], of=len(found)), curve]
 
     return _table(("scores of prefixes", "prefixes", "AUC", "share of true prefixes by score"), rows, cells)
 
@@ -79,16 +80,24 @@ def _table(titles: tuple[str, ...], rows: dict[str, list[Figures]], cells: Calla
     return "\n".join(lines) + "\n"
 
 
-def _range(values: Sequence[float], form: str = "{:.3f}") -> str:
+def _range(values: Sequence[float], form: str = "{:.3f}", *, of: int | None = None) -> str:
+    """Format mean and range; if only some ``of`` the seeds have a value, also how many."""
     if not values:
         return "-"
     mean, low, high = (form.format(v) for v in (sum(values) / len(values), min(values), max(values)))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    some = f", {len(values)} of {of} seeds" if of is not None and len(values) < of else ""
+    return (mean if low == high else f"{mean} ({low} to {high})") + some
 
 
-def _pooled(shares: Sequence[Figures]) -> str:
-    if not shares:
+def _pooled(found: Sequence[Figures], kind: str) -> str:
+    measured = [f for f in found if kind in f]
+    if not measured:
         return "-"
-    share = Share(sum(s["right"] for s in shares), sum(s["n"] for s in shares))
-    low, high = share.interval
-    return f"{_range([s['right'] / s['n'] for s in shares])} [{low:.3f}, {high:.3f}]"
+    correct: list[bool] = []
+    combinations: list[tuple[int, int]] = []
+    for seed, figures in enumerate(measured):
+        for number, (right, n) in enumerate(figures["combinations"][kind]):
+            correct += [True] * right + [False] * (n - right)
+            combinations += [(seed, number)] * n
+    low, high = PartAccuracy.from_answers(correct, combinations).interval
+    return f"{_range([f[kind]['right'] / f[kind]['n'] for f in measured], of=len(found))} [{low:.3f}, {high:.3f}]"

@@ -32,8 +32,14 @@ def test_a_plug_in_that_fails_names_itself_its_group_its_package_and_what_to_do(
         "plug-in 'gone' (group chiron.tests, package outside) cannot be loaded: ModuleNotFoundError: No module named 'outside_gone':"
         " update or uninstall the package"
     )
-    with pytest.raises(InputError, match=r"'number' \(group chiron.tests, package outside\) cannot be loaded: outside:NUMBER is not a str"):
+    with pytest.raises(InputError, match=r"'number' \(group chiron.tests, .*\) cannot be loaded: outside:NUMBER is not an instance of str"):
         load(GROUP, "number", str)
+
+
+def test_a_plug_in_that_ends_the_process_at_import_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path, monkeypatch, "raise SystemExit('no license')\n", {GROUP: {"exits": "outside:WORD"}})
+    with pytest.raises(InputError, match=r"plug-in 'exits' .* cannot be loaded: SystemExit: no license"):
+        load(GROUP, "exits", str)
 
 
 def test_an_unknown_plug_in_is_the_users_error() -> None:

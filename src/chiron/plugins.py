@@ -7,7 +7,7 @@ A package registers an object in its ``pyproject.toml``::
 """
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -24,11 +24,11 @@ def submodules(package: str) -> Iterator[ModuleType]:
         yield import_module(f"{package}.{module.name}")
 
 
-def plugins(group: str) -> Mapping[str, EntryPoint]:
+def plugins(group: str, built_in: Container[str] = ()) -> Mapping[str, EntryPoint]:
     """Return the entry points of a group by name. Their modules are not imported.
 
     Raises:
-        InputError: two packages use the same name.
+        InputError: two packages use the same name, or one uses the name of a ``built_in`` object.
     """
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
@@ -36,6 +36,8 @@ def plugins(group: str) -> Mapping[str, EntryPoint]:
         if first.value != entry.value:
             both = f"{_package(first)}, {_package(entry)}"
             raise InputError(f"two packages provide the plug-in '{entry.name}' (group {group}): {both}: uninstall one of them")
+        if entry.name in built_in:
+            raise InputError(f"{_described(entry)} has the name of a built-in one: rename or uninstall it")
     return found
 
 
@@ -57,29 +59,28 @@ def with_plugins(group: str, built_in: Mapping[str, T], kind: type[T]) -> dict[s
     Raises:
         InputError: a plug-in cannot be loaded, or has the name of a built-in object.
     """
-    found = dict(built_in)
-    for name, entry in plugins(group).items():
-        if name in found:
-            raise InputError(
-                f"plug-in '{name}' (group {group}, package {_package(entry)}) has the name of a built-in one: rename or uninstall it"
-            )
-        found[name] = _load(entry, kind)
-    return found
+    return {**built_in, **{name: _load(entry, kind) for name, entry in plugins(group, built_in).items()}}
 
 
 def _load(entry: EntryPoint, kind: type[T]) -> T:
     try:
         value = entry.load()
-    except Exception as error:  # a plug-in may fail in any way
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way, for example call sys.exit()
         raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+    # A class has the methods of its instances, so it passes isinstance() with a protocol.
+    if isinstance(value, type):
+        raise _unusable(entry, f"{entry.value} is a class, not an instance of {kind.__name__}")
     if not isinstance(value, kind):
-        raise _unusable(entry, f"{entry.value} is not a {kind.__name__}")
+        raise _unusable(entry, f"{entry.value} is not an instance of {kind.__name__}")
     return value
 
 
 def _unusable(entry: EntryPoint, reason: str) -> InputError:
-    plugin = f"plug-in '{entry.name}' (group {entry.group}, package {_package(entry)})"
-    return InputError(f"{plugin} cannot be loaded: {reason}: update or uninstall the package")
+    return InputError(f"{_described(entry)} cannot be loaded: {reason}: update or uninstall the package")
+
+
+def _described(entry: EntryPoint) -> str:
+    return f"plug-in '{entry.name}' (group {entry.group}, package {_package(entry)})"
 
 
 def _package(entry: EntryPoint) -> str:

@@ -81,6 +81,7 @@ def test_every_rung_has_the_same_cases_and_steps(done: tuple[Demonstration, List
         "base": 0, "replay_only": 0, "few_true_chains": TINY.annotated, "direct_answers": TINY.cases,
         "mics_paper": 1, "mics_verified": 1, "true_chains": TINY.cases,
     }  # fmt: skip
+    assert [intern.rows for intern in found.interns] == [TINY.annotated] * 2
     assert count_weights(found.base / "model") > 10_000
 
 

@@ -1,5 +1,6 @@
 """The study of the full ladder: results are computed once and belong to one scale; the worth of a score, and the tables."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from chiron.demo.data import QUICK, TINY
 from chiron.demo.ladder import LADDER
 from chiron.errors import InputError
-from experiments.ladder import run_study
+from chiron.evaluation.statistics import clustered_mean
+from experiments.ladder import once, run_study
 from experiments.score_worth import Node, auc, calibration
 from experiments.tables import tables
 
@@ -23,12 +25,30 @@ def test_each_result_is_computed_once_and_belongs_to_one_scale(tmp_path: Path) -
     assert found[0]["searches"]["search"]["cases"] == TINY.cases
     assert found[0]["ladder"]["random_mentor"]["rows"] == TINY.cases
     assert found[0]["ladder"]["true_chains"]["seen"]["n"] == TINY.evaluated
+    assert found[0]["interns"]["intern-1"]["rows"] == TINY.annotated
+    assert sum(n for _, n in found[0]["ladder"]["base"]["combinations"]["held_out"]) == TINY.evaluated
     assert run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append) == found
     assert len(messages) == len(LADDER) + 2 + 2
     for name in LADDER:
         assert f"| {name} |" in tables(found)
     with pytest.raises(InputError, match="another scale"):
         run_study(tmp_path, QUICK, [0], only_ladder=True, processes=1, tell=messages.append)
+
+
+def test_results_of_an_older_format_are_computed_again(tmp_path: Path) -> None:
+    first = once(lambda _: None, tmp_path, TINY, 0, "ladder", "base")
+    path = tmp_path / "0" / "figures" / "ladder-base.json"
+    path.write_text(json.dumps({key: value for key, value in first.items() if key not in {"format", "combinations"}}))
+    again = once(lambda _: None, tmp_path, TINY, 0, "ladder", "base")
+    timed = {"seconds", "cpu_seconds"}
+    assert {k: v for k, v in again.items() if k not in timed} == json.loads(json.dumps({k: v for k, v in first.items() if k not in timed}))
+
+
+def test_the_interns_of_a_variation_are_not_evaluated(tmp_path: Path) -> None:
+    for part, name in (("ladder", "base"), ("searches", "10 true chains")):
+        once(lambda _: None, tmp_path, TINY, 0, part, name)
+    assert (tmp_path / "0" / "intern-1-of-10" / "model").is_dir()
+    assert not (tmp_path / "0" / "intern-1-of-10" / "answers").exists()
 
 
 def test_the_area_is_the_probability_that_a_true_prefix_scores_higher() -> None:
@@ -56,14 +76,39 @@ def test_a_score_counts_the_named_interns_only() -> None:
 def test_tables_have_mean_range_and_interval_and_a_dash_for_missing_results() -> None:
     def result(seed: int, right: int, pure: int) -> dict[str, object]:
         share = {"right": right, "n": 10, "interval": [0, 1]}
+        pairs = [(2 * (right > 2 * k), 2) for k in range(5)]  # a combination is all right or all wrong
+        single = [(int(k < right), 1) for k in range(10)]
         rung = {"name": "x", "rows": 10, "pure": pure, "seen": share, "held_out": share}
+        rung["combinations"] = {"seen": single, "held_out": pairs}
         worth = {"n": 4, "auc": 0.75, "calibration": [{"score": 0.5, "n": 4, "true": 0.25}]}
         search = {"cases": 20, "retained": 10, "pure": pure, "evaluations": 100}
         search_with_worth = {**search, "score_worth": {"all": worth, "by_depth": {"1": worth}, "by_interns": {"1": worth}}}
         return {"seed": seed, "scale": "x", "ladder": {"a": rung, "b": {"rows": 0}}, "interns": {}, "searches": {"s": search_with_worth}}
 
     lines = tables([result(0, 4, 5), result(1, 8, 10)]).splitlines()
-    assert "| a | 10 | 0.750 (0.500 to 1.000) | 0.600 (0.400 to 0.800) [0.387, 0.781] | 0.600 (0.400 to 0.800) [0.387, 0.781] |" in lines
+    single, pairs = clustered_mean([1.0] * 12 + [0.0] * 8, range(20)), clustered_mean([1.0] * 6 + [0.0] * 4, range(10))
+    seen, held_out = ("[{:.3f}, {:.3f}]".format(*mean.share_interval or ()) for mean in (single, pairs))
+    assert seen != held_out
+    assert f"| a | 10 | 0.750 (0.500 to 1.000) | 0.600 (0.400 to 0.800) {seen} | 0.600 (0.400 to 0.800) {held_out} |" in lines
     assert "| b | 0 | - | - | - |" in lines
     assert "| s | 0.500 | 0.750 (0.500 to 1.000) | 15 (10 to 20) |" in lines
     assert "| s, depth 1 | 4 | 0.750 | 0.5: 0.25 |" in lines
+
+
+def test_a_mean_that_leaves_out_seeds_says_so() -> None:
+    """A search may retain no path with one seed: the rung then has no model."""
+
+    def result(seed: int, *, retained: int) -> dict[str, object]:
+        share = {"right": 1, "n": 2, "interval": [0, 1]}
+        measured = {"seen": share, "held_out": share, "combinations": {"seen": [(1, 2)], "held_out": [(0, 1), (1, 1)]}, "pure": retained}
+        worth: dict[str, object] = {"n": 4, "auc": 0.75 if retained else None, "calibration": []}
+        search = {"cases": 20, "retained": retained, "pure": retained, "evaluations": 100}
+        search_with_worth = {**search, "score_worth": {"all": worth, "by_depth": {}, "by_interns": {}}}
+        rung = {"rows": retained, **(measured if retained else {})}
+        return {"seed": seed, "scale": "x", "ladder": {"mics": rung}, "interns": {}, "searches": {"s": search_with_worth}}
+
+    lines = tables([result(0, retained=10), result(1, retained=0), result(2, retained=10)]).splitlines()
+    (mics,) = (line for line in lines if line.startswith("| mics |"))
+    assert mics.count("2 of 3 seeds") == 3
+    assert "| s | 0.333 (0.000 to 0.500) | 1.000, 2 of 3 seeds | 10, 2 of 3 seeds |" in lines
+    assert "| s | 4 | 0.750, 2 of 3 seeds |  |" in lines

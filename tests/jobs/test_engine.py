@@ -35,7 +35,7 @@ BROKEN = object()
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = {"one-by-one": "outside:ENGINE", "broken": "outside:BROKEN", "missing": "outside:GONE"}
+    entries = {"one-by-one": "outside:ENGINE", "broken": "outside:BROKEN", "class": "outside:OneByOne", "missing": "outside:GONE"}
     install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {"chiron.engines": entries})
 
 
@@ -68,11 +68,19 @@ def test_a_search_finds_the_same_paths_on_any_engine(tmp_path: Path) -> None:
         assert (tmp_path / "one-by-one" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
 
 
+def test_an_engine_with_the_name_of_a_built_in_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path / "site", monkeypatch, OUTSIDE, {"chiron.engines": {"local": "outside:ENGINE"}})
+    with pytest.raises(InputError, match=r"plug-in 'local' \(group chiron.engines, package outside\) has the name of a built-in one"):
+        engine_of("local")
+
+
 @pytest.mark.usefixtures("outside")
 def test_an_unknown_or_unusable_engine_is_refused() -> None:
     with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, one-by-one"):
         engine_of("rya")
-    with pytest.raises(InputError, match="BROKEN is not a Engine"):
+    with pytest.raises(InputError, match="BROKEN is not an instance of Engine"):
         engine_of("broken")
+    with pytest.raises(InputError, match=r"plug-in .class. .*outside:OneByOne is a class, not an instance of Engine"):
+        engine_of("class")
     with pytest.raises(InputError, match=r"plug-in .missing. .*cannot be loaded"):
         engine_of("missing")

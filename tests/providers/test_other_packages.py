@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from chiron.client.config import OfflineModel
 from chiron.errors import InputError
 from chiron.mics.api import run_search
 from chiron.mics.config import check_config
+from chiron.providers.registry import provider_type
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import chiron, environment
+from tests.support.plugins import install_plugin
 
 _MODULE = '''
 from pathlib import Path
@@ -112,8 +115,17 @@ def test_a_mistake_in_its_configuration_is_named_like_any_other(tmp_path: Path) 
 def test_an_entry_point_that_is_not_a_provider_stops_only_those_who_name_it(tmp_path: Path) -> None:
     data = team()
     data["models"]["other"] = {"provider": "broken"}
-    with pytest.raises(InputError, match=r"plug-in 'broken' .*parrot_models:NOT_A_PROVIDER is not a ProviderType"):
+    with pytest.raises(InputError, match=r"plug-in 'broken' .*parrot_models:NOT_A_PROVIDER is not an instance of ProviderType"):
         check_config(data, origin=tmp_path / "search.yaml")
+
+
+def test_a_provider_with_the_name_of_a_built_in_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(tmp_path / "site", monkeypatch, _MODULE, {"chiron.providers": {"offline": "outside:PARROT"}})
+    words = r"plug-in 'offline' \(group chiron.providers, package outside\) has the name of a built-in one"
+    with pytest.raises(InputError, match=words):
+        check_config(team(), origin=tmp_path / "search.yaml")
+    with pytest.raises(InputError, match=words):
+        provider_type(OfflineModel(provider="offline", model="match/normalised"))
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ def config_types(named: Iterable[str]) -> dict[str, type[ProviderConfig]]:
     """Return the configuration classes of the built-in providers, and of those named that another package provides.
 
     Raises:
-        InputError: a named provider cannot be loaded.
+        InputError: a named provider cannot be loaded, or a package uses the name of a built-in provider.
     """
-    others = plugins(GROUP)
-    return {**BUILT_IN, **{name: load_provider(name).config for name in named if name in others and name not in BUILT_IN}}
+    others = plugins(GROUP, BUILT_IN)
+    return {**BUILT_IN, **{name: load_provider(name).config for name in named if name in others}}

@@ -23,6 +23,7 @@ from chiron.demo.stage_rows import (
 from chiron.evaluation.api import Answered
 from chiron.io import read_jsonl
 from chiron.mics.prompts import Prompts, load_prompts
+from chiron.mics.tree import TreeScore, read_tree
 from chiron.phantom.sample import SyntheticCase, generate_case, write_castings, write_textbook
 from chiron.phantom.tiny_model import SIDE, write_tokenizer
 from chiron.phantom.world import COMBINATIONS, World, split
@@ -214,7 +215,7 @@ class Purity:
     retained: int
     pure: int
     evaluations: int
-    """Number of intern calls of the whole search."""
+    """Number of intern calls that the search's rule used. A replayed search has more of them in its ledger."""
 
     @property
     def share(self) -> float:
@@ -245,7 +246,11 @@ def is_pure(reasoning: str, truth: set[str]) -> bool:
 
 
 def _evaluations(run: Path) -> int:
-    from chiron.client.ledger import Ledger
-
-    with Ledger.read(run / "ledger.sqlite") as ledger:
-        return sum(s.calls for s in ledger.spending() if s.role == "intern")
+    """Count distinct intern calls in the search trees: the ledger of a replayed search also has the calls of the first search."""
+    keys: set[str | None] = set()
+    for tree in read_tree(run):
+        scores: list[TreeScore | None] = [tree["baseline"]]
+        for level in (level for attempt in tree["attempts"] for level in attempt):
+            scores += [*level["candidates"], level["whole_path"]]
+        keys.update(evaluation["key"] for score in scores if score is not None for evaluation in score["evaluations"])
+    return len(keys - {None})

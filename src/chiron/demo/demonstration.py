@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from chiron import InputError, RunSummary
 from chiron.demo import loop
 from chiron.demo.data import Data, Purity, Scale, make_data, purity
-from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, REPLAY_ONLY, SHOWN, VERIFIED, RungRecord, rung_record
+from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, SHOWN, VERIFIED, RungRecord, rung_record
 from chiron.demo.loop import Measured
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.demo.stage_rows import write_rows
@@ -52,7 +52,7 @@ class Student:
 
     name: str
     rows: int
-    """Number of training rows of the last stage, without replayed ones."""
+    """Number of training rows of the last stage, without replayed ones; for an intern, its number of true chains."""
     model: Path
     curves: Path | None
     measured: Measured
@@ -231,9 +231,11 @@ def _measure(say: Say, model: Path, data: Data, scale: Scale, out: Path) -> None
 
 def _student(folder: Path, data: Data, name: str) -> Student:
     """Read the results of a model. All answers are already in the ledger, so this makes no calls."""
-    out = folder / (BASE if name == BASE else name)
-    file = data.folder / ("annotated.jsonl" if name in loop.INTERNS else f"rung-{name}.jsonl")
-    rows = len(file.read_text("utf-8").splitlines()) if file.is_file() and name not in {BASE, REPLAY_ONLY} else 0
+    out = folder / name
+    if name in loop.INTERNS:
+        rows = len(data.annotated)
+    else:
+        rows = 0 if LADDER[name].rows is None else len((data.folder / f"rung-{name}.jsonl").read_text("utf-8").splitlines())
     curves = out / "curves.png" if name != BASE else None
     return Student(name, rows, out / "model", curves, loop.measure(out / "model", data, out / "answers"))
 

@@ -1,7 +1,10 @@
-"""Rungs of the ladder: what stage 3 is trained on, from nothing to true chains, for the same cases and the same number of steps."""
+"""Rungs of the ladder: what stage 3 is trained on, from nothing to true chains, for the same number of steps.
+
+Most rungs use all cases of the search. ``few_true_chains`` uses the annotated cases, and ``mics_*`` use the cases with a retained path.
+"""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -10,7 +13,7 @@ from chiron.client.ledger import Ledger
 from chiron.conversation.reasoning import render_reasoning, render_steps
 from chiron.demo.data import Data, is_pure
 from chiron.demo.stage_rows import Rows, answer_row, build_stage_3, chain, steps_of
-from chiron.evaluation.statistics import Share
+from chiron.evaluation.figures import clustered_share
 from chiron.phantom.sample import SyntheticCase
 
 VERIFIED: Final = "search"
@@ -32,13 +35,39 @@ class Rung:
     """Folder of the search that must be complete first."""
 
 
+@dataclass(frozen=True, slots=True)
+class PartAccuracy:
+    """Right answers to the evaluation cases of one kind: seen or held-out combinations."""
+
+    right: int
+    of: int
+    interval: tuple[float, float]
+    """95 % interval of the share: cluster-robust t on the logit scale. The clusters are combinations of attributes, because a model
+    tends to be right or wrong on all cases of a combination. (0, 1) with one combination."""
+
+    @classmethod
+    def from_answers(cls, correct: Sequence[bool], combinations: Sequence[Hashable]) -> "PartAccuracy":
+        """Compute from each answer's correctness and its combination, in the same order.
+
+        Raises:
+            ValueError: nothing is given, or the lengths differ.
+            InputError: scipy is not installed.
+        """
+        return cls(sum(correct), len(correct), clustered_share(correct, combinations).interval or (0.0, 1.0))
+
+    @property
+    def value(self) -> float:
+        """Share of right answers, in [0, 1]."""
+        return self.right / self.of
+
+
 class ShareRecord(TypedDict):
     """Right answers to the evaluation cases of one kind."""
 
     right: int
     n: int
     interval: list[float]
-    """Lower and upper end of Wilson's 95 % interval."""
+    """Lower and upper end of the 95 % interval of :class:`PartAccuracy`."""
 
 
 class RungRecord(TypedDict):
@@ -51,13 +80,13 @@ class RungRecord(TypedDict):
     held_out: ShareRecord
 
 
-def rung_record(name: str, rows: int, seen: Share, held_out: Share) -> RungRecord:
+def rung_record(name: str, rows: int, seen: PartAccuracy, held_out: PartAccuracy) -> RungRecord:
     """Convert the results of a rung to the JSON object of ``ladder.json``."""
     return {"name": name, "rows": rows, "seen": _share_record(seen), "held_out": _share_record(held_out)}
 
 
-def _share_record(share: Share) -> ShareRecord:
-    return {"right": round(share.right), "n": round(share.of), "interval": [round(end, 4) for end in share.interval]}
+def _share_record(share: PartAccuracy) -> ShareRecord:
+    return {"right": share.right, "n": share.of, "interval": [round(end, 4) for end in share.interval]}
 
 
 def true_chains(data: Data, cases: Iterable[SyntheticCase] | None = None) -> Rows:
@@ -95,7 +124,7 @@ def random_mentor(data: Data, folder: Path, seed: int) -> Rows:
 
 
 def best_mentor(data: Data, folder: Path, _seed: int) -> Rows:
-    """Rows with the paths of the mentor that has the most pure paths."""
+    """Rows with the paths of the mentor that has the most pure paths. The true attributes select it, which a lab could not do."""
     paths = mentor_paths(folder / VERIFIED)
     truth = {c.case.id: set(steps_of(c.attributes)) for c in data.seen}
     counts: dict[str, int] = {}

@@ -13,8 +13,8 @@ from chiron import RunSummary
 from chiron.client.config import LocalModel
 from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import Data, Scale
+from chiron.demo.ladder import PartAccuracy
 from chiron.evaluation.api import Answered, Question, answer_all
-from chiron.evaluation.statistics import Share
 from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run
@@ -41,13 +41,13 @@ class Measured:
     held_out: tuple[Answered, ...]
 
     @property
-    def seen_share(self) -> Share:
-        """Share of correct answers on combinations whose diagnosis was trained on with images."""
+    def seen_share(self) -> PartAccuracy:
+        """Right answers on combinations whose diagnosis was trained on with images."""
         return _share(self.seen)
 
     @property
-    def held_out_share(self) -> Share:
-        """Share of correct answers on combinations whose diagnosis was never shown with an image."""
+    def held_out_share(self) -> PartAccuracy:
+        """Right answers on combinations whose diagnosis was never shown with an image."""
         return _share(self.held_out)
 
 
@@ -152,5 +152,10 @@ def measure(model: Path, data: Data, run: Path, *, watch: Callable[[int], None] 
     return Measured(*(tuple(answered[name]) for name in sets))
 
 
-def _share(answered: Sequence[Answered]) -> Share:
-    return Share(sum(a.correct for a in answered), len(answered))
+def combination_of(answered: Answered) -> tuple[str, ...]:
+    """Return the true attributes of an answered case."""
+    return tuple(answered.case.meta["attributes"].values())
+
+
+def _share(answered: Sequence[Answered]) -> PartAccuracy:
+    return PartAccuracy.from_answers([a.correct for a in answered], [combination_of(a) for a in answered])

@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from chiron.demo.demonstration import Demonstration, Student
-from chiron.demo.ladder import BASE, LADDER, MICS
+from chiron.demo.ladder import BASE, LADDER, MICS, PartAccuracy
 from chiron.demo.stage_rows import steps_of
 from chiron.evaluation.api import Answered
-from chiron.evaluation.statistics import Share
 from chiron.phantom.sample import SyntheticCase
 
 _WIDTH = 20
@@ -72,7 +71,7 @@ def ladder_table(students: Sequence[Student]) -> Table:
     return table
 
 
-def _bar(share: Share) -> str:
+def _bar(share: PartAccuracy) -> str:
     low, high = share.interval
     ends = [round(end * _WIDTH) for end in (low, high)]
     bar = "█" * ends[0] + "░" * (ends[1] - ends[0])

@@ -1,13 +1,13 @@
 """Figures of one model on one benchmark, recomputed from its items."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import Arm
-from chiron.evaluation.statistics import Consistency, Estimate, Pairs, Share, Spread, clustered_difference, clustered_mean, newcombe
+from chiron.evaluation.statistics import Consistency, Pairs, Share, Spread, clustered_difference, clustered_mean, newcombe
 
 Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20
@@ -152,9 +152,9 @@ def group_of(result: ItemResult) -> str:
 
 
 def _mean_score(values: Sequence[float], groups: Sequence[str]) -> Figure:
-    mean = clustered_mean(values, groups)
     if min(values) >= 0 and max(values) <= 1:
-        return _clustered_share(mean)
+        return clustered_share(values, groups)
+    mean = clustered_mean(values, groups)
     return Figure(mean.value, mean.interval, mean.of, "cluster t")
 
 
@@ -163,11 +163,16 @@ def _share(results: Sequence[ItemResult], right: int, groups: int) -> Figure:
     if groups == asked:
         share = Share(right, asked)
         return Figure(share.value, share.interval, asked, "Wilson")
-    return _clustered_share(clustered_mean([float(r.right) for r in results], [group_of(r) for r in results]))
+    return clustered_share([r.right for r in results], [group_of(r) for r in results])
 
 
-def _clustered_share(mean: Estimate) -> Figure:
-    """Build the figure of a mean of values in [0, 1]."""
+def clustered_share(values: Sequence[float], groups: Sequence[Hashable]) -> Figure:
+    """Compute a mean of values in [0, 1] with a cluster-robust t interval on the logit scale.
+
+    Raises:
+        ValueError: nothing is given, or the lengths differ.
+    """
+    mean = clustered_mean(values, groups)
     if mean.groups >= 2 and not mean.has_width:
         # All groups have the same mean, so use Wilson's interval with as many observations as groups.
         return Figure(mean.value, Share(mean.value * mean.groups, mean.groups).interval, mean.of, "Wilson")

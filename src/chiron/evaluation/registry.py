@@ -106,7 +106,7 @@ def _module(file: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may fail in any way
+    except (Exception, SystemExit) as error:  # the user's file may fail in any way, for example call sys.exit()
         del sys.modules[name]
         raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}): correct the file") from error
     if not hasattr(module, "BENCHMARKS") and not hasattr(module, "PROTOCOLS"):

@@ -129,9 +129,9 @@ def engine_of(name: str) -> Engine:
     """Return an engine by name.
 
     Raises:
-        InputError: no such engine, or its package cannot be loaded.
+        InputError: no such engine, its package cannot be loaded, or a package uses the name of a built-in engine.
     """
-    others = plugins(GROUP)
+    others = plugins(GROUP, _BUILT_IN)
     if name not in _BUILT_IN and name not in others:
         raise InputError(f"unknown engine '{name}'; choose one of {', '.join((*_BUILT_IN, *others))}")
     return _BUILT_IN[name] if name in _BUILT_IN else load(GROUP, name, Engine)  # type: ignore[type-abstract]  # checked at run time

@@ -15,8 +15,9 @@ from chiron.client.call import MORE_SPACE, Call, ImagePart, Message, Provider, T
 from chiron.client.config import ProviderConfig
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.images import PictureStore
-from chiron.client.provider import BuildContext, Endpoint, Finding, ProviderType, load_provider
+from chiron.client.provider import GROUP, BuildContext, Endpoint, Finding, ProviderType, load_provider
 from chiron.errors import InputError
+from chiron.plugins import plugins
 from chiron.providers.baselines.provider import OfflineProvider
 from chiron.providers.local.provider import LocalProvider
 from chiron.providers.openai_provider import OpenAIProvider
@@ -28,8 +29,9 @@ def provider_type(config: ProviderConfig) -> ProviderType[Any]:
     """Return the provider of a configured model.
 
     Raises:
-        InputError: another package provides it, and it cannot be loaded.
+        InputError: another package provides it, and it cannot be loaded; or a package uses the name of a built-in provider.
     """
+    plugins(GROUP, _BUILT_IN)  # refuses a plug-in that a built-in provider would hide
     return _BUILT_IN.get(config.provider) or load_provider(config.provider)
 
 
