@@ -16,7 +16,7 @@ from chiron.evaluation.api import compare_runs
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.samples import calibration, pass_at, sample_scores, vote
 from tests.evaluation import published
-from tests.evaluation.test_running import run, write
+from tests.evaluation.test_running import run
 from tests.support.cases import write_png
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint

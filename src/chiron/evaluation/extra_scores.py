@@ -1,7 +1,6 @@
 """Scores in addition to the protocol's verdict: a second judge, an extractor, ratings of replies, and the MICS-Score of the reasoning."""
 
 import re
-
 from dataclasses import dataclass
 
 from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel, TextPart
