@@ -234,7 +234,7 @@ def test_seeds_are_samples_or_orders(tmp_path: Path) -> None:
         assert (summary.groups[0]["n"], summary.groups[0]["seeds"]) == (4, 3)
         with pytest.raises(InputError, match=r"temperature: 0\.7 there, 0\.0 here"):
             run(tmp_path, config)
-        with pytest.raises(InputError, match="several seeds at temperature 0"):
+        with pytest.raises(InputError, match="several samples at temperature 0"):
             run(tmp_path, config, seeds=3, temperature=0.0, into="other")
 
 

@@ -39,6 +39,12 @@ InternsOption = Annotated[
 ExportOption = Annotated[
     Path | None, typer.Option("--export-tsv", metavar="DIR", help="Write the benchmarks as TSV for VLMEvalKit, without asking a model.")
 ]
+RankerOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Model that rates every reply without knowing the answer; chooses between samples.")
+]
+RewardModelOption = Annotated[
+    str | None, typer.Option("--reward-model", metavar="NAME", help="Process reward model that reads every step; chooses between samples.")
+]
 ProtocolOption = Annotated[
     str | None,
     typer.Option(metavar="P", help="How items are asked and counted; --list shows the protocols (default: that of the benchmarks)."),
@@ -60,15 +66,20 @@ def eval_command(
         Path | None, typer.Option(metavar="DIR", help="Folder with the downloaded files (default: download from the hub).")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N items of each benchmark.")] = None,
-    seeds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Ask every item K times, or with K orders of its options.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", "--seeds", metavar="K", min=1, help="Ask every item K times, or with K orders of its options."),
+    ] = None,
     temperature: Annotated[
-        float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several seeds).")
+        float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several samples).")
     ] = None,
     control: Annotated[str, typer.Option(metavar="C", help="Change every item: none, no-image, blank, swap or shuffle-options.")] = "none",
     judge: Annotated[str | None, typer.Option(metavar="NAME", help="Judge of protocols that need one; for others, adds a column.")] = None,
     extractor: Annotated[
         str | None, typer.Option(metavar="NAME", help="Model that also extracts the chosen option, in a separate column.")
     ] = None,
+    ranker: RankerOption = None,
+    reward_model: RewardModelOption = None,
     interns: InternsOption = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -104,10 +115,12 @@ def eval_command(
         model,
         protocol=protocol,
         limit=limit,
-        seeds=seeds,
+        seeds=samples,
         temperature=temperature,
         judge=judge,
         extractor=extractor,
+        ranker=ranker,
+        reward_model=reward_model,
         interns=_names(interns) if interns is not None else None,
     )
     prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)

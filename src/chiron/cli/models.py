@@ -132,6 +132,8 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         sent = {
             "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
             "extractor": RoleCall("extractor", 0, evaluated.extractor, system=False, temperature=0.0),
+            "ranker": RoleCall("ranker", _SEVERAL, evaluated.ranker, system=False, temperature=0.0),
+            "reward_model": RoleCall("reward_model", _SEVERAL, evaluated.reward_model, system=False, temperature=0.0),
             "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
         }
         yield from ((name, sent[role]) for role, name in chosen.named())
@@ -170,7 +172,12 @@ def ask_command(
             help="Number of images of each modality, in order, such as 2,1 for two CT slices and a film (default: 1 each).",
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(metavar="T", min=0, max=2)] = 0.0,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several samples).")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="K", min=1, help="Ask K times, and print a reply with the most frequent final answer.")
+    ] = 1,
     max_tokens: Annotated[
         int | None,
         typer.Option("--max-tokens", metavar="N", min=1, help="Maximum tokens of the answer (default: the configuration's, else 1024)."),
@@ -183,12 +190,20 @@ def ask_command(
 
     from chiron.client.call import finish_note
     from chiron.client.failures import CallFailed
-    from chiron.evaluation.ask import Asked, answer
+    from chiron.evaluation.ask import Asked, answer, voted_answer
     from chiron.evaluation.config import load_evaluation
+    from chiron.evaluation.evaluation import SAMPLING
 
     *images, question = words
     chosen = load_evaluation(config, model)
-    asked = Asked([Path(name) for name in images], question, temperature, max_tokens, _sizes(groups))
+    asked = Asked([Path(name) for name in images], question, _temperature(temperature, samples, SAMPLING), max_tokens, _sizes(groups))
+
+    async def show_vote() -> None:
+        voted = await voted_answer(asked, model, chosen, samples)
+        print("\n".join(printable(line) for line in voted.reply.replace("\r", "").expandtabs(4).split("\n")))
+        others = ", ".join(f"{given or 'no final answer'} ({count})" for given, count in voted.others)
+        note = f"{voted.votes} of {samples} samples give this answer" + (f"; others: {others}" if others else "")
+        messages().print(f"note: {escape(printable(note))}")
 
     async def show() -> None:
         written, reply = False, None
@@ -211,9 +226,13 @@ def ask_command(
             messages().print(f"note: {escape(printable(note))}")
 
     try:
-        asyncio.run(show())
+        asyncio.run(show() if samples == 1 else show_vote())
     except CallFailed as failure:
         raise InputError(failure.public) from failure
+
+
+def _temperature(given: float | None, samples: int, sampling: float) -> float:
+    return given if given is not None else sampling if samples > 1 else 0.0
 
 
 def _sizes(groups: str | None) -> tuple[int, ...]:

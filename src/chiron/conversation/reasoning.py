@@ -266,6 +266,14 @@ def render_reasoning(steps: tuple[str, ...], answer: str) -> str:
     return f"{body}\n### The final answer is: {answer}" if body else f"### The final answer is: {answer}"
 
 
+def reward_question(question: str, unit: str) -> str:
+    """Return the first turn to a process reward model, in InternVL's form: the question and the first unit of the solution.
+
+    Each further unit is a turn of its own. The model answers each with ``+`` or ``-``.
+    """
+    return f"### Question:\n{question}\n\n### Solution Process:\n{unit}"
+
+
 def continue_from(prefix: tuple[str, ...], reasoning: Reasoning) -> tuple[str, ...]:
     """Return the whole path of a model that was asked to continue ``prefix``.
 

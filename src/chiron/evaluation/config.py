@@ -25,18 +25,26 @@ class EvaluationTokens(Strict):
     intern: PositiveInt = 1024
     judge: PositiveInt = 16
     extractor: PositiveInt = 16
+    ranker: PositiveInt = 16
+    reward_model: PositiveInt = 4
 
 
 class EvaluationConfig(JobSection):
     """The ``evaluation`` section: how models are measured."""
 
-    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "interns")
+    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "interns", "ranker", "reward_model")
     protocol: str | None = None
     """``None`` uses the usual protocol of the benchmarks."""
     judge: str | None = None
     """Gives the verdicts of a protocol that needs a judge; otherwise adds a column ``judge:NAME``."""
     extractor: str | None = None
     """Model that also reads the chosen option from every reply, as a column ``extractor:NAME``."""
+    ranker: str | None = None
+    """Model that rates every reply from 0 to 100 without knowing the answer, as a column ``rank:NAME``. With several samples, the sample
+    with the highest rating is chosen."""
+    reward_model: str | None = None
+    """Process reward model that reads every step of a reply, as a column ``reward:NAME``. With several samples, it chooses like
+    ``ranker``."""
     interns: list[str] = Field(default_factory=list)
     """Models that continue from the model's own reasoning, as the column ``mics_score``. Needs a judge."""
     intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
@@ -118,6 +126,7 @@ class _OwnPrompts(PromptSet):
         "chain": frozenset({"question", "options"}),
         "published_judge": frozenset({"known_answer", "given_answer"}),
         "extractor": frozenset({"question", "reasoning"}),
+        "rank": frozenset({"question", "reasoning"}),
     }
 
 

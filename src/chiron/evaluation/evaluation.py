@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, apply_control, note_unchanged
-from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn
+from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn, RankColumn, RewardColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
@@ -264,7 +264,7 @@ def evaluation_of(
     if temperature is None:
         temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
-        raise InputError("several seeds at temperature 0 give the same answer: set a temperature above 0")
+        raise InputError("several samples at temperature 0 give the same answer: set a temperature above 0")
     asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
@@ -332,6 +332,10 @@ def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, pr
     extra_scores: list[ExtraScore] = []
     if (extractor := roles.get("extractor")) is not None:
         extra_scores.append(ExtractorColumn(extractor, prompts))
+    if (ranker := roles.get("ranker")) is not None:
+        extra_scores.append(RankColumn(ranker, prompts))
+    if (reward_model := roles.get("reward_model")) is not None:
+        extra_scores.append(RewardColumn(reward_model))
     if (judge := roles.get("judge")) is not None:
         if not protocol.judged:
             extra_scores.append(JudgeColumn(Judging(judge, prompts)))

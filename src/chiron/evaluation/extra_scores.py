@@ -1,16 +1,19 @@
-"""Scores in addition to the protocol's verdict: a second judge, an extractor, and the MICS-Score of the model's reasoning."""
+"""Scores in addition to the protocol's verdict: a second judge, an extractor, ratings of replies, and the MICS-Score of the reasoning."""
 
+import re
 from dataclasses import dataclass
 
 from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel, TextPart
 from chiron.client.failures import CallFailed, Transient
-from chiron.client.prompts import fill, section
+from chiron.client.prompts import fill, own_marks, section
+from chiron.client.prompts import user_message as message_with_images
 from chiron.conversation.markup import escape_markup, own_turn, said
-from chiron.conversation.reasoning import parse_reasoning
+from chiron.conversation.reasoning import parse_reasoning, render_steps, reward_question
 from chiron.evaluation.answers.extraction import extract
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.items import Item, as_case, as_judged, in_words
 from chiron.evaluation.protocols.protocol import ParsedReply
+from chiron.evaluation.samples import RANK, REWARD
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.case_team import CaseTeam, TooFewAnswers, together
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
@@ -97,6 +100,69 @@ class ExtractorColumn:
         role = self.role
         read = await ask(Call("extractor", role.name, role.identity, (Message("user", (TextPart(body),)),), 0.0, role.max_tokens))
         return {f"extractor:{role.name}": float(extract(read.text, item.options).index == item.gold)}
+
+
+_RATING = re.compile(r"\D*(\d{1,3})(?:\.0+)?\s*(?:/\s*100|%)?\D*")
+
+
+@dataclass(frozen=True)
+class RankColumn:
+    """``rank:NAME``: how likely a model that sees images, question and reply, but not the known answer, finds the reply right, in [0, 1].
+
+    There is no score if the model names no number from 0 to 100, or several.
+    """
+
+    role: RoleModel
+    prompts: EvaluationPrompts
+
+    async def scores(
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
+    ) -> dict[str, float | None]:
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
+        del parsed
+        body = fill(
+            self.prompts.own["rank"],
+            question=section("question", in_words(item)),
+            reasoning=section("reasoning", escape_markup(reply.text[-_MOST:])),
+        )
+        role = self.role
+        asked = (message_with_images(body, pictures),)
+        rated = await ask(Call("ranker", role.name, role.identity, asked, 0.0, role.max_tokens))
+        found = _RATING.fullmatch(own_turn(said(rated.text)).strip())
+        value = None if found is None else int(found[1])
+        return {f"{RANK}{role.name}": value / 100 if value is not None and value <= 100 else None}
+
+
+@dataclass(frozen=True)
+class RewardColumn:
+    """``reward:NAME``: share of a reply's steps that a process reward model finds good, in [0, 1].
+
+    The model is asked in the form of ``chiron build rewards`` (InternVL's): first the question with the first two steps, then one step at a
+    time, and it answers ``+`` or ``-``. A reply without steps is one unit. There is no score if an answer is neither.
+    """
+
+    role: RoleModel
+
+    async def scores(
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
+    ) -> dict[str, float | None]:
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
+        del parsed
+        name, role = f"{REWARD}{self.role.name}", self.role
+        steps = parse_reasoning(reply.text).steps
+        parts = [(1, steps[:2]), *((n, (step,)) for n, step in enumerate(steps[2:], start=3))] if steps else []
+        first, *units = [render_steps(part, first=n) for n, part in parts] or [own_turn(said(reply.text))]
+        question = own_marks(as_case(item).question)
+        turns: tuple[Message, ...] = (message_with_images(reward_question(question, first), pictures),)
+        good = []
+        for unit in (*units, None):
+            answer = (await ask(Call("reward_model", role.name, role.identity, turns, 0.0, role.max_tokens))).text.strip()
+            if answer[:1] not in {"+", "-"}:
+                return {name: None}
+            good.append(answer.startswith("+"))
+            if unit is not None:
+                turns = (*turns, Message("assistant", (TextPart(answer[:1]),)), Message("user", (TextPart(unit),)))
+        return {name: sum(good) / len(good)}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import Arm
+from chiron.evaluation.samples import sample_scores
 from chiron.evaluation.statistics import Consistency, Pairs, Share, Spread, clustered_difference, clustered_mean, newcombe
 
 Method = Literal["Wilson", "Newcombe", "cluster t"]
@@ -101,15 +102,17 @@ def by_label(results: Sequence[ItemResult], label: str) -> dict[str, list[ItemRe
 def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
     """Compute the means of the other metrics by name. Each covers the answers that have it, with a cluster-robust t interval.
 
+    Where items were asked several times, this includes :func:`~chiron.evaluation.samples.sample_scores`, with one value per item.
+
     If all values are in [0, 1], the interval is on the logit scale. Where all groups also have the same mean, Wilson's interval is used,
     with the number of groups as the number of observations. Other values that are all equal have no interval.
     """
     names = dict.fromkeys(name for r in results for name in r.scores)
     figures = {}
-    for name in names:
-        scored = [(value, group_of(r)) for r in results if (value := r.scores.get(name)) is not None]
+    named = {name: [(value, r) for r in results if (value := r.scores.get(name)) is not None] for name in names}
+    for name, scored in {**named, **sample_scores(results)}.items():
         if scored:
-            figures[name] = _mean_score([value for value, _ in scored], [group for _, group in scored])
+            figures[name] = _mean_score([value for value, _ in scored], [group_of(r) for _, r in scored])
     return figures
 
 

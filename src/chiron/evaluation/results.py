@@ -14,6 +14,7 @@ from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.figures import accuracy
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER, Protocol
+from chiron.evaluation.samples import CalibrationRecord, calibration, sample_scores
 from chiron.evaluation.statistics import Share
 from chiron.io import write_atomically
 
@@ -42,7 +43,7 @@ class ScoreRecord(TypedDict):
 
     mean: float
     n: int
-    """Number of answers that have the score."""
+    """Number of answers that have the score; for a score over several samples, number of items."""
 
 
 class DataRecord(TypedDict):
@@ -97,6 +98,8 @@ class ResultGroup(GroupSettings, AccuracyRecord):
     published_accuracy: float | None
     """Accuracy without unparsed replies; only for a protocol whose published script counts so."""
     scores: dict[str, ScoreRecord]
+    calibration: CalibrationRecord | None
+    """``None`` if every item was asked once."""
     by: dict[str, dict[str, AccuracyRecord]]
     """By label, then by its value."""
 
@@ -143,6 +146,7 @@ def group_of(
         "cut_off": sum(line.cut_off for line in lines),
         "published_accuracy": _without_unparsed(lines) if protocol.leaves_out_unparsed else None,
         "scores": _scores(lines),
+        "calibration": calibration(lines),
         "by": _by_labels(lines),
     }
 
@@ -221,12 +225,13 @@ def _without_unparsed(lines: Sequence[ItemResult]) -> float | None:
     return fmean(line.right for line in counted) if counted else None
 
 
-def _scores(lines: Iterable[ItemResult]) -> dict[str, ScoreRecord]:
+def _scores(lines: Sequence[ItemResult]) -> dict[str, ScoreRecord]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
         for name, value in line.scores.items():
             if value is not None:
                 values[name].append(value)
+    values.update({name: [value for value, _ in scored] for name, scored in sample_scores(lines).items() if scored})
     return {name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}
 
 

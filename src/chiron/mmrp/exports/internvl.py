@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from chiron.conversation.reasoning import reward_question
 from chiron.mmrp.exports.export import IMAGES, Export, ReleasedRow, SignalFormat, turn_faults
 from chiron.mmrp.row import CONVERSATIONS
 from chiron.providers.local.dialogue import Turn
@@ -92,7 +93,7 @@ def reward_row(row: ReleasedRow, images: list[str]) -> dict[str, Any]:
     signal = row.record["signal"]
     *turns, asked = row.turns[:-1]
     for number, (unit, good) in enumerate(zip(signal["units"], signal["labels"], strict=True)):
-        shown = f"### Question:\n{asked.text}\n\n### Solution Process:\n{unit}" if number == 0 else unit
+        shown = reward_question(asked.text, unit) if number == 0 else unit
         turns += [Turn("user", shown), Turn("assistant", "+" if good else "-")]
     return {**internvl_row(replace(row, turns=tuple(turns))), "scores": list(signal["scores"])}
 
