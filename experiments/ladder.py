@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from chiron.demo import loop
+from chiron.demo.curriculum import after_stage_3, train_recipe
 from chiron.demo.data import FULL, QUICK, TINY, Data, Purity, Scale, castings, is_pure, make_data, perception, purity
 from chiron.demo.demonstration import check_search
 from chiron.demo.ladder import BASE, LADDER, PAPER, VERIFIED, rung_record, true_chains
 from chiron.demo.processes import Job, Say, cores, run_jobs
-from chiron.demo.stage_rows import Rows, build_annotated, build_stage_3, described, steps_of, write_cases, write_rows
+from chiron.demo.stage_rows import Rows, build_annotated, build_pairs, build_stage_3, described, steps_of, write_cases, write_rows
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.api import Answered
 from chiron.io import write_atomically
@@ -54,6 +55,9 @@ VARIANTS: dict[str, Variant] = {
     "one mentor": Variant(mentors=loop.mentors(loop.SPECIALISTS[:1])),
 }
 SECOND_ROUND = "second round"
+PAIRS, MORE = "preference pairs (DPO)", "more of stage 3 (control)"
+"""What the model of ``mics_verified`` is trained on further, for a fifth of its steps."""
+AFTER = "after mics_verified"
 
 
 @dataclass
@@ -88,6 +92,8 @@ def run_study(
         searches = {VERIFIED: add("searches", VERIFIED, *interns)}
         searches[PAPER] = add("searches", PAPER, searches[VERIFIED])
         rungs = {name: add("ladder", name, searches.get(rung.search or "", base)) for name, rung in LADDER.items() if name != BASE}
+        for name in (PAIRS, MORE):
+            add(AFTER, name, rungs["mics_verified"])
         if only_ladder:
             continue
         add(SECOND_ROUND, SECOND_ROUND, rungs["mics_verified"])
@@ -153,6 +159,8 @@ class Study:
             return self._variant_rung(variant, rung)
         if part == SECOND_ROUND:
             return self._second_round()
+        if part == AFTER:
+            return self._after(name)
         return self._rung(name)
 
     def _rung(self, name: str) -> Figures:
@@ -230,6 +238,21 @@ class Study:
         check_search(loop.search(team, data, run, cases=file))
         rows = build_stage_3(run, self.own / "chains-2")
         return {**self._trained(SECOND_ROUND, rows, data), "search": _counts(purity(run, data))}
+
+    def _after(self, name: str) -> Figures:
+        """Train the model of ``mics_verified`` further: on preference pairs of its search, or on its own rows as a control."""
+        file, out = "rung-mics_verified.jsonl", self.own / ("dpo" if name == PAIRS else "more")
+        if not (self.own / "mics_verified" / "model").is_dir():  # the search retained no path
+            return {"rows": 0}
+        rows = None
+        if name == PAIRS:
+            file, rows = "pairs.jsonl", build_pairs(self.own / VERIFIED, self.own / "pairs")
+            write_rows(self.data.folder / file, rows)
+        recipe = after_stage_3(
+            self.own / "mics_verified" / "model", file, self.scale, preferences=name == PAIRS, name=out.name, seed=self.seed
+        )
+        model = train_recipe(recipe, self.data.folder, self.data.images, out)
+        return self._measured(name, model, out, len(rows or ()))
 
     def _annotated(self, count: int) -> tuple[SyntheticCase, ...]:
         return castings("annotated", replace(self.scale, annotated=count), seed=self.seed)

@@ -17,6 +17,8 @@ def tables(results: Sequence[Figures]) -> str:
         _models(results, "ladder", "stage 3 on"),
         _models(results, "interns", "intern", counted="true chains"),
     ]
+    if any("after mics_verified" in r for r in results):
+        parts.append(_models(results, "after mics_verified", "after MICS, verified: a fifth of the steps on", counted="pairs"))
     if any("variants" in r for r in results):
         parts += [_models(results, "variants", "variation"), _models(results, "second round", "second round")]
     parts += [_searches(results), _worth(results)]

@@ -62,6 +62,23 @@ def last_stage(base: Path, rows: str | None, scale: Scale, *, name: str, seed: i
     return _last(base, rows, REPLAYED, scale.final_steps, scale, name=name, seed=seed)
 
 
+def after_stage_3(base: Path, rows: str, scale: Scale, *, preferences: bool, name: str, seed: int) -> Recipe:
+    """Recipe of a fifth of stage 3's steps from its model: on preference pairs (DPO), or on the same rows of stage 3 as a control."""
+    steps = max(1, scale.final_steps // 5)
+    if not preferences:
+        return _last(base, rows, REPLAYED, steps, scale, name=name, seed=seed)
+    stage = Stage(
+        name="preferences",
+        data=rows,
+        objective="dpo",
+        trainable="all",
+        steps=steps,
+        batch=Batch(rows=scale.rows),
+        learning_rate=scale.final_learning_rate / 10,  # as usual, a tenth of the rate of supervised training
+    )
+    return _recipe(f"miniature-{scale.name}-{name}", scale, seed, [stage], base=str(base))
+
+
 def _last(base: Path, rows: str, replayed: dict[str, float], steps: int, scale: Scale, *, name: str, seed: int) -> Recipe:
     stage = Stage(
         name="answers",
