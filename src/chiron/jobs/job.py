@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -22,7 +22,7 @@ from chiron.client.client import ModelClient
 from chiron.client.failures import CallFailed, RunStopped, UnitAsk, commonest
 from chiron.client.ledger import Ledger, Spending
 from chiron.client.provider import Endpoint
-from chiron.errors import DiskError
+from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import Engine, LocalEngine
@@ -148,6 +148,8 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     client: ModelClient | None = field(default=None, init=False)
     """``None`` before the client is open."""
     _pending: list[Pending] = field(default_factory=list, init=False)
+    _taken: int = field(default=0, init=False)
+    """Number of units that the engine took."""
 
     @abstractmethod
     def units(self) -> Iterable[Unit]:
@@ -199,7 +201,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         """Run all units that have no result yet, and return the summary.
 
         Raises:
-            InputError: the directory is in use or its identity differs, or an input is unusable.
+            InputError: the directory is in use or its identity differs, an input is unusable, or the engine left out units.
             DiskError: the output cannot be written; existing files are unchanged.
         """
         with self.directory.opened(self.identity) as ledger:
@@ -229,6 +231,15 @@ class Job(ABC, Generic[Unit, Result, Summary]):
                 if isinstance(result, Pending):
                     self._pending.append(result)
                 yield unit, result
+        if self.resume is Resume.REPLIES:
+            self._check_all_ended(units)
+
+    def _check_all_ended(self, units: Iterator[tuple[int, Unit]]) -> None:
+        """Raise if the engine left out units: files without their rows would look complete. Stored results are counted from the ledger."""
+        deque(units, maxlen=0)  # counts those that the engine did not take
+        if self.progress.done != self._taken:
+            engine = f"engine '{type(self.engine).__name__}' returned {self.progress.done} of {self._taken} units"
+            raise InputError(f"{engine} ({self.directory.path}): it must return each unit once; use the engine 'local' until it is corrected")
 
     def _unfinished(self, client: ModelClient, crashes: CrashLog) -> Iterator[tuple[int, Unit]]:
         """Yield the units to run with their ranks. Where results are stored, units that a halt leaves out need no placeholder."""
@@ -239,6 +250,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
                     continue
                 if client.halted is not None:
                     return
+            self._taken += 1
             yield rank, unit
 
     async def _run_unit(self, rank: int, unit: Unit, client: ModelClient, crashes: CrashLog) -> Result | Pending:
