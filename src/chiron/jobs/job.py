@@ -96,6 +96,8 @@ class JobSummary:
     """Most common reason for pending units."""
     refused: int
     """Pending units whose calls would be rejected again."""
+    crashed: int
+    """Pending units on which chiron failed because of a bug."""
     outcomes: Mapping[str, int]
     """The other units, by outcome."""
     spending: tuple[Spending, ...]
@@ -239,7 +241,9 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         deque(units, maxlen=0)  # counts those that the engine did not take
         if self.progress.done != self._taken:
             engine = f"engine '{type(self.engine).__name__}' returned {self.progress.done} of {self._taken} units"
-            raise InputError(f"{engine} ({self.directory.path}): it must return each unit once; use the engine 'local' until it is corrected")
+            raise InputError(
+                f"{engine} ({self.directory.path}): it must return each unit once; use the engine 'local' until it is corrected"
+            )
 
     def _unfinished(self, client: ModelClient, crashes: CrashLog) -> Iterator[tuple[int, Unit]]:
         """Yield the units to run with their ranks. Where results are stored, units that a halt leaves out need no placeholder."""
@@ -278,6 +282,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             pending=len(self._pending),
             pending_because=commonest(unit.problem for unit in self._pending),
             refused=sum(unit.refused for unit in self._pending),
+            crashed=sum(unit.crashed for unit in self._pending),
             outcomes=dict(self.progress.outcomes),
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),
