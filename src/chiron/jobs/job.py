@@ -241,9 +241,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         deque(units, maxlen=0)  # counts those that the engine did not take
         if self.progress.done != self._taken:
             engine = f"engine '{type(self.engine).__name__}' returned {self.progress.done} of {self._taken} units"
-            raise InputError(
-                f"{engine} ({self.directory.path}): it must return each unit once; use the engine 'local' until it is corrected"
-            )
+            raise InputError(f"{engine} ({self.directory.path}): correct the engine, or use 'local'")
 
     def _unfinished(self, client: ModelClient, crashes: CrashLog) -> Iterator[tuple[int, Unit]]:
         """Yield the units to run with their ranks. Where results are stored, units that a halt leaves out need no placeholder."""
@@ -260,7 +258,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     async def _run_unit(self, rank: int, unit: Unit, client: ModelClient, crashes: CrashLog) -> Result | Pending:
         if client.halted is not None:
             return Pending(str(client.halted))
-        ask = client.line(rank)
+        ask = client.with_priority(rank)
         self.progress.in_flight += 1
         try:
             return await crashes.watch(self.work(unit, ask), rank)
