@@ -53,13 +53,37 @@ def load(group: str, name: str, kind: type[T]) -> T:
     return _load(entry, kind)
 
 
-def with_plugins(group: str, built_in: Mapping[str, T], kind: type[T]) -> dict[str, T]:
-    """Return the built-in objects by name, followed by those of all plug-ins of a group.
+def with_plugins(group: str, built_in: Mapping[str, T], kind: type[T]) -> Mapping[str, T]:
+    """Return the built-in objects by name, followed by the plug-ins of a group. A plug-in is imported when it is looked up.
+
+    A lookup raises InputError if the plug-in cannot be loaded, or if its object has a ``name`` that is not the entry point's name.
 
     Raises:
-        InputError: a plug-in cannot be loaded, or has the name of a built-in object.
+        InputError: two packages use the same name, or one uses the name of a built-in object.
     """
-    return {**built_in, **{name: _load(entry, kind) for name, entry in plugins(group, built_in).items()}}
+    return _WithPlugins(built_in, plugins(group, built_in), kind)
+
+
+class _WithPlugins(Mapping[str, T]):
+    def __init__(self, built_in: Mapping[str, T], others: Mapping[str, EntryPoint], kind: type[T]) -> None:
+        self._built_in, self._others, self._kind = built_in, others, kind
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._others:
+            return self._built_in[name]
+        value = _load(entry := self._others[name], self._kind)
+        if (own := getattr(value, "name", name)) != name:
+            raise InputError(f"{_described(entry)} provides '{own}': give the entry point and its object one name")
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._built_in or name in self._others  # Mapping's own method would import the plug-in
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._built_in, *self._others))
+
+    def __len__(self) -> int:
+        return len(self._built_in) + len(self._others)
 
 
 def _load(entry: EntryPoint, kind: type[T]) -> T:

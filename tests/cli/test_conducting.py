@@ -18,6 +18,7 @@ class Ended:
     pending: int = 0
     pending_because: str | None = None
     refused: int = 0
+    crashed: int = 0
     halted: RunStopped | DiskError | None = None
     notes: tuple[str, ...] = ()
 
@@ -33,6 +34,9 @@ class Ended:
             "3 pending, most of them because HTTP 400; the calls will be refused again",
         ),
         (Ended(pending=3, refused=1), 3, "run the same command again to resume (1 of them will be refused again"),
+        (Ended(pending=3, crashed=3), 1, "3 pending; chiron failed on all of them because of a bug"),
+        (Ended(pending=3, crashed=1, refused=2), 1, "3 pending; chiron failed on 1 of them because of a bug"),
+        (Ended(pending=3, crashed=2), 3, "run the same command again to resume"),
         (Ended(pending=3, halted=UserStopped("stopped")), 130, "run the same command again"),
         (Ended(pending=3, halted=BudgetSpent("spent")), 3, "stopped: spent"),
         (Ended(pending=3, halted=EndpointDown("down")), 3, "stopped: down"),

@@ -1,5 +1,6 @@
-"""``chiron ask``: the answer as it streams, from endpoints that stream and from those that do not."""
+"""``chiron ask``: the answer as it streams, from endpoints that stream and from others. Also cases answered in one call from Python."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,16 @@ import pytest
 import yaml
 from aiohttp import web
 
+from chiron.cases.case import Case
+from chiron.client.config import OpenAIModel
+from chiron.client.failures import CallFailed
+from chiron.evaluation.api import Question, answer_all
 from chiron.evaluation.items import as_modalities
+from chiron.mics.prompts import load_prompts
 from tests.support.cases import write_png
 from tests.support.command import chiron
-from tests.support.endpoint import Endpoint
+from tests.support.endpoint import Endpoint, completion
+from tests.support.simulation import prompt_of
 
 
 def events(*pieces: str, end: str = "data: [DONE]\n\n") -> str:
@@ -99,3 +106,22 @@ def test_only_a_question_without_marks_is_announced() -> None:
     assert as_modalities("q", 1) == "q"
     assert as_modalities("q", 2) == "Modality 1: <image>\nModality 2: <image>\nq"
     assert as_modalities("a <image> b <image>", 2) == "a <image> b <image>"
+
+
+def test_a_pending_answer_is_an_error_and_not_a_wrong_answer(tmp_path: Path) -> None:
+    write_png(tmp_path / "1.png")
+    cases = [Case(str(n), f"Organ {n}?", "heart", ("1.png",)) for n in range(3)]
+    fails = True
+
+    def override(body: dict[str, Any], _: int) -> web.Response | None:
+        is_broken = fails and "Organ 1?" in prompt_of(body)
+        return web.json_response({}, status=500) if is_broken else web.json_response(completion("### The final answer is: heart"))
+
+    with Endpoint(lambda _: "", override=override) as endpoint:
+        model = OpenAIModel(provider="openai", base_url=endpoint.base_url, model="m", attempts=1)
+        question = Question(load_prompts(None), tmp_path)
+        with pytest.raises(CallFailed, match=r"1 of 3 answers are pending .*run the same again to resume"):
+            asyncio.run(answer_all({"x": cases}, model, question, tmp_path / "run"))
+        fails = False
+        found = asyncio.run(answer_all({"x": cases}, model, question, tmp_path / "run"))
+    assert [answered.correct for answered in found["x"]] == [True, True, True]

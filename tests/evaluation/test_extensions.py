@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chiron.cli.eval_output import show_benchmarks
 from chiron.errors import InputError
 from chiron.evaluation.api import evaluate
 from chiron.evaluation.comparing import compare
@@ -158,7 +159,21 @@ def test_a_file_that_does_not_exist_is_an_error_of_one_line(tmp_path: Path) -> N
 def test_an_entry_point_with_another_name_than_its_object_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_plugin(tmp_path / "site", monkeypatch, BENCHMARK, {"chiron.benchmarks": {"bodies": "outside:ORGANS"}})
     with pytest.raises(InputError, match=r"plug-in 'bodies' .* provides 'organs'"):
-        benchmarks()
+        benchmark_of("bodies")
+
+
+def test_a_damaged_plug_in_affects_only_those_who_name_it_or_list_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {
+        "chiron.benchmarks": {"organs": "outside:ORGANS", "broken": "outside:GONE"},
+        "chiron.protocols": {"one_word": "outside:ONE_WORD", "two_words": "outside:GONE"},
+    }
+    install_plugin(tmp_path / "site", monkeypatch, BENCHMARK + PROTOCOL, entries)
+    assert (benchmark_of("slake").name, benchmark_of("organs").name) == ("slake", "organs")
+    assert (protocol_of("exact").name, protocol_of("one_word").name) == ("exact", "one_word")
+    assert "broken" in benchmarks()
+    for look_up in (lambda: benchmark_of("broken"), lambda: protocol_of("two_words"), lambda: show_benchmarks([], json_output=False)):
+        with pytest.raises(InputError, match=r"plug-in '\w+' .* cannot be loaded"):
+            look_up()
 
 
 def test_the_protocol_of_the_contributing_page_works(tmp_path: Path) -> None:

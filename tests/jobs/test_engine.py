@@ -1,12 +1,15 @@
 """Engines run the units of a job. The job does not know which engine does, and other packages may add engines."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chiron.errors import InputError
-from chiron.jobs.engine import Engine, engine_of
+from chiron.jobs.engine import Engine, OpenJob, engine_of
 from chiron.mics.api import run_search
 from tests.jobs.test_job import Echo, echo, job_of, names
 from tests.support.calls import Scripted
@@ -66,6 +69,24 @@ def test_a_search_finds_the_same_paths_on_any_engine(tmp_path: Path) -> None:
     assert len((tmp_path / "one-by-one" / "trace.txt").read_text().splitlines()) == 2
     for file in ("paths.jsonl", "rejected.jsonl"):
         assert (tmp_path / "one-by-one" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+
+
+class Drops:
+    """Engine that runs only some of its units."""
+
+    def __init__(self, keep: Callable[[int], bool], taken: int = 20) -> None:
+        self.keep, self.taken = keep, taken
+
+    async def run(self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool) -> Any:
+        for number, unit in enumerate(islice(units, self.taken)):
+            if self.keep(number):
+                yield unit, await work(unit)
+
+
+@pytest.mark.parametrize("engine", [Drops(lambda number: number != 7), Drops(lambda _: True, taken=19)])
+def test_an_engine_that_leaves_out_a_unit_is_an_error(tmp_path: Path, engine: Drops) -> None:
+    with pytest.raises(InputError, match="engine 'Drops' returned 19 of 20 units"):
+        run_with(engine, tmp_path, Scripted(echo))
 
 
 def test_an_engine_with_the_name_of_a_built_in_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

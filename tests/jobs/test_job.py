@@ -146,7 +146,7 @@ def test_a_bug_that_one_unit_meets_leaves_it_pending_and_on_record(tmp_path: Pat
         return ZeroDivisionError("the patient's name") if unit in {"unit 2", "unit 5"} else None
 
     summary = stumble(tmp_path, Scripted(echo), names(30), at)
-    assert (summary.pending, summary.halted) == (2, None)
+    assert (summary.pending, summary.crashed, summary.halted) == (2, 2, None)
     assert "ZeroDivisionError in jobs/crashes.py, line " in str(summary.pending_because)  # the last place that is ours
     assert any("2 pending because of a bug" in note and "errors.log" in note for note in summary.notes)
     log = tmp_path / "work" / "errors.log"

@@ -60,7 +60,7 @@ def searched(
 
     async def main() -> tuple[float, list[dict[str, Any]]]:
         found = await asyncio.gather(
-            *(search(case, team, desk.line(rank), Policy()) for rank, case in enumerate(made)), return_exceptions=True
+            *(search(case, team, desk.with_priority(rank), Policy()) for rank, case in enumerate(made)), return_exceptions=True
         )
         took = asyncio.get_running_loop().time()
         await desk.close()

@@ -102,6 +102,8 @@ class Closing(Protocol):
     @property
     def refused(self) -> int: ...
     @property
+    def crashed(self) -> int: ...
+    @property
     def halted(self) -> RunStopped | DiskError | None: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
@@ -126,12 +128,16 @@ def closing_code(summary: Closing) -> int:
 
 
 def _pending_code(summary: Closing) -> int:
-    """Print why work is pending and how to continue; return 3 if running again can help, else 2."""
+    """Print why work is pending and how to continue; return 3 if running again can help, else 1 after a crash and 2 without one."""
     because = f", most of them because {escape(printable(summary.pending_because))}" if summary.pending_because else ""
-    if summary.refused < summary.pending:
+    if summary.refused + summary.crashed < summary.pending:
         refused = f" ({summary.refused} of them will be refused again until the configuration changes)" if summary.refused else ""
         messages().print(f"{summary.pending} pending{because}; run the same command again to resume{refused}")
         return 3
+    if summary.crashed:
+        which = "all" if summary.crashed == summary.pending else summary.crashed
+        messages().print(f"{summary.pending} pending{because}; chiron failed on {which} of them because of a bug: see errors.log")
+        return 1
     messages().print(
         f"{summary.pending} pending{because}; the calls will be refused again: change the configuration, the server or these inputs first"
     )

@@ -66,7 +66,7 @@ class ModelClient:
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
         for name, endpoint in self.endpoints.items():
-            if (times := ledger.cost_overrun(endpoint.bound)) > endpoint.cost_overrun:
+            if (times := ledger.cost_overrun(endpoint.pricing_key)) > endpoint.cost_overrun:
                 endpoint.cost_overrun = times
                 self._note_surprise(name, endpoint)
         ledger.take_over_attempts()
@@ -107,7 +107,7 @@ class ModelClient:
             if endpoint.limiter.held
         ]
 
-    def line(self, rank: int) -> UnitAsk:
+    def with_priority(self, rank: int) -> UnitAsk:
         """Return an ``ask`` whose calls are sent before those with a higher rank."""
 
         async def ask(call: Call) -> Reply:
@@ -328,7 +328,7 @@ class ModelClient:
         times = cost / bare if bare else 1.0
         if times > endpoint.cost_overrun:
             endpoint.cost_overrun = times
-            self.ledger.keep_surprise(endpoint.bound, times)
+            self.ledger.keep_surprise(endpoint.pricing_key, times)
         self._note_surprise(call.model, endpoint)
 
     def _note_surprise(self, name: str, endpoint: Endpoint) -> None:

@@ -130,7 +130,7 @@ class Accounts(Store):
         return times
 
     def keep_surprise(self, of: str, times: float) -> None:
-        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.bound``).
+        """Store a cost overrun for later processes. ``of``: the model and its cost settings (``Endpoint.pricing_key``).
 
         Raises:
             DiskError: writing failed.

@@ -48,7 +48,7 @@ class Endpoint:
         return self.cost_overrun * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
 
     @property
-    def bound(self) -> str:
+    def pricing_key(self) -> str:
         """Key under which ``cost_overrun`` is stored. It contains the price and image tokens, so changing either resets the overrun."""
         price = "" if self.price is None else f" at {self.price.input:g}/{self.price.output:g}"
         return f"{self.provider.identity}{price}, {self.image_tokens} an image"

@@ -7,6 +7,7 @@ from pathlib import Path
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder
 from chiron.client.config import ProviderConfig
+from chiron.client.failures import CallFailed
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
@@ -65,7 +66,7 @@ class Answered:
 
     case: Case
     reply: str | None
-    """``None`` if the call failed; ``problem`` gives the reason."""
+    """``None`` if the case could not be asked; ``problem`` gives the reason."""
     answer: str | None
     """The final answer in the reply. ``None`` if the reply has no answer, which counts as wrong."""
     correct: bool
@@ -104,7 +105,8 @@ async def answer_all(
 
     Raises:
         InputError: the model or the directory cannot be used. A case with an unusable image is returned with a ``problem`` instead.
-        Halted: the endpoint is down or rejects every call.
+        RunStopped: the endpoint is down or rejects every call.
+        CallFailed: answers are pending after failed calls. Running again resumes them.
         DiskError: the disk is full.
     """
     check = ImageFolder(question.images).check
@@ -117,6 +119,10 @@ async def answer_all(
     summary = await evaluation.execute()
     if summary.halted is not None:
         raise summary.halted
+    if summary.pending:
+        # They would count as wrong answers.
+        because = f"most of them because {summary.pending_because}"
+        raise CallFailed(f"{summary.pending} of {summary.total} answers are pending ({run}), {because}: run the same again to resume")
     answered: dict[str, list[Answered]] = {name: [] for name in sets}
     for line in read_results(run / ITEMS):
         if line.benchmark in answered and line.control == "none":

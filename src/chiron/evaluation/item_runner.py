@@ -49,7 +49,7 @@ class ExtraScore(Door):
 
         Raises:
             CallFailed: a call got no answer.
-            Halted: no more calls are sent.
+            RunStopped: no more calls are sent.
         """
         ...
 
@@ -84,7 +84,7 @@ class ItemRunner:
 
         Raises:
             CallFailed: a call needed for the verdict got no answer, and may get one if it is asked again.
-            Halted: no more calls are sent, and the verdict needs one.
+            RunStopped: no more calls are sent, and the verdict needs one.
         """
         item = unit.item
         if isinstance(item, BadItem):

@@ -5,11 +5,9 @@ the variables ``BENCHMARKS`` and ``PROTOCOLS`` (either may be missing), each wit
 """
 
 import hashlib
-import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -21,24 +19,24 @@ from chiron.evaluation import protocols as protocol_modules
 from chiron.evaluation.benchmarks import sets
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.protocols.protocol import Protocol
-from chiron.plugins import with_plugins
+from chiron.plugins import plugins, submodules, with_plugins
 
 T = TypeVar("T", Benchmark, Protocol)
 
 
-def benchmarks(files: Sequence[Path] = ()) -> dict[str, Benchmark]:
-    """Return all benchmarks by name.
+def benchmarks(files: Sequence[Path] = ()) -> Mapping[str, Benchmark]:
+    """Return all benchmarks by name. A plug-in is imported when it is looked up; if it cannot be loaded, that raises InputError.
 
     Args:
         files: Python files with further benchmarks. They are executed.
 
     Raises:
-        InputError: a plug-in or a file cannot be loaded, or a name is used twice.
+        InputError: a file cannot be loaded, or a name is used twice.
     """
     return _all("chiron.benchmarks", "BENCHMARKS", Benchmark, sets, files)
 
 
-def protocols(files: Sequence[Path] = ()) -> dict[str, Protocol]:
+def protocols(files: Sequence[Path] = ()) -> Mapping[str, Protocol]:
     """Return all protocols by name; for arguments and errors see :func:`benchmarks`."""
     return _all("chiron.protocols", "PROTOCOLS", Protocol, protocol_modules, files)  # type: ignore[type-abstract]
 
@@ -47,7 +45,7 @@ def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
     """Look up a benchmark by name.
 
     Raises:
-        InputError: the name is unknown, or see :func:`benchmarks`.
+        InputError: the name is unknown, its plug-in cannot be loaded, or see :func:`benchmarks`.
     """
     known = benchmarks(files)
     if name not in known:
@@ -59,7 +57,7 @@ def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
     """Look up a protocol by name.
 
     Raises:
-        InputError: the name is unknown, or see :func:`benchmarks`.
+        InputError: the name is unknown, its plug-in cannot be loaded, or see :func:`benchmarks`.
     """
     known = protocols(files)
     if name not in known:
@@ -67,25 +65,16 @@ def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
     return known[name]
 
 
-def _all(group: str, variable: str, kind: type[T], package: ModuleType, files: Sequence[Path]) -> dict[str, T]:
-    built_in = [value for module in _modules(package) for value in _values(module, variable, kind, module.__name__)]
-    found = with_plugins(group, {value.name: value for value in built_in}, kind)
-    for name, value in found.items():
-        if value.name != name:
-            raise InputError(f"plug-in '{name}' (group {group}) provides '{value.name}': give the entry point and its object one name")
+def _all(group: str, variable: str, kind: type[T], package: ModuleType, files: Sequence[Path]) -> Mapping[str, T]:
+    modules = submodules(package.__name__)
+    known = {value.name: value for module in modules for value in _values(module, variable, kind, module.__name__)}
+    others = plugins(group, known)
     for file in files:
-        values = _values(_module(file.resolve()), variable, kind, str(file))
-        for value in values:
-            if value.name in found:
+        for value in _values(_module(file.resolve()), variable, kind, str(file)):
+            if value.name in known or value.name in others:
                 raise InputError(f"{file}: {variable} contains '{value.name}', which exists already: choose another name")
-            found[value.name] = value
-    return found
-
-
-@cache
-def _modules(package: ModuleType) -> list[ModuleType]:
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    return [import_module(f"{package.__name__}.{name}") for name in names]
+            known[value.name] = value
+    return with_plugins(group, known, kind)
 
 
 def _values(module: ModuleType, variable: str, kind: type[T], place: str) -> list[T]:

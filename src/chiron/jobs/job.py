@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -22,7 +22,7 @@ from chiron.client.client import ModelClient
 from chiron.client.failures import CallFailed, RunStopped, UnitAsk, commonest
 from chiron.client.ledger import Ledger, Spending
 from chiron.client.provider import Endpoint
-from chiron.errors import DiskError
+from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import Engine, LocalEngine
@@ -96,6 +96,8 @@ class JobSummary:
     """Most common reason for pending units."""
     refused: int
     """Pending units whose calls would be rejected again."""
+    crashed: int
+    """Pending units on which chiron failed because of a bug."""
     outcomes: Mapping[str, int]
     """The other units, by outcome."""
     spending: tuple[Spending, ...]
@@ -148,6 +150,8 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     client: ModelClient | None = field(default=None, init=False)
     """``None`` before the client is open."""
     _pending: list[Pending] = field(default_factory=list, init=False)
+    _taken: int = field(default=0, init=False)
+    """Number of units that the engine took."""
 
     @abstractmethod
     def units(self) -> Iterable[Unit]:
@@ -199,7 +203,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         """Run all units that have no result yet, and return the summary.
 
         Raises:
-            InputError: the directory is in use or its identity differs, or an input is unusable.
+            InputError: the directory is in use or its identity differs, an input is unusable, or the engine left out units.
             DiskError: the output cannot be written; existing files are unchanged.
         """
         with self.directory.opened(self.identity) as ledger:
@@ -229,6 +233,15 @@ class Job(ABC, Generic[Unit, Result, Summary]):
                 if isinstance(result, Pending):
                     self._pending.append(result)
                 yield unit, result
+        if self.resume is Resume.REPLIES:
+            self._check_all_ended(units)
+
+    def _check_all_ended(self, units: Iterator[tuple[int, Unit]]) -> None:
+        """Raise if the engine left out units: files without their rows would look complete. Stored results are counted from the ledger."""
+        deque(units, maxlen=0)  # counts those that the engine did not take
+        if self.progress.done != self._taken:
+            engine = f"engine '{type(self.engine).__name__}' returned {self.progress.done} of {self._taken} units"
+            raise InputError(f"{engine} ({self.directory.path}): correct the engine, or use 'local'")
 
     def _unfinished(self, client: ModelClient, crashes: CrashLog) -> Iterator[tuple[int, Unit]]:
         """Yield the units to run with their ranks. Where results are stored, units that a halt leaves out need no placeholder."""
@@ -239,12 +252,13 @@ class Job(ABC, Generic[Unit, Result, Summary]):
                     continue
                 if client.halted is not None:
                     return
+            self._taken += 1
             yield rank, unit
 
     async def _run_unit(self, rank: int, unit: Unit, client: ModelClient, crashes: CrashLog) -> Result | Pending:
         if client.halted is not None:
             return Pending(str(client.halted))
-        ask = client.line(rank)
+        ask = client.with_priority(rank)
         self.progress.in_flight += 1
         try:
             return await crashes.watch(self.work(unit, ask), rank)
@@ -266,6 +280,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             pending=len(self._pending),
             pending_because=commonest(unit.problem for unit in self._pending),
             refused=sum(unit.refused for unit in self._pending),
+            crashed=sum(unit.crashed for unit in self._pending),
             outcomes=dict(self.progress.outcomes),
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),

@@ -292,6 +292,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
                 "pending": max(counts["pending"], self.progress.total - counts.total() + counts["pending"]),
                 "pending_because": commonest(str(record.get("detail")) for record in waiting),
                 "refused": sum(str(record.get("reason")) == Reason.CALLS_REFUSED for record in waiting),
+                "crashed": sum(str(record.get("reason")) == Reason.CRASHED for record in waiting),
                 "outcomes": {name: number for name, number in counts.items() if name != "pending"},
                 "notes": tuple(client.notes.values()),
             },

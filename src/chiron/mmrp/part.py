@@ -96,6 +96,7 @@ class BuildSummary(JobSummary):
             "outcomes": dict(self.outcomes),
             "pending": self.pending,
             "refused": self.refused,
+            "crashed": self.crashed,
             "spending": [asdict(spent) for spent in self.spending],
             "spent_usd": self.spent_usd,
             "possibly_spent_usd": self.possibly_spent_usd,

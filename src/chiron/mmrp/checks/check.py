@@ -70,7 +70,7 @@ def checks() -> Mapping[str, Check]:
     """Return all checks by name, in display order.
 
     Raises:
-        InputError: a plug-in cannot be loaded.
+        InputError: a name is used twice. A lookup raises it if the plug-in cannot be loaded.
     """
     found: list[Check] = [check for module in submodules("chiron.mmrp.checks") for check in getattr(module, "CHECKS", ())]
     found.sort(key=lambda check: _ORDER.index(check.name) if check.name in _ORDER else len(_ORDER))

@@ -116,7 +116,7 @@ def exports() -> Mapping[str, Export]:
     """Return all export formats by name.
 
     Raises:
-        InputError: a plug-in cannot be loaded.
+        InputError: a name is used twice. A lookup raises it if the plug-in cannot be loaded.
     """
     found: list[Export] = [module.EXPORT for module in submodules("chiron.mmrp.exports") if hasattr(module, "EXPORT")]
     return MappingProxyType(with_plugins(GROUP, {export.name: export for export in found}, Export))
