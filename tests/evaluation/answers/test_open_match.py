@@ -37,7 +37,7 @@ w/o mass = without a mass
 haemorrhage = hemorrhage
 HER2 + = HER2+
 HER2 (+) = HER2+
-HER2 ( − ) = HER2-
+HER2 ( \u2212 ) = HER2-
 Hepatitis A = hepatitis A
 """
 DIFFERENT = """

@@ -13,6 +13,7 @@ from chiron.cases.reader import need_cases, read_cases
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_steps
 from chiron.errors import InputError
+from chiron.evaluation.reward import is_right
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.result import Outcome
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
@@ -299,6 +300,14 @@ def options_of(case: Case) -> tuple[str, ...]:
         return read_options(case.meta.get("options"))
     except ValueError:
         return ()
+
+
+def gives_answer(reply: str, case: Case) -> bool:
+    """Return whether a reply gives the known answer, by the rules of the evaluation. An answer that cannot be verified is not given."""
+    try:
+        return is_right(reply, case.answer, options_of(case), case.question)
+    except InputError:
+        return False
 
 
 def levels_of(tree: TreeRecord) -> Iterator[tuple[int, TreeLevel]]:
