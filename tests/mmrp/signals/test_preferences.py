@@ -13,9 +13,11 @@ from chiron.mics.tree import read_tree
 from chiron.mmrp.exports.export import exports
 from chiron.mmrp.row import read_rows
 from chiron.mmrp.signals.preferences import PreferenceOptions, build_preferences
+from chiron.mmrp.signals.rewards import build_rewards
+from chiron.mmrp.signals.rl import build_rl
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import RIGHT_INTERNS, SYNONYM, searched
-from tests.support.cases import a_case
+from tests.support.cases import a_case, write_cases
 from tests.support.command import chiron
 
 RECORDED = Path(__file__).parents[2] / "support" / "recorded_run"
@@ -231,6 +233,18 @@ def test_a_case_that_was_edited_or_removed_gives_nothing(tmp_path: Path) -> None
         ("case-00000", "case has changed"),
         ("case-00002", "case not in the file"),
     ]
+
+
+@pytest.mark.parametrize("options", [["Cyst", ""], 3])
+def test_a_case_whose_options_cannot_be_read_gives_nothing(tmp_path: Path, options: object) -> None:
+    records = lines(write_cases(tmp_path, 2))
+    records[0]["options"] = options
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    run = searched(tmp_path)
+    for part, build in (("preferences", build_preferences), ("rewards", build_rewards), ("rl", build_rl)):
+        build([run], tmp_path / part)
+        assert {row.case_id for row in read_rows(tmp_path / part / "rows.jsonl")} == {"case-00001"}
+        assert [d["reason"] for d in lines(tmp_path / part / "dropped.jsonl")] == ["options cannot be read"]
 
 
 def test_the_same_pair_of_two_runs_is_kept_once(tmp_path: Path) -> None:

@@ -247,6 +247,10 @@ class _Guarded:
     async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
         if unit.case is None:
             return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
+        try:
+            options_of(unit.case)
+        except ValueError as problem:
+            return drop(self.part, unit, "options cannot be read", str(problem))
         trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
         if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
             return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
@@ -295,11 +299,12 @@ def prompt_of(form: ConversationTemplate, case: Case) -> tuple[Turn, ...]:
 
 
 def options_of(case: Case) -> tuple[str, ...]:
-    """Return the options of a multiple-choice case, or ``()``."""
-    try:
-        return read_options(case.meta.get("options"))
-    except ValueError:
-        return ()
+    """Return the options of a multiple-choice case, or ``()``.
+
+    Raises:
+        ValueError: they cannot be read. Such a case is dropped before any signal is made of it.
+    """
+    return read_options(case.meta.get("options"))
 
 
 def gives_answer(reply: str, case: Case) -> bool:
