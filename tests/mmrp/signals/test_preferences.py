@@ -254,6 +254,27 @@ def test_the_same_pair_of_two_runs_is_kept_once(tmp_path: Path) -> None:
         build_preferences([run, run], tmp_path / "again")
 
 
+def test_a_case_that_two_runs_searched_from_files_of_their_own_is_one_case(tmp_path: Path) -> None:
+    run = searched(tmp_path, 3)
+    records = lines(tmp_path / "cases.jsonl")
+    for name, kept in (("copy", records[1:]), ("changed", [records[0] | {"history": "Fell from a horse."}, *records[1:]])):
+        shutil.copytree(tmp_path / "images", tmp_path / name / "images")
+        (tmp_path / name / "cases.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+    copy, changed = searched(tmp_path / "copy"), searched(tmp_path / "changed")
+    images = tmp_path / "images"
+    build_preferences([copy, run], tmp_path / "out", images=images)
+    rows = [row.case_id for row in read_rows(tmp_path / "out" / "rows.jsonl")]
+    assert rows == ["case-00001", "case-00002", "case-00000"]
+    build_preferences([copy, changed], tmp_path / "other", images=images)  # the changed case is in one of them only
+    with pytest.raises(InputError, match=r"two cases have the id 'case-00000' .*rename one of them"):
+        build_preferences([run, changed], tmp_path / "two", images=images)
+    for folder in (tmp_path, tmp_path / "copy"):
+        (folder / "cases.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:1]))
+    build_preferences([copy, run], tmp_path / "gone", images=images)
+    dropped = [(d["case_id"], d["reason"]) for d in lines(tmp_path / "gone" / "dropped.jsonl")]
+    assert dropped == [("case-00001", "case not in the file"), ("case-00002", "case not in the file")]
+
+
 @pytest.mark.parametrize(
     "option",
     [("--min-gap", "0"), ("--min-gap", "1.5"), ("--max-length-ratio", "0.5"), ("--per-case", "0"), ("--completion", "word")],
