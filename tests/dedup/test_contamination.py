@@ -127,6 +127,17 @@ def test_the_longer_a_question_the_less_it_can_be_a_coincidence(tmp_path: Path, 
     assert [overlap.certain for overlap in found.overlaps] == ([] if certain is None else [certain])
 
 
+@pytest.mark.parametrize(
+    "options", ["", "\nOptions:\n(a) Cyst\n(b) Aspergilloma", "\nA) Cyst\n\nB) Aspergilloma, which\ngrew\nC) None", "\nChoices: yes, no"]
+)
+def test_a_line_that_looks_like_an_option_does_not_make_a_question_short(tmp_path: Path, options: str) -> None:
+    folders(tmp_path)
+    question = "What is it?\nA. fumigatus was cultured from the cavity in the right upper lobe of this patient.\nOptions for treatment exist."
+    rows = [TrainingRow("other", (), ("What is it?\nA. baumannii was not found.",)), TrainingRow("same", (), (question + options,))]
+    [overlap] = look(tmp_path, rows, [an_item("q", question)]).overlaps
+    assert (overlap.rows, overlap.likeness, overlap.certain) == (("same",), Likeness.SAME_TEXT, True)
+
+
 def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(300)]
