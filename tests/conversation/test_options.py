@@ -41,8 +41,9 @@ MANY = [f"Diagnosis {number}" for number in range(12)]
 @pytest.mark.parametrize(
     ("reply", "options", "index"),
     [
-        ("C. difficile", BACTERIA, 1), ("A. baumannii", BACTERIA, 3), ("C", BACTERIA, 2), ("D.", BACTERIA, 3), ("C. B. fragilis", BACTERIA, 2),
-        ("B", ["B", "A"], 1), ("E", MANY, 4), ("(H)", MANY, 7), ("L. Diagnosis 11", MANY, 11), ("h", MANY, 7),
+        ("C. difficile", BACTERIA, 1), ("A. baumannii", BACTERIA, 3), ("C", BACTERIA, 2), ("D.", BACTERIA, 3),
+        ("C. B. fragilis", BACTERIA, 2),        ("B", ["B", "A"], 1), ("E", MANY, 4), ("(H)", MANY, 7),
+        ("L. Diagnosis 11", MANY, 11), ("h", MANY, 7),
     ],
 )  # fmt: skip
 def test_the_whole_text_of_an_option_counts_before_a_letter_and_every_option_has_one(reply: str, options: list[str], index: int) -> None:

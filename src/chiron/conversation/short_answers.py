@@ -21,7 +21,10 @@ _LONGEST: Final = 20_000
 """Maximum number of characters read, from the end of a reply."""
 _DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
 _FIRST = r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])"
-_MORE = r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
+_MORE = (
+    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))"
+    r"(?P<next>[A-D])\b(?![\u2019'])"
+)
 """Matches a further option letter, but not a word that starts like one: "A. fumigatus" after a letter is not an option."""
 _NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
 
