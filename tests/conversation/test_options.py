@@ -47,13 +47,13 @@ MANY = [f"Diagnosis {number}" for number in range(12)]
     ],
 )  # fmt: skip
 def test_the_whole_text_of_an_option_counts_before_a_letter_and_every_option_has_one(reply: str, options: list[str], index: int) -> None:
-    assert named_options(reply, options) == {index}
+    assert named_options(reply, options) == frozenset({index})
     assert option_of_answer(reply, options) == options[index]
     assert read_choice(f"### The final answer is: {reply}", options) == LETTERS[index]
 
 
 def test_letters_beyond_d_are_read_where_there_are_as_many_options() -> None:
-    assert named_options("E, F and K", MANY) == {4, 5, 10}
+    assert named_options("E, F and K", MANY) == frozenset({4, 5, 10})
     assert named_options("I cannot tell.", MANY) is None
-    assert named_options("I", MANY) == {8}
+    assert named_options("I", MANY) == frozenset({8})
     assert named_options("M", MANY) is None
