@@ -11,6 +11,7 @@ from PIL import Image
 
 from chiron.cases.images import ImageFolder
 from chiron.dedup.contamination import BenchmarkItem, Contamination, Likeness, TrainingRow, find_contamination
+from chiron.errors import InputError
 
 VIGNETTE = "A 54 year old man fell from a ladder and now has pain over the left seventh rib when he breathes in. What does the film show?"
 
@@ -127,6 +128,17 @@ def test_the_longer_a_question_the_less_it_can_be_a_coincidence(tmp_path: Path, 
     assert [overlap.certain for overlap in found.overlaps] == ([] if certain is None else [certain])
 
 
+@pytest.mark.parametrize(
+    "options", ["", "\nOptions:\n(a) Cyst\n(b) Aspergilloma", "\nA) Cyst\n\nB) Aspergilloma, which\ngrew\nC) None", "\nChoices: yes, no"]
+)
+def test_a_line_that_looks_like_an_option_does_not_make_a_question_short(tmp_path: Path, options: str) -> None:
+    folders(tmp_path)
+    question = "What is it?\nA. fumigatus was cultured from the cavity in the upper lobe of this patient.\nOptions for treatment exist."
+    rows = [TrainingRow("other", (), ("What is it?\nA. baumannii was not found.",)), TrainingRow("same", (), (question + options,))]
+    [overlap] = look(tmp_path, rows, [an_item("q", question)]).overlaps
+    assert (overlap.rows, overlap.likeness, overlap.certain) == (("same",), Likeness.SAME_TEXT, True)
+
+
 def test_many_rows_are_counted_and_a_few_named(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [TrainingRow(f"r{n}", (), ("What is the modality of this image?",)) for n in range(300)]
@@ -186,6 +198,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     found = json.loads(capsys.readouterr().out)
     assert {o["likeness"] for o in found["overlaps"]} == {"same image", "same question"}
     assert len(found["both"]) == 1
+    for more in ({"chosen": turns[1:], "rejected": turns[1:]}, {"units": ["### Step 1: A fracture."], "labels": [True]}):
+        row = {"id": "r2", "images": ["a.png"], "prompt": turns[:1], **more}
+        (train / "signal.jsonl").write_text(json.dumps(row) + "\n")
+        command(train / "signal.jsonl", "huatuo_vqa_rad", images=None, data=bench, distance=4, json_output=True)
+        assert len(json.loads(capsys.readouterr().out)["both"]) == 1
+    (train / "signal.jsonl").write_text(json.dumps({"id": "r2", "images": [], "prompt": "Which?"}) + "\n")
+    with pytest.raises(InputError, match="its 'prompt' is not a list of turns"):
+        command(train / "signal.jsonl", "huatuo_vqa_rad", images=None, data=bench, distance=4, json_output=True)
     command(train / "rows.jsonl", "huatuo_vqa_rad", images=None, data=bench, distance=4, json_output=False)
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out

@@ -23,11 +23,24 @@ OPTIONS = ["Renal cyst", "Kidney stone", "Abscess"]
         ("### The final answer is: Abscess", "Kidney stone", OPTIONS, False),
         ("### The final answer is: No, it is normal.", "No", (), True),
         ("### The final answer is: Yes", "no", (), False),
+        ("### The final answer is: Pneumothorax (right)", "Pneumothorax (left)", (), False),
+        ("### The final answer is: Pneumothorax (Left).", "Pneumothorax (left)", (), True),
+        ("### The final answer is: pneumonia (absent)", "pneumonia", (), False),
+        ("### The final answer is: (not) pneumonia", "pneumonia", (), False),
+        ("### The final answer is: pneumonia (or edema, or effusion)", "pneumonia", (), False),
+        ("### The final answer is: > 5 cm", "< 5 cm", (), False),
+        ("### The final answer is: -3", "3", (), False),
+        ("### The final answer is: positive (+)", "positive (-)", (), False),
+        ("<think>maybe <answer>A</answer>", "Renal cyst", OPTIONS, False),
+        ("<think>maybe <answer>Renal cyst</answer>", "Renal cyst", (), False),
+        ("<think>maybe <answer>Yes</answer>", "yes", (), False),
+        ("### The final answer is: +", "-", (), False),
+        ("### The final answer is: +", "+", (), True),
     ],
 )
 def test_a_reply_is_right_if_the_evaluation_counts_it(reply: str, answer: str, options: list[str], right: bool) -> None:
     assert is_right(reply, answer, options) is right
-    if options:
+    if options and "<think>" not in reply:
         assert (chiron.read_choice(reply, options) == "B") is right
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,7 +19,7 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
 from chiron.training.estimate import estimate
-from chiron.training.metrics import StepMetrics, read_metrics
+from chiron.training.metrics import StepMetrics, draw_curves, read_metrics
 from chiron.training.model import Loss, add_adapter
 from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe, load_recipe
@@ -294,3 +295,22 @@ def test_a_recipe_written_out_in_full_is_read_back(world: Path, tmp_path: Path) 
     recipe = recipe_of(world)
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("preference_stages", "label"),
+    [
+        ((), "loss per trained token (nats)"),
+        (("dpo",), "loss per trained token (nats) or DPO loss per pair"),
+        (("reasoning", "dpo"), "DPO loss per pair"),
+    ],
+)
+def test_the_axis_of_the_curves_names_the_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preference_stages: tuple[str, ...], label: str
+) -> None:
+    shown = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: shown.append(figure.axes[0].get_ylabel()))
+    steps = [{"stage": stage, "total_steps": step, "loss": 0.5} for step, stage in enumerate(("reasoning", "dpo"))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", preference_stages=preference_stages)
+    assert shown == [label]

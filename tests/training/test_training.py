@@ -105,7 +105,7 @@ class Killed(Exception):
 def test_a_run_cut_off_anywhere_ends_bit_equal(
     world: Path, undisturbed: Path, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "draw_curves", lambda *_: None)  # drawn from the losses that are compared here
+    monkeypatch.setattr(session, "draw_curves", lambda *_, **__: None)  # drawn from the losses that are compared here
 
     def cut(metrics: Any) -> None:
         if isinstance(metrics, StepMetrics) and metrics.total_steps == at:

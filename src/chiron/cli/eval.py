@@ -132,7 +132,7 @@ def _names(text: str) -> list[str]:
 
 
 def contamination_command(
-    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="JSONL of rows as 'chiron train' takes them.")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="JSONL of rows as 'chiron train' takes them, or of a release.")],
     benchmark: Annotated[str, typer.Argument(metavar="BENCH", help="A benchmark's name; 'chiron eval --list' shows them.")],
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the training images (default: images/ next to TRAIN).")
@@ -159,10 +159,10 @@ def contamination_command(
     from chiron.evaluation.benchmarks.loading import load
     from chiron.evaluation.contamination import Uncompared, items_to_compare
     from chiron.evaluation.registry import benchmark_of
-    from chiron.training.rows import read_rows
+    from chiron.training.rows import read_prompts
 
     chosen = benchmark_of(benchmark, benchmark_file or [])
-    rows = [TrainingRow(row.id, row.images, tuple(turn.text for turn in row.turns if turn.role == "user")) for row in read_rows(train)]
+    rows = [TrainingRow(row.id, row.images, tuple(turn.text for turn in row.turns if turn.role == "user")) for row in read_prompts(train)]
     if not rows:
         raise InputError(f"{train} holds no row: name the JSONL that was trained on")
     folder = images if images is not None else train.parent / "images"

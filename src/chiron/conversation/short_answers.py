@@ -9,6 +9,7 @@ compares them.
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from chiron.conversation.markup import boxed, own_turn, said, split_thinking
@@ -19,9 +20,10 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LONGEST: Final = 20_000
 """Maximum number of characters read, from the end of a reply."""
 _DECLARED = re.compile(r"\b(?:answers?|options?|choices?|letters?)\b[\s*_\"']*(?:(?:is|are)\b|[:=])[\s*_\"']*:?", re.IGNORECASE)
-_FIRST = re.compile(r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])")
-_MORE = re.compile(
-    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))(?P<next>[A-D])\b(?![\u2019'])"
+_FIRST = r"[\s\W_]{0,8}(?P<first>[A-Da-d])\b(?![\u2019'])"
+_MORE = (
+    r"(?:[\s.*()\[\]\"']{0,4}(?:[,;/&]|\band\b)(?:[\s,;/&*()\[\]\"']|\band\b){0,6}|[ ]{1,4}(?=[A-D](?: |$)))"
+    r"(?P<next>[A-D])\b(?![\u2019'])"
 )
 """Matches a further option letter, but not a word that starts like one: "A. fumigatus" after a letter is not an option."""
 _NONE = re.compile(r"[\s\W_]{0,8}none\b", re.IGNORECASE)
@@ -42,26 +44,38 @@ def named_options(reply: str, options: Sequence[str]) -> frozenset[int] | None:
         line = " ".join(piece[:2000].split())
         if _NONE.match(line):
             return frozenset()
+        # "C. difficile" is an option's text before it is a letter, but an option may also be called "C".
+        exact = [index for index, option in enumerate(options) if normalize_answer(line) == normalize_answer(option)]
+        if exact and len(normalize_words(line)) > 1:
+            return frozenset(exact[:1])
         if (found := _lettered(line, len(options))) is not None:
             return found
-        for index, option in enumerate(options):
-            if normalize_answer(line) == normalize_answer(option):
-                return frozenset({index})
+        if exact:
+            return frozenset(exact[:1])
     return None
 
 
+@cache
+def _letters(count: int) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the patterns of a first and of a further letter, for so many options. Letters up to D are always read as letters."""
+    last = LETTERS[min(max(count, 4), len(LETTERS)) - 1]
+    first, more = (pattern.replace("A-D", f"A-{last}").replace("a-d", f"a-{last.lower()}") for pattern in (_FIRST, _MORE))
+    return re.compile(first), re.compile(more)
+
+
 def _lettered(line: str, count: int) -> frozenset[int] | None:
-    first = _FIRST.match(line)
+    first_letter, further_letter = _letters(count)
+    first = first_letter.match(line)
     if first is None:
         return None
     letter = first["first"]
     # "a" may be an article: a lower-case letter counts only if it is alone.
     if letter.islower() and re.search(r"\w", line[first.end() :]):
         return None
-    if letter == "A" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
-        return None  # "A fracture of ..."
+    if letter in "AI" and re.match(r" [a-z]", line[first.end() :]) and not re.match(r" and\b", line[first.end() :]):
+        return None  # "A fracture of ...", "I cannot tell"
     found, at = {LETTERS.index(letter.upper())}, first.end()
-    while more := _MORE.match(line, at):
+    while more := further_letter.match(line, at):
         found.add(LETTERS.index(more["next"]))
         at = more.end()
     return frozenset(found) if max(found) < count else None
@@ -70,11 +84,13 @@ def _lettered(line: str, count: int) -> frozenset[int] | None:
 def option_of_answer(answer: str, options: Sequence[str]) -> str | None:
     """Return the option that a final answer names, by letter or words; ``None`` if it names none or several."""
     plain = normalize_words(answer)
+    exact = [option for option in options if normalize_words(option) == plain]
+    if len(exact) == 1 and len(plain) > 1:
+        return exact[0]
     letter = plain.removeprefix("option ").split(" ", 1)[0].upper()
     marked = answer.strip().lstrip("(").removeprefix("Option ").removeprefix("option ")[1:2] in {"", ".", ")", ":"}
     if len(letter) == 1 and marked and letter in LETTERS[: len(options)]:
         return options[LETTERS.index(letter)]
-    exact = [option for option in options if normalize_words(option) == plain]
     named = exact or [option for option in options if f" {normalize_words(option)} " in f" {plain} "]
     # "Acute appendicitis" contains "appendicitis": the longest option counts if it contains the others.
     longest = max(named, key=len, default=None)

@@ -34,7 +34,11 @@ CERTAIN_WORDS: Final = 12
 """Number of words, without options, from which a match is not a coincidence."""
 ROWS_SHOWN: Final = 5
 """Training rows named per kind of match; all of them are counted."""
-_OPTION = re.compile(r"^[ \t]*(?:\(?[A-Ha-h][.):]|options?\b|(?:answer )?choices\b)", re.MULTILINE | re.IGNORECASE)
+_OPTIONS = re.compile(
+    r"^[ \t]*(?:(?:options?|(?:answer )?choices)[ \t]*(?::|$)|\(?A[.):](?=.*(?:\n(?![ \t]*\(?A[.):]).*){0,4}\n[ \t]*\(?B[.):]))",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""Start of the options: a heading, or a line of option A that a line of option B follows. "A. fumigatus was cultured." alone is text."""
 
 
 class Likeness(StrEnum):
@@ -76,7 +80,7 @@ class BenchmarkItem:
 def wordings(text: str) -> tuple[str, ...]:
     """Return a question as written, and without the options after it; without image marks. A text without words gives none."""
     text = text.replace(IMAGE_MARK, " ")
-    options = _OPTION.search(text)
+    options = _OPTIONS.search(text)
     return tuple(wording for wording in (text, text[: options.start()] if options else "") if normalize_words(wording))
 
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chiron.cases.choices import answer_in_words
+from chiron.conversation.markup import split_thinking
 from chiron.conversation.short_answers import LETTERS
 from chiron.errors import InputError
 from chiron.evaluation.answers.extraction import read_choice, read_yes_no
 from chiron.evaluation.answers.open_answers import exact_match, final_text
-from chiron.text import normalize_answer
 
 _YES_NO = {"yes": True, "no": False}
 
@@ -26,8 +26,8 @@ def is_right(reply: str, answer: str, options: Sequence[str] = (), question: str
     """Return whether a reply gives the known answer.
 
     With options, the chosen option counts (:func:`chiron.read_choice`). Otherwise yes and no count as statements
-    (:func:`chiron.read_yes_no`), and other final answers if they equal the known one after normalization, by the rules of the
-    evaluation or of the offline judge. A reply that cannot be read is wrong.
+    (:func:`chiron.read_yes_no`), and other final answers if they have the known one's normal form, as in the evaluation (protocol
+    ``exact``). A reply that cannot be read is wrong, and so is one whose thinking never ends.
 
     Args:
         reply: the model's reply, including its thinking.
@@ -40,18 +40,19 @@ def is_right(reply: str, answer: str, options: Sequence[str] = (), question: str
     """
     if not answer.strip():
         raise InputError("the known answer is empty, so no reply can be compared with it: leave the row out")
+    unfinished = split_thinking(reply).unclosed
     if options:
         try:
             known = list(options).index(answer_in_words(answer, options))
         except ValueError as problem:
             raise InputError(f"a reply cannot be compared with '{answer[:80]}': {problem}") from problem
-        return read_choice(reply, options) == LETTERS[known]
+        return not unfinished and read_choice(reply, options) == LETTERS[known]
     given = final_text(reply)
-    if given is None:
+    if given is None or unfinished:
         return False
     if (expected := _YES_NO.get(answer.strip(" .").casefold())) is not None:
         return read_yes_no(given, question) is expected
-    return exact_match(given, answer) or normalize_answer(given) == normalize_answer(answer)
+    return exact_match(given, answer)
 
 
 def answer_reward(

@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypedDict
 from chiron.client.call import Call
 from chiron.client.ledger import Ledger, StoredResult
 from chiron.conversation.reasoning import continue_from, parse_reasoning
+from chiron.conversation.short_answers import read_verdict
 from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.jobs.directory import RUN
@@ -203,6 +204,12 @@ class TreeReader:
                 f"the result of case '{result.case_id}' cannot be read ({self.ledger.path}; {type(error).__name__}: {error}):"
                 " it was written by another version of the program; search the cases again, which repeats no call"
             ) from error
+
+    def verdict(self, tree: TreeRecord, answer: str) -> bool | None:
+        """Return the judge's stored verdict on an answer to a case; ``None`` if the ledger has none."""
+        key = self._judge.about(tree["question"], tree["answer"]).key(answer)
+        reply = None if key is None else self.ledger.get(key)
+        return None if reply is None else read_verdict(reply.text)
 
     def _tree(self, result: StoredResult) -> TreeRecord:
         record, case = result.record, result.record["case_id"]

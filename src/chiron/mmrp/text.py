@@ -20,7 +20,7 @@ from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
 from chiron.text import normalize_answer
 
-RULES: Final = 2
+RULES: Final = 3
 """Version of the rules; increase it when the same replies would give other rows."""
 AUTHOR_DRAWS: Final = 2
 """Calls to the author per case: an unusable reply is requested once more."""

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,8 @@ _WIDE = 30
 """Ratio of highest to lowest loss above which the axis is logarithmic, because a linear axis would show the end as a flat line."""
 
 
-def draw_curves(metrics: Path, out: Path) -> None:
-    """Plot the loss of every step and the held-out losses to a PNG file."""
+def draw_curves(metrics: Path, out: Path, *, preference_stages: Collection[str] = ()) -> None:
+    """Plot the loss of every step and the held-out losses to a PNG file. ``preference_stages``: names of the stages with a DPO loss."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -112,7 +112,8 @@ def draw_curves(metrics: Path, out: Path) -> None:
         held = [line for line in lines if line["stage"] == stage and "held_out_loss" in line]
         axes.plot([h["total_steps"] for h in held], [h["held_out_loss"] for h in held], "o", color=curve.get_color())
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss per trained token (nats)")
+    losses_shown = {"DPO loss per pair" if stage in preference_stages else "loss per trained token (nats)": None for stage in stages}
+    axes.set_ylabel(" or ".join(losses_shown))
     losses = [line["loss"] for line in lines if "loss" in line]
     if losses and min(losses) > 0 and max(losses) > _WIDE * min(losses):
         axes.set_yscale("log")

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,19 @@ def read_rows(path: Path, *, preferences: bool = False) -> list[TrainingExample]
     Raises:
         InputError: The file does not exist, or some rows are invalid. All rows are checked; the message names the first few.
     """
+    return _read(path, _pair if preferences else _row)
+
+
+def read_prompts(path: Path) -> list[TrainingExample]:
+    """Read the rows of any kind for what they ask: conversations, and of other rows (preference pairs, step rewards) the ``prompt``.
+
+    Raises:
+        InputError: See :func:`read_rows`.
+    """
+    return _read(path, lambda raw: _prompt(raw) if "prompt" in raw and "messages" not in raw else _row(raw))
+
+
+def _read(path: Path, parse: Callable[[Mapping[str, object]], tuple[TrainingExample, list[str]]]) -> list[TrainingExample]:
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a JSONL file of rows to train on")
     rows: list[TrainingExample] = []
@@ -60,7 +73,7 @@ def read_rows(path: Path, *, preferences: bool = False) -> list[TrainingExample]
         if not isinstance(raw, dict):
             faults.append(f"line {number}: {raw.problem if isinstance(raw, BrokenJson) else 'not a JSON object'}")
             continue
-        row, problems = _pair(raw) if preferences else _row(raw)
+        row, problems = parse(raw)
         if row.id:
             first = lines_of_ids.setdefault(row.id, number)
             if first != number:
@@ -127,6 +140,13 @@ def _pair(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
     return row, faults
 
 
+def _prompt(raw: Mapping[str, object]) -> tuple[TrainingExample, list[str]]:
+    """Return the prompt of a row, and its faults; its completions are not read."""
+    turns, unread = _turns(raw, "prompt", _ROLES, "role", "content")
+    row = TrainingExample(_id(raw), _images(raw), turns)
+    return row, _faults(raw, row, unread, answered=False)
+
+
 def _id(raw: Mapping[str, object]) -> str:
     name = raw.get("id")
     # InternVL's published annotations use integers as ids.
@@ -182,14 +202,14 @@ def _text(content: object) -> str | None:
     return "".join(pieces)
 
 
-def _faults(raw: Mapping[str, object], row: TrainingExample, unread: list[str]) -> list[str]:
+def _faults(raw: Mapping[str, object], row: TrainingExample, unread: list[str], *, answered: bool = True) -> list[str]:
     faults = [] if row.id.strip() else ["its id is missing or not a text"]
     images = _image_list(raw)
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
         faults.append("its images are not a list of paths")
     elif not unread:
         faults += _mark_faults(row)
-    faults += unread or _turn_faults(row.turns)
+    faults += unread or (_turn_faults(row.turns) if answered else [])
     texts = (row.id, *row.images, *(turn.text for turn in (*row.turns, *row.rejected)))
     if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
         faults.append("its text contains half a character (a lone surrogate)")
@@ -257,7 +277,7 @@ class Encoded:
 
 
 class RowEncoder(DialogueTokens):
-    """RowEncoder of rows into tokens and labels."""
+    """Encoder of rows as tokens and labels."""
 
     def encode(self, row: TrainingExample, tile_counts: Sequence[int]) -> Encoded:
         """Encode a conversation, or a preference pair; only the assistant's text and its end token have labels, in a pair not the prompt's.

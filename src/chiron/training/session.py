@@ -185,7 +185,8 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
-        draw_curves(out / "metrics.jsonl", out / "curves.png")
+        pairs = {stage.name for stage in recipe.stages if stage.objective == "dpo"}
+        draw_curves(out / "metrics.jsonl", out / "curves.png", preference_stages=pairs)
     accelerator.wait_for_everyone()
     losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)

@@ -132,6 +132,21 @@ def test_a_step_that_the_better_path_says_later_is_not_wrong(tmp_path: Path) -> 
         reflect(run, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("world", "reason"),
+    [
+        ({"endings": {"mentor-a": "Something else"}}, "better path ends in another answer"),
+        ({"whole": {"mentor-a": 0}}, "better path was refuted as a whole"),
+        ({"steps": {"mentor-a": "The correct answer is given."}}, "reveals that the answer was known"),
+        ({"steps": {"mentor-c": "The correct answer is given."}}, "reveals that the answer was known"),
+    ],
+)
+def test_paths_that_must_not_be_learned_are_not_asked_about(tmp_path: Path, world: dict[str, Any], reason: str) -> None:
+    run = searched(tmp_path, 1, mentors=["mentor-a", "mentor-c"], world=world)
+    with pytest.raises(InputError, match=f"no reflection could be built .*1 x {reason}"):
+        reflect(run, tmp_path / "out")
+
+
 def test_the_command_builds_them(tmp_path: Path) -> None:
     run = searched(tmp_path, 2)
     with Endpoint(Mentors(REASON).reply) as endpoint:

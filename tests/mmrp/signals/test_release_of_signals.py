@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chiron.errors import InputError
 from chiron.mmrp.checking import check_rows
 from chiron.mmrp.cot import build_cot
 from chiron.mmrp.dataset_index import sources_of
@@ -19,6 +20,7 @@ from chiron.mmrp.signals.rewards import build_rewards
 from chiron.mmrp.signals.rl import build_rl
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
+from chiron.training.rows import read_prompts
 from chiron.training.rows import read_rows as read_training_rows
 from chiron.training.session import prepare, train
 from tests.mmrp.building import lines
@@ -144,6 +146,14 @@ def test_the_card_names_signals_and_the_recipe_leaves_them_out(made: ReleaseSumm
 def test_a_release_of_signals_alone_can_be_loaded(parts: list[Path], tmp_path: Path) -> None:
     out = release(parts[1:], tmp_path / "out", options=ReleaseOptions(ratios=(1.0, 0.0, 0.0))).path
     assert len(loaded(out, tmp_path / "cache", "rl", split="train")) == 12
+
+
+def test_chiron_train_does_not_learn_the_bad_steps_of_rewards(made: ReleaseSummary) -> None:
+    path = made.path / "train" / "rewards.jsonl"
+    assert all(row["units"] and row["prompt"][-1]["role"] == "user" for row in lines(path))
+    with pytest.raises(InputError, match="its 'messages' is not a list of turns"):
+        read_training_rows(path)
+    assert len(read_prompts(path)) == made.rows["rewards", "train"]
 
 
 def test_chiron_train_reads_the_pairs_of_a_release_and_takes_a_step(made: ReleaseSummary, tmp_path: Path) -> None:

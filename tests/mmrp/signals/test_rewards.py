@@ -69,12 +69,15 @@ def test_the_form_of_trl_is_written(recorded: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_not_scored_gives_no_row(tmp_path: Path) -> None:
-    run = searched(tmp_path, 1, world={"replies": {"judge": "perhaps"}}, baseline=False)
+    for name, how in (("quorum", {"world": {"unclear": "mentor-a"}}), ("cut", {"cut_off": "mentor-a"})):
+        run = searched(tmp_path / name, 1, **how)
+        build_rewards([run], tmp_path / f"out-{name}")
+        rows = list(read_rows(tmp_path / f"out-{name}" / "rows.jsonl"))
+        assert {row.signal["mentor"] for row in rows} == {"mentor-b", "mentor-c"}
+        assert not [unit for row in rows for unit in row.signal["units"] if "mentor-a" in unit]
+    alone = searched(tmp_path / "alone", 1, mentors=["mentor-a"], world={"unclear": "mentor-a"})
     with pytest.raises(InputError, match=r"no scored step could be built .*1 x scores below the quorum"):
-        build_rewards([run], tmp_path / "out")
-    cut = searched(tmp_path / "cut", 1, world={"replies": {"mentor-c": "I looked and"}})
-    build_rewards([cut], tmp_path / "out-cut")
-    assert {row.signal["mentor"] for row in read_rows(tmp_path / "out-cut" / "rows.jsonl")} == {"mentor-a", "mentor-b"}
+        build_rewards([alone], tmp_path / "out")
 
 
 def test_a_tree_of_one_mentor_gives_rows(tmp_path: Path) -> None:

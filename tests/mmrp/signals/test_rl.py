@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import InputError
+from chiron.evaluation.reward import answer_reward
 from chiron.mmrp.cot import build_cot
 from chiron.mmrp.exports.export import exports
 from chiron.mmrp.row import read_rows
@@ -52,6 +53,18 @@ def test_a_run_without_a_baseline_is_told_how_to_get_one(tmp_path: Path) -> None
     run = searched(tmp_path, 1, baseline=False)
     with pytest.raises(InputError, match=r"pass rate was not measured .*baseline: true.*chiron replay"):
         build_rl([run], tmp_path / "rl")
+
+
+@pytest.mark.parametrize("options", [["Normal", "Cyst"], ["Rib fracture case-00000"]])
+def test_an_answer_that_the_reward_cannot_verify_is_dropped(tmp_path: Path, options: list[str]) -> None:
+    cases = write_cases(tmp_path, 2)
+    records = lines(cases)
+    records[0]["options"] = options
+    cases.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert build_rl([searched(tmp_path)], tmp_path / "rl").kept == 1
+    assert [(d["case_id"], d["reason"]) for d in lines(tmp_path / "rl" / "dropped.jsonl")] == [("case-00000", "answer cannot be verified")]
+    (row,) = lines(tmp_path / "rl" / "exports" / "trl" / "rl.jsonl")
+    assert answer_reward([f"### The final answer is: {row['answer']}"], [row["answer"]], [row["options"]], [row["question"]]) == [1.0]
 
 
 def test_options_reach_every_form_and_choices_keep_their_letters(tmp_path: Path) -> None:

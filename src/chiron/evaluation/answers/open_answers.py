@@ -12,7 +12,7 @@ from chiron.evaluation.answers.options import EXPANSIONS, LONGEST, singular, wor
 from chiron.evaluation.answers.reading import sentence
 from chiron.text import normalize_answer
 
-NORMALIZER = 1
+NORMALIZER = 2
 """Version, recorded in every result file. Raise it whenever two answers newly match or no longer match. Files without it are older."""
 
 Part = tuple[str, ...]
@@ -55,6 +55,8 @@ _BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 _WITHOUT = re.compile(r"\bw/o\b", re.IGNORECASE)
 _APART = re.compile(r"(?<=\w) (\+(?!\S)|[-\u2212](?=[,;.)]|$))")
 """The sign of ``HER2 +``, which belongs to the word before it."""
+_BRACKETED = re.compile(r"(?<=\w) ?\( ?([-+\u2212]) ?(?=\))")
+"""The same for ``HER2 (+)``; the closing bracket is kept and separates the words after it."""
 _WITH = re.compile(r"\bw/(?=\s)", re.IGNORECASE)
 
 
@@ -86,7 +88,7 @@ def normal_form(answer: str) -> tuple[Part, ...]:
 def _parts(answer: str) -> Iterator[list[str]]:
     """Yield the words between commas, colons, brackets and ``and``."""
     text = _WITH.sub("with ", _WITHOUT.sub("without", _BARE_POINT.sub("0.", answer))).replace("&", " and ")
-    text = _APART.sub(r"\1", text)
+    text = _APART.sub(r"\1", _BRACKETED.sub(r"\1", text))
     found = words_of(text)
     part: list[str] = []
     for word, gap in zip(found.words, found.gaps, strict=True):

@@ -69,15 +69,15 @@ def _write_indexes(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> Non
 def chiron_row(row: ReleasedRow) -> dict[str, Any]:
     """Convert to ``{"id", "images": [relative to images/], "messages": [{"role", "content"}]}``, the format of ``chiron train``.
 
-    A preference pair has ``prompt``, ``chosen`` and ``rejected`` in place of ``messages``. The other fields of a signal are added.
+    A preference pair has ``prompt``, ``chosen`` and ``rejected`` in place of ``messages``. Step rewards have only ``prompt``, so that no
+    stage learns to write the bad steps. The other fields of a signal are added.
     """
-    record: dict[str, Any] = {"id": row.id, "images": [image.name for image in row.images]}
-    signal = dict(row.record.get("signal", {}))
-    if row.part != "preferences":
-        return {**record, "messages": messages(row.turns), **signal}
+    record: dict[str, Any] = {"id": row.id, "images": [image.name for image in row.images], **row.record.get("signal", {})}
+    if row.part not in {"preferences", "rewards"}:
+        return {**record, "messages": messages(row.turns)}
     *prompt, chosen = row.turns
-    pair = {"prompt": messages(prompt), "chosen": messages([chosen]), "rejected": messages([rejected(row)])}
-    return {**record, **signal, **pair}
+    record["prompt"] = messages(prompt)
+    return record if row.part == "rewards" else {**record, "chosen": messages([chosen]), "rejected": messages([rejected(row)])}
 
 
 def export_signal(directory: Path, images: Path) -> None:

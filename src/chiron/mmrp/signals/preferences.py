@@ -1,7 +1,7 @@
 """Preference pairs: at the same prefix, the best candidate of the search tree against the worst."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -12,8 +12,9 @@ from chiron.conversation.reasoning import render_reasoning
 from chiron.errors import InputError
 from chiron.jobs.job import run_job
 from chiron.mics.answer_leak import leak_phrase
-from chiron.mics.tree import TreeCandidate, TreeLevel
+from chiron.mics.tree import TreeCandidate, TreeLevel, TreeRecord
 from chiron.mmrp.part import BuildSummary, Made
+from chiron.mmrp.path_sources import THRESHOLD
 from chiron.mmrp.row import MmrpRow, Part
 from chiron.mmrp.signals.source import (
     CaseTrees,
@@ -22,6 +23,7 @@ from chiron.mmrp.signals.source import (
     SourceOptions,
     drop,
     form_of,
+    gives_answer,
     keys_of,
     levels_of,
     open_runs,
@@ -37,10 +39,14 @@ from chiron.mmrp.signals.source import (
 from chiron.mmrp.templates import ConversationTemplate, plain
 from chiron.text import normalize_words
 
-RULES: Final = 1
+RULES: Final = 2
 """Version of the rules; increase it when the same trees would give other rows."""
 Completion = Literal["path", "step"]
 COMPLETIONS: Final[tuple[Completion, ...]] = ("path", "step")
+REPEATED: Final = "better path repeats the step"
+WRONG_ANSWER: Final = "better path ends in another answer"
+REFUTED: Final = "better path was refuted as a whole"
+NO_ANSWER: Final = "no final answer"
 
 
 class PreferenceSignal(TypedDict):
@@ -149,6 +155,8 @@ class Pair:
     level: TreeLevel
     chosen: TreeCandidate
     rejected: TreeCandidate
+    whole_score: float | None
+    """MICS-Score of the whole chosen path; ``None`` if the search did not evaluate it."""
     before: tuple[str | None, ...]
     """Ledger keys of the replies that the prefix consists of."""
 
@@ -157,9 +165,37 @@ class Pair:
         """Difference of their scores."""
         return score_of(self.chosen) - score_of(self.rejected)
 
+    def refuted(self) -> bool:
+        """Return whether the search rejected the whole chosen path, or found it no better than the rejected step."""
+        threshold = float(self.run.identity.get("threshold", THRESHOLD))
+        return self.whole_score is not None and self.whole_score <= max(threshold, score_of(self.rejected))
+
     def calls(self) -> list[str | None]:
         """Return the ledger keys of all replies behind the pair."""
         return [*self.before, self.chosen["key"], self.rejected["key"], *keys_of(self.chosen), *keys_of(self.rejected)]
+
+
+def whole_path(level: TreeLevel, candidate: TreeCandidate) -> tuple[str, ...]:
+    """Return all steps of a candidate's path."""
+    return (*level["prefix"], *candidate["steps"], *(candidate["rest"] or ()))
+
+
+def whole_scores(tree: TreeRecord) -> dict[tuple[str, ...], float]:
+    """Return the MICS-Scores of the whole paths that were evaluated at quorum, by their steps."""
+    found: dict[tuple[str, ...], float] = {}
+    for _, level in levels_of(tree):
+        score = level["whole_path"]
+        if score is not None and score["quorum"]:
+            found |= {whole_path(level, candidate): score_of(score) for candidate in level["candidates"] if candidate["chosen"]}
+    return found
+
+
+def ends_right(pair: Pair, unit: CaseTrees, tree: TreeRecord) -> bool:
+    """Return whether the chosen path ends in the known answer: by the judge's stored verdict, else by the rules of the evaluation."""
+    answer = pair.chosen["final_answer"] or ""
+    if (verdict := pair.run.reader.verdict(tree, answer)) is not None:
+        return verdict
+    return gives_answer(f"### The final answer is: {answer}", unit.case)
 
 
 @dataclass(frozen=True)
@@ -169,17 +205,23 @@ class PairRules:
     options: PreferenceOptions
     max_rejected_score: float = 1.0
     """Maximum MICS-Score of the rejected candidate."""
-    no_repetition: bool = False
-    """Whether the chosen path may not contain a rejected step too: then the step came too early, but is not wrong."""
+    reflective: bool = False
+    """Whether the target contains the rejected steps too. They may then not reveal that the answer was known, and the chosen path may not
+    repeat one: such a step came too early, but is not wrong."""
 
     def select(self, unit: CaseTrees) -> tuple[list[Pair], Counter[str]]:
         """Return the pairs with the largest gaps, and why the other levels have none."""
         reasons: Counter[str] = Counter()
         found: dict[tuple[str, str], Pair] = {}
         for run, tree in unit.trees:
+            wholes = whole_scores(tree)
             for attempt, level in levels_of(tree):
                 before = tuple(prefix_keys(tree["attempts"][attempt], level))
-                if (pair := self._best(run, attempt, level, before, reasons)) is not None:
+                pairs = [
+                    Pair(run, attempt, level, chosen, rejected, wholes.get(whole_path(level, chosen)), before)
+                    for chosen, rejected in permutations(self._candidates(level), 2)
+                ]
+                if (pair := self._best(unit, tree, level, pairs, reasons)) is not None:
                     # Two runs may contain the same replies.
                     found.setdefault((self.text(level, pair.chosen), self.text(level, pair.rejected)), pair)
         ordered = sorted(found.items(), key=lambda each: (-each[1].gap, each[0]))
@@ -192,24 +234,36 @@ class PairRules:
             return unit_text(steps, first=1)
         return plain(render_reasoning(steps, candidate["final_answer"] or ""))
 
-    def _best(self, run: SearchedRun, attempt: int, level: TreeLevel, before: tuple[str | None, ...], reasons: Counter[str]) -> Pair | None:
-        """Return the pair of a level with the largest gap (then the most equal lengths), or ``None`` and count the reason."""
+    def _candidates(self, level: TreeLevel) -> list[TreeCandidate]:
+        """Return the candidates of a level that give a completion."""
         candidates = scored(level["candidates"])
-        if self.options.completion == "path":
-            candidates = [c for c in candidates if c["rest"] is not None and c["final_answer"] is not None]
-        if len(candidates) < 2:
+        return candidates if self.options.completion == "step" else [c for c in candidates if c["final_answer"] is not None]
+
+    def _best(self, unit: CaseTrees, tree: TreeRecord, level: TreeLevel, pairs: list[Pair], reasons: Counter[str]) -> Pair | None:
+        """Return the pair of a level with the largest gap (then the most equal lengths), or ``None`` and count the reason."""
+        if not pairs:
             reasons[why_few(level)] += 1
             return None
-        pairs = [Pair(run, attempt, level, a, b, before) for a, b in permutations(candidates, 2)]
-        gaps = [p for p in pairs if p.gap >= self.options.min_gap - 1e-9 and score_of(p.rejected) <= self.max_rejected_score + 1e-9]
-        apart = [pair for pair in gaps if not (self.no_repetition and self._repeats(pair))]
-        honest = [pair for pair in apart if leak_phrase("\n".join(self._steps(pair.chosen))) is None]
-        balanced = [pair for pair in honest if self._ratio(pair) <= self.options.max_length_ratio]
-        if not balanced:
-            tried = ((honest, "lengths differ too much"), (apart, "reveals that the answer was known"), (gaps, REPEATED))
-            reasons[next((why for found, why in tried if found), "gap too small")] += 1
-            return None
-        return min(balanced, key=lambda pair: (-pair.gap, self._ratio(pair), pair.chosen["mentor"], pair.rejected["mentor"]))
+        whole = self.options.completion == "path"
+        rules: tuple[tuple[str, Callable[[Pair], bool]], ...] = (
+            ("gap too small", lambda p: p.gap >= self.options.min_gap - 1e-9 and score_of(p.rejected) <= self.max_rejected_score + 1e-9),
+            (REPEATED, lambda p: not (self.reflective and self._repeats(p))),
+            ("reveals that the answer was known", lambda p: leak_phrase("\n".join(self._shown(p))) is None),
+            (WRONG_ANSWER, lambda p: not whole or ends_right(p, unit, tree)),
+            (REFUTED, lambda p: not (whole and p.refuted())),
+            ("lengths differ too much", lambda p: self._ratio(p) <= self.options.max_length_ratio),
+        )
+        for reason, keeps in rules:
+            pairs = [pair for pair in pairs if keeps(pair)]
+            if not pairs:
+                reasons[reason] += 1
+                return None
+        return min(pairs, key=lambda pair: (-pair.gap, self._ratio(pair), pair.chosen["mentor"], pair.rejected["mentor"]))
+
+    def _shown(self, pair: Pair) -> list[str]:
+        """Return the steps that a model learns to write."""
+        rejected = pair.rejected["steps"] if self.reflective else ()
+        return [*pair.level["prefix"], *rejected, *self._steps(pair.chosen)]
 
     def _steps(self, candidate: TreeCandidate) -> list[str]:
         """Return the steps after the prefix."""
@@ -272,13 +326,15 @@ class _Preferences:
         )
 
 
-REPEATED: Final = "better path repeats the step"
 _REASONS: Final = (
     "lengths differ too much",
+    REFUTED,
+    WRONG_ANSWER,
     "reveals that the answer was known",
     REPEATED,
     "gap too small",
     "scores below the quorum",
+    NO_ANSWER,
     "one candidate only",
     "no candidate",
 )
@@ -288,6 +344,8 @@ _REASONS: Final = (
 def why_few(level: TreeLevel) -> str:
     """Explain why a level has fewer than two candidates to compare."""
     readable = [c for c in level["candidates"] if c["steps"]]
+    if len(scored(readable)) > 1:
+        return NO_ANSWER
     if len(readable) > 1 and any(not c["quorum"] for c in readable):
         return "scores below the quorum"
     return "one candidate only" if readable else "no candidate"

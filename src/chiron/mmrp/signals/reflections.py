@@ -41,7 +41,7 @@ from chiron.mmrp.signals.source import (
 )
 from chiron.mmrp.templates import ConversationTemplate, plain
 
-RULES: Final = 1
+RULES: Final = 2
 """Version of the rules; increase it when the same trees and replies would give other rows."""
 SAMPLES: Final = 2
 """Maximum number of replies requested for one reason: a reply that cannot be used is requested once more."""
@@ -101,7 +101,7 @@ class ReflectionOptions:
 
     def pairs(self) -> PairRules:
         """Return the rules that select pairs of a right and a wrong step."""
-        return PairRules(PreferenceOptions("path", self.min_gap, inf, self.per_case), self.max_wrong_score, no_repetition=True)
+        return PairRules(PreferenceOptions("path", self.min_gap, inf, self.per_case), self.max_wrong_score, reflective=True)
 
 
 def build_reflections(

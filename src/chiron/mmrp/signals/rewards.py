@@ -30,7 +30,7 @@ from chiron.mmrp.signals.source import (
 )
 from chiron.mmrp.templates import ConversationTemplate
 
-RULES: Final = 1
+RULES: Final = 2
 """Version of the rules; increase it when the same trees would give other rows."""
 
 

@@ -17,6 +17,7 @@ from chiron.mmrp.signals.source import (
     SourceOptions,
     drop,
     form_of,
+    gives_answer,
     keys_of,
     open_runs,
     prompt_of,
@@ -27,7 +28,7 @@ from chiron.mmrp.signals.source import (
 )
 from chiron.mmrp.templates import ConversationTemplate
 
-RULES: Final = 1
+RULES: Final = 2
 """Version of the rules; increase it when the same trees would give other rows."""
 
 
@@ -106,6 +107,9 @@ class _Prompts:
     async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
         """Build the row of a case. Of several runs, the one with the most answers counts."""
         del ask
+        target = f"### The final answer is: {unit.case.answer}"
+        if not gives_answer(target, unit.case):
+            return drop("rl", unit, "answer cannot be verified", f"the reward does not count '{unit.case.answer[:80]}' as right")
         measured: list[tuple[SearchedRun, TreeScore]] = [
             (run, tree["baseline"]) for run, tree in unit.trees if tree["baseline"] is not None and tree["baseline"]["answered"]
         ]
@@ -123,7 +127,7 @@ class _Prompts:
             short_name(unit.case.fingerprint),
             unit.case,
             prompt_of(self.form, unit.case),
-            f"### The final answer is: {unit.case.answer}",
+            target,
             signal=signal,
             provenance=run.provenance(keys_of(baseline)),
             difficulty=1 - rate,

@@ -1,7 +1,7 @@
 """The searched cases of one or more runs, each with its trees: what every training signal is made of."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from chiron.cases.reader import need_cases, read_cases
 from chiron.client.call import Ask
 from chiron.conversation.reasoning import render_steps
 from chiron.errors import InputError
+from chiron.evaluation.reward import is_right
 from chiron.jobs.directory import WorkDirectory
 from chiron.mics.result import Outcome
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeReader, TreeRecord, TreeScore
@@ -66,10 +67,10 @@ class SearchedRun(SearchRun):
             raise InputError(f"the result of case '{case_id}' is missing ({self.path}): wait until its search has ended, then build again")
         return self.reader.tree_of(result)
 
-    def case_ids(self) -> list[str]:
-        """Return the ids of the searched cases."""
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of each searched case by its id."""
         heads = self.reader.ledger.result_heads()
-        return [name for name, head in heads.items() if head.outcome != Outcome.BAD_CASE]
+        return {name: head.fingerprint for name, head in heads.items() if head.outcome != Outcome.BAD_CASE}
 
     def provenance(self, calls: Sequence[str | None]) -> Provenance:
         """Return the provenance of a row that was made from these calls."""
@@ -152,27 +153,44 @@ Make = Callable[[CaseTrees, Ask], Awaitable[Made]]
 
 
 def searched_cases(runs: Sequence[SearchedRun], limit: int | None) -> Iterator[SearchedCase | BadCase]:
-    """Yield every searched case in the order of its file; then those that are not in a file any more."""
-    remaining = {run.path: set(run.case_ids()) for run in runs}
+    """Yield every searched case once, in the order of the files; then those that are not in a file any more.
+
+    Raises:
+        InputError: two runs searched different cases with one id, from different files.
+    """
+    remaining = {run.path: run.fingerprints() for run in runs}
+    _need_one_case_per_id(runs, remaining)
     taken = 0
     for file in dict.fromkeys(run.cases for run in runs):
-        of_file = [run for run in runs if run.cases == file]
         for case in read_cases(file):
-            if not isinstance(case, Case):
-                continue
-            found = tuple(run for run in of_file if case.id in remaining[run.path])
-            if not found:
+            # Runs with files of their own may have searched the same case.
+            found = tuple(run for run in runs if case.id in remaining[run.path]) if isinstance(case, Case) else ()
+            if not isinstance(case, Case) or not found:
                 continue
             if taken == limit:
                 return
             taken += 1
             for run in found:
-                remaining[run.path].discard(case.id)
+                del remaining[run.path][case.id]
             yield SearchedCase(case.id, case.line, case, found)
     if limit is None:
         for run in runs:
             for name in sorted(remaining[run.path]):
-                yield SearchedCase(name, 0, None, (run,))
+                found = tuple(other for other in runs if remaining[other.path].pop(name, None) is not None)
+                yield SearchedCase(name, 0, None, found)
+
+
+def _need_one_case_per_id(runs: Sequence[SearchedRun], fingerprints: Mapping[Path, Mapping[str, str]]) -> None:
+    first: dict[str, SearchedRun] = {}
+    for run in runs:
+        for name, fingerprint in fingerprints[run.path].items():
+            other = first.setdefault(name, run)
+            # Within one file, the case was edited between the searches; it is then dropped.
+            if other.cases != run.cases and fingerprints[other.path][name] != fingerprint:
+                raise InputError(
+                    f"two cases have the id '{name}' ({other.cases} of {other.path}, {run.cases} of {run.path}): rename one of them and"
+                    " search it again, or build from one of the runs"
+                )
 
 
 @dataclass(kw_only=True)
@@ -246,6 +264,10 @@ class _Guarded:
     async def rows(self, unit: SearchedCase, ask: Ask) -> Made:
         if unit.case is None:
             return drop(self.part, unit, "case not in the file", f"not found in {unit.runs[0].cases}")
+        try:
+            options_of(unit.case)
+        except ValueError as problem:
+            return drop(self.part, unit, "options cannot be read", str(problem))
         trees = tuple((run, run.tree(unit.id)) for run in unit.runs)
         if any(tree["case"] != unit.case.fingerprint for _, tree in trees):
             return drop(self.part, unit, "case has changed", "it was edited after its search: search it again")
@@ -294,11 +316,20 @@ def prompt_of(form: ConversationTemplate, case: Case) -> tuple[Turn, ...]:
 
 
 def options_of(case: Case) -> tuple[str, ...]:
-    """Return the options of a multiple-choice case, or ``()``."""
+    """Return the options of a multiple-choice case, or ``()``.
+
+    Raises:
+        ValueError: they cannot be read. Such a case is dropped before any signal is made of it.
+    """
+    return read_options(case.meta.get("options"))
+
+
+def gives_answer(reply: str, case: Case) -> bool:
+    """Return whether a reply gives the known answer, by the rules of the evaluation. An answer that cannot be verified is not given."""
     try:
-        return read_options(case.meta.get("options"))
-    except ValueError:
-        return ()
+        return is_right(reply, case.answer, options_of(case), case.question)
+    except InputError:
+        return False
 
 
 def levels_of(tree: TreeRecord) -> Iterator[tuple[int, TreeLevel]]:
