@@ -1,11 +1,13 @@
 """Calls and costs of a ledger, kept up to date by reading only its new rows."""
 
+import math
 import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from chiron.view.sources import FailureReason, Ledger, Spending, reading
+from chiron.view.sources import FailureReason, Ledger, Spending, damaged, reading
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -65,7 +67,9 @@ class Accounts:
             self._sums, self.calls, self._last = {}, 0, 0
         while self._last < newest:
             end = min(newest, self._last + _AT_ONCE)
-            for role, model, *row in connection.execute(_NEW, (self._last, end)):
+            rows = connection.execute(_NEW, (self._last, end)).fetchall()
+            self._check(rows)
+            for role, model, *row in rows:
                 self._sums.setdefault((role, model), _Sums()).add(tuple(row))
                 self.calls += row[0]
             self._last = end
@@ -100,13 +104,21 @@ class Accounts:
             )  # fmt: skip
         return sorted(found, key=lambda spent: (_ORDER.get(spent.role, 3), spent.role, spent.model))
 
+    def _check(self, rows: list[tuple[Any, ...]]) -> None:
+        for role, model, *numbers in rows:
+            if not (isinstance(role, str) and isinstance(model, str) and math.isfinite(sum(numbers))):
+                raise damaged(self.ledger, "a call has a value of the wrong type")
+
     def _read_failures(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute("SELECT role, model, SUM(final), SUM(cost_at_most) FROM failures GROUP BY role, model")
+        rows = connection.execute("SELECT role, model, SUM(final), SUM(cost_at_most) FROM failures GROUP BY role, model").fetchall()
+        self._check(rows)
         self._failed = {(role, model): (int(finals), float(lost)) for role, model, finals, lost in rows}
         self.possible_usd = sum(lost for _, lost in self._failed.values())
 
     def _read_speed(self, connection: sqlite3.Connection) -> None:
         first, last, count = connection.execute(_SPEED, (_RECENT,)).fetchone()
+        if not all(isinstance(moment, float | int | None) for moment in (first, last)):
+            raise damaged(self.ledger, "the time of a call is not a number")
         self.last_reply = last
         now = time.time()
         quick = count > 1 and now > first and now - last < _QUIET

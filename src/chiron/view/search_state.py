@@ -96,9 +96,9 @@ class SearchState(RunState):
         """Count the cases, then read the records and labels that the search's own page shows."""
         with self.lock:
             changed = super().work(until)
-            changed |= self._count()
-            if self.wants_details and not self.problem:
-                changed |= self._read_more(until)
+            if not self.problem:
+                changed |= self._count()
+                changed |= self.wants_details and self._read_more(until)
             return changed
 
     def _count(self, most_bytes: float = float("inf")) -> bool:
@@ -141,7 +141,7 @@ def selection_of(run: dict[str, Any], path: Path) -> Selection:
         InputError: ``run.json`` does not name them.
     """
     cases, limit, shard = run.get("cases"), run.get("limit"), run.get("shard")
-    if not isinstance(cases, str) or not cases:
+    if not isinstance(cases, str) or not cases or "\0" in cases:
         raise InputError(f"{path / RUN} names no file of cases")
     return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
 
