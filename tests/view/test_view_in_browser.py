@@ -112,6 +112,32 @@ def test_a_page_says_when_the_server_has_ended(browser: Browser, search: Path) -
     context.close()
 
 
+def test_a_link_on_another_site_opens_the_app(browser: Browser, search: Path) -> None:
+    with serving(search) as gate:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"data:text/html,<a href='{gate.link()}'>runs</a>")
+        page.get_by_text("runs").click()
+        page.locator("h1", has_text="Runs").wait_for()
+        context.close()
+
+
+def test_hidden_tabs_hold_no_connections_and_are_current_when_they_are_shown_again(browser: Browser, search: Path) -> None:
+    show = "hidden => { Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true}); %s }"
+    show %= "document.dispatchEvent(new Event('visibilitychange'))"
+    with serving(search) as gate, opened(browser, gate) as (first, trouble):
+        tabs = [first, *(first.context.new_page() for _ in range(7))]  # Chromium opens six connections to a server
+        for tab in tabs:
+            tab.goto(f"http://127.0.0.1:{gate.port}/")
+            tab.locator("#live", has_text="live").wait_for()
+            tab.evaluate(show, arg=True)
+        with Ledger.open(search / "run" / LEDGER) as ledger:
+            ledger.drop_result("gamma")
+        first.evaluate(show, arg=False)
+        first.locator("#runs", has_text="2 of 3 cases").wait_for()
+        assert trouble == []
+
+
 def test_everything_is_reached_by_keyboard(browser: Browser, search: Path) -> None:
     with serving(search) as gate, opened(browser, gate) as (page, trouble):
         press = page.keyboard.press
