@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chiron.evaluation.items import Verdict
+from chiron.io import write_atomically
 from chiron.view.charts import chart
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
@@ -129,6 +130,18 @@ def test_a_resumed_training_forgets_the_steps_after_its_checkpoint(tmp_path: Pat
         assert "30 of 40 steps" in client.get(address).text
         (folder / "metrics.jsonl").write_text("".join(metrics(n) for n in range(1, 21)))
         assert "20 of 40 steps" in client.get(address).text
+
+
+def test_a_resumed_training_that_is_already_further_than_before_shows_its_new_steps(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    write_atomically(tmp_path / "training" / "metrics.jsonl", [metrics(n, loss=7.0) for n in range(1, 31)])
+    with visiting(tmp_path) as client:
+        address = address_of(client, "training")
+        assert '<td class="n">7.0000</td>' in client.get(address).text
+        write_atomically(tmp_path / "training" / "metrics.jsonl", [metrics(n, loss=2.0) for n in range(1, 36)])
+        page = client.get(address).text
+        assert "35 of 40 steps" in page
+        assert "7.0000" not in page
 
 
 def test_a_chart_leaves_out_what_is_not_finite_and_averages_long_lines() -> None:

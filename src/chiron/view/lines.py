@@ -1,6 +1,7 @@
 """A JSONL file whose lines are read one at a time while another process may append to it."""
 
 import json
+import os
 import time
 from array import array
 from pathlib import Path
@@ -20,6 +21,8 @@ class LineFile:
         self._starts = array("Q")
         self._end = 0
         self._inode: tuple[int, int] | None = None
+        self.restarts = 0
+        """How often another file took this one's place, or it was truncated. Lines that were read before may have changed then."""
 
     def __len__(self) -> int:
         """Return the number of lines found so far."""
@@ -29,7 +32,7 @@ class LineFile:
         """Find new lines until the file ends or the monotonic clock shows ``until``; return whether all are found."""
         try:
             with self.path.open("rb") as file:
-                self._restart_if_replaced()
+                self._restart_if_replaced(os.fstat(file.fileno()))
                 file.seek(self._end)
                 while block := file.read(_BLOCK):
                     complete = block.rfind(b"\n") + 1
@@ -43,16 +46,19 @@ class LineFile:
                     if time.monotonic() >= until:
                         return False
         except FileNotFoundError:
-            self._starts, self._end = array("Q"), 0
+            self._restart(None)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error.strerror}): check its permissions and its disk") from error
         return True
 
-    def _restart_if_replaced(self) -> None:
-        about = self.path.stat()
+    def _restart_if_replaced(self, about: os.stat_result) -> None:
         inode = (about.st_dev, about.st_ino)
         if inode != self._inode or about.st_size < self._end:
-            self._starts, self._end, self._inode = array("Q"), 0, inode
+            self._restart(inode)
+
+    def _restart(self, inode: tuple[int, int] | None) -> None:
+        self._starts, self._end, self._inode = array("Q"), 0, inode
+        self.restarts += 1
 
     def _add(self, block: bytes) -> None:
         start = 0

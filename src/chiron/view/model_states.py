@@ -87,7 +87,7 @@ class TrainingState(RunState):
         super().__init__(place)
         self.stages: dict[str, Stage] = {}
         self._lines = LineFile(self.path / METRICS)
-        self._read = 0
+        self._read = self._restarts = 0
         self.unreadable = 0
         """Number of lines that are not metrics."""
 
@@ -106,8 +106,8 @@ class TrainingState(RunState):
     def refresh(self, until: float) -> bool:
         """Read new steps."""
         done = self._lines.advance(until)
-        if len(self._lines) < self._read:  # resumed from a checkpoint: the file was written again
-            self.stages, self._read, self.unreadable = {}, 0, 0
+        if self._lines.restarts != self._restarts:  # resumed from a checkpoint: the file was written again
+            self.stages, self._read, self.unreadable, self._restarts = {}, 0, 0, self._lines.restarts
         while self._read < len(self._lines):
             self._add()
             self._read += 1
