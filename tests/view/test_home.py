@@ -142,6 +142,36 @@ def test_a_case_that_is_searched_again_is_counted_once(tmp_path: Path) -> None:
     assert (line.done, line.retained) == (1, 0)
 
 
+def test_a_call_that_a_repair_deletes_and_the_next_run_repeats_is_counted_once(tmp_path: Path) -> None:
+    run = a_search(tmp_path)
+    library = Library([tmp_path])
+    with Ledger.open(run / LEDGER) as ledger:
+        for sample in range(3):
+            ledger.put(a_call(sample), Reply("text", cost_usd=0.5))
+        assert library.lines()[0].known_usd == 1.5
+        with sqlite3.connect(run / LEDGER) as connection:
+            connection.execute("DELETE FROM calls WHERE key = ?", (bytes.fromhex(a_call(1).key),))
+        connection.close()
+        ledger.put(a_call(1), Reply("text", cost_usd=0.25))
+    assert library.lines()[0].known_usd == 1.25
+
+
+def test_a_ledger_in_the_place_of_a_damaged_one_is_read_from_its_start(tmp_path: Path) -> None:
+    run = a_search(tmp_path)
+    with Ledger.open(run / LEDGER) as ledger:
+        ledger.put(a_call(1), Reply("text", cost_usd=0.5))
+    library = Library([tmp_path])
+    assert library.lines()[0].retained == 1
+    (tmp_path / "recovered").mkdir()
+    with Ledger.open(tmp_path / "recovered" / LEDGER) as ledger:
+        ledger.put(a_call(1), Reply("text", cost_usd=0.25))
+        for number in range(4):
+            ledger.put_result(stored(retained(a_case(f"case-{number}")), number))
+    (tmp_path / "recovered" / LEDGER).replace(run / LEDGER)
+    line = library.lines()[0]
+    assert (line.known_usd, line.retained, line.done) == (0.25, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

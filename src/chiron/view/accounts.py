@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiron.view.sources import FailureReason, Ledger, Spending, damaged, reading
+from chiron.view.sources import FailureReason, Ledger, Spending, damaged, in_use, reading
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -59,12 +59,14 @@ class Accounts:
     _sums: dict[tuple[str, str], _Sums] = field(default_factory=dict)
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     _last: int = 0
+    _inode: int = 0
 
     def advance(self, connection: sqlite3.Connection, until: float) -> bool:
         """Read new rows until all are read or the monotonic clock shows ``until``; return whether all are read."""
         newest = int(connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM calls").fetchone()[0])
-        if newest < self._last:  # another ledger has taken its place
-            self._sums, self.calls, self._last = {}, 0, 0
+        inode = self.ledger.stat().st_ino
+        if newest < self._last or inode != self._inode:  # another ledger has taken its place
+            self._sums, self.calls, self._last, self._inode = {}, 0, 0, inode
         while self._last < newest:
             end = min(newest, self._last + _AT_ONCE)
             rows = connection.execute(_NEW, (self._last, end)).fetchall()
@@ -75,9 +77,18 @@ class Accounts:
             self._last = end
             if time.monotonic() >= until:
                 break
+        if self._last == newest and self._has_lost_calls(connection):
+            self._last = newest + 1
+            return self.advance(connection, until)
         self._read_failures(connection)
         self._read_speed(connection)
         return self._last == newest
+
+    def _has_lost_calls(self, connection: sqlite3.Connection) -> bool:
+        """Return whether calls that were added up are gone, as after the repair of a damaged reply. Not while a process adds calls."""
+        if in_use(self.ledger.parent):
+            return False
+        return bool(connection.execute("SELECT COUNT(*) FROM calls").fetchone()[0] < self.calls)
 
     @property
     def known_usd(self) -> float:

@@ -39,6 +39,7 @@ class SearchState(RunState):
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
+        self._file = 0
 
     @cached_property
     def index(self) -> CaseIndex:
@@ -63,6 +64,11 @@ class SearchState(RunState):
         """Read new calls and results."""
         self.run = read_run(self.path)
         with reading(self.path / LEDGER) as connection:
+            file = (self.path / LEDGER).stat().st_ino
+            if file != self._file:  # a repaired ledger has taken the place of the damaged one
+                self.close()
+                vars(self).pop("index", None)
+                self._file = file
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
             done &= self.index.advance(connection, until)
