@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,19 @@ def test_the_calls_of_a_case_have_the_prompts_that_were_sent(tmp_path: Path) -> 
             for details in re.findall(r"<details>\n<summary>Prompt</summary>(.*?)</details>", page, re.DOTALL):
                 shown.add("\n\n".join(html.unescape(part) for part in re.findall(r'<pre dir="auto">(.*?)</pre>', details, re.DOTALL)))
     assert shown == sent
+
+
+def test_replies_that_a_replay_copied_cost_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "recorded_run"
+    shutil.copytree(Path(__file__).parents[1] / "support" / "recorded_run", run)
+    with sqlite3.connect(run / LEDGER) as connection:
+        connection.execute("UPDATE calls SET copied = 1")
+    connection.close()
+    with visiting(tmp_path) as client:
+        case = case_links(client.get(address_of(client, "recorded_run")).text)[0]
+        page = client.get(f"{case}/calls").text
+    assert re.search(r"(\d+) with a reply, \1 of them replayed from another run, \$0\. ", page)
+    assert page.count(", replayed") == int(re.findall(r"(\d+) with a reply", page)[0])
 
 
 @pytest.mark.slow
