@@ -90,6 +90,21 @@ def test_the_home_page_and_the_search_follow_a_writer(browser: Browser, search: 
         assert trouble == []
 
 
+def test_notes_and_tables_come_and_go_on_open_pages(browser: Browser, search: Path) -> None:
+    (search / "eval").mkdir()
+    (search / "eval" / "run.json").write_text(json.dumps({"model": "m", "identity": {"protocol": "exact"}}))
+    with serving(search) as gate, opened(browser, gate) as (page, trouble):
+        page.get_by_role("link", name="/run").click()
+        page.locator("p.cut", has_text="still being read").wait_for(state="detached")
+        page.locator("#to-home").click()
+        page.get_by_role("link", name="/eval").click()
+        page.locator("#state", has_text="when the evaluation has written its results").wait_for()
+        write_evaluation(search / "eval", "Good-8B", [an_item(number) for number in range(3)])
+        page.locator("#tables", has_text="Good-8B").wait_for()
+        assert page.locator("article.item").count() == 3
+        assert trouble == []
+
+
 def test_a_live_page_keeps_the_focus(browser: Browser, search: Path) -> None:
     with serving(search) as gate, opened(browser, gate) as (page, _):
         page.locator("#live", has_text="live").wait_for()

@@ -14,6 +14,7 @@
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (fresh.querySelectorAll("[data-live]").length !== parts().length) return location.reload(); // a page that got its content
     for (const part of parts()) {
       const other = fresh.getElementById(part.id);
       if (!other || other.outerHTML === part.outerHTML) continue;
@@ -47,14 +48,14 @@
       events = null;
       if (document.hidden) return;
       events = new EventSource(`/events?run=${encodeURIComponent(scope)}`);
-      events.addEventListener("open", () => say("live"));
+      events.addEventListener("open", () => {
+        say("live");
+        changed(); // what changed before the server listened for this page
+      });
       events.addEventListener("error", lost);
       events.addEventListener("changed", changed);
     }
-    document.addEventListener("visibilitychange", () => {
-      connect();
-      if (events) changed();
-    });
+    document.addEventListener("visibilitychange", connect);
     connect();
   }
 
