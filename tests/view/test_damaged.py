@@ -6,14 +6,15 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chiron.jobs.directory import LEDGER
 from chiron.view.library import Library
 from chiron.view.search_state import SearchState
-from tests.reports.building import put_calls
-from tests.view.serving import address_of, visiting
+from tests.reports.building import a_case, put_calls, retained, stored, write_run
+from tests.view.serving import address_of, case_links, settled, visiting
 from tests.view.test_home import RECORDED, a_search, metrics
 
 
@@ -121,3 +122,54 @@ def test_a_ledger_that_is_restored_is_read_again(tmp_path: Path) -> None:
     changed("UPDATE results SET position = 2 WHERE case_id = 'case-2'")(run)
     line = library.lines()[0]
     assert (line.state, line.done) == ("stopped", 3)
+
+
+DAMAGED = [
+    {"messages": 5},
+    {"messages": {"role": "user"}},
+    {"messages": [5]},
+    {"messages": [{"role": "user"}]},
+    {"images": 5},
+    {"images": {"a": 1}},
+    {"modalities": 5},
+    {"provenance": {"models": 5, "calls": 5}},
+    {"provenance": {"models": {"a": 1}, "calls": 5}},
+    {"id": None, "body_system": ["a"], "part": {}},
+]
+
+
+def test_damaged_rows_are_pages_with_their_problems(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "recorded_dataset" / "cot", tmp_path / "cot")
+    rows = tmp_path / "cot" / "rows.jsonl"
+    good = json.loads(rows.read_text().splitlines()[0])
+    rows.write_text("".join(json.dumps({**good, "question": "", **damage}) + "\n" for damage in DAMAGED) + "{}\n" + json.dumps(good) + "\n")
+    with visiting(tmp_path) as client:
+        address = address_of(client, "cot")
+        assert "### Step 1" in settled(client, address, "still reading rows")
+        for number in range(len(DAMAGED) + 1):
+            assert client.get(f"{address}/rows/{number}").status_code in {200, 422}, number
+            assert client.get(f"{address}/rows/{number}/images/0").status_code in {200, 404, 422}, number
+        problem = client.get(f"{address}/rows/0")
+        assert problem.status_code == 422
+        assert "row 1 cannot be shown" in problem.text
+        assert client.get(f"{address}/rows/{len(DAMAGED) + 1}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": 5}, {"question": 5}, {"provenance": 5}, {"tree": 5}, {"baseline_score": [1]}, {"calls": None}]
+)
+def test_a_damaged_record_is_a_page_with_its_problem(tmp_path: Path, changes: dict[str, Any]) -> None:
+    case = a_case("odd")
+    result = stored(retained(case), 0)
+    result.record.update(changes)
+    write_run(tmp_path, [result])
+    with visiting(tmp_path) as client:
+        page = case_links(client.get(address_of(client, "run")).text)[0]
+        for path in (page, f"{page}/calls", f"{page}/images/0"):
+            assert client.get(path).status_code in {200, 404, 422}, path
+
+
+@pytest.mark.parametrize("path", ["rows/%s", "rows/0/images/%s", "cases/0/images/%s", "answers/%s/images/0"])
+def test_a_number_of_thousands_of_digits_is_not_found(tmp_path: Path, path: str) -> None:
+    with visiting(tmp_path) as client:
+        assert client.get(f"/runs/0/{path % ('9' * 5000)}").status_code == 404

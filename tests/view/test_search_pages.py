@@ -143,7 +143,7 @@ def test_a_record_of_another_version_is_a_page_with_its_problem(folder: Path, cl
     link = case_links(page)[-1]
     answer = client.get(link)
     assert answer.status_code == 422
-    assert "may be of another version" in answer.text
+    assert "of another version of chiron" in answer.text
 
 
 def test_only_images_inside_the_folder_are_sent(tmp_path: Path) -> None:
