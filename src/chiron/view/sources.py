@@ -16,7 +16,7 @@ from chiron.cases.modalities import MODALITIES, modalities_of_case
 from chiron.cases.reader import Selection, Shard, need_cases
 from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallFailed, Missing
-from chiron.client.images import eight_bit, is_wide
+from chiron.client.images import is_wide, stretched, turned, upright
 from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
 from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
@@ -74,7 +74,6 @@ __all__ = [
     "check_bytes",
     "compare",
     "damaged",
-    "eight_bit",
     "grids",
     "image_folders",
     "in_use",
@@ -87,6 +86,9 @@ __all__ = [
     "read_run",
     "reading",
     "search",
+    "stretched",
+    "turned",
+    "upright",
 ]
 
 
