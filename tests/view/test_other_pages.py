@@ -227,6 +227,40 @@ def test_a_release_shows_splits_checks_and_rows(dataset: Path) -> None:
         assert "A fall hurts the chest." in row
 
 
+def test_the_table_of_a_release_reads_no_images(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    read, columns = parquet.ParquetFile.read_row_group, list[object]()
+
+    def counted(file: object, group: int, **options: object) -> object:
+        columns.append(options.get("columns"))
+        return read(file, group, **options)
+
+    with visiting(dataset) as client:
+        address = address_of(client, "release")
+        settled(client, address, "still reading rows")
+        monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counted)
+        client.get(f"{address}?part=text")
+        client.get(f"{address}?split=train")
+    assert all(names is not None and "images" not in names for names in columns)  # type: ignore[operator]
+
+
+def test_drops_that_are_written_later_are_counted_too(dataset: Path) -> None:
+    drops = dataset / "dataset" / "text" / "dropped.jsonl"
+    drops.write_text('{"reason": "first"}\n')
+    with visiting(dataset) as client:
+        address = address_of(client, "text")
+        assert '<bdi>first</bdi></td><td class="n">1</td>' in settled(client, address, "still reading rows")
+        with drops.open("a") as file:
+            file.write('{"reason": "first"}\nbroken\n')
+        page = client.get(address).text
+        assert '<bdi>first</bdi></td><td class="n">2</td>' in page
+        assert '<bdi>(not readable)</bdi></td><td class="n">1</td>' in page
+        write_atomically(drops, ['{"reason": "second"}\n'])
+        page = client.get(address).text
+        assert "<bdi>first</bdi>" not in page
+        assert '<bdi>second</bdi></td><td class="n">1</td>' in page
+
+
 def test_rows_that_grow_under_the_readers_hands_are_read_again(dataset: Path) -> None:
     part = dataset / "dataset" / "cot" / "rows.jsonl"
     with visiting(dataset) as client:

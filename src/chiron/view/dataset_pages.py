@@ -1,7 +1,6 @@
 """Pages of a part and of a release: rows, coverage, splits, dropped rows, and findings of the checks."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chiron.view.dataset_states import BuildState, ReleaseState, RowState, counts_of
+from chiron.view.dataset_states import BuildState, ReleaseState, RowState
 from chiron.view.images import bytes_response, image_response
 from chiron.view.library import Library
 from chiron.view.lines import LineFile
@@ -89,7 +88,7 @@ def dataset_page(state: RowState, request: Request) -> Response:
             pages=pages,
             page_link=lambda n: "?" + urlencode([*given.items(), ("page", n)]),
             index=index,
-            parts=sorted(index.parts().items()),
+            parts=sorted(index.parts.items()),
             modalities=modalities,
             systems=systems,
             cells=index.cells,
@@ -97,7 +96,8 @@ def dataset_page(state: RowState, request: Request) -> Response:
             checks=checked,
             checks_problem=problem,
             is_release=isinstance(state, ReleaseState),
-            dropped=_dropped(state),
+            dropped=state.reasons.counts,
+            reading=not (index.done and state.reasons.done),
             by_id=index.by_id,
         )
 
@@ -105,17 +105,17 @@ def dataset_page(state: RowState, request: Request) -> Response:
 def _preview(state: RowState, position: int) -> str:
     """Return the question of a row, or its text."""
     try:
-        row = _read(state, position)
+        row = _read(state, position, only_text=True)
         with readable("the row"):
             return str(row.get("question") or (row.get("messages") or [{}])[-1].get("content") or "")[:200]
     except InputError as problem:
         return str(problem)
 
 
-def _read(state: RowState, position: int) -> dict[str, Any]:
+def _read(state: RowState, position: int, *, only_text: bool = False) -> dict[str, Any]:
     if state.index.source is None or position >= len(state.index.heads):
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return state.index.source.read(state.index.heads[position])
+    return state.index.source.read(state.index.heads[position], only_text=only_text)
 
 
 def _checks(folder: Path) -> tuple[list[Check], str]:
@@ -132,15 +132,6 @@ def _checks(folder: Path) -> tuple[list[Check], str]:
         return [], str(problem)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return [], f"{folder / 'check.json'} is of another version ({type(error).__name__}): run 'chiron build check' again"
-
-
-def _dropped(state: RowState) -> Counter[str]:
-    """Return why rows were dropped, with counts."""
-    if isinstance(state, BuildState):
-        return counts_of(state.dropped, "reason")
-    lines = LineFile(state.path / "left_out.jsonl")
-    lines.advance(float("inf"))
-    return counts_of(lines, "reason")
 
 
 def row_page(state: RowState, request: Request) -> Response:

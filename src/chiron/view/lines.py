@@ -4,6 +4,7 @@ import json
 import os
 import time
 from array import array
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,31 @@ class LineFile:
         if not isinstance(value, dict):
             raise InputError(f"{self.path}, line {number + 1} is not a JSON object: run its command again")
         return value
+
+
+class FieldCounts:
+    """How often each value of a field occurs in a file, counted as it grows. Lines that cannot be read are counted as such."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Count the values of ``name``."""
+        self._lines, self._name = LineFile(path), name
+        self._read = self._restarts = 0
+        self.counts: Counter[str] = Counter()
+        self.done = False
+
+    def advance(self, until: float) -> bool:
+        """Count until all lines are counted or the monotonic clock shows ``until``; return whether a line was counted."""
+        self.done = self._lines.advance(until)
+        if self._lines.restarts != self._restarts:
+            self.counts, self._read, self._restarts = Counter(), 0, self._lines.restarts
+        first = self._read
+        while self._read < len(self._lines):
+            try:
+                self.counts[str(self._lines.record(self._read).get(self._name))] += 1
+            except InputError:
+                self.counts["(not readable)"] += 1
+            self._read += 1
+            if time.monotonic() >= until:
+                self.done = self._read == len(self._lines)
+                break
+        return self._read > first
