@@ -16,12 +16,12 @@ from chiron.reports.run_summary import RunInfo
 from chiron.reports.run_summary import read_run as read_info
 from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
-from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query, read_result
+from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of, readable
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, StoredResult, reading
+from chiron.view.sources import LEDGER, InputError, Ledger, StoredResult, reading
 
 PAGE = 50
 """Cases on one page of the table."""
@@ -129,8 +129,11 @@ def _result(state: SearchState, request: Request) -> StoredResult:
         row = state.index.by_key(request.path_params["key"])
     if row is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    with reading(state.path / LEDGER) as connection:
-        return read_result(connection, row.case_id)
+    with Ledger.read(state.path / LEDGER) as ledger:
+        result = ledger.result(row.case_id)
+    if result is None:
+        raise InputError("this case is no longer in the ledger: return to the list of cases")
+    return result
 
 
 def case_page(state: SearchState, request: Request) -> Response:
