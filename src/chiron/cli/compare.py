@@ -75,7 +75,7 @@ def command(
         raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
     models = read_evaluations(runs or [])
     if bertscore is not None:
-        models = _with_bertscore(models, _encoder(bertscore, bertscore_layer, bertscore_baseline))
+        models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
         raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
     against = reference_of(models, reference) if reference is not None else None
@@ -88,9 +88,7 @@ def command(
     _write(tables, form, out)
 
 
-def _published(
-    table: str, own_rows: Path | None, comparisons: "Sequence[Comparison]", benchmark_files: Sequence[Path]
-) -> "list[Grid]":
+def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Comparison]", benchmark_files: Sequence[Path]) -> "list[Grid]":
     """Build the tables of published figures: one table as printed, or one per protocol with all rows that are comparable."""
     from chiron.cli.streams import messages
     from chiron.evaluation.published import comparable, few, published, published_grids, published_table, read_published
@@ -134,17 +132,17 @@ def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
         case Format.TERMINAL:
             from chiron.cli.streams import results
-            from chiron.evaluation.tables.formats import show
+            from chiron.evaluation.tables.formats import plain, show
 
-            console = results()
             if wide:
-                console.no_color, console.width = True, 200
+                return plain(tables)
+            console = results()
             with console.capture() as caught:
                 show(tables, console)
             return caught.get()
 
 
-def _encoder(name: str, layer: int | None, baseline: float | None) -> "Encoder":
+def encoder_of(name: str, layer: int | None, baseline: float | None) -> "Encoder":
     from chiron.evaluation.bertscore import ROBERTA_LARGE, Encoder
 
     if name == ROBERTA_LARGE.model and layer is None and baseline is None:

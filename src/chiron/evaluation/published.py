@@ -143,8 +143,8 @@ def _notes(rows: Sequence[Published], suite: Suite) -> Iterator[str]:
     yield "No interval and no test: the items' answers were not published."
     if suite.averaged:
         yield (
-            f"AVG as printed: the mean of {', '.join(column.title for column in suite.averaged)}; where a figure is missing, the mean of the"
-            " others, which is not comparable."
+            f"AVG as printed: the mean of {', '.join(column.title for column in suite.averaged)}; where a figure is"
+            " missing, the mean of the others, which is not comparable."
         )
     if any(row.text_only for row in rows):
         yield "* A text-only model: it was not asked about images."
@@ -165,9 +165,7 @@ def published_grids(rows: Sequence[Published], benchmarks: Sequence[str] = ()) -
         of_it = [row for row in rows if row.protocol == protocol]
         named = dict.fromkeys(name for row in of_it for name in row.values)
         columns = [*(b for b in benchmarks if b in named), *(name for name in named if name not in benchmarks)]
-        body = tuple(
-            (row.model, tuple(_figure(row, name) for name in columns)) for row in of_it
-        )
+        body = tuple((row.model, tuple(_figure(row, name) for name in columns)) for row in of_it)
         notes = tuple(f"{row.model}: {row.source}.{f' {row.note}' if row.note else ''}" for row in of_it)
         title = f"Published, not measured here: accuracy in percent, protocol {protocol}"
         grids.append(

@@ -61,7 +61,7 @@ class Suite:
         """Check that every benchmark has one protocol, because a run directory has one."""
         for column in self.columns:
             if any(other.benchmark == column.benchmark and other.protocol != column.protocol for other in self.columns):
-                raise InputError(f"suite '{self.name}' asks {column.benchmark} under two protocols: give it one protocol in all its columns")
+                raise InputError(f"suite '{self.name}' asks {column.benchmark} under two protocols: use one in all its columns")
 
     @property
     def averaged(self) -> tuple[Column, ...]:

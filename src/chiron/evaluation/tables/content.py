@@ -20,6 +20,7 @@ _TESTS: dict[Test, str] = {
         "Test: paired permutation that swaps the two models' answers for whole images, because items share images; exact, all swaps counted"
     ),
 }
+N_NOTE = "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
 _FEW = f"Fewer than {FEW_IMAGES} images ('only N images'): intervals are rough there, and a test finds only large differences."
 _SETTING_NAMES = {
     "model": "the model itself",
@@ -78,7 +79,7 @@ def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell
         "" if alone else f"N {a.items:,}",
         *formats.doubts(a),
         _seeds(a),
-        _left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
+        left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
         _to_reference(against) if against else "",
         strong=compared.is_reference,
     )
@@ -97,13 +98,14 @@ def _seeds(a: Accuracy) -> str:
     return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
 
 
-def _left_out(share: Share) -> str:
+def left_out(share: Share) -> str:
+    """Format the figure without missing answers, as a published script prints it."""
     return f"as published (missing left out): {formats.percent(share.value)} of {share.of:,}"
 
 
 def _accuracy_notes(c: Comparison, protocol: Protocol | None) -> Iterator[str]:
-    yield from _interval_notes(c)
-    yield "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
+    yield from interval_notes([x.accuracy for x in c.cells.values()])
+    yield N_NOTE
     if c.tests:
         yield from _test_notes(c)
         if c.reference is None:
@@ -135,15 +137,16 @@ def _test_notes(c: Comparison) -> Iterator[str]:
         yield f"{_TESTS[test]}{of}."
 
 
-def _interval_notes(c: Comparison) -> Iterator[str]:
-    methods = {cell.accuracy.share.method for cell in c.cells.values()}
+def interval_notes(measured: Sequence[Accuracy]) -> Iterator[str]:
+    """Yield how the intervals of a table's accuracies were computed."""
+    methods = {a.share.method for a in measured}
     if "Wilson" in methods:
         yield "Brackets: 95 % interval; Wilson's, because every item has its own image and was asked once."
     if "cluster t" in methods:
         yield f"Brackets: 95 % interval; where items share images or were asked more than once, {_CLUSTERED}, on the logit scale."
-    if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
+    if any(a.share.method == "Wilson" and a.groups < a.asked for a in measured):
         yield "If the share is the same for all images, it is Wilson's with one item per image."
-    if any(x.accuracy.has_few_images for x in c.cells.values()):
+    if any(a.has_few_images for a in measured):
         yield _FEW
 
 

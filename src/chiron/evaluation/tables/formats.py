@@ -1,5 +1,6 @@
 """Table cells, and tables for a terminal, Markdown, LaTeX and HTML."""
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ EMPTY = Cell()
 """Nothing was measured here."""
 
 
+_WIDE = 200
+"""Width of tables in text files."""
 _MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -244,6 +247,14 @@ def escape_markdown(text: str) -> str:
 def html(grids: Sequence[Grid]) -> str:
     """Write one page with every table. All content is escaped, and nothing on the page can run or be fetched."""
     return "".join(render_page("chiron.evaluation.tables", "tables.html", styles=["tables.css"], grids=grids))
+
+
+def plain(grids: Sequence[Grid]) -> str:
+    """Write every table as on a wide terminal without color; ends with a newline."""
+    console = Console(file=io.StringIO(), width=_WIDE, no_color=True, force_terminal=False, highlight=False)
+    with console.capture() as caught:
+        show(grids, console)
+    return "".join(line.rstrip() + "\n" for line in caught.get().splitlines())
 
 
 def show(grids: Sequence[Grid], console: Console) -> None:
