@@ -177,5 +177,5 @@ def table1(folder: Path, count: int = 4, *, without: tuple[str, ...] = ()) -> Pa
     if "MMMU" not in without:
         mmmu = [mmmu_row(f"test_Pharmacy_{n}", answer="A", image_1=image(n), image_2=image(n + 100)) for n in range(count)]
         parquet(folder / "mmmu_health_test" / "test-0.parquet", mmmu)
-        (folder / "mmmu_health_test" / "answer_dict_test.json").write_text("{}")
+        (folder / "mmmu_health_test" / "answer_dict_test.json").write_text(json.dumps({row["id"]: {"ground_truth": "A"} for row in mmmu}))
     return folder

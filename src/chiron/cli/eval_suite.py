@@ -53,8 +53,8 @@ def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) ->
     """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation."""
     console = messages()
     prepared = command.prepare(need_keys=not dry_run)
-    for benchmark, problem in prepared.missing.items():
-        console.print(f"[yellow]note:[/yellow] {escape(printable(f'{benchmark} is left out: {problem}'))}")
+    for problem in prepared.missing.values():
+        console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
     if dry_run:
         _show_forecast(forecast(prepared.evaluations), json_output=json_output)
         return

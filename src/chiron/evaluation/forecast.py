@@ -37,7 +37,7 @@ class RoleForecast:
     usd: float | None
     """``None`` if the model has no price."""
     seconds: float | None
-    """At full concurrency; ``None`` if no call was answered yet."""
+    """At the highest concurrency and rate; ``None`` if no call was answered yet."""
     measured: int
     """Number of answered calls that tokens, cost and time are projected from. If 0, tokens and cost are upper limits."""
 
@@ -113,7 +113,8 @@ class _Counts:
         past = [spent for spent in self.history if (spent.role, spent.model) == (role, model) and spent.calls]
         measured = sum(spent.calls for spent in past)
         prompt, completion = sum(spent.prompt_tokens for spent in past), sum(spent.completion_tokens for spent in past)
-        seconds = sum(spent.seconds for spent in past) / measured * calls / missing.endpoint.limiter.ceiling if measured else None
+        each = sum(spent.seconds for spent in past) / measured if measured else None
+        seconds = None if each is None else missing.endpoint.limiter.least_seconds(calls, each)
         if not (prompt and completion):  # some endpoints do not report tokens
             usd = missing.usd if price is not None else None
             return RoleForecast(role, model, calls, known, missing.prompt_tokens, missing.completion_tokens, usd, seconds, 0)

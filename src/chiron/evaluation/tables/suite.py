@@ -105,7 +105,7 @@ def _notes(results: SuiteResults) -> Iterator[str]:
     yield from suite.notes
     yield from dict.fromkeys(note for protocol in results.protocols.values() for note in protocol.notes)
     for benchmark, problem in results.missing.items():
-        yield f"{benchmark}: no data: {problem}."
+        yield f"{benchmark}, no data: {problem.removeprefix(f'{benchmark}: ')}."
     if results.text_only:
         yield "* A text-only model (max_images: 0 in the configuration): it is not asked about images."
     yield from _partial(results)
