@@ -250,6 +250,7 @@ def test_a_text_only_model_has_an_asterisk_and_sees_no_image_and_a_model_of_one_
     one = cells(ours, "b")
     assert "2 unusable" in one["MedXpertQA-MM Reasoning ACC"]
     assert "N 4" in one["MedXpertQA-MM Reasoning ACC"]
+    assert any(note.startswith("4 questions cannot be asked") for note in ours["notes"])
     assert [name for name, _ in theirs["rows"]][:2] == ["MedReason*", "HuatuoGPT-o1*"]
     assert "AVG" not in ours["head"]
 
@@ -276,6 +277,7 @@ def test_columns_of_a_judge_interns_and_an_encoder_name_what_they_need_and_only_
     # Only the three questions with a judged column were asked again, and no closed question was judged.
     assert sum(body["model"] == "a" for body in later) == 3
     assert all("a fracture" in json.dumps(body) or "What is it?" in json.dumps(body) for body in later)
+    assert any(note.startswith("MMRP reasoning MICS-Score: mean over the answers that have it (n)") for note in grids[0].notes)
     assert any("judge judge" in note for note in grids[0].notes)
 
 
@@ -289,11 +291,19 @@ def test_a_suite_of_ones_own_comes_from_a_file_and_has_one_protocol_a_benchmark(
         config = write(tmp_path, endpoint.base_url)
         ended = cli(command(tmp_path, config, "--json", "--benchmark-file", tmp_path / "mine.py", suite="mine"))
     assert ended.returncode == 0, ended.stderr
-    (ours,) = tables(ended.stdout)
+    (ours,) = tables(ended.stdout)  # no published row belongs to it
     assert ours["title"] == "Measured here: My table, in percent"
     assert ours["head"] == ["model", "RAD", "AVG"]
     with pytest.raises(InputError, match="two protocols"):
         Suite("s", "t", (Column("x", "b", "exact", "test"), Column("y", "b", "huatuo_closed", "test")))
+
+
+def test_the_suite_of_the_contributing_page_is_found_and_listed(tmp_path: Path, cli: Cli) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text("utf-8").partition("## Add a suite")[2]
+    (tmp_path / "chest.py").write_text(page.partition("```python\n")[2].partition("```")[0], "utf-8")
+    listed = json.loads(cli(["eval", "--list", "--json", "--benchmark-file", str(tmp_path / "chest.py")]).stdout)["suites"]
+    assert [suite["name"] for suite in listed] == ["table1", "table2", "chest"]
+    assert [column["benchmark"] for column in listed[-1]["columns"]] == ["vqa_rad", "slake"]
 
 
 def refuse(model: str, status: int) -> Any:

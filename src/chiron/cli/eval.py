@@ -87,7 +87,7 @@ def eval_command(
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
     dry_run: DryRunOption = False,
-    list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the benchmarks and how to get them.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,
 ) -> None:

@@ -13,7 +13,7 @@ from chiron.evaluation.statistics import Consistency, Share
 from chiron.evaluation.tables import formats
 from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
 
-_CLUSTERED = "a cluster-robust t interval over images"
+CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
     "McNemar": "Test: McNemar's, exact; every item has its own image",
     "image swaps": (
@@ -143,7 +143,7 @@ def interval_notes(measured: Sequence[Accuracy]) -> Iterator[str]:
     if "Wilson" in methods:
         yield "Brackets: 95 % interval; Wilson's, because every item has its own image and was asked once."
     if "cluster t" in methods:
-        yield f"Brackets: 95 % interval; where items share images or were asked more than once, {_CLUSTERED}, on the logit scale."
+        yield f"Brackets: 95 % interval; where items share images or were asked more than once, {CLUSTERED}, on the logit scale."
     if any(a.share.method == "Wilson" and a.groups < a.asked for a in measured):
         yield "If the share is the same for all images, it is Wilson's with one item per image."
     if any(a.has_few_images for a in measured):
@@ -188,7 +188,7 @@ def _controls(c: Comparison) -> Grid:
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
         "To real run: control minus real run in percentage points, on the same items, with its 95 % interval.",
-        f"That interval is Newcombe's if every item has its own image, otherwise {_CLUSTERED}.",
+        f"That interval is Newcombe's if every item has its own image, otherwise {CLUSTERED}.",
         "If the difference is the same for all images, it is Newcombe's with one item per image.",
     ]
     if any(x.accuracy.has_few_images for x in c.controls.values()):
@@ -236,7 +236,7 @@ def _scores(c: Comparison) -> Grid:
         if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
     )
     notes = [
-        f"Mean over the answers that have it (n), with the 95 % interval: {_CLUSTERED} (on the logit scale if all values are in [0, 1]).",
+        f"Mean over the answers that have it (n), with the 95 % interval: {CLUSTERED} (on the logit scale if all values are in [0, 1]).",
         "judge:NAME is that judge's share of yes.",
     ]
     if any(figure.method == "Wilson" for x in c.cells.values() for figure in x.scores.values()):

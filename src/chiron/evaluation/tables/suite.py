@@ -9,7 +9,7 @@ from chiron.evaluation.read_runs import Arm
 from chiron.evaluation.statistics import mean_interval
 from chiron.evaluation.suites.suite import Column, Suite
 from chiron.evaluation.tables import formats
-from chiron.evaluation.tables.content import N_NOTE, interval_notes, left_out
+from chiron.evaluation.tables.content import CLUSTERED, N_NOTE, interval_notes, left_out
 from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
 
 
@@ -98,6 +98,8 @@ def _notes(results: SuiteResults) -> Iterator[str]:
             f"AVG: mean of {', '.join(column.title for column in suite.averaged)}, only if all of them are complete; its interval combines"
             " theirs as independent (MOVER)."
         )
+    if scored := [column.title for column in suite.columns if column.score and any(results.figure(m, column) for m in results.models)]:
+        yield f"{', '.join(scored)}: mean over the answers that have it (n), times 100; brackets: {CLUSTERED}."
     for column in suite.columns:
         judge = next((arm.making.judge for (_, key), arm in results.arms.items() if key == column.key and arm.making.judge), None)
         judged = f", judge {judge}" if judge else ""
@@ -113,7 +115,8 @@ def _notes(results: SuiteResults) -> Iterator[str]:
 
 def _partial(results: SuiteResults) -> Iterator[str]:
     """Yield why figures are not final."""
-    arms = results.arms.values()
+    # Several columns may show the same answers.
+    arms = {(model, arm.benchmark): arm for (model, _), arm in results.arms.items()}.values()
     limits = {arm.making.limit for arm in arms if arm.making.limit is not None}
     if limits:
         yield f"Only the first {', '.join(f'{limit:,}' for limit in sorted(limits))} items of a benchmark were asked (--limit)."
