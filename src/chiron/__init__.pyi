@@ -23,6 +23,7 @@ from .evaluation.answers.extraction import read_choice as read_choice
 from .evaluation.answers.extraction import read_yes_no as read_yes_no
 from .evaluation.api import compare_runs as compare_runs
 from .evaluation.api import evaluate as evaluate
+from .evaluation.api import evaluate_suite as evaluate_suite
 from .evaluation.comparing import Comparison as Comparison
 from .evaluation.config import load_evaluation as load_evaluation
 from .evaluation.evaluation import EvaluationSummary as EvaluationSummary

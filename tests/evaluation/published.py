@@ -153,3 +153,29 @@ MEDXPERT_GITHUB: dict[str, Any] = {
     "label": ["E"],
     "images": [{"image_path": "MM-0-a.jpeg"}, {"image_path": "MM-0-b.jpeg"}],
 }
+
+
+def table1(folder: Path, count: int = 4, *, without: tuple[str, ...] = ()) -> Path:
+    """The data of the suite ``table1``: ``count`` questions a column, each with its own image; the right option is the first."""
+    sets = ("VQA-RAD_test", "SLAKE_test", "PathVQA_test", "PMC-VQA_test")
+    rows = [
+        {
+            **HUATUO,
+            "dataset": name,
+            "question": f"What is in image {n} of {name}?",
+            "image": [f"images/{name}-{n}.png"],
+            "options": ["mass", "cyst", "air"],
+            "answer": "mass",
+        }
+        for name in sets
+        if name not in without
+        for n in range(count)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "medical_multimodel_evaluation_data.json").write_text(json.dumps(rows))
+    zipped(folder / "images.zip", *(row["image"][0] for row in rows))
+    if "MMMU" not in without:
+        mmmu = [mmmu_row(f"test_Pharmacy_{n}", answer="A", image_1=image(n), image_2=image(n + 100)) for n in range(count)]
+        parquet(folder / "mmmu_health_test" / "test-0.parquet", mmmu)
+        (folder / "mmmu_health_test" / "answer_dict_test.json").write_text(json.dumps({row["id"]: {"ground_truth": "A"} for row in mmmu}))
+    return folder

@@ -363,7 +363,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert run_command(*runs, "--format", "markdown").startswith("### Accuracy")
     assert "\\begin{tabular}" in run_command(*runs, "--format", "latex")
     assert json.loads(run_command(*runs, "--format", "json", "--by", "modality"))[0]["head"][1] == "vqa_rad (N 200)"
-    shown = run_command(*runs, "--published", "--format", "html", "--out", tmp_path / "t.html", "--items", tmp_path / "i.html")
+    shown = run_command(
+        *runs, "--published", "comparable", "--format", "html", "--out", tmp_path / "t.html", "--items", tmp_path / "i.html"
+    )
     assert shown.strip().endswith("t.html")
     assert 'class="published"' in (tmp_path / "t.html").read_text()
     assert "q199" in (tmp_path / "i.html").read_text()

@@ -138,7 +138,7 @@ def test_a_file_may_be_named_in_python(tmp_path: Path) -> None:
         ("def", "cannot be imported (SyntaxError"),
         ("import no_such_module", "cannot be imported (ModuleNotFoundError"),
         ("import sys; sys.exit(3)", "cannot be imported (SystemExit: 3)"),
-        ("x = 1", "neither BENCHMARKS nor PROTOCOLS"),
+        ("x = 1", "none of BENCHMARKS, PROTOCOLS, SUITES"),
         ("BENCHMARKS = ('organs',)", "every entry must be an instance of Benchmark"),
         (BENCHMARK.replace('"organs"', '"slake"'), "contains 'slake', which exists already"),
     ],

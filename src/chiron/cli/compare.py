@@ -12,8 +12,13 @@ from chiron.errors import InputError
 
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
+    from chiron.evaluation.comparing import Comparison
     from chiron.evaluation.read_runs import Evaluated
     from chiron.evaluation.tables.formats import Grid
+
+
+COMPARABLE = "comparable"
+"""Value of ``--published`` for all published rows whose protocol is known."""
 
 
 class Format(StrEnum):
@@ -25,10 +30,13 @@ class Format(StrEnum):
 
 
 def command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")],
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How to write the tables.")] = Format.TERMINAL,
     by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Published figures too, set apart.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE", help="Also published figures, set apart: table1, table2, or comparable. A table needs no RUN."),
+    ] = None,
     published_from: Annotated[
         Path | None, typer.Option("--published-from", metavar="FILE", help="Further published rows (YAML, as published.yaml).")
     ] = None,
@@ -60,26 +68,37 @@ def command(
     from chiron.cli.streams import messages
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
-    from chiron.evaluation.published import few, published_grids, read_published
-    from chiron.evaluation.published import published as published_rows
     from chiron.evaluation.read_runs import image_folders, read_evaluations
     from chiron.evaluation.tables.content import grids
 
-    models = read_evaluations(runs)
+    if not runs and published in {None, COMPARABLE}:
+        raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
+    models = read_evaluations(runs or [])
     if bertscore is not None:
-        models = _with_bertscore(models, _encoder(bertscore, bertscore_layer, bertscore_baseline))
+        models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
         raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
-    if published or published_from is not None:
-        rows = [*published_rows(), *(read_published(published_from) if published_from is not None else ())]
-        tables += published_grids(rows, [b for comparison in comparisons for b in comparison.benchmarks])
-        messages().print(few(rows), markup=False)
+    if published is not None or published_from is not None:
+        tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
     _write(tables, form, out)
+
+
+def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Comparison]", benchmark_files: Sequence[Path]) -> "list[Grid]":
+    """Build the tables of published figures: one table as printed, or one per protocol with all rows that are comparable."""
+    from chiron.cli.streams import messages
+    from chiron.evaluation.published import comparable, few, published, published_grids, published_table, read_published
+    from chiron.evaluation.registry import suite_of
+
+    rows = [*published(), *(read_published(own_rows) if own_rows is not None else ())]
+    if table != COMPARABLE:
+        return [published_table(suite_of(table, benchmark_files), rows)]
+    messages().print(few(comparable(rows)), markup=False)
+    return published_grids(comparable(rows), [b for comparison in comparisons for b in comparison.benchmarks])
 
 
 def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
@@ -113,17 +132,17 @@ def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
         case Format.TERMINAL:
             from chiron.cli.streams import results
-            from chiron.evaluation.tables.formats import show
+            from chiron.evaluation.tables.formats import plain, show
 
-            console = results()
             if wide:
-                console.no_color, console.width = True, 200
+                return plain(tables)
+            console = results()
             with console.capture() as caught:
                 show(tables, console)
             return caught.get()
 
 
-def _encoder(name: str, layer: int | None, baseline: float | None) -> "Encoder":
+def encoder_of(name: str, layer: int | None, baseline: float | None) -> "Encoder":
     from chiron.evaluation.bertscore import ROBERTA_LARGE, Encoder
 
     if name == ROBERTA_LARGE.model and layer is None and baseline is None:

@@ -20,14 +20,28 @@ app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
 ModelOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        metavar="NAME", help="Name under 'models' in the configuration; without a configuration, offline:NAME or a checkpoint's folder."
+        metavar="NAME",
+        help="Name under 'models' in the configuration; without a configuration, offline:NAME or a checkpoint's folder. Repeatable with"
+        " --suite.",
     ),
 ]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Measure the models on all columns of a published table: table1 or table2. Writes it to --run."),
+]
+BertscoreOption = Annotated[
+    str | None, typer.Option(metavar="ENCODER", help="For --suite: encoder of its BERTScore column, roberta-large or a folder.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="For --suite: print calls, tokens, cost and time to expect, and stop.")]
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", metavar="DIR", help="Run directory of this model and protocol; created if missing, otherwise resumed."),
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="Run directory of this model and protocol, or folder of a suite's run directories; created if missing, otherwise resumed.",
+    ),
 ]
 BenchmarkFileOption = Annotated[
     list[Path] | None,
@@ -56,6 +70,7 @@ def eval_command(
     context: typer.Context,
     model: ModelOption = None,
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names, separated by commas; --list shows them.")] = None,
+    suite: SuiteOption = None,
     run: RunOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and optionally a section 'evaluation'.")
@@ -81,7 +96,9 @@ def eval_command(
     ranker: RankerOption = None,
     reward_model: RewardModelOption = None,
     interns: InternsOption = None,
-    list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the benchmarks and how to get them.")] = False,
+    bertscore: BertscoreOption = None,
+    dry_run: DryRunOption = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")] = False,
 ) -> None:
@@ -101,29 +118,40 @@ def eval_command(
     if export_tsv is not None:
         write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
-    if model is None or benchmarks is None or run is None:
+    options = {
+        "limit": limit,
+        "seeds": samples,
+        "temperature": temperature,
+        "judge": judge,
+        "ranker": ranker,
+        "reward_model": reward_model,
+        "interns": _names(interns) if interns is not None else None,
+    }
+    if suite is not None:
+        fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--control": control != "none"}
+        if given := [option for option, value in fixed.items() if value]:
+            raise InputError(f"{given[0]} cannot be used with --suite, which sets it: omit one of them")
+        if not model or run is None:
+            raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
+        from chiron.cli.eval_suite import SuiteCommand, measure_suite
+
+        measure_suite(SuiteCommand(suite, model, run, config, data, files, bertscore, options), dry_run=dry_run, json_output=json_output)
+        return
+    if bertscore is not None or dry_run:
+        raise InputError("--bertscore and --dry-run need --suite; 'chiron compare --bertscore' scores any run directory")
+    if not model or benchmarks is None or run is None:
         raise InputError(
             "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
         )
+    if len(model) > 1:
+        raise InputError("several --model need --suite; without it, give each model a run directory of its own")
     from chiron.cli.runner import run_with_ui
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.evaluation import prepare_evaluation
 
-    chosen = load_evaluation(
-        config,
-        model,
-        protocol=protocol,
-        limit=limit,
-        seeds=samples,
-        temperature=temperature,
-        judge=judge,
-        extractor=extractor,
-        ranker=ranker,
-        reward_model=reward_model,
-        interns=_names(interns) if interns is not None else None,
-    )
-    prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)
+    chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, **options)
+    prepared = prepare_evaluation(model[0], _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)
     finish_evaluation(run_with_ui(prepared), json_output=json_output)
 
 

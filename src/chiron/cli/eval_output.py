@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,19 +18,25 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
 from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.items import ITEMS, RESULTS
-from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols
+from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols, suites
 from chiron.evaluation.results import ResultGroup
 from chiron.evaluation.tsv import export_tsv
 from chiron.terminal import printable
 
 
 def show_benchmarks(files: Sequence[Path], *, json_output: bool) -> None:
-    """Print all benchmarks and protocols."""
-    known, ways = benchmarks(files).values(), protocols(files).values()
+    """Print all benchmarks, protocols and suites."""
+    known, ways, tables = benchmarks(files).values(), protocols(files).values(), suites(files).values()
     if json_output:
         fields = ("name", "title", "size", "license", "protocol", "hub")
         listed = [{**{f: getattr(b, f) for f in fields}, "how_to_get": how_to_get(b)} for b in known]
-        print_json({"benchmarks": listed, "protocols": [{"name": p.name, "description": p.description, "judged": p.judged} for p in ways]})
+        print_json(
+            {
+                "benchmarks": listed,
+                "protocols": [{"name": p.name, "description": p.description, "judged": p.judged} for p in ways],
+                "suites": [asdict(suite) for suite in tables],
+            }
+        )
         return
     console = Console()
     for b in known:
@@ -39,6 +46,9 @@ def show_benchmarks(files: Sequence[Path], *, json_output: bool) -> None:
     console.print("\nProtocols")
     for p in ways:
         console.print(Text.assemble((f"{p.name:18}", "bold"), p.description, "; needs a judge" if p.judged else ""), soft_wrap=True)
+    console.print("\nSuites (--suite)")
+    for suite in tables:
+        console.print(Text.assemble((f"{suite.name:18}", "bold"), f"{suite.title}: {', '.join(suite.benchmarks)}"), soft_wrap=True)
 
 
 def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str | None, files: Sequence[Path] = ()) -> None:

@@ -151,6 +151,10 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._closed: Exception | None = None
 
+    def least_seconds(self, calls: int, seconds: float) -> float:
+        """Return the least time that ``calls`` of ``seconds`` each can take within the limits."""
+        return max(calls * seconds / self.ceiling, calls * self._gap)
+
     @asynccontextmanager
     async def slot(self, rank: int = 0) -> AsyncIterator[int]:
         """Wait for a free slot and hold it. Yields the epoch for :meth:`rate_limited`."""

@@ -35,17 +35,20 @@ class Endpoint:
     """Largest ratio of a reply's actual cost to :meth:`max_cost`. Later cost limits are multiplied by it, also after a resume."""
 
     def max_cost(self, call: Call) -> float:
-        """Maximum cost of a call in USD.
-
-        A token has at least one byte of UTF-8, so the byte count limits the prompt's tokens. Images count as ``image_tokens`` each.
-        """
+        """Maximum cost of a call in USD."""
         if self.price is None:
             return 0.0
+        return self.cost_overrun * (self.max_prompt_tokens(call) * self.price.input + call.max_tokens * self.price.output) / 1e6
+
+    def max_prompt_tokens(self, call: Call) -> int:
+        """Maximum number of tokens of a prompt.
+
+        A token has at least one byte of UTF-8, so the byte count limits the text's tokens. Images count as ``image_tokens`` each.
+        """
         parts = [part for message in call.messages for part in message.parts]
         text = sum(len(p.text.encode("utf-8", "surrogatepass")) for p in parts if isinstance(p, TextPart))
         pictures = sum(isinstance(p, ImagePart) for p in parts)
-        prompt = text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
-        return self.cost_overrun * (prompt * self.price.input + call.max_tokens * self.price.output) / 1e6
+        return text + pictures * self.image_tokens + 16 * (len(call.messages) + 1)
 
     @property
     def pricing_key(self) -> str:

@@ -9,6 +9,7 @@ from chiron.cases.images import ImageFolder
 from chiron.client.config import ProviderConfig
 from chiron.client.failures import CallFailed
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.bertscore import Encoder
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
 from chiron.evaluation.controls import Control, control_of
@@ -16,6 +17,9 @@ from chiron.evaluation.evaluation import EvaluationSummary, evaluation_of, prepa
 from chiron.evaluation.items import ITEMS, Item, read_results
 from chiron.evaluation.protocols.exact import Exact
 from chiron.evaluation.read_runs import read_evaluations
+from chiron.evaluation.registry import suite_of
+from chiron.evaluation.suite_run import prepare_suite
+from chiron.evaluation.tables.formats import Grid
 from chiron.jobs.job import run_job
 from chiron.mics.prompts import Prompts
 
@@ -44,6 +48,40 @@ def evaluate(
     config = config if config is not None else load_evaluation(None, model)
     prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files)
     return run_job(prepared)
+
+
+def evaluate_suite(
+    suite: str,
+    models: Mapping[str, EvaluationFile],
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    benchmark_files: Sequence[Path | str] = (),
+    encoder: Encoder | None = None,
+) -> list[Grid]:
+    """Measure models on all columns of a published table, one after the other, and write the table to ``run``.
+
+    Args:
+        suite: ``table1``, ``table2``, or the name of a suite in ``benchmark_files``.
+        models: the configuration of each model, from :func:`load_evaluation`.
+        run: folder for the run directories, ``RUN/MODEL/BENCHMARK``, and the tables; created if missing, otherwise resumed.
+        data: folder with the downloaded files; ``None`` fetches them from the hub.
+        benchmark_files: Python files with further benchmarks, protocols and suites. They are executed.
+        encoder: for a column of BERTScore.
+
+    Returns:
+        The measured table, and the published one.
+
+    Raises:
+        InputError: as for :func:`evaluate`, or no column has data.
+        DiskError: the files cannot be written.
+    """
+    files = [Path(file) for file in benchmark_files]
+    prepared = prepare_suite(suite_of(suite, files), models, run, data=data, benchmark_files=files, encoder=encoder)
+    prepared.measure(lambda _, evaluation: run_job(evaluation))
+    tables = prepared.tables()
+    prepared.write(tables)
+    return tables
 
 
 def compare_runs(runs: Sequence[Path | str], *, reference: Path | str | None = None) -> list[Comparison]:

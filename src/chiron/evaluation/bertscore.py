@@ -11,7 +11,6 @@ from typing import Any
 
 from chiron.errors import InputError
 from chiron.evaluation.items import ItemResult
-from chiron.providers.local.loading import no_bars
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
@@ -158,6 +157,8 @@ def _loaded(encoder: Encoder) -> _Scorer:
 def _quiet() -> Iterator[None]:
     """Silence transformers' progress bars and its report of the layers that are left out on purpose."""
     from transformers.utils import logging
+
+    from chiron.providers.local.loading import no_bars
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -53,12 +53,16 @@ class EvaluationConfig(JobSection):
     seeds: PositiveInt = 1
     family: ReplyFormat | None = None
     """Format of the model's replies; ``None`` detects it for each reply."""
-    max_images: PositiveInt | None = None
-    """Most images that the model accepts; an item with more is unusable."""
+    max_images: PositiveInt | dict[str, Annotated[int, Field(ge=0, strict=True)]] | None = None
+    """Most images that the model accepts, or that by model name (0: text only); an item with more is unusable."""
     max_tokens: EvaluationTokens = EvaluationTokens()
     in_flight: PositiveInt = 256
     limit: NonNegativeInt | None = None
     """Ask only the first ``limit`` items of each benchmark. Tables then show that the result is partial."""
+
+    def most_images(self, model: str) -> int | None:
+        """Return the most images that a model accepts; ``None`` without a limit."""
+        return self.max_images.get(model) if isinstance(self.max_images, dict) else self.max_images
 
     @model_validator(mode="after")
     def _interns_need_a_judge(self) -> Self:
@@ -72,6 +76,12 @@ class EvaluationFile(JobFile):
 
     section: ClassVar[str] = "evaluation"
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _limits_are_of_models(self) -> Self:
+        limits = self.evaluation.max_images
+        self.need_known([("evaluation.max_images", name) for name in limits] if isinstance(limits, dict) else [])
+        return self
 
     def model(self, name: str) -> ProviderConfig:
         """Return the configuration of the measured model.

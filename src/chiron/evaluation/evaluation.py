@@ -242,8 +242,11 @@ def evaluation_of(
     control: Control = Control.NONE,
     textbook: Path | None = None,
     prompts: EvaluationPrompts | None = None,
+    need_keys: bool = True,
 ) -> Evaluation:
     """Prepare an evaluation of benchmarks that are already loaded. ``prompts`` replace those of the configuration.
+
+    Without ``need_keys``, missing API keys are no error; such an evaluation cannot be executed.
 
     Raises:
         InputError: keys, prompts or a judge are missing.
@@ -258,14 +261,15 @@ def evaluation_of(
         entries = read_textbook(textbook / "textbook.jsonl") if textbook is not None else ()
         return AnswerPool.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
 
-    roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens))
+    roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens), need_keys=need_keys)
     samples = chosen.seeds
     temperature = chosen.temperature
     if temperature is None:
         temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
     if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
         raise InputError("several samples at temperature 0 give the same answer: set a temperature above 0")
-    asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, chosen.max_images, chosen.family)
+    max_images = chosen.most_images(model)
+    asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
     asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
@@ -275,7 +279,7 @@ def evaluation_of(
         "prompts": protocol.prompt_hashes(prompts),
         "temperature": temperature,
         "image_side": chosen.image_side,
-        "max_images": chosen.max_images,
+        "max_images": max_images,
         "seed": chosen.seed,
         "judge": None if judge is None else identity_of(judge),
     }

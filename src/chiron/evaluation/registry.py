@@ -1,7 +1,7 @@
-"""Benchmarks and protocols by name: those of this package, of other installed packages, and of Python files that the user names.
+"""Benchmarks, protocols and suites by name: those of this package, of other installed packages, and of Python files that the user names.
 
-Another package registers an object under its own name, in the entry-point group ``chiron.benchmarks`` or ``chiron.protocols``. A file has
-the variables ``BENCHMARKS`` and ``PROTOCOLS`` (either may be missing), each with a sequence of objects.
+Another package registers an object under its own name, in the entry-point group ``chiron.benchmarks``, ``chiron.protocols`` or
+``chiron.suites``. A file has at least one of the variables ``BENCHMARKS``, ``PROTOCOLS`` and ``SUITES``, each with a sequence of objects.
 """
 
 import hashlib
@@ -16,12 +16,15 @@ from typing import TypeVar
 from chiron.client.config_file import nearest
 from chiron.errors import InputError
 from chiron.evaluation import protocols as protocol_modules
+from chiron.evaluation import suites as suite_modules
 from chiron.evaluation.benchmarks import sets
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.protocols.protocol import Protocol
+from chiron.evaluation.suites.suite import Suite
 from chiron.plugins import plugins, submodules, with_plugins
 
-T = TypeVar("T", Benchmark, Protocol)
+T = TypeVar("T", Benchmark, Protocol, Suite)
+_VARIABLES = ("BENCHMARKS", "PROTOCOLS", "SUITES")
 
 
 def benchmarks(files: Sequence[Path] = ()) -> Mapping[str, Benchmark]:
@@ -39,6 +42,11 @@ def benchmarks(files: Sequence[Path] = ()) -> Mapping[str, Benchmark]:
 def protocols(files: Sequence[Path] = ()) -> Mapping[str, Protocol]:
     """Return all protocols by name; for arguments and errors see :func:`benchmarks`."""
     return _all("chiron.protocols", "PROTOCOLS", Protocol, protocol_modules, files)  # type: ignore[type-abstract]
+
+
+def suites(files: Sequence[Path] = ()) -> Mapping[str, Suite]:
+    """Return all suites by name; for arguments and errors see :func:`benchmarks`."""
+    return _all("chiron.suites", "SUITES", Suite, suite_modules, files)
 
 
 def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
@@ -62,6 +70,18 @@ def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
     known = protocols(files)
     if name not in known:
         raise InputError(f"unknown protocol '{name}'{nearest(name, known)}: choose one of {', '.join(known)}")
+    return known[name]
+
+
+def suite_of(name: str, files: Sequence[Path] = ()) -> Suite:
+    """Look up a suite by name.
+
+    Raises:
+        InputError: the name is unknown, or see :func:`benchmarks`.
+    """
+    known = suites(files)
+    if name not in known:
+        raise InputError(f"unknown suite '{name}'{nearest(name, known)}: choose one of {', '.join(known)}")
     return known[name]
 
 
@@ -90,7 +110,7 @@ def _module(file: Path) -> ModuleType:
     name = f"chiron_file_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = spec_from_file_location(name, file) if file.is_file() and file.suffix == ".py" else None
     if spec is None or spec.loader is None:
-        raise InputError(f"{file} is not a Python file (.py): name a file with BENCHMARKS or PROTOCOLS")
+        raise InputError(f"{file} is not a Python file (.py): name a file with {', '.join(_VARIABLES[:-1])} or {_VARIABLES[-1]}")
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
@@ -98,6 +118,6 @@ def _module(file: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # the user's file may fail in any way, for example call sys.exit()
         del sys.modules[name]
         raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}): correct the file") from error
-    if not hasattr(module, "BENCHMARKS") and not hasattr(module, "PROTOCOLS"):
-        raise InputError(f"{file} has neither BENCHMARKS nor PROTOCOLS: add 'BENCHMARKS = (Benchmark(...),)' to it")
+    if not any(hasattr(module, name) for name in _VARIABLES):
+        raise InputError(f"{file} has none of {', '.join(_VARIABLES)}: add 'BENCHMARKS = (Benchmark(...),)' to it")
     return module

@@ -317,6 +317,21 @@ def newcombe(pairs: Pairs, confidence: float = 0.95) -> tuple[float, float]:
     return max(-1.0, pairs.difference - low), min(1.0, pairs.difference + high)
 
 
+def mean_interval(figures: Sequence[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
+    """Compute the interval of the mean of independent figures, each given as (value, its interval).
+
+    The distances from the values to their lower ends are squared and added, and so are those to the upper ends (MOVER: G. Y. Zou, W. Huang
+    and X. Zhang, Computational Statistics & Data Analysis 53, 2009, for linear functions of shares).
+
+    Raises:
+        ValueError: ``figures`` is empty.
+    """
+    mean = statistics.fmean(value for value, _ in figures)
+    below = math.hypot(*(value - low for value, (low, _) in figures)) / len(figures)
+    above = math.hypot(*(high - value for value, (_, high) in figures)) / len(figures)
+    return mean - below, mean + above
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for their number with Holm's method; the order is kept.
 

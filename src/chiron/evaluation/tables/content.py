@@ -13,13 +13,14 @@ from chiron.evaluation.statistics import Consistency, Share
 from chiron.evaluation.tables import formats
 from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
 
-_CLUSTERED = "a cluster-robust t interval over images"
+CLUSTERED = "a cluster-robust t interval over images"
 _TESTS: dict[Test, str] = {
     "McNemar": "Test: McNemar's, exact; every item has its own image",
     "image swaps": (
         "Test: paired permutation that swaps the two models' answers for whole images, because items share images; exact, all swaps counted"
     ),
 }
+N_NOTE = "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
 _FEW = f"Fewer than {FEW_IMAGES} images ('only N images'): intervals are rough there, and a test finds only large differences."
 _SETTING_NAMES = {
     "model": "the model itself",
@@ -78,7 +79,7 @@ def _real(compared: Compared, protocol: Protocol | None, *, alone: bool) -> Cell
         "" if alone else f"N {a.items:,}",
         *formats.doubts(a),
         _seeds(a),
-        _left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
+        left_out(a.missing_left_out) if protocol and protocol.leaves_out_unparsed else "",
         _to_reference(against) if against else "",
         strong=compared.is_reference,
     )
@@ -97,13 +98,14 @@ def _seeds(a: Accuracy) -> str:
     return f"{s.seeds} seeds: sd {formats.percent(s.sd)}, {formats.percent(s.low)} to {formats.percent(s.high)}"
 
 
-def _left_out(share: Share) -> str:
+def left_out(share: Share) -> str:
+    """Format the figure without missing answers, as a published script prints it."""
     return f"as published (missing left out): {formats.percent(share.value)} of {share.of:,}"
 
 
 def _accuracy_notes(c: Comparison, protocol: Protocol | None) -> Iterator[str]:
-    yield from _interval_notes(c)
-    yield "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
+    yield from interval_notes([x.accuracy for x in c.cells.values()])
+    yield N_NOTE
     if c.tests:
         yield from _test_notes(c)
         if c.reference is None:
@@ -135,15 +137,16 @@ def _test_notes(c: Comparison) -> Iterator[str]:
         yield f"{_TESTS[test]}{of}."
 
 
-def _interval_notes(c: Comparison) -> Iterator[str]:
-    methods = {cell.accuracy.share.method for cell in c.cells.values()}
+def interval_notes(measured: Sequence[Accuracy]) -> Iterator[str]:
+    """Yield how the intervals of a table's accuracies were computed."""
+    methods = {a.share.method for a in measured}
     if "Wilson" in methods:
         yield "Brackets: 95 % interval; Wilson's, because every item has its own image and was asked once."
     if "cluster t" in methods:
-        yield f"Brackets: 95 % interval; where items share images or were asked more than once, {_CLUSTERED}, on the logit scale."
-    if any(x.accuracy.share.method == "Wilson" and x.accuracy.groups < x.accuracy.asked for x in c.cells.values()):
+        yield f"Brackets: 95 % interval; where items share images or were asked more than once, {CLUSTERED}, on the logit scale."
+    if any(a.share.method == "Wilson" and a.groups < a.asked for a in measured):
         yield "If the share is the same for all images, it is Wilson's with one item per image."
-    if any(x.accuracy.has_few_images for x in c.cells.values()):
+    if any(a.has_few_images for a in measured):
         yield _FEW
 
 
@@ -185,7 +188,7 @@ def _controls(c: Comparison) -> Grid:
             rows += [(f"{model}, {name}", tuple(_controlled(c.controls.get((model, name, b))) for b in benchmarks)) for name in of_model]
     notes = [
         "To real run: control minus real run in percentage points, on the same items, with its 95 % interval.",
-        f"That interval is Newcombe's if every item has its own image, otherwise {_CLUSTERED}.",
+        f"That interval is Newcombe's if every item has its own image, otherwise {CLUSTERED}.",
         "If the difference is the same for all images, it is Newcombe's with one item per image.",
     ]
     if any(x.accuracy.has_few_images for x in c.controls.values()):
@@ -233,7 +236,7 @@ def _scores(c: Comparison) -> Grid:
         if any(name in x.scores for (m, _), x in c.cells.items() if m == model)
     )
     notes = [
-        f"Mean over the answers that have it (n), with the 95 % interval: {_CLUSTERED} (on the logit scale if all values are in [0, 1]).",
+        f"Mean over the answers that have it (n), with the 95 % interval: {CLUSTERED} (on the logit scale if all values are in [0, 1]).",
         "judge:NAME is that judge's share of yes.",
     ]
     if any(figure.method == "Wilson" for x in c.cells.values() for figure in x.scores.values()):

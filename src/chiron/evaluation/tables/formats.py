@@ -1,7 +1,8 @@
 """Table cells, and tables for a terminal, Markdown, LaTeX and HTML."""
 
+import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -41,6 +42,15 @@ class Grid:
     """Notes below the table, one line each."""
     measured: bool = True
     """``False`` for published figures, which are shown separately."""
+    groups: tuple[str, ...] = ()
+    """Group of each row, if the rows have groups. The name of a group is shown above its first row."""
+
+    def grouped(self) -> Iterator[tuple[str, str, tuple[Cell, ...]]]:
+        """Yield the heading above each row (empty if there is none), its name, and its cells."""
+        last = ""
+        for group, (name, cells) in zip(self.groups or ("",) * len(self.rows), self.rows, strict=True):
+            yield group if group != last else "", name, cells
+            last = group
 
 
 def cell(*lines: str, strong: bool = False) -> Cell:
@@ -52,6 +62,8 @@ EMPTY = Cell()
 """Nothing was measured here."""
 
 
+_WIDE = 200
+"""Width of tables in text files."""
 _MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -160,7 +172,7 @@ def latex(grids: Sequence[Grid]) -> str:
 
 def _latex_one(grid: Grid) -> str:
     notes = "".join(f"\\par {escape_latex(note)}\n" for note in grid.notes)
-    rows = "\n".join(" & ".join([escape_latex(name), *map(_latex_cell, cells)]) + r" \\" for name, cells in grid.rows)
+    rows = "\n".join(line for row in grid.grouped() for line in _latex_rows(*row, width=len(grid.head)))
     head = " & ".join(escape_latex(title) for title in grid.head) + r" \\"
     return (
         "\\begin{table}\n\\centering\n"
@@ -168,6 +180,12 @@ def _latex_one(grid: Grid) -> str:
         f"\\begin{{tabular}}{{l{'c' * (len(grid.head) - 1)}}}\n\\hline\n{head}\n\\hline\n{rows}\n\\hline\n\\end{{tabular}}\n"
         f"{{\\footnotesize\n{notes}}}\n\\end{{table}}\n"
     )
+
+
+def _latex_rows(heading: str, name: str, cells: Sequence[Cell], *, width: int) -> Iterator[str]:
+    if heading:
+        yield f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{escape_latex(heading)}}}}} \\\\"
+    yield " & ".join([escape_latex(name), *map(_latex_cell, cells)]) + r" \\"
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -199,11 +217,17 @@ def _markdown_one(grid: Grid) -> str:
         "",
         _line(escape_markdown(title) for title in grid.head),
         "|" + "|".join(["---"] * len(grid.head)) + "|",
-        *(_line([escape_markdown(name), *map(_markdown_cell, cells)]) for name, cells in grid.rows),
+        *(line for row in grid.grouped() for line in _markdown_rows(*row)),
         "",
         *(f"- {escape_markdown(note)}" for note in grid.notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_rows(heading: str, name: str, cells: Sequence[Cell]) -> Iterator[str]:
+    if heading:
+        yield _line([f"*{escape_markdown(heading)}*", *("" for _ in cells)])
+    yield _line([escape_markdown(name), *map(_markdown_cell, cells)])
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -225,6 +249,14 @@ def html(grids: Sequence[Grid]) -> str:
     return "".join(render_page("chiron.evaluation.tables", "tables.html", styles=["tables.css"], grids=grids))
 
 
+def plain(grids: Sequence[Grid]) -> str:
+    """Write every table as on a wide terminal without color; ends with a newline."""
+    console = Console(file=io.StringIO(), width=_WIDE, no_color=True, force_terminal=False, highlight=False)
+    with console.capture() as caught:
+        show(grids, console)
+    return "".join(line.rstrip() + "\n" for line in caught.get().splitlines())
+
+
 def show(grids: Sequence[Grid], console: Console) -> None:
     """Print every table with its title and notes."""
     for number, grid in enumerate(grids):
@@ -240,7 +272,9 @@ def _table(grid: Grid) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     for title in grid.head:
         table.add_column(Text(printable(title)), overflow="fold")
-    for name, cells in grid.rows:
+    for heading, name, cells in grid.grouped():
+        if heading:
+            table.add_row(Text(printable(heading), style="italic"))
         table.add_row(Text(printable(name)), *map(_terminal_cell, cells))
     return table
 

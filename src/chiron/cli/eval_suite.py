@@ -1,0 +1,122 @@
+"""`chiron eval --suite`: models on all columns of a published table, and the table."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from chiron.cli.compare import encoder_of
+from chiron.cli.live import duration
+from chiron.cli.runner import closing_code, print_json, run_with_ui, spent_in_words
+from chiron.cli.streams import messages, results
+from chiron.errors import InputError
+from chiron.evaluation.config import load_evaluation
+from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
+from chiron.evaluation.forecast import STEPS, Forecast, forecast
+from chiron.evaluation.registry import suite_of
+from chiron.evaluation.suite_run import SuitePart, SuiteRun, prepare_suite
+from chiron.evaluation.tables.formats import show
+from chiron.terminal import printable
+
+
+@dataclass(frozen=True)
+class SuiteCommand:
+    """The options of the command."""
+
+    suite: str
+    models: Sequence[str]
+    run: Path
+    config: Path | None
+    data: Path | None
+    files: Sequence[Path]
+    bertscore: str | None
+    options: Mapping[str, Any]
+    """Keys of the section ``evaluation`` to replace; ``None`` keeps the configured value."""
+
+    def prepare(self, *, need_keys: bool) -> SuiteRun:
+        """Prepare the suite; for errors see :func:`chiron.evaluation.suite_run.prepare_suite`."""
+        suite = suite_of(self.suite, self.files)
+        if twice := [name for name, number in Counter(self.models).items() if number > 1]:
+            raise InputError(f"--model {printable(twice[0])} is given twice: name each model once")
+        models = {name: load_evaluation(self.config, name, **self.options) for name in self.models}
+        encoder = encoder_of(self.bertscore, None, None) if self.bertscore is not None else None
+        return prepare_suite(suite, models, self.run, data=self.data, benchmark_files=self.files, encoder=encoder, need_keys=need_keys)
+
+
+def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) -> None:
+    """Measure the models one after the other, print the table, write it, and exit with the exit code of the worst evaluation."""
+    console = messages()
+    prepared = command.prepare(need_keys=not dry_run)
+    for problem in prepared.missing.values():
+        console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
+    if dry_run:
+        _show_forecast(forecast(prepared.evaluations), json_output=json_output)
+        return
+    codes: list[int] = []
+    asked = len(prepared.evaluations)
+
+    def execute(part: SuitePart, evaluation: Evaluation) -> EvaluationSummary:
+        console.print(f"[bold]{escape(printable(part.model))}[/bold] on {escape(part.benchmark)} ({len(codes) + 1} of {asked})")
+        summary = run_with_ui(evaluation)
+        spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+        console.print(f"{summary.total} items in {duration(summary.seconds)}" + (f"; {spent}" if spent else ""))
+        codes.append(closing_code(summary))
+        return summary
+
+    summaries = prepared.measure(execute)
+    tables = prepared.tables()
+    paths = prepared.write(tables)
+    if json_output:
+        print_json(
+            {
+                "suite": prepared.suite.name,
+                "tables": [asdict(table) for table in tables],
+                "files": [str(path) for path in paths],
+                "evaluations": [summary.to_record() for summary in summaries],
+            }
+        )
+    else:
+        show(tables, results())
+    for path in paths:
+        console.print(f"table   {escape(printable(path))}")
+    if prepared.missing:
+        codes.append(2)
+    # The first of these that occurred: interrupted, a bug, something to fix, something pending.
+    sys.exit(next((code for code in (130, 1, 2, 3) if code in codes), 0))
+
+
+def _show_forecast(expected: Forecast, *, json_output: bool) -> None:
+    if json_output:
+        print_json({**asdict(expected), "usd": expected.usd, "seconds": expected.seconds})
+        return
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    for title in ("role", "model", "new calls", "in the ledger", "tokens in", "tokens out", "USD", "time", "projected from"):
+        table.add_column(title, justify="left" if title in {"role", "model", "projected from"} else "right")
+    for role in expected.roles:
+        most = "" if role.measured or not role.calls else "at most "
+        table.add_row(
+            role.role,
+            Text(printable(role.model)),
+            f"{role.calls:,}",
+            f"{role.known:,}",
+            f"{most}{role.prompt_tokens:,}",
+            f"{most}{role.completion_tokens:,}",
+            "no price" if role.usd is None else f"{most}{role.usd:.2f}",
+            "unknown" if role.seconds is None else duration(role.seconds),
+            f"{role.measured:,} replies" if role.measured else "",
+        )
+    console = results()
+    console.print(table)
+    cost = "unknown (a model has no price)" if expected.usd is None else f"${expected.usd:.2f}"
+    time = "unknown until some calls are answered (try --limit 20)" if expected.seconds is None else duration(expected.seconds)
+    calls = sum(role.calls for role in expected.roles)
+    console.print(f"{calls:,} calls for {expected.items:,} items, of which {expected.unusable:,} cannot be asked; cost {cost}; time {time}")
+    if any(role.role == "intern" for role in expected.roles):
+        console.print(f"Calls of interns and their judge assume {STEPS} steps in each reply that is not in the ledger.")
+    console.print("Nothing was sent.")
