@@ -43,6 +43,8 @@ class Item:
     """The turns before the answer, for an item with its own conversation. The model is asked exactly these, with nothing added. Empty for
     other items, which the protocol puts into words.
     """
+    alternatives: tuple[str, ...] = ()
+    """The answers that are right on their own, where ``answer`` lists several (``a or b``)."""
 
     @property
     def marks(self) -> int:
