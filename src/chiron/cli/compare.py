@@ -12,6 +12,7 @@ from chiron.errors import InputError
 
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
+    from chiron.evaluation.items import ItemResult
     from chiron.evaluation.read_runs import Evaluated
     from chiron.evaluation.tables.formats import Grid
 
@@ -45,6 +46,10 @@ def command(
         list[Path] | None,
         typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with the PROTOCOLS of the runs, for the notes; repeatable."),
     ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
+    ] = None,
     bertscore: Annotated[
         str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
     ] = None,
@@ -66,6 +71,8 @@ def command(
     from chiron.evaluation.tables.content import grids
 
     models = read_evaluations(runs)
+    if scores is not None:
+        models = _with_scores(models, scores)
     if bertscore is not None:
         models = _with_bertscore(models, _encoder(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
@@ -131,23 +138,40 @@ def _encoder(name: str, layer: int | None, baseline: float | None) -> "Encoder":
     return Encoder(name, layer, baseline)
 
 
+def _with_scores(models: "Sequence[Evaluated]", names: str) -> "list[Evaluated]":
+    from chiron.evaluation.text_scores import scored, scores_named
+
+    chosen = scores_named(names)
+    done = []
+    for model in models:
+        results, found = scored(model.results, chosen)
+        answers = len(next(iter(found.values.values())))
+        done.append(_rescored(model, results, "Scores", f"{answers} open answers, {found.empty} of them empty (0); {found.signature}"))
+    return done
+
+
 def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[Evaluated]":
+    from chiron.evaluation.bertscore import scored
+
+    done = []
+    for model in models:
+        results, found = scored(model.results, encoder)
+        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        summary = f"{len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
+        done.append(_rescored(model, results, "BERTScore", summary))
+    return done
+
+
+def _rescored(model: "Evaluated", results: "Sequence[ItemResult]", what: str, summary: str) -> "Evaluated":
     from dataclasses import replace
 
     from rich.markup import escape
 
     from chiron.cli.streams import messages
-    from chiron.evaluation.bertscore import scored
     from chiron.terminal import printable
 
-    done = []
-    for model in models:
-        results, found = scored(model.results, encoder)
-        done.append(replace(model, results=tuple(results)))
-        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        summary = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
-        messages().print(f"BERTScore of {escape(printable(summary))}")
-    return done
+    messages().print(f"{what} of {escape(printable(f'{model.name}: {summary}'))}")
+    return replace(model, results=tuple(results))
 
 
 def _named(images: Sequence[str]) -> dict[str, Path]:
