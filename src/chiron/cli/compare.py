@@ -50,6 +50,9 @@ def command(
         str | None,
         typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
     ] = None,
+    grades: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
+    ] = None,
     bertscore: Annotated[
         str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
     ] = None,
@@ -63,6 +66,7 @@ def command(
     One table a protocol. A figure counts every item of its benchmark; items that differ between runs are never tested against each other.
     """
     from chiron.cli.streams import messages
+    from chiron.evaluation.agreement import agreement_grids, read_grades
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.published import few, published_grids, read_published
@@ -80,6 +84,7 @@ def command(
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
+    tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published or published_from is not None:
         rows = [*published_rows(), *(read_published(published_from) if published_from is not None else ())]
         tables += published_grids(rows, [b for comparison in comparisons for b in comparison.benchmarks])

@@ -69,6 +69,9 @@ def eval_command(
     extractor: Annotated[
         str | None, typer.Option(metavar="NAME", help="Model that also extracts the chosen option, in a separate column.")
     ] = None,
+    graders: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Models that grade open answers with 0, 0.5 or 1, each in a separate column.")
+    ] = None,
     interns: InternsOption = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -108,6 +111,7 @@ def eval_command(
         temperature=temperature,
         judge=judge,
         extractor=extractor,
+        graders=_names(graders) if graders is not None else None,
         interns=_names(interns) if interns is not None else None,
     )
     prepared = prepare_evaluation(model, _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)

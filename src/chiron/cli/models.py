@@ -132,6 +132,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
         sent = {
             "judge": RoleCall("judge", 0, evaluated.judge, system=True, temperature=0.0),
             "extractor": RoleCall("extractor", 0, evaluated.extractor, system=False, temperature=0.0),
+            "graders": RoleCall("grader", 0, evaluated.grader, system=False, temperature=0.0),
             "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
         }
         yield from ((name, sent[role]) for role, name in chosen.named())

@@ -25,18 +25,21 @@ class EvaluationTokens(Strict):
     intern: PositiveInt = 1024
     judge: PositiveInt = 16
     extractor: PositiveInt = 16
+    grader: PositiveInt = 16
 
 
 class EvaluationConfig(JobSection):
     """The ``evaluation`` section: how models are measured."""
 
-    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "interns")
+    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "graders", "interns")
     protocol: str | None = None
     """``None`` uses the usual protocol of the benchmarks."""
     judge: str | None = None
     """Gives the verdicts of a protocol that needs a judge; otherwise adds a column ``judge:NAME``."""
     extractor: str | None = None
     """Model that also reads the chosen option from every reply, as a column ``extractor:NAME``."""
+    graders: list[str] = Field(default_factory=list)
+    """Models that grade open answers with 0, 0.5 or 1 by the prompt ``grade``, each as a column ``grade:NAME``."""
     interns: list[str] = Field(default_factory=list)
     """Models that continue from the model's own reasoning, as the column ``mics_score``. Needs a judge."""
     intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
@@ -118,6 +121,7 @@ class _OwnPrompts(PromptSet):
         "chain": frozenset({"question", "options"}),
         "published_judge": frozenset({"known_answer", "given_answer"}),
         "extractor": frozenset({"question", "reasoning"}),
+        "grade": frozenset({"question", "known_answer", "given_answer"}),
     }
 
 
