@@ -3,17 +3,19 @@
 import asyncio
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chiron.errors import InputError
-from chiron.evaluation.agreement import agreement, cohen_kappa
+from chiron.evaluation.agreement import agreement, cohen_kappa, read_grades
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
 from chiron.evaluation.extra_scores import read_grade
 from chiron.evaluation.items import read_results
+from chiron.evaluation.read_runs import read_evaluations
 from tests.evaluation import published
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
@@ -68,11 +70,27 @@ def run(folder: Path, config: Path) -> EvaluationSummary:
     return asyncio.run(prepare_evaluation("m", ["vqa_rad"], folder / "run", load_evaluation(config, "m"), data=folder / "d").execute())
 
 
+@pytest.mark.slow
 def test_graders_are_columns_of_open_answers_and_one_without_a_grade_is_missing(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(reply) as endpoint:
         summary = run(tmp_path, write(tmp_path, endpoint.base_url, graders=["strict", "lenient"]))
         asked = [body for body in endpoint.seen.bodies if body["model"] == "strict"]
+        command = [
+            "eval",
+            "--model",
+            "m",
+            "--config",
+            str(tmp_path / "models.yaml"),
+            "--benchmarks",
+            "vqa_rad",
+            "--graders",
+            "strict,lenient",
+        ]
+        write(tmp_path, endpoint.base_url)
+        again = chiron(*command, "--data", str(tmp_path / "d"), "--run", str(tmp_path / "run"))
+        assert again.returncode == 0, again.stderr
+        assert len([body for body in endpoint.seen.bodies if body["model"] == "strict"]) == len(asked)
     opened = [line for line in read_results(tmp_path / "run" / "items.jsonl") if line.kind == "open"]
     assert [line.scores["grade:strict"] for line in opened] == [1.0, 0.5, 0.0, None]
     assert [line.scores["grade:lenient"] for line in opened] == [1.0] * 4
@@ -152,6 +170,7 @@ def people(folder: Path, *lines: dict[str, Any]) -> str:
     return str(published.jsonl(folder / "people.jsonl", [{"benchmark": "vqa_rad", **line} for line in lines]))
 
 
+@pytest.mark.slow
 def test_judges_are_compared_with_people(graded: Path, tmp_path: Path) -> None:
     file = people(
         tmp_path, {"id": "q0", "grade": 0}, {"id": "q1", "grade": 0}, {"id": "q2", "grade": 1, "given": "x"}, {"id": "q5", "grade": 1}
@@ -177,12 +196,18 @@ def test_judges_are_compared_with_people(graded: Path, tmp_path: Path) -> None:
     ],
 )
 def test_unusable_grades_of_people_say_what_is_wrong(graded: Path, tmp_path: Path, line: dict[str, Any], problem: str) -> None:
-    shown = chiron("compare", str(graded), "--grades", people(tmp_path, line))
-    assert shown.returncode == 2
-    assert problem in " ".join(shown.stderr.split())
+    with pytest.raises(InputError, match=re.escape(problem)):
+        read_grades(Path(people(tmp_path, line)), read_evaluations([graded]))
 
 
 def test_a_second_grade_of_one_answer_is_rejected(graded: Path, tmp_path: Path) -> None:
-    shown = chiron("compare", str(graded), "--grades", people(tmp_path, {"id": "q0", "grade": 1}, {"id": "q0", "grade": 0}))
-    assert shown.returncode == 2
-    assert "has two grades" in " ".join(shown.stderr.split())
+    with pytest.raises(InputError, match="has two grades"):
+        read_grades(Path(people(tmp_path, {"id": "q0", "grade": 1}, {"id": "q0", "grade": 0})), read_evaluations([graded]))
+
+
+def test_grades_of_several_models_name_theirs(graded: Path, tmp_path: Path) -> None:
+    other = write_evaluation(tmp_path / "other", "Other", [an_item(0, kind="open", given="y")])
+    models = read_evaluations([graded, other])
+    assert read_grades(Path(people(tmp_path, {"id": "q0", "grade": 1, "model": "Other"})), models) == {("Other", "vqa_rad", "q0", 0): 1.0}
+    with pytest.raises(InputError, match=r"'model'.*with \"model\" if several are compared"):
+        read_grades(Path(people(tmp_path, {"id": "q0", "grade": 1})), models)

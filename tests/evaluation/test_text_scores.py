@@ -140,6 +140,7 @@ def test_names_of_scores() -> None:
         scores_named(" , ")
 
 
+@pytest.mark.slow
 def test_compare_shows_them_with_the_versions_they_depend_on(tmp_path: Path) -> None:
     items = [an_item(n, kind="open", options=(), given="left lung" if n % 2 else "kidney", answer="left lung mass") for n in range(8)]
     run = write_evaluation(tmp_path / "run", "Model", items)

@@ -10,7 +10,7 @@ from typing import Any
 from chiron.errors import InputError
 from chiron.evaluation.items import ItemResult
 from chiron.evaluation.read_runs import REAL, Evaluated
-from chiron.evaluation.tables.formats import EMPTY, Grid, cell, percent
+from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell, percent
 from chiron.io import parse_jsonl
 from chiron.terminal import printable
 
@@ -108,7 +108,8 @@ def agreement_grids(models: Sequence[Evaluated], people: Mapping[Key, float] | N
         models: the models with their results.
         people: from :func:`read_grades`.
     """
-    rows, benchmarks = {}, dict.fromkeys(r.benchmark for m in models for r in m.results)
+    rows: dict[str, dict[str, Agreement]] = {}
+    benchmarks = dict.fromkeys(r.benchmark for m in models for r in m.results)
     for model in models:
         for benchmark in benchmarks:
             # An answer that could not be read is 0 for every judge, without being asked.
@@ -139,7 +140,7 @@ def _pairs(model: str, results: Sequence[ItemResult], people: Mapping[Key, float
             yield f"{first} and {second}", both
 
 
-def _cell(found: Agreement | None) -> Any:
+def _cell(found: Agreement | None) -> Cell:
     if found is None:
         return EMPTY
     kappa, weighted = ("not defined" if k is None else f"{k:.2f}" for k in (found.kappa, found.weighted))

@@ -49,16 +49,21 @@ class Judging:
 
     async def _as_published(self, item: Item, given: str, ask: Ask) -> bool:
         """Ask as the published judge: it sees both answers but not the question, and decides whether they mean something similar."""
-        body = fill(
-            self.prompts.own["published_judge"],
-            known_answer=section("known_answer", escape_markup(item.answer)),
-            given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
-        )
+        body = fill(self.prompts.own["published_judge"], **_both_answers(item, given))
         role = self.role
         reply = await ask(
             Call("judge", role.name, role.identity, (Message("user", (TextPart(body),)),), PUBLISHED_TEMPERATURE, role.max_tokens)
         )
         return "yes" in own_turn(said(reply.text)).lower()
+
+
+def _both_answers(item: Item, given: str) -> dict[str, str]:
+    """Return the known and the given answer, in sections that their text cannot leave; the given one on one line, cut to its limit."""
+    one_line = " ".join(given.split())[:MAX_GIVEN_ANSWER]
+    return {
+        "known_answer": section("known_answer", escape_markup(item.answer)),
+        "given_answer": section("given_answer", escape_markup(one_line)),
+    }
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,8 @@ class GraderColumn:
         return {f"grade:{self.role.name}": grade}
 
     async def _grade(self, item: Item, given: str, ask: Ask) -> float | None:
-        body = fill(
-            self.prompts.own["grade"],
-            question=section("question", escape_markup(in_words(item))),
-            known_answer=section("known_answer", escape_markup(item.answer)),
-            given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
-        )
+        question = section("question", escape_markup(in_words(item)))
+        body = fill(self.prompts.own["grade"], question=question, **_both_answers(item, given))
         for index in range(JUDGE_SAMPLES):
             graded = await ask(self.role.call("grader", (Message("user", (TextPart(body),)),), 0.0, index))
             if (grade := read_grade(graded.text)) is not None:

@@ -31,8 +31,9 @@ def _item(language: str, row: BenchmarkRecord) -> Item:
     pair = next((pair for pair in _PAIRS if spelled in pair), None)
     if language == "zh" and pair is not None and labels.get("answer_type") == "CLOSED":
         return choice(row.text("qid"), row.text("question"), pair, pair.index(spelled), images, labels)
-    kind = "yes_no" if word else "open"
-    return Item(row.text("qid"), row.text("question"), word or answer, images, (), None, kind, " ".join(images), labels)
+    return Item(
+        row.text("qid"), row.text("question"), word or answer, images, (), None, "yes_no" if word else "open", " ".join(images), labels
+    )
 
 
 def _language(name: str, language: str, title: str, size: str, n: int) -> Benchmark:
