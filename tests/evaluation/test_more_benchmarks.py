@@ -122,12 +122,19 @@ def test_vqa_med_accepts_each_of_several_answers_and_one_without_its_optional_pa
         assert verdict(fourth, f"### The final answer is: {reply}", "exact") is right
 
 
-def test_the_images_of_vqa_med_may_be_unpacked(tmp_path: Path) -> None:
-    folder = tmp_path / "d"
-    (folder / "VQAMed2019_Test_Images").mkdir(parents=True)
-    (folder / "VQAMed2019_Test_Questions_w_Ref_Answers.txt").write_text(published.VQA_MED.splitlines()[0])
-    (folder / "VQAMed2019_Test_Images" / "synpic1.jpg").write_bytes(published.png())
-    found = loaded("vqa_med_2019", folder)
+@pytest.mark.parametrize(
+    ("questions", "images"),
+    [
+        ("", "VQAMed2019_Test_Images"),
+        ("", "VQAMed2019_Test_Images/VQAMed2019_Test_Images"),
+        ("VQAMed2019Test", "VQAMed2019Test/VQAMed2019_Test_Images"),
+    ],
+)
+def test_the_images_of_vqa_med_may_be_unpacked(tmp_path: Path, questions: str, images: str) -> None:
+    (tmp_path / "d" / images).mkdir(parents=True)
+    (tmp_path / "d" / questions / "VQAMed2019_Test_Questions_w_Ref_Answers.txt").write_text(published.VQA_MED.splitlines()[0])
+    (tmp_path / "d" / images / "synpic1.jpg").write_bytes(published.png())
+    found = loaded("vqa_med_2019", tmp_path / "d")
     assert found.check(good(found)[0].images[0]).width == 24
 
 

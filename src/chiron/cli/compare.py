@@ -67,6 +67,7 @@ def command(
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.agreement import agreement_grids, read_grades
+    from chiron.evaluation.calibration import calibration_grids
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.published import few, published_grids, read_published
@@ -84,6 +85,7 @@ def command(
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
+    tables += calibration_grids(models)
     tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published or published_from is not None:
         rows = [*published_rows(), *(read_published(published_from) if published_from is not None else ())]

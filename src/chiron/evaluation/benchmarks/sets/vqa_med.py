@@ -10,7 +10,11 @@ from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, Benchma
 from chiron.evaluation.benchmarks.fields import yes_or_no
 from chiron.evaluation.items import Item
 
-_FOLDER = "VQAMed2019_Test_Images"
+_FOLDERS = tuple(
+    "/".join(parts)
+    for parts in (("VQAMed2019_Test_Images",), ("VQAMed2019_Test_Images",) * 2, ("VQAMed2019Test", "VQAMed2019_Test_Images"))
+)
+"""Where the images are: in the zip, unpacked into a folder of its name, or next to the questions in the repository's folder."""
 _OPTIONAL = re.compile(r"\(([^()]*)\)")
 
 
@@ -19,7 +23,8 @@ def _item(row: BenchmarkRecord) -> Item:
     if len(fields) != 4 or not all(fields):
         raise BadRecord("it has not the four fields image|category|question|answer")
     image, category, question, answer = fields
-    image_name = next((name for name in (f"{_FOLDER}/{image}.jpg", f"{image}.jpg") if row.image_source.has(name)), f"{_FOLDER}/{image}.jpg")
+    names = [f"{folder}/{image}.jpg" for folder in _FOLDERS]
+    image_name = next((name for name in names if row.image_source.has(name)), names[0])
     labels = {"question_type": category}
     if word := yes_or_no(answer):
         return Item(image, question, word, (image_name,), kind="yes_no", group=image, labels=labels)
