@@ -111,7 +111,7 @@ def test_vqa_med_accepts_each_of_several_answers_and_one_without_its_optional_pa
     published.zipped(tmp_path / "d" / "VQAMed2019_Test_Images.zip", *(f"VQAMed2019_Test_Images/synpic{n}.jpg" for n in range(1, 5)))
     found = loaded("vqa_med_2019", tmp_path / "d")
     first, second, third, fourth = (item for item in found.items if isinstance(item, Item))
-    assert problems(found) == ["row 5: it has not the four fields image|category|question|answer"]
+    assert problems(found) == ["row 5: it does not have the four fields image|category|question|answer"]
     assert (first.kind, second.kind, second.answer, first.labels) == ("open", "yes_no", "no", {"question_type": "modality"})
     assert found.check(first.images[0]).width == 24
     assert third.answer == "angioinvasive aspergillosis with septic cerebral emboli"

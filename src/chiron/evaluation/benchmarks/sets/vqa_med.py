@@ -21,7 +21,7 @@ _OPTIONAL = re.compile(r"\(([^()]*)\)")
 def _item(row: BenchmarkRecord) -> Item:
     fields = [field.strip() for field in row.text("line").split("|")]
     if len(fields) != 4 or not all(fields):
-        raise BadRecord("it has not the four fields image|category|question|answer")
+        raise BadRecord("it does not have the four fields image|category|question|answer")
     image, category, question, answer = fields
     names = [f"{folder}/{image}.jpg" for folder in _FOLDERS]
     image_name = next((name for name in names if row.image_source.has(name)), names[0])
