@@ -179,3 +179,93 @@ def table1(folder: Path, count: int = 4, *, without: tuple[str, ...] = ()) -> Pa
         parquet(folder / "mmmu_health_test" / "test-0.parquet", mmmu)
         (folder / "mmmu_health_test" / "answer_dict_test.json").write_text(json.dumps({row["id"]: {"ground_truth": "A"} for row in mmmu}))
     return folder
+
+
+MEDXPERT_TEXT: dict[str, Any] = {
+    "id": "Text-0",
+    "question": "What is next?\nAnswer Choices: (A) a (B) b (C) c (D) d (E) e (F) f (G) g (H) h (I) i (J) j",
+    "options": {letter: letter.lower() for letter in "ABCDEFGHIJ"},
+    "label": "J",
+    "medical_task": "Diagnosis",
+    "body_system": "Nervous",
+    "question_type": "Understanding",
+}
+OMNIMED: dict[str, Any] = {
+    "dataset": "ACRIMA",
+    "question_id": "ACRIMA_0000",
+    "question_type": "Modality Recognition",
+    "question": "What imaging technique was used?",
+    "gt_answer": "Fundus imaging",
+    "image_path": "Images/ACRIMA/Im553_g_ACRIMA.png",
+    "option_A": "PET scan",
+    "option_B": "CT scan",
+    "option_C": "Blood test",
+    "option_D": "Fundus imaging",
+    "modality_type": "Fundus Photography",
+}
+MEDFRAMEQA: dict[str, Any] = {
+    "question_id": "liver_cyst_CT_abc_1",
+    "system": "digestive system",
+    "organ": "liver",
+    "keyword": "cyst",
+    "modality": "CT",
+    "video_id": "abc",
+    "question": "What do these frames show?",
+    "options": ["a cyst", "a stone", "a tumor"],
+    "image_url": ["https://example.org/1.jpg"],
+    "correct_answer": "B",
+    "reasoning_chain": "",
+    "image_1": image(1),
+    "image_2": image(2),
+    "image_3": image(3),
+    "image_4": None,
+    "image_5": None,
+}
+PATHMMU: dict[str, Any] = {
+    "No": 1,
+    "img": "9e48.jpg",
+    "question": "What can be observed?",
+    "options": ["A) Bi-lobed nuclei (eosinophils) in a row", "B) Macronucleoli", "C) Vacuoles", "D) Multi-lobed nuclei"],
+    "answer": "A) Bi-lobed nuclei (eosinophils) in a row",
+    "explanation": "x",
+}
+MEDQA: dict[str, Any] = {
+    "question": "A resident makes a mistake. What is next?",
+    "answer": "Tell the attending",
+    "options": {"A": "Disclose it", "B": "Tell the attending", "C": "Report it", "D": "Refuse"},
+    "meta_info": "step1",
+    "answer_idx": "B",
+    "metamap_phrases": ["resident"],
+}
+MEDMCQA: dict[str, Any] = {
+    "id": "45258d3d-b974-44dd-a161-c3fccbdadd88",
+    "question": "Which nerve?",
+    "opa": "first",
+    "opb": "second",
+    "opc": "third",
+    "opd": "All of the above",
+    "cop": 3,
+    "choice_type": "multi",
+    "exp": None,
+    "subject_name": "Anatomy",
+    "topic_name": None,
+}
+PUBMEDQA: dict[str, Any] = {
+    "id": "a9f0",
+    "data": {
+        "Context": ["Statins are common.", "We asked 100 people."],
+        "Correct Answer": "maybe",
+        "Correct Option": "C",
+        "Long Answer": "It may.",
+        "Options": {"A": "yes", "B": "no", "C": "maybe"},
+        "Question": "Do statins help?",
+    },
+    "subject_name": None,
+}
+MMLU: dict[str, Any] = {"question": " Which bone?", "subject": "anatomy", "choices": ["femur", "tibia", "ulna", "radius"], "answer": 2}
+VQA_MED = """synpic1|modality|what modality is shown?|cta - ct angiography
+synpic2|modality|was the mri taken with contrast?|no
+synpic3|abnormality|what is abnormal?|(angioinvasive aspergillosis with) septic cerebral emboli
+synpic4|organ|what organ system is imaged?|gastrointestinal#genitourinary
+synpic5|organ|what is it?
+"""

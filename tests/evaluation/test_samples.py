@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chiron.evaluation.api import compare_runs
 from chiron.evaluation.items import ItemResult, Verdict
-from chiron.evaluation.samples import calibration, pass_at, sample_scores, vote
+from chiron.evaluation.samples import CalibrationRecord, calibration_of, pass_at, sample_scores, vote, votes
 from tests.evaluation import published
 from tests.evaluation.test_running import run
 from tests.support.cases import write_png
@@ -26,6 +26,10 @@ from tests.support.simulation import prompt_of
 def answer(item: str, seed: int, given: str | None, *, right: bool = False, **scores: float | None) -> ItemResult:
     verdict = Verdict.UNPARSED if given is None else Verdict.RIGHT if right else Verdict.WRONG
     return ItemResult("b", item, verdict, "exact", seed=seed, given=given, scores={name.replace("_", ":"): v for name, v in scores.items()})
+
+
+def calibration(results: Sequence[ItemResult]) -> CalibrationRecord | None:
+    return calibration_of(votes(results))
 
 
 def means(results: Sequence[ItemResult]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from chiron.errors import InputError
 if TYPE_CHECKING:
     from chiron.evaluation.bertscore import Encoder
     from chiron.evaluation.comparing import Comparison
+    from chiron.evaluation.items import ItemResult
     from chiron.evaluation.read_runs import Evaluated
     from chiron.evaluation.tables.formats import Grid
 
@@ -53,6 +54,13 @@ def command(
         list[Path] | None,
         typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with the PROTOCOLS of the runs, for the notes; repeatable."),
     ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
+    ] = None,
+    grades: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
+    ] = None,
     bertscore: Annotated[
         str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
     ] = None,
@@ -66,6 +74,8 @@ def command(
     One table a protocol. A figure counts every item of its benchmark; items that differ between runs are never tested against each other.
     """
     from chiron.cli.streams import messages
+    from chiron.evaluation.agreement import agreement_grids, read_grades
+    from chiron.evaluation.calibration import calibration_grids
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.read_runs import image_folders, read_evaluations
@@ -74,6 +84,8 @@ def command(
     if not runs and published in {None, COMPARABLE}:
         raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
     models = read_evaluations(runs or [])
+    if scores is not None:
+        models = _with_scores(models, scores)
     if bertscore is not None:
         models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
@@ -81,6 +93,8 @@ def command(
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
+    tables += calibration_grids(models)
+    tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published is not None or published_from is not None:
         tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
     if items is not None:
@@ -150,23 +164,40 @@ def encoder_of(name: str, layer: int | None, baseline: float | None) -> "Encoder
     return Encoder(name, layer, baseline)
 
 
+def _with_scores(models: "Sequence[Evaluated]", names: str) -> "list[Evaluated]":
+    from chiron.evaluation.text_scores import scored, scores_named
+
+    chosen = scores_named(names)
+    done = []
+    for model in models:
+        results, found = scored(model.results, chosen)
+        answers = len(next(iter(found.values.values())))
+        done.append(_rescored(model, results, "Scores", f"{answers} open answers, {found.empty} of them empty (0); {found.signature}"))
+    return done
+
+
 def _with_bertscore(models: "Sequence[Evaluated]", encoder: "Encoder") -> "list[Evaluated]":
+    from chiron.evaluation.bertscore import scored
+
+    done = []
+    for model in models:
+        results, found = scored(model.results, encoder)
+        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        summary = f"{len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
+        done.append(_rescored(model, results, "BERTScore", summary))
+    return done
+
+
+def _rescored(model: "Evaluated", results: "Sequence[ItemResult]", what: str, summary: str) -> "Evaluated":
     from dataclasses import replace
 
     from rich.markup import escape
 
     from chiron.cli.streams import messages
-    from chiron.evaluation.bertscore import scored
     from chiron.terminal import printable
 
-    done = []
-    for model in models:
-        results, found = scored(model.results, encoder)
-        done.append(replace(model, results=tuple(results)))
-        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        summary = f"{model.name}: {len(found.f1)} open answers, {found.empty} of them empty (0); {found.hash}; {versions}"
-        messages().print(f"BERTScore of {escape(printable(summary))}")
-    return done
+    messages().print(f"{what} of {escape(printable(f'{model.name}: {summary}'))}")
+    return replace(model, results=tuple(results))
 
 
 def _named(images: Sequence[str]) -> dict[str, Path]:

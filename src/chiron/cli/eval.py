@@ -95,6 +95,9 @@ def eval_command(
     ] = None,
     ranker: RankerOption = None,
     reward_model: RewardModelOption = None,
+    graders: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Models that grade open answers with 0, 0.5 or 1, each in a separate column.")
+    ] = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
     dry_run: DryRunOption = False,
@@ -125,6 +128,7 @@ def eval_command(
         "judge": judge,
         "ranker": ranker,
         "reward_model": reward_model,
+        "graders": _names(graders) if graders is not None else None,
         "interns": _names(interns) if interns is not None else None,
     }
     if suite is not None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from chiron.errors import InputError
 from chiron.evaluation.items import ItemResult
+from chiron.evaluation.text_scores import open_pairs, with_scores
 from chiron.terminal import printable
 
 PLAIN, RESCALED = "bertscore_f1", "bertscore_f1_rescaled"
@@ -90,12 +91,8 @@ def scored(results: Iterable[ItemResult], encoder: Encoder = ROBERTA_LARGE) -> t
         InputError: as :func:`bertscores`.
     """
     kept = list(results)
-    open_ones = [i for i, r in enumerate(kept) if r.kind == "open" and r.verdict not in {"unusable", "pending"}]
-    found = bertscores([(kept[i].given or "", kept[i].answer) for i in open_ones], encoder)
-    for i, plain, rescaled in zip(open_ones, found.f1, found.rescaled, strict=True):
-        more = {PLAIN: plain} if rescaled is None else {PLAIN: plain, RESCALED: rescaled}
-        kept[i] = replace(kept[i], scores={**kept[i].scores, **more})
-    return kept, found
+    found = bertscores(open_pairs(kept), encoder)
+    return with_scores(kept, {PLAIN: found.f1, RESCALED: found.rescaled}), found
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ class EvaluationTokens(Strict):
     extractor: PositiveInt = 16
     ranker: PositiveInt = 16
     reward_model: PositiveInt = 4
+    grader: PositiveInt = 16
 
 
 class EvaluationConfig(JobSection):
     """The ``evaluation`` section: how models are measured."""
 
-    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "interns", "ranker", "reward_model")
+    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "ranker", "reward_model", "graders", "interns")
     protocol: str | None = None
     """``None`` uses the usual protocol of the benchmarks."""
     judge: str | None = None
@@ -45,6 +46,8 @@ class EvaluationConfig(JobSection):
     reward_model: str | None = None
     """Process reward model that reads every step of a reply, as a column ``reward:NAME``. With several samples, it chooses like
     ``ranker``."""
+    graders: list[str] = Field(default_factory=list)
+    """Models that grade open answers with 0, 0.5 or 1 by the prompt ``grade``, each as a column ``grade:NAME``."""
     interns: list[str] = Field(default_factory=list)
     """Models that continue from the model's own reasoning, as the column ``mics_score``. Needs a judge."""
     intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
@@ -137,6 +140,7 @@ class _OwnPrompts(PromptSet):
         "published_judge": frozenset({"known_answer", "given_answer"}),
         "extractor": frozenset({"question", "reasoning"}),
         "rank": frozenset({"question", "reasoning"}),
+        "grade": frozenset({"question", "known_answer", "given_answer"}),
     }
 
 

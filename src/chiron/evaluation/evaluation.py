@@ -14,7 +14,7 @@ from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, apply_control, note_unchanged
-from chiron.evaluation.extra_scores import ExtractorColumn, JudgeColumn, Judging, MicsColumn, RankColumn, RewardColumn
+from chiron.evaluation.extra_scores import ExtractorColumn, GraderColumn, JudgeColumn, Judging, MicsColumn, RankColumn, RewardColumn
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, AskSettings, ExtraScore, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
@@ -290,7 +290,7 @@ def evaluation_of(
     loaded = tuple(_noted(b, protocol, control) for b in loaded)
     settings = {
         "judge": None if judge is None else judge.name,
-        "columns_by": dict(config.named()) | ({"interns": chosen.interns} if chosen.interns else {}),
+        "columns_by": dict(config.named()) | _lists(chosen, prompts),
         "family": None if chosen.family is None else str(chosen.family),
         "seed": chosen.seed,
         "control": str(control),
@@ -332,6 +332,12 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
     return replace(loaded, notes=(*loaded.notes, *(note for note in notes if note)))
 
 
+def _lists(chosen: EvaluationConfig, prompts: EvaluationPrompts) -> dict[str, Any]:
+    """Describe the roles that several models may have. The hash of the rubric is part of what a grade means."""
+    graders = {"graders": chosen.graders, "rubric": prompts.hashes(("grade",))["grade"]} if chosen.graders else {}
+    return graders | ({"interns": chosen.interns} if chosen.interns else {})
+
+
 def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:
     extra_scores: list[ExtraScore] = []
     if (extractor := roles.get("extractor")) is not None:
@@ -340,6 +346,7 @@ def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, pr
         extra_scores.append(RankColumn(ranker, prompts))
     if (reward_model := roles.get("reward_model")) is not None:
         extra_scores.append(RewardColumn(reward_model))
+    extra_scores += [GraderColumn(grader, prompts) for grader in roles.all("grader")]
     if (judge := roles.get("judge")) is not None:
         if not protocol.judged:
             extra_scores.append(JudgeColumn(Judging(judge, prompts)))

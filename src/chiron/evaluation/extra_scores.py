@@ -1,4 +1,4 @@
-"""Scores in addition to the protocol's verdict: a second judge, an extractor, ratings of replies, and the MICS-Score of the reasoning."""
+"""Scores in addition to the protocol's verdict: judges, graders, an extractor, ratings of replies, and the MICS-Score of the reasoning."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from chiron.evaluation.items import Item, as_case, as_judged, in_words
 from chiron.evaluation.protocols.protocol import ParsedReply
 from chiron.evaluation.samples import RANK, REWARD
 from chiron.mics.answer_leak import steps_before_answer
-from chiron.mics.case_team import CaseTeam, TooFewAnswers, together
+from chiron.mics.case_team import JUDGE_SAMPLES, CaseTeam, TooFewAnswers, together
 from chiron.mics.prompts import MAX_GIVEN_ANSWER
 from chiron.mics.team import Policy, Score, Team
 
@@ -51,16 +51,21 @@ class Judging:
 
     async def _as_published(self, item: Item, given: str, ask: Ask) -> bool:
         """Ask as the published judge: it sees both answers but not the question, and decides whether they mean something similar."""
-        body = fill(
-            self.prompts.own["published_judge"],
-            known_answer=section("known_answer", escape_markup(item.answer)),
-            given_answer=section("given_answer", escape_markup(" ".join(given.split())[:MAX_GIVEN_ANSWER])),
-        )
+        body = fill(self.prompts.own["published_judge"], **_both_answers(item, given))
         role = self.role
         reply = await ask(
             Call("judge", role.name, role.identity, (Message("user", (TextPart(body),)),), PUBLISHED_TEMPERATURE, role.max_tokens)
         )
         return "yes" in own_turn(said(reply.text)).lower()
+
+
+def _both_answers(item: Item, given: str) -> dict[str, str]:
+    """Return the known and the given answer, in sections that their text cannot leave; the given one on one line, cut to its limit."""
+    one_line = " ".join(given.split())[:MAX_GIVEN_ANSWER]
+    return {
+        "known_answer": section("known_answer", escape_markup(item.answer)),
+        "given_answer": section("given_answer", escape_markup(one_line)),
+    }
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,50 @@ class JudgeColumn:
         del pictures, reply
         verdict = await self.judging.verdict(item, parsed.given, ask) if parsed.given is not None else False
         return {f"judge:{self.judging.role.name}": None if verdict is None else float(verdict)}
+
+
+_VALUE = r"(?<![\w.,/-])(0[.,]5|1/2|\u00bd|[01](?:[.,]0)?)(?![\w/%]|[.,]\d)"
+_GRADE = re.compile(_VALUE)
+_LABELED_GRADE = re.compile(rf"\bgrade[\s*_]*[:=]?[\s*_]*{_VALUE}", re.IGNORECASE)
+_GRADES = {"0": 0.0, "1": 1.0, "1/2": 0.5, "\u00bd": 0.5}
+
+
+def read_grade(reply: str) -> float | None:
+    """Read a grade of 0, 0.5 or 1 from a grader's reply; ``None`` if it gives none or several."""
+    text = own_turn(said(reply))
+    found = _LABELED_GRADE.findall(text) or _GRADE.findall(text)
+    grades = {_GRADES[value] if value in _GRADES else float(value.replace(",", ".")) for value in found}
+    return grades.pop() if len(grades) == 1 else None
+
+
+@dataclass(frozen=True)
+class GraderColumn:
+    """``grade:NAME``: 0, 0.5 or 1 for an open answer, by the rubric in the prompt ``grade``. It never changes the verdict.
+
+    An answer that could not be read is 0. If the grader, asked twice, gives no readable grade, the score is missing.
+    """
+
+    role: RoleModel
+    prompts: EvaluationPrompts
+
+    async def scores(
+        self, item: Item, pictures: tuple[ImagePart, ...], reply: Reply, parsed: ParsedReply, ask: Ask
+    ) -> dict[str, float | None]:
+        """Score as in :class:`~chiron.evaluation.item_runner.ExtraScore`."""
+        del pictures, reply
+        if item.kind != "open":
+            return {}
+        grade = await self._grade(item, parsed.given, ask) if parsed.given is not None else 0.0
+        return {f"grade:{self.role.name}": grade}
+
+    async def _grade(self, item: Item, given: str, ask: Ask) -> float | None:
+        question = section("question", escape_markup(in_words(item)))
+        body = fill(self.prompts.own["grade"], question=question, **_both_answers(item, given))
+        for index in range(JUDGE_SAMPLES):
+            graded = await ask(self.role.call("grader", (Message("user", (TextPart(body),)),), 0.0, index))
+            if (grade := read_grade(graded.text)) is not None:
+                return grade
+        return None
 
 
 @dataclass(frozen=True)

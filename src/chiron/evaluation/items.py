@@ -43,6 +43,8 @@ class Item:
     """The turns before the answer, for an item with its own conversation. The model is asked exactly these, with nothing added. Empty for
     other items, which the protocol puts into words.
     """
+    alternatives: tuple[str, ...] = ()
+    """The answers that are right on their own, where ``answer`` lists several (``a or b``)."""
 
     @property
     def marks(self) -> int:
@@ -200,8 +202,8 @@ class ItemResult:
     call: str = ""
     """Ledger key of the model's call (hex)."""
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    """Extra scores of this answer by name: ``judge:NAME`` (0 or 1), ``token_recall``, ``bertscore_f1``, ``mics_score``, ``mics_score@1``
-    (after the first step), and so on.
+    """Extra scores of this answer by name: ``judge:NAME`` (0 or 1), ``grade:NAME`` (0, 0.5 or 1), ``token_recall``, ``bertscore_f1``,
+    ``mics_score``, ``mics_score@1`` (after the first step), and so on.
     """
 
     @property

@@ -14,7 +14,7 @@ from chiron.evaluation.benchmarks.loading import LoadedBenchmark
 from chiron.evaluation.figures import accuracy
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER, Protocol
-from chiron.evaluation.samples import CalibrationRecord, calibration, sample_scores
+from chiron.evaluation.samples import CalibrationRecord, calibration_of, sample_scores, votes
 from chiron.evaluation.statistics import Share
 from chiron.io import write_atomically
 
@@ -146,7 +146,7 @@ def group_of(
         "cut_off": sum(line.cut_off for line in lines),
         "published_accuracy": _without_unparsed(lines) if protocol.leaves_out_unparsed else None,
         "scores": _scores(lines),
-        "calibration": calibration(lines),
+        "calibration": calibration_of(votes(lines)),
         "by": _by_labels(lines),
     }
 

@@ -49,12 +49,12 @@ class AbstentionPoint(TypedDict):
 
 
 class CalibrationRecord(TypedDict):
-    """How well the share of votes predicts that the voted answer is right."""
+    """How well a confidence (the share of votes, or a stated one) predicts that the answer is right."""
 
     ece: float
-    """Expected calibration error, ten bins of equal width (Guo et al., ICML 2017)."""
+    """Expected calibration error, ten bins of equal width (Guo et al., ICML 2017). 0 is perfect."""
     brier: float
-    """Mean squared difference of confidence and correctness."""
+    """Mean squared difference of confidence and correctness (Brier, 1950). 0 is perfect, 0.25 is that of always 0.5."""
     bins: list[ReliabilityBin]
     abstention: list[AbstentionPoint]
     """By ascending threshold. The last points cover few items."""
@@ -105,32 +105,37 @@ def sample_scores(results: Sequence[ItemResult]) -> dict[str, list[tuple[float, 
     return found
 
 
-def calibration(results: Sequence[ItemResult]) -> CalibrationRecord | None:
-    """Compare the confidence of the votes with their correctness; ``None`` if every item has one sample."""
+def votes(results: Sequence[ItemResult]) -> list[tuple[float, bool]]:
+    """Return the share of each item's vote and whether the voted answer is right; empty if every item has one sample."""
     items = _by_item(results)
     if max((len(samples) for samples in items), default=0) < 2:
+        return []
+    return [(v.share, v.chosen.right) for v in map(vote, items)]
+
+
+def calibration_of(pairs: Sequence[tuple[float, bool]]) -> CalibrationRecord | None:
+    """Compare confidence, in [0, 1], with correctness; ``None`` without a pair."""
+    if not pairs:
         return None
-    votes = [(v.share, v.chosen.right) for v in map(vote, items)]
-    bins = [
-        [pair for pair in votes if min(_BINS - 1, int(pair[0] * _BINS + 1e-9)) == number] for number in range(_BINS)
-    ]  # a share of 0.3 belongs to the bin that begins there, in spite of rounding
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for pair in pairs:  # a share of 0.3 belongs to the bin that begins there, in spite of rounding
+        bins.setdefault(min(_BINS - 1, int(pair[0] * _BINS + 1e-9)), []).append(pair)
     reliability: list[ReliabilityBin] = [
         {"confidence": fmean(share for share, _ in part), "accuracy": fmean(right for _, right in part), "n": len(part)}
-        for part in bins
-        if part
+        for _, part in sorted(bins.items())
     ]
     return {
-        "ece": sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in reliability) / len(votes),
-        "brier": fmean((share - right) ** 2 for share, right in votes),
+        "ece": sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in reliability) / len(pairs),
+        "brier": fmean((share - right) ** 2 for share, right in pairs),
         "bins": reliability,
-        "abstention": list(_abstention(votes)),
+        "abstention": list(_abstention(pairs)),
     }
 
 
-def _abstention(votes: Sequence[tuple[float, bool]]) -> Iterator[AbstentionPoint]:
-    for threshold in sorted({share for share, _ in votes}):
-        answered = [right for share, right in votes if share >= threshold]
-        yield {"threshold": threshold, "coverage": len(answered) / len(votes), "accuracy": fmean(answered)}
+def _abstention(pairs: Sequence[tuple[float, bool]]) -> Iterator[AbstentionPoint]:
+    for threshold in sorted({share for share, _ in pairs}):
+        answered = [right for share, right in pairs if share >= threshold]
+        yield {"threshold": threshold, "coverage": len(answered) / len(pairs), "accuracy": fmean(answered)}
 
 
 def _by_item(results: Sequence[ItemResult]) -> list[list[ItemResult]]:

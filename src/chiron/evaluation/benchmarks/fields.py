@@ -51,6 +51,17 @@ def gold_by_letter(letter: Any, options: Sequence[str]) -> int:
     return index
 
 
+def gold_by_position(position: Any, options: Sequence[str]) -> int:
+    """Check the index of the right option, from 0.
+
+    Raises:
+        BadRecord: no option has this index.
+    """
+    if not isinstance(position, int) or not 0 <= position < len(options):
+        raise BadRecord(f"its answer is {position!r}, which is not the position of one of its {len(options)} options")
+    return position
+
+
 def gold_by_text(answer: str, options: Sequence[str]) -> int:
     """Return the index of the option that equals the answer, word for word or after normalization.
 
@@ -176,7 +187,7 @@ def _turn(message: Any) -> Turn:
     return Turn(role, content)
 
 
-FORMATS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
+FORMATS = (".json", ".jsonl", ".csv", ".txt", ".parquet", ".arrow")
 _ROWS_AT_ONCE = 32
 """Batch size for Parquet and Arrow; a row may hold megabytes of images."""
 
@@ -197,7 +208,7 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         InputError: the file does not have the format of its extension, or the extra ``eval`` is missing.
     """
-    readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}
+    readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".txt": _txt, ".parquet": _parquet, ".arrow": _arrow}
     try:
         for record in readers[path.suffix.lower()](path):
             yield record if isinstance(record, dict | Unreadable) else Unreadable(f"a record is {type(record).__name__}, not an object")
@@ -216,12 +227,25 @@ def read_records(path: Path) -> Iterator[Record]:
 def _json(path: Path) -> Iterator[Any]:
     value = json.loads(path.read_text("utf-8-sig"))
     if isinstance(value, dict):
-        # Some files have their list under a key ("data", "test"); some map ids to records.
+        # Some files have their list under a key ("data", "test"); some map ids to records; some have a list under two keys.
         lists = [v for v in value.values() if isinstance(v, list)]
-        value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in value.items() if isinstance(v, dict)]
+        objects = {key: v for key, v in value.items() if isinstance(v, dict)}
+        if objects and all(isinstance(part, list) for v in objects.values() for part in v.values()):
+            value = [_with_keys(record, key, part) for key, v in objects.items() for part, records in v.items() for record in records]
+        else:
+            value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in objects.items()]
     if not isinstance(value, list):
         raise InputError(f"{path} contains neither a list nor an object of records: download it again")
     yield from value
+
+
+def _with_keys(record: Any, *keys: str) -> Any:
+    return {**{f"key_{n}": key for n, key in enumerate(keys, 1)}, **record} if isinstance(record, dict) else record
+
+
+def _txt(path: Path) -> Iterator[Any]:
+    """Read a text file with one record per line, as the column ``line``."""
+    yield from ({"line": line} for line in path.read_text("utf-8-sig").splitlines() if line.strip())
 
 
 def _jsonl(path: Path) -> Iterator[Any]:

@@ -286,6 +286,6 @@ def _fingerprinted(item: Item | BadItem) -> dict[str, Any]:
     if isinstance(item, BadItem):
         return {"id": item.id, "kind": item.kind}  # the problem is in this program's words, which may change
     values = {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(item).items()}
-    # Add the key only where there are turns, so that fingerprints of other benchmarks do not change.
-    asked = values.pop("asked")
-    return {**values, "asked": [[turn.role, turn.text] for turn in asked]} if asked else values
+    # Add these keys only where they have a value, so that fingerprints of other benchmarks do not change.
+    more = {"asked": [[turn.role, turn.text] for turn in values.pop("asked")], "alternatives": values.pop("alternatives")}
+    return {**values, **{name: value for name, value in more.items() if value}}

@@ -92,6 +92,7 @@ def chosen_option(item: Item, reply: str, family: ReplyFormat | None) -> ParsedR
 
 
 def matched_phrase(item: Item, reply: str, family: ReplyFormat | None) -> ParsedReply:
-    """Read the final answer's words. They are right if they match the known answer exactly (:func:`exact_match`)."""
+    """Read the final answer's words. They are right if they match a known answer exactly (:func:`exact_match`)."""
     given = final_text(reply, family)
-    return ParsedReply(given, str(Rule.UNPARSED) if given is None else "final answer", exact_match(given, item.answer))
+    right = any(exact_match(given, known) for known in (item.answer, *item.alternatives))
+    return ParsedReply(given, str(Rule.UNPARSED) if given is None else "final answer", right)

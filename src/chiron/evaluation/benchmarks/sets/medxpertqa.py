@@ -1,4 +1,4 @@
-"""MedXpertQA-MM: choices of five on one to six images, from the hub or from its repository, where fields have other shapes."""
+"""MedXpertQA: MM, choices of five on one to six images, and Text, choices of ten. From the hub or from its repository, in other shapes."""
 
 from chiron.evaluation.benchmarks.benchmark import Benchmark, BenchmarkRecord, having
 from chiron.evaluation.benchmarks.fields import choice, gold_by_letter, read_options
@@ -31,4 +31,17 @@ def _kind(kind: str, n: int) -> Benchmark:
     )
 
 
-BENCHMARKS = (_kind("reasoning", 1446), _kind("understanding", 554))
+_TEXT = Benchmark(
+    name="medxpertqa_text",
+    title="MedXpertQA-Text, test",
+    size="2,450 choices of ten, no image",
+    n=2450,
+    license="MIT",
+    hub="TsinghuaC3I/MedXpertQA",
+    files=("Text/test*", "*text_test*.jsonl", "*text*.jsonl"),
+    columns=("id", "question", "options", "label", "question_type"),
+    read=_item,
+    closed=True,
+    needs_image=False,
+)
+BENCHMARKS = (_kind("reasoning", 1446), _kind("understanding", 554), _TEXT)

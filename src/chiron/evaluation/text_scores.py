@@ -1,0 +1,192 @@
+"""Scores that compare the words of open answers: exact match, token F1, BLEU, ROUGE-L and METEOR (extra ``scores``)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+from chiron.client.config_file import nearest
+from chiron.errors import InputError
+from chiron.evaluation.answers.open_answers import NORMALIZER, same_answer
+from chiron.evaluation.items import ItemResult
+from chiron.text import normalize_answer
+
+TOKENS = 1
+"""Version of the words that token F1 and METEOR compare (:func:`tokens`). Raise it whenever they change."""
+Score = Callable[[str, str], float]
+"""Scores a given answer against the known one, in [0, 1]. Neither is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextScores:
+    """Scores of pairs of texts."""
+
+    values: Mapping[str, tuple[float, ...]]
+    """By name, in the order of the pairs."""
+    signature: str
+    """Versions and settings that the values depend on. Scores with different signatures cannot be compared."""
+    empty: int
+    """Number of pairs with an empty side; they score 0."""
+
+
+def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> TextScores:
+    """Score pairs of given and known answers.
+
+    Args:
+        pairs: (given answer, known answer).
+        names: of :data:`SCORES`, from :func:`scores_named`.
+
+    Raises:
+        InputError: a package, or WordNet for METEOR, is not installed.
+    """
+    values, signatures = {}, [f"words {TOKENS}"]
+    full = [bool(given.strip() and known.strip()) for given, known in pairs]
+    for name in names:
+        score, signature = SCORES[name]()
+        values[name] = tuple(score(given, known) if whole else 0.0 for (given, known), whole in zip(pairs, full, strict=True))
+        signatures.append(f"{name} {signature}")
+    return TextScores(values, "; ".join(signatures), full.count(False))
+
+
+def scores_named(text: str) -> tuple[str, ...]:
+    """Read names of scores, separated by commas; ``all`` is all of them.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    names = tuple(SCORES) if text.strip() == "all" else tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    for name in names:
+        if name not in SCORES:
+            raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}: choose from {', '.join(SCORES)}, or all")
+    if not names:
+        raise InputError(f"no score is named: choose from {', '.join(SCORES)}, or all")
+    return names
+
+
+def scored(results: Iterable[ItemResult], names: Sequence[str]) -> tuple[list[ItemResult], TextScores]:
+    """Add the scores to open answers. An answer that could not be read counts as empty and scores 0.
+
+    Raises:
+        InputError: as :func:`text_scores`.
+    """
+    kept = list(results)
+    found = text_scores(open_pairs(kept), names)
+    return with_scores(kept, found.values), found
+
+
+def open_pairs(results: Iterable[ItemResult]) -> list[tuple[str, str]]:
+    """Return given and known answer of every open question that was asked."""
+    return [(result.given or "", result.answer) for result in results if _is_open(result)]
+
+
+def with_scores(results: Iterable[ItemResult], values: Mapping[str, Sequence[float | None]]) -> list[ItemResult]:
+    """Add scores, in the order of :func:`open_pairs`, to the open questions. ``None`` adds nothing."""
+    done, position = [], 0
+    for result in results:
+        if not _is_open(result):
+            done.append(result)
+            continue
+        more = {name: value for name, of in values.items() if (value := of[position]) is not None}
+        done.append(replace(result, scores={**result.scores, **more}))
+        position += 1
+    return done
+
+
+def _is_open(result: ItemResult) -> bool:
+    return result.kind == "open" and result.verdict not in {"unusable", "pending"}
+
+
+def tokens(text: str) -> list[str]:
+    """Split a text into normalized words; every Chinese character is a word."""
+    spaced = "".join(f" {c} " if _is_chinese(c) else c for c in text)
+    return normalize_answer(spaced).split()
+
+
+def token_f1(given: str, known: str) -> float:
+    """Compute the harmonic mean of the precision and recall of words, as SQuAD does (P. Rajpurkar et al., EMNLP 2016)."""
+    ours, theirs = Counter(tokens(given)), Counter(tokens(known))
+    return 2 * (ours & theirs).total() / (ours.total() + theirs.total())
+
+
+def _exact() -> tuple[Score, str]:
+    return (lambda given, known: float(same_answer(given, known))), f"normalizer {NORMALIZER}"
+
+
+def _bleu() -> tuple[Score, str]:
+    """BLEU of single answers, smoothed, up to the n-grams that they have. Chinese text is split into characters."""
+    with _needs("BLEU"):
+        from sacrebleu.metrics import BLEU
+
+    by_script = {chinese: BLEU(lowercase=True, effective_order=True, tokenize="zh" if chinese else "13a") for chinese in (False, True)}
+
+    def score(given: str, known: str) -> float:
+        return float(by_script[_has_chinese(known)].sentence_score(given, [known]).score) / 100
+
+    by_script[False].sentence_score("a", ["a"])  # the signature needs one
+    return score, str(by_script[False].get_signature()).replace("tok:13a", "tok:13a, Chinese zh")
+
+
+def _rouge_l() -> tuple[Score, str]:
+    with _needs("ROUGE-L"):
+        from rouge_score.rouge_scorer import RougeScorer
+
+    # Its own tokenizer keeps only ASCII letters and digits, so Chinese would always score 0.
+    by_script = {False: RougeScorer(["rougeL"]), True: RougeScorer(["rougeL"], tokenizer=_Tokenizer())}
+
+    def score(given: str, known: str) -> float:
+        return float(by_script[_has_chinese(known)].score(known, given)["rougeL"].fmeasure)
+
+    return score, f"rouge-score {version('rouge-score')}, no stemmer"
+
+
+def _meteor() -> tuple[Score, str]:
+    """METEOR as nltk computes it: exact, stemmed and synonymous words."""
+    with _needs("METEOR"):
+        from nltk.corpus import wordnet
+        from nltk.translate.meteor_score import single_meteor_score
+    try:
+        wordnet.ensure_loaded()
+    except LookupError as error:
+        raise InputError(
+            "METEOR needs WordNet, which is not on this machine: run 'python -m nltk.downloader wordnet'; or copy wordnet.zip from another"
+            " machine to the subfolder corpora of a folder that the variable NLTK_DATA names; or leave meteor out of --scores"
+        ) from error
+
+    def score(given: str, known: str) -> float:
+        return float(single_meteor_score(tokens(known), tokens(given), wordnet=wordnet))
+
+    return score, f"nltk {version('nltk')}, WordNet {wordnet.get_version()}"
+
+
+SCORES: Mapping[str, Callable[[], tuple[Score, str]]] = {
+    "exact_match": _exact,
+    "token_f1": lambda: (token_f1, "as SQuAD"),
+    "bleu": _bleu,
+    "rouge_l": _rouge_l,
+    "meteor": _meteor,
+}
+"""Loads a score by its name, with its signature."""
+
+
+class _Tokenizer:
+    """Interface that rouge-score expects."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
+@contextmanager
+def _needs(score: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{score} needs the package '{error.name}': pip install 'chiron-med[scores]'") from error
+
+
+def _is_chinese(character: str) -> bool:
+    return "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff"
+
+
+def _has_chinese(text: str) -> bool:
+    return any(map(_is_chinese, text))
