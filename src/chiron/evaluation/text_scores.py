@@ -116,7 +116,7 @@ def _exact() -> tuple[Score, str]:
 def _bleu() -> tuple[Score, str]:
     """BLEU of single answers, smoothed, up to the n-grams that they have. Chinese text is split into characters."""
     with _needs("BLEU"):
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
 
     by_script = {chinese: BLEU(lowercase=True, effective_order=True, tokenize="zh" if chinese else "13a") for chinese in (False, True)}
 
