@@ -72,6 +72,38 @@ def replay_command(
         finish(conduct(new), json_output=json_output)
 
 
+def merge_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of one search, such as its shards.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory; created if missing, otherwise extended.")],
+    json_output: Json = False,
+) -> None:
+    """Merge runs of one search into one run, which resumes, replays, reports and builds as if one process had searched it.
+
+    Merging again adds only what is missing. The merged runs are not changed.
+    """
+    from chiron.cli.runner import print_json, spent_in_words
+    from chiron.mics.merge import merge_runs
+    from chiron.reports.page import write_report
+
+    summary = merge_runs(runs, out)
+    write_report(out)
+    if json_output:
+        print_json(summary.to_record())
+        return
+    counts = ", ".join(f"{n} {name}" for name, n in summary.outcomes.items()) or "no case"
+    spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+    console = messages()
+    console.print(
+        escape(printable(f"{summary.merged} runs merged into {out}: {summary.new_replies} new replies, {summary.new_results} new results"))
+    )
+    console.print(escape(printable(f"it contains {counts}" + (f"; {spent}" if spent else ""))))
+    if summary.differing:
+        console.print(
+            f"[yellow]note:[/yellow] {summary.differing} calls got another text in a later run; a replay reads the first one, but results"
+            " are those of their own run"
+        )
+
+
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")]
 
 
