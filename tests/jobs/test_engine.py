@@ -70,7 +70,7 @@ def test_a_search_finds_the_same_paths_on_any_engine(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("outside")
 def test_an_unknown_or_unusable_engine_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, one-by-one"):
+    with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, ray, one-by-one"):
         engine_of("rya")
     with pytest.raises(InputError, match="BROKEN is not a Engine"):
         engine_of("broken")

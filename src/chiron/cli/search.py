@@ -28,6 +28,14 @@ def search_command(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: the machines of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (default: one for each machine).")] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Search every case for a reasoning path that interns can follow to its answer.
@@ -37,10 +45,13 @@ def search_command(
     """
     # Imported here and in every command, so that "chiron --help" is fast.
     from chiron.cli.runner import conduct, finish
+    from chiron.jobs.engine import EngineOptions
     from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
 
-    prepared = prepare_run(cases, load_config(config, seed=seed), run, images=images, limit=limit, shard=shard)
+    options = EngineOptions(address=address, workers=workers, storage=storage)
+    checked = load_config(config, seed=seed)
+    prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=engine, engine_options=options)
     finish(conduct(prepared), json_output=json_output)
 
 

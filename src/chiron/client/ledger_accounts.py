@@ -1,5 +1,6 @@
 """The ledger's record of costs: replies, failed attempts that may be billed, and attempts in flight."""
 
+import hashlib
 import math
 import re
 import time
@@ -83,6 +84,18 @@ class Accounts(Store):
     def take_over_attempts(self) -> None:
         """Mark all attempts on record as lost, since their process is dead. Call it from the one process that writes."""
         self._write("UPDATE failures SET kind = ?, message = ? WHERE kind = ?", (LOST, LOST_WORDS, UNDER_WAY))
+
+    def book_lost(self, name: str, usd: float) -> None:
+        """Count money that a lost worker may have spent. Booking it again under the same ``name`` changes nothing."""
+        if usd <= 0:
+            return
+        key = hashlib.sha256(name.encode()).digest()
+        self._write(
+            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at)"
+            f" SELECT ?1, '-', 'lost worker', '{LOST}', 'its worker was lost', 0, ?2, ?3"  # noqa: S608 - a constant
+            " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1)",
+            (key, usd, time.time()),
+        )
 
     def lost_attempts(self) -> tuple[int, float]:
         """Return the number of attempts lost with a killed process, and their maximum cost in USD. Included in :meth:`spent_usd`."""

@@ -57,7 +57,7 @@ class _Source:
 class MergingLedger(Ledger):
     """A ledger that takes the content of others."""
 
-    def merge(self, other: Path, *, unfinished: str) -> Merged:
+    def merge(self, other: Path, *, unfinished: str = "pending", part: bool = False) -> Merged:
         """Add what another ledger has and this one lacks. Merging it again adds nothing.
 
         A call that both ledgers paid for keeps its first reply; the cost of the other one still counts as spent. A finished result replaces
@@ -66,6 +66,7 @@ class MergingLedger(Ledger):
         Args:
             other: the ledger's file. No process may write to it meanwhile.
             unfinished: outcome of a case without a result.
+            part: the other ledger is a part of this one's run, whose results of edited cases replace those here.
 
         Raises:
             InputError: the other ledger is damaged, or its results contradict the ones here; only replies may have been added then.
@@ -73,7 +74,8 @@ class MergingLedger(Ledger):
         """
         merged = Merged()
         with Ledger.read(other) as ledger, self._attached(_Source(ledger)) as source:
-            self._refuse_conflicts(other, unfinished)
+            if not part:
+                self._refuse_conflicts(other, unfinished)
             for low in range(0, self._last_rowid(), _BATCH):
                 with self._together():
                     merged.replies += self._copy_batch(source, low)
@@ -172,7 +174,7 @@ class MergingLedger(Ledger):
         updates = ", ".join(f"{name} = excluded.{name}" for name in _RESULTS.split(", ")[1:])
         self._write(
             f"INSERT INTO main.results ({_RESULTS}) SELECT {_RESULTS} FROM shard.results WHERE true"  # noqa: S608 - constant names
-            f" ON CONFLICT (case_id) DO UPDATE SET {updates} WHERE outcome = ?1 AND excluded.outcome <> ?1",
+            f" ON CONFLICT (case_id) DO UPDATE SET {updates} WHERE outcome = ?1 AND excluded.outcome <> ?1 OR fingerprint <> excluded.fingerprint",
             (unfinished,),
         )
         return self._db.total_changes - before
