@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -99,6 +100,7 @@ class PartRunner:
         self._folder = Path(tempfile.mkdtemp(prefix=f"chiron-{task.name}-"))
         self._job: Any = None
         self._stopped = False
+        self._storing = threading.Lock()
 
     async def run(self) -> PartEnd:
         """Run the part, store its ledger at an interval and at the end, and remove the local directory."""
@@ -160,7 +162,8 @@ class PartRunner:
                     return
 
     def _store(self) -> None:
-        self._storage.put_ledger(self._folder / "ledger.sqlite", self._task.name)
+        with self._storing:  # a thread that stores a copy cannot be cancelled: the last copy waits for it
+            self._storage.put_ledger(self._folder / "ledger.sqlite", self._task.name)
 
     def state(self) -> WorkerState:
         """Return the progress so far."""

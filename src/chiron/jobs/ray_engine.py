@@ -158,6 +158,8 @@ class _Session:
         finally:
             self._storage.remove(token)
         await asyncio.to_thread(self._recover)  # parts that were not continued because the run stopped
+        if self._options.storage is None:
+            (self._job.directory.path / COPIES).rmdir()
 
     def _recover(self) -> None:
         """Take what the workers of a killed process left: copies of their ledgers, and leases that may be spent."""
@@ -407,6 +409,7 @@ async def _cluster(options: EngineOptions) -> AsyncGenerator[int, None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with _own_signals():
         try:
+            await _reach(options.address)
             if options.address is None:
                 ray.init(num_cpus=options.workers or 1, include_dashboard=False, log_to_driver=False, configure_logging=False)
             else:
@@ -420,6 +423,15 @@ async def _cluster(options: EngineOptions) -> AsyncGenerator[int, None]:
         yield options.workers or sum(node["Alive"] for node in ray.nodes())
     finally:
         ray.shutdown()
+
+
+async def _reach(address: str | None) -> None:
+    """Raise ``OSError`` if nothing listens at the address. Ray itself would try for many minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal():
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 10)
+        writer.close()
+        await writer.wait_closed()
 
 
 @contextmanager
