@@ -1,8 +1,10 @@
 """A search on a Ray cluster: same paths as one process, also when a worker is killed, and one budget for all workers."""
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,8 +57,13 @@ def files(run: Path) -> list[bytes]:
 
 
 def workers() -> list[int]:
-    """Processes of workers that run a part now."""
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if "RayWorker" in " ".join(p.info["cmdline"] or ())]
+    """Processes of workers of this test's cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # also a zombie
+            if process.name().startswith("ray::RayWorker") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.slow
@@ -122,6 +129,33 @@ def test_a_signal_ends_the_workers_in_order_and_the_next_run_continues(tmp_path:
 
 
 @pytest.mark.slow
+def test_what_workers_left_when_their_command_was_killed_is_used_and_counted(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 16)
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, latency=lambda _: 0.05) as endpoint:
+        data = team(endpoint.base_url, model=PRICE, budget_usd=10_000)
+        script = (
+            "import sys; from pathlib import Path; from chiron.jobs.engine import EngineOptions; from chiron import *\n"
+            "cases, config, run, address = sys.argv[1:]\n"
+            "options = EngineOptions(address=address, workers=2, copy_every=0.2)\n"
+            "run_search(cases, load_config(config), run, engine='ray', engine_options=options)"
+        )
+        run, config = tmp_path / "ray", write_config(tmp_path / "c.yaml", data)
+        process = subprocess.Popen([sys.executable, "-c", script, *map(str, (cases, config, run, address))], env=environment())
+        wait_for(endpoint, 200, process)
+        wait_until(lambda: bool(list((run / "copies").glob("*.sqlite"))), process)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not workers(), what="the end of all workers")
+        answered = sum(endpoint.seen.answered.values())
+        summary = execute(cases, config_of(data), run)
+        again = sum(endpoint.seen.answered.values()) - answered
+        assert summary.pending == 0
+        assert again < len(endpoint.seen.answered)
+    assert summary.possibly_spent_usd > 0
+    assert not [path.name for path in run.iterdir() if path.name.startswith(("copies", "leases", "workers"))]
+
+
+@pytest.mark.slow
 def test_a_cluster_that_refuses_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cases = write_cases(tmp_path, 1)
@@ -144,7 +178,7 @@ def test_without_ray_the_error_names_what_to_install(monkeypatch: pytest.MonkeyP
 
 def part_of(cases: Path, config: RunConfig) -> tuple[Run, Any]:
     job = Run.of(SearchSetup.of(Selection(cases), config), RunDirectory(cases.parent / "driver"))
-    return job, job.part(list(enumerate([unit for unit in job.setup.selection])))  # type: ignore[misc]
+    return job, job.part(list(enumerate(job.setup.selection)))  # type: ignore[misc]
 
 
 def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> None:
@@ -199,3 +233,4 @@ def test_a_storage_that_cannot_be_written_stops_the_part_and_keeps_its_replies(t
     assert "cannot be written" in str(end.halted)
     kept = Path(str(end.halted).rpartition("replies of this part are in ")[2].split(" on ")[0])
     assert (kept / "ledger.sqlite").is_file()
+    shutil.rmtree(kept)

@@ -309,7 +309,6 @@ class OpenAIModel(ProviderConfig):
             raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
-
     def for_workers(self, workers: int) -> Self:
         """Divide the limits; each process may send at least one call at a time."""
         per_minute = None if self.requests_per_minute is None else self.requests_per_minute / workers

@@ -1,6 +1,7 @@
 """One budget for several processes: a broker leases money to them, and never more than the limit."""
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Protocol
@@ -114,9 +115,5 @@ class LeasedBudget(Budget):
             return
         if not self._outstanding and not await self._leases.give_back(self.spent):
             raise budget_spent(self._total, self._total, amount)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), _PATIENCE)
-        except TimeoutError:
-            pass
-
-

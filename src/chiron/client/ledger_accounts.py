@@ -92,9 +92,8 @@ class Accounts(Store):
         key = hashlib.sha256(name.encode()).digest()
         self._write(
             "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at)"
-            f" SELECT ?1, '-', 'lost worker', '{LOST}', 'its worker was lost', 0, ?2, ?3"  # noqa: S608 - a constant
-            " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1)",
-            (key, usd, time.time()),
+            " SELECT ?1, '-', 'lost worker', ?2, 'its worker was lost', 0, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1)",
+            (key, LOST, usd, time.time()),
         )
 
     def lost_attempts(self) -> tuple[int, float]:

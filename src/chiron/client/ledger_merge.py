@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.ledger import Ledger
-from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, SHOWN_AFTER, SURPRISE, UNDER_WAY
+from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, SURPRISE, UNDER_WAY
 from chiron.client.ledger_store import damaged, explained
 from chiron.errors import InputError
 
@@ -174,7 +174,8 @@ class MergingLedger(Ledger):
         updates = ", ".join(f"{name} = excluded.{name}" for name in _RESULTS.split(", ")[1:])
         self._write(
             f"INSERT INTO main.results ({_RESULTS}) SELECT {_RESULTS} FROM shard.results WHERE true"  # noqa: S608 - constant names
-            f" ON CONFLICT (case_id) DO UPDATE SET {updates} WHERE outcome = ?1 AND excluded.outcome <> ?1 OR fingerprint <> excluded.fingerprint",
+            f" ON CONFLICT (case_id) DO UPDATE SET {updates}"
+            " WHERE outcome = ?1 AND excluded.outcome <> ?1 OR fingerprint <> excluded.fingerprint",
             (unfinished,),
         )
         return self._db.total_changes - before
@@ -208,5 +209,3 @@ class MergingLedger(Ledger):
                 f"case '{clash[0]}' of {other.parent} and case '{clash[1]}' of the runs before it are both number {clash[2] + 1} of their"
                 " file: run each search again with the same file of cases (its calls are in the ledger), then merge"
             )
-
-

@@ -26,6 +26,7 @@ from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.engine import Engine, LocalEngine, Part
+from chiron.jobs.storage import recover_parts
 
 _log = logging.getLogger(__name__)
 
@@ -233,6 +234,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             DiskError: the output cannot be written; existing files are unchanged.
         """
         with self.directory.opened(self.identity) as ledger:
+            recover_parts(self.directory)
             self.start(ledger)
             self.directory.write_run(self.identity, self.run_record())
             try:

@@ -99,7 +99,7 @@ class PartRunner:
         self._storage = Storage(task.storage)
         self._folder = Path(tempfile.mkdtemp(prefix=f"chiron-{task.name}-"))
         self._job: Any = None
-        self._stopped = False
+        self._over = False
         self._storing = threading.Lock()
 
     async def run(self) -> PartEnd:
@@ -107,6 +107,7 @@ class PartRunner:
         try:
             summary_halt, notes = await self._run_job()
         except ChironError as problem:
+            self._over = True
             return PartEnd(state=self.state(), problem=str(problem))
         try:
             await asyncio.to_thread(self._store)
@@ -126,13 +127,12 @@ class PartRunner:
         job.make_budget = self._budget_maker()
         self._job = job
         copying = asyncio.create_task(self._copy_now_and_then())
-        stopping = asyncio.create_task(self._pass_on_stop())
         try:
             await job.execute()
         finally:
-            for helper in (copying, stopping):
-                helper.cancel()
-            await asyncio.gather(copying, stopping, return_exceptions=True)
+            self._over = True
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
         return job.client.halted, dict(job.client.notes)
 
     def _budget_maker(self) -> Callable[[float], LeasedBudget] | None:
@@ -142,13 +142,11 @@ class PartRunner:
         return lambda spent: LeasedBudget(leases, total, spent=spent)
 
     def stop(self) -> None:
-        """Send no more calls; also before the job has a client."""
-        self._stopped = True
-
-    async def _pass_on_stop(self) -> None:
-        while not (self._stopped and self._job.client is not None):
-            await asyncio.sleep(0.05)
-        self._job.stop()
+        """Send no more calls. If the job has no client yet, stop it as soon as it has one."""
+        if self._job is not None and self._job.client is not None:
+            self._job.stop()
+        elif not self._over:
+            asyncio.get_running_loop().call_later(0.05, self.stop)
 
     async def _copy_now_and_then(self) -> None:
         """Store copies until cancelled. A storage that cannot be written stops the part: a lost worker would lose more and more."""
@@ -177,5 +175,3 @@ class PartRunner:
             allowed={name: endpoint.limiter.allowed for name, endpoint in client.endpoints.items()},
             spent_usd=client.budget.spent,
         )
-
-

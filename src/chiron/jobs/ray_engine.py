@@ -16,7 +16,7 @@ from typing import Any
 
 from chiron.client.client import Count, ModelClient
 from chiron.client.failures import RunStopped, UserStopped
-from chiron.client.lease import Broker, open_leases
+from chiron.client.lease import Broker
 from chiron.client.ledger import Ledger
 from chiron.client.ledger_merge import MergingLedger
 from chiron.errors import InputError
@@ -24,9 +24,8 @@ from chiron.extras import need
 from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker
-from chiron.jobs.storage import Storage
+from chiron.jobs.storage import COPIES, LEASES, Storage, mark_workers, merge_part, recover_parts
 
-COPIES, LEASES = "copies", "leases.sqlite"
 _PARTS = 8
 """Parts for each worker, so that a slow worker does not hold up the others at the end."""
 _LARGEST = 1000
@@ -140,14 +139,14 @@ class _Session:
 
     async def run(self, units: Iterable[Any]) -> AsyncGenerator[tuple[Any, Any], None]:
         """Distribute the units, and yield each one with its result."""
-        await asyncio.to_thread(self._recover)
-        self._spent = self._client.budget.spent = self._client.ledger.spent_usd()
+        self._spent = self._client.ledger.spent_usd()
         left = list(units)
         if not left or self._client.halted is not None:
             return
         token = f"{uuid.uuid4().hex}.token"
         with tempfile.NamedTemporaryFile() as empty:
             await asyncio.to_thread(self._storage.put, Path(empty.name), token)
+        mark_workers(self._job.directory.path, self._storage.url)
         try:
             async with _cluster(self._options) as workers:
                 self._divide(left, workers)
@@ -157,23 +156,8 @@ class _Session:
                         yield unit, self._job.stored_result(unit)
         finally:
             self._storage.remove(token)
-        await asyncio.to_thread(self._recover)  # parts that were not continued because the run stopped
-        if self._options.storage is None:
-            (self._job.directory.path / COPIES).rmdir()
-
-    def _recover(self) -> None:
-        """Take what the workers of a killed process left: copies of their ledgers, and leases that may be spent."""
-        leases = open_leases(self._leases)
-        with MergingLedger.open(self._job.directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
-            for name in self._storage.copies():
-                local = Path(folder) / f"{name}.sqlite"
-                self._storage.get_ledger(name, local)
-                into.book_lost(name, max(0.0, leases.pop(name, 0.0) - _merge(local, into)))
-                self._storage.delete(name)
-            for name, usd in leases.items():
-                into.book_lost(name, usd)
-        for file in self._leases.parent.glob(f"{LEASES}*"):
-            file.unlink()
+        # Parts that were not continued because the run stopped.
+        await asyncio.to_thread(recover_parts, self._job.directory)
 
     def _divide(self, units: list[Any], workers: int) -> None:
         run, size = uuid.uuid4().hex[:8], min(_LARGEST, max(1, -(-len(units) // (_PARTS * workers))))
@@ -295,7 +279,9 @@ class _Session:
         self._waiting.appendleft(_Attempt(task, attempt.units, losses))
         if losses >= _LOSSES:
             self._client.halt(
-                RunStopped(f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {_first_line(error)}")
+                RunStopped(
+                    f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {_first_line(error)}"
+                )
             )
 
     def _booked_in_copy(self, name: str) -> float:
@@ -379,17 +365,10 @@ class _Session:
         self._client.budget.spent = self._spent + sum(other.spent_usd for other in live)
 
 
-def _merge(part: Path, into: MergingLedger) -> float:
-    """Merge a worker's ledger into the run's. Returns the USD that it has as spent."""
-    into.merge(part, part=True)
-    with Ledger.read(part) as ledger:
-        return ledger.spent_usd()
-
-
 def _merge_into(run: Path, part: Path) -> float:
     # In a thread, so with a connection of its own.
     with MergingLedger.open(run) as into:
-        return _merge(part, into)
+        return merge_part(part, into)
 
 
 async def _result(reference: Any) -> Any:
@@ -398,7 +377,7 @@ async def _result(reference: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 @asynccontextmanager

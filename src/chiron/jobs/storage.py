@@ -1,15 +1,24 @@
-"""Storage for copies of ledgers: a shared folder, or an object store, through fsspec."""
+"""Copies of workers' ledgers: their storage (a shared folder, or an object store through fsspec), and what a killed run left there."""
 
+import json
 import posixpath
 import sqlite3
-from contextlib import closing
+import tempfile
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from chiron.client.lease import open_leases
+from chiron.client.ledger import Ledger
+from chiron.client.ledger_merge import MergingLedger
 from chiron.client.ledger_store import explained
 from chiron.errors import DiskError, InputError
 from chiron.extras import need
+from chiron.io import write_atomically
+from chiron.jobs.directory import WorkDirectory
 
+COPIES, LEASES, WORKERS = "copies", "leases.sqlite", "workers.json"
+"""In a run directory while workers run its job: copies (by default), leases, and the URL of the storage."""
 _SUFFIX = ".sqlite"
 
 
@@ -99,3 +108,43 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
+
+
+def mark_workers(folder: Path, storage: str) -> None:
+    """Record that workers run the job of a directory, for :func:`recover_parts`."""
+    write_atomically(folder / WORKERS, [json.dumps({"storage": storage}) + "\n"])
+
+
+def recover_parts(directory: WorkDirectory) -> None:
+    """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
+
+    Raises:
+        InputError: the storage cannot be read, or a copy is damaged.
+        DiskError: writing failed.
+    """
+    mark = directory.path / WORKERS
+    if not mark.is_file():
+        return
+    storage, leases = Storage(str(json.loads(mark.read_text("utf-8"))["storage"])), open_leases(directory.path / LEASES)
+    with MergingLedger.open(directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
+        for name in storage.copies():
+            local = Path(folder) / f"{name}{_SUFFIX}"
+            storage.get_ledger(name, local)
+            spent = merge_part(local, into)
+            if name in leases:
+                into.book_lost(name, leases.pop(name) - spent)
+            storage.delete(name)
+        for name, usd in leases.items():
+            into.book_lost(name, usd)
+    for file in directory.path.glob(f"{LEASES}*"):
+        file.unlink()
+    with suppress(OSError):  # another storage was used, or it has a file of a worker that is still ending
+        (directory.path / COPIES).rmdir()
+    mark.unlink()
+
+
+def merge_part(part: Path, into: MergingLedger) -> float:
+    """Merge a worker's ledger. Returns the USD that it has as spent."""
+    into.merge(part, part=True)
+    with Ledger.read(part) as ledger:
+        return ledger.spent_usd()
