@@ -138,7 +138,9 @@ def recover_parts(directory: WorkDirectory) -> None:
             into.book_lost(name, usd)
     for file in directory.path.glob(f"{LEASES}*"):
         file.unlink()
-    with suppress(OSError):  # another storage was used, or it has a file of a worker that is still ending
+    for file in [path for path in (directory.path / COPIES).glob("*") if path.suffix != _SUFFIX]:
+        file.unlink()  # the token of the killed process, or half a copy
+    with suppress(OSError):  # another storage was used, or it has a new copy of a worker that is still ending
         (directory.path / COPIES).rmdir()
     mark.unlink()
 
