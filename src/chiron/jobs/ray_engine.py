@@ -390,7 +390,8 @@ async def _cluster(options: EngineOptions) -> AsyncGenerator[int, None]:
         try:
             await _reach(options.address)
             if options.address is None:
-                ray.init(num_cpus=options.workers or 1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+                # "local": Ray would otherwise join a cluster that somebody else started on this machine.
+                ray.init("local", num_cpus=options.workers or 1, include_dashboard=False, log_to_driver=False, configure_logging=False)
             else:
                 ray.init(address=options.address, log_to_driver=False, configure_logging=False)
         except Exception as error:  # Ray has no common class for these errors
