@@ -1,4 +1,4 @@
-"""``make bench``: every benchmark in turn; takes about forty minutes on two cores, most of it for the merge. Name some to run only those."""
+"""``make bench``: every benchmark in turn; about forty minutes on two cores, mostly for the merge. Name some to run only those."""
 
 import sys
 

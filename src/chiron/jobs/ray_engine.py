@@ -1,14 +1,10 @@
 """Engine that runs parts of a job on the machines of a Ray cluster (extra ``ray``)."""
 
 import asyncio
-import os
-import signal
 import tempfile
-import threading
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +20,7 @@ from chiron.extras import need
 from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker
+from chiron.jobs.ray_cluster import first_line, open_cluster
 from chiron.jobs.storage import COPIES, LEASES, Storage, mark_workers, merge_part, recover_parts
 
 _PARTS = 8
@@ -148,7 +145,7 @@ class _Session:
             await asyncio.to_thread(self._storage.put, Path(empty.name), token)
         mark_workers(self._job.directory.path, self._storage.url)
         try:
-            async with _cluster(self._options) as workers:
+            async with open_cluster(self._options) as workers:
                 self._divide(left, workers)
                 await self._open_broker(workers)
                 async for attempt, end in self._ends(min(workers, len(self._waiting)), token):
@@ -235,7 +232,7 @@ class _Session:
             ) from None
         except ray.exceptions.RayError as error:
             raise InputError(
-                f"a worker cannot start ({_first_line(error)}): install the same versions of chiron-med, Python and Ray on every machine"
+                f"a worker cannot start ({first_line(error)}): install the same versions of chiron-med, Python and Ray on every machine"
             ) from error
         if problem is not None:
             raise InputError(f"a worker cannot run this job: {problem}")
@@ -274,13 +271,13 @@ class _Session:
         self._see(attempt, WorkerState(counts=counts))
         losses = attempt.losses + 1
         head, _, number = attempt.task.name.rpartition("-")
-        self._client.note("\0lost workers", f"a worker was lost ({_first_line(error)}); its part was continued by another one")
+        self._client.note("\0lost workers", f"a worker was lost ({first_line(error)}); its part was continued by another one")
         task = replace(attempt.task, name=f"{head}-{int(number) + 1}", resumes=attempt.task.name)
         self._waiting.appendleft(_Attempt(task, attempt.units, losses))
         if losses >= _LOSSES:
             self._client.halt(
                 RunStopped(
-                    f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {_first_line(error)}"
+                    f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {first_line(error)}"
                 )
             )
 
@@ -373,56 +370,3 @@ def _merge_into(run: Path, part: Path) -> float:
 
 async def _result(reference: Any) -> Any:
     return await reference
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
-
-
-@asynccontextmanager
-async def _cluster(options: EngineOptions) -> AsyncGenerator[int, None]:
-    """Connect to the cluster, or start one on this machine. Yields the number of workers."""
-    import ray
-
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with _own_signals():
-        try:
-            await _reach(options.address)
-            if options.address is None:
-                # "local": Ray would otherwise join a cluster that somebody else started on this machine.
-                ray.init("local", num_cpus=options.workers or 1, include_dashboard=False, log_to_driver=False, configure_logging=False)
-            else:
-                ray.init(address=options.address, log_to_driver=False, configure_logging=False)
-        except Exception as error:  # Ray has no common class for these errors
-            raise InputError(
-                f"the Ray cluster at {options.address or 'this machine'} cannot be used ({_first_line(error)}): start one with"
-                " 'ray start --head', join machines with 'ray start --address HOST:6379', and give --address HOST:6379"
-            ) from error
-    try:
-        yield options.workers or sum(node["Alive"] for node in ray.nodes())
-    finally:
-        ray.shutdown()
-
-
-async def _reach(address: str | None) -> None:
-    """Raise ``OSError`` if nothing listens at the address. Ray itself would try for many minutes."""
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdecimal():
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 10)
-        writer.close()
-        await writer.wait_closed()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep this process's signal handlers, which Ray replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
