@@ -12,13 +12,14 @@ PIP = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo demo-quick demo-search ablation test test-fast test-only test-newest constraints lint bench clean
+.PHONY: help setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          train, search, train on the paths and evaluate, offline: what does each kind of stage 3 add?"
 	@echo "make demo-quick    the same with fewer cases and steps: shorter, wider intervals"
 	@echo "make demo-search   the search alone, without torch"
+	@echo "make demo-ray      a search on a Ray cluster of two nodes, one of which is lost: the same paths as one process"
 	@echo "make test          lint and all tests"
 	@echo "make test-fast     the tests that take under a minute: no training, no browser"
 	@echo "make test-newest   all tests with the newest versions that pyproject.toml admits, in .venv-newest; prints what differs"
@@ -58,6 +59,14 @@ demo-quick: $(VENV)/demo.stamp
 
 demo-search: $(VENV)/core.stamp
 	$(BIN)/chiron demo --search-only
+
+$(VENV)/ray.stamp: $(VENV)/core.stamp
+	@echo "installing Ray into $(VENV) (once)"
+	$(PIP) $(CHIRON) '.[ray]'
+	@touch $@
+
+demo-ray: $(VENV)/ray.stamp
+	$(BIN)/python scripts/demo_ray.py
 
 test: lint test-only
 
@@ -103,4 +112,4 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo ladder
+	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo demo-ray ladder

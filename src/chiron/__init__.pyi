@@ -36,6 +36,8 @@ from .importing.source import ImportOptions as ImportOptions
 from .mics.api import run_search as run_search
 from .mics.api import run_search_async as run_search_async
 from .mics.config import load_config as load_config
+from .mics.merge import MergeSummary as MergeSummary
+from .mics.merge import merge_runs as merge_runs
 from .mics.result import SearchResult as SearchResult
 from .mics.run import RunSummary as RunSummary
 from .mics.run_directory import read_status as read_status

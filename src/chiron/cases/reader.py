@@ -125,11 +125,15 @@ class Selection:
     shard: Shard | None = None
     unlabeled: bool = False
     """Whether cases without a question are included."""
+    positions: frozenset[int] | None = None
+    """Only the cases at these positions of the file."""
 
     def __iter__(self) -> Iterator[tuple[int, Case | BadCase]]:
         """Yield each case with its position in the file (from 0)."""
         taken = 0
         for position, case in enumerate(read_cases(self.cases, unlabeled=self.unlabeled)):
+            if self.positions is not None and position not in self.positions:
+                continue
             name = case.id if isinstance(case, Case) else case.label
             if self.shard is not None and not self.shard.holds(name):
                 continue
@@ -141,7 +145,7 @@ class Selection:
     @property
     def is_whole(self) -> bool:
         """Whether the selection includes all cases of the file."""
-        return self.limit is None and self.shard is None
+        return self.limit is None and self.shard is None and self.positions is None
 
     def count(self) -> int:
         """Return the number of selected cases; reads the whole file."""

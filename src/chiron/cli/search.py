@@ -28,6 +28,14 @@ def search_command(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: the machines of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (default: one for each machine).")] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Search every case for a reasoning path that interns can follow to its answer.
@@ -37,10 +45,13 @@ def search_command(
     """
     # Imported here and in every command, so that "chiron --help" is fast.
     from chiron.cli.runner import conduct, finish
+    from chiron.jobs.engine import EngineOptions
     from chiron.mics.api import prepare_run
     from chiron.mics.config import load_config
 
-    prepared = prepare_run(cases, load_config(config, seed=seed), run, images=images, limit=limit, shard=shard)
+    options = EngineOptions(address=address, workers=workers, storage=storage)
+    checked = load_config(config, seed=seed)
+    prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=engine, engine_options=options)
     finish(conduct(prepared), json_output=json_output)
 
 
@@ -70,6 +81,38 @@ def replay_command(
     )
     if not dry_run:
         finish(conduct(new), json_output=json_output)
+
+
+def merge_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of one search, such as its shards.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run directory; created if missing, otherwise extended.")],
+    json_output: Json = False,
+) -> None:
+    """Merge runs of one search into one run, which resumes, replays, reports and builds as if one process had searched it.
+
+    Merging again adds only what is missing. The merged runs are not changed.
+    """
+    from chiron.cli.runner import print_json, spent_in_words
+    from chiron.mics.merge import merge_runs
+    from chiron.reports.page import write_report
+
+    summary = merge_runs(runs, out)
+    write_report(out)
+    if json_output:
+        print_json(summary.to_record())
+        return
+    counts = ", ".join(f"{n} {name}" for name, n in summary.outcomes.items()) or "no case"
+    spent = spent_in_words(summary.spent_usd, summary.possibly_spent_usd)
+    console = messages()
+    console.print(
+        escape(printable(f"{summary.merged} runs merged into {out}: {summary.new_replies} new replies, {summary.new_results} new results"))
+    )
+    console.print(escape(printable(f"it contains {counts}" + (f"; {spent}" if spent else ""))))
+    if summary.differing:
+        console.print(
+            f"[yellow]note:[/yellow] {summary.differing} calls got another text in a later run; a replay reads the first one, but results"
+            " are those of their own run"
+        )
 
 
 RunDirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")]

@@ -124,6 +124,8 @@ class Budget:
         self.reserved = 0.0
         self._outstanding = 0  # an integer, because a sum of floats leaves a remainder that would look like a call in flight
         self._settled = asyncio.Condition()
+        self.closed: Exception | None = None
+        """Why the run sends no more calls, if so."""
 
     async def reserve(self, amount: float) -> "Reservation":
         """Reserve ``amount`` USD. Wait while calls in flight may still cost less than they reserved.
@@ -134,15 +136,20 @@ class Budget:
         if self.limit is not None:
             async with self._settled:
                 while self.spent + self.reserved + amount > self.limit:
-                    if not self._outstanding:
-                        raise BudgetSpent(
-                            f"the budget of ${self.limit:.2f} has ${max(0.0, self.limit - self.spent):.4f} left and the next call may"
-                            f" cost up to ${amount:.4f}: raise budget_usd and run again"
-                        )
-                    await self._settled.wait()
+                    await self._make_room(amount)
         self.reserved += amount
         self._outstanding += 1
         return Reservation(self, amount)
+
+    async def _make_room(self, amount: float) -> None:
+        """Wait until ``amount`` may fit. The caller holds the lock.
+
+        Raises:
+            BudgetSpent: waiting does not help.
+        """
+        if not self._outstanding:
+            raise budget_spent(self.limit or 0.0, self.spent, amount)
+        await self._settled.wait()
 
     async def settle(self, amount: float, cost: float) -> None:
         """Replace a reservation of ``amount`` by its actual cost."""
@@ -152,6 +159,14 @@ class Budget:
         if self.limit is not None:
             async with self._settled:
                 self._settled.notify_all()
+
+
+def budget_spent(limit: float, spent: float, amount: float) -> BudgetSpent:
+    """Return the error for a call that does not fit into the budget."""
+    return BudgetSpent(
+        f"the budget of ${limit:.2f} has ${max(0.0, limit - spent):.4f} left and the next call may cost up to ${amount:.4f}: raise"
+        " budget_usd and run again"
+    )
 
 
 class Reservation:

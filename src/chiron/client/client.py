@@ -147,6 +147,7 @@ class ModelClient:
             _log.log(level, "no more calls are sent: %s", reason, extra=_IN_SUMMARY)
             self.halted = reason
             self._stopped.set()
+            self.budget.closed = reason
             for endpoint in self.endpoints.values():
                 endpoint.limiter.close(reason)
 

@@ -179,6 +179,11 @@ class ProviderConfig(Strict):
         del folder
         return self
 
+    def for_workers(self, workers: int) -> Self:
+        """Return the configuration of one of several processes that share the model's limits."""
+        del workers
+        return self
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -303,6 +308,11 @@ class OpenAIModel(ProviderConfig):
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
+
+    def for_workers(self, workers: int) -> Self:
+        """Divide the limits; each process may send at least one call at a time."""
+        per_minute = None if self.requests_per_minute is None else self.requests_per_minute / workers
+        return self.model_copy(update={"concurrency": max(1, self.concurrency // workers), "requests_per_minute": per_minute})
 
 
 class OfflineModel(ProviderConfig):

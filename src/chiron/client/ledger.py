@@ -153,8 +153,8 @@ class Ledger(Results, Accounts):
         super().__init__(connection, path)
         with explained(path):
             # Ledgers of older versions have no checksum column if they are opened read-only.
-            self._checksum = "checksum" if "checksum" in columns(connection) else "NULL"
-        self._get = f"SELECT {self._checksum}, {_REPLY} FROM calls WHERE key = ?"  # noqa: S608 - constant column names
+            self.checksum_column = "checksum" if "checksum" in columns(connection) else "NULL"
+        self._get = f"SELECT {self.checksum_column}, {_REPLY} FROM calls WHERE key = ?"  # noqa: S608 - constant column names
 
     @classmethod
     def open(cls, path: Path, *, begun: bool = False) -> Self:
@@ -235,7 +235,7 @@ class Ledger(Results, Accounts):
         Raises:
             InputError: the ledger is damaged.
         """
-        row = self._read_one(f"SELECT {self._checksum}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))  # noqa: S608 - as above
+        row = self._read_one(f"SELECT {self.checksum_column}, raw FROM calls WHERE key = ?", (bytes.fromhex(key),))  # noqa: S608 - as above
         if row is None:
             return None
         checksum, raw = row
@@ -264,14 +264,21 @@ class Ledger(Results, Accounts):
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield every reply in stored form, after verifying its checksum."""
-        for row in self._read(f"SELECT {_COLUMNS}, {self._checksum} FROM calls"):  # noqa: S608 - constant column names
+        for row in self._read(f"SELECT {_COLUMNS}, {self.checksum_column} FROM calls"):  # noqa: S608 - constant column names
             key, _, _, _, text, finish, prompt, completion, cost, seconds, attempts, served_by, raw, _, checksum = row
-            if not isinstance(key, bytes):
-                raise damaged(self.path, "a key is text")
-            name = key.hex()
-            self._verify(name, checksum, (text, finish, prompt, completion, served_by, seconds, attempts, cost))
-            self._verify(name, checksum, (raw,), offset=_HALF)
+            self.verify(key, checksum, (text, finish, prompt, completion, served_by, seconds, attempts, cost, raw))
             yield row
+
+    def verify(self, key: object, checksum: object, values: Sequence[Any]) -> None:
+        """Check a stored reply against its checksums. ``values``: the columns of the reply, then the raw response.
+
+        Raises:
+            InputError: the reply is damaged.
+        """
+        if not isinstance(key, bytes):
+            raise damaged(self.path, "a key is text")
+        self._verify(key.hex(), checksum, values[:-1])
+        self._verify(key.hex(), checksum, values[-1:], offset=_HALF)
 
     def _verify(self, key: str, checksum: object, values: Sequence[Any], *, offset: int = 0) -> None:
         """Check a reply's columns against its checksum, if it has one.

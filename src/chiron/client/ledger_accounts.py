@@ -1,5 +1,6 @@
 """The ledger's record of costs: replies, failed attempts that may be billed, and attempts in flight."""
 
+import hashlib
 import math
 import re
 import time
@@ -9,13 +10,18 @@ from dataclasses import dataclass
 from chiron.client.call import CUT_OFF_SQL, Call
 from chiron.client.ledger_store import Store, damaged
 
-_UNDER_WAY = "under_way"
+UNDER_WAY = "under_way"
 """Kind of an attempt that was sent and has not ended. It is stored with the failures until then."""
-_LOST = "lost"
+LOST = "lost"
 """Kind of an attempt whose process died."""
-_SHOWN_AFTER = "words of failures may be shown after"
+LOST_WORDS = "its process was killed while it was under way"
+DUPLICATE = "duplicate"
+"""Kind of a second reply to a call, which a merge leaves out. Its cost is known and was paid."""
+HIDDEN = " (recorded by an earlier version, without words)"
+"""Shown in place of a message that must not be shown."""
+SHOWN_AFTER = "words of failures may be shown after"
 """Name of a fact: ID of the last failure whose message must not be shown."""
-_SURPRISE = "surprise: "
+SURPRISE = "surprise: "
 """Prefix of the names of facts that store cost overruns."""
 
 
@@ -65,7 +71,7 @@ class Accounts(Store):
         Raises:
             DiskError: writing failed.
         """
-        return self._insert(call, _UNDER_WAY, "", final=False, cost_at_most=cost_at_most)
+        return self._insert(call, UNDER_WAY, "", final=False, cost_at_most=cost_at_most)
 
     def end_attempt(self, attempt: int) -> None:
         """End an attempt that was not billed, or whose cost is recorded elsewhere."""
@@ -77,13 +83,22 @@ class Accounts(Store):
 
     def take_over_attempts(self) -> None:
         """Mark all attempts on record as lost, since their process is dead. Call it from the one process that writes."""
+        self._write("UPDATE failures SET kind = ?, message = ? WHERE kind = ?", (LOST, LOST_WORDS, UNDER_WAY))
+
+    def book_lost(self, name: str, usd: float) -> None:
+        """Count money that a lost worker may have spent. Booking it again under the same ``name`` changes nothing."""
+        if usd <= 0:
+            return
+        key = hashlib.sha256(name.encode()).digest()
         self._write(
-            "UPDATE failures SET kind = ?, message = 'its process was killed while it was under way' WHERE kind = ?", (_LOST, _UNDER_WAY)
+            "INSERT INTO failures (key, role, model, kind, message, final, cost_at_most, failed_at)"
+            " SELECT ?1, '-', 'lost worker', ?2, 'its worker was lost', 0, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1)",
+            (key, LOST, usd, time.time()),
         )
 
     def lost_attempts(self) -> tuple[int, float]:
         """Return the number of attempts lost with a killed process, and their maximum cost in USD. Included in :meth:`spent_usd`."""
-        row = self._read_one("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (_LOST,))
+        row = self._read_one("SELECT COUNT(*), COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind = ?", (LOST,))
         return (0, 0.0) if row is None else (int(row[0]), float(row[1]))
 
     def note_failure(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float = 0.0) -> None:
@@ -96,19 +111,25 @@ class Accounts(Store):
         Raises:
             DiskError: writing failed.
         """
-        self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (_SHOWN_AFTER,))
+        self._write("INSERT OR IGNORE INTO facts SELECT ?, COALESCE(MAX(id), 0) FROM failures", (SHOWN_AFTER,))
+
+    def shown_after(self) -> int | None:
+        """Return the ID of the last failure whose message must not be shown; ``None`` if none may be shown."""
+        if self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'") is None:
+            return None
+        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
+        return None if row is None else int(row[0])
 
     def failure_reasons(self) -> list[FailureReason]:
         """Return the reasons of failed calls, most common first. Reasons that differ only in numbers count as one.
 
         For a ledger of an earlier version, failures are counted without their messages.
         """
-        known = self._read_one("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'")
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (_SHOWN_AFTER,)) if known is not None else None
+        after = self.shown_after()
         counts: Counter[tuple[str, str, str]] = Counter()
         words: dict[tuple[str, str, str], str] = {}
         for number, model, role, kind, message in self._read("SELECT id, model, role, kind, message FROM failures WHERE final ORDER BY id"):
-            shown = str(message) if row is not None and number > int(row[0]) else f"{kind} (recorded by an earlier version, without words)"
+            shown = str(message) if after is not None and number > after else f"{kind}{HIDDEN}"
             key = (str(model), str(role), re.sub(r"\d+", "#", shown))
             counts[key] += 1
             words[key] = shown
@@ -120,7 +141,7 @@ class Accounts(Store):
         Raises:
             InputError: the ledger is damaged.
         """
-        row = self._read_one("SELECT value FROM facts WHERE name = ?", (_SURPRISE + of,))
+        row = self._read_one("SELECT value FROM facts WHERE name = ?", (SURPRISE + of,))
         try:
             times = 1.0 if row is None else float(row[0])
         except (TypeError, ValueError):
@@ -135,7 +156,7 @@ class Accounts(Store):
         Raises:
             DiskError: writing failed.
         """
-        self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (_SURPRISE + of, repr(times)))
+        self._write("INSERT OR REPLACE INTO facts VALUES (?,?)", (SURPRISE + of, repr(times)))
 
     def _insert(self, call: Call, kind: str, message: str, *, final: bool, cost_at_most: float) -> int:
         row = (bytes.fromhex(call.key), call.role, call.model, kind, message, int(final), cost_at_most, time.time())
@@ -154,7 +175,7 @@ class Accounts(Store):
 
     def possibly_spent_usd(self) -> float:
         """Return the part of :meth:`spent_usd` without a reply: the reservations of attempts whose cost is unknown."""
-        row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures")
+        row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,))
         return 0.0 if row is None else float(row[0])
 
     def spending(self) -> list[Spending]:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Store:
         self.path = path
         self._checkpointed = time.monotonic()
 
-    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> Generator[tuple[Any, ...], None, None]:
         """Yield the rows, one at a time."""
         with explained(self.path):
             yield from self._db.execute(sql, values)

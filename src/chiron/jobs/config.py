@@ -87,3 +87,7 @@ class JobFile(ConfigFile):
         config = validate(cls, data, origin=origin)
         files = files_beside(config.job.prompts, origin, f"{cls.section}.prompts")
         return config.model_copy(update={cls.section: config.job.model_copy(update={"prompts": files})})
+
+    def for_workers(self, workers: int) -> Self:
+        """Return the configuration of one of several processes that share the models' limits."""
+        return self.model_copy(update={"models": {name: model.for_workers(workers) for name, model in self.models.items()}})

@@ -121,7 +121,7 @@ class WorkDirectory:
 
     def _need_same(self, known: Any, identity: dict[str, Any]) -> None:
         if known != identity:
-            difference = "; ".join(_differences(known, identity))
+            difference = "; ".join(differences(known, identity))
             raise InputError(
                 f"{self.path} contains a run with another configuration ({difference}): choose another directory{self.alternative}"
             )
@@ -134,10 +134,11 @@ class WorkDirectory:
         write_atomically(self.path / RUN, [json.dumps(value, indent=2, ensure_ascii=False) + "\n"])
 
 
-def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """List the entries in which two identities differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)]
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)]
     return [] if old == new else [f"{place}: {_short(old)} there, {_short(new)} here"]
 
 

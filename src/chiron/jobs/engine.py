@@ -1,10 +1,17 @@
-"""Engines run the units of a job: this process, or an engine of another package (entry point group ``chiron.engines``)."""
+"""Engines run the units of a job: this process, a Ray cluster, or an engine of another package (entry point group ``chiron.engines``).
+
+An engine either runs single units with the job's own client, or hands whole parts of the job to other processes: each of them runs the
+same kind of job in a directory of its own, and the engine merges that directory's ledger into the job's.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from chiron.client.client import ModelClient
 from chiron.client.provider import Endpoint
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
@@ -18,6 +25,18 @@ _AHEAD = 4
 """Maximum completed units that wait for the oldest unfinished one, as a multiple of the units in flight."""
 
 
+class Part(Protocol):
+    """A part of a job that another process can run. It can be pickled."""
+
+    def open(self, directory: Path, workers: int) -> Any:
+        """Return the job that runs this part in ``directory``, with its limits divided by the number of ``workers``.
+
+        Raises:
+            InputError: this machine lacks an input, or has another one than the job.
+        """
+        ...
+
+
 class OpenJob(Protocol):
     """What an engine can use of a job. Its directory is locked and its client is open while the engine runs."""
 
@@ -29,6 +48,22 @@ class OpenJob(Protocol):
     def endpoints(self) -> Mapping[str, Endpoint]: ...
     @property
     def in_flight(self) -> int: ...
+    @property
+    def client(self) -> ModelClient | None: ...
+    @property
+    def progress(self) -> Any: ...
+
+    def part(self, units: Sequence[Any]) -> Part:
+        """Return a part of the job with these units.
+
+        Raises:
+            InputError: the job cannot be divided.
+        """
+        ...
+
+    def stored_result(self, unit: Any) -> Any:
+        """Return the result of a unit that the ledger contains, or ``None``."""
+        ...
 
 
 @runtime_checkable
@@ -38,12 +73,13 @@ class Engine(Protocol):
     def run(
         self, job: OpenJob, units: Iterable[Unit], work: Callable[[Unit], Awaitable[Result]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Unit, Result], None]:
-        """Yield every unit with the result of ``work``; at most ``job.in_flight`` units run at the same time.
+        """Yield every unit with its result; at most ``job.in_flight`` units run at the same time in one process.
 
         Args:
             job: the job that the units belong to.
             units: of any length. Take a unit only when it can start soon: the job ends the iteration when it is halted.
-            work: runs one unit with the job's client. It handles failed calls and crashes.
+            work: runs one unit with the job's client. It handles failed calls and crashes. An engine that runs parts of the job elsewhere
+                does not call it, and may leave out units that the halted job did not start.
             in_order: yield the results in the order of the units, instead of as soon as they are ready.
 
         Raises:
@@ -122,16 +158,44 @@ class _Window(Generic[Unit, Result]):
         await asyncio.gather(*self._units, return_exceptions=True)
 
 
-_BUILT_IN: dict[str, Engine] = {"local": LocalEngine()}
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where the workers of an engine are. An engine ignores what does not apply to it."""
+
+    address: str | None = None
+    """Address of the cluster; by default, one is started on this machine."""
+    workers: int | None = None
+    """Number of worker processes; by default one for each machine of the cluster."""
+    storage: str | None = None
+    """Folder or URL (fsspec) for copies of the workers' ledgers; by default a folder in the run directory."""
+    copy_every: float = 30.0
+    """Seconds between two copies."""
 
 
-def engine_of(name: str) -> Engine:
+def _local(options: EngineOptions) -> Engine:
+    if options != EngineOptions():
+        raise InputError("--address, --workers and --storage need an engine with workers: add --engine ray")
+    return LocalEngine()
+
+
+def _ray(options: EngineOptions) -> Engine:
+    from chiron.jobs.ray_engine import RayEngine
+
+    return RayEngine(options)
+
+
+_BUILT_IN: dict[str, Callable[[EngineOptions], Engine]] = {"local": _local, "ray": _ray}
+
+
+def engine_of(name: str, options: EngineOptions | None = None) -> Engine:
     """Return an engine by name.
 
     Raises:
-        InputError: no such engine, its package cannot be loaded, or a package uses the name of a built-in engine.
+        InputError: no such engine, its package cannot be loaded, it uses the name of a built-in engine, or the options do not fit it.
     """
     others = plugins(GROUP, _BUILT_IN)
-    if name not in _BUILT_IN and name not in others:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](options or EngineOptions())
+    if name not in others:
         raise InputError(f"unknown engine '{name}'; choose one of {', '.join((*_BUILT_IN, *others))}")
-    return _BUILT_IN[name] if name in _BUILT_IN else load(GROUP, name, Engine)  # type: ignore[type-abstract]  # checked at run time
+    return load(GROUP, name, Engine)  # type: ignore[type-abstract]  # checked at run time

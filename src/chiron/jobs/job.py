@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from chiron.client.attempts import Budget
 from chiron.client.client import ModelClient
@@ -25,7 +25,8 @@ from chiron.client.provider import Endpoint
 from chiron.errors import DiskError, InputError
 from chiron.jobs.crashes import CrashLog, UnitCrashed
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.engine import Engine, LocalEngine
+from chiron.jobs.engine import Engine, LocalEngine, Part
+from chiron.jobs.storage import recover_parts
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,13 @@ class Progress:
     def figure(self) -> str:
         """Short additional text for the display; may be empty."""
         return ""
+
+    def add(self, other: Self, sign: int = 1) -> None:
+        """Add the progress of a part of the job, which another process runs; ``sign`` -1 removes it."""
+        self.done += sign * (other.already + other.done)
+        self.in_flight += sign * other.in_flight
+        for name, count in other.outcomes.items():
+            self.outcomes[name] += sign * count
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +129,9 @@ Summary = TypeVar("Summary", bound=JobSummary)
 
 
 @asynccontextmanager
-async def open_client(endpoints: Mapping[str, Endpoint], ledger: Ledger, budget_usd: float | None) -> AsyncIterator[ModelClient]:
+async def open_client(endpoints: Mapping[str, Endpoint], ledger: Ledger, budget: Budget) -> AsyncIterator[ModelClient]:
     """Open a model client for the duration of the block. At its end, wait for calls in flight, unless the block raised an error."""
-    client = ModelClient(endpoints, ledger, Budget(budget_usd, spent=ledger.spent_usd()))
+    client = ModelClient(endpoints, ledger, budget)
     try:
         yield client
         await client.drain()
@@ -143,6 +151,8 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     """Further content of ``run.json``."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     budget_usd: float | None = None
+    make_budget: Callable[[float], Budget] | None = None
+    """Creates the budget of this process, from the USD that its ledger has as spent. By default, the whole ``budget_usd``."""
     in_flight: int = 256
     """Maximum number of concurrent units."""
     progress: Progress = field(default_factory=Progress)
@@ -194,6 +204,27 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     def finish(self, ledger: Ledger) -> None:
         """Write what is derived from the ledger, also after an error."""
 
+    def make_part(self, units: Sequence[Unit]) -> Part:
+        """Return the part of the job with these units, which another process can run."""
+        del units
+        raise InputError(f"{type(self).__name__} cannot be divided among machines: use the local engine, or --shard I/N")
+
+    def find_result(self, unit: Unit, client: ModelClient) -> Result | None:
+        """Return the result of a unit that the ledger contains (:attr:`Resume.RESULTS` only)."""
+        del unit, client
+        return None
+
+    def part(self, units: Sequence[tuple[int, Unit]]) -> Part:
+        """Return a part for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
+        return self.make_part([unit for _, unit in units])
+
+    def stored_result(self, unit: tuple[int, Unit]) -> Result | None:
+        """Return a result for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
+        return None if self.client is None else self.find_result(unit[1], self.client)
+
+    def _open_budget(self, spent: float) -> Budget:
+        return Budget(self.budget_usd, spent=spent) if self.make_budget is None else self.make_budget(spent)
+
     def stop(self) -> None:
         """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.client is not None:
@@ -207,10 +238,11 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             DiskError: the output cannot be written; existing files are unchanged.
         """
         with self.directory.opened(self.identity) as ledger:
+            recover_parts(self.directory)
             self.start(ledger)
             self.directory.write_run(self.identity, self.run_record())
             try:
-                async with open_client(self.endpoints, ledger, self.budget_usd) as client:
+                async with open_client(self.endpoints, ledger, self._open_budget(ledger.spent_usd())) as client:
                     self.client = client
                     self.progress.total = self.count()
                     self.progress.began = time.monotonic()

@@ -13,7 +13,7 @@ from chiron.client.failures import RunStopped
 from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN
-from chiron.jobs.engine import engine_of
+from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig
 from chiron.mics.run import Run, RunSummary, SearchSetup
@@ -33,6 +33,8 @@ class RunOptions(TypedDict, total=False):
     """``I/N``; use part I of N."""
     engine: str
     """Name of the engine that runs the cases; by default ``local``, this process."""
+    engine_options: EngineOptions | None
+    """Address, workers and storage of an engine on other machines."""
 
 
 def prepare_run(cases: Path | str, config: RunConfig, run: Path | str, **options: Unpack[RunOptions]) -> Run:
@@ -48,7 +50,7 @@ def prepare_run(cases: Path | str, config: RunConfig, run: Path | str, **options
         InputError: cases, images, prompts, keys, embedded models or the engine are missing.
     """
     shard, images = options.get("shard"), options.get("images")
-    engine = engine_of(options.get("engine", "local"))
+    engine = engine_of(options.get("engine", "local"), options.get("engine_options"))
     selection = Selection(Path(cases), options.get("limit"), Shard.parse(shard) if shard is not None else None)
     prepared = Run.of(SearchSetup.of(selection, config, Path(images) if images is not None else None), RunDirectory(Path(run)))
     prepared.engine = engine

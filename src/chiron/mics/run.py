@@ -1,9 +1,11 @@
 """Run the search over many cases. Runs resume after a crash, and no call is paid for twice."""
 
 import asyncio
+import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -120,6 +122,29 @@ class RunSummary(JobSummary):
         return {"run": record.pop("directory"), **counts, **{name: value for name, value in record.items() if name != "outcomes"}}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchPart:
+    """Some cases of a search, for another process. Paths have to be the same on both machines."""
+
+    cases: Path
+    cases_sha256: str
+    images: Path
+    config: RunConfig
+    positions: frozenset[int]
+
+    def open(self, directory: Path, workers: int) -> "Run":
+        """Return the run that searches these cases in ``directory``, with an equal share of the models' limits.
+
+        Raises:
+            InputError: an input or a key is missing on this machine, or its file of cases differs.
+        """
+        selection = Selection(self.cases, positions=self.positions)
+        setup = SearchSetup.of(selection, self.config.for_workers(workers), self.images)
+        if _sha256(self.cases) != self.cases_sha256:
+            raise InputError(f"{self.cases} on this machine differs from the file where the search was started: copy it to every machine")
+        return Run.of(setup, RunDirectory(directory))
+
+
 @dataclass(kw_only=True)
 class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
     """Work of one process in a run directory. A unit is a case with its position in the file."""
@@ -222,6 +247,25 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
             derive.cancel()
             # Threads cannot be canceled: one that is still writing would overwrite the final files with older lines.
             await asyncio.gather(derive, *self._deriving, return_exceptions=True)
+
+    @cached_property
+    def _cases_sha256(self) -> str:
+        return _sha256(self.setup.selection.cases)
+
+    def make_part(self, units: Sequence[tuple[int, Case]]) -> SearchPart:
+        """Return the part of the search with these cases."""
+        return SearchPart(
+            cases=self.setup.selection.cases.resolve(),
+            cases_sha256=self._cases_sha256,
+            images=self.setup.images.root.resolve(),
+            config=self.setup.config,
+            positions=frozenset(position for position, _ in units),
+        )
+
+    def find_result(self, unit: tuple[int, Case], client: ModelClient) -> StoredResult | None:
+        """Return the stored result of a case, if it belongs to the case as it is now."""
+        found = client.ledger.result(unit[1].id)
+        return found if found is not None and found.fingerprint in {unit[1].fingerprint, ""} else None
 
     def finish(self, ledger: Ledger) -> None:
         """Write ``paths.jsonl`` and ``rejected.jsonl``."""
@@ -346,3 +390,8 @@ def _stored_bad(bad: BadCase, label: str, position: int) -> StoredResult:
 def _derive(directory: RunDirectory) -> None:
     with Ledger.read(directory.ledger) as ledger:
         directory.write_derived(ledger)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

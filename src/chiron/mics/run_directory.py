@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from chiron.client.failures import Missing
 from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, StoredResult
@@ -123,6 +123,12 @@ class SearchProgress(Progress):
     def figure(self) -> str:
         """Return the mean MICS-Score as text."""
         return "" if self.mean_score is None else f"mean MICS-Score {self.mean_score:.2f}"
+
+    def add(self, other: Self, sign: int = 1) -> None:
+        """Add the progress of a part; see :meth:`Progress.add`."""
+        super().add(other, sign)
+        self.score_sum += sign * other.score_sum
+        self.scored += sign * other.scored
 
     def known(self, head: ResultHead) -> None:
         """Count a case finished by an earlier process."""

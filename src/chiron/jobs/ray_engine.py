@@ -1,0 +1,372 @@
+"""Engine that runs parts of a job on the machines of a Ray cluster (extra ``ray``)."""
+
+import asyncio
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from chiron.client.client import Count, ModelClient
+from chiron.client.failures import RunStopped, UserStopped
+from chiron.client.lease import Broker
+from chiron.client.ledger import Ledger
+from chiron.client.ledger_merge import MergingLedger
+from chiron.errors import InputError
+from chiron.extras import need
+from chiron.jobs.crashes import LOG
+from chiron.jobs.engine import EngineOptions, OpenJob
+from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker
+from chiron.jobs.ray_cluster import first_line, open_cluster
+from chiron.jobs.storage import COPIES, LEASES, Storage, mark_workers, merge_part, recover_parts
+
+_PARTS = 8
+"""Parts for each worker, so that a slow worker does not hold up the others at the end."""
+_LARGEST = 1000
+"""Maximum number of units of a part."""
+_LOOK_EVERY = 0.25
+"""Seconds between looks at the workers."""
+_START_WITHIN = 120.0
+"""Seconds in which a worker must start."""
+_LOSSES = 5
+"""Workers that may be lost with the same part before the run stops."""
+
+
+class RemoteLeases:
+    """A worker's connection to the broker actor."""
+
+    def __init__(self, broker: Any, holder: str) -> None:
+        """``broker``: handle of the actor."""
+        self._broker, self._holder = broker, holder
+
+    async def lease(self, amount: float) -> float:
+        """Ask for money; see :meth:`Broker.lease`."""
+        return float(await self._ask("lease", amount))
+
+    async def give_back(self, spent: float) -> bool:
+        """Return money; see :meth:`Broker.give_back`."""
+        return bool(await self._ask("give_back", spent))
+
+    async def _ask(self, method: str, usd: float) -> Any:
+        try:
+            return await getattr(self._broker, method).remote(self._holder, usd)
+        except Exception as error:  # the actor or its machine is gone
+            raise RunStopped(f"the broker of the budget does not answer ({type(error).__name__}): run the same command again") from error
+
+
+class RayWorker:
+    """Actor that runs one part after the other."""
+
+    def __init__(self) -> None:
+        """Create an idle worker."""
+        self._runner: PartRunner | None = None
+
+    async def check(self, *about: Any) -> str | None:
+        """See :func:`check_worker`."""
+        return await asyncio.to_thread(check_worker, *about)
+
+    async def run(self, task: PartTask, broker: Any) -> PartEnd:
+        """Run a part to its end."""
+        self._runner = PartRunner(task, None if broker is None else RemoteLeases(broker, task.name))
+        return await self._runner.run()
+
+    async def state(self) -> WorkerState:
+        """Return the progress of the part."""
+        return WorkerState() if self._runner is None else self._runner.state()
+
+    async def stop(self) -> None:
+        """Stop the part after the calls in flight."""
+        if self._runner is not None:
+            self._runner.stop()
+
+
+@dataclass
+class _Attempt:
+    """One part, and the attempts to run it."""
+
+    task: PartTask
+    units: list[Any]
+    losses: int = 0
+    worker: Any = None
+    state: WorkerState = field(default_factory=WorkerState)
+
+
+class RayEngine:
+    """Run parts of a job on a Ray cluster."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Create an engine.
+
+        Raises:
+            InputError: Ray is not installed.
+        """
+        need("ray", "--engine ray", "ray")
+        if (options.address or "").startswith("ray://"):
+            raise InputError(f"--address {options.address} is a Ray client address: run the command on a machine of the cluster instead")
+        self.options = options
+
+    def run(
+        self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
+    ) -> AsyncGenerator[tuple[Any, Any], None]:
+        """Run parts of the job; see :meth:`Engine.run`."""
+        del work
+        if in_order:
+            raise InputError("--engine ray runs searches only: use the local engine, or --shard I/N")
+        return _Session(job, self.options).run(units)
+
+
+class _Session:
+    """One job on a cluster."""
+
+    def __init__(self, job: OpenJob, options: EngineOptions) -> None:
+        assert job.client is not None  # noqa: S101 - open while the job runs
+        self._job, self._options = job, options
+        self._client: ModelClient = job.client
+        self._storage = Storage(options.storage or str((job.directory.path / COPIES).resolve()))
+        self._leases = job.directory.path / LEASES
+        self._waiting: deque[_Attempt] = deque()
+        self._running: dict[str, _Attempt] = {}
+        self._ended: asyncio.Queue[tuple[_Attempt, PartEnd] | BaseException | None] = asyncio.Queue()
+        self._broker: Any = None
+        self._spent = 0.0
+        """USD in the run's ledger."""
+
+    async def run(self, units: Iterable[Any]) -> AsyncGenerator[tuple[Any, Any], None]:
+        """Distribute the units, and yield each one with its result."""
+        self._spent = self._client.ledger.spent_usd()
+        left = list(units)
+        if not left or self._client.halted is not None:
+            return
+        token = f"{uuid.uuid4().hex}.token"
+        with tempfile.NamedTemporaryFile() as empty:
+            await asyncio.to_thread(self._storage.put, Path(empty.name), token)
+        mark_workers(self._job.directory.path, self._storage.url)
+        try:
+            async with open_cluster(self._options) as workers:
+                self._divide(left, workers)
+                await self._open_broker(workers)
+                async for attempt, end in self._ends(min(workers, len(self._waiting)), token):
+                    for unit in await self._collect(attempt, end):
+                        yield unit, self._job.stored_result(unit)
+        finally:
+            self._storage.remove(token)
+        # Parts that were not continued because the run stopped.
+        await asyncio.to_thread(recover_parts, self._job.directory)
+
+    def _divide(self, units: list[Any], workers: int) -> None:
+        run, size = uuid.uuid4().hex[:8], min(_LARGEST, max(1, -(-len(units) // (_PARTS * workers))))
+        for number, first in enumerate(range(0, len(units), size)):
+            chosen = units[first : first + size]
+            task = PartTask(
+                name=f"{run}-{number:05d}-0",
+                part=self._job.part(chosen),
+                units=len(chosen),
+                storage=self._storage.url,
+                copy_every=self._options.copy_every,
+                workers=workers,
+                budget_usd=self._client.budget.limit,
+            )
+            self._waiting.append(_Attempt(task, chosen))
+
+    async def _open_broker(self, workers: int) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if self._client.budget.limit is None:
+            return
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(Broker).options(num_cpus=0, scheduling_strategy=here)
+        self._broker = actor.remote(self._client.budget.limit, self._spent, workers, self._leases.resolve())
+
+    async def _ends(self, workers: int, token: str) -> AsyncGenerator[tuple[_Attempt, PartEnd], None]:
+        """Yield each part when it has ended. At the end, or after an error, no worker is left."""
+        slots = [asyncio.create_task(self._slot(token)) for _ in range(workers)]
+        looking = asyncio.create_task(self._look())
+        left = len(slots)
+        try:
+            while left:
+                ended = await self._ended.get()
+                if ended is None:
+                    left -= 1
+                elif isinstance(ended, BaseException):
+                    raise ended
+                else:
+                    yield ended
+        finally:
+            for task in (*slots, looking):
+                task.cancel()
+            await asyncio.gather(*slots, looking, return_exceptions=True)
+
+    async def _slot(self, token: str) -> None:
+        """Keep one worker busy until no part is left."""
+        worker = None
+        try:
+            while self._waiting and self._client.halted is None:
+                attempt = self._waiting.popleft()
+                worker = worker or await self._start_worker(attempt, token)
+                if not await self._run_attempt(attempt, worker):
+                    worker = None
+        except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
+            self._ended.put_nowait(error)
+        self._ended.put_nowait(None)
+
+    async def _start_worker(self, attempt: _Attempt, token: str) -> Any:
+        """Start a worker and check that it has what the job needs.
+
+        Raises:
+            InputError: the cluster has no place for it, or it differs from this process.
+        """
+        import ray
+
+        worker = ray.remote(RayWorker).options(num_cpus=1, scheduling_strategy="SPREAD").remote()
+        about = (version("chiron-med"), self._job.identity)
+        checking = worker.check.remote(attempt.task.part, about, self._storage.url, token, str(Path.cwd()))
+        try:
+            problem = await asyncio.wait_for(_result(checking), _START_WITHIN)
+        except TimeoutError:
+            raise InputError(
+                f"the Ray cluster has no free CPU for a worker ({_START_WITHIN:.0f} s): wait for other jobs, or use fewer --workers"
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise InputError(
+                f"a worker cannot start ({first_line(error)}): install the same versions of chiron-med, Python and Ray on every machine"
+            ) from error
+        if problem is not None:
+            raise InputError(f"a worker cannot run this job: {problem}")
+        return worker
+
+    async def _run_attempt(self, attempt: _Attempt, worker: Any) -> bool:
+        """Run a part. Returns whether the worker is still alive; otherwise the part waits for another one."""
+        import ray
+
+        name, booked = attempt.task.name, 0.0
+        if attempt.task.resumes is not None:
+            booked = await asyncio.to_thread(self._booked_in_copy, attempt.task.resumes)
+        if self._broker is not None:
+            await _result(self._broker.open.remote(name, booked))
+            if attempt.task.resumes is not None:
+                await self._write_off(attempt.task.resumes, booked)
+        attempt.worker, self._running[name] = worker, attempt
+        try:
+            end = await _result(worker.run.remote(attempt.task, self._broker))
+        except ray.exceptions.RayTaskError:
+            raise  # a bug: another worker would meet it too
+        except ray.exceptions.RayError as error:
+            self._lose(attempt, error)
+            return False
+        finally:
+            self._running.pop(name, None)
+        self._ended.put_nowait((attempt, end))
+        return True
+
+    def _lose(self, attempt: _Attempt, error: Exception) -> None:
+        """Queue a part whose worker was lost, with the last copy of its ledger."""
+        import ray
+
+        ray.kill(attempt.worker)  # it may only be out of reach; its lease is closed, so that it cannot spend more
+        counts = {key: replace(count, in_flight=0) for key, count in attempt.state.counts.items()}
+        self._see(attempt, WorkerState(counts=counts))
+        losses = attempt.losses + 1
+        head, _, number = attempt.task.name.rpartition("-")
+        self._client.note("\0lost workers", f"a worker was lost ({first_line(error)}); its part was continued by another one")
+        task = replace(attempt.task, name=f"{head}-{int(number) + 1}", resumes=attempt.task.name)
+        self._waiting.appendleft(_Attempt(task, attempt.units, losses))
+        if losses >= _LOSSES:
+            self._client.halt(
+                RunStopped(
+                    f"{losses} workers in a row were lost with the same {len(attempt.units)} units, most recently: {first_line(error)}"
+                )
+            )
+
+    def _booked_in_copy(self, name: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "ledger.sqlite"
+            if not self._storage.get_ledger(name, local):
+                return 0.0
+            with Ledger.read(local) as ledger:
+                return ledger.spent_usd()
+
+    async def _write_off(self, lost: str, booked: float) -> None:
+        """Count what a lost worker was granted and its last copy does not contain."""
+        usd = max(0.0, await _result(self._broker.granted.remote(lost)) - booked)
+        self._client.ledger.book_lost(lost, usd)
+        await _result(self._broker.close.remote(lost, usd))
+        self._spent += usd
+
+    async def _collect(self, attempt: _Attempt, end: PartEnd) -> list[Any]:
+        """Merge the ledger of a part. Returns its units that have a result."""
+        if end.problem is not None:
+            raise InputError(f"a worker cannot run its part of the job: {end.problem}")
+        name = attempt.task.name
+        self._see(attempt, replace(end.state, progress=None))
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "ledger.sqlite"
+            if await asyncio.to_thread(self._storage.get_ledger, name, local):
+                booked = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
+                if self._broker is not None:
+                    await _result(self._broker.close.remote(name, booked))
+                for copy in (name, attempt.task.resumes):
+                    if copy is not None:
+                        await asyncio.to_thread(self._storage.delete, copy)
+        attempt.state = replace(attempt.state, spent_usd=0.0)
+        self._spent = self._client.ledger.spent_usd()
+        self._pass_on(end)
+        return [unit for unit in attempt.units if self._job.stored_result(unit) is not None]
+
+    def _pass_on(self, end: PartEnd) -> None:
+        """Keep a part's notes, crashes and reason to stop."""
+        for note, text in end.notes.items():
+            if not note.startswith("\0") and note != "lost":
+                self._client.note(note, text)
+        if end.crashes:
+            with (self._job.directory.path / LOG).open("a", encoding="utf-8") as log:
+                log.write(end.crashes)
+            self._client.note("\0bugs", end.notes.get("\0bugs", "cases crashed because of a bug in chiron"))
+        if end.halted is not None and not isinstance(end.halted, UserStopped):
+            self._client.halt(end.halted)
+
+    async def _look(self) -> None:
+        """Show the workers' progress as this job's, and pass on the end of the run."""
+        stopped: set[str] = set()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            for name, attempt in list(self._running.items()):
+                if self._client.halted is not None and name not in stopped:
+                    stopped.add(name)
+                    attempt.worker.stop.remote()
+                try:
+                    state = await asyncio.wait_for(_result(attempt.worker.state.remote()), 10 * _LOOK_EVERY)
+                except Exception:  # noqa: BLE001, S112 - a lost worker is noticed where its part is awaited
+                    continue
+                if name in self._running:
+                    self._see(attempt, state)
+
+    def _see(self, attempt: _Attempt, state: WorkerState) -> None:
+        """Replace the last known progress of a part in the job's progress and counts."""
+        before, attempt.state = attempt.state, state
+        if before.progress is not None:
+            self._job.progress.add(before.progress, -1)
+        if state.progress is not None:
+            self._job.progress.add(state.progress)
+        for key in before.counts.keys() | state.counts.keys():
+            count, old, new = self._client.counts[key], before.counts.get(key, Count()), state.counts.get(key, Count())
+            for name in ("asked", "free", "in_flight", "retries", "failed"):
+                setattr(count, name, getattr(count, name) + getattr(new, name) - getattr(old, name))
+        live = [other.state for other in self._running.values()]
+        for name, endpoint in self._client.endpoints.items():
+            if found := [other.allowed[name] for other in live if name in other.allowed]:
+                endpoint.limiter.allowed = min(float(endpoint.limiter.ceiling), sum(found))
+        self._client.budget.spent = self._spent + sum(other.spent_usd for other in live)
+
+
+def _merge_into(run: Path, part: Path) -> float:
+    # In a thread, so with a connection of its own.
+    with MergingLedger.open(run) as into:
+        return merge_part(part, into)
+
+
+async def _result(reference: Any) -> Any:
+    return await reference

@@ -1,0 +1,152 @@
+"""Copies of workers' ledgers: their storage (a shared folder, or an object store through fsspec), and what a killed run left there."""
+
+import json
+import posixpath
+import sqlite3
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from chiron.client.lease import open_leases
+from chiron.client.ledger import Ledger
+from chiron.client.ledger_merge import MergingLedger
+from chiron.client.ledger_store import explained
+from chiron.errors import DiskError, InputError
+from chiron.extras import need
+from chiron.io import write_atomically
+from chiron.jobs.directory import WorkDirectory
+
+COPIES, LEASES, WORKERS = "copies", "leases.sqlite", "workers.json"
+"""In a run directory while workers run its job: copies (by default), leases, and the URL of the storage."""
+_SUFFIX = ".sqlite"
+
+
+class Storage:
+    """One folder of a file system that fsspec knows."""
+
+    def __init__(self, url: str) -> None:
+        """``url``: a path, or a URL such as ``s3://bucket/folder``.
+
+        Raises:
+            InputError: fsspec, or the package for this kind of URL, is not installed, or the URL is invalid.
+        """
+        self.url = url
+        fsspec: Any = need("fsspec", "storage for copies of ledgers", "ray")
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError, OSError) as error:
+            raise InputError(f"--storage {url} cannot be used ({error}): name a shared folder or a URL that fsspec can open") from error
+
+    def put(self, local: Path, name: str) -> None:
+        """Store a file. A reader never sees half of it.
+
+        Raises:
+            DiskError: the storage cannot be written.
+        """
+        partial = self._path(f".{name}.partial")
+        try:
+            if "file" in self._fs.protocol:
+                # Ledgers contain patient data: only their owner may read them.
+                Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
+            else:
+                self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.put_file(str(local), partial)
+            self._fs.mv(partial, self._path(name))
+        except Exception as error:  # each file system has its own errors
+            raise DiskError(f"storage {self.url} cannot be written ({error}): check its address and permissions, and run again") from error
+
+    def get(self, name: str, local: Path) -> bool:
+        """Fetch a file. Returns whether it exists.
+
+        Raises:
+            DiskError: the storage cannot be read.
+        """
+        try:
+            if not self._fs.exists(self._path(name)):
+                return False
+            self._fs.get_file(self._path(name), str(local))
+        except Exception as error:  # as above
+            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
+        return True
+
+    def copies(self) -> list[str]:
+        """Return the names of the stored ledgers."""
+        try:
+            self._fs.invalidate_cache()
+            found = self._fs.ls(self._root, detail=False) if self._fs.exists(self._root) else []
+        except Exception as error:  # as above
+            raise DiskError(f"storage {self.url} cannot be read ({error}): check its address and permissions, and run again") from error
+        names = (posixpath.basename(str(path)) for path in found)
+        return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith("."))
+
+    def put_ledger(self, ledger: Path, name: str) -> None:
+        """Store a complete copy of a ledger that may be in use.
+
+        Raises:
+            DiskError: the copy or the storage cannot be written.
+        """
+        copy = ledger.with_name("copy.sqlite")
+        copy.unlink(missing_ok=True)
+        with explained(ledger), closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        self.put(copy, name + _SUFFIX)
+        copy.unlink()
+
+    def get_ledger(self, name: str, local: Path) -> bool:
+        """Fetch the copy of a ledger. Returns whether there is one."""
+        return self.get(name + _SUFFIX, local)
+
+    def delete(self, name: str) -> None:
+        """Delete the copy of a ledger if it exists."""
+        self.remove(name + _SUFFIX)
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it exists."""
+        if self._fs.exists(self._path(name)):
+            self._fs.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+
+def mark_workers(folder: Path, storage: str) -> None:
+    """Record that workers run the job of a directory, for :func:`recover_parts`."""
+    write_atomically(folder / WORKERS, [json.dumps({"storage": storage}) + "\n"])
+
+
+def recover_parts(directory: WorkDirectory) -> None:
+    """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
+
+    Raises:
+        InputError: the storage cannot be read, or a copy is damaged.
+        DiskError: writing failed.
+    """
+    mark = directory.path / WORKERS
+    if not mark.is_file():
+        return
+    storage, leases = Storage(str(json.loads(mark.read_text("utf-8"))["storage"])), open_leases(directory.path / LEASES)
+    with MergingLedger.open(directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
+        for name in storage.copies():
+            local = Path(folder) / f"{name}{_SUFFIX}"
+            storage.get_ledger(name, local)
+            spent = merge_part(local, into)
+            if name in leases:
+                into.book_lost(name, leases.pop(name) - spent)
+            storage.delete(name)
+        for name, usd in leases.items():
+            into.book_lost(name, usd)
+    for file in directory.path.glob(f"{LEASES}*"):
+        file.unlink()
+    for file in [path for path in (directory.path / COPIES).glob("*") if path.suffix != _SUFFIX]:
+        file.unlink()  # the token of the killed process, or half a copy
+    with suppress(OSError):  # another storage was used, or it has a new copy of a worker that is still ending
+        (directory.path / COPIES).rmdir()
+    mark.unlink()
+
+
+def merge_part(part: Path, into: MergingLedger) -> float:
+    """Merge a worker's ledger. Returns the USD that it has as spent."""
+    into.merge(part, part=True)
+    with Ledger.read(part) as ledger:
+        return ledger.spent_usd()

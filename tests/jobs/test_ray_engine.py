@@ -1,0 +1,253 @@
+"""A search on a Ray cluster: same paths as one process, also when a worker is killed, and one budget for all workers."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from chiron.cases.case import Case
+from chiron.cases.reader import Selection
+from chiron.errors import InputError
+from chiron.jobs.engine import EngineOptions, engine_of
+from chiron.jobs.parts import PartRunner, PartTask, check_worker
+from chiron.jobs.storage import Storage
+from chiron.mics.config import RunConfig
+from chiron.mics.run import Run, RunSummary, SearchSetup
+from chiron.mics.run_directory import RunDirectory, read_status
+from tests.support.cases import known_answers, write_cases
+from tests.support.command import CHIRON, chiron, environment, wait_for
+from tests.support.endpoint import Endpoint, completion
+from tests.support.runs import config_of, execute, make_run, team, write_config
+from tests.support.simulation import Simulation
+from tests.support.waiting import PATIENCE, wait_until
+
+PRICE = {"price": {"input": 0.0, "output": 1000.0}}
+
+
+class Charging:
+    """Replies of a simulation, and the USD that the endpoint charged for them."""
+
+    def __init__(self, cases: Path) -> None:
+        self._world = Simulation(known_answers(cases), skill=0.1)
+        self.usd = 0.0
+
+    def reply(self, body: dict[str, Any]) -> str:
+        text = self._world.reply(body)
+        self.usd += completion(text)["usage"]["completion_tokens"] * PRICE["price"]["output"] / 1e6
+        return text
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Address of a cluster of two nodes on this machine."""
+    utils = pytest.importorskip("ray.cluster_utils")
+    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        cluster.add_node(num_cpus=2)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def on_cluster(cases: Path, config: RunConfig, run: Path, address: str, **options: Any) -> RunSummary:
+    job = make_run(cases, config, run)
+    job.engine = engine_of("ray", EngineOptions(address=address, **{"workers": 2, "copy_every": 0.2, **options}))
+    return asyncio.run(job.execute())
+
+
+def files(run: Path) -> list[bytes]:
+    return [(run / name).read_bytes() for name in ("paths.jsonl", "rejected.jsonl")]
+
+
+def workers() -> list[int]:
+    """Processes of workers of this test's cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # also a zombie
+            if process.name().startswith("ray::RayWorker") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_path_and_overshoots_no_budget(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 24)
+    world = Charging(cases)
+    with Endpoint(world.reply, latency=lambda _: 0.02) as endpoint:
+        config = config_of(team(endpoint.base_url, model=PRICE, budget_usd=10_000))
+        execute(cases, config, tmp_path / "one")
+        before, world.usd = endpoint.seen.requests, 0.0
+
+        def kill() -> None:
+            wait_until(lambda: endpoint.seen.requests >= before + 300)
+            os.kill(workers()[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        summary = on_cluster(cases, config, tmp_path / "ray", address)
+        killer.join()
+        asked = endpoint.seen.requests
+        assert any("a worker was lost" in note for note in summary.notes)
+        assert execute(cases, config, tmp_path / "ray").pending == 0
+        assert endpoint.seen.requests == asked
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+    assert sorted(p.name for p in (tmp_path / "ray").iterdir() if p.name.startswith(("copies", "leases"))) == []
+    status = read_status(tmp_path / "ray")
+    assert sum(s.calls for s in status.spending) <= asked - before
+    assert world.usd <= status.spent_usd + 1e-6  # what the killed worker paid for and did not copy is counted
+    assert status.spent_usd - status.possibly_spent_usd <= world.usd + 1e-6
+
+
+@pytest.mark.slow
+def test_a_small_budget_is_spent_once_by_all_workers_together(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 16)
+    world = Charging(cases)
+    with Endpoint(world.reply) as endpoint:
+        config = config_of(team(endpoint.base_url, model=PRICE, budget_usd=20))
+        summary = on_cluster(cases, config, tmp_path / "ray", address)
+    assert "the budget of $20.00" in str(summary.halted)
+    assert 15 < world.usd <= summary.spent_usd + 1e-6 <= 20 + 2e-6
+    assert summary.pending > 0
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_workers_in_order_and_the_next_run_continues(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 16)
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, latency=lambda _: 0.05) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "ray")]
+        ray = ["--engine", "ray", "--address", address, "--workers", "2"]
+        process = subprocess.Popen([*command, *ray], env=environment(), stderr=subprocess.PIPE, text=True)
+        wait_for(endpoint, 100, process)
+        second = chiron(*command[3:], *ray)
+        assert second.returncode == 2
+        assert "in use by another process" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130, messages
+        wait_until(lambda: not workers(), what="the end of all workers")
+        answered = sum(endpoint.seen.answered.values())
+        assert sum(s.calls for s in read_status(tmp_path / "ray").spending) >= answered - answered // 4
+        again = chiron(*command[3:], "--json")
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["pending"] == 0
+
+
+@pytest.mark.slow
+def test_what_workers_left_when_their_command_was_killed_is_used_and_counted(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 16)
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, latency=lambda _: 0.05) as endpoint:
+        data = team(endpoint.base_url, model=PRICE, budget_usd=10_000)
+        script = (
+            "import sys; from pathlib import Path; from chiron.jobs.engine import EngineOptions; from chiron import *\n"
+            "cases, config, run, address = sys.argv[1:]\n"
+            "options = EngineOptions(address=address, workers=2, copy_every=0.2)\n"
+            "run_search(cases, load_config(config), run, engine='ray', engine_options=options)"
+        )
+        run, config = tmp_path / "ray", write_config(tmp_path / "c.yaml", data)
+        process = subprocess.Popen([sys.executable, "-c", script, *map(str, (cases, config, run, address))], env=environment(), text=True)
+        wait_for(endpoint, 200, process)
+        wait_until(lambda: bool(list((run / "copies").glob("*.sqlite"))), process)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not workers(), what="the end of all workers")
+        answered = sum(endpoint.seen.answered.values())
+        summary = execute(cases, config_of(data), run)
+        again = sum(endpoint.seen.answered.values()) - answered
+        assert summary.pending == 0
+        assert again < len(endpoint.seen.answered)
+    assert summary.possibly_spent_usd > 0
+    assert not [path.name for path in run.iterdir() if path.name.startswith(("copies", "leases", "workers"))]
+
+
+@pytest.mark.slow
+def test_a_cluster_that_refuses_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    cases = write_cases(tmp_path, 1)
+    chiron("init", "offline", "--out", tmp_path / "c.yaml")
+    refused = chiron(
+        "search", cases, "--config", tmp_path / "c.yaml", "--run", tmp_path / "r", "--engine", "ray", "--address", "127.0.0.1:1"
+    )
+    assert refused.returncode == 2
+    assert "the Ray cluster at 127.0.0.1:1 cannot be used" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_without_ray_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"--engine ray needs the package 'ray'.*pip install 'chiron-med\[ray\]'"):
+        engine_of("ray")
+    with pytest.raises(InputError, match="add --engine ray"):
+        engine_of("local", EngineOptions(workers=2))
+
+
+def part_of(cases: Path, config: RunConfig) -> tuple[Run, Any]:
+    job = Run.of(SearchSetup.of(Selection(cases), config), RunDirectory(cases.parent / "driver"))
+    units = [(position, case) for position, case in job.setup.selection if isinstance(case, Case)]
+    return job, job.part(list(enumerate(units)))
+
+
+def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    config = config_of(team("http://127.0.0.1:1/v1"))
+    job, part = part_of(cases, config)
+    storage = str(tmp_path / "copies")
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "token").touch()
+    from chiron._version import __version__
+
+    here = (__version__, job.identity)
+    assert check_worker(part, here, storage, "token", str(tmp_path)) is None
+    assert "install the same version" in (check_worker(part, ("0.0.1", job.identity), storage, "token", "/") or "")
+    assert "install the same version" in (check_worker(part, (__version__, {**job.identity, "rules": 0}), storage, "token", "/") or "")
+    assert "is not shared with this machine" in (check_worker(part, here, storage, "other", "/") or "")
+    with cases.open("a") as file:
+        file.write("\n")
+    assert "differs from the file where the search was started" in (check_worker(part, here, storage, "token", "/") or "")
+    cases.unlink()
+    assert str(cases) in (check_worker(part, here, storage, "token", "/") or "")
+
+
+def run_part(part: Any, storage: Path, name: str, resumes: str | None = None) -> Any:
+    task = PartTask(
+        name=name, part=part, units=2, resumes=resumes, storage=str(storage), copy_every=0.01, workers=1, budget_usd=None
+    )  # fmt: skip
+    return asyncio.run(PartRunner(task, None).run())
+
+
+@pytest.mark.slow
+def test_a_part_continues_from_the_copy_of_another_worker(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        _, part = part_of(cases, config_of(team(endpoint.base_url)))
+        first = run_part(part, tmp_path / "copies", "part-0")
+        assert first.problem is first.halted is None
+        asked = endpoint.seen.requests
+        again = run_part(part, tmp_path / "copies", "part-1", "part-0")
+        assert again.problem is None
+        assert endpoint.seen.requests == asked
+    assert Storage(str(tmp_path / "copies")).copies() == ["part-0", "part-1"]
+
+
+@pytest.mark.slow
+def test_a_storage_that_cannot_be_written_stops_the_part_and_keeps_its_replies(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    (tmp_path / "file").touch()
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 0.05) as endpoint:
+        _, part = part_of(cases, config_of(team(endpoint.base_url)))
+        end = run_part(part, tmp_path / "file" / "copies", "part-0")
+    assert "cannot be written" in str(end.halted)
+    kept = Path(str(end.halted).rpartition("replies of this part are in ")[2].split(" on ")[0])
+    assert (kept / "ledger.sqlite").is_file()
+    shutil.rmtree(kept)
