@@ -18,7 +18,7 @@ from chiron.view.library import Library
 from chiron.view.states import RunLine
 from tests.reports.building import a_case, pending, put_calls, rejected, retained, stored, write_run
 from tests.support.evaluations import an_item, write_evaluation
-from tests.view.serving import visiting
+from tests.view.serving import address_of, visiting
 
 RECORDED = Path(__file__).parents[1] / "support"
 
@@ -65,8 +65,22 @@ def test_a_stopped_search_shows_progress_retained_paths_and_known_and_possible_c
     assert line.priced is False
     with visiting(tmp_path) as client:
         home = client.get("/").text
-    assert "at least $1.00" in home
-    assert "up to $0.2500 more" in home
+    assert "1 run, cost at least $1.00, up to $0.2500 more possible" in home
+    assert "at least $1.00<small>up to $0.2500 more possible</small>" in home
+
+
+def test_every_page_says_when_a_cost_is_not_all_or_not_known(tmp_path: Path) -> None:
+    replies = {"one": [0.5, None], "two": [None], "three": [0.25]}
+    for name, costs in replies.items():
+        write_evaluation(tmp_path / name, name, [an_item(0)])
+        with Ledger.open(tmp_path / name / LEDGER) as ledger:
+            for sample, cost in enumerate(costs):
+                ledger.put(a_call(sample), Reply("text", cost_usd=cost))
+    put_calls(a_search(tmp_path))
+    words = {"one": ", at least $0.5000<", "two": ", no price<", "three": ", $0.2500<", "run": "<b>at least $1.00</b> <span>spent<"}
+    with visiting(tmp_path) as client:
+        for name, text in words.items():
+            assert text in client.get(address_of(client, name)).text
 
 
 def a_call(sample: int) -> Call:
@@ -140,6 +154,36 @@ def test_a_case_that_is_searched_again_is_counted_once(tmp_path: Path) -> None:
         ledger.drop_result("case-1")
     line = library.lines()[0]
     assert (line.done, line.retained) == (1, 0)
+
+
+def test_a_call_that_a_repair_deletes_and_the_next_run_repeats_is_counted_once(tmp_path: Path) -> None:
+    run = a_search(tmp_path)
+    library = Library([tmp_path])
+    with Ledger.open(run / LEDGER) as ledger:
+        for sample in range(3):
+            ledger.put(a_call(sample), Reply("text", cost_usd=0.5))
+        assert library.lines()[0].known_usd == 1.5
+        with sqlite3.connect(run / LEDGER) as connection:
+            connection.execute("DELETE FROM calls WHERE key = ?", (bytes.fromhex(a_call(1).key),))
+        connection.close()
+        ledger.put(a_call(1), Reply("text", cost_usd=0.25))
+    assert library.lines()[0].known_usd == 1.25
+
+
+def test_a_ledger_in_the_place_of_a_damaged_one_is_read_from_its_start(tmp_path: Path) -> None:
+    run = a_search(tmp_path)
+    with Ledger.open(run / LEDGER) as ledger:
+        ledger.put(a_call(1), Reply("text", cost_usd=0.5))
+    library = Library([tmp_path])
+    assert library.lines()[0].retained == 1
+    (tmp_path / "recovered").mkdir()
+    with Ledger.open(tmp_path / "recovered" / LEDGER) as ledger:
+        ledger.put(a_call(1), Reply("text", cost_usd=0.25))
+        for number in range(4):
+            ledger.put_result(stored(retained(a_case(f"case-{number}")), number))
+    (tmp_path / "recovered" / LEDGER).replace(run / LEDGER)
+    line = library.lines()[0]
+    assert (line.known_usd, line.retained, line.done) == (0.25, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chiron.evaluation.items import Verdict
+from chiron.io import write_atomically
 from chiron.view.charts import chart
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
@@ -131,6 +132,18 @@ def test_a_resumed_training_forgets_the_steps_after_its_checkpoint(tmp_path: Pat
         assert "20 of 40 steps" in client.get(address).text
 
 
+def test_a_resumed_training_that_is_already_further_than_before_shows_its_new_steps(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    write_atomically(tmp_path / "training" / "metrics.jsonl", [metrics(n, loss=7.0) for n in range(1, 31)])
+    with visiting(tmp_path) as client:
+        address = address_of(client, "training")
+        assert '<td class="n">7.0000</td>' in client.get(address).text
+        write_atomically(tmp_path / "training" / "metrics.jsonl", [metrics(n, loss=2.0) for n in range(1, 36)])
+        page = client.get(address).text
+        assert "35 of 40 steps" in page
+        assert "7.0000" not in page
+
+
 def test_a_chart_leaves_out_what_is_not_finite_and_averages_long_lines() -> None:
     drawn = chart([("a", [(n, 2.0 + n % 2) for n in range(2000)], [(3.0, float("nan"))])])
     assert drawn is not None
@@ -212,6 +225,40 @@ def test_a_release_shows_splits_checks_and_rows(dataset: Path) -> None:
         assert "<code>unreadable_images</code>" in page
         row = client.get(f"{address}/rows/0").text
         assert "A fall hurts the chest." in row
+
+
+def test_the_table_of_a_release_reads_no_images(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    read, columns = parquet.ParquetFile.read_row_group, list[object]()
+
+    def counted(file: object, group: int, **options: object) -> object:
+        columns.append(options.get("columns"))
+        return read(file, group, **options)
+
+    with visiting(dataset) as client:
+        address = address_of(client, "release")
+        settled(client, address, "still reading rows")
+        monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counted)
+        client.get(f"{address}?part=text")
+        client.get(f"{address}?split=train")
+    assert all(names is not None and "images" not in names for names in columns)  # type: ignore[operator]
+
+
+def test_drops_that_are_written_later_are_counted_too(dataset: Path) -> None:
+    drops = dataset / "dataset" / "text" / "dropped.jsonl"
+    drops.write_text('{"reason": "first"}\n')
+    with visiting(dataset) as client:
+        address = address_of(client, "text")
+        assert '<bdi>first</bdi></td><td class="n">1</td>' in settled(client, address, "still reading rows")
+        with drops.open("a") as file:
+            file.write('{"reason": "first"}\nbroken\n')
+        page = client.get(address).text
+        assert '<bdi>first</bdi></td><td class="n">2</td>' in page
+        assert '<bdi>(not readable)</bdi></td><td class="n">1</td>' in page
+        write_atomically(drops, ['{"reason": "second"}\n'])
+        page = client.get(address).text
+        assert "<bdi>first</bdi>" not in page
+        assert '<bdi>second</bdi></td><td class="n">1</td>' in page
 
 
 def test_rows_that_grow_under_the_readers_hands_are_read_again(dataset: Path) -> None:

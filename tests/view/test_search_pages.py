@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from PIL import Image
+from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
 from chiron.client.call import Call, Message, TextPart
+from chiron.client.images import stretched
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
 from chiron.view.sources import reading
@@ -142,7 +145,7 @@ def test_a_record_of_another_version_is_a_page_with_its_problem(folder: Path, cl
     link = case_links(page)[-1]
     answer = client.get(link)
     assert answer.status_code == 422
-    assert "may be of another version" in answer.text
+    assert "of another version of chiron" in answer.text
 
 
 def test_only_images_inside_the_folder_are_sent(tmp_path: Path) -> None:
@@ -171,6 +174,32 @@ def test_a_deep_image_is_sent_as_eight_bits_in_the_window_that_is_asked_for(tmp_
         assert pixels(client.get(f"{address}?center=nan&width=x").content) == whole
 
 
+@pytest.mark.parametrize(("name", "mode"), [("gray.jpg", np.uint8), ("deep.png", np.uint16), ("deep.tif", np.uint16)])
+def test_an_image_is_upright_in_every_window(tmp_path: Path, name: str, mode: type[np.generic]) -> None:
+    write_run(tmp_path, [stored(retained(a_case("turned", images=(name,))), 0)])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    wide = np.zeros((8, 32), mode)
+    wide[:, 16:] = 200
+    Image.fromarray(wide).save(tmp_path / "images" / name, exif=exif)
+    with visiting(tmp_path) as client:
+        address = f"{case_links(client.get(address_of(client, 'run')).text)[0]}/images/0"
+        for query in ("", "?center=0.5&width=0.9"):
+            with Image.open(io.BytesIO(client.get(address + query).content)) as image:
+                shown = ImageOps.exif_transpose(image)
+                assert shown.size == (8, 32)
+                assert shown.getpixel((4, 4)) < 100 < shown.getpixel((4, 28))
+
+
+def test_a_large_deep_image_is_shown_in_little_memory() -> None:
+    image = Image.fromarray(np.tile(np.arange(4000, dtype=np.uint16), (4000, 1)))
+    tracemalloc.start()
+    stretched(image, 0.25, 0.5)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * 4000 * 4000  # not even one copy in doubles
+
+
 def pixels(data: bytes) -> list[int]:
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "L"
@@ -191,6 +220,19 @@ def test_the_calls_of_a_case_have_the_prompts_that_were_sent(tmp_path: Path) -> 
             for details in re.findall(r"<details>\n<summary>Prompt</summary>(.*?)</details>", page, re.DOTALL):
                 shown.add("\n\n".join(html.unescape(part) for part in re.findall(r'<pre dir="auto">(.*?)</pre>', details, re.DOTALL)))
     assert shown == sent
+
+
+def test_replies_that_a_replay_copied_cost_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "recorded_run"
+    shutil.copytree(Path(__file__).parents[1] / "support" / "recorded_run", run)
+    with sqlite3.connect(run / LEDGER) as connection:
+        connection.execute("UPDATE calls SET copied = 1")
+    connection.close()
+    with visiting(tmp_path) as client:
+        case = case_links(client.get(address_of(client, "recorded_run")).text)[0]
+        page = client.get(f"{case}/calls").text
+    assert re.search(r"(\d+) with a reply, \1 of them replayed from another run, \$0\. ", page)
+    assert page.count(", replayed") == int(re.findall(r"(\d+) with a reply", page)[0])
 
 
 @pytest.mark.slow

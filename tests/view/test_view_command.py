@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -13,16 +14,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.command import CHIRON, chiron, environment
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run"
 
 
 @contextmanager
-def started(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+def started(*arguments: object, **variables: str) -> Iterator["subprocess.Popen[str]"]:
     command = [*CHIRON, "view", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables)) as process:
         try:
             yield process
         finally:
@@ -84,3 +85,17 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     done = chiron("view", tmp_path / "nowhere", "--no-browser")
     assert done.returncode == 2
     assert "does not exist" in done.stderr
+
+
+def test_a_browser_that_runs_in_the_foreground_gets_its_page(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED, tmp_path / "recorded_run")
+    browser, seen = tmp_path / "browser", tmp_path / "seen.html"
+    browser.write_text(
+        f"#!{sys.executable}\nimport sys, pathlib, urllib.request as r\nopener = r.build_opener(r.HTTPCookieProcessor())\n"
+        "try: page = opener.open(sys.argv[1], timeout=20).read().decode()\nexcept OSError as error: page = repr(error)\n"
+        f"pathlib.Path({str(seen)!r}).write_text(page + 'end')\n"
+    )
+    browser.chmod(0o755)
+    with started(tmp_path, BROWSER=f"{browser} %s"):
+        wait_until(lambda: seen.is_file() and seen.read_text().endswith("end"), what="the browser's end")
+    assert "recorded_run" in seen.read_text()

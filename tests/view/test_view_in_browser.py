@@ -90,6 +90,21 @@ def test_the_home_page_and_the_search_follow_a_writer(browser: Browser, search: 
         assert trouble == []
 
 
+def test_notes_and_tables_come_and_go_on_open_pages(browser: Browser, search: Path) -> None:
+    (search / "eval").mkdir()
+    (search / "eval" / "run.json").write_text(json.dumps({"model": "m", "identity": {"protocol": "exact"}}))
+    with serving(search) as gate, opened(browser, gate) as (page, trouble):
+        page.get_by_role("link", name="/run").click()
+        page.locator("p.cut", has_text="still being read").wait_for(state="detached")
+        page.locator("#to-home").click()
+        page.get_by_role("link", name="/eval").click()
+        page.locator("#state", has_text="when the evaluation has written its results").wait_for()
+        write_evaluation(search / "eval", "Good-8B", [an_item(number) for number in range(3)])
+        page.locator("#tables", has_text="Good-8B").wait_for()
+        assert page.locator("article.item").count() == 3
+        assert trouble == []
+
+
 def test_a_live_page_keeps_the_focus(browser: Browser, search: Path) -> None:
     with serving(search) as gate, opened(browser, gate) as (page, _):
         page.locator("#live", has_text="live").wait_for()
@@ -110,6 +125,32 @@ def test_a_page_says_when_the_server_has_ended(browser: Browser, search: Path) -
         page.locator("#live", has_text="live").wait_for()
     page.locator("#live.off", has_text="not connected").wait_for()
     context.close()
+
+
+def test_a_link_on_another_site_opens_the_app(browser: Browser, search: Path) -> None:
+    with serving(search) as gate:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"data:text/html,<a href='{gate.link()}'>runs</a>")
+        page.get_by_text("runs").click()
+        page.locator("h1", has_text="Runs").wait_for()
+        context.close()
+
+
+def test_hidden_tabs_hold_no_connections_and_are_current_when_they_are_shown_again(browser: Browser, search: Path) -> None:
+    show = "hidden => { Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true}); %s }"
+    show %= "document.dispatchEvent(new Event('visibilitychange'))"
+    with serving(search) as gate, opened(browser, gate) as (first, trouble):
+        tabs = [first, *(first.context.new_page() for _ in range(7))]  # Chromium opens six connections to a server
+        for tab in tabs:
+            tab.goto(f"http://127.0.0.1:{gate.port}/")
+            tab.locator("#live", has_text="live").wait_for()
+            tab.evaluate(show, arg=True)
+        with Ledger.open(search / "run" / LEDGER) as ledger:
+            ledger.drop_result("gamma")
+        first.evaluate(show, arg=False)
+        first.locator("#runs", has_text="2 of 3 cases").wait_for()
+        assert trouble == []
 
 
 def test_everything_is_reached_by_keyboard(browser: Browser, search: Path) -> None:

@@ -1,6 +1,7 @@
 """`chiron view`."""
 
 import json
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,7 @@ def view_command(
         else:
             messages().print(f"{gate.link()}\nThe address is for this computer and ends with this command (Ctrl-C).", markup=False)
         if browser:
-            webbrowser.open(gate.link(once=True))
+            # Some browsers return only when they end, and the page is not answered before this function returns.
+            threading.Thread(target=webbrowser.open, args=(gate.link(once=True),), daemon=True).start()
 
     serve(folders or [Path()], ready)

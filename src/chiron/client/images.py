@@ -225,9 +225,13 @@ def upright(image: Image.Image) -> Image.Image:
 
     Open a file's bytes, not its path: when Pillow (13.0) maps an uncompressed, rotated TIFF to memory, its pixels are corrupted.
     """
-    plain = eight_bit(image)
+    return turned(eight_bit(image), image)
+
+
+def turned(copy: Image.Image, image: Image.Image) -> Image.Image:
+    """Rotate a copy of the pixels of ``image`` by the EXIF orientation of ``image``."""
     turn = _UPRIGHT.get(_orientation(image))  # read after decoding: Pillow itself turns a TIFF upright
-    return plain if turn is None else plain.transpose(turn)
+    return copy if turn is None else copy.transpose(turn)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -255,12 +259,39 @@ def eight_bit(image: Image.Image) -> Image.Image:
     """Return a copy with eight bits per channel (L, LA, RGB or RGBA). 16-bit grays are stretched to the full range, palettes resolved."""
     if is_wide(image):
         # Scanners store 12 or 16 bits in 16-bit images. Pillow's own conversion would clip most of them to white.
-        gray = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = float(gray.min()), float(gray.max())
-        return Image.fromarray(((gray - low) * (255.0 / (high - low or 1.0))).astype(np.uint8))
+        return stretched(image)
     if image.mode in _PLAIN_MODES - {"P", "1"}:
         return image.copy()
     return image.convert("RGBA" if "transparency" in image.info else "RGB")
+
+
+_BAND = 2**20
+"""Pixels that are stretched at once. Doubles of a whole large image would need gigabytes."""
+
+
+def stretched(image: Image.Image, center: float = 0.5, width: float = 1.0) -> Image.Image:
+    """Return a gray copy with eight bits, in which a range of brightness goes from black to white; brighter and darker pixels are clipped.
+
+    Args:
+        image: a gray image of any depth. NaN counts as 0.
+        center: middle of the range, as a share of the way from the darkest to the brightest pixel (0 to 255 with eight bits).
+        width: width of the range, as a share as well.
+    """
+    pixels = np.asarray(image)
+    rows = max(1, _BAND // max(1, pixels.shape[1]))
+    bands = [slice(first, first + rows) for first in range(0, len(pixels), rows)]
+
+    def of(band: slice) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+        return np.nan_to_num(pixels[band].astype(np.float64))
+
+    low, high = 0.0, 255.0
+    if is_wide(image):
+        low, high = min(float(of(band).min()) for band in bands), max(float(of(band).max()) for band in bands)
+    begin, scale = low + (center - width / 2) * (high - low), 255.0 / (width * (high - low) or 1.0)
+    gray = np.empty(pixels.shape, np.uint8)
+    for band in bands:
+        gray[band] = np.clip((of(band) - begin) * scale, 0, 255)
+    return Image.fromarray(gray)
 
 
 def is_wide(image: Image.Image) -> bool:

@@ -67,7 +67,7 @@ def environment(package: str, *, escape: bool = True) -> Environment:
     )
     for function in (decimal, signed, count, usd, moment):
         env.filters[function.__name__] = function
-    env.globals.update(plural=plural, share=share)
+    env.globals.update(cost=cost, plural=plural, share=share)
     return env
 
 
@@ -146,6 +146,20 @@ def share(part: int, whole: int) -> str:
 def usd(value: float) -> str:
     """Format dollars; amounts below one dollar get four decimals, because a call costs so little."""
     return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+
+
+def cost(known_usd: float, possible_usd: float = 0.0, *, priced: bool = True) -> str:
+    """Format what calls cost: ``$1.00``, ``at least $1.00, up to $0.2500 more possible``, or ``no price``.
+
+    Args:
+        known_usd: USD of the replies.
+        possible_usd: USD reserved for calls without a reply, which may be billed.
+        priced: whether every reply has a price.
+    """
+    if not priced and not known_usd and not possible_usd:
+        return "no price"
+    known = f"{'' if priced else 'at least '}{usd(known_usd) if known_usd else '$0'}"
+    return f"{known}, up to {usd(possible_usd)} more possible" if possible_usd else known
 
 
 def plural(number: int, one: str, many: str) -> str:

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -114,14 +113,15 @@ class Guard:
         if not self._gate.knows(request) and not self._gate.admits(token):
             return refused("The token in this address is not valid. Open the address that 'chiron view' printed when it started.")
         home = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
-        home.set_cookie(self._gate.cookie, self._gate.session, httponly=True, samesite="strict", path="/")
+        # "strict" would withhold the cookie from the redirect if the link was opened from another site, such as a notebook or a chat.
+        home.set_cookie(self._gate.cookie, self._gate.session, httponly=True, samesite="lax", path="/")
         return home
 
 
 def _from_elsewhere(request: Request, hosts: set[str]) -> str:
     """Return why a request does not come from the server's own pages or from the address bar; empty if it does."""
     origin = request.headers.get("origin")
-    if origin is not None and (urlsplit(origin).scheme != "http" or urlsplit(origin).netloc.lower() not in hosts):
+    if origin is not None and origin.lower() not in {f"http://{host}" for host in hosts}:
         return "This request comes from another site."
     fetched = request.headers.get("sec-fetch-site", "none")
     if fetched not in {"none", "same-origin"} and request.headers.get("sec-fetch-mode") != "navigate":

@@ -1,11 +1,13 @@
 """Calls and costs of a ledger, kept up to date by reading only its new rows."""
 
+import math
 import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from chiron.view.sources import FailureReason, Ledger, Spending, reading
+from chiron.view.sources import FailureReason, Ledger, Spending, damaged, in_use, reading
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -57,23 +59,36 @@ class Accounts:
     _sums: dict[tuple[str, str], _Sums] = field(default_factory=dict)
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     _last: int = 0
+    _inode: int = 0
 
     def advance(self, connection: sqlite3.Connection, until: float) -> bool:
         """Read new rows until all are read or the monotonic clock shows ``until``; return whether all are read."""
         newest = int(connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM calls").fetchone()[0])
-        if newest < self._last:  # another ledger has taken its place
-            self._sums, self.calls, self._last = {}, 0, 0
+        inode = self.ledger.stat().st_ino
+        if newest < self._last or inode != self._inode:  # another ledger has taken its place
+            self._sums, self.calls, self._last, self._inode = {}, 0, 0, inode
         while self._last < newest:
             end = min(newest, self._last + _AT_ONCE)
-            for role, model, *row in connection.execute(_NEW, (self._last, end)):
+            rows = connection.execute(_NEW, (self._last, end)).fetchall()
+            self._check(rows)
+            for role, model, *row in rows:
                 self._sums.setdefault((role, model), _Sums()).add(tuple(row))
                 self.calls += row[0]
             self._last = end
             if time.monotonic() >= until:
                 break
+        if self._last == newest and self._has_lost_calls(connection):
+            self._last = newest + 1
+            return self.advance(connection, until)
         self._read_failures(connection)
         self._read_speed(connection)
         return self._last == newest
+
+    def _has_lost_calls(self, connection: sqlite3.Connection) -> bool:
+        """Return whether calls that were added up are gone, as after the repair of a damaged reply. Not while a process adds calls."""
+        if in_use(self.ledger.parent):
+            return False
+        return bool(connection.execute("SELECT COUNT(*) FROM calls").fetchone()[0] < self.calls)
 
     @property
     def known_usd(self) -> float:
@@ -100,13 +115,21 @@ class Accounts:
             )  # fmt: skip
         return sorted(found, key=lambda spent: (_ORDER.get(spent.role, 3), spent.role, spent.model))
 
+    def _check(self, rows: list[tuple[Any, ...]]) -> None:
+        for role, model, *numbers in rows:
+            if not (isinstance(role, str) and isinstance(model, str) and math.isfinite(sum(numbers))):
+                raise damaged(self.ledger, "a call has a value of the wrong type")
+
     def _read_failures(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute("SELECT role, model, SUM(final), SUM(cost_at_most) FROM failures GROUP BY role, model")
+        rows = connection.execute("SELECT role, model, SUM(final), SUM(cost_at_most) FROM failures GROUP BY role, model").fetchall()
+        self._check(rows)
         self._failed = {(role, model): (int(finals), float(lost)) for role, model, finals, lost in rows}
         self.possible_usd = sum(lost for _, lost in self._failed.values())
 
     def _read_speed(self, connection: sqlite3.Connection) -> None:
         first, last, count = connection.execute(_SPEED, (_RECENT,)).fetchone()
+        if not all(isinstance(moment, float | int | None) for moment in (first, last)):
+            raise damaged(self.ledger, "the time of a call is not a number")
         self.last_reply = last
         now = time.time()
         quick = count > 1 and now > first and now - last < _QUIET

@@ -58,8 +58,7 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
             folders=[str(folder) for folder in library.folders],
             lines=lines,
             running=sum(line.state == "running" for line in lines),
-            known_usd=sum(line.known_usd or 0 for line in lines),
-            possible_usd=sum(line.possible_usd for line in lines),
+            paid=[line for line in lines if line.known_usd is not None],
         )
 
     def run(request: Request) -> Response:

@@ -53,6 +53,8 @@ class AskedCall:
     reply: Reply | None
     failures: tuple[str, ...]
     """Why attempts failed, in words that may be shown."""
+    copied: bool
+    """Whether a replay copied the reply from another run, which paid for it."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,23 @@ class CaseCalls:
         return sum(call.reply is not None for group in self.groups for call in group.calls)
 
     @property
+    def copied(self) -> int:
+        """Number of replies that another run paid for."""
+        return sum(call.copied for group in self.groups for call in group.calls)
+
+    @property
     def cost_usd(self) -> float:
-        """Cost of the replies."""
-        return sum(call.reply.cost_usd or 0.0 for group in self.groups for call in group.calls if call.reply is not None)
+        """Cost of the replies that this run paid for."""
+        return sum(cost or 0.0 for cost in self._costs())
+
+    @property
+    def priced(self) -> bool:
+        """Whether every reply that this run paid for has a price."""
+        return None not in self._costs()
+
+    def _costs(self) -> list[float | None]:
+        calls = (call for group in self.groups for call in group.calls)
+        return [call.reply.cost_usd for call in calls if call.reply is not None and not call.copied]
 
 
 class _Recorder:
@@ -109,7 +125,9 @@ class _Recorder:
 
     def asked(self, key: str, role: str, model: str, temperature: float | None, sample: int, reply: Reply | None) -> AskedCall:
         failures = tuple(failures_of(self._connection, key))
-        return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures)
+        row = self._connection.execute("SELECT copied FROM calls WHERE key = ?", (bytes.fromhex(key),)).fetchone()
+        copied = row is not None and bool(row[0])
+        return AskedCall(key, role, model, temperature, sample, self._places.get(key, ""), reply, failures, copied)
 
 
 def read_calls(

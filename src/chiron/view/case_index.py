@@ -25,6 +25,7 @@ from chiron.view.sources import (
     body_system_of_case,
     modalities_of_case,
 )
+from chiron.view.states import MOST
 
 _TABLE = """
 CREATE TABLE cases (
@@ -174,11 +175,13 @@ class CaseIndex:
         return True
 
     def _add_heads(self, ledger: sqlite3.Connection, first: int, last: int) -> None:
-        self._db.execute("BEGIN")
-        for case_id, position, outcome, retained, score in ledger.execute(_HEADS, (first, last)):
-            kind = str(kind_of(outcome, retained=bool(retained)))
-            self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, retained, score))
-        self._db.execute("COMMIT")
+        with self._db:
+            self._db.execute("BEGIN")
+            for case_id, position, outcome, retained, score in ledger.execute(_HEADS, (first, last)):
+                if not (isinstance(case_id, str) and isinstance(position, int) and (score is None or _number(score) is not None)):
+                    raise InputError(f"the result of case {case_id!r} in the ledger is damaged: restore the ledger from a copy")
+                kind = str(kind_of(outcome, retained=bool(retained)))
+                self._db.execute(_PUT, (case_id, case_key(case_id), position, kind, bool(retained), score))
 
     def _drop_lost(self, ledger: sqlite3.Connection) -> None:
         there = {name for (name,) in ledger.execute("SELECT case_id FROM results")}
@@ -189,11 +192,11 @@ class CaseIndex:
     def read_details(self, ledger: sqlite3.Connection, until: float) -> bool:
         """Read records of results until all are read or the monotonic clock shows ``until``; return whether all are read."""
         while names := self._db.execute("SELECT case_id FROM cases WHERE detailed = 0 ORDER BY position LIMIT ?", (_CHUNK,)).fetchall():
-            self._db.execute("BEGIN")
-            for (name,) in names:
-                row = ledger.execute("SELECT record, mics_score FROM results WHERE case_id = ?", (name,)).fetchone()
-                self._db.execute(_DETAIL, (*_details(name, row), name))
-            self._db.execute("COMMIT")
+            with self._db:
+                self._db.execute("BEGIN")
+                for (name,) in names:
+                    row = ledger.execute("SELECT record, mics_score FROM results WHERE case_id = ?", (name,)).fetchone()
+                    self._db.execute(_DETAIL, (*_details(name, row), name))
             if time.monotonic() >= until:
                 break
         return not self.waiting
@@ -213,10 +216,10 @@ class CaseIndex:
         try:
             while chunk := list(islice(self._labels, _CHUNK)):
                 rows = [(c.id, *_labels_of(c)) for _, c in chunk if isinstance(c, Case)]
-                self._db.execute("BEGIN")
-                self._db.executemany("INSERT OR REPLACE INTO labels VALUES (?,?,?)", rows)
-                self._db.executemany("UPDATE cases SET modalities = ?2, body_system = ?3 WHERE case_id = ?1", rows)
-                self._db.execute("COMMIT")
+                with self._db:
+                    self._db.execute("BEGIN")
+                    self._db.executemany("INSERT OR REPLACE INTO labels VALUES (?,?,?)", rows)
+                    self._db.executemany("UPDATE cases SET modalities = ?2, body_system = ?3 WHERE case_id = ?1", rows)
                 if time.monotonic() >= until:
                     return False
         except ChironError as problem:
@@ -303,10 +306,9 @@ class CaseIndex:
 
 def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ...]:
     """Return the values of a result's record; those of a damaged record are empty, and its page says that it is damaged."""
-    record, score = (_unpacked(row[0]), row[1]) if row is not None else ({}, None)
+    record, score = (_unpacked(row[0]), _number(row[1])) if row is not None else ({}, None)
     question, answer, final = (_text(record, field) for field in ("question", "answer", "final_answer"))
-    baseline = record.get("baseline")
-    baseline = float(baseline) if isinstance(baseline, int | float) else None
+    baseline = _number(record.get("baseline"))
     missing = _missing(record)
     reason = _text(record, "reason")
     return (
@@ -319,7 +321,7 @@ def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ..
         reason_in_words(reason) if reason else "",
         missing.candidates,
         missing.evaluations,
-        record.get("cost_usd") if isinstance(record.get("cost_usd"), int | float) else None,
+        _number(record.get("cost_usd")),
         record.get("calls") if isinstance(record.get("calls"), int) else None,
     )
 
@@ -329,6 +331,10 @@ def _missing(record: dict[str, Any]) -> Missing:
         return Missing.of(record)
     except (KeyError, TypeError, AttributeError):
         return Missing()
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) < MOST else None
 
 
 def _text(record: dict[str, Any], name: str) -> str:

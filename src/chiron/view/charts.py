@@ -8,6 +8,8 @@ WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 30
 _MOST_POINTS = 400
 """Points of a line; more are averaged, since they are narrower than a pixel."""
+_MOST = 1e200
+"""Values from here on are not drawn, nor is NaN: their differences and sums would be infinite."""
 _WIDE = 30.0
 """Ratio of the highest to the lowest value above which the axis is logarithmic."""
 
@@ -100,7 +102,7 @@ def _round_step(rough: float) -> float:
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    return [(x, y) for x, y in points if abs(x) < _MOST and abs(y) < _MOST]
 
 
 def _thinned(points: list[Point]) -> list[Point]:

@@ -1,7 +1,6 @@
 """Pages of a part and of a release: rows, coverage, splits, dropped rows, and findings of the checks."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from http import HTTPStatus
@@ -14,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chiron.view.dataset_states import BuildState, ReleaseState, RowState, counts_of
+from chiron.view.dataset_states import BuildState, ReleaseState, RowState
 from chiron.view.images import bytes_response, image_response
 from chiron.view.library import Library
 from chiron.view.lines import LineFile
-from chiron.view.pages import page, page_of
+from chiron.view.pages import page, page_of, readable
 from chiron.view.rows import RowQuery
 from chiron.view.sources import ChironError, ImageFolder, InputError, read_object
 
@@ -36,7 +35,7 @@ def routes(library: Library) -> list[Route]:
     def image(request: Request) -> Response:
         return image_of(_rows(library, request), request)
 
-    return [Route("/runs/{run}/rows/{number:int}", row), Route("/runs/{run}/rows/{number:int}/images/{image:int}", image)]
+    return [Route("/runs/{run}/rows/{number:place}", row), Route("/runs/{run}/rows/{number:place}/images/{image:place}", image)]
 
 
 def _rows(library: Library, request: Request) -> RowState:
@@ -89,7 +88,7 @@ def dataset_page(state: RowState, request: Request) -> Response:
             pages=pages,
             page_link=lambda n: "?" + urlencode([*given.items(), ("page", n)]),
             index=index,
-            parts=sorted(index.parts().items()),
+            parts=sorted(index.parts.items()),
             modalities=modalities,
             systems=systems,
             cells=index.cells,
@@ -97,7 +96,8 @@ def dataset_page(state: RowState, request: Request) -> Response:
             checks=checked,
             checks_problem=problem,
             is_release=isinstance(state, ReleaseState),
-            dropped=_dropped(state),
+            dropped=state.reasons.counts,
+            reading=not (index.done and state.reasons.done),
             by_id=index.by_id,
         )
 
@@ -105,17 +105,17 @@ def dataset_page(state: RowState, request: Request) -> Response:
 def _preview(state: RowState, position: int) -> str:
     """Return the question of a row, or its text."""
     try:
-        row = _read(state, position)
+        row = _read(state, position, only_text=True)
+        with readable("the row"):
+            return str(row.get("question") or (row.get("messages") or [{}])[-1].get("content") or "")[:200]
     except InputError as problem:
         return str(problem)
-    turns = row.get("messages") or [{}]
-    return str(row.get("question") or (turns[-1].get("content") if isinstance(turns[-1], dict) else "") or "")[:200]
 
 
-def _read(state: RowState, position: int) -> dict[str, Any]:
+def _read(state: RowState, position: int, *, only_text: bool = False) -> dict[str, Any]:
     if state.index.source is None or position >= len(state.index.heads):
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    return state.index.source.read(state.index.heads[position])
+    return state.index.source.read(state.index.heads[position], only_text=only_text)
 
 
 def _checks(folder: Path) -> tuple[list[Check], str]:
@@ -134,15 +134,6 @@ def _checks(folder: Path) -> tuple[list[Check], str]:
         return [], f"{folder / 'check.json'} is of another version ({type(error).__name__}): run 'chiron build check' again"
 
 
-def _dropped(state: RowState) -> Counter[str]:
-    """Return why rows were dropped, with counts."""
-    if isinstance(state, BuildState):
-        return counts_of(state.dropped, "reason")
-    lines = LineFile(state.path / "left_out.jsonl")
-    lines.advance(float("inf"))
-    return counts_of(lines, "reason")
-
-
 def row_page(state: RowState, request: Request) -> Response:
     """Return the page of one row.
 
@@ -154,22 +145,20 @@ def row_page(state: RowState, request: Request) -> Response:
         _need_rows(state)
         row = _read(state, number)
         total = len(state.index.heads)
-    turns = [turn for turn in row.get("messages") or () if isinstance(turn, dict)]
-    images = row.get("images") or []
-    return page(
-        "row.html",
-        run=state.place,
-        row=row,
-        number=number,
-        total=total,
-        turns=turns,
-        names=[_image_name(image, place) for place, image in enumerate(images, start=1)],
-        facts=[
-            (name, row[name]) for name in ("part", "case_id", "body_system", "difficulty", "depth", "licence") if row.get(name) is not None
-        ],
-        findings=_findings(state.path, str(row.get("id"))),
-        sources=_sources(row.get("provenance")),
-    )
+    facts = ("part", "case_id", "body_system", "difficulty", "depth", "licence")
+    with readable(f"row {number + 1}"):
+        return page(
+            "row.html",
+            run=state.place,
+            row={"id": "", "answer": None, "modalities": None, **row},
+            number=number,
+            total=total,
+            turns=[(turn["role"], turn["content"]) for turn in row.get("messages") or ()],
+            names=[_image_name(image, place) for place, image in enumerate(row.get("images") or (), start=1)],
+            facts=[(name, row[name]) for name in facts if row.get(name) is not None],
+            findings=_findings(state.path, str(row.get("id"))),
+            sources=_sources(row.get("provenance")),
+        )
 
 
 def _sources(provenance: object) -> list[tuple[str, str]]:
@@ -212,11 +201,11 @@ def image_of(state: RowState, request: Request) -> Response:
     """Return an image of a row, by its place in the row."""
     with state.lock:
         _need_rows(state)
-        images = _read(state, request.path_params["number"]).get("images") or []
-        number = request.path_params["image"]
-        if number >= len(images):
+        row, number = _read(state, request.path_params["number"]), request.path_params["image"]
+        with readable(f"row {request.path_params['number'] + 1}"):
+            image = dict(enumerate(row.get("images") or ())).get(number)
+        if image is None:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        image = images[number]
         if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
             return bytes_response(image["bytes"], _image_name(image, number + 1))
         return image_response(_folder(state), str(image), request)

@@ -1,23 +1,27 @@
 """State of a part of the dataset and of a release, with an index of their rows."""
 
-from collections import Counter
 from typing import Any
 
 from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.discovery import PROVENANCE, Kind, Place
-from chiron.view.lines import LineFile
+from chiron.view.lines import FieldCounts, LineFile
 from chiron.view.rows import PartRows, ReleaseRows, RowIndex, RowSource
-from chiron.view.sources import LEDGER, RUN, InputError, read_object, read_run
+from chiron.view.sources import LEDGER, RUN, read_object, read_run
 from chiron.view.states import RunLine, RunState, costs_of, stat_of
 
 
 class RowState(RunState):
     """A run whose rows can be looked at."""
 
+    lost = "dropped.jsonl"
+    """File of the rows that were dropped or left out."""
+
     def __init__(self, place: Place) -> None:
         """Prepare to read rows."""
         super().__init__(place)
         self.index = RowIndex()
+        self.reasons = FieldCounts(self.path / self.lost, "reason")
+        """Why rows were dropped or left out."""
         self.wants_rows = False
         self._indexed: object = None
 
@@ -31,10 +35,11 @@ class RowState(RunState):
         if mark != self._indexed:
             self.index.restart(source)
             self._indexed = mark
-        if self.index.done:
-            return False
-        self.index.advance(until)
-        return True
+        changed = self.reasons.advance(until)
+        if not self.index.done:
+            self.index.advance(until)
+            changed = True
+        return changed
 
     def work(self, until: float) -> bool:
         """Read what the home page shows, then the rows."""
@@ -56,7 +61,6 @@ class BuildState(RowState):
         self.run: dict[str, Any] = {}
         self.rows = LineFile(self.path / "rows.jsonl")
         self.unfinished = LineFile(self.path / ".rows.jsonl.unfinished")
-        self.dropped = LineFile(self.path / "dropped.jsonl")
 
     def refresh(self, until: float) -> bool:
         """Count rows and read new calls."""
@@ -67,7 +71,7 @@ class BuildState(RowState):
         done = True
         if (self.path / LEDGER).is_file():
             self.accounts, done = open_accounts(self.path / LEDGER, self.accounts, until)
-        return all([done, self.rows.advance(until), self.unfinished.advance(until), self.dropped.advance(until)])
+        return all([done, self.rows.advance(until), self.unfinished.advance(until)])
 
     def rows_of(self) -> tuple[object, RowSource]:
         """Return the lines of the part."""
@@ -98,7 +102,8 @@ class ReleaseState(RowState):
     """A release of the dataset."""
 
     kind: Kind = "release"
-    files = (PROVENANCE, "check.json", "left_out.jsonl")
+    lost = "left_out.jsonl"
+    files = (PROVENANCE, "check.json", lost)
 
     def __init__(self, place: Place) -> None:
         """Prepare to read a release."""
@@ -130,14 +135,3 @@ class ReleaseState(RowState):
             done=rows if isinstance(rows, int) else None,
             unit="rows checked",
         )
-
-
-def counts_of(lines: LineFile, name: str) -> Counter[str]:
-    """Count the values of one field over the lines of a file; lines that cannot be read are counted as such."""
-    found: Counter[str] = Counter()
-    for number in range(len(lines)):
-        try:
-            found[str(lines.record(number).get(name))] += 1
-        except InputError:
-            found["(not readable)"] += 1
-    return found

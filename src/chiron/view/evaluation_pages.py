@@ -34,7 +34,7 @@ class EvaluationPages:
 
     def routes(self) -> list[Route]:
         """Return the routes other than the page of one evaluation."""
-        return [Route("/compare", self.compare), Route("/runs/{run}/answers/{line:int}/images/{number:int}", self.image)]
+        return [Route("/compare", self.compare), Route("/runs/{run}/answers/{line:place}/images/{number:place}", self.image)]
 
     def compare(self, request: Request) -> Response:
         """Return the page that shows several models side by side."""

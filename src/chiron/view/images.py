@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import numpy as np
 from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chiron.view.sources import ImageFolder, ImageProblem, check_bytes, eight_bit, is_wide
+from chiron.view.sources import ImageFolder, ImageProblem, check_bytes, is_wide, stretched, turned, upright
 
 _SHOWN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 """Formats that browsers show, with their media types."""
@@ -95,17 +94,8 @@ def _converted(image: Image.Image, window: tuple[float, float] | None) -> tuple[
     """Return an image as PNG if the browser cannot show it as it is, or if another window is wanted."""
     if window is None and image.format in _SHOWN and image.mode in _PLAIN:
         return None
+    gray = image.mode == "L" or is_wide(image)
+    shown = turned(stretched(image, *window), image) if window is not None and gray else upright(image)
     out = io.BytesIO()
-    _windowed(image, window).save(out, "PNG")
+    shown.save(out, "PNG")
     return out.getvalue(), "image/png"
-
-
-def _windowed(image: Image.Image, window: tuple[float, float] | None) -> Image.Image:
-    if window is None or image.mode not in {"L", "I", "F", "I;16", "I;16B", "I;16L"}:
-        return eight_bit(image) if is_wide(image) else image.convert("RGB" if image.mode not in _PLAIN else image.mode)
-    pixels = np.asarray(image, dtype=np.float64)
-    low, high = (float(pixels.min()), float(pixels.max())) if is_wide(image) else (0.0, 255.0)
-    center, width = window
-    begin = low + (center - width / 2) * (high - low)
-    gray = (pixels - begin) / max(1e-9, width * (high - low)) * 255
-    return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8))

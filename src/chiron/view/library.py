@@ -1,6 +1,5 @@
 """All runs under the given folders, found again every few seconds and read in the background."""
 
-import logging
 import os
 import threading
 import time
@@ -11,10 +10,9 @@ from chiron.view.dataset_states import BuildState, ReleaseState
 from chiron.view.discovery import Kind, Place, find_places, kind_of, need_folders
 from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.search_state import SearchState
-from chiron.view.sources import RUN, ChironError
+from chiron.view.sources import RUN
 from chiron.view.states import RunLine, RunState, Signature, UnknownState, stat_of
 
-_log = logging.getLogger(__name__)
 _FIND_EVERY = 5.0
 """Seconds between two searches for new runs."""
 _AT_ONCE = 0.15
@@ -109,7 +107,8 @@ class Library:
                 return False
             try:
                 changed |= state.work(time.monotonic() + _SLICE)
-            except ChironError as problem:
-                _log.info("a run cannot be read: %s", problem)
+            except Exception as problem:  # noqa: BLE001 - the thread must read the other runs
+                state.damaged(problem)
+                changed = True
         self.version += changed
         return changed

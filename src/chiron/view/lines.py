@@ -1,8 +1,10 @@
 """A JSONL file whose lines are read one at a time while another process may append to it."""
 
 import json
+import os
 import time
 from array import array
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ class LineFile:
         self._starts = array("Q")
         self._end = 0
         self._inode: tuple[int, int] | None = None
+        self.restarts = 0
+        """How often another file took this one's place, or it was truncated. Lines that were read before may have changed then."""
 
     def __len__(self) -> int:
         """Return the number of lines found so far."""
@@ -29,7 +33,7 @@ class LineFile:
         """Find new lines until the file ends or the monotonic clock shows ``until``; return whether all are found."""
         try:
             with self.path.open("rb") as file:
-                self._restart_if_replaced()
+                self._restart_if_replaced(os.fstat(file.fileno()))
                 file.seek(self._end)
                 while block := file.read(_BLOCK):
                     complete = block.rfind(b"\n") + 1
@@ -43,16 +47,19 @@ class LineFile:
                     if time.monotonic() >= until:
                         return False
         except FileNotFoundError:
-            self._starts, self._end = array("Q"), 0
+            self._restart(None)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error.strerror}): check its permissions and its disk") from error
         return True
 
-    def _restart_if_replaced(self) -> None:
-        about = self.path.stat()
+    def _restart_if_replaced(self, about: os.stat_result) -> None:
         inode = (about.st_dev, about.st_ino)
         if inode != self._inode or about.st_size < self._end:
-            self._starts, self._end, self._inode = array("Q"), 0, inode
+            self._restart(inode)
+
+    def _restart(self, inode: tuple[int, int] | None) -> None:
+        self._starts, self._end, self._inode = array("Q"), 0, inode
+        self.restarts += 1
 
     def _add(self, block: bytes) -> None:
         start = 0
@@ -79,3 +86,31 @@ class LineFile:
         if not isinstance(value, dict):
             raise InputError(f"{self.path}, line {number + 1} is not a JSON object: run its command again")
         return value
+
+
+class FieldCounts:
+    """How often each value of a field occurs in a file, counted as it grows. Lines that cannot be read are counted as such."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Count the values of ``name``."""
+        self._lines, self._name = LineFile(path), name
+        self._read = self._restarts = 0
+        self.counts: Counter[str] = Counter()
+        self.done = False
+
+    def advance(self, until: float) -> bool:
+        """Count until all lines are counted or the monotonic clock shows ``until``; return whether a line was counted."""
+        self.done = self._lines.advance(until)
+        if self._lines.restarts != self._restarts:
+            self.counts, self._read, self._restarts = Counter(), 0, self._lines.restarts
+        first = self._read
+        while self._read < len(self._lines):
+            try:
+                self.counts[str(self._lines.record(self._read).get(self._name))] += 1
+            except InputError:
+                self.counts["(not readable)"] += 1
+            self._read += 1
+            if time.monotonic() >= until:
+                self.done = self._read == len(self._lines)
+                break
+        return self._read > first

@@ -8,7 +8,7 @@ from chiron.view.accounts import Accounts, open_accounts
 from chiron.view.discovery import METRICS, Kind, Place
 from chiron.view.lines import LineFile
 from chiron.view.sources import ITEMS, LEDGER, RESULTS, RUN, ChironError, read_object, read_run
-from chiron.view.states import RunLine, RunState, Signature, costs_of, stat_of
+from chiron.view.states import MOST, RunLine, RunState, Signature, costs_of, stat_of
 
 
 class EvaluationState(RunState):
@@ -71,6 +71,8 @@ class Stage:
 
 
 _NUMBERS = ("step", "steps", "total_steps", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "utilisation", "memory_gib")
+_COUNTED = ("step", "steps", "total_steps", "tokens", "seconds", "memory_gib")
+"""Numbers that are never infinite or NaN, as a loss may be."""
 _STALE = 60.0
 
 
@@ -85,7 +87,7 @@ class TrainingState(RunState):
         super().__init__(place)
         self.stages: dict[str, Stage] = {}
         self._lines = LineFile(self.path / METRICS)
-        self._read = 0
+        self._read = self._restarts = 0
         self.unreadable = 0
         """Number of lines that are not metrics."""
 
@@ -104,8 +106,8 @@ class TrainingState(RunState):
     def refresh(self, until: float) -> bool:
         """Read new steps."""
         done = self._lines.advance(until)
-        if len(self._lines) < self._read:  # resumed from a checkpoint: the file was written again
-            self.stages, self._read, self.unreadable = {}, 0, 0
+        if self._lines.restarts != self._restarts:  # resumed from a checkpoint: the file was written again
+            self.stages, self._read, self.unreadable, self._restarts = {}, 0, 0, self._lines.restarts
         while self._read < len(self._lines):
             self._add()
             self._read += 1
@@ -120,8 +122,12 @@ class TrainingState(RunState):
             if "held_out_loss" in line:
                 stage.held_out.append((float(line["total_steps"]), float(line["held_out_loss"])))
                 return
-            stage.points.append({name: float(line[name]) for name in _NUMBERS})
-            stage.steps = int(line["steps"])
+            point = {name: float(line[name]) for name in _NUMBERS}
+            if all(0 <= point[name] < MOST for name in _COUNTED):
+                stage.points.append(point)
+                stage.steps = int(point["steps"])
+            else:
+                self.unreadable += 1
         except (ChironError, KeyError, TypeError, ValueError, OverflowError):
             self.unreadable += 1
 

@@ -1,14 +1,27 @@
 """Render the pages of the app, and format what only they show."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from chiron.reports.shell import environment, render_page
+from chiron.view.sources import InputError
 
 STYLES = ("report.css", "view.css")
+
+
+class _Place(IntegerConvertor):
+    """A position in an address. Python refuses to convert thousands of digits."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_url_convertor("place", _Place())
 
 
 def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **values: object) -> HTMLResponse:
@@ -22,6 +35,21 @@ def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **values: object)
 def problem(what: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> HTMLResponse:
     """Return a page that says what cannot be shown."""
     return page("problem.html", status=status, what=what)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Translate the errors of code that relies on the form of a record, of which a damaged one has another.
+
+    Raises:
+        InputError: the record cannot be shown.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{what} cannot be shown ({type(error).__name__}): it is damaged, or of another version of chiron; restore it from a copy"
+        ) from error
 
 
 def page_of(request: Request) -> int:

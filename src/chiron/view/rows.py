@@ -36,8 +36,8 @@ class RowSource(Protocol):
         """Yield every row, in order."""
         ...
 
-    def read(self, head: RowHead) -> dict[str, Any]:
-        """Read one row."""
+    def read(self, head: RowHead, *, only_text: bool = False) -> dict[str, Any]:
+        """Read one row; ``only_text``: its question and conversation are enough."""
         ...
 
 
@@ -56,7 +56,7 @@ class PartRows:
             except InputError:
                 continue
 
-    def read(self, head: RowHead) -> dict[str, Any]:
+    def read(self, head: RowHead, *, only_text: bool = False) -> dict[str, Any]:  # noqa: ARG002 - a line is read at once
         """Read one row.
 
         Raises:
@@ -71,6 +71,8 @@ class ReleaseRows:
     def __init__(self, folder: Path) -> None:
         """Read the release in ``folder``."""
         self._folder = folder
+        self._texts: tuple[object, Any] = (None, None)
+        """The last place that texts were read from, and its texts. The rows of a page are next to each other."""
 
     def heads(self) -> Iterator[RowHead]:
         """Yield every row, in order.
@@ -89,15 +91,18 @@ class ReleaseRows:
             except (OSError, ValueError, KeyError) as error:
                 raise InputError(f"{path} cannot be read ({type(error).__name__}): make the release again") from error
 
-    def read(self, head: RowHead) -> dict[str, Any]:
-        """Read one row, with its images.
+    def read(self, head: RowHead, *, only_text: bool = False) -> dict[str, Any]:
+        """Read one row, with its images unless ``only_text``.
 
         Raises:
             InputError: the file has changed.
         """
         path, group, number = head.place
         try:
-            row = _parquet(path).read_row_group(group).slice(number, 1).to_pylist()[0]
+            if only_text and self._texts[0] != (path, group):
+                self._texts = (path, group), _parquet(path).read_row_group(group, columns=["question", "messages"])
+            table = self._texts[1] if only_text else _parquet(path).read_row_group(group)
+            row = table.slice(number, 1).to_pylist()[0]
         except (OSError, ValueError, IndexError) as error:
             raise InputError(f"{path} cannot be read ({type(error).__name__}): make the release again") from error
         return dict(row)
@@ -149,6 +154,8 @@ class RowIndex:
         self.by_id: dict[str, int] = {}
         self.cells: Counter[tuple[str, str]] = Counter()
         """Rows by modality and body system; a row with two modalities counts twice."""
+        self.parts: Counter[tuple[str, str]] = Counter()
+        """Rows by part and split."""
         self.problem = ""
         self.done = False
         self.source: RowSource | None = None
@@ -173,17 +180,16 @@ class RowIndex:
     def _add(self, head: RowHead) -> None:
         self.by_id.setdefault(head.id, len(self.heads))
         self.heads.append(head)
+        self.parts[head.part, head.split] += 1
         for modality in dict.fromkeys(head.modalities or (UNKNOWN,)):
             self.cells[modality, head.body_system] += 1
 
     def find(self, query: RowQuery, first: int, count: int) -> tuple[list[tuple[int, RowHead]], int]:
         """Return a page of the matching rows with their positions, and the number of all matching ones."""
+        if query == RowQuery():
+            return list(enumerate(self.heads[first : first + count], first)), len(self.heads)
         found = [(number, head) for number, head in enumerate(self.heads) if query.fits(head)]
         return found[first : first + count], len(found)
-
-    def parts(self) -> Counter[tuple[str, str]]:
-        """Count rows by part and split."""
-        return Counter((head.part, head.split) for head in self.heads)
 
     def axes(self) -> tuple[list[str], list[str]]:
         """Return the modalities and body systems that occur, in the order of the taxonomy."""

@@ -19,7 +19,7 @@ from chiron.view.calls import read_calls
 from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query, read_result
 from chiron.view.images import image_response
 from chiron.view.library import Library
-from chiron.view.pages import page, page_of
+from chiron.view.pages import page, page_of, readable
 from chiron.view.search_state import SearchState
 from chiron.view.sources import LEDGER, InputError, StoredResult, reading
 
@@ -42,7 +42,7 @@ def routes(library: Library) -> list[Route]:
         return image_of(_search(library, request), request)
 
     below = "/runs/{run}/cases/{key}"
-    return [Route(below, case), Route(f"{below}/calls", calls), Route(f"{below}/images/{{number:int}}", image)]
+    return [Route(below, case), Route(f"{below}/calls", calls), Route(f"{below}/images/{{number:place}}", image)]
 
 
 def _search(library: Library, request: Request) -> SearchState:
@@ -143,27 +143,21 @@ def case_page(state: SearchState, request: Request) -> Response:
     with state.lock:
         _read_details(state)
         before, after, place, number = state.index.neighbors(key, query)
-    try:
+    with readable(f"the record of case '{result.case_id.strip()}'"):
         view = case_view(result, 1, ())
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(
-            f"the record of case '{result.case_id.strip()}' cannot be shown ({type(error).__name__}): it may be of another version"
-        ) from error
-    names = [str(name) for name in result.record.get("images") or ()]
-    return page(
-        "search_case.html",
-        run=state.place,
-        key=key,
-        case=replace(view, images_left_out=0),
-        names=names,
-        hashes=[str(sha256) for sha256 in (result.record.get("provenance") or {}).get("images") or ()],
-        before=before,
-        after=after,
-        place=place,
-        number=number,
-        query_text=query_text(query),
-        failures=[] if view.kind is not Kind.PENDING else failure_reasons(state.path / LEDGER)[:5],
-    )
+        return page(
+            "search_case.html",
+            run=state.place,
+            key=key,
+            case=replace(view, images_left_out=0),
+            names=[str(name) for name in result.record.get("images") or ()],
+            before=before,
+            after=after,
+            place=place,
+            number=number,
+            query_text=query_text(query),
+            failures=[] if view.kind is not Kind.PENDING else failure_reasons(state.path / LEDGER)[:5],
+        )
 
 
 def calls_page(state: SearchState, request: Request) -> Response:
@@ -173,13 +167,16 @@ def calls_page(state: SearchState, request: Request) -> Response:
         InputError: the ledger cannot be read.
     """
     result = _result(state, request)
-    calls = read_calls(state.path, state.run, state.selection, state.case_file_images(), result)
-    return page("calls.html", run=state.place, key=request.path_params["key"], id=result.case_id.strip(), calls=calls)
+    with readable(f"the record of case '{result.case_id.strip()}'"):
+        calls = read_calls(state.path, state.run, state.selection, state.case_file_images(), result)
+        return page("calls.html", run=state.place, key=request.path_params["key"], id=result.case_id.strip(), calls=calls)
 
 
 def image_of(state: SearchState, request: Request) -> Response:
     """Return an image of a case, by its place in the case."""
-    names = [str(name) for name in _result(state, request).record.get("images") or ()]
+    result = _result(state, request)
+    with readable(f"the record of case '{result.case_id.strip()}'"):
+        names = [str(name) for name in result.record.get("images") or ()]
     number = request.path_params["number"]
     if number >= len(names):
         raise HTTPException(HTTPStatus.NOT_FOUND)

@@ -39,6 +39,7 @@ class SearchState(RunState):
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
+        self._file = 0
 
     @cached_property
     def index(self) -> CaseIndex:
@@ -63,6 +64,11 @@ class SearchState(RunState):
         """Read new calls and results."""
         self.run = read_run(self.path)
         with reading(self.path / LEDGER) as connection:
+            file = (self.path / LEDGER).stat().st_ino
+            if file != self._file:  # a repaired ledger has taken the place of the damaged one
+                self.close()
+                vars(self).pop("index", None)
+                self._file = file
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
             done &= self.index.advance(connection, until)
@@ -96,9 +102,9 @@ class SearchState(RunState):
         """Count the cases, then read the records and labels that the search's own page shows."""
         with self.lock:
             changed = super().work(until)
-            changed |= self._count()
-            if self.wants_details and not self.problem:
-                changed |= self._read_more(until)
+            if not self.problem:
+                changed |= self._count()
+                changed |= self.wants_details and self._read_more(until)
             return changed
 
     def _count(self, most_bytes: float = float("inf")) -> bool:
@@ -141,7 +147,7 @@ def selection_of(run: dict[str, Any], path: Path) -> Selection:
         InputError: ``run.json`` does not name them.
     """
     cases, limit, shard = run.get("cases"), run.get("limit"), run.get("shard")
-    if not isinstance(cases, str) or not cases:
+    if not isinstance(cases, str) or not cases or "\0" in cases:
         raise InputError(f"{path / RUN} names no file of cases")
     return Selection(Path(cases), limit if isinstance(limit, int) else None, Shard.parse(shard) if isinstance(shard, str) else None)
 

@@ -9,16 +9,16 @@ from types import ModuleType
 from typing import Any
 
 from chiron.cases.body_systems import BODY_SYSTEMS, body_system_of_case
-from chiron.cases.case import BadCase, Case
+from chiron.cases.case import Case
 from chiron.cases.formats import parse_case
 from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.cases.modalities import MODALITIES, modalities_of_case
 from chiron.cases.reader import Selection, Shard, need_cases
-from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel, TextPart
+from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallFailed, Missing
-from chiron.client.images import eight_bit, is_wide
+from chiron.client.images import is_wide, stretched, turned, upright
 from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
-from chiron.client.ledger_store import explained, open_for_reading
+from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict
@@ -45,7 +45,6 @@ __all__ = [
     "REAL",
     "RESULTS",
     "RUN",
-    "BadCase",
     "Call",
     "CallFailed",
     "Case",
@@ -70,12 +69,11 @@ __all__ = [
     "Spending",
     "StoredResult",
     "Team",
-    "TextPart",
     "Verdict",
     "body_system_of_case",
     "check_bytes",
     "compare",
-    "eight_bit",
+    "damaged",
     "grids",
     "image_folders",
     "in_use",
@@ -88,6 +86,9 @@ __all__ = [
     "read_run",
     "reading",
     "search",
+    "stretched",
+    "turned",
+    "upright",
 ]
 
 

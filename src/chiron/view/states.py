@@ -1,7 +1,9 @@
 """State of a run: the line on the home page, and what all kinds of runs have in common."""
 
+import logging
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from chiron.view.accounts import Accounts
 from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
 from chiron.view.sources import LEDGER, RUN, ChironError, InputError, in_use
 
+_log = logging.getLogger(__name__)
 Signature = tuple[object, ...]
+MOST = 1e15
+"""Numbers in files are below this. Larger ones, infinite ones and NaN come from damage."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,25 @@ class RunState:
             self.problem = ""
             self.settled = self.refresh(until)
             line = self.describe(running=bool(now[0]))
-        except ChironError as problem:
-            self.settled, self.problem = True, str(problem)
-            line = RunLine(self.place.id, self.place.name, self.kind, state="damaged", problem=self.problem)
+        except Exception as problem:  # noqa: BLE001 - one damaged run must not take the others down
+            line = self.damaged(problem)
         times = [about[2] for about in now[1:] if isinstance(about, tuple)]
         return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9})
+
+    def damaged(self, problem: Exception) -> RunLine:
+        """Note why the run cannot be read, until its files change; return its line."""
+        with self.lock:
+            self.settled, self.problem, self._seen = True, str(problem), self.signature()
+            if not isinstance(problem, ChironError):
+                # The message of the exception may quote a case, so the log has only its type and where it was raised.
+                where = "".join(traceback.format_tb(problem.__traceback__))
+                _log.error("run %s cannot be read: %s\n%s", self.place.id, type(problem).__name__, where)
+                self.problem = (
+                    f"{self.path} cannot be read ({type(problem).__name__}): a file in it is damaged, or of another version of chiron;"
+                    " restore it from a copy"
+                )
+            self._line = RunLine(self.place.id, self.place.name, self.kind, state="damaged", problem=self.problem)
+            return self._line
 
     def refresh(self, until: float) -> bool:  # noqa: ARG002 - for others
         """Read what is new; return whether everything is read.

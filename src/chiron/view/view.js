@@ -14,6 +14,7 @@
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (fresh.querySelectorAll("[data-live]").length !== parts().length) return location.reload(); // a page that got its content
     for (const part of parts()) {
       const other = fresh.getElementById(part.id);
       if (!other || other.outerHTML === part.outerHTML) continue;
@@ -27,21 +28,35 @@
 
   function listen() {
     const scope = document.querySelector("[data-watch]")?.dataset.watch ?? "";
-    const events = new EventSource(`/events?run=${encodeURIComponent(scope)}`);
+    const lost = () => say("not connected: is chiron view still running?", true);
+    let events = null;
     let busy = false;
     let again = false;
-    events.addEventListener("open", () => say("live"));
-    events.addEventListener("error", () => say("not connected: is chiron view still running?", true));
-    events.addEventListener("changed", async () => {
+    async function changed() {
       again = true;
       if (busy) return;
       busy = true;
       while (again) {
         again = false;
-        try { await refresh(); } catch { say("not connected: is chiron view still running?", true); }
+        try { await refresh(); } catch { lost(); }
       }
       busy = false;
-    });
+    }
+    // Browsers open few connections to one server, so a hidden tab gives its own back.
+    function connect() {
+      events?.close();
+      events = null;
+      if (document.hidden) return;
+      events = new EventSource(`/events?run=${encodeURIComponent(scope)}`);
+      events.addEventListener("open", () => {
+        say("live");
+        changed(); // what changed before the server listened for this page
+      });
+      events.addEventListener("error", lost);
+      events.addEventListener("changed", changed);
+    }
+    document.addEventListener("visibilitychange", connect);
+    connect();
   }
 
   // Parts of a page that are loaded when they are opened.
