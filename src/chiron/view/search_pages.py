@@ -150,6 +150,7 @@ def case_page(state: SearchState, request: Request) -> Response:
             run=state.place,
             key=key,
             case=replace(view, images_left_out=0),
+            id=view.id,
             names=[str(name) for name in result.record.get("images") or ()],
             before=before,
             after=after,

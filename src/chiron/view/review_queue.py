@@ -1,0 +1,128 @@
+"""Which paths of a search a reviewer sees, and in which order."""
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chiron.reviews.records import ReviewRecord, by_path, hash_path, is_disputed
+from chiron.reviews.store import EventHead, ReviewStore
+from chiron.view.case_index import read_result
+from chiron.view.search_state import SearchState
+from chiron.view.sources import LEDGER, InputError, reading
+
+_PATHS = """
+SELECT case_id FROM results WHERE retained = 1 OR (outcome IN ('full_score', 'depth') AND mics_score >= ?) ORDER BY position, case_id
+"""
+
+
+@dataclass(frozen=True)
+class ReviewSettings:
+    """What a server has reviewed.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    reviewers: tuple[str, ...] = ()
+    """Names of those who have a queue, for the distribution of paths."""
+    double: float = 0.0
+    """Share of the paths that two reviewers review, each without seeing the other's verdicts."""
+    min_score: float | None = None
+    """Also review rejected paths with at least this MICS-Score."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name, value in (("--double", self.double), ("--min-score", self.min_score)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} must be between 0 and 1 (got {value:g})")
+
+    def needed(self, case_id: str) -> int:
+        """Return how many reviews a path needs. A larger share contains the paths of a smaller one."""
+        return 2 if _place(case_id, "double") < self.double else 1
+
+    def is_first_for(self, reviewer: str, case_id: str) -> bool:
+        """Return whether a path comes before others in a reviewer's queue, so that reviewers rarely work on the same path."""
+        if reviewer not in self.reviewers:
+            return True
+        number = len(self.reviewers)
+        first = int(_place(case_id, "reviewer") * number)
+        return self.reviewers.index(reviewer) in {first, (first + self.needed(case_id) - 1) % number}
+
+
+def _place(case_id: str, what: str) -> float:
+    """Return a number from 0 to 1 that depends only on the arguments."""
+    return int(hashlib.sha256(f"{what}\0{case_id}".encode("utf-8", "surrogatepass")).hexdigest()[:13], 16) / 16**13
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """The paths of a run from one reviewer's side; all are ids of cases."""
+
+    waiting: tuple[str, ...]
+    """Not yet reviewed, in the order of work."""
+    handled: tuple[str, ...]
+    """Reviewed or skipped by the reviewer, last one last."""
+    skipped: tuple[str, ...]
+
+
+class ReviewQueue:
+    """The paths of one search that are reviewed."""
+
+    def __init__(self, state: SearchState, settings: ReviewSettings) -> None:
+        """Prepare to read; nothing is read before it is needed."""
+        self._state, self._settings = state, settings
+        self.store = ReviewStore(state.path)
+        self._lock = threading.Lock()
+        self._hashes: dict[str, str] = {}
+        self._ledger = 0
+
+    def view(self, reviewer: str) -> QueueView:
+        """Return what waits for a reviewer, and what the reviewer did.
+
+        Raises:
+            InputError: the ledger or the reviews cannot be read.
+        """
+        with reading(self._state.path / LEDGER) as ledger:
+            paths = [str(name) for (name,) in ledger.execute(_PATHS, (self._least_score,))]
+            known = set(paths)
+            heads = self._valid([head for head in self.store.heads() if head.case_id in known], ledger)
+        mine = {head.case_id: head for head in heads if head.reviewer == reviewer and head.kind != "adjudication"}
+        last = {(head.case_id, head.reviewer): head.kind for head in heads if head.kind != "adjudication"}
+        others: dict[str, int] = {}
+        for (case_id, name), kind in last.items():
+            others[case_id] = others.get(case_id, 0) + (kind == "review" and name != reviewer)
+        waiting = [name for name in paths if name not in mine and others.get(name, 0) < self._settings.needed(name)]
+        waiting.sort(key=lambda name: not self._settings.is_first_for(reviewer, name))
+        handled = sorted(mine, key=lambda name: mine[name].id)
+        return QueueView(tuple(waiting), tuple(handled), tuple(name for name in handled if mine[name].kind == "skip"))
+
+    def disputes(self) -> list[str]:
+        """Return the cases whose reviews disagree and wait for an adjudication, in the order in which they were reviewed."""
+        events = self.store.events()
+        with reading(self._state.path / LEDGER) as ledger:
+            valid = {head.id for head in self._valid([_head(event) for event in events], ledger)}
+        groups = by_path([event for event in events if event["id"] in valid])
+        return [case_id for (case_id, _), of_path in groups.items() if is_disputed(of_path)]
+
+    @property
+    def _least_score(self) -> float:
+        return 2.0 if self._settings.min_score is None else self._settings.min_score
+
+    def _valid(self, heads: Sequence[EventHead], ledger: sqlite3.Connection) -> list[EventHead]:
+        """Return the events that are about the paths that the ledger contains now."""
+        with self._lock:
+            file = (self._state.path / LEDGER).stat().st_ino
+            if file != self._ledger:  # a repaired ledger has taken the place of the damaged one
+                self._hashes, self._ledger = {}, file
+            for case_id in {head.case_id for head in heads} - self._hashes.keys():
+                try:
+                    self._hashes[case_id] = hash_path(str(read_result(ledger, case_id).record.get("reasoning") or ""))
+                except InputError:
+                    continue  # the page of the case says what is wrong with it
+            return [head for head in heads if self._hashes.get(head.case_id) == head.path_sha256]
+
+
+def _head(event: ReviewRecord) -> EventHead:
+    return EventHead(event["id"], event["at"], event["kind"], event["reviewer"], event["case_id"], event["path_sha256"])
