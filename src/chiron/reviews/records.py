@@ -73,10 +73,18 @@ class Decision:
     steps: tuple[StepVerdict, ...]
     """Of the adjudication, else of the first of the reviews, which agree unless the status is ``disputed`` or ``rejected``."""
     final: StepVerdict
+    labels: tuple[Verdict | None, ...]
+    """The verdict on each step; ``None`` where reviews disagree and nobody has adjudicated."""
     reviewers: int
     adjudicated: bool
     events: tuple[int, ...]
     """Numbers of the events that it follows from."""
+
+    @property
+    def faults(self) -> str:
+        """The rejected parts of the path and the reasons, in words."""
+        named = [*((f"step {number}", step) for number, step in enumerate(self.steps, start=1)), ("the final answer", self.final)]
+        return "; ".join(f"{name}: {REASONS.get(v['reason'] or '', 'no reason')}" for name, v in named if v["verdict"] == "reject")
 
 
 def hash_path(reasoning: str) -> str:
@@ -179,7 +187,9 @@ def decide(events: Sequence[ReviewRecord]) -> Decision | None:
     if adjudication is None and disagree(reviews) and {status_of(review) for review in reviews} != {"rejected"}:
         status = "disputed"
     ids = tuple(sorted(event["id"] for event in (*reviews, *([adjudication] if adjudication else []))))
-    return Decision(status, tuple(first["steps"]), first["final"], len(reviews), adjudication is not None, ids)
+    columns = zip(*(review["steps"] for review in ([adjudication] if adjudication else reviews)), strict=True)
+    labels = tuple(column[0]["verdict"] if len({step["verdict"] for step in column}) == 1 else None for column in columns)
+    return Decision(status, tuple(first["steps"]), first["final"], labels, len(reviews), adjudication is not None, ids)
 
 
 def disagree(reviews: Sequence[ReviewBody]) -> bool:
