@@ -10,8 +10,8 @@ import pytest
 
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
-from chiron.mmrp.cot import build_cot
 from chiron.mmrp.card import ReleaseOptions
+from chiron.mmrp.cot import build_cot
 from chiron.mmrp.release import release
 from chiron.mmrp.review_report import review_report
 from chiron.mmrp.row import MmrpRow, RowReview, read_rows
@@ -163,7 +163,9 @@ def test_rewards_have_the_verdicts_beside_the_scores(run: Path, tmp_path: Path) 
         assert row.signal["units"][0].startswith(f"### Step 1: {path[row.case_id][0]}")
         assert row.signal["human_labels"][0] == ("edit" if row.case_id == case_id else "reject")
     unlabeled = [row for row in rows if row.case_id == case_id and row.id not in labeled]
-    assert all(not row.signal["units"][0].startswith(f"### Step 1: {path[case_id][0]}\n### Step 2: {path[case_id][1]}") for row in unlabeled)
+    assert all(
+        not row.signal["units"][0].startswith(f"### Step 1: {path[case_id][0]}\n### Step 2: {path[case_id][1]}") for row in unlabeled
+    )
     build_rewards([run], tmp_path / "required", cases=CASES, reviews="require")
     kept = list(read_rows(tmp_path / "required" / "rows.jsonl"))
     assert {row.id for row in kept} == {row.id for row in labeled.values() if row.signal["human_labels"][-1]}

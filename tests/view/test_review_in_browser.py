@@ -1,6 +1,7 @@
 """Review in a real browser: two reviewers, an adjudicator, and the dataset that results; by keyboard; nothing typed is lost."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,12 @@ def title(page: Page) -> str:
     return page.inner_text("h1 bdi")
 
 
+def begin(page: Page, name: str) -> None:
+    """Open the queue, and wait until the page of its first path is ready for keys."""
+    page.get_by_role("link", name=name).click()
+    page.wait_for_url(re.compile(r"/runs/\w+/(review|adjudicate)/\w+"))
+
+
 def accept_all(page: Page) -> str:
     """Accept every step and the final answer by keyboard and submit; return the id of the case."""
     page.locator("#review").wait_for()
@@ -75,7 +82,7 @@ def test_two_reviewers_and_an_adjudicator_change_the_dataset(browser: Browser, r
     settings = ReviewSettings(("anna", "ben"), double=1.0)
     with serving(recorded, reviewers=people, settings=settings) as gate:
         with opened(browser, gate, link=link(gate, "anna")) as (page, trouble):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             disputed = title(page)
             page.keyboard.press("a")
             page.keyboard.press("r")
@@ -94,12 +101,12 @@ def test_two_reviewers_and_an_adjudicator_change_the_dataset(browser: Browser, r
             page.get_by_text("No path waits for your review.").wait_for()
             assert trouble == []
         with opened(browser, gate, link=link(gate, "ben")) as (page, trouble):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             assert "no such finding" not in page.content()
             assert {accept_all(page), accept_all(page), accept_all(page)} == set(paths)
             assert trouble == []
         with opened(browser, gate, link=link(gate, "cleo")) as (page, trouble):
-            page.get_by_role("link", name="Adjudicate 1 path").click()
+            begin(page, "Adjudicate 1 path")
             assert title(page) == disputed
             assert "no such finding" in page.inner_text("[data-step='1'] .reject")
             page.locator("#step-1").focus()
@@ -129,7 +136,7 @@ def test_two_reviewers_and_an_adjudicator_change_the_dataset(browser: Browser, r
 def test_a_browser_that_closes_in_mid_edit_loses_nothing(browser: Browser, recorded: Path, people: list[Reviewer]) -> None:
     with serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate:
         with opened(browser, gate, link=link(gate, "anna")) as (page, _):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             case_id = title(page)
             page.keyboard.press("a")
             page.keyboard.press("e")
@@ -141,7 +148,7 @@ def test_a_browser_that_closes_in_mid_edit_loses_nothing(browser: Browser, recor
             page.goto("about:blank")
             wait_until(lambda: "Half a sentence more" in json.dumps(drafts(recorded / "run")), what="the draft")
         with opened(browser, gate, link=link(gate, "anna")) as (page, trouble):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             assert title(page) == case_id
             assert page.locator("[name=text-1]").input_value() == "Half a sentence more"
             assert page.locator("[name=verdict-0][value=accept]").is_checked()
@@ -155,14 +162,14 @@ def drafts(run: Path) -> list[object]:
     return [store.draft("review", "anna", path["case_id"], hash_path(path["reasoning"])) for path in lines(run / "paths.jsonl")]
 
 
-def test_what_the_server_does_not_take_stays_in_the_browser_and_is_said(
-    browser: Browser, recorded: Path, people: list[Reviewer]
-) -> None:
+def test_what_the_server_does_not_take_stays_in_the_browser_and_is_said(browser: Browser, recorded: Path, people: list[Reviewer]) -> None:
     with serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate:
         with opened(browser, gate, link=link(gate, "anna")) as (page, _):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             full = json.dumps({"error": "reviews.sqlite cannot be written (database or disk is full): free space on its disk"})
-            page.route("**/review/*", lambda route: route.fulfill(status=422, body=full) if route.request.method == "POST" else route.fallback())
+            page.route(
+                "**/review/*", lambda route: route.fulfill(status=422, body=full) if route.request.method == "POST" else route.fallback()
+            )
             for _ in range(page.locator("[data-step]").count()):
                 page.keyboard.press("a")
             page.locator("[name=note]").fill("kept here")
@@ -182,7 +189,7 @@ def test_what_the_server_does_not_take_stays_in_the_browser_and_is_said(
 def test_skip_back_and_what_is_missing(browser: Browser, recorded: Path, people: list[Reviewer]) -> None:
     with serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate:
         with opened(browser, gate, link=link(gate, "anna")) as (page, _):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             first, address = title(page), page.url
             page.keyboard.press("s")
             page.wait_for_url(lambda url: url != address)
@@ -247,7 +254,7 @@ def test_review_pages_fit_and_their_fields_have_names(
 ) -> None:
     with serving(recorded, reviewers=people, settings=ReviewSettings(("anna", "ben"))) as gate:
         with opened(browser, gate, width=width, dark=dark, link=link(gate, "anna")) as (page, trouble):
-            page.get_by_role("link", name="Review 3 paths").click()
+            begin(page, "Review 3 paths")
             page.keyboard.press("r")
             page.keyboard.press("j")
             page.keyboard.press("e")

@@ -272,9 +272,7 @@ def explained(path: Path, *, writing: bool = False, damage: Callable[[Path, str]
         raise ours from error
 
 
-def _ours(
-    path: Path, error: sqlite3.DatabaseError, *, writing: bool, damage: Callable[[Path, str], InputError]
-) -> ChironError | None:
+def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool, damage: Callable[[Path, str], InputError]) -> ChironError | None:
     """Translate an SQLite error; ``None`` if it is caused by a bug in chiron."""
     code = _primary(error)
     why = str(error) or getattr(error, "sqlite_errorname", "") or "SQLite gives no reason"

@@ -71,7 +71,9 @@ def review_report(runs: Sequence[Path]) -> ReviewReport:
         finally:
             source.close()
     by_step, by_path = agreement_of_reviews(events)
-    return ReviewReport(_by_reviewer(events), dict(statuses), _reasons(events), by_step, by_path, Prediction.of(paths), Prediction.of(steps))
+    return ReviewReport(
+        _by_reviewer(events), dict(statuses), _reasons(events), by_step, by_path, Prediction.of(paths), Prediction.of(steps)
+    )
 
 
 def _of_path(run: SearchedRun, case_id: str, decisions: Decisions) -> Iterator[tuple[float, bool]]:

@@ -44,7 +44,9 @@ class Decisions:
         decided = {run: ReviewStore(run).decisions() for run in runs if run.is_dir()} if mode != "ignore" else {}
         if mode == "require" and not any(decided.values()):
             named = ", ".join(map(str, runs))
-            raise InputError(f"no path of {named} is reviewed ({REVIEWS}): review paths with 'chiron view RUN --review NAME', or omit --reviews require")
+            raise InputError(
+                f"no path of {named} is reviewed ({REVIEWS}): review paths with 'chiron view RUN --review NAME', or omit --reviews require"
+            )
         return cls(mode, decided)
 
     def of(self, run: Path, case_id: str, reasoning: object) -> Decision | None:

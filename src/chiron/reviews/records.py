@@ -157,7 +157,9 @@ def edited_reasoning(reasoning: str, review: "ReviewBody | Decision") -> str:
     read = parse_reasoning(changed)
     if read.steps != texts or (read.answer or "") != answer:
         at = next((n for n, (a, b) in enumerate(zip(texts, read.steps, strict=False), start=1) if a != b), len(texts))
-        raise InputError(f"an edited text (step {at} or the final answer) contains a step heading, a list or a mark: write one plain paragraph")
+        raise InputError(
+            f"an edited text (step {at} or the final answer) contains a step heading, a list or a mark: write one plain paragraph"
+        )
     return changed
 
 

@@ -167,7 +167,6 @@ class ReviewStore:
                     db.execute("ROLLBACK")
                 raise
 
-
     def _create(self, db: sqlite3.Connection) -> None:
         # SQLite does not wait for another process that changes the journal mode.
         lock = self.path.with_name(f".{REVIEWS}.lock")

@@ -123,6 +123,7 @@
     e: () => choose("edit"),
     r: () => choose("reject"),
     c: () => current().querySelector(".note-field input").focus(),
+    i: () => document.querySelector(".stage")?.focus(),
     s: () => document.getElementById("skip")?.click(),
   };
   form.addEventListener("input", changed);

@@ -230,9 +230,7 @@ def _mine(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, Revi
     return dict(known) if known is not None else {}
 
 
-def _entries(
-    shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, ReviewRecord], steps: int
-) -> list[dict[str, str]]:
+def _entries(shown: _Shown, task: Task, reviewer: Reviewer, reviews: dict[str, ReviewRecord], steps: int) -> list[dict[str, str]]:
     """Return the fields of the form for each step and, last, for the final answer."""
     mine = _mine(shown, task, reviewer, reviews)
     listed = mine.get("steps")
