@@ -68,8 +68,9 @@ def test_every_mode_takes_what_it_should(run: Path, tmp_path: Path) -> None:
     requiring, why = rows_of(run, tmp_path / "require", "require")
     assert set(requiring) == {accepted, edited}
     assert why == {"rejected by reviewers": 1, **({"not reviewed": len(unread)} if unread else {})}
-    assert requiring[accepted].provenance.review is not None
-    assert requiring[accepted].provenance.review["status"] == "accepted"
+    mark = requiring[accepted].provenance.review
+    assert mark is not None
+    assert mark["status"] == "accepted"
     assert requiring[accepted].reasoning == ignoring[accepted].reasoning
     changed = parse_reasoning(requiring[edited].reasoning).steps
     assert changed[1] == EDIT

@@ -104,7 +104,7 @@ def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes) 
     if not content:  # another process is about to create it
         assert ReviewStore(tmp_path).events() == []
         return
-    with pytest.raises(InputError, match="reviews.sqlite is damaged"):
+    with pytest.raises(InputError, match=r"reviews\.sqlite is damaged"):
         ReviewStore(tmp_path).events()
     other = tmp_path / "other"
     other.mkdir()

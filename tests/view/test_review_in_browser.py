@@ -163,46 +163,50 @@ def drafts(run: Path) -> list[object]:
 
 
 def test_what_the_server_does_not_take_stays_in_the_browser_and_is_said(browser: Browser, recorded: Path, people: list[Reviewer]) -> None:
-    with serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate:
-        with opened(browser, gate, link=link(gate, "anna")) as (page, _):
-            begin(page, "Review 3 paths")
-            full = json.dumps({"error": "reviews.sqlite cannot be written (database or disk is full): free space on its disk"})
-            page.route(
-                "**/review/*", lambda route: route.fulfill(status=422, body=full) if route.request.method == "POST" else route.fallback()
-            )
-            for _ in range(page.locator("[data-step]").count()):
-                page.keyboard.press("a")
-            page.locator("[name=note]").fill("kept here")
-            page.locator("#trouble", has_text="free space on its disk").wait_for()
-            page.locator("#submit").click()
-            page.locator("#trouble", has_text="Nothing was stored").wait_for()
-            page.unroute("**/review/*")
-            page.reload()
-            assert page.locator("[name=note]").input_value() == "kept here"
-            page.locator("#saved", has_text="draft saved").wait_for()
-            address = page.url
-            page.locator("#submit").click()
-            page.wait_for_url(lambda url: url != address)
+    with (
+        serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate,
+        opened(browser, gate, link=link(gate, "anna")) as (page, _),
+    ):
+        begin(page, "Review 3 paths")
+        full = json.dumps({"error": "reviews.sqlite cannot be written (database or disk is full): free space on its disk"})
+        page.route(
+            "**/review/*", lambda route: route.fulfill(status=422, body=full) if route.request.method == "POST" else route.fallback()
+        )
+        for _ in range(page.locator("[data-step]").count()):
+            page.keyboard.press("a")
+        page.locator("[name=note]").fill("kept here")
+        page.locator("#trouble", has_text="free space on its disk").wait_for()
+        page.locator("#submit").click()
+        page.locator("#trouble", has_text="Nothing was stored").wait_for()
+        page.unroute("**/review/*")
+        page.reload()
+        assert page.locator("[name=note]").input_value() == "kept here"
+        page.locator("#saved", has_text="draft saved").wait_for()
+        address = page.url
+        page.locator("#submit").click()
+        page.wait_for_url(lambda url: url != address)
     assert [event["note"] for event in ReviewStore(recorded / "run").events()] == ["kept here"]
 
 
 def test_skip_back_and_what_is_missing(browser: Browser, recorded: Path, people: list[Reviewer]) -> None:
-    with serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate:
-        with opened(browser, gate, link=link(gate, "anna")) as (page, _):
-            begin(page, "Review 3 paths")
-            first, address = title(page), page.url
-            page.keyboard.press("s")
-            page.wait_for_url(lambda url: url != address)
-            page.keyboard.press("a")
-            page.keyboard.press("r")
-            page.keyboard.press("Control+Enter")
-            page.locator("#trouble", has_text="step 2 is rejected without a reason").wait_for()
-            assert page.evaluate("document.activeElement.dataset.step") == "1"
-            page.keyboard.press("p")
-            page.wait_for_url(address)
-            assert title(page) == first
-            page.keyboard.press("u")
-            page.get_by_text("1 skipped").wait_for()
+    with (
+        serving(recorded, reviewers=people, settings=ReviewSettings(("anna",))) as gate,
+        opened(browser, gate, link=link(gate, "anna")) as (page, _),
+    ):
+        begin(page, "Review 3 paths")
+        first, address = title(page), page.url
+        page.keyboard.press("s")
+        page.wait_for_url(lambda url: url != address)
+        page.keyboard.press("a")
+        page.keyboard.press("r")
+        page.keyboard.press("Control+Enter")
+        page.locator("#trouble", has_text="step 2 is rejected without a reason").wait_for()
+        assert page.evaluate("document.activeElement.dataset.step") == "1"
+        page.keyboard.press("p")
+        page.wait_for_url(address)
+        assert title(page) == first
+        page.keyboard.press("u")
+        page.get_by_text("1 skipped").wait_for()
 
 
 def test_hostile_text_stays_text_on_every_review_page(browser: Browser, tmp_path: Path) -> None:
@@ -225,26 +229,28 @@ def test_hostile_text_stays_text_on_every_review_page(browser: Browser, tmp_path
     draft = {"steps": steps, "final": verdict("edit", note=attack, text=attack), "note": attack}
     store.save_draft("review", people[0].name, case.id, sha, draft)
     settings = ReviewSettings((people[0].name,), double=1.0, min_score=0.0)
-    with serving(tmp_path, reviewers=people, settings=settings) as gate:
-        with opened(browser, gate, link=gate.link(reviewer=people[0])) as (page, trouble):
-            queues = page.locator("a.go").evaluate_all("all => all.map(a => a.getAttribute('href'))")
-            adjudicating = next(queue for queue in queues if queue.endswith("/adjudicate"))
-            drafted = f"{adjudicating.removesuffix('adjudicate')}review/{case_key(case.id)}"
-            for address in ["/review", drafted, *queues]:
-                page.goto(f"http://127.0.0.1:{gate.port}{address}")
-                page.locator("details").evaluate_all("all => all.forEach(d => { d.open = true; })")
-                page.wait_for_timeout(50)
-                assert page.evaluate("typeof window.pwned") == "undefined", address
-                assert page.locator("main script, main style, main iframe, img[onerror], img[src=x]").count() == 0, address
-                assert page.locator("h1").count() == 1
-            page.goto(f"http://127.0.0.1:{gate.port}{adjudicating}")
-            for step in page.locator("[data-step]").all():
-                step.focus()
-                page.keyboard.press("a")
-            page.locator("[name=note]").fill(attack)
-            page.locator("#submit").click()
-            page.get_by_text("No reviews disagree.").first.wait_for()
-            assert trouble == []
+    with (
+        serving(tmp_path, reviewers=people, settings=settings) as gate,
+        opened(browser, gate, link=gate.link(reviewer=people[0])) as (page, trouble),
+    ):
+        queues = page.locator("a.go").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        adjudicating = next(queue for queue in queues if queue.endswith("/adjudicate"))
+        drafted = f"{adjudicating.removesuffix('adjudicate')}review/{case_key(case.id)}"
+        for address in ["/review", drafted, *queues]:
+            page.goto(f"http://127.0.0.1:{gate.port}{address}")
+            page.locator("details").evaluate_all("all => all.forEach(d => { d.open = true; })")
+            page.wait_for_timeout(50)
+            assert page.evaluate("typeof window.pwned") == "undefined", address
+            assert page.locator("main script, main style, main iframe, img[onerror], img[src=x]").count() == 0, address
+            assert page.locator("h1").count() == 1
+        page.goto(f"http://127.0.0.1:{gate.port}{adjudicating}")
+        for step in page.locator("[data-step]").all():
+            step.focus()
+            page.keyboard.press("a")
+        page.locator("[name=note]").fill(attack)
+        page.locator("#submit").click()
+        page.get_by_text("No reviews disagree.").first.wait_for()
+        assert trouble == []
     assert store.events()[-1]["kind"] == "adjudication"
 
 
@@ -252,17 +258,19 @@ def test_hostile_text_stays_text_on_every_review_page(browser: Browser, tmp_path
 def test_review_pages_fit_and_their_fields_have_names(
     browser: Browser, recorded: Path, people: list[Reviewer], width: int, dark: bool
 ) -> None:
-    with serving(recorded, reviewers=people, settings=ReviewSettings(("anna", "ben"))) as gate:
-        with opened(browser, gate, width=width, dark=dark, link=link(gate, "anna")) as (page, trouble):
-            begin(page, "Review 3 paths")
-            page.keyboard.press("r")
-            page.keyboard.press("j")
-            page.keyboard.press("e")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            nameless = page.locator("input, select, button, textarea").evaluate_all(
-                "all => all.filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim())).map(e => e.outerHTML)"
-            )
-            assert nameless == []
-            names = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
-            assert len(names) == len(set(names))
-            assert trouble == []
+    with (
+        serving(recorded, reviewers=people, settings=ReviewSettings(("anna", "ben"))) as gate,
+        opened(browser, gate, width=width, dark=dark, link=link(gate, "anna")) as (page, trouble),
+    ):
+        begin(page, "Review 3 paths")
+        page.keyboard.press("r")
+        page.keyboard.press("j")
+        page.keyboard.press("e")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        nameless = page.locator("input, select, button, textarea").evaluate_all(
+            "all => all.filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim())).map(e => e.outerHTML)"
+        )
+        assert nameless == []
+        names = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
+        assert len(names) == len(set(names))
+        assert trouble == []

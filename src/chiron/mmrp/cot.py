@@ -19,6 +19,7 @@ from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
 from chiron.mmrp.reviewed import Decisions, ReviewMode, apply_decision
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
+from chiron.reviews.records import Decision
 
 RULES: Final = 1
 """Version of the rules; increase it when the same paths would give other rows."""
@@ -137,13 +138,8 @@ class Chain:
             return Made(dropped=(self._drop(unit, "another run's path is better", detail),), outcome="beaten")
         if case is None:
             return Made(dropped=(self._drop(unit, "case not in the file", f"{unit.run.cases} has no such case"),))
-        known = _known(path)
-        if known.get("case") not in (None, case.fingerprint):
-            return Made(dropped=(self._drop(unit, "case has changed", "it was edited since it was searched: search it again"),))
-        if why := path.get("not_retained"):
-            return Made(dropped=(self._drop(unit, "low score", str(why)),))
-        decision = self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
-        if refusal := self.decisions.refusal(decision):
+        known, decision = _known(path), self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
+        if refusal := self._refusal(case, path, decision):
             return Made(dropped=(self._drop(unit, *refusal),))
         text, review = str(path.get("reasoning") or ""), None
         if decision is not None:
@@ -169,6 +165,14 @@ class Chain:
             for dialogue in self.form.of_path(case, reasoning)
         )
         return Made(rows)
+
+    def _refusal(self, case: Case, path: dict[str, Any], decision: Decision | None) -> tuple[str, str] | None:
+        """Return why a path does not become a row, as a reason and details."""
+        if _known(path).get("case") not in (None, case.fingerprint):
+            return "case has changed", "it was edited since it was searched: search it again"
+        if why := path.get("not_retained"):
+            return "low score", str(why)
+        return self.decisions.refusal(decision)
 
     def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
         return Dropped("cot", unit.id, reason, detail, text, unit.line)

@@ -81,8 +81,8 @@ def agreement_of_reviews(events: Sequence[ReviewRecord]) -> tuple[Agreement, Agr
         reviews = current_reviews(of_path[:adjudicated])
         paths.append({name: status_of(review) for name, review in reviews.items()})
         verdicts = {name: [*review["steps"], review["final"]] for name, review in reviews.items()}
-        for column in zip(*verdicts.values(), strict=True):
-            steps.append({name: v["verdict"] for name, v in zip(verdicts, column, strict=True) if v is not None})
+        columns = zip(*verdicts.values(), strict=True)
+        steps += [{name: v["verdict"] for name, v in zip(verdicts, column, strict=True) if v is not None} for column in columns]
     return agreement(steps), agreement(paths)
 
 

@@ -134,12 +134,12 @@ class ReviewStore:
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         if not self.path.is_file():
             return
-        with explained(self.path, damage=_damaged):
-            with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
-                if not _version(db) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    return  # another process is creating it
-                _check(db, self.path)
-                rows = db.execute(sql, values).fetchall()
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        with explained(self.path, damage=_damaged), closing(sqlite3.connect(uri, uri=True, timeout=30)) as db:
+            if not _version(db) and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                return  # another process is creating it
+            _check(db, self.path)
+            rows = db.execute(sql, values).fetchall()
         yield from rows
 
     @contextmanager

@@ -149,7 +149,7 @@ def read_calls(
     return CaseCalls(tuple(recorder.groups.values()))
 
 
-class CaseNotKnown(Exception):  # noqa: N818 - not a failure
+class CaseNotKnown(Exception):
     """The prompts of a case cannot be built again."""
 
 

@@ -74,10 +74,7 @@ class ReviewPages:
     def home(self, request: Request) -> Response:
         """Return what waits for the reviewer in each search."""
         reviewer = self._person(request)
-        rows = []
-        for state in self._library.states():
-            if isinstance(state, SearchState):
-                rows.append(self._row(state, reviewer))
+        rows = [self._row(state, reviewer) for state in self._library.states() if isinstance(state, SearchState)]
         return page("review_home.html", reviewer=reviewer, rows=rows)
 
     def _row(self, state: SearchState, reviewer: Reviewer) -> dict[str, object]:
