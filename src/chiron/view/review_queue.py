@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,18 +43,23 @@ class ReviewSettings:
         """Return how many reviews a path needs. A larger share contains the paths of a smaller one."""
         return 2 if _place(case_id, "double") < self.double else 1
 
-    def is_first_for(self, reviewer: str, case_id: str) -> bool:
-        """Return whether a path comes before others in a reviewer's queue, so that reviewers rarely work on the same path."""
-        if reviewer not in self.reviewers:
-            return True
+    def first_for(self, case_id: str) -> frozenset[str]:
+        """Return those in whose queue a path comes before others, so that reviewers rarely work on the same path."""
         number = len(self.reviewers)
         first = int(_place(case_id, "reviewer") * number)
-        return self.reviewers.index(reviewer) in {first, (first + self.needed(case_id) - 1) % number}
+        return frozenset(self.reviewers[(first + more) % number] for more in range(self.needed(case_id))) if number else frozenset()
 
 
 def _place(case_id: str, what: str) -> float:
     """Return a number from 0 to 1 that depends only on the arguments."""
     return int(hashlib.sha256(f"{what}\0{case_id}".encode("utf-8", "surrogatepass")).hexdigest()[:13], 16) / 16**13
+
+
+@dataclass(frozen=True, slots=True)
+class _QueuedPath:
+    case_id: str
+    needed: int
+    first_for: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class ReviewQueue:
         self._lock = threading.Lock()
         self._hashes: dict[str, str] = {}
         self._ledger = 0
+        self._paths: list[_QueuedPath] = []
+        self._paths_of: object = None
 
     def view(self, reviewer: str) -> QueueView:
         """Return what waits for a reviewer, and what the reviewer did.
@@ -85,18 +93,15 @@ class ReviewQueue:
             InputError: the ledger or the reviews cannot be read.
         """
         with reading(self._state.path / LEDGER) as ledger:
-            paths = [str(name) for (name,) in ledger.execute(_PATHS, (self._least_score,))]
-            known = set(paths)
-            heads = self._valid([head for head in self.store.heads() if head.case_id in known], ledger)
+            paths = self._read_paths(ledger)
+            heads = self._valid(self.store.heads(), ledger)
         mine = {head.case_id: head for head in heads if head.reviewer == reviewer and head.kind != "adjudication"}
         last = {(head.case_id, head.reviewer): head.kind for head in heads if head.kind != "adjudication"}
-        others: dict[str, int] = {}
-        for (case_id, name), kind in last.items():
-            others[case_id] = others.get(case_id, 0) + (kind == "review" and name != reviewer)
-        waiting = [name for name in paths if name not in mine and others.get(name, 0) < self._settings.needed(name)]
-        waiting.sort(key=lambda name: not self._settings.is_first_for(reviewer, name))
+        others = Counter(case_id for (case_id, name), kind in last.items() if kind == "review" and name != reviewer)
+        waiting = [path for path in paths if path.case_id not in mine and others[path.case_id] < path.needed]
+        waiting.sort(key=lambda path: reviewer not in path.first_for)
         handled = sorted(mine, key=lambda name: mine[name].id)
-        return QueueView(tuple(waiting), tuple(handled), tuple(name for name in handled if mine[name].kind == "skip"))
+        return QueueView(tuple(path.case_id for path in waiting), tuple(handled), tuple(name for name in handled if mine[name].kind == "skip"))
 
     def disputes(self) -> list[str]:
         """Return the cases whose reviews disagree and wait for an adjudication, in the order in which they were reviewed."""
@@ -106,9 +111,16 @@ class ReviewQueue:
         groups = by_path([event for event in events if event["id"] in valid])
         return [case_id for (case_id, _), of_path in groups.items() if is_disputed(of_path)]
 
-    @property
-    def _least_score(self) -> float:
-        return 2.0 if self._settings.min_score is None else self._settings.min_score
+    def _read_paths(self, ledger: sqlite3.Connection) -> list[_QueuedPath]:
+        """Return the paths that are reviewed, in the order of the cases; kept until the ledger changes."""
+        with self._lock:
+            now = self._state.signature()
+            if now != self._paths_of:
+                least = 2.0 if self._settings.min_score is None else self._settings.min_score
+                names = [str(name) for (name,) in ledger.execute(_PATHS, (least,))]
+                self._paths = [_QueuedPath(name, self._settings.needed(name), self._settings.first_for(name)) for name in names]
+                self._paths_of = now
+            return self._paths
 
     def _valid(self, heads: Sequence[EventHead], ledger: sqlite3.Connection) -> list[EventHead]:
         """Return the events that are about the paths that the ledger contains now."""
