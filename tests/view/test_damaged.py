@@ -69,7 +69,7 @@ def test_a_name_that_cannot_be_a_file_is_a_problem_of_its_run_only(tmp_path: Pat
     "changes",
     [{"seconds": float("inf")}, {"seconds": float("nan")}, {"tokens": float("inf")}, {"steps": 1e300}, {"total_steps": -1e308}],
 )
-def test_a_training_counts_lines_with_impossible_numbers_as_unreadable(tmp_path: Path, changes: dict[str, float]) -> None:
+def test_a_training_counts_lines_with_impossible_numbers_as_unreadable(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "metrics.jsonl").write_text(metrics(1) + metrics(2, **changes))
     with visiting(tmp_path) as client:
@@ -124,7 +124,7 @@ def test_a_ledger_that_is_restored_is_read_again(tmp_path: Path) -> None:
     assert (line.state, line.done) == ("stopped", 3)
 
 
-DAMAGED = [
+DAMAGED: list[dict[str, Any]] = [
     {"messages": 5},
     {"messages": {"role": "user"}},
     {"messages": [5]},

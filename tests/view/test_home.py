@@ -70,7 +70,7 @@ def test_a_stopped_search_shows_progress_retained_paths_and_known_and_possible_c
 
 
 def test_every_page_says_when_a_cost_is_not_all_or_not_known(tmp_path: Path) -> None:
-    replies = {"one": [0.5, None], "two": [None], "three": [0.25]}
+    replies: dict[str, list[float | None]] = {"one": [0.5, None], "two": [None], "three": [0.25]}
     for name, costs in replies.items():
         write_evaluation(tmp_path / name, name, [an_item(0)])
         with Ledger.open(tmp_path / name / LEDGER) as ledger:

@@ -243,6 +243,15 @@ def test_a_path_that_changed_is_reviewed_again(folder: Path) -> None:
         assert work_off(people["anna"]) == ["alpha"]
 
 
+def test_a_damaged_record_does_not_block_the_queue(folder: Path) -> None:
+    db = sqlite3.connect(folder / "run" / LEDGER)
+    db.execute("UPDATE results SET record = x'00' WHERE case_id IN ('alpha', 'beta')")
+    db.commit()
+    db.close()
+    with desks(folder) as people:
+        assert sorted(work_off(people["anna"])) == ["delta", "gamma"]
+
+
 def test_a_full_disk_is_reported_to_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
 

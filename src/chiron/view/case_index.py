@@ -21,7 +21,6 @@ from chiron.view.sources import (
     InputError,
     Missing,
     Selection,
-    StoredResult,
     body_system_of_case,
     modalities_of_case,
 )
@@ -340,24 +339,6 @@ def _number(value: object) -> float | None:
 def _text(record: dict[str, Any], name: str) -> str:
     value = record.get(name)
     return value if isinstance(value, str) else ""
-
-
-def read_result(ledger: sqlite3.Connection, case_id: str) -> StoredResult:
-    """Read the stored result of a case.
-
-    Raises:
-        InputError: it is no longer in the ledger, or its record is damaged.
-    """
-    row = ledger.execute(
-        "SELECT position, fingerprint, outcome, retained, mics_score, record FROM results WHERE case_id = ?", (case_id,)
-    ).fetchone()
-    if row is None:
-        raise InputError("this case is no longer in the ledger: return to the list of cases")
-    position, fingerprint, outcome, retained, score, blob = row
-    record = _unpacked(blob)
-    if not record:
-        raise InputError("the record of this case is damaged: 'chiron status' of its run says how to recover it")
-    return StoredResult(case_id, position, fingerprint, outcome, bool(retained), score, record)
 
 
 def _unpacked(blob: object) -> dict[str, Any]:

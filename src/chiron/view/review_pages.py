@@ -17,12 +17,13 @@ from chiron.reviews.agreement import agreement_of_reviews
 from chiron.reviews.records import REASONS, Kind, ReviewBody, ReviewRecord, current_reviews, hash_path, parse_body
 from chiron.view.access import Gate, Reviewer
 from chiron.view.calls import CaseNotKnown, read_case
-from chiron.view.case_index import case_key, read_result
+from chiron.view.case_index import case_key
 from chiron.view.library import Library
 from chiron.view.pages import page, readable
 from chiron.view.review_queue import QueueView, ReviewQueue, ReviewSettings
+from chiron.view.search_pages import result_of, search_of
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, Case, ChironError, InputError, StoredResult, reading
+from chiron.view.sources import Case, ChironError, InputError, StoredResult
 
 _MOST_BYTES = 4 * 2**20
 """Maximum size of a review that a page sends."""
@@ -90,7 +91,7 @@ class ReviewPages:
 
     def _first(self, task: Task) -> Any:
         def first(request: Request) -> Response:
-            reviewer, state = self._person(request, task), self._search(request)
+            reviewer, state = self._person(request, task), search_of(self._library, request)
             return RedirectResponse(self._next(task, state, reviewer), HTTPStatus.SEE_OTHER)
 
         return first
@@ -99,7 +100,8 @@ class ReviewPages:
         """Return the address of the next path, or of the reviewer's home if none waits."""
         queue = self._queue(state)
         waiting = queue.view(reviewer.name).waiting if task == "review" else queue.disputes()
-        following = next((name for name in waiting if name != done), None)
+        # A damaged record would be first in the queue for ever.
+        following = next((name for name in waiting if name != done and queue.has_path(name)), None)
         return "/review" if following is None else f"/runs/{state.place.id}/{task}/{case_key(following)}"
 
     def _show(self, task: Task) -> Any:
@@ -184,25 +186,13 @@ class ReviewPages:
             raise HTTPException(HTTPStatus.FORBIDDEN, "This page needs another reviewer's address, which 'chiron view' printed.")
         return reviewer
 
-    def _search(self, request: Request) -> SearchState:
-        state = self._library.get(request.path_params["run"])
-        if not isinstance(state, SearchState):
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return state
-
     def _queue(self, state: SearchState) -> ReviewQueue:
         with self._lock:
             return self._queues.setdefault(state.place.id, ReviewQueue(state, self._settings))
 
     def _shown(self, request: Request) -> _Shown:
-        state = self._search(request)
-        with state.lock:
-            state.line(0.0)
-            row = state.index.by_key(request.path_params["key"])
-        if row is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        with reading(state.path / LEDGER) as connection:
-            result = read_result(connection, row.case_id)
+        state = search_of(self._library, request)
+        result = result_of(state, request)
         reasoning = result.record.get("reasoning")
         if not isinstance(reasoning, str) or not reasoning:
             raise HTTPException(HTTPStatus.NOT_FOUND, "This case has no path to review.")

@@ -1,7 +1,6 @@
 """Which paths of a search a reviewer sees, and in which order."""
 
 import hashlib
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +8,8 @@ from dataclasses import dataclass
 
 from chiron.reviews.records import ReviewRecord, by_path, hash_path, is_disputed
 from chiron.reviews.store import EventHead, ReviewStore
-from chiron.view.case_index import read_result
 from chiron.view.search_state import SearchState
-from chiron.view.sources import LEDGER, InputError, reading
+from chiron.view.sources import LEDGER, InputError, Ledger, reading
 
 _PATHS = """
 SELECT case_id FROM results WHERE retained = 1 OR (outcome IN ('full_score', 'depth') AND mics_score >= ?) ORDER BY position, case_id
@@ -92,48 +90,64 @@ class ReviewQueue:
         Raises:
             InputError: the ledger or the reviews cannot be read.
         """
-        with reading(self._state.path / LEDGER) as ledger:
-            paths = self._read_paths(ledger)
-            heads = self._valid(self.store.heads(), ledger)
+        paths, heads = self._read_paths(), self._valid(self.store.heads())
         mine = {head.case_id: head for head in heads if head.reviewer == reviewer and head.kind != "adjudication"}
         last = {(head.case_id, head.reviewer): head.kind for head in heads if head.kind != "adjudication"}
         others = Counter(case_id for (case_id, name), kind in last.items() if kind == "review" and name != reviewer)
         waiting = [path for path in paths if path.case_id not in mine and others[path.case_id] < path.needed]
         waiting.sort(key=lambda path: reviewer not in path.first_for)
         handled = sorted(mine, key=lambda name: mine[name].id)
-        return QueueView(tuple(path.case_id for path in waiting), tuple(handled), tuple(name for name in handled if mine[name].kind == "skip"))
+        return QueueView(
+            tuple(path.case_id for path in waiting), tuple(handled), tuple(name for name in handled if mine[name].kind == "skip")
+        )
 
     def disputes(self) -> list[str]:
-        """Return the cases whose reviews disagree and wait for an adjudication, in the order in which they were reviewed."""
+        """Return the cases whose reviews disagree and wait for an adjudication, in the order of their first reviews."""
         events = self.store.events()
-        with reading(self._state.path / LEDGER) as ledger:
-            valid = {head.id for head in self._valid([_head(event) for event in events], ledger)}
+        valid = {head.id for head in self._valid([_head(event) for event in events])}
         groups = by_path([event for event in events if event["id"] in valid])
         return [case_id for (case_id, _), of_path in groups.items() if is_disputed(of_path)]
 
-    def _read_paths(self, ledger: sqlite3.Connection) -> list[_QueuedPath]:
+    def has_path(self, case_id: str) -> bool:
+        """Return whether the record of a case can be read and contains a path."""
+        with self._lock, Ledger.read(self._state.path / LEDGER) as ledger:
+            return self._hash(ledger, case_id) is not None
+
+    def _read_paths(self) -> list[_QueuedPath]:
         """Return the paths that are reviewed, in the order of the cases; kept until the ledger changes."""
         with self._lock:
             now = self._state.signature()
             if now != self._paths_of:
                 least = 2.0 if self._settings.min_score is None else self._settings.min_score
-                names = [str(name) for (name,) in ledger.execute(_PATHS, (least,))]
-                self._paths = [_QueuedPath(name, self._settings.needed(name), self._settings.first_for(name)) for name in names]
+                with reading(self._state.path / LEDGER) as connection:
+                    names = [str(name) for (name,) in connection.execute(_PATHS, (least,))]
+                settings = self._settings
+                self._paths = [_QueuedPath(name, settings.needed(name), settings.first_for(name)) for name in names]
                 self._paths_of = now
             return self._paths
 
-    def _valid(self, heads: Sequence[EventHead], ledger: sqlite3.Connection) -> list[EventHead]:
+    def _valid(self, heads: Sequence[EventHead]) -> list[EventHead]:
         """Return the events that are about the paths that the ledger contains now."""
-        with self._lock:
-            file = (self._state.path / LEDGER).stat().st_ino
-            if file != self._ledger:  # a repaired ledger has taken the place of the damaged one
-                self._hashes, self._ledger = {}, file
-            for case_id in {head.case_id for head in heads} - self._hashes.keys():
-                try:
-                    self._hashes[case_id] = hash_path(str(read_result(ledger, case_id).record.get("reasoning") or ""))
-                except InputError:
-                    continue  # the page of the case says what is wrong with it
-            return [head for head in heads if self._hashes.get(head.case_id) == head.path_sha256]
+        if not heads:
+            return []
+        with self._lock, Ledger.read(self._state.path / LEDGER) as ledger:
+            return [head for head in heads if self._hash(ledger, head.case_id) == head.path_sha256]
+
+    def _hash(self, ledger: Ledger, case_id: str) -> str | None:
+        """Return the hash of a path, kept until another ledger takes the place of this one; ``None`` if the case has no path."""
+        file = (self._state.path / LEDGER).stat().st_ino
+        if file != self._ledger:  # it was repaired
+            self._hashes, self._ledger = {}, file
+        if case_id not in self._hashes:
+            try:
+                result = ledger.result(case_id)
+            except InputError:
+                return None  # the page of the case says what is wrong with it
+            reasoning = result.record.get("reasoning") if result is not None else None
+            if not isinstance(reasoning, str) or not reasoning:
+                return None
+            self._hashes[case_id] = hash_path(reasoning)
+        return self._hashes[case_id]
 
 
 def _head(event: ReviewRecord) -> EventHead:
