@@ -16,11 +16,11 @@ from chiron.mmrp.release import release
 from chiron.mmrp.review_report import review_report
 from chiron.mmrp.row import MmrpRow, RowReview, read_rows
 from chiron.mmrp.signals.rewards import build_rewards
-from chiron.reviews.records import StepVerdict, hash_path
+from chiron.reviews.records import hash_path
 from chiron.reviews.store import ReviewStore
 from tests.mmrp.building import lines
 from tests.mmrp.making import PROVENANCE, a_row, write_part
-from tests.reviews.writing import verdict
+from tests.reviews.writing import review, verdict
 from tests.support.command import chiron
 
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run"
@@ -31,17 +31,6 @@ EDIT = "The seventh rib is interrupted, on the left."
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return Path(shutil.copytree(RECORDED, tmp_path / "run"))
-
-
-def review(run: Path, number: int, reviewer: str = "anna", *, kind: Any = "review", final: str = "accept", **steps: StepVerdict) -> str:
-    """Review a retained path, by its place in paths.jsonl: accept all but the steps given as ``step1=...``; return the case's id."""
-    path = lines(run / "paths.jsonl")[number]
-    count = len(parse_reasoning(path["reasoning"]).steps)
-    verdicts = [steps.get(f"step{n}", verdict("accept")) for n in range(1, count + 1)]
-    closing = verdict(final, reason="unsupported" if final == "reject" else None)
-    body: Any = {"steps": verdicts, "final": closing, "note": ""}
-    ReviewStore(run).add(kind, reviewer, path["case_id"], hash_path(path["reasoning"]), body)
-    return str(path["case_id"])
 
 
 def rows_of(run: Path, out: Path, mode: Any) -> tuple[dict[str, MmrpRow], dict[str, int]]:
@@ -148,7 +137,7 @@ def test_the_card_counts_accepted_and_edited_paths(tmp_path: Path) -> None:
     loaded = load_dataset(str(tmp_path / "release"), "cot", split="train", cache_dir=str(tmp_path / "cache"))
     by_case = {row["case_id"]: row["provenance"]["review"] for row in loaded}
     assert by_case["1"] == marks[1]
-    assert not by_case["3"] or by_case["3"]["status"] is None
+    assert by_case["3"] is None
 
 
 def test_rewards_have_the_verdicts_beside_the_scores(run: Path, tmp_path: Path) -> None:

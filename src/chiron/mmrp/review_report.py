@@ -10,7 +10,7 @@ from chiron.mmrp.signals.rewards import chosen_units, human_labels
 from chiron.mmrp.signals.source import SearchedRun, score_of
 from chiron.reviews.agreement import Agreement, agreement_of_reviews, auc
 from chiron.reviews.records import ReviewRecord
-from chiron.reviews.store import need_reviews
+from chiron.reviews.store import read_reviews
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def review_report(runs: Sequence[Path]) -> ReviewReport:
     statuses: Counter[str] = Counter()
     for number, run in enumerate(runs):
         # Case ids repeat in other runs.
-        events += [{**event, "case_id": f"{number}\0{event['case_id']}"} for event in need_reviews(run).events()]
+        events += [{**event, "case_id": f"{number}\0{event['case_id']}"} for event in read_reviews(run)]
         decisions = Decisions.read([run], "prefer")
         statuses.update(decision.status for decision in decisions.by_run[run].values())
         source = SearchedRun.read_ledger(run)

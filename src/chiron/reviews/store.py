@@ -177,29 +177,29 @@ class ReviewStore:
                 db.executescript(_SCHEMA)
 
 
-def export_reviews(run: Path, out: Path | None = None) -> Path:
+def export_reviews(run: Path | str, out: Path | str | None = None) -> Path:
     """Write the events of a run as JSONL, by default to ``reviews.jsonl`` in its directory, and return the file's path.
 
     Raises:
-        InputError: the run has no reviews.
+        InputError: the run has no reviews, or they cannot be read.
         DiskError: the file cannot be written.
     """
-    store = need_reviews(run)
-    target = out if out is not None else run / "reviews.jsonl"
-    write_atomically(target, (json.dumps(event, ensure_ascii=False) + "\n" for event in store.events()))
+    events = read_reviews(run)
+    target = Path(out) if out is not None else Path(run) / "reviews.jsonl"
+    write_atomically(target, (json.dumps(event, ensure_ascii=False) + "\n" for event in events))
     return target
 
 
-def need_reviews(run: Path) -> ReviewStore:
-    """Return the reviews of a run.
+def read_reviews(run: Path | str) -> list[ReviewRecord]:
+    """Return the reviews, skips and adjudications of a run, in the order in which they were made.
 
     Raises:
-        InputError: it has none.
+        InputError: the run has no reviews, or they cannot be read.
     """
-    store = ReviewStore(run)
+    store = ReviewStore(Path(run))
     if not store.path.is_file():
         raise InputError(f"{run} has no reviews ({REVIEWS} is missing): review its paths with 'chiron view {run} --review NAME'")
-    return store
+    return store.events()
 
 
 def _version(db: sqlite3.Connection) -> int:
