@@ -68,11 +68,11 @@ def loaded(path: Path, cache: Path, *names: str, **options: Any) -> Any:
 
 def test_verdicts_of_reviewers_are_in_the_release(made: ReleaseSummary, parts: list[Path], tmp_path: Path) -> None:
     case_id = lines(parts[0].parent / "run" / "paths.jsonl")[0]["case_id"]
-    for name in ("cot", "rewards"):
-        rows = [row for split in loaded(made.path, tmp_path, name).values() for row in split]
-        marked = [row for row in rows if (row["signal"]["human_labels"] if name == "rewards" else row["provenance"]["review"])]
-        assert {row["case_id"] for row in marked} == {case_id}
-    assert all(set(row["signal"]["human_labels"]) <= {"accept", None} for row in marked)
+    paths, steps = ([row for split in loaded(made.path, tmp_path, name).values() for row in split] for name in ("cot", "rewards"))
+    assert [row["case_id"] for row in paths if row["provenance"]["review"]] == [case_id]
+    labeled = [row for row in steps if row["signal"]["human_labels"]]
+    assert {row["case_id"] for row in labeled} == {case_id}
+    assert all(set(row["signal"]["human_labels"]) <= {"accept", None} for row in labeled)
     assert "Reviewers read 1 of its chains of thought" in (made.path / "README.md").read_text()
 
 
