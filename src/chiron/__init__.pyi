@@ -55,6 +55,8 @@ from .mmrp.questions import build_questions as build_questions
 from .mmrp.release import ReleaseOptions as ReleaseOptions
 from .mmrp.release import ReleaseSummary as ReleaseSummary
 from .mmrp.release import release as release
+from .mmrp.review_report import ReviewReport as ReviewReport
+from .mmrp.review_report import review_report as review_report
 from .mmrp.signals.preferences import PreferenceOptions as PreferenceOptions
 from .mmrp.signals.preferences import build_preferences as build_preferences
 from .mmrp.signals.reflections import ReflectionOptions as ReflectionOptions
@@ -65,5 +67,8 @@ from .mmrp.signals.rl import RlOptions as RlOptions
 from .mmrp.signals.rl import build_rl as build_rl
 from .mmrp.text import build_text as build_text
 from .reports.page import write_report as write_report
+from .reviews.records import ReviewRecord as ReviewRecord
+from .reviews.store import export_reviews as export_reviews
+from .reviews.store import read_reviews as read_reviews
 
 __all__: list[str]  # noqa: PYI035 - lazy_loader fills it

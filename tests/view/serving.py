@@ -3,16 +3,17 @@
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from starlette.testclient import TestClient
 
-from chiron.view.access import HOST, Gate
+from chiron.view.access import HOST, Gate, Reviewer
 from chiron.view.app import create_app
 from chiron.view.library import Library
+from chiron.view.review_queue import ReviewSettings
 from tests.support.waiting import PATIENCE, wait_until
 
 PORT = 8123
@@ -28,12 +29,13 @@ def visiting(*folders: Path) -> Iterator[TestClient]:
 
 
 @contextmanager
-def serving(*folders: Path) -> Iterator[Gate]:
+def serving(*folders: Path, reviewers: Sequence[Reviewer] = (), settings: ReviewSettings | None = None) -> Iterator[Gate]:
     """Serve on a real port; yield the gate that knows the address."""
     with socket.create_server((HOST, 0)) as listening:
-        gate = Gate(listening.getsockname()[1])
+        gate = Gate(listening.getsockname()[1], reviewers)
         ended = threading.Event()
-        config = uvicorn.Config(create_app(Library(folders), gate, closing=ended.is_set), log_level="error", timeout_graceful_shutdown=1)
+        app = create_app(Library(folders), gate, closing=ended.is_set, settings=settings)
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -206,6 +206,18 @@ def test_rows_are_filtered_by_cells_of_the_coverage(dataset: Path) -> None:
         assert re.findall(r"data-row><bdi>([^<]*)</bdi>", client.get(f"{address}?find=00002").text) == ["cot:case-00002"]
 
 
+def test_a_row_says_what_reviewers_decided(dataset: Path) -> None:
+    part = dataset / "dataset" / "cot" / "rows.jsonl"
+    rows = [json.loads(line) for line in part.read_text().splitlines()]
+    rows[1]["provenance"]["review"] = {"status": "edited <i>", "edited_steps": [2]}
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with visiting(dataset) as client:
+        address = address_of(client, "cot")
+        settled(client, address, "still reading rows")
+        assert "edited &lt;i&gt;" in client.get(f"{address}/rows/1").text
+        assert "edited &lt;i&gt;" not in client.get(f"{address}/rows/0").text
+
+
 def test_dropped_rows_are_counted_by_reason(dataset: Path) -> None:
     drops = [{"reason": "answered without the case"}, {"reason": "answered without the case"}, {"reason": "<i>odd</i>"}]
     (dataset / "dataset" / "text" / "dropped.jsonl").write_text("".join(json.dumps(drop) + "\n" for drop in drops) + "half a line")

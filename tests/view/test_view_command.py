@@ -99,3 +99,37 @@ def test_a_browser_that_runs_in_the_foreground_gets_its_page(tmp_path: Path) -> 
     with started(tmp_path, BROWSER=f"{browser} %s"):
         wait_until(lambda: seen.is_file() and seen.read_text().endswith("end"), what="the browser's end")
     assert "recorded_run" in seen.read_text()
+
+
+def test_each_reviewer_gets_a_link_that_opens_the_queue(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED, tmp_path / "recorded_run")
+    people = ("--review", "Dr. Ann\u00e9", "--review", "ben", "--adjudicate", "cleo")
+    with started(tmp_path, "--no-browser", "--json", *people, "--double", "0.5", "--min-score", "0.2") as process:
+        line = json.loads(first_line(process))
+        assert list(line["reviewers"]) == ["Dr. Ann\u00e9", "ben", "cleo"]
+        assert len({line["url"], *line["reviewers"].values()}) == 4
+        parts = urlsplit(line["reviewers"]["ben"])
+        connection = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
+        connection.request("GET", f"/?{parts.query}")
+        exchange = connection.getresponse()
+        exchange.read()
+        assert exchange.getheader("location") == "/review"
+        connection.request("GET", "/review", headers={"Cookie": str(exchange.getheader("set-cookie")).partition(";")[0]})
+        assert "Review 3 paths" in connection.getresponse().read().decode()
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--review", " "), "cannot be a reviewer's name"),
+        (("--review", "a\u202eb"), "cannot be a reviewer's name"),
+        (("--double", "0.2"), "need reviewers: add --review NAME"),
+        (("--review", "anna", "--double", "20"), "--double must be between 0 and 1"),
+        (("--review", "anna", "--min-score", "-1"), "--min-score must be between 0 and 1"),
+    ],
+)
+def test_options_of_reviews_that_make_no_sense_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = chiron("view", tmp_path, "--no-browser", *options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())

@@ -38,8 +38,10 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, gate: Gate, *, width: int = 1400, dark: bool = False) -> Iterator[tuple[Page, list[str]]]:
-    """Yield a page at the home page, and everything that it did and should not."""
+def opened(
+    browser: Browser, gate: Gate, *, width: int = 1400, dark: bool = False, link: str | None = None
+) -> Iterator[tuple[Page, list[str]]]:
+    """Yield a page at the home page, or behind a link, and everything that it did and should not."""
     scheme = "dark" if dark else "light"
     context: BrowserContext = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
@@ -53,7 +55,7 @@ def opened(browser: Browser, gate: Gate, *, width: int = 1400, dark: bool = Fals
     page.on("pageerror", lambda e: trouble.append(f"error: {e}"))
     page.on("dialog", dismissed)
     page.on("request", lambda r: None if r.url.startswith((f"http://127.0.0.1:{gate.port}/", "data:")) else trouble.append(r.url))
-    page.goto(gate.link())
+    page.goto(link or gate.link())
     try:
         yield page, trouble
     finally:

@@ -32,6 +32,14 @@ Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Fo
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N cases.")]
 ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Use only part I of N, for N machines.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
+Reviews = Annotated[
+    str,
+    typer.Option(
+        "--reviews",
+        metavar="MODE",
+        help="require: only what reviewers accepted; prefer: also what nobody reviewed; ignore: all, as it was found.",
+    ),
+]
 
 
 @app.command("text")
@@ -91,13 +99,19 @@ def cot(
         str, typer.Option(metavar="FORM", help="published, or intern: the prompt that the first run sent to its interns.")
     ] = "published",
     cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
+    reviews: Reviews = "prefer",
     limit: Limit = None,
     json_output: Json = False,
 ) -> None:
-    """Part 3: the retained paths of searches as training dialogues. Calls no model."""
-    from chiron.mmrp.cot import prepare_cot
+    """Part 3: the retained paths of searches as training dialogues. Calls no model.
 
-    build_part(prepare_cot(runs, out, cases=cases, limit=limit, form=template_named(form, runs[0])), json_output=json_output)
+    Paths that reviewers rejected are dropped, and their edits replace steps ('chiron view RUN --review NAME').
+    """
+    from chiron.mmrp.cot import prepare_cot
+    from chiron.mmrp.reviewed import review_mode
+
+    wording, mode = template_named(form, runs[0]), review_mode(reviews)
+    build_part(prepare_cot(runs, out, cases=cases, limit=limit, form=wording, reviews=mode), json_output=json_output)
 
 
 def template_named(name: str, run: Path) -> "ConversationTemplate":

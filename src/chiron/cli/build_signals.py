@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chiron.cli.build import Json, Limit, Out, build_part, template_named
+from chiron.cli.build import Json, Limit, Out, Reviews, build_part, template_named
 from chiron.errors import InputError
 from chiron.terminal import printable
 
@@ -69,18 +69,22 @@ def rewards_command(
     runs: Runs,
     out: Out,
     threshold: Annotated[float, typer.Option("--threshold", help="A step is good if its MICS-Score exceeds this.")] = 0.5,
+    reviews: Reviews = "prefer",
     form: FormOption = "published",
     cases: CasesOption = None,
     images: ImagesOption = None,
     limit: Limit = None,
     json_output: Json = False,
 ) -> None:
-    """Step rewards: prefix and step with its MICS-Score, for process reward models of TRL and InternVL. Calls no model."""
+    """Step rewards: prefix and step with its MICS-Score, for process reward models of TRL and InternVL. Calls no model.
+
+    Verdicts of reviewers are added beside the scores ('chiron view RUN --review NAME').
+    """
+    from chiron.mmrp.reviewed import review_mode
     from chiron.mmrp.signals.rewards import RewardOptions, prepare_rewards
 
-    run = prepare_rewards(
-        runs, out, options=RewardOptions(threshold), cases=cases, images=images, limit=limit, form=template_named(form, runs[0])
-    )
+    options, mode, wording = RewardOptions(threshold), review_mode(reviews), template_named(form, runs[0])
+    run = prepare_rewards(runs, out, options=options, reviews=mode, cases=cases, images=images, limit=limit, form=wording)
     build_part(run, json_output=json_output)
 
 

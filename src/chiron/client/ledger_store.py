@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -250,20 +250,6 @@ _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlit
 """Extended error codes for a disk that returns no data or wrong data."""
 
 
-@contextmanager
-def explained(path: Path, *, writing: bool = False) -> Iterator[None]:
-    """Translate SQLite's errors into chiron's."""
-    try:
-        yield
-    except sqlite3.ProgrammingError:
-        raise
-    except sqlite3.DatabaseError as error:
-        ours = _ours(path, error, writing=writing)
-        if ours is None:
-            raise
-        raise ours from error
-
-
 def damaged(path: Path, why: str) -> InputError:
     """Return the error for a damaged ledger, with instructions to recover it."""
     return InputError(
@@ -272,7 +258,21 @@ def damaged(path: Path, why: str) -> InputError:
     )
 
 
-def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironError | None:
+@contextmanager
+def explained(path: Path, *, writing: bool = False, damage: Callable[[Path, str], InputError] = damaged) -> Iterator[None]:
+    """Translate SQLite's errors into chiron's; ``damage`` returns the error for a damaged file."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        ours = _ours(path, error, writing=writing, damage=damage)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool, damage: Callable[[Path, str], InputError]) -> ChironError | None:
     """Translate an SQLite error; ``None`` if it is caused by a bug in chiron."""
     code = _primary(error)
     why = str(error) or getattr(error, "sqlite_errorname", "") or "SQLite gives no reason"
@@ -295,7 +295,7 @@ def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool) -> ChironE
         return DiskError(f"{text}; its content is safe") if writing else InputError(text)
     # Errors without a code: a column contains invalid text. SQLITE_ERROR may also be caused by a mistake in chiron's SQL.
     ours_to_blame = code == sqlite3.SQLITE_ERROR and not why.startswith("no such ") and "has no column" not in why
-    return None if ours_to_blame else damaged(path, why)
+    return None if ours_to_blame else damage(path, why)
 
 
 def _primary(error: sqlite3.Error) -> int | None:

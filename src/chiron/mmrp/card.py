@@ -69,6 +69,8 @@ class ReleaseSummary:
     """Number of rows by the license of their source."""
     models: Mapping[str, int]
     """Number of rows by model, as ``role: model``."""
+    reviews: Mapping[str, int] = field(default_factory=dict)
+    """Number of rows whose path reviewers accepted: ``accepted`` as it is, ``edited`` with changes."""
 
 
 def write_card(folder: Path, released: ReleaseSummary, report: CheckReport, options: ReleaseOptions) -> None:

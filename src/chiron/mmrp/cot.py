@@ -16,15 +16,23 @@ from chiron.mics.prompts import NAMES, Prompts
 from chiron.mics.run_directory import RunDirectory
 from chiron.mmrp.part import BuildSummary, Made, PartRun, placed
 from chiron.mmrp.path_sources import AuthorsSearch, SearchRun
+from chiron.mmrp.reviewed import Decisions, ReviewMode, apply_decision
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, InternTemplate, PaperTemplate, plain
+from chiron.reviews.records import Decision
 
 RULES: Final = 1
 """Version of the rules; increase it when the same paths would give other rows."""
 
 
 def build_cot(
-    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    cases: Path | None = None,
+    limit: int | None = None,
+    form: ConversationTemplate | None = None,
+    reviews: ReviewMode = "prefer",
 ) -> BuildSummary:
     """Build rows of retained paths, without a model.
 
@@ -39,16 +47,24 @@ def build_cot(
         cases: one case file for all runs, if it is no longer at its recorded path.
         limit: use only the first ``limit`` cases.
         form: conversation template; by default that of the published models. :func:`intern_form` returns that of a run.
+        reviews: what reviews of the runs are used for. Unless they are ignored, rejected and disputed paths are dropped, edited steps
+            replace the original ones, and accepted paths precede others; ``require`` drops paths without a review.
 
     Raises:
         InputError: a path is not a run, its cases are missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return run_job(prepare_cot(runs, out, cases=cases, limit=limit, form=form))
+    return run_job(prepare_cot(runs, out, cases=cases, limit=limit, form=form, reviews=reviews))
 
 
 def prepare_cot(
-    runs: Sequence[Path], out: Path, *, cases: Path | None = None, limit: int | None = None, form: ConversationTemplate | None = None
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    cases: Path | None = None,
+    limit: int | None = None,
+    form: ConversationTemplate | None = None,
+    reviews: ReviewMode = "prefer",
 ) -> "PartRun[Retained]":
     """Prepare :func:`build_cot`: validate its inputs without running it."""
     if not runs:
@@ -63,18 +79,20 @@ def prepare_cot(
             " 'chiron build release' accepts several parts"
         )
     wording = form if form is not None else PaperTemplate()
+    decisions = Decisions.read(runs, reviews)
     return PartRun(
         part="cot",
         directory=WorkDirectory(out),
         kept_file=ROWS,
-        source=lambda: _units(read, limit),
-        make=Chain(wording).link,
-        identity={"rules": RULES, **wording.identity()},
+        source=lambda: _units(read, limit, decisions),
+        make=Chain(wording, decisions).link,
+        identity={"rules": RULES, **wording.identity(), **decisions.identity()},
         about={
             "runs": [str(run.path.resolve()) for run in read],
             "cases": list(dict.fromkeys(str(run.cases) for run in read)),
             "images": read[0].about.get("images"),
             "limit": limit,
+            **decisions.about(),
         },
     )
 
@@ -109,6 +127,7 @@ class Chain:
     """Convert paths to rows."""
 
     form: ConversationTemplate
+    decisions: Decisions = field(default_factory=Decisions)
 
     async def link(self, unit: Retained, ask: Ask) -> Made:
         """Build the row of a path."""
@@ -119,12 +138,13 @@ class Chain:
             return Made(dropped=(self._drop(unit, "another run's path is better", detail),), outcome="beaten")
         if case is None:
             return Made(dropped=(self._drop(unit, "case not in the file", f"{unit.run.cases} has no such case"),))
-        known = _known(path)
-        if known.get("case") not in (None, case.fingerprint):
-            return Made(dropped=(self._drop(unit, "case has changed", "it was edited since it was searched: search it again"),))
-        if why := path.get("not_retained"):
-            return Made(dropped=(self._drop(unit, "low score", str(why)),))
-        reasoning = plain(str(path.get("reasoning") or ""))
+        known, decision = _known(path), self.decisions.of(unit.run.path, case.id, path.get("reasoning"))
+        if refusal := self._refusal(case, path, decision):
+            return Made(dropped=(self._drop(unit, *refusal),))
+        text, review = str(path.get("reasoning") or ""), None
+        if decision is not None:
+            text, review = apply_decision(text, decision)
+        reasoning = plain(text)
         read = parse_reasoning(reasoning)
         if not read.steps or read.answer is None:
             return Made(dropped=(self._drop(unit, "no steps" if not read.steps else "no final answer", "", reasoning),))
@@ -139,12 +159,20 @@ class Chain:
                 reasoning=reasoning,
                 difficulty=difficulty(path, unit.run.deepest),
                 depth=path.get("depth"),
-                provenance=Provenance(unit.run.path.resolve().name, _calls(known), unit.run.prompts(), unit.run.models()),
+                provenance=Provenance(unit.run.path.resolve().name, _calls(known), unit.run.prompts(), unit.run.models(), review),
                 **placed(case),
             )
             for dialogue in self.form.of_path(case, reasoning)
         )
         return Made(rows)
+
+    def _refusal(self, case: Case, path: dict[str, Any], decision: Decision | None) -> tuple[str, str] | None:
+        """Return why a path does not become a row, as a reason and details."""
+        if _known(path).get("case") not in (None, case.fingerprint):
+            return "case has changed", "it was edited since it was searched: search it again"
+        if why := path.get("not_retained"):
+            return "low score", str(why)
+        return self.decisions.refusal(decision)
 
     def _drop(self, unit: Retained, reason: str, detail: str = "", text: str = "") -> Dropped:
         return Dropped("cot", unit.id, reason, detail, text, unit.line)
@@ -174,9 +202,9 @@ class _Best:
     losers: list[tuple[int, int]] = field(default_factory=list)
 
 
-def _units(runs: Sequence[SearchRun], limit: int | None) -> Iterator[Retained | BadCase]:
+def _units(runs: Sequence[SearchRun], limit: int | None, decisions: Decisions) -> Iterator[Retained | BadCase]:
     """Yield every case with a path, in the order of runs and lines; then paths without a case."""
-    best = _best(runs)
+    best = _best(runs, decisions)
     files = list(dict.fromkeys(run.cases for run in runs))
     taken = 0
     for file in files:
@@ -197,12 +225,12 @@ def _units(runs: Sequence[SearchRun], limit: int | None) -> Iterator[Retained | 
             yield Retained(name, 0, runs[found.run], runs[found.run].line(found.at))
 
 
-def _best(runs: Sequence[SearchRun]) -> dict[str, _Best]:
+def _best(runs: Sequence[SearchRun], decisions: Decisions) -> dict[str, _Best]:
     """Return the best path of each case. Only file positions are kept in memory, because there may be many paths."""
     best: dict[str, _Best] = {}
     for number, run in enumerate(runs):
         for at, path in run.lines():
-            worth = _worth(path)
+            worth = (decisions.rank(run.path, path), *_worth(path))
             known = best.get(path["case_id"])
             if known is None:
                 best[path["case_id"]] = _Best(number, at, worth)

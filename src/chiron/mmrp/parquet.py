@@ -51,6 +51,14 @@ def features(part: Part | None = None) -> Any:
                 "calls": List(text),
                 "prompts": List({"name": text, "sha256": text}),
                 "models": List({"role": text, "model": text}),
+                "review": {
+                    "status": text,
+                    "edited_steps": List(Value("int32")),
+                    "edited_answer": Value("bool"),
+                    "reviewers": Value("int32"),
+                    "adjudicated": Value("bool"),
+                    "path_sha256": text,
+                },
             },
             **signal_features(part),
         }
@@ -70,7 +78,7 @@ def signal_features(part: Part | None) -> dict[str, Any]:
         },
         "rewards": {
             "units": List(text), "scores": List(number), "labels": List(yes), "threshold": number, "answered": List(count),
-            "mentor": text, "whole_path": yes, **place,
+            "mentor": text, "whole_path": yes, "human_labels": List(text), **place,
         },
         "rl": {"pass_rate": number, "answered": count},
         "reflections": {
@@ -103,6 +111,7 @@ def parquet_row(row: ReleasedRow, images: list[bytes]) -> dict[str, Any]:
             "calls": by["calls"],
             "prompts": [{"name": name, "sha256": sha} for name, sha in sorted(by["prompts"].items())],
             "models": [{"role": role, "model": model} for role, model in sorted(by["models"].items())],
+            "review": by.get("review"),
         },
     }
 

@@ -130,6 +130,7 @@ def release(
             cells=count_cells(entries),
             licenses=counts.licenses,
             models=counts.models,
+            reviews=counts.reviews,
         )
         _write_left_out(folder / LEFT_OUT, index, left_out, splits)
         write_atomically(folder / CHECK, [json.dumps(_without_examples(report), indent=2) + "\n"])
@@ -146,6 +147,7 @@ class _Counts:
     images: int = 0
     licenses: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
+    reviews: Counter[str] = field(default_factory=Counter)
 
 
 def _faulty_rows(report: CheckReport) -> dict[int, str]:
@@ -212,6 +214,8 @@ def _write_rows(index: DatasetIndex, splits: Split, chosen: Mapping[tuple[Part, 
                 shards.add(row, [data for _, data in kept])
                 exports.add(row)
                 counts.licenses[record["licence"] or "not stated"] += 1
+                if (review := record["provenance"].get("review")) is not None:
+                    counts.reviews[review["status"]] += 1
                 counts.models.update({f"{role}: {model}" for role, model in record["provenance"]["models"].items()})
             shards.close()
             counts.rows[part, split] = shards.count

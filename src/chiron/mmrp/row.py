@@ -33,6 +33,20 @@ class MessageRecord(TypedDict):
     content: str
 
 
+class RowReview(TypedDict):
+    """What reviewers said about the path of a row. Their names stay in ``reviews.sqlite`` of the run."""
+
+    status: Literal["accepted", "edited"]
+    edited_steps: list[int]
+    """Numbers, from 1, of the steps whose text is a reviewer's."""
+    edited_answer: bool
+    """Whether the final answer is a reviewer's."""
+    reviewers: int
+    adjudicated: bool
+    path_sha256: str
+    """SHA-256 of the path as it was found, before edits."""
+
+
 class ProvenanceRecord(TypedDict):
     """Provenance of a row; fields as in :class:`Provenance`."""
 
@@ -40,6 +54,7 @@ class ProvenanceRecord(TypedDict):
     calls: list[str]
     prompts: dict[str, str]
     models: dict[str, str]
+    review: NotRequired[RowReview]
 
 
 class RowRecord(TypedDict):
@@ -88,10 +103,18 @@ class Provenance:
     """SHA-256 (hex) of each prompt, by name."""
     models: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Model identity by role: ``author``, ``reader``, ``mentor`` ..."""
+    review: RowReview | None = None
+    """The reviewers' decision about the path; ``None`` if it was not reviewed."""
 
     def to_record(self) -> ProvenanceRecord:
         """Convert to a JSON object."""
-        return {"run": self.run, "calls": list(self.calls), "prompts": dict(self.prompts), "models": dict(self.models)}
+        record: ProvenanceRecord = {
+            "run": self.run,
+            "calls": list(self.calls),
+            "prompts": dict(self.prompts),
+            "models": dict(self.models),
+        }
+        return record if self.review is None else {**record, "review": self.review}
 
 
 @dataclass(frozen=True)
@@ -220,6 +243,6 @@ def _row(raw: Any) -> MmrpRow:
         difficulty=raw["difficulty"],
         depth=raw["depth"],
         licence=raw["licence"],
-        provenance=Provenance(str(by["run"]), tuple(by["calls"]), by["prompts"], by["models"]),
+        provenance=Provenance(str(by["run"]), tuple(by["calls"]), by["prompts"], by["models"], by.get("review")),
         signal=dict(raw.get("signal") or {}),
     )

@@ -16,7 +16,7 @@ _SHELL = "chiron.reports"
 
 
 def render_page(
-    package: str, template: str, *, styles: Sequence[str] = (), script: str | None = None, served: bool = False, **values: object
+    package: str, template: str, *, styles: Sequence[str] = (), script: str | Sequence[str] = (), served: bool = False, **values: object
 ) -> Iterator[str]:
     """Render a page that needs no other file, and on which only Chiron's own style and script can take effect.
 
@@ -26,7 +26,7 @@ def render_page(
         package: package that contains the files named below; files of ``chiron.reports`` are found too.
         template: template that extends ``base.html``.
         styles: style sheets to add to ``base.css``.
-        script: script at the end of the page.
+        script: script at the end of the page, or several that follow one another.
         served: whether a server sends the page, so that it may load images and data from that server.
         **values: variables of the template.
 
@@ -34,7 +34,7 @@ def render_page(
         The page in parts, rendered as they are read, so that values may be generators.
     """
     css = "".join(_file(package, name) for name in ("base.css", *styles))
-    js = _file(package, script) if script is not None else None
+    js = "".join(_file(package, name) for name in ([script] if isinstance(script, str) else script)) or None
     return (
         environment(package)
         .get_template(template)

@@ -1,7 +1,8 @@
 """Who may use the server: requests from this computer, to this address, from its own pages, with the session's cookie."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
@@ -24,12 +25,31 @@ _HEADERS = {
 }
 
 
-class Gate:
-    """The tokens of one server, and the session cookie that they are exchanged for."""
+CSRF = "X-Chiron-CSRF"
+"""Header that every request that writes has. Pages of other sites can neither read its value nor send the header."""
 
-    def __init__(self, port: int) -> None:
-        """Create the secrets of a server that listens on ``port``."""
+
+@dataclass(frozen=True)
+class Reviewer:
+    """A person who may write reviews, and the secrets of that person's link."""
+
+    name: str
+    reviews: bool = True
+    """Whether the person has a queue of paths to review."""
+    adjudicates: bool = False
+    """Whether the person decides about reviews that disagree."""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    session: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+
+class Gate:
+    """The tokens of one server, and the session cookies that they are exchanged for."""
+
+    def __init__(self, port: int, reviewers: Sequence[Reviewer] = ()) -> None:
+        """Create the secrets of a server that listens on ``port``. Without ``reviewers``, it only reads."""
         self.port = port
+        self.reviewers = tuple(reviewers)
         self.token = secrets.token_urlsafe(24)
         """Token of the printed address, valid until the server ends."""
         self.session = secrets.token_urlsafe(32)
@@ -40,30 +60,36 @@ class Gate:
         """Name of the cookie. It has the port, because browsers send the cookies of all ports of a host."""
         return f"chiron-view-{self.port}"
 
-    def link(self, *, once: bool = False) -> str:
-        """Return the address with a token.
+    def link(self, *, once: bool = False, reviewer: Reviewer | None = None) -> str:
+        """Return the address with a token; that of ``reviewer`` allows to write reviews in this name.
 
         Args:
             once: whether the token may be used only once. A browser gets its address as an argument, which other users of the computer
                 can read in the list of processes.
         """
-        token = self.token
+        token = self.token if reviewer is None else reviewer.token
         if once:
             token = secrets.token_urlsafe(24)
             self._once.add(token)
         return f"http://{HOST}:{self.port}/?token={token}"
 
-    def admits(self, token: str) -> bool:
-        """Check a token, and use it up if it is valid once."""
+    def admit(self, token: str) -> str | None:
+        """Return the session of a token, or ``None``; a token that is valid once is used up."""
         for known in tuple(self._once):
             if _equal(token, known):
                 self._once.discard(known)
-                return True
-        return _equal(token, self.token)
+                return self.session
+        sessions = {self.token: self.session} | {reviewer.token: reviewer.session for reviewer in self.reviewers}
+        return next((session for known, session in sessions.items() if _equal(token, known)), None)
 
     def knows(self, request: Request) -> bool:
-        """Return whether the request has the session's cookie."""
-        return _equal(request.cookies.get(self.cookie, ""), self.session)
+        """Return whether the request has the cookie of a session."""
+        return _equal(request.cookies.get(self.cookie, ""), self.session) or self.reviewer(request) is not None
+
+    def reviewer(self, request: Request) -> Reviewer | None:
+        """Return the reviewer whose session the request has."""
+        cookie = request.cookies.get(self.cookie, "")
+        return next((reviewer for reviewer in self.reviewers if _equal(cookie, reviewer.session)), None)
 
 
 def _equal(given: str, known: str) -> bool:
@@ -102,19 +128,33 @@ class Guard:
         if problem := _from_elsewhere(request, hosts):
             return refused(problem)
         if request.method not in _READS:
-            return refused("This server only reads.", HTTPStatus.METHOD_NOT_ALLOWED)
+            return self._refused_write(request)
         if (token := request.query_params.get("token")) is not None:
             return self._exchange(request, token)
         if not self._gate.knows(request):
             return refused("This page needs the address with the token, which 'chiron view' printed when it started.")
         return None
 
+    def _refused_write(self, request: Request) -> Response | None:
+        """Return the refusal of a request that would write; ``None`` if a reviewer sent it from a page of this server."""
+        if request.method != "POST" or not self._gate.reviewers:
+            return refused("This server only reads.", HTTPStatus.METHOD_NOT_ALLOWED)
+        reviewer = self._gate.reviewer(request)
+        if reviewer is None:
+            return refused("Only a reviewer may write. Open the reviewer's own address, which 'chiron view' printed when it started.")
+        if "origin" not in request.headers or not _equal(request.headers.get(CSRF, ""), reviewer.csrf):
+            return refused("This request does not come from the page of this reviewer. Load the page again.")
+        return None
+
     def _exchange(self, request: Request, token: str) -> Response:
-        if not self._gate.knows(request) and not self._gate.admits(token):
+        session = self._gate.admit(token)
+        if session is None and not self._gate.knows(request):
             return refused("The token in this address is not valid. Open the address that 'chiron view' printed when it started.")
-        home = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
-        # "strict" would withhold the cookie from the redirect if the link was opened from another site, such as a notebook or a chat.
-        home.set_cookie(self._gate.cookie, self._gate.session, httponly=True, samesite="lax", path="/")
+        reviews = any(reviewer.session == session for reviewer in self._gate.reviewers)
+        home = RedirectResponse("/review" if reviews else "/", status_code=HTTPStatus.SEE_OTHER)
+        if session is not None:
+            # "strict" would withhold the cookie from the redirect if the link was opened from another site, such as a notebook or a chat.
+            home.set_cookie(self._gate.cookie, session, httponly=True, samesite="lax", path="/")
         return home
 
 

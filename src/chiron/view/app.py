@@ -22,6 +22,8 @@ from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.pages import page, problem
+from chiron.view.review_pages import ReviewPages
+from chiron.view.review_queue import ReviewSettings
 from chiron.view.search_pages import search_page
 from chiron.view.search_state import SearchState
 from chiron.view.sources import ChironError, InputError
@@ -32,13 +34,16 @@ _LOOK_EVERY = 1.0
 """Seconds between two looks at the files of a run."""
 
 
-def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = lambda: False) -> Starlette:
+def create_app(
+    library: Library, gate: Gate, *, closing: Callable[[], bool] = lambda: False, settings: ReviewSettings | None = None
+) -> Starlette:
     """Create the app.
 
     Args:
         library: the runs.
         gate: decides which requests are answered.
         closing: returns whether the server ends, so that open streams end too.
+        settings: which paths the gate's reviewers review.
     """
 
     @asynccontextmanager
@@ -51,12 +56,13 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
         run_id = request.query_params.get("run") or None
         return StreamingResponse(_changes(library, run_id, closing), media_type="text/event-stream")
 
-    def home(_: Request) -> Response:
+    def home(request: Request) -> Response:
         lines = library.lines()
         return page(
             "home.html",
             folders=[str(folder) for folder in library.folders],
             lines=lines,
+            reviewer=gate.reviewer(request),
             running=sum(line.state == "running" for line in lines),
             paid=[line for line in lines if line.known_usd is not None],
         )
@@ -86,6 +92,7 @@ def create_app(library: Library, gate: Gate, *, closing: Callable[[], bool] = la
             *search_pages.routes(library),
             *dataset_pages.routes(library),
             *evaluations.routes(),
+            *ReviewPages(library, gate, settings or ReviewSettings()).routes(),
         ],
         middleware=[Middleware(Guard, gate=gate)],
         lifespan=lifespan,

@@ -144,12 +144,12 @@ def read_calls(
         try:
             case = read_case(selection, result)
             _search_again(recorder, run, case, _hashes(case, images, result.record))
-        except _NotKnown as problem:
+        except CaseNotKnown as problem:
             return CaseCalls(tuple(_without_prompts(recorder, ledger, result.record)), str(problem))
     return CaseCalls(tuple(recorder.groups.values()))
 
 
-class _NotKnown(Exception):
+class CaseNotKnown(Exception):
     """The prompts of a case cannot be built again."""
 
 
@@ -160,10 +160,10 @@ def _hashes(case: Case, images: ImageFolder | None, record: Mapping[str, Any]) -
         return [str(sha256) for sha256 in hashes]
     try:
         if images is None:
-            raise _NotKnown("run.json names no image folder, so prompts are not shown.")
+            raise CaseNotKnown("run.json names no image folder, so prompts are not shown.")
         return [images.check(name).sha256 for name in case.images]
     except ImageProblem as problem:
-        raise _NotKnown(f"An image cannot be read, so prompts are not shown: {problem}") from problem
+        raise CaseNotKnown(f"An image cannot be read, so prompts are not shown: {problem}") from problem
 
 
 def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, hashes: list[str]) -> None:
@@ -188,21 +188,21 @@ def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, hashe
         pictures = tuple(ImagePart(sha256, policy.image_side) for sha256 in hashes)
         asyncio.run(search(case, team, recorder, policy, prompts=Prompts(texts), pictures=pictures))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise _NotKnown(f"run.json lacks what the prompts are made of ({type(error).__name__}: {error}).") from error
+        raise CaseNotKnown(f"run.json lacks what the prompts are made of ({type(error).__name__}: {error}).") from error
 
 
 def read_case(selection: Selection, result: StoredResult) -> Case:
     """Read a case from the file of cases, as it was searched.
 
     Raises:
-        _NotKnown: the file is missing or has changed.
+        CaseNotKnown: the file is missing or has changed.
     """
     try:
         case = _case_at(selection, result)
     except (ChironError, ValueError, IndexError) as problem:
-        raise _NotKnown(f"The file of cases cannot be read, so prompts are not shown: {problem}") from problem
+        raise CaseNotKnown(f"The file of cases cannot be read, so prompts are not shown: {problem}") from problem
     if case is None or case.id != result.case_id or case.fingerprint != result.fingerprint:
-        raise _NotKnown(f"{selection.cases} has another version of this case now, so prompts are not shown.")
+        raise CaseNotKnown(f"{selection.cases} has another version of this case now, so prompts are not shown.")
     return case
 
 

@@ -167,7 +167,9 @@ def _sources(provenance: object) -> list[tuple[str, str]]:
         return []
     models = provenance.get("models") or {}
     pairs = models.items() if isinstance(models, dict) else [(m.get("role"), m.get("model")) for m in models if isinstance(m, dict)]
-    found = [("run", provenance.get("run")), *pairs, *(("call", key) for key in provenance.get("calls") or ())]
+    review = provenance.get("review")
+    status = review.get("status") if isinstance(review, dict) else None
+    found = [("run", provenance.get("run")), ("review", status), *pairs, *(("call", key) for key in provenance.get("calls") or ())]
     return [(str(name), str(value)) for name, value in found if value]
 
 

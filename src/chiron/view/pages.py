@@ -1,7 +1,7 @@
 """Render the pages of the app, and format what only they show."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -24,11 +24,11 @@ class _Place(IntegerConvertor):
 register_url_convertor("place", _Place())
 
 
-def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **values: object) -> HTMLResponse:
+def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, script: Sequence[str] = ("view.js",), **values: object) -> HTMLResponse:
     """Render a template of this package as a page."""
     env = environment("chiron.view")
     env.filters.update(span=span, ago=ago)
-    parts = render_page("chiron.view", template, styles=STYLES, script="view.js", served=True, **values)
+    parts = render_page("chiron.view", template, styles=STYLES, script=script, served=True, **values)
     return HTMLResponse("".join(parts).encode("utf-8", "replace"), status)
 
 

@@ -33,19 +33,20 @@ def routes(library: Library) -> list[Route]:
     """Return the routes below the page of a search."""
 
     def case(request: Request) -> Response:
-        return case_page(_search(library, request), request)
+        return case_page(search_of(library, request), request)
 
     def calls(request: Request) -> Response:
-        return calls_page(_search(library, request), request)
+        return calls_page(search_of(library, request), request)
 
     def image(request: Request) -> Response:
-        return image_of(_search(library, request), request)
+        return image_of(search_of(library, request), request)
 
     below = "/runs/{run}/cases/{key}"
     return [Route(below, case), Route(f"{below}/calls", calls), Route(f"{below}/images/{{number:place}}", image)]
 
 
-def _search(library: Library, request: Request) -> SearchState:
+def search_of(library: Library, request: Request) -> SearchState:
+    """Return the search that a request names."""
     state = library.get(request.path_params["run"])
     if not isinstance(state, SearchState):
         raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -123,7 +124,12 @@ def _read_details(state: SearchState) -> None:
             state.index.read_details(connection, time.monotonic() + _READ)
 
 
-def _result(state: SearchState, request: Request) -> StoredResult:
+def result_of(state: SearchState, request: Request) -> StoredResult:
+    """Return the stored result of the case that a request names.
+
+    Raises:
+        InputError: it is no longer in the ledger, or damaged.
+    """
     with state.lock:
         state.line(time.monotonic() + _READ)
         row = state.index.by_key(request.path_params["key"])
@@ -142,7 +148,7 @@ def case_page(state: SearchState, request: Request) -> Response:
     Raises:
         InputError: the case's record cannot be read.
     """
-    result, query, key = _result(state, request), query_of(request), request.path_params["key"]
+    result, query, key = result_of(state, request), query_of(request), request.path_params["key"]
     with state.lock:
         _read_details(state)
         before, after, place, number = state.index.neighbors(key, query)
@@ -153,6 +159,7 @@ def case_page(state: SearchState, request: Request) -> Response:
             run=state.place,
             key=key,
             case=replace(view, images_left_out=0),
+            id=view.id,
             names=[str(name) for name in result.record.get("images") or ()],
             before=before,
             after=after,
@@ -169,7 +176,7 @@ def calls_page(state: SearchState, request: Request) -> Response:
     Raises:
         InputError: the ledger cannot be read.
     """
-    result = _result(state, request)
+    result = result_of(state, request)
     with readable(f"the record of case '{result.case_id.strip()}'"):
         calls = read_calls(state.path, state.run, state.selection, state.case_file_images(), result)
         return page("calls.html", run=state.place, key=request.path_params["key"], id=result.case_id.strip(), calls=calls)
@@ -177,7 +184,7 @@ def calls_page(state: SearchState, request: Request) -> Response:
 
 def image_of(state: SearchState, request: Request) -> Response:
     """Return an image of a case, by its place in the case."""
-    result = _result(state, request)
+    result = result_of(state, request)
     with readable(f"the record of case '{result.case_id.strip()}'"):
         names = [str(name) for name in result.record.get("images") or ()]
     number = request.path_params["number"]

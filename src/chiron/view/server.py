@@ -8,9 +8,10 @@ from types import FrameType
 
 import uvicorn
 
-from chiron.view.access import HOST, Gate
+from chiron.view.access import HOST, Gate, Reviewer
 from chiron.view.app import create_app
 from chiron.view.library import Library
+from chiron.view.review_queue import ReviewSettings
 
 
 class _Server(uvicorn.Server):
@@ -23,12 +24,16 @@ class _Server(uvicorn.Server):
         self.ready()
 
 
-def serve(folders: Sequence[Path], ready: Callable[[Gate], None]) -> None:
+def serve(
+    folders: Sequence[Path], ready: Callable[[Gate], None], *, reviewers: Sequence[Reviewer] = (), settings: ReviewSettings | None = None
+) -> None:
     """Serve the runs under the folders. Blocks until a signal stops it.
 
     Args:
         folders: folders to look for runs in.
         ready: called once the server listens, with the gate that knows its address.
+        reviewers: persons who may write reviews, each through a link of their own. Without them the server only reads.
+        settings: which paths they review.
 
     Raises:
         InputError: a folder does not exist.
@@ -39,9 +44,9 @@ def serve(folders: Sequence[Path], ready: Callable[[Gate], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     with socket.create_server((HOST, 0)) as listening:
-        gate = Gate(listening.getsockname()[1])
+        gate = Gate(listening.getsockname()[1], reviewers)
         server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
-        server.config.app = create_app(library, gate, closing=lambda: server.should_exit)
+        server.config.app = create_app(library, gate, closing=lambda: server.should_exit, settings=settings)
         server.ready = lambda: ready(gate)
         server.run(sockets=[listening])
 

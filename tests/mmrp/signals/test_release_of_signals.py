@@ -26,6 +26,7 @@ from chiron.training.session import prepare, train
 from tests.mmrp.building import lines
 from tests.mmrp.making import draw_image
 from tests.mmrp.signals.searching import searched
+from tests.reviews.writing import review
 from tests.support.cases import write_cases
 from tests.support.endpoint import Endpoint
 from tests.support.runs import config_of, team
@@ -44,6 +45,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for record in lines(cases):  # pictures that are not nearly alike
         draw_image(folder / "images" / record["images"][0], record["id"])
     run = searched(folder)
+    review(run, 0)
     build_cot([run], folder / "cot")
     build_preferences([run], folder / "preferences")
     build_rewards([run], folder / "rewards")
@@ -62,6 +64,16 @@ def loaded(path: Path, cache: Path, *names: str, **options: Any) -> Any:
     from datasets import load_dataset
 
     return load_dataset(str(path), *names, cache_dir=str(cache), **options)
+
+
+def test_verdicts_of_reviewers_are_in_the_release(made: ReleaseSummary, parts: list[Path], tmp_path: Path) -> None:
+    case_id = lines(parts[0].parent / "run" / "paths.jsonl")[0]["case_id"]
+    paths, steps = ([row for split in loaded(made.path, tmp_path, name).values() for row in split] for name in ("cot", "rewards"))
+    assert [row["case_id"] for row in paths if row["provenance"]["review"]] == [case_id]
+    labeled = [row for row in steps if row["signal"]["human_labels"]]
+    assert {row["case_id"] for row in labeled} == {case_id}
+    assert all(set(row["signal"]["human_labels"]) <= {"accept", None} for row in labeled)
+    assert "Reviewers read 1 of its chains of thought" in (made.path / "README.md").read_text()
 
 
 def test_rows_of_one_tree_are_not_each_others_duplicates(parts: list[Path]) -> None:

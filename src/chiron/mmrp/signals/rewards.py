@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from typing import Final, NotRequired, TypedDict, Unpack
 
 from chiron.client.call import Ask
+from chiron.conversation.reasoning import parse_reasoning
 from chiron.errors import InputError
 from chiron.jobs.job import run_job
 from chiron.mics.tree import TreeCandidate, TreeLevel, TreeScore
 from chiron.mmrp.part import BuildSummary, Made
+from chiron.mmrp.reviewed import Decisions, ReviewMode
 from chiron.mmrp.row import MmrpRow
 from chiron.mmrp.signals.source import (
     CaseTrees,
@@ -52,6 +54,9 @@ class RewardSignal(TypedDict):
     attempt: int
     whole_path: bool
     """Whether the last unit is the rest of a whole path, scored by the policy ``verified``."""
+    human_labels: NotRequired[list[str | None]]
+    """Reviewers' verdict on each unit, ``accept``, ``edit`` or ``reject``, if they reviewed a path that begins with these steps.
+    ``None`` for units that they did not see, or on which they disagree."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,16 @@ def build_rewards(
     out: Path,
     *,
     options: RewardOptions | None = None,
+    reviews: ReviewMode = "prefer",
     **source: Unpack[SourceOptions],
 ) -> BuildSummary:
     """Build process-reward rows from the search trees of runs, without a model: one row per scored candidate.
 
     Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in TRL's form to ``exports/``; a release adds InternVL's form. Arguments
-    and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`.
+    and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`. Labels of reviewers are added to the rows of the
+    paths that they reviewed, unless ``reviews`` is ``ignore``; ``require`` keeps only rows whose last unit has such a label.
     """
-    return run_job(prepare_rewards(runs, out, options=options, **source))
+    return run_job(prepare_rewards(runs, out, options=options, reviews=reviews, **source))
 
 
 def prepare_rewards(
@@ -91,13 +98,15 @@ def prepare_rewards(
     out: Path,
     *,
     options: RewardOptions | None = None,
+    reviews: ReviewMode = "prefer",
     **source: Unpack[SourceOptions],
 ) -> SignalRun:
     """Prepare :func:`build_rewards`: validate its inputs without running it."""
     chosen, wording = options or RewardOptions(), form_of(source)
     read = open_runs(runs, source)
-    identity = {"rules": RULES, **vars(chosen), **wording.identity()}
-    return signal_run("rewards", read, out, _Rewards(wording, chosen).rows, identity, source, nothing="scored step")
+    decisions = Decisions.read([run.path for run in read], reviews)
+    identity = {"rules": RULES, **vars(chosen), **wording.identity(), **decisions.identity()}
+    return signal_run("rewards", read, out, _Rewards(wording, chosen, decisions).rows, identity, source, nothing="scored step")
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Scored:
     """A unit of steps and its score."""
 
     text: str
-    steps: int
+    steps: tuple[str, ...]
     score: TreeScore
 
 
@@ -115,6 +124,7 @@ class _Rewards:
 
     form: ConversationTemplate
     options: RewardOptions
+    decisions: Decisions
 
     async def rows(self, unit: CaseTrees, ask: Ask) -> Made:
         """Build the rows of a case."""
@@ -124,10 +134,12 @@ class _Rewards:
         for run, tree in unit.trees:
             for attempt, levels in enumerate(tree["attempts"]):
                 for row in self._of_attempt(unit, run, attempt, levels):
-                    rows.setdefault(row.id, row)
+                    if self.decisions.mode != "require" or row.signal.get("human_labels", [None])[-1] is not None:
+                        rows.setdefault(row.id, row)
                 below = below or any(c["steps"] and not c["quorum"] for level in levels for c in level["candidates"])
         if not rows:
-            return drop("rewards", unit, "scores below the quorum" if below else "no candidate")
+            unreviewed = self.decisions.mode == "require"
+            return drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
         return Made(tuple(rows.values()))
 
     def _of_attempt(self, unit: CaseTrees, run: SearchedRun, attempt: int, levels: Sequence[TreeLevel]) -> Iterator[MmrpRow]:
@@ -136,13 +148,13 @@ class _Rewards:
         for level in levels:
             first = len(level["prefix"]) + 1
             for candidate in scored(level["candidates"]):
-                units = [*before, Scored(unit_text(candidate["steps"], first), len(candidate["steps"]), candidate)]
+                units = [*before, Scored(unit_text(candidate["steps"], first), tuple(candidate["steps"]), candidate)]
                 yield self._row(unit, run, attempt, level, candidate, units, [*calls, candidate["key"]])
             chosen = next((c for c in level["candidates"] if c["chosen"]), None)
             if chosen is None:
                 return
             if chosen["steps"]:  # a finished path offers the prefix again
-                before = [*before, Scored(unit_text(chosen["steps"], first), len(chosen["steps"]), chosen)]
+                before = [*before, Scored(unit_text(chosen["steps"], first), tuple(chosen["steps"]), chosen)]
             calls = [*calls, chosen["key"]]
             if (rest := _rest(level, chosen, before)) is not None:
                 yield self._row(unit, run, attempt, level, chosen, [*before, rest], calls, whole=True)
@@ -171,6 +183,8 @@ class _Rewards:
             "attempt": attempt,
             "whole_path": whole,
         }
+        if (labels := human_labels([each.steps for each in units], run, unit.id, self.decisions)) is not None:
+            signal["human_labels"] = labels
         said = "\n".join(signal["units"])
         return signal_row(
             "rewards",
@@ -191,6 +205,44 @@ def _rest(level: TreeLevel, chosen: TreeCandidate, before: Sequence[Scored]) -> 
         return None
     given = len(level["prefix"]) + len(chosen["steps"])
     further = chosen["rest"][: max(0, whole["steps_shown"] - given)]
-    if not further or sum(each.steps for each in before) != given:
+    if not further or sum(len(each.steps) for each in before) != given:
         return None
-    return Scored(unit_text(further, given + 1), len(further), whole)
+    return Scored(unit_text(further, given + 1), tuple(further), whole)
+
+
+def chosen_units(levels: Sequence[TreeLevel]) -> list[Scored]:
+    """Return the scored units of the path that an attempt ended with; empty if one of its steps has no score at quorum."""
+    units: list[Scored] = []
+    for level in levels:
+        chosen = next((c for c in level["candidates"] if c["chosen"]), None)
+        if chosen is None or not chosen["quorum"] or chosen["mics_score"] is None:
+            return []
+        if chosen["steps"]:
+            units.append(Scored("", tuple(chosen["steps"]), chosen))
+        if (rest := _rest(level, chosen, units)) is not None:
+            return [*units, rest]
+    return units
+
+
+def human_labels(units: Sequence[Sequence[str]], run: SearchedRun, case_id: str, decisions: Decisions) -> list[str | None] | None:
+    """Return the reviewers' verdict on each unit (a sequence of steps): reject before edit before accept.
+
+    ``None`` if the case's path is not reviewed, or none of the units is the beginning of that path.
+    """
+    if not decisions.by_run.get(run.path):
+        return None
+    result = run.reader.ledger.result(case_id)
+    reasoning = result.record.get("reasoning") if result is not None else None
+    decision = decisions.of(run.path, case_id, reasoning)
+    if decision is None:
+        return None
+    path = parse_reasoning(str(reasoning)).steps
+    found: list[str | None] = []
+    at, same = 0, True
+    for unit in units:
+        end = at + len(unit)
+        same = same and tuple(unit) == path[at:end]
+        given = set(decision.labels[at:end]) if same else {None}
+        found.append(None if None in given else next(verdict for verdict in ("reject", "edit", "accept") if verdict in given))
+        at = end
+    return found if any(found) else None

@@ -36,15 +36,24 @@ class SearchedRun(SearchRun):
         Raises:
             InputError: this is not a run of this version, its cases are missing, or it has no result yet.
         """
-        with TreeReader.open(path) as reader:
-            about = dict(reader.about)
-            if not reader.ledger.result_heads():
-                raise InputError(f"no case was searched yet ({path}): run the search first")
+        about = cls.read_ledger(path).about
         there = cases if cases is not None else Path(str(about.get("cases")))
         if cases is None and not there.is_file():
             raise InputError(f"the cases of {path} are missing ({there}): name their file with --cases FILE")
         need_cases(there)
         return cls(path, there, about)
+
+    @classmethod
+    def read_ledger(cls, path: Path) -> "SearchedRun":
+        """Open a run's trees only; its file of cases may be missing.
+
+        Raises:
+            InputError: this is not a run of this version, or it has no result yet.
+        """
+        with TreeReader.open(path) as reader:
+            if not reader.ledger.result_heads():
+                raise InputError(f"no case was searched yet ({path}): run the search first")
+            return cls(path, Path(str(reader.about.get("cases"))), dict(reader.about))
 
     def mentors(self) -> list[str]:
         """Return the names of the mentors."""

@@ -1,0 +1,78 @@
+"""`chiron review`: export reviews, and report on them. `chiron view --review NAME` makes them."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from chiron.mmrp.review_report import Prediction, ReviewReport
+    from chiron.reviews.agreement import Agreement
+
+app = typer.Typer(help="Export the reviews of paths, and report on them. 'chiron view RUN --review NAME' makes them.", no_args_is_help=True)
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of 'chiron search'.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to write (default: RUN/reviews.jsonl).")] = None,
+) -> None:
+    """Write every review, skip and adjudication of a run as JSONL, in the order in which they were made."""
+    from chiron.reviews.store import export_reviews
+
+    print(printable(str(export_reviews(run, out))))
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of 'chiron search' with reviews.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Report counts, agreement of reviewers, and how well MICS-Scores predict their verdicts."""
+    from chiron.mmrp.review_report import review_report
+
+    report = review_report(runs)
+    if json_output:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        for line in _lines(report):
+            print(printable(line))
+
+
+def _lines(report: "ReviewReport") -> list[str]:
+    from chiron.reviews.records import REASONS
+
+    lines = [f"{name}: {_counts(kinds)}" for name, kinds in report.reviewers.items()]
+    lines.append(f"paths: {_counts(report.paths)}")
+    if report.reasons:
+        lines.append(f"reasons: {_counts({REASONS.get(name, name): n for name, n in report.reasons.items()})}")
+    lines += [*_agreement("step", report.steps_agreement), *_agreement("path", report.paths_agreement)]
+    lines.append(f"MICS-Score predicts that a path is not rejected: {_prediction(report.path_prediction)}")
+    lines.append(f"MICS-Score predicts that a step is accepted as it is: {_prediction(report.step_prediction)}")
+    return lines
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in numbers.items()) or "none"
+
+
+def _agreement(what: str, agreed: "Agreement") -> list[str]:
+    if not agreed.units:
+        return [f"agreement per {what}: nothing was reviewed twice"]
+    lines = [f"agreement per {what}: Krippendorff's alpha {_figure(agreed.alpha)} (N = {agreed.units:,})"]
+    for pair in agreed.pairs:
+        names, equal = " and ".join(pair.reviewers), f"{pair.observed:.0%} equal"
+        lines.append(f"  {names}: Cohen's kappa {_figure(pair.kappa)}, {equal} (N = {pair.units:,})")
+    return lines
+
+
+def _prediction(found: "Prediction") -> str:
+    return f"AUC {_figure(found.auc)} (N = {found.positive + found.negative:,}: {found.positive:,} yes, {found.negative:,} no)"
+
+
+def _figure(value: float | None) -> str:
+    return "not defined, because all verdicts are equal" if value is None else f"{value:.2f}"
