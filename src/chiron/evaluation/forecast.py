@@ -13,12 +13,15 @@ from chiron.client.provider import Endpoint
 from chiron.evaluation.evaluation import Evaluation
 
 STEPS = 4
-"""Steps of the reasoning that a forecast assumes where interns continue from each step."""
+"""Steps of the reasoning that a forecast assumes where interns or a reward model are asked about each step."""
 _REPLIES = {
     "model": "".join(f"### Step {n}: Step {n} of the reasoning.\n" for n in range(1, STEPS + 1)) + "### The final answer is: unknown",
     "intern": "### The final answer is: unknown",
     "judge": "yes",
     "extractor": "A",
+    "ranker": "50",
+    "reward_model": "+",
+    "grader": "Grade: 1",
 }
 
 
