@@ -131,7 +131,7 @@ def test_a_data_set_that_needs_a_login_says_how_and_the_others_are_fetched(tmp_p
         assert ended.returncode == 2
         assert f"accept its conditions at {hub.url}/datasets/{HUATUO}, then run 'hf auth login' or set HF_TOKEN" in ended.stderr
         assert hub.served == ["flaviagiammarino/vqa-rad/data/test-0.parquet"]
-        refused = fetch("huatuo_slake", mirror=hub.url, token="hf_other")
+        refused = fetch("huatuo_slake", mirror=hub.url, token=hub.token[:-1])
         assert (refused.returncode, "accept its conditions" in refused.stderr) == (2, True)
         assert fetch("huatuo_slake", mirror=hub.url, token=hub.token).returncode == 0
 

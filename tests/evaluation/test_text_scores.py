@@ -148,5 +148,7 @@ def test_compare_shows_them_with_the_versions_they_depend_on(tmp_path: Path) -> 
     shown = chiron("compare", str(run), "--scores", "exact_match,token_f1", "--format", "markdown")
     assert shown.returncode == 0, shown.stderr
     assert "token\\_f1" in shown.stdout
-    assert f"8 open answers, 0 of them empty (0); words 1; exact_match normalizer {NORMALIZER}; token_f1 as SQuAD" in " ".join(shown.stderr.split())
+    assert f"8 open answers, 0 of them empty (0); words 1; exact_match normalizer {NORMALIZER}; token_f1 as SQuAD" in " ".join(
+        shown.stderr.split()
+    )
     assert "unknown score" in chiron("compare", str(run), "--scores", "x").stderr

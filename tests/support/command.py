@@ -12,7 +12,6 @@ from tests.support.endpoint import Endpoint
 from tests.support.waiting import PATIENCE, wait_until
 
 
-
 class Ended(NamedTuple):
     """How a command ended."""
 

@@ -1,6 +1,7 @@
 """Fake Hugging Face hub over real HTTP: the metadata and the files of data sets, ranges, logins and broken connections."""
 
 import hashlib
+import secrets
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ class Hub:
     root: Path
     gated: frozenset[str] = frozenset()
     """Data sets that need ``token``."""
-    token: str = "hf_secret"
+    token: str = field(default_factory=lambda: f"hf_{secrets.token_hex(8)}")
     licenses: dict[str, str] = field(default_factory=dict)
     lie: set[str] = field(default_factory=set)
     """Paths whose published hash is wrong."""

@@ -112,7 +112,7 @@ def eval_command(
     if context.invoked_subcommand is not None:
         return
 
-    from chiron.cli.eval_output import finish_evaluation, show_benchmarks, show_forecast, write_tsv
+    from chiron.cli.eval_output import show_benchmarks, write_tsv
 
     files = benchmark_file or []
     if list_all:
@@ -149,20 +149,18 @@ def eval_command(
         )
     if len(model) > 1:
         raise InputError("several --model need --suite; without it, give each model a run directory of its own")
-    from chiron.cli.runner import run_with_ui
+    from chiron.cli.eval_output import measure
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.evaluation import prepare_evaluation
 
     chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, **options)
-    changed = control_of(control)
-    prepared = prepare_evaluation(
-        model[0], _names(benchmarks), run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run
+    changed, named = control_of(control), _names(benchmarks)
+    measure(
+        prepare_evaluation(model[0], named, run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run),
+        dry_run=dry_run,
+        json_output=json_output,
     )
-    if dry_run:
-        show_forecast([prepared], json_output=json_output)
-        return
-    finish_evaluation(run_with_ui(prepared), json_output=json_output)
 
 
 def _names(text: str) -> list[str]:
@@ -174,7 +172,7 @@ def fetch_command(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the downloads, as 'chiron eval --data' takes it.")],
     mirror: Annotated[
         str | None,
-        typer.Option(metavar="PLACE", help="Folder with OWNER/NAME/... of the hub, or address of a server like the hub (default: the hub)."),
+        typer.Option(metavar="PLACE", help="Folder with OWNER/NAME/..., or address of a server like the hub (default: the hub)."),
     ] = None,
     benchmark_file: BenchmarkFileOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be downloaded, and stop.")] = False,

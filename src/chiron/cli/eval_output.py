@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chiron.cli.live import duration
-from chiron.cli.runner import closing_code, print_json, spending_table, spent_in_words
+from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
 from chiron.cli.streams import messages, results
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
@@ -66,6 +66,14 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
         for line in left_out:
             messages().print(f"[yellow]left out:[/yellow] {escape(printable(line))}")
         print(f"{count} questions  {printable(path)}")
+
+
+def measure(evaluation: Evaluation, *, dry_run: bool, json_output: bool) -> None:
+    """Measure a model, print its figures and exit with the exit code. A dry run only prints a forecast."""
+    if dry_run:
+        show_forecast([evaluation], json_output=json_output)
+    else:
+        finish_evaluation(run_with_ui(evaluation), json_output=json_output)
 
 
 def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:

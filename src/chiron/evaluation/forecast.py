@@ -4,7 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from chiron.client.call import Call, Reply
 from chiron.client.ledger import Ledger
@@ -128,7 +130,7 @@ class _Counts:
 
 async def _rehearse(evaluation: Evaluation, counts: _Counts) -> None:
     path = evaluation.directory.ledger
-    with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger:
+    with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger, TemporaryDirectory() as gray_images:
         if ledger is not None:
             counts.history += ledger.spending()
         seen: set[str] = set()
@@ -144,7 +146,8 @@ async def _rehearse(evaluation: Evaluation, counts: _Counts) -> None:
                     counts.missing.setdefault(key, _Missing(evaluation.endpoints[call.model])).add(call)
             return reply if reply is not None else Reply(_REPLIES[call.role])
 
+        asker = replace(evaluation.asker, blank=Path(gray_images))
         for unit in evaluation.units():
             counts.items += 1
-            result = await evaluation.asker(unit, ask)
+            result = await asker(unit, ask)
             counts.unusable += result.reply is None

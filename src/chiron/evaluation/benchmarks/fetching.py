@@ -161,7 +161,8 @@ def _needed(benchmark: Benchmark, listed: Sequence[RemoteFile]) -> list[RemoteFi
     extra = next((found for pattern in benchmark.extra_files if (found := fitting(pattern))), [])
     for found, patterns in ((records, benchmark.files[:1]), (extra, benchmark.extra_files)):
         if patterns and not found:
-            raise InputError(f"{benchmark.name}: its source has no file {' or '.join(patterns)}: {benchmark.instructions or 'update chiron'}")
+            fix = benchmark.instructions or "update chiron, or choose another --mirror"
+            raise InputError(f"its source has no file {' or '.join(patterns)} for {benchmark.name}: {fix}")
     return [*records, *(file for pattern in benchmark.archives for file in fitting(pattern)), *extra]
 
 
@@ -185,13 +186,9 @@ def _source(group: Sequence[Benchmark], folder: str, mirror: str | None) -> _Sou
 
 def _in_folder(folder: Path) -> _Source:
     known = _record(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    names = [path.relative_to(folder).as_posix() for path in paths]
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return _Source(
-        tuple(
-            RemoteFile(name, path.stat().st_size, known.get(name, {}).get("digest", ""), local=path)
-            for name, path in zip(names, paths, strict=True)
-        )
+        tuple(RemoteFile(name, path.stat().st_size, known.get(name, {}).get("digest", ""), local=path) for name, path in paths.items())
     )
 
 

@@ -44,7 +44,8 @@ def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
 def how_to_get(benchmark: Benchmark) -> str:
     """Describe in one sentence what to download and where to put it."""
     if benchmark.hub is None:
-        return f"'chiron eval fetch {benchmark.name} --data DIR', or {benchmark.instructions}" if benchmark.web_files else benchmark.instructions
+        command = f"'chiron eval fetch {benchmark.name} --data DIR', or " if benchmark.web_files else ""
+        return command + benchmark.instructions
     files = benchmark.files[0].replace("|", ", ")
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
     # Show only the first of the alternative patterns, which is enough to act on.
