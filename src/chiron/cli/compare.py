@@ -1,7 +1,7 @@
 """``chiron compare``: models side by side, with what is needed to believe the figures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,9 +46,12 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write (default: standard output).")] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE.html", help="Also a page that shows every item.")] = None,
+    item: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only a figure of this item with every model's steps: --out FILE.html, .png or .pdf.")
+    ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images lie now, for --items; else where they were."),
+        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item; else where they were."),
     ] = None,
     benchmark_file: Annotated[
         list[Path] | None,
@@ -84,6 +87,9 @@ def command(
     if not runs and published in {None, COMPARABLE}:
         raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
     models = read_evaluations(runs or [])
+    if item is not None:
+        _draw_item(models, item, {**image_folders(models), **_named(images or [])}, out)
+        return
     if scores is not None:
         models = _with_scores(models, scores)
     if bertscore is not None:
@@ -100,6 +106,17 @@ def command(
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
     _write(tables, form, out)
+
+
+def _draw_item(models: "Sequence[Evaluated]", item: str, folders: "Mapping[str, Path]", out: Path | None) -> None:
+    from chiron.cli.streams import messages
+    from chiron.evaluation.item_figure import item_figure, write_item_figure
+
+    if out is None:
+        raise InputError("--item draws a figure: name its file with --out FILE.html, .png or .pdf")
+    for note in write_item_figure(item_figure(models, item, folders), out):
+        messages().print(f"[yellow]note:[/yellow] {note}")
+    print(out)
 
 
 def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Comparison]", benchmark_files: Sequence[Path]) -> "list[Grid]":
