@@ -28,11 +28,15 @@ class Format(StrEnum):
     LATEX = "latex"
     HTML = "html"
     JSON = "json"
+    MODEL_INDEX = "model-index"
+    LM_EVAL = "lm-eval"
 
 
 def command(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write the tables.")] = Format.TERMINAL,
+    form: Annotated[
+        Format, typer.Option("--format", help="Form of the tables; model-index and lm-eval: all figures of one model for other tools.")
+    ] = Format.TERMINAL,
     by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
     published: Annotated[
         str | None,
@@ -96,6 +100,9 @@ def command(
         models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
         raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
+    if form in {Format.MODEL_INDEX, Format.LM_EVAL}:
+        _write(_exported(models, form, benchmark_file or []), out)
+        return
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
@@ -105,7 +112,7 @@ def command(
         tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
-    _write(tables, form, out)
+    _write(_text(tables, form, wide=out is not None), out)
 
 
 def _draw_item(models: "Sequence[Evaluated]", item: str, folders: "Mapping[str, Path]", out: Path | None) -> None:
@@ -132,10 +139,15 @@ def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Compari
     return published_grids(comparable(rows), [b for comparison in comparisons for b in comparison.benchmarks])
 
 
-def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
+def _exported(models: "Sequence[Evaluated]", form: Format, files: Sequence[Path]) -> str:
+    from chiron.evaluation.exports import lm_eval_results, model_index
+
+    return model_index(models, files) if form is Format.MODEL_INDEX else lm_eval_results(models, files)
+
+
+def _write(text: str, out: Path | None) -> None:
     from chiron.io import write_atomically
 
-    text = _text(tables, form, wide=out is not None)
     if out is None:
         print(text, end="")
     else:
@@ -161,7 +173,7 @@ def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
             from dataclasses import asdict
 
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
-        case Format.TERMINAL:
+        case _:
             from chiron.cli.streams import results
             from chiron.evaluation.tables.formats import plain, show
 
