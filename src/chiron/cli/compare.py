@@ -65,6 +65,10 @@ def command(
         str | None,
         typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw reliability and abstention, of votes and stated confidence (.png, .pdf, .svg)."),
+    ] = None,
     grades: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
     ] = None,
@@ -82,7 +86,7 @@ def command(
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.agreement import agreement_grids, read_grades
-    from chiron.evaluation.calibration import calibration_grids
+    from chiron.evaluation.calibration import calibration_grids, draw_calibration
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.read_runs import image_folders, read_evaluations
@@ -110,6 +114,9 @@ def command(
     tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published is not None or published_from is not None:
         tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
+    if calibration is not None:
+        draw_calibration(models, calibration)
+        messages().print(f"calibration {calibration}", markup=False)
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
     _write(_text(tables, form, wide=out is not None), out)
