@@ -2,12 +2,13 @@
 
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from chiron.evaluation.items import ItemResult, Verdict
 from tests.support.command import Cli
@@ -31,7 +32,7 @@ def run(folder: Path, name: str = "org/Model-8B") -> Path:
         with_verdict(an_item(1, benchmark="medqa", images=()), Verdict.PENDING),
     ]
     group = {"benchmark": "huatuo_vqa_rad", "control": "none", "protocol": "huatuo_closed", "n_of_benchmark": 251, "limit": 4}
-    groups = [{**group, "data": {"fingerprint": "f" * 64, "images": None}}]
+    groups: list[Mapping[str, object]] = [{**group, "data": {"fingerprint": "f" * 64, "images": None}}]
     return write_evaluation(folder / "run", name, [*rad, *slake, *text, an_item(0, benchmark="huatuo_vqa_rad", control="blank")], groups)
 
 
@@ -39,6 +40,7 @@ def test_a_model_index_is_read_back_by_the_hubs_own_parser(tmp_path: Path, cli: 
     ended = cli(["compare", str(run(tmp_path)), "--format", "model-index"])
     assert ended.returncode == 0, ended.stderr
     card = ModelCard(f"---\nlicense: mit\n{ended.stdout}---\n# A model\n")
+    assert isinstance(card.data, ModelCardData)
     assert card.data.model_name == "org/Model-8B"
     results = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results or []}
     assert sorted(results) == [

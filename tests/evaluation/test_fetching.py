@@ -198,6 +198,15 @@ def test_a_fetched_folder_is_a_mirror_and_its_hashes_are_checked(tmp_path: Path,
     assert (ended.returncode, "does not have the hash of its source (sha256:" in ended.stderr) == (2, True)
 
 
+def test_a_hub_cannot_write_outside_the_folder(tmp_path: Path, fetch: Fetch) -> None:
+    published.parquet(tmp_path / "hub" / "flaviagiammarino" / "vqa-rad" / "readme.parquet", [{"image": published.image()}])
+    with Hub(tmp_path / "hub", also=("../test-evil.parquet",)) as hub:
+        ended = fetch("vqa_rad", mirror=hub.url)
+    assert ended.returncode == 2
+    assert "its source has no file test-*.parquet for vqa_rad" in ended.stderr
+    assert not list(tmp_path.rglob("*evil*"))
+
+
 def test_the_hubs_own_variables_are_followed(tmp_path: Path) -> None:
     huatuo(tmp_path / "hub")
     with Hub(tmp_path / "hub") as hub:

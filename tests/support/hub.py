@@ -23,6 +23,8 @@ class Hub:
     licenses: dict[str, str] = field(default_factory=dict)
     lie: set[str] = field(default_factory=set)
     """Paths whose published hash is wrong."""
+    also: tuple[str, ...] = ()
+    """Names that every data set lists, and that are not in its folder."""
     cut_after: int | None = None
     """Break the connection after so many bytes of a file of more bytes, once; then refuse files until it is ``None``."""
     ranges: list[str] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Hub:
             self._send(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
             return
         siblings = [self._sibling(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
+        siblings += [{"rfilename": also, "size": 1} for also in self.also]
         about: dict[str, Any] = {"id": name, "sha": REVISION, "private": False, "siblings": siblings, "tags": []}
         about |= {"gated": "auto" if name in self.gated else False, "cardData": {"license": self.licenses.get(name, "mit")}}
         self._send(request, 200, dumps(about).encode(), {"Content-Type": "application/json"})

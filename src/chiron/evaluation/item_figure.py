@@ -33,7 +33,7 @@ _SIGNS = {Verdict.RIGHT: "\N{CHECK MARK}", Verdict.WRONG: "\N{BALLOT X}"}
 
 
 @dataclass(frozen=True)
-class Column:
+class AnswerColumn:
     """One model's answer."""
 
     model: str
@@ -58,7 +58,7 @@ class ItemFigure:
 
     item: ItemResult
     images: tuple[Thumbnail, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[AnswerColumn, ...]
 
     @property
     def gold(self) -> int | None:
@@ -126,13 +126,13 @@ def write_item_figure(figure: ItemFigure, out: Path) -> list[str]:
     ]
 
 
-def _column(model: Evaluated, result: ItemResult, several: bool) -> Column:
+def _column(model: Evaluated, result: ItemResult, several: bool) -> AnswerColumn:
     reply = result.reply or ""
     steps = parse_reasoning(reply).steps
     scores = tuple("" if (value := result.scores.get(f"mics_score@{n}")) is None else f"{value:.2f}" for n in range(1, len(steps) + 1))
     name = model.name + (f", seed {result.seed}" if result.seed else "") + (f" ({result.protocol})" if several else "")
     given = result.given if result.given is not None else result.problem or "no answer found"
-    return Column(name, result.verdict, given, steps, scores, "" if steps else own_turn(said(reply)).strip())
+    return AnswerColumn(name, result.verdict, given, steps, scores, "" if steps else own_turn(said(reply)).strip())
 
 
 def _fonts() -> list[str]:
@@ -211,7 +211,7 @@ def _head(item: ItemResult, gold: int | None, width: float) -> list[_Line]:
     return [*lines, *((line, {"weight": "bold"}) for line in _wrapped(f"Known answer: {item.answer}", width, _POINTS, "bold"))]
 
 
-def _lines(column: Column, width: float) -> Iterator[_Line]:
+def _lines(column: AnswerColumn, width: float) -> Iterator[_Line]:
     """Yield the lines of one column: the model, its verdict, its steps, its answer."""
     color = _COLORS.get(column.verdict, "#9a4a06")
     for line in _wrapped(column.model, width, _POINTS + 1, "bold"):

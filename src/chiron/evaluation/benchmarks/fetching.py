@@ -167,9 +167,9 @@ def _needed(benchmark: Benchmark, listed: Sequence[RemoteFile]) -> list[RemoteFi
 
 
 def _fits(path: str, pattern: str) -> bool:
-    """Match as :meth:`Path.glob` does: ``*`` does not cross folders."""
+    """Match as :meth:`Path.glob` does: ``*`` does not cross folders. A path that leaves its folder never matches."""
     parts, patterns = PurePosixPath(path).parts, PurePosixPath(pattern).parts
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+    return ".." not in parts and len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _source(group: Sequence[Benchmark], folder: str, mirror: str | None) -> _Source:
@@ -264,12 +264,14 @@ def _fetch(wanted: Download, file: RemoteFile) -> None:
 
 def _receive(wanted: Download, file: RemoteFile, part: Path) -> None:
     """Append what is missing of a file to its part, over HTTP."""
+    import huggingface_hub.utils as untyped
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+
+    utils: Any = untyped
 
     # The token is for the hub's own addresses only.
     is_hub = f"/datasets/{wanted.name}/resolve/" in file.url
-    headers = {"Accept-Encoding": "identity"} | (build_hf_headers(library_name="chiron") if is_hub else {})
+    headers = {"Accept-Encoding": "identity"} | (utils.build_hf_headers(library_name="chiron") if is_hub else {})
     with part.open("ab") as out:
         try:
             http_get(file.url, out, resume_size=out.tell(), headers=headers, expected_size=file.size, displayed_filename=file.path)
