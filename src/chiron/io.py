@@ -48,6 +48,36 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
         raise unwritten(path, error) from error
 
 
+FIGURE_FORMATS = ("svg", "png", "pdf")
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib atomically; its format is the file's suffix. Equal figures give equal files, without a date.
+
+    Raises:
+        InputError: the suffix is not in :data:`FIGURE_FORMATS`.
+        DiskError: the file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    form = path.suffix.lower().removeprefix(".")
+    if form not in FIGURE_FORMATS:
+        raise InputError(f"{path}: a figure is written as .svg, .png or .pdf: name one of them")
+    metadata = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            # Fixed salt: otherwise the ids within an SVG are random.
+            with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage"}):
+                figure.savefig(file, format=form, dpi=150, metadata=metadata)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritten(path, error) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that killed processes left in a folder. Call it when a process starts."""
     with suppress(OSError):  # an unusable folder is reported by the code that needs it

@@ -11,7 +11,7 @@ from chiron.evaluation.items import Item, Verdict
 from chiron.evaluation.protocols.protocol import chosen_option
 from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.samples import calibration_of
-from tests.support.command import chiron
+from tests.support.command import Cli, chiron
 from tests.support.evaluations import an_item, write_evaluation
 
 
@@ -84,3 +84,39 @@ def test_compare_shows_calibration(tmp_path: Path) -> None:
     shown = chiron("compare", str(run), "--format", "json")
     assert shown.returncode == 0, shown.stderr
     assert "Calibration of stated confidence" in [table["title"] for table in json.loads(shown.stdout)]
+
+
+def sampled_run(folder: Path, name: str, accuracy: float) -> str:
+    """Five samples of 60 items; a model that is more often right also agrees with itself more often."""
+    luck = random.Random(name)
+    items = []
+    for number in range(60):
+        sure = luck.random()
+        for seed in range(5):
+            right = luck.random() < accuracy * (0.5 + 0.5 * sure)
+            changes = {"verdict": Verdict.RIGHT if right else Verdict.WRONG, "given": "Fracture" if right else luck.choice(["Cyst", "Air"])}
+            items.append(an_item(number, seed=seed, **changes))
+    return str(write_evaluation(folder / name, name, items))
+
+
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_reliability_and_abstention_are_drawn(tmp_path: Path, cli: Cli, ending: str, start: bytes) -> None:
+    runs = [sampled_run(tmp_path, "Good-8B", 0.95), sampled_run(tmp_path, "Poor-2B", 0.6)]
+    out = tmp_path / f"c.{ending}"
+    ended = cli(["compare", *runs, "--calibration", str(out)])
+    assert ended.returncode == 0, ended.stderr
+    drawn = out.read_bytes()
+    assert drawn.startswith(start)
+    assert "Calibration of votes" in ended.stdout
+    if ending == "svg":
+        for words in ("Good-8B, ECE 0.", "Poor-2B, ECE 0.", "vqa_rad, votes: reliability", "abstention: accuracy of the answered items"):
+            assert f"<!-- {words}" in drawn.decode()
+
+
+def test_without_a_confidence_nothing_is_drawn(tmp_path: Path, cli: Cli) -> None:
+    run = str(write_evaluation(tmp_path / "r", "A", [an_item(0)]))
+    ended = cli(["compare", run, "--calibration", str(tmp_path / "c.png")])
+    assert (ended.returncode, "no calibration to draw: ask every item several times" in " ".join(ended.stderr.split())) == (2, True)
+    assert not (tmp_path / "c.png").exists()
+    ended = cli(["compare", sampled_run(tmp_path, "B", 0.5), "--calibration", "c.txt"])
+    assert (ended.returncode, "c.txt: a figure is written as .svg, .png or .pdf" in " ".join(ended.stderr.split())) == (2, True)

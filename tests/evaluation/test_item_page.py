@@ -13,6 +13,7 @@ from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
 from tests.support.cases import write_png
+from tests.support.command import Cli
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation
 
 CHROMIUM = shutil.which("chromium")
@@ -164,7 +165,7 @@ class TestInTheBrowser:
         assert it.page.locator("article.case").count() == len(ATTACKS)
         assert it.page.locator("script").count() == 2
         assert it.page.locator("style").count() == 1
-        assert it.page.locator("main img, main a").count() == 0
+        assert it.page.locator("main img, main a:not([href^='#'])").count() == 0
         assert it.page.evaluate("typeof window.pwned") == "undefined"
         assert "<script>window.pwned = 1</script>" in it.page.locator("article.case pre").first.inner_text()
         assert it.trouble == []
@@ -183,6 +184,25 @@ class TestInTheBrowser:
         assert not page.locator("#pages").is_visible()
         assert it.trouble == []
         page.context.close()
+
+    def test_models_are_side_by_side_and_every_item_has_a_link(self, browser: Browser, tmp_path: Path) -> None:
+        path = page_of(tmp_path, ("A", answers(0.8, 60)), ("B", answers(0.5, 60, seed=9)))
+        it = opened(browser, path)
+        left, right = (box for said in it.page.locator("article.case").first.locator(".said").all() if (box := said.bounding_box()))
+        assert left["y"] == right["y"]
+        assert left["x"] + left["width"] <= right["x"]
+        assert it.page.locator("article.case .anchor").nth(3).get_attribute("href") == "#vqa_rad%2Fq3"
+        it.page.locator("#find").fill("image 4 ")
+        it.page.evaluate("location.hash = '#vqa_rad%2Fq57'")
+        it.page.locator(".case.linked").wait_for()
+        assert it.page.locator(".case.linked h3").inner_text() == "q57"
+        assert it.page.locator("#page").inner_text() == "page 3 of 3"
+        it.page.goto("about:blank")
+        it.page.goto(f"{path.as_uri()}#vqa_rad%2Fq30")
+        assert it.page.locator(".case.linked h3").inner_text() == "q30"
+        it.page.evaluate("location.hash = '#%E0%A4%A'")
+        assert it.trouble == []
+        it.page.context.close()
 
     def test_a_telephone_needs_no_sideways_scrolling(self, browser: Browser, tmp_path: Path) -> None:
         it = opened(browser, page_of(tmp_path, ("A", some(R, W)), ("B" * 60, some(W, W))), width=400)
@@ -228,3 +248,58 @@ def test_long_replies_are_cut(tmp_path: Path) -> None:
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("A", some(R)))
     assert page.stat().st_mode & 0o077 == 0
+
+
+STEPS = "### Step 1: The cortex is interrupted at $5 and $6.\n### Step 2: {}\n### The final answer is: {}"
+
+
+def figure_runs(folder: Path) -> list[str]:
+    """A right model with steps, a wrong one with a long step, and one without steps; the item has an image."""
+    write_png(folder / "images" / "0.png", size=(300, 200))
+    right = replace(an_item(0), reply=STEPS.format("It is a fracture.", "Fracture"), scores={"mics_score@1": 0.5, "mics_score@2": 1.0})
+    wrong = replace(with_verdict(an_item(0), W), reply=STEPS.format("<b>Round</b> and smooth. " * 40, "Cyst"))
+    runs = [("Right-8B", right), ("Wrong-2B", wrong), ("Silent", with_verdict(an_item(0), U))]
+    group = {"benchmark": "vqa_rad", "control": "none", "protocol": "huatuo_closed", "data": {"images": str(folder / "images")}}
+    other = an_item(1, benchmark="slake", id="q7")
+    return [str(write_evaluation(folder / name, name, [item, replace(item, id="q7"), other], [group])) for name, item in runs]
+
+
+def test_the_figure_of_an_item_as_a_page(tmp_path: Path, cli: Cli) -> None:
+    ended = cli(["compare", *figure_runs(tmp_path), "--item", "q0", "--out", str(tmp_path / "f.html")])
+    assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / 'f.html'}\n"), ended.stderr
+    page = (tmp_path / "f.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "What does image 0 show?" in page
+    assert '<li class="gold">Fracture</li>' in page
+    assert [page.count(label) for label in ("\N{CHECK MARK} right", "\N{BALLOT X} wrong", ">unparsed<")] == [1, 1, 1]
+    assert page.count('<li class="step">') == 4
+    assert 'It is a fracture. <span class="muted">MICS 1.00</span>' in page
+    assert "&lt;b&gt;Round&lt;/b&gt;" in page
+    assert '<p class="reply">I cannot tell.</p>' in page
+
+
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])
+def test_the_figure_of_an_item_as_a_picture(tmp_path: Path, cli: Cli, ending: str, start: bytes) -> None:
+    out = tmp_path / f"f{ending}"
+    command = ["compare", *figure_runs(tmp_path), "--item", "vqa_rad/q7", "--out", str(out)]
+    ended = cli(command)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == "note: long replies are cut: .html shows them whole\n"
+    first = out.read_bytes()
+    assert first.startswith(start)
+    cli(command)
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--item", "q99"), "no item 'q99' in these runs"),
+        (("--item", "q7", "--out", "f.html"), "item 'q7' is in vqa_rad and slake: write --item vqa_rad/q7"),
+        (("--item", "q0"), "--item draws a figure: name its file with --out"),
+        (("--item", "q0", "--out", "f.txt"), "--out f.txt: a figure of an item is written as .html, .png or .pdf"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn(tmp_path: Path, cli: Cli, more: tuple[str, ...], words: str) -> None:
+    ended = cli(["compare", *figure_runs(tmp_path), *(more if "q99" not in more else (*more, "--out", "f.html"))])
+    assert (ended.returncode, words in " ".join(ended.stderr.split())) == (2, True), ended.stderr

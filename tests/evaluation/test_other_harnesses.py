@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from chiron.cases.images import ImageFolder
+from chiron.errors import InputError
+from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.items import Item
 from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of
 from chiron.evaluation.tsv import export_tsv
+from chiron.providers.local.dialogue import Turn
 from tests.evaluation import published
 from tests.support.command import chiron, environment
 from tests.support.waiting import PATIENCE
@@ -58,6 +61,19 @@ def test_inspect_asks_and_scores_as_the_protocol_does(tmp_path: Path) -> None:
     assert status == "success"
     assert scores == [["C", "yes"], ["C", "no"], ["I", None], ["C", "no"]]
     assert parts == ["image", "text"]
+
+
+def test_inspect_sends_the_turns_of_a_conversation_one_by_one(tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    from chiron.evaluation.inspect_tasks import task_of
+
+    published.jsonl(tmp_path / "d" / "q.jsonl", [{"q": "Where?"}])
+    turns = (Turn("system", "Be brief."), Turn("user", "What is it?"), Turn("assistant", "A cyst."), Turn("user", "Where?"))
+    own = Benchmark(
+        "own", "own", "1", 1, "", ("q.jsonl",), ("q",), lambda row: Item("1", row.text("q"), "liver", asked=turns), needs_image=False
+    )
+    (sample,) = task_of(own, str(tmp_path / "d"), "exact").dataset
+    assert [(message.role, message.text) for message in sample.input if not isinstance(message, str)] == [(t.role, t.text) for t in turns]
 
 
 COMMAND = """
@@ -137,6 +153,22 @@ def test_an_option_that_pandas_takes_for_an_empty_cell_survives(tmp_path: Path) 
     table = pandas.read_csv(tmp_path / "o.tsv", sep="\t")  # as VLMEvalKit does
     assert [text.strip() for text in table["B"]] == ["None", "Liver"]
     assert table["C"].isna().tolist() == [True, False]
+
+
+def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    numbers = replace(CHOICE, id="007", options=("1.50", "2"))
+    exported(tmp_path, numbers, replace(numbers, id="008", options=("0.5", "007", "3")))
+    table = pandas.read_csv(tmp_path / "o.tsv", sep="\t")  # as VLMEvalKit does
+    cells = {name: [text if pandas.isna(text) else str(text).strip() for text in table[name]] for name in ("id", "A", "B", "C")}
+    assert (cells["id"], cells["A"], cells["B"], cells["C"][1]) == (["007", "008"], ["1.50", "0.5"], ["2", "007"], "3")
+    assert pandas.isna(cells["C"][0])
+
+
+def test_open_questions_without_images_are_refused(tmp_path: Path) -> None:
+    """VLMEvalKit's form for open questions reads an image of every row."""
+    with pytest.raises(InputError, match="slake has open questions without images, for which VLMEvalKit has no form"):
+        exported(tmp_path, replace(OPEN, images=()))
 
 
 def test_text_questions_have_no_column_of_images(tmp_path: Path) -> None:

@@ -6,16 +6,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from aiohttp import web
 
-from chiron.cli.app import main
 from chiron.errors import InputError
 from chiron.evaluation.api import evaluate_suite
 from chiron.evaluation.bertscore import Encoder
@@ -25,22 +22,11 @@ from chiron.evaluation.suite_run import folder_of
 from chiron.evaluation.suites.suite import Column, Suite
 from chiron.evaluation.tables.formats import Grid
 from tests.evaluation import published
-from tests.support.command import CHIRON, chiron, environment, wait_for
+from tests.support.command import CHIRON, Cli, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.simulation import prompt_of
 
 ENDINGS = ("txt", "md", "tex", "html")
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Cli = Callable[[list[str]], Ended]
 
 
 def answers(body: dict[str, Any]) -> str:
@@ -89,20 +75,6 @@ def written(folder: Path) -> list[str]:
 def rows(grids: list[Grid], model: str) -> dict[str, tuple[str, ...]]:
     cells = dict(grids[0].rows)[model]
     return {title: cell.lines for title, cell in zip(grids[0].head[1:], cells, strict=True)}
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run the command line in this process, which is faster than starting one."""
-
-    def run(arguments: list[str]) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["chiron", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        printed = capsys.readouterr()
-        return Ended(int(left.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 def test_one_command_measures_every_model_on_every_column_and_running_it_again_asks_nothing(tmp_path: Path, cli: Cli) -> None:
@@ -191,6 +163,24 @@ def test_a_dry_run_forecasts_and_sends_and_writes_nothing(tmp_path: Path, cli: C
     assert after["seconds"] > 0
     assert "40 calls for 60 items" in shown
     assert "Nothing was sent." in shown
+
+
+def test_a_single_evaluation_is_forecast_with_every_model_that_it_asks(tmp_path: Path, cli: Cli) -> None:
+    """Also a control, and each role that scores answers; a missing API key is no obstacle."""
+    published.vqa_rad(tmp_path / "d")
+    roles = ("ranker", "reward", "grader")
+    config = write(tmp_path, "http://127.0.0.1:9", names=("a", "judge", *roles))
+    config.write_text(config.read_text().replace("model: a\n", "model: a\n    api_key_env: NO_SUCH_KEY\n"))
+    start = ["eval", "--model", "a", "--config", str(config), "--benchmarks", "vqa_rad", "--data", str(tmp_path / "d")]
+    scored = ["--protocol", "exact", "--ranker", "ranker", "--reward-model", "reward", "--graders", "grader", "--judge", "judge"]
+    ended = cli([*start, *scored, "--run", str(tmp_path / "run"), "--dry-run", "--json"])
+    assert ended.returncode == 0, ended.stderr
+    calls = {role["role"]: role["calls"] for role in json.loads(ended.stdout)["roles"]}
+    assert calls == {"model": 8, "ranker": 8, "reward_model": 3 * 8, "grader": 4, "judge": 8}
+    ended = cli([*start, "--run", str(tmp_path / "run"), "--control", "blank", "--limit", "2", "--dry-run"])
+    assert "2 calls for 2 items, of which 0 cannot be asked" in " ".join(ended.stdout.split())
+    assert "Nothing was sent." in ended.stdout
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_forecast_costs_at_most_what_the_price_says(tmp_path: Path, cli: Cli) -> None:

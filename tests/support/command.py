@@ -3,12 +3,25 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import chiron as package
 from tests.support.endpoint import Endpoint
 from tests.support.waiting import PATIENCE, wait_until
 
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[[list[str]], Ended]
+"""Runs the command line in this process: the fixture ``cli``."""
 CHIRON = [sys.executable, "-m", "chiron"]
 
 

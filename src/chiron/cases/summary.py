@@ -1,7 +1,5 @@
 """Summarize a file of cases: problems to fix before any API call is paid for, and counts by modality and body system."""
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +13,9 @@ from chiron.cases.formats import LONG_TEXT, NO_QUESTION, image_marks
 from chiron.cases.images import ImageProblem, image_folder
 from chiron.cases.modalities import MODALITIES, findings_without_images, modalities_of_case
 from chiron.cases.reader import read_cases
-from chiron.errors import DiskError, InputError
+from chiron.errors import InputError
 from chiron.extras import need
+from chiron.io import FIGURE_FORMATS, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,9 +151,6 @@ def coverage_of_file(cases: Path | str) -> Coverage:
     return coverage_of(read_cases(cases, unlabeled=True))
 
 
-_FORMATS = ("svg", "png", "pdf")
-
-
 def draw_coverage(coverage: Coverage, path: Path, *, noun: str = "cases") -> None:
     """Draw the coverage map; colors use a logarithmic scale and each cell shows its count.
 
@@ -167,28 +163,13 @@ def draw_coverage(coverage: Coverage, path: Path, *, noun: str = "cases") -> Non
         InputError: the file's suffix is not supported, or matplotlib is not installed.
         DiskError: the file cannot be written.
     """
-    form = path.suffix.lower().removeprefix(".")
-    if form not in _FORMATS:
+    if path.suffix.lower().removeprefix(".") not in FIGURE_FORMATS:
         raise InputError(f"{path}: a figure is written as .svg, .png or .pdf: name one of them")
     need("matplotlib", "a figure")
     from matplotlib import rc_context
 
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            # Fixed salt: otherwise the ids within an SVG are random.
-            with os.fdopen(handle, "wb") as file, rc_context({"svg.hashsalt": "coverage", "font.size": 9}):
-                figure = _figure(coverage, noun)
-                # No date in the file, so that equal maps give equal files.
-                figure.savefig(
-                    file, format=form, dpi=150, metadata={"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[form]
-                )
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror}") from error
+    with rc_context({"font.size": 9}):
+        write_figure(_figure(coverage, noun), path)
 
 
 def _figure(coverage: Coverage, noun: str) -> "Figure":

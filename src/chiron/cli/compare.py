@@ -1,7 +1,7 @@
 """``chiron compare``: models side by side, with what is needed to believe the figures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,11 +28,15 @@ class Format(StrEnum):
     LATEX = "latex"
     HTML = "html"
     JSON = "json"
+    MODEL_INDEX = "model-index"
+    LM_EVAL = "lm-eval"
 
 
 def command(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write the tables.")] = Format.TERMINAL,
+    form: Annotated[
+        Format, typer.Option("--format", help="Form of the tables; model-index and lm-eval: all figures of one model for other tools.")
+    ] = Format.TERMINAL,
     by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
     published: Annotated[
         str | None,
@@ -46,9 +50,12 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write (default: standard output).")] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE.html", help="Also a page that shows every item.")] = None,
+    item: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only a figure of this item with every model's steps: --out FILE.html, .png or .pdf.")
+    ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images lie now, for --items; else where they were."),
+        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item; else where they were."),
     ] = None,
     benchmark_file: Annotated[
         list[Path] | None,
@@ -57,6 +64,10 @@ def command(
     scores: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw reliability and abstention, of votes and stated confidence (.png, .pdf, .svg)."),
     ] = None,
     grades: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
@@ -75,7 +86,7 @@ def command(
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.agreement import agreement_grids, read_grades
-    from chiron.evaluation.calibration import calibration_grids
+    from chiron.evaluation.calibration import calibration_grids, draw_calibration
     from chiron.evaluation.comparing import compare, reference_of
     from chiron.evaluation.item_page import write_item_page
     from chiron.evaluation.read_runs import image_folders, read_evaluations
@@ -84,12 +95,18 @@ def command(
     if not runs and published in {None, COMPARABLE}:
         raise InputError("no run directory: name those of 'chiron eval', or a published table with --published table1")
     models = read_evaluations(runs or [])
+    if item is not None:
+        _draw_item(models, item, {**image_folders(models), **_named(images or [])}, out)
+        return
     if scores is not None:
         models = _with_scores(models, scores)
     if bertscore is not None:
         models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
         raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
+    if form in {Format.MODEL_INDEX, Format.LM_EVAL}:
+        _write(_exported(models, form, benchmark_file or []), out)
+        return
     against = reference_of(models, reference) if reference is not None else None
     comparisons = compare(models, reference=against)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
@@ -97,9 +114,23 @@ def command(
     tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)
     if published is not None or published_from is not None:
         tables += _published(published or COMPARABLE, published_from, comparisons, benchmark_file or [])
+    if calibration is not None:
+        draw_calibration(models, calibration)
+        messages().print(f"calibration {calibration}", markup=False)
     if items is not None:
         messages().print(f"items {write_item_page(models, items, {**image_folders(models), **_named(images or [])})}")
-    _write(tables, form, out)
+    _write(_text(tables, form, wide=out is not None), out)
+
+
+def _draw_item(models: "Sequence[Evaluated]", item: str, folders: "Mapping[str, Path]", out: Path | None) -> None:
+    from chiron.cli.streams import messages
+    from chiron.evaluation.item_figure import item_figure, write_item_figure
+
+    if out is None:
+        raise InputError("--item draws a figure: name its file with --out FILE.html, .png or .pdf")
+    for note in write_item_figure(item_figure(models, item, folders), out):
+        messages().print(f"[yellow]note:[/yellow] {note}")
+    print(out)
 
 
 def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Comparison]", benchmark_files: Sequence[Path]) -> "list[Grid]":
@@ -115,10 +146,15 @@ def _published(table: str, own_rows: Path | None, comparisons: "Sequence[Compari
     return published_grids(comparable(rows), [b for comparison in comparisons for b in comparison.benchmarks])
 
 
-def _write(tables: "Sequence[Grid]", form: Format, out: Path | None) -> None:
+def _exported(models: "Sequence[Evaluated]", form: Format, files: Sequence[Path]) -> str:
+    from chiron.evaluation.exports import lm_eval_results, model_index
+
+    return model_index(models, files) if form is Format.MODEL_INDEX else lm_eval_results(models, files)
+
+
+def _write(text: str, out: Path | None) -> None:
     from chiron.io import write_atomically
 
-    text = _text(tables, form, wide=out is not None)
     if out is None:
         print(text, end="")
     else:
@@ -144,7 +180,7 @@ def _text(tables: "Sequence[Grid]", form: Format, *, wide: bool) -> str:
             from dataclasses import asdict
 
             return json.dumps([asdict(table) for table in tables], ensure_ascii=False, indent=1) + "\n"
-        case Format.TERMINAL:
+        case _:
             from chiron.cli.streams import results
             from chiron.evaluation.tables.formats import plain, show
 

@@ -1,4 +1,4 @@
-"""`chiron eval` and `chiron eval contamination`."""
+"""`chiron eval`, `chiron eval fetch` and `chiron eval contamination`."""
 
 import json
 from dataclasses import asdict, replace
@@ -34,7 +34,7 @@ SuiteOption = Annotated[
 BertscoreOption = Annotated[
     str | None, typer.Option(metavar="ENCODER", help="For --suite: encoder of its BERTScore column, roberta-large or a folder.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="For --suite: print calls, tokens, cost and time to expect, and stop.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and time to expect, and stop.")]
 RunOption = Annotated[
     Path | None,
     typer.Option(
@@ -112,7 +112,7 @@ def eval_command(
     if context.invoked_subcommand is not None:
         return
 
-    from chiron.cli.eval_output import finish_evaluation, show_benchmarks, write_tsv
+    from chiron.cli.eval_output import show_benchmarks, write_tsv
 
     files = benchmark_file or []
     if list_all:
@@ -141,26 +141,47 @@ def eval_command(
 
         measure_suite(SuiteCommand(suite, model, run, config, data, files, bertscore, options), dry_run=dry_run, json_output=json_output)
         return
-    if bertscore is not None or dry_run:
-        raise InputError("--bertscore and --dry-run need --suite; 'chiron compare --bertscore' scores any run directory")
+    if bertscore is not None:
+        raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
     if not model or benchmarks is None or run is None:
         raise InputError(
             "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
         )
     if len(model) > 1:
         raise InputError("several --model need --suite; without it, give each model a run directory of its own")
-    from chiron.cli.runner import run_with_ui
+    from chiron.cli.eval_output import measure
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.evaluation import prepare_evaluation
 
     chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, **options)
-    prepared = prepare_evaluation(model[0], _names(benchmarks), run, chosen, data=data, control=control_of(control), benchmark_files=files)
-    finish_evaluation(run_with_ui(prepared), json_output=json_output)
+    changed, named = control_of(control), _names(benchmarks)
+    measure(
+        prepare_evaluation(model[0], named, run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run),
+        dry_run=dry_run,
+        json_output=json_output,
+    )
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Suites and benchmarks; 'chiron eval --list' shows them.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the downloads, as 'chiron eval --data' takes it.")],
+    mirror: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Folder with OWNER/NAME/..., or address of a server like the hub (default: the hub)."),
+    ] = None,
+    benchmark_file: BenchmarkFileOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be downloaded, and stop.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the downloads as JSON on standard output.")] = False,
+) -> None:
+    """Download benchmarks: each data set once, verified. Run it again to resume."""
+    from chiron.cli.eval_fetch import fetch
+
+    fetch(names, data, mirror=mirror, files=benchmark_file or [], dry_run=dry_run, json_output=json_output)
 
 
 def contamination_command(

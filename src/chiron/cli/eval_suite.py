@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from chiron.cli.compare import encoder_of
+from chiron.cli.eval_output import show_forecast
 from chiron.cli.live import duration
 from chiron.cli.runner import closing_code, print_json, run_with_ui, spent_in_words
 from chiron.cli.streams import messages, results
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
-from chiron.evaluation.forecast import STEPS, Forecast, forecast
 from chiron.evaluation.registry import suite_of
 from chiron.evaluation.suite_run import SuitePart, SuiteRun, prepare_suite
 from chiron.evaluation.tables.formats import show
@@ -56,7 +54,7 @@ def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) ->
     for problem in prepared.missing.values():
         console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
     if dry_run:
-        _show_forecast(forecast(prepared.evaluations), json_output=json_output)
+        show_forecast(prepared.evaluations, json_output=json_output)
         return
     codes: list[int] = []
     asked = len(prepared.evaluations)
@@ -89,34 +87,3 @@ def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) ->
         codes.append(2)
     # The first of these that occurred: interrupted, a bug, something to fix, something pending.
     sys.exit(next((code for code in (130, 1, 2, 3) if code in codes), 0))
-
-
-def _show_forecast(expected: Forecast, *, json_output: bool) -> None:
-    if json_output:
-        print_json({**asdict(expected), "usd": expected.usd, "seconds": expected.seconds})
-        return
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "new calls", "in the ledger", "tokens in", "tokens out", "USD", "time", "projected from"):
-        table.add_column(title, justify="left" if title in {"role", "model", "projected from"} else "right")
-    for role in expected.roles:
-        most = "" if role.measured or not role.calls else "at most "
-        table.add_row(
-            role.role,
-            Text(printable(role.model)),
-            f"{role.calls:,}",
-            f"{role.known:,}",
-            f"{most}{role.prompt_tokens:,}",
-            f"{most}{role.completion_tokens:,}",
-            "no price" if role.usd is None else f"{most}{role.usd:.2f}",
-            "unknown" if role.seconds is None else duration(role.seconds),
-            f"{role.measured:,} replies" if role.measured else "",
-        )
-    console = results()
-    console.print(table)
-    cost = "unknown (a model has no price)" if expected.usd is None else f"${expected.usd:.2f}"
-    time = "unknown until some calls are answered (try --limit 20)" if expected.seconds is None else duration(expected.seconds)
-    calls = sum(role.calls for role in expected.roles)
-    console.print(f"{calls:,} calls for {expected.items:,} items, of which {expected.unusable:,} cannot be asked; cost {cost}; time {time}")
-    if any(role.role == "intern" for role in expected.roles):
-        console.print(f"Calls of interns and their judge assume {STEPS} steps in each reply that is not in the ledger.")
-    console.print("Nothing was sent.")

@@ -203,6 +203,7 @@ def prepare_evaluation(
     data: Path | str | None = None,
     control: Control = Control.NONE,
     benchmark_files: Sequence[Path | str] = (),
+    need_keys: bool = True,
 ) -> Evaluation:
     """Prepare an evaluation and check everything that can be checked before a call is paid for.
 
@@ -214,6 +215,7 @@ def prepare_evaluation(
         data: folder with the downloaded files; ``None`` fetches them from the hub.
         control: change made to every item, such as leaving out its image.
         benchmark_files: Python files with further benchmarks and protocols (:mod:`chiron.evaluation.registry`).
+        need_keys: whether API keys must be set. An evaluation prepared without them cannot be executed.
 
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
@@ -229,7 +231,7 @@ def prepare_evaluation(
     protocol = protocol_of(config.evaluation.protocol or usual.pop(), files)
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
-    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder)
+    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder, need_keys=need_keys)
 
 
 def evaluation_of(

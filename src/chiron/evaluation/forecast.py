@@ -4,7 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from chiron.client.call import Call, Reply
 from chiron.client.ledger import Ledger
@@ -13,12 +15,15 @@ from chiron.client.provider import Endpoint
 from chiron.evaluation.evaluation import Evaluation
 
 STEPS = 4
-"""Steps of the reasoning that a forecast assumes where interns continue from each step."""
+"""Steps of the reasoning that a forecast assumes where interns or a reward model are asked about each step."""
 _REPLIES = {
     "model": "".join(f"### Step {n}: Step {n} of the reasoning.\n" for n in range(1, STEPS + 1)) + "### The final answer is: unknown",
     "intern": "### The final answer is: unknown",
     "judge": "yes",
     "extractor": "A",
+    "ranker": "50",
+    "reward_model": "+",
+    "grader": "Grade: 1",
 }
 
 
@@ -125,7 +130,7 @@ class _Counts:
 
 async def _rehearse(evaluation: Evaluation, counts: _Counts) -> None:
     path = evaluation.directory.ledger
-    with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger:
+    with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger, TemporaryDirectory() as gray_images:
         if ledger is not None:
             counts.history += ledger.spending()
         seen: set[str] = set()
@@ -141,7 +146,8 @@ async def _rehearse(evaluation: Evaluation, counts: _Counts) -> None:
                     counts.missing.setdefault(key, _Missing(evaluation.endpoints[call.model])).add(call)
             return reply if reply is not None else Reply(_REPLIES[call.role])
 
+        asker = replace(evaluation.asker, blank=Path(gray_images))
         for unit in evaluation.units():
             counts.items += 1
-            result = await evaluation.asker(unit, ask)
+            result = await asker(unit, ask)
             counts.unusable += result.reply is None

@@ -7,18 +7,19 @@ compared word for word.
 
 import base64
 import mimetypes
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText
+from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser, Content, ContentImage, ContentText
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState, generate
 from inspect_ai.util import registry_info
 
 from chiron.cases.images import ImageProblem
-from chiron.client.call import ImagePart, TextPart
+from chiron.client.call import ImagePart, Message, TextPart
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationPrompts
@@ -27,6 +28,7 @@ from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmarks, protocol_of
 
 _SIDE = 1536
+_MESSAGES = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
 
 def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None = None) -> Task:
@@ -59,12 +61,15 @@ def _sample(item: Item | BadItem, loaded: LoadedBenchmark, protocol: Protocol, p
     except ImageProblem as problem:
         return Sample(id=item.id, input=f"(not asked: {problem})", target="", metadata={"problem": str(problem)})
     messages = protocol.request(item, tuple(ImagePart(sha256, _SIDE) for sha256 in order), prompts)
-    content: list[Content] = [
+    turns = [_MESSAGES[message.role](content=_content(message, paths)) for message in messages]
+    return Sample(id=item.id, input=turns, target=item.answer, metadata=dict(item.labels))
+
+
+def _content(message: Message, paths: Mapping[str, Path]) -> list[Content]:
+    return [
         ContentText(text=part.text) if isinstance(part, TextPart) else ContentImage(image=_data_url(paths[part.sha256]))
-        for message in messages
         for part in message.parts
     ]
-    return Sample(id=item.id, input=[ChatMessageUser(content=content)], target=item.answer, metadata=dict(item.labels))
 
 
 def _data_url(path: Path) -> str:

@@ -6,6 +6,7 @@
   const at = (id) => document.getElementById(id);
   const protocols = new Set(data.items.map((item) => item.protocol)).size;
   const place = (item) => (protocols > 1 ? `${item.benchmark} (${item.protocol})` : item.benchmark);
+  const anchor = (item) => `${place(item)}/${item.id}`;
   const list = at("items");
   const buttons = [...document.querySelectorAll("[data-kind]")];
   let kind = "all";
@@ -75,7 +76,11 @@
     const article = make("article", `case ${right === item.said.length ? "good" : right ? "split" : "off"}`);
     const header = make("header");
     const title = make("h3");
-    title.append(make("bdi", "", item.id));
+    const link = make("a", "anchor");
+    link.href = `#${encodeURIComponent(anchor(item))}`;
+    link.setAttribute("aria-label", `link to ${item.id}`);
+    article.id = anchor(item);
+    title.append(link, make("bdi", "", item.id));
     header.append(title, make("span", "place", `${item.benchmark}, protocol ${item.protocol}`));
     const body = make("div", "body");
     if (item.images.length) body.append(images(item));
@@ -86,9 +91,10 @@
     known.append(make("b", "", item.known || "(none)"));
     text.append(known);
     if (item.labels.length) text.append(make("p", "labels", item.labels.join(" \u00b7 ")));
-    item.said.forEach((said) => text.append(answer(said)));
     body.append(text);
-    article.append(header, body);
+    const columns = make("div", "columns");
+    item.said.forEach((said) => columns.append(answer(said)));
+    article.append(header, body, columns);
     return article;
   }
 
@@ -147,14 +153,40 @@
     at("tools").scrollIntoView();
   }
 
+  function target() {
+    try {
+      return decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return ""; // not a link of this page
+    }
+  }
+
+  // A link may point to an item that is on another page, or that the filters hide.
+  function follow() {
+    const wanted = target();
+    const number = wanted ? data.items.findIndex((item) => anchor(item) === wanted) : -1;
+    if (number < 0) return;
+    if (!found.includes(data.items[number])) {
+      at("tools").reset();
+      choose("all");
+    }
+    page = Math.floor(found.indexOf(data.items[number]) / SIZE);
+    draw();
+    const article = document.getElementById(wanted);
+    article.classList.add("linked");
+    article.scrollIntoView();
+  }
+
+  function choose(chosen) {
+    kind = chosen;
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.kind === kind));
+    filter();
+  }
+
   fill(at("by"), "any model", data.answerers);
   fill(at("benchmark"), "all benchmarks", places);
   for (const button of buttons) {
-    button.addEventListener("click", () => {
-      kind = button.dataset.kind;
-      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-      filter();
-    });
+    button.addEventListener("click", () => choose(button.dataset.kind));
   }
   at("open").addEventListener("click", () => {
     const open = at("open").getAttribute("aria-pressed") !== "true";
@@ -168,5 +200,7 @@
   at("benchmark").addEventListener("change", filter);
   at("tools").addEventListener("submit", (event) => event.preventDefault());
   at("tools").hidden = false;
+  window.addEventListener("hashchange", follow);
   filter();
+  follow();
 })();

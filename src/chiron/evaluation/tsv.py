@@ -34,11 +34,17 @@ class _Form:
     """Letters of the option columns; empty for questions without options."""
     pictured: bool
     """Whether the file has an image column. VLMEvalKit then skips every row without an image."""
+    numeric: frozenset[str]
+    """Columns whose texts are all numbers. pandas would read ``007`` as 7, and ``5`` next to an empty cell as 5.0."""
 
     @classmethod
     def of(cls, items: Sequence[Item | BadItem]) -> "_Form":
         asked = [item for item in items if isinstance(item, Item)]
-        return cls(LETTERS[: max((len(item.options) for item in asked), default=0)], any(item.images for item in asked))
+        letters = LETTERS[: max((len(item.options) for item in asked), default=0)]
+        columns = {letter: [item.options[n] for item in asked if n < len(item.options)] for n, letter in enumerate(letters)}
+        columns |= {"id": [item.id for item in asked], "answer": [] if letters else [item.answer for item in asked]}
+        numeric = frozenset(name for name, texts in columns.items() if texts and all(map(_is_number, texts)))
+        return cls(letters, any(item.images for item in asked), numeric)
 
     @property
     def head(self) -> list[str]:
@@ -49,8 +55,8 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
     """Write the questions that a protocol counts.
 
     VLMEvalKit reads a file with option columns as multiple choice, so such a file leaves out questions without options. If no question has
-    options, the file is one of open questions. ``index`` is the row number, because VLMEvalKit names image files by it. ``id`` is the
-    item's own id and appears in VLMEvalKit's prediction table. Several images are a Python list in one cell.
+    options, the file is one of open questions, which need images. ``index`` is the row number, because VLMEvalKit names image files by it.
+    ``id`` is the item's own id and appears in VLMEvalKit's prediction table. Several images are a Python list in one cell.
 
     Returns:
         The number of questions written, and one line per item left out, with the reason.
@@ -61,6 +67,9 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
     """
     items = [protocol.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(protocol)]
     form = _Form.of(items)
+    if not form.letters and not form.pictured:
+        raise InputError(f"{loaded.name} has open questions without images, for which VLMEvalKit has no form: choose another benchmark")
+    numeric = set(form.numeric)
     left_out: list[str] = []
     count = 0
 
@@ -74,7 +83,7 @@ def export_tsv(loaded: LoadedBenchmark, protocol: Protocol, path: Path) -> tuple
                 left_out.append(f"{item.id}: {problem}")
                 continue
             count += 1
-            yield _line([str(count - 1), item.id, *row])
+            yield _line(_as_texts([str(count - 1), item.id, *row], form.head, numeric))
 
     write_atomically(path, lines())
     if not count:
@@ -104,6 +113,25 @@ def _row(loaded: LoadedBenchmark, item: Item | BadItem, form: _Form) -> list[str
 def _kept(text: str) -> str:
     """Append a space to a text that pandas would read as an empty cell, such as the option ``None``."""
     return f"{text} " if text in _READ_AS_MISSING else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_texts(cells: list[str], head: list[str], numeric: set[str]) -> list[str]:
+    """Append a no-break space to the first cell of each numeric column: pandas then reads the column as texts."""
+    marked = []
+    for name, cell in zip(head, cells, strict=True):
+        marks = name in numeric and bool(cell)
+        marked.append(f"{cell}\N{NO-BREAK SPACE}" if marks else cell)
+        if marks:
+            numeric.discard(name)
+    return marked
 
 
 def _line(cells: list[str]) -> str:

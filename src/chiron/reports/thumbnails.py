@@ -35,16 +35,22 @@ class Thumbnail:
         return "/".join(self.name.split("/")[-2:])
 
 
-def thumbnails(folder: ImageFolder | None, names: list[str]) -> tuple[Thumbnail, ...]:
-    """Return thumbnails of the first ``MAX_IMAGES`` images of a case. Broken images never raise an error."""
-    return tuple(_thumbnail(folder, name) for name in names[:MAX_IMAGES])
+def thumbnails(folder: ImageFolder | None, names: list[str], *, side: int = MAX_SIDE) -> tuple[Thumbnail, ...]:
+    """Return thumbnails of the first ``MAX_IMAGES`` images of a case. Broken images never raise an error.
+
+    Args:
+        folder: the folder that the names are relative to.
+        names: names of the images.
+        side: longest side in pixels.
+    """
+    return tuple(_thumbnail(folder, name, side) for name in names[:MAX_IMAGES])
 
 
-def _thumbnail(folder: ImageFolder | None, name: str) -> Thumbnail:
+def _thumbnail(folder: ImageFolder | None, name: str, side: int) -> Thumbnail:
     if folder is None:
         return Thumbnail(name, problem="run.json does not name an image folder")
     try:
-        return _encode(name, folder.check(name).path)
+        return _encode(name, folder.check(name).path, side)
     except ImageProblem as problem:
         return Thumbnail(name, problem=str(problem))
     except (OSError, ValueError, SyntaxError, IndexError, OverflowError, Image.DecompressionBombError) as error:
@@ -52,14 +58,14 @@ def _thumbnail(folder: ImageFolder | None, name: str) -> Thumbnail:
         return Thumbnail(name, problem=f"the image cannot be shown: {error}")
 
 
-def _encode(name: str, path: Path) -> Thumbnail:
+def _encode(name: str, path: Path, side: int) -> Thumbnail:
     with warnings.catch_warnings():
         # Pillow warns about odd metadata, which is removed here anyway.
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
-            image.draft(image.mode, (2 * MAX_SIDE, 2 * MAX_SIDE))  # decodes a large JPEG at reduced size
+            image.draft(image.mode, (2 * side, 2 * side))  # decodes a large JPEG at reduced size
             small = _flat(ImageOps.exif_transpose(image))
-    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     small.info.clear()  # keep names, dates and comments of the file out of the page
     out = io.BytesIO()
     small.save(out, "JPEG", quality=80, optimize=True)

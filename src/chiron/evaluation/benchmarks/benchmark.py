@@ -74,6 +74,17 @@ class BenchmarkRecord:
 
 
 @dataclass(frozen=True)
+class WebFile:
+    """A file that is published outside the hub."""
+
+    url: str
+    path: str
+    """Where it is stored, relative to the data folder."""
+    digest: str = ""
+    """``sha256:HEX``, or ``git:HEX`` (the SHA-1 of git's blob); empty if the file may change."""
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark, as ``chiron eval --list`` shows it and ``chiron eval`` loads it."""
 
@@ -98,6 +109,8 @@ class Benchmark:
     """Patterns of image zips."""
     extra_files: Sequence[str] = ()
     """Patterns of extra files, one of which must exist; ``BenchmarkRecord.extra_records`` has their records by id."""
+    web_files: Sequence[WebFile] = ()
+    """Files that ``chiron eval fetch`` downloads from elsewhere."""
     protocol: str = "huatuo_closed"
     """The usual protocol."""
     instructions: str = ""
@@ -114,6 +127,11 @@ class Benchmark:
     """Whether every protocol counts all records, open or closed."""
     bare: bool = False
     """Whether questions are asked without any instruction, as the small models of the miniature need."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its data set, which all benchmarks in the same data set share."""
+        return self.hub.replace("/", "--") if self.hub is not None else self.name
 
     def missing_columns(self, found: Mapping[str, Any]) -> list[str]:
         """List the columns that a record lacks, each with the most similar existing column."""

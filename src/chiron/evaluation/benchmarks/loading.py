@@ -29,7 +29,7 @@ class BenchmarkFiles:
 
 
 def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
-    """Locate the files: ``DATA/NAME`` if it exists, else ``DATA``. Without ``data``, the hub's cache.
+    """Locate the files: ``DATA/NAME``, the data set's folder in ``DATA``, or ``DATA``. Without ``data``, the hub's cache.
 
     Raises:
         InputError: the files are missing; the message says what to download and where to put it.
@@ -38,20 +38,20 @@ def place_of(benchmark: Benchmark, data: Path | None) -> BenchmarkFiles:
         return _from_hub(benchmark)
     if not data.is_dir():
         raise InputError(f"data folder {data} does not exist: {how_to_get(benchmark)}")
-    own = data / benchmark.name
-    return BenchmarkFiles(own if own.is_dir() else data)
+    return BenchmarkFiles(next((own for name in (benchmark.name, benchmark.folder) if (own := data / name).is_dir()), data))
 
 
 def how_to_get(benchmark: Benchmark) -> str:
     """Describe in one sentence what to download and where to put it."""
     if benchmark.hub is None:
-        return benchmark.instructions
+        command = f"'chiron eval fetch {benchmark.name} --data DIR', or " if benchmark.web_files else ""
+        return command + benchmark.instructions
     files = benchmark.files[0].replace("|", ", ")
     zips = f" with its {' or '.join(benchmark.archives)}" if benchmark.archives else ""
     # Show only the first of the alternative patterns, which is enough to act on.
     return (
-        f"download {files}{zips} of the data set {benchmark.hub} ('hf download {benchmark.hub} --repo-type dataset"
-        f" --local-dir DIR/{benchmark.name}') and give --data DIR" + (f"; {benchmark.instructions}" if benchmark.instructions else "")
+        f"download {files}{zips} of the data set {benchmark.hub} ('chiron eval fetch {benchmark.name} --data DIR') and give --data DIR"
+        + (f"; {benchmark.instructions}" if benchmark.instructions else "")
     )
 
 
@@ -141,8 +141,8 @@ def load(benchmark: Benchmark, data: Path | None, run: Path) -> LoadedBenchmark:
 
 
 def _files(benchmark: Benchmark, folder: Path) -> Sequence[Path]:
-    # A folder named after another benchmark belongs to that one, even if its file names match.
-    others = benchmarks().keys() - {benchmark.name}
+    # A folder named after another benchmark or data set belongs to that one, even if its file names match.
+    others = {name for other in benchmarks().values() for name in (other.name, other.folder)} - {benchmark.name, benchmark.folder}
     for pattern in benchmark.files:
         paths = (path for part in pattern.split("|") for path in folder.glob(part))
         if found := sorted(path for path in paths if path.is_file() and path.relative_to(folder).parts[0] not in others):

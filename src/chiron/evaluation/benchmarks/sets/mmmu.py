@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, having
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, WebFile, having
 from chiron.evaluation.benchmarks.fields import UNKNOWN, choice, gold_by_letter, read_options, with_marks
 from chiron.evaluation.items import Item
 
@@ -51,6 +51,7 @@ BENCHMARKS = (
         "1,752: 1,712 choices, 40 open",
         1752,
         extra_files=("answer_dict_test.json", "mmmu/answer_dict_test.json"),
+        web_files=(WebFile("https://github.com/MMMU-Benchmark/MMMU/raw/main/mmmu/answer_dict_test.json", "answer_dict_test.json"),),
         instructions="its labels are mmmu/answer_dict_test.json of MMMU's repository on GitHub: put that file next to the others",
     ),
 )

@@ -6,7 +6,7 @@ separates alternatives, and a part in brackets may be left out.
 
 import re
 
-from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord
+from chiron.evaluation.benchmarks.benchmark import BadRecord, Benchmark, BenchmarkRecord, WebFile
 from chiron.evaluation.benchmarks.fields import yes_or_no
 from chiron.evaluation.items import Item
 
@@ -15,6 +15,8 @@ _FOLDERS = tuple(
     for parts in (("VQAMed2019_Test_Images",), ("VQAMed2019_Test_Images",) * 2, ("VQAMed2019Test", "VQAMed2019_Test_Images"))
 )
 """Where the images are: in the zip, unpacked into a folder of its name, or next to the questions in the repository's folder."""
+_REPOSITORY = "https://github.com/abachaa/VQA-Med-2019/raw/e673406ebc64cf499397e8abc0b63771b2db4bb9/VQAMed2019Test"
+_QUESTIONS, _IMAGES = "VQAMed2019_Test_Questions_w_Ref_Answers.txt", "VQAMed2019_Test_Images.zip"
 _OPTIONAL = re.compile(r"\(([^()]*)\)")
 
 
@@ -41,8 +43,12 @@ BENCHMARKS = (
         size="500: 64 yes/no, 436 open; 500 images",
         n=500,
         license="none shown",
-        files=("VQAMed2019_Test_Questions_w_Ref_Answers.txt", "VQAMed2019Test/VQAMed2019_Test_Questions_w_Ref_Answers.txt"),
-        archives=("VQAMed2019_Test_Images.zip", "VQAMed2019Test/VQAMed2019_Test_Images.zip"),
+        files=(_QUESTIONS, f"VQAMed2019Test/{_QUESTIONS}"),
+        archives=(_IMAGES, f"VQAMed2019Test/{_IMAGES}"),
+        web_files=(
+            WebFile(f"{_REPOSITORY}/{_QUESTIONS}", _QUESTIONS, "git:5d6a4b9b0d4801b34db83853ae56c83502b200d4"),
+            WebFile(f"{_REPOSITORY}/{_IMAGES}", _IMAGES),
+        ),
         columns=("line",),
         read=_item,
         instructions=(
