@@ -611,7 +611,7 @@ def test_weights_under_an_adapter_that_are_gone_are_named(world: Path, undisturb
 
 
 @pytest.mark.parametrize(
-    "where", ["torch.optim.AdamW.step", "chiron.training.session.held_out_loss", "chiron.training.session._train_state"]
+    "where", ["torch.optim.AdamW.step", "chiron.training.stage.held_out_loss", "chiron.training.stage._train_state"]
 )
 def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

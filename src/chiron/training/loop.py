@@ -38,6 +38,16 @@ class TrainState:
     pad_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What was asked for from outside of the loop. All processes have the same, although a signal may reach only some of them."""
+
+    stop: bool
+    """End the run after this step. True if any process was asked to."""
+    checkpoint: bool
+    """Write a checkpoint after this step. Only the first process decides, because clocks differ."""
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.AdamW:
     """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales)."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -64,9 +74,12 @@ def train_stage(
     folder: ImageFolder | None,
     *,
     position: TrainPosition,
-    after: Callable[[TrainPosition, StepMetrics], None],
+    asked: Callable[[], Requests],
+    after: Callable[[TrainPosition, StepMetrics, Requests], None],
 ) -> TrainPosition:
     """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step.
+
+    ``asked``: what this process was asked for so far; read in each step, and exchanged between the processes.
 
     Raises:
         InputError: The loss is not finite, or memory ran out. The last checkpoint is kept.
@@ -88,7 +101,7 @@ def train_stage(
             with memory_explained(what):
                 batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
-                summed, positions, norm = _one_step(state, batches, len(share), weight, recipe, images=images)
+                summed, positions, norm, requests = _one_step(state, batches, len(share), weight, recipe, images=images, asked=asked)
             if not math.isfinite(summed) or not math.isfinite(norm):
                 rows = ", ".join(row.id for line in step[:3] for row in line[:1])
                 raise InputError(
@@ -116,16 +129,17 @@ def train_stage(
                     seconds=time.perf_counter() - began,
                     memory_gib=memory_gib(),
                 ),
+                requests,
             )
     return position
 
 
 def _one_step(
-    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
-) -> tuple[float, int, float]:
+    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool, asked: Callable[[], Requests]
+) -> tuple[float, int, float, Requests]:
     """Compute the gradients of one optimizer step.
 
-    Returns the summed loss and the number of positions, both over all processes, and the gradient norm.
+    Returns the summed loss and the number of positions, both over all processes, the gradient norm, and the requests of all processes.
     ``weight``: total weight of the trained tokens of the step.
     """
     accelerator = state.accelerator
@@ -142,13 +156,18 @@ def _one_step(
             # The exchange averages over processes. Scaling gives a token the same weight on every process.
             accelerator.backward(loss * (accelerator.num_processes / weight))
         summed += loss.detach()
-    totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
+    mine = asked()
+    flags = (float(mine.stop), float(mine.checkpoint and accelerator.is_main_process))
+    here = torch.tensor([0.0, positions, *flags], device=accelerator.device, dtype=torch.float64)
+    here[0] = summed  # on the device, so that it is not waited for
+    totals = accelerator.reduce(here, reduction="sum").tolist()
     if isinstance(state.loss, ShardedLoss) and not images:
         # These zero gradients only keep the processes in sync. With them, the optimizer would apply weight decay.
         for unused in state.loss.image_weights():
             unused.grad = None
     norm = gather(accelerator.clip_grad_norm_(state.parameters, recipe.clip))
-    return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
+    requests = Requests(stop=totals[2] > 0, checkpoint=totals[3] > 0)
+    return totals[0], int(totals[1]), float(norm if norm is not None else 0.0), requests
 
 
 def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:

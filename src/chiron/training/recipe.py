@@ -131,6 +131,8 @@ class Recipe(Strict):
     """Number of threads that decode images ahead of the model."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
+    checkpoint_minutes: PositiveFloat | None = None
+    """Also write a checkpoint after the first step that ends this many minutes after the last one."""
     tensorboard: bool = False
     """Whether to write TensorBoard event files in addition to ``metrics.jsonl``."""
     base_stages: dict[str, str] = Field(default_factory=dict)

@@ -5,21 +5,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.io import write_atomically
 from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     KEPT_BASE,
@@ -29,12 +26,8 @@ from chiron.training.checkpoint import (
     TrainPosition,
     export,
     load_last,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
     write_weights,
 )
-from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, reference_log_probabilities, train_stage
 from chiron.training.metrics import (
     FOLDER,
     HeldOut,
@@ -47,20 +40,14 @@ from chiron.training.metrics import (
 )
 from chiron.training.model import (
     LoadedModel,
-    Loss,
-    ShardedLoss,
     add_adapter,
-    copy_from_shards,
-    gather_state,
     load_base,
-    sharded,
-    split_state,
     train_everything,
-    trained_state,
 )
-from chiron.training.packing import Line, StagePlan, bins, plan_stage, steps_of_stage
+from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
+from chiron.training.stage import RunContext, StageRun
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +72,15 @@ class Prepared:
 
         Folders that the recipe names count by their content, not by their path.
         """
-        ignored = {"workers", "checkpoint_every", "micro_batch_size", "tensorboard", "shard", "gradient_checkpointing"}
+        ignored = {
+            "workers",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "micro_batch_size",
+            "tensorboard",
+            "shard",
+            "gradient_checkpointing",
+        }
         recipe = self.recipe.model_dump(mode="json", exclude=ignored)
         # Checkpoints of earlier versions were hashed with these names.
         for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
@@ -150,12 +145,25 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     return Prepared(recipe, base, rows, held, plans, hashes, folder)
 
 
-def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> TrainingSummary:
+def train(
+    prepared: Prepared,
+    out: Path,
+    *,
+    watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainingSummary:
     """Train every stage that is not yet complete in ``out``, then export the model.
 
     If the process is killed at any point, the same call resumes and produces the same weights.
 
+    Args:
+        prepared: the run.
+        out: output folder.
+        watch: called with every line of ``metrics.jsonl``, in the first process.
+        stop: called in each step. If true in any process, all end after this step.
+
     Raises:
+        TrainingStopped: ``stop`` was true. A checkpoint was written.
         InputError: ``out`` contains another run, the loss is not finite, or memory ran out.
         DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
@@ -177,11 +185,12 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
             for listener in listeners:
                 listener(metrics)
 
+        run = RunContext(prepared, accelerator, out, notify, stop)
         for index, plan in enumerate(prepared.plans):
             if index >= position.stage:
                 resumed = saved if saved is not None and saved.position.stage == index else None
                 model = _ready(model, recipe, plan.stage, out, resumed, writes=accelerator.is_main_process)
-                position = _run_stage(prepared, model, accelerator, plan, resumed, position, out, notify)
+                position = StageRun(run, model, plan, position, resumed).train()
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
@@ -190,109 +199,6 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
     accelerator.wait_for_everyone()
     losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
-
-
-def _run_stage(
-    prepared: Prepared,
-    model: nn.Module,
-    accelerator: Accelerator,
-    plan: StagePlan,
-    resumed: TrainCheckpoint | None,
-    position: TrainPosition,
-    out: Path,
-    notify: Callable[[StepMetrics | HeldOut], None],
-) -> TrainPosition:
-    """Train one stage with its own optimizer, from ``resumed`` or from its start, and measure its held-out loss."""
-    recipe = prepared.recipe
-    # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
-    torch.manual_seed(recipe.seed * 1_000_003 + 1009 * position.stage + accelerator.process_index)
-    with memory_explained(f"stage {plan.stage.name}, before its first step"):
-        state = _train_state(prepared, model, accelerator, plan, resumed)
-
-    def keep(at: TrainPosition) -> None:
-        randoms = _gathered(accelerator, random_states())
-        optimizer = gather_state(state.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
-        if isinstance(state.loss, ShardedLoss):
-            copy_from_shards(state.loss, model)
-        if accelerator.is_main_process:
-            save_checkpoint(out / "checkpoints", at, trained_state(model), optimizer, randoms, prepared.identity)
-        accelerator.wait_for_everyone()
-
-    def after(at: TrainPosition, metrics: StepMetrics) -> None:
-        notify(metrics)
-        if at.step % recipe.checkpoint_every == 0 and at.step < plan.steps:
-            keep(at)
-
-    rows, held_out = prepared.data[plan.stage.name], prepared.held_out.get(plan.stage.name, [])
-    if plan.stage.objective == "dpo":
-        rows, held_out = _with_references(prepared, state, plan.stage, out, resumed, (rows, held_out))
-    steps = steps_of_stage(recipe, plan.stage, {**prepared.data, plan.stage.name: rows}, plan.steps)
-    position = train_stage(state, recipe, plan, steps, prepared.folder, position=position, after=after)
-    if held_out:
-        lines = _lines(held_out, recipe)
-        with memory_explained(f"stage {plan.stage.name}, held-out loss"):
-            loss = held_out_loss(state, recipe, lines, prepared.folder)
-        notify(HeldOut(plan.stage.name, position.total_steps, loss, len(held_out)))
-    accelerator.free_memory()
-    position = TrainPosition(position.stage + 1, 0, position.total_steps)
-    keep(position)
-    return position
-
-
-def _lines(rows: Sequence[Encoded], recipe: Recipe) -> list[Line]:
-    return [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.max_seq_length, seed=0, epoch=0)]
-
-
-def _with_references(
-    prepared: Prepared, state: TrainState, stage: Stage, out: Path, resumed: TrainCheckpoint | None, data: tuple[list[Encoded], ...]
-) -> list[list[Encoded]]:
-    """Add the reference's log-probabilities to the pairs of a stage; ``data``: its rows and its held-out rows.
-
-    The reference is the model at the start of the stage; for the first adapter stage, that is the model without adapter. A run that
-    resumes within the stage reads the log-probabilities from a file, because it no longer has that model.
-    """
-    path = out / f"reference-{stage.name}.json"
-    found: list[dict[str, tuple[float, float]]]
-    if resumed is not None and resumed.position.step:
-        try:
-            found = [{name: (a, b) for name, (a, b) in pairs.items()} for pairs in json.loads(path.read_text("utf-8"))]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}, the reference of stage {stage.name}, cannot be read ({error}): choose another --out") from error
-    else:
-        with memory_explained(f"stage {stage.name}, reference"):
-            shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
-        everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
-        found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
-        if state.accelerator.is_main_process:
-            write_atomically(path, [json.dumps(found) + "\n"])
-    return [[replace(row, reference=found[n][row.id]) for row in rows] for n, rows in enumerate(data)]
-
-
-def _train_state(
-    prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: TrainCheckpoint | None
-) -> TrainState:
-    """Build this process's model (sharded or not) and optimizer, and restore their state from a checkpoint."""
-    recipe, world = prepared.recipe, accelerator.num_processes
-    left = resumed if resumed is not None and resumed.position.step else None
-    if recipe.shard and world > 1:
-        loss: nn.Module = sharded(model, accelerator.device, world, beta=plan.stage.beta)
-        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
-        if left is not None:
-            optimizer.load_state_dict(split_state(left.optimizer, optimizer))
-        parameters = [p for p in loss.parameters() if p.requires_grad]
-    else:
-        optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
-        if left is not None:
-            optimizer.load_state_dict(left.optimizer)
-        loss, optimizer = accelerator.prepare(Loss(model, beta=plan.stage.beta), optimizer)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-    if left is not None:
-        mine = left.randoms.get(str(accelerator.process_index))
-        if mine is None:
-            wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
-            raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
-        restore_random_states(mine)
-    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
@@ -364,11 +270,3 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
-    """Random states of all processes, by rank."""
-    if accelerator.num_processes == 1:
-        return {"0": states}
-    everyone = gather_object([{str(accelerator.process_index): states}])
-    return {rank: state for one in everyone for rank, state in one.items()}
