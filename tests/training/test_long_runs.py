@@ -148,3 +148,72 @@ def test_checkpoints_are_also_written_at_an_interval_of_time(world: Path, undist
     with contextlib.suppress(TrainingStopped):
         run(world, tmp_path / "long", recipe_of(world, checkpoint_minutes=60), stop=lambda: done_steps(tmp_path / "long") == 3)
     assert names(tmp_path / "long") == ["step-00000004"]
+
+
+# --- damaged checkpoints --------------------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, how: str) -> None:
+    """Truncate a file, remove it, or flip a bit in its middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "flipped": content}[how])
+
+
+@pytest.fixture(scope="module")
+def stopped(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after step 4, with the checkpoints of steps 2 and 4."""
+    out = tmp_path_factory.mktemp("stopped")
+    with contextlib.suppress(TrainingStopped):
+        run(world, out, recipe_of(world, checkpoint_every=2), stop=lambda: done_steps(out) == 3)
+    return out
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "random.pt", "place.json"])
+@pytest.mark.parametrize("how", ["cut", "empty", "flipped", "removed"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_warning(
+    stopped: Path, tmp_path: Path, file: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if (file, how) == ("place.json", "removed"):
+        pytest.skip("a folder without it is a checkpoint that was never complete")
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "checkpoints" / "step-00000004" / file, how)
+    found = checkpoint.load_last(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.position.step == 2
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "step-00000004 is damaged" in caplog.text
+    assert "resuming from the one before" in caplog.text
+
+
+def test_a_run_that_fell_back_ends_bit_equal_and_says_so(world: Path, undisturbed: Path, stopped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(stopped, out)
+    damage(out / "checkpoints" / "step-00000004" / "weights.safetensors", "flipped")
+    (process,) = start(world, out, recipe_of(world, checkpoint_every=3))
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, error
+    assert "step-00000004 is damaged (weights.safetensors has changed since it was written): resuming from the one before" in error
+    assert_equal(out, undisturbed)
+
+
+def test_a_damaged_checkpoint_does_not_count_as_one_that_is_kept(world: Path, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "checkpoints" / "step-00000004" / "random.pt", "cut")
+    with contextlib.suppress(TrainingStopped):
+        run(world, tmp_path, recipe_of(world), stop=lambda: True)
+    assert names(tmp_path) == ["step-00000002", "step-00000003"]
+
+
+def test_a_checkpoint_of_an_earlier_version_without_hashes_is_resumed(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    sums = tmp_path / "checkpoints" / "step-00000004" / "SHA256SUMS"
+    checked = subprocess.run(["sha256sum", "--check", sums.name], cwd=sums.parent, capture_output=True, text=True, check=True)
+    assert checked.stdout.count(": OK") == 4
+    sums.unlink()
+    found = checkpoint.load_last(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.position.step == 4

@@ -549,11 +549,11 @@ def test_another_models_tokenizer_is_refused_before_training(world: Path, base: 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "random.pt", "place.json"])
 @pytest.mark.parametrize("left", [0, 0.5])
-def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path: Path, file: str, left: float) -> None:
+def test_checkpoints_that_are_all_damaged_are_an_error_not_a_new_start(undisturbed: Path, tmp_path: Path, file: str, left: float) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    damaged = checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file
-    damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
-    with pytest.raises(InputError, match=r"is damaged .*: remove it"):
+    for folder in checkpoint.checkpoints(tmp_path / "checkpoints"):
+        (damaged := folder / file).write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
+    with pytest.raises(InputError, match=r"is damaged .*and there is no other: remove .*checkpoints to start again"):
         checkpoint.load_last(tmp_path / "checkpoints")
 
 
@@ -610,9 +610,7 @@ def test_weights_under_an_adapter_that_are_gone_are_named(world: Path, undisturb
         train(prepare(recipe_of(world), world / "data"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "where", ["torch.optim.AdamW.step", "chiron.training.stage.held_out_loss", "chiron.training.stage._train_state"]
-)
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "chiron.training.stage.held_out_loss", "chiron.training.stage._train_state"])
 def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -2,7 +2,9 @@
 
 import copy
 import errno
+import hashlib
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -26,12 +28,16 @@ from chiron.training.metrics import read_metrics
 from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
 
+_log = logging.getLogger(__name__)
+
 KEPT = 2
 """Number of checkpoints to keep; older ones are deleted."""
 FULL_DISK = (OSError, RuntimeError, SafetensorError)
 """Errors that Python, torch and safetensors raise if the disk is full."""
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 """Errors that they raise if a file is truncated or damaged."""
+SUMS = "SHA256SUMS"
+"""File with the hashes of a checkpoint's files, as ``sha256sum --check`` reads it."""
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
@@ -82,6 +88,7 @@ def save_checkpoint(
         torch.save(optimizer, draft / "optimizer.pt")
         torch.save(randoms, draft / "random.pt")
         (draft / "place.json").write_text(json.dumps({**asdict(position), "run": run}, indent=2) + "\n")
+        (draft / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())))
         _sync(draft)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
@@ -89,7 +96,9 @@ def save_checkpoint(
     except FULL_DISK as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise DiskError(f"checkpoint {target} cannot be written ({error}): free space and run the same command again") from error
-    for old in checkpoints(folder)[:-KEPT]:
+    # Later checkpoints are damaged ones that this run fell back from.
+    keep = [path for path in checkpoints(folder) if path.name <= name][-KEPT:]
+    for old in set(checkpoints(folder)) - set(keep):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -111,27 +120,44 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_last(folder: Path) -> TrainCheckpoint | None:
-    """Load the newest checkpoint; return ``None`` if there are no checkpoints.
+    """Load the newest checkpoint that is not damaged, and log a warning for each that is; return ``None`` if there are no checkpoints.
 
     Raises:
-        InputError: The checkpoint is damaged.
+        InputError: All checkpoints are damaged.
     """
     found = checkpoints(folder)
-    if not found:
-        return None
-    last = found[-1]
-    try:
-        about = json.loads((last / "place.json").read_text())
-        run = about.pop("run")
-        return TrainCheckpoint(
-            TrainPosition(**about),
-            load_file(last / "weights.safetensors"),
-            torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
-            torch.load(last / "random.pt", map_location="cpu", weights_only=True),
-            run,
-        )
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {last} is damaged ({error}): remove it to resume from the one before") from error
+    for path in reversed(found):
+        try:
+            return _load(path)
+        except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+            problem = f"checkpoint {path} is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+            if path == found[0]:
+                raise InputError(f"{problem}, and there is no other: remove {folder} to start again") from error
+            _log.warning("%s: resuming from the one before", problem)
+    return None
+
+
+def _load(folder: Path) -> TrainCheckpoint:
+    """Load a checkpoint. Raises one of many errors if it is damaged."""
+    if (sums := folder / SUMS).is_file():  # earlier versions wrote none
+        for line in sums.read_text().splitlines():
+            digest, name = line.split("  ", 1)
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} has changed since it was written")
+    about = json.loads((folder / "place.json").read_text())
+    run = about.pop("run")
+    return TrainCheckpoint(
+        TrainPosition(**about),
+        load_file(folder / "weights.safetensors"),
+        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        torch.load(folder / "random.pt", map_location="cpu", weights_only=True),
+        run,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def random_states() -> dict[str, Any]:

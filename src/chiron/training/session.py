@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -175,6 +176,8 @@ def train(
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
+    if accelerator.num_processes > 1 and len(set(gather_object([position]))) > 1:
+        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
     with contextlib.ExitStack() as files:
         if saved is not None and position.stage == len(prepared.plans):
             # All stages are complete, but the model may not be exported yet. Load the trained weights for the export.
