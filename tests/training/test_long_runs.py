@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, InternVLForConditionalGeneration
 
+from chiron.errors import InputError
+from chiron.evaluation.reward import row_is_right
 from chiron.training import checkpoint
+from chiron.training.held_out import BestWeights
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
-from chiron.training.session import prepare, train
+from chiron.training.session import TrainingSummary, prepare, train
 from chiron.training.stage import TrainingStopped
 from tests.support.waiting import PATIENCE, wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
@@ -57,8 +61,8 @@ def recipe_of(world: Path, stage: dict[str, Any] | None = None, **changes: Any) 
     return Recipe.model_validate({**values, **changes})
 
 
-def run(world: Path, out: Path, recipe: Recipe, **options: Any) -> None:
-    train(prepare(recipe, world / "data"), out, **options)
+def run(world: Path, out: Path, recipe: Recipe, **options: Any) -> TrainingSummary:
+    return train(prepare(recipe, world / "data"), out, score=row_is_right, **options)
 
 
 def names(out: Path) -> list[str]:
@@ -85,16 +89,18 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- signals and time -----------------------------------------------------------------------------------------------------------------
 
 
-def start(world: Path, out: Path, recipe: Recipe, ranks: int = 1) -> list["subprocess.Popen[str]"]:
-    """Start the command on some processes, as srun does."""
+def start(world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = ()) -> list["subprocess.Popen[str]"]:
+    """Start the command on some processes, as srun does. ``outs``: a folder for each, if they do not share ``out``."""
+    outs = outs or [out] * ranks
+    ranks = len(outs)
     (path := out.parent / f"{out.name}.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    arguments = [sys.executable, "-m", "chiron", "train", str(path), "--data", str(world / "data"), "--out", str(out)]
+    arguments = [sys.executable, "-m", "chiron", "train", str(path), "--data", str(world / "data"), "--out"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
     return [
         subprocess.Popen(
-            arguments, stderr=subprocess.PIPE, text=True,
+            [*arguments, str(outs[n])], stderr=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **together, **({"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {})},
         )
         for n in range(ranks)
@@ -211,9 +217,158 @@ def test_a_damaged_checkpoint_does_not_count_as_one_that_is_kept(world: Path, st
 def test_a_checkpoint_of_an_earlier_version_without_hashes_is_resumed(stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     sums = tmp_path / "checkpoints" / "step-00000004" / "SHA256SUMS"
-    checked = subprocess.run(["sha256sum", "--check", sums.name], cwd=sums.parent, capture_output=True, text=True, check=True)
+    checked = subprocess.run(["sha256sum", "--check", sums.name], cwd=sums.parent, capture_output=True, text=True, check=True)  # noqa: S607
     assert checked.stdout.count(": OK") == 4
     sums.unlink()
     found = checkpoint.load_last(tmp_path / "checkpoints")
     assert found is not None
     assert found.position.step == 4
+
+
+# --- held-out rows during a stage -------------------------------------------------------------------------------------------------------
+
+MEASURED = {"held_out": "held.jsonl", "held_out_every": 2, "answers": 3, "answer_tokens": 8}
+
+
+def measurements(out: Path) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line]
+
+
+def samples(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def measured(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("measured")
+    run(world, out, recipe_of(world, MEASURED))
+    return out
+
+
+def test_measuring_held_out_rows_changes_no_weight(measured: Path, undisturbed: Path) -> None:
+    assert [line["total_steps"] for line in measurements(measured)] == [2, 4, 6]
+    assert len({line["held_out_loss"] for line in measurements(measured)}) == 3
+    steps = [[line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line] for out in (measured, undisturbed)]
+    assert steps[0] == steps[1]
+    mine, wanted = (load_file(out / "model" / "model.safetensors") for out in (measured, undisturbed))
+    assert all(torch.equal(mine[k], wanted[k]) for k in wanted)
+
+
+def test_the_last_samples_are_what_transformers_generates_from_the_exported_model(world: Path, measured: Path) -> None:
+    told = [line for line in samples(measured) if line["total_steps"] == 6]
+    assert [len([line for line in samples(measured) if line["total_steps"] == step]) for step in (2, 4, 6)] == [3, 3, 3]
+    model = InternVLForConditionalGeneration.from_pretrained(measured / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(measured / "model")
+    text = next(line for line in told if not line["images"])
+    rows = {row["id"]: row for row in map(json.loads, (world / "data" / "held.jsonl").read_text("utf-8").splitlines())}
+    turns = rows[text["id"]]["messages"]
+    ids = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    made = model.generate(input_ids=ids, do_sample=False, max_new_tokens=8, eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    assert tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True) == text["reply"]
+    assert (text["question"], text["reference"]) == (turns[-2]["content"], turns[-1]["content"])
+    assert text["finished"] is False
+
+
+def test_generated_answers_are_scored_by_the_answer_reader(world: Path, tmp_path: Path) -> None:
+    """A model that learned one row by heart answers it correctly, in its own words or as an option."""
+    row = {"images": [], "messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "B"}]}
+    rows = [{**row, "id": "a", "options": ["no", "yes"], "answer": "yes"}, {**row, "id": "b"}, {**row, "id": "c", "answer": "heart"}]
+    (world / "data" / "known.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    stage = {**MEASURED, "data": "known.jsonl", "held_out": "known.jsonl", "steps": 40, "held_out_every": 39, "batch": {"rows": 3}}
+    run(world, tmp_path, recipe_of(world, {**stage, "learning_rate": 3e-2}, adapter={"rank": 8, "alpha": 32, "dropout": 0}))
+    last = {line["id"]: line for line in samples(tmp_path) if line["total_steps"] == 40}
+    assert {name: (line["reply"], line["finished"], line["correct"]) for name, line in last.items()} == {
+        "a": ("B", True, True), "b": ("B", True, True), "c": ("B", True, False),
+    }  # fmt: skip
+    assert (measurements(tmp_path)[-1]["answers"], measurements(tmp_path)[-1]["accuracy"]) == (3, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("change", [{}, {"keep_best": True}, {"keep_best": True, "patience": 1}])
+def test_a_measured_run_that_was_stopped_anywhere_ends_bit_equal(world: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    recipe = recipe_of(world, {**MEASURED, "steps": 8, "learning_rate": 5e-2, "warmup": 0.6, **change}, checkpoint_every=3)
+    run(world, tmp_path / "whole", recipe)
+    for at in (1, 2, 4, 5, 6):
+        with contextlib.suppress(TrainingStopped):
+            run(world, tmp_path / "cut", recipe, stop=lambda: done_steps(tmp_path / "cut") == at - 1)  # noqa: B023
+    run(world, tmp_path / "cut", recipe)
+    assert_equal(tmp_path / "cut", tmp_path / "whole")
+    assert samples(tmp_path / "cut") == samples(tmp_path / "whole")
+
+
+def test_a_stage_that_keeps_its_best_weights_ends_with_those_of_the_lowest_held_out_loss(world: Path, tmp_path: Path) -> None:
+    """The learning rate rises until the loss does too."""
+    stage = {"held_out": "held.jsonl", "held_out_every": 1, "steps": 6, "learning_rate": 0.3, "warmup": 0.99}
+    best = run(world, tmp_path / "best", recipe_of(world, {**stage, "keep_best": True})).held_out["cot"]
+    losses = [line["held_out_loss"] for line in measurements(tmp_path / "best")]
+    at = losses.index(min(losses)) + 1
+    assert 1 <= at < 6
+    assert best == min(losses)
+    assert f"{best:.4f}" in (tmp_path / "best" / "model" / "README.md").read_text()
+    with contextlib.suppress(TrainingStopped):
+        run(world, tmp_path / "at", recipe_of(world, stage), stop=lambda: done_steps(tmp_path / "at") == at - 1)
+    wanted = load_file(tmp_path / "at" / "checkpoints" / f"step-{at:08d}" / "weights.safetensors")
+    kept = load_file(tmp_path / "best" / "checkpoints" / "step-00000006" / "weights.safetensors")
+    assert all(torch.equal(kept[k], wanted[k]) for k in wanted)
+
+
+def test_a_stage_ends_early_when_its_patience_is_over(world: Path, tmp_path: Path) -> None:
+    stage = {"held_out": "held.jsonl", "held_out_every": 1, "steps": 50, "learning_rate": 0.3, "warmup": 0.2, "patience": 2}
+    run(world, tmp_path, recipe_of(world, {**stage, "keep_best": True}))
+    losses = [line["held_out_loss"] for line in measurements(tmp_path)]
+    assert len(losses) < 50
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert f"| {len(losses)} |" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_patience_counts_measurements_since_the_best_one() -> None:
+    stage = recipe_of(Path(), {**MEASURED, "patience": 2}).stages[0]
+    history = BestWeights(stage, [(2, 3.0)], None)
+    assert [history.add(step, loss) for step, loss in ((4, 2.0), (6, 2.0), (8, 1.5), (10, float("nan")))] == [True, False, True, False]
+    assert not history.patience_is_over
+    history.add(12, 1.6)
+    assert history.patience_is_over
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"answers": 3}, "set held_out"),
+        ({"held_out": "held.jsonl", "keep_best": True}, "set held_out_every"),
+        ({"held_out": "held.jsonl", "patience": 1}, "set held_out_every"),
+    ],
+)
+def test_measurements_without_what_they_need_are_refused(stage: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        recipe_of(Path(), stage)
+
+
+def test_answers_that_cannot_be_compared_are_an_error_before_training(world: Path, tmp_path: Path) -> None:
+    row = {"id": "x", "images": [], "messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "B"}]}
+    (world / "data" / "other.jsonl").write_text(json.dumps({**row, "options": ["no", "yes"], "answer": "maybe"}) + "\n")
+    with pytest.raises(InputError, match=r"other\.jsonl, row x: a reply cannot be compared with 'maybe'"):
+        run(world, tmp_path, recipe_of(world, {**MEASURED, "held_out": "other.jsonl"}))
+    assert done_steps(tmp_path) == 0
+
+
+def test_two_processes_measure_as_one(world: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(world, {**MEASURED, "keep_best": True}, adapter={"rank": 4, "alpha": 8, "dropout": 0.0})
+    run(world, tmp_path / "one", recipe)
+    processes = start(world, tmp_path / "two", recipe, ranks=2)
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    one, two = (measurements(tmp_path / name) for name in ("one", "two"))
+    assert [line["held_out_loss"] for line in two] == pytest.approx([line["held_out_loss"] for line in one], rel=1e-4)
+    assert [(line["total_steps"], line["answers"]) for line in two] == [(line["total_steps"], line["answers"]) for line in one]
+    assert [(line["id"], line["question"]) for line in samples(tmp_path / "two")] == [
+        (line["id"], line["question"]) for line in samples(tmp_path / "one")
+    ]
+
+
+def test_processes_that_find_different_checkpoints_stop(world: Path, stopped: Path, tmp_path: Path) -> None:
+    """As on two nodes without a shared file system."""
+    shutil.copytree(stopped, tmp_path / "b")
+    outs = [tmp_path / "a", tmp_path / "b"]
+    processes = start(world, tmp_path / "a", recipe_of(world, checkpoint_every=2), outs=outs)
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    assert all("the processes found different checkpoints" in error for error in errors[:1])

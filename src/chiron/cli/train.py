@@ -72,6 +72,7 @@ def train_command(
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
     try:
+        from chiron.evaluation.reward import row_is_right
         from chiron.training.recipe import load_recipe
         from chiron.training.session import prepare, train
         from chiron.training.stage import TrainingStopped
@@ -93,7 +94,7 @@ def train_command(
         signals.training = True
         try:
             with TrainingView(console, prepared.plans) as view:
-                trained = train(prepared, out, watch=view.tell, stop=lambda: signals.received)
+                trained = train(prepared, out, watch=view.tell, stop=lambda: signals.received, score=row_is_right)
         except TrainingStopped as stopped:
             console.print(str(stopped), markup=False)
             sys.exit(EXIT_REQUEUE)

@@ -24,7 +24,7 @@ from chiron.providers.local.checkpoint import exact_template, write_format
 from chiron.providers.local.dialogue import system_text
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import tile_budget
-from chiron.training.metrics import read_metrics
+from chiron.training.metrics import held_out_losses, read_metrics
 from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
 
@@ -36,6 +36,7 @@ FULL_DISK = (OSError, RuntimeError, SafetensorError)
 """Errors that Python, torch and safetensors raise if the disk is full."""
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 """Errors that they raise if a file is truncated or damaged."""
+BEST = "best.safetensors"
 SUMS = "SHA256SUMS"
 """File with the hashes of a checkpoint's files, as ``sha256sum --check`` reads it."""
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
@@ -71,8 +72,11 @@ def save_checkpoint(
     optimizer: dict[str, Any],
     randoms: dict[str, Any],
     run: RunIdentity,
+    best: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint to a temporary folder and rename it once it is complete on disk; delete old checkpoints.
+
+    ``best``: weights at the lowest held-out loss so far, if the stage keeps them.
 
     Raises:
         DiskError: Writing failed. Earlier checkpoints are unchanged.
@@ -85,6 +89,8 @@ def save_checkpoint(
             shutil.rmtree(broken_off, ignore_errors=True)
         draft.mkdir()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / "weights.safetensors")
+        if best is not None:
+            save_file(best, draft / BEST)
         torch.save(optimizer, draft / "optimizer.pt")
         torch.save(randoms, draft / "random.pt")
         (draft / "place.json").write_text(json.dumps({**asdict(position), "run": run}, indent=2) + "\n")
@@ -112,6 +118,8 @@ class TrainCheckpoint:
     optimizer: dict[str, Any]
     randoms: dict[str, Any]
     run: RunIdentity
+    best: dict[str, Tensor] | None = None
+    """Weights at the lowest held-out loss so far, if the stage keeps them."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -152,6 +160,7 @@ def _load(folder: Path) -> TrainCheckpoint:
         torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
         torch.load(folder / "random.pt", map_location="cpu", weights_only=True),
         run,
+        load_file(folder / BEST) if (folder / BEST).is_file() else None,
     )
 
 
@@ -272,10 +281,11 @@ def image_settings(recipe: Recipe) -> dict[str, Any]:
 
 def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
     """Write the model card: recipe, hashes of the data, versions and losses."""
-    losses = {line["stage"]: f"{line['held_out_loss']:.4f}" for line in read_metrics(metrics) if "held_out_loss" in line}
+    losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
+    steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} |"
-        f" {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
+        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
+        f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )
     data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())

@@ -75,9 +75,9 @@ def train_stage(
     *,
     position: TrainPosition,
     asked: Callable[[], Requests],
-    after: Callable[[TrainPosition, StepMetrics, Requests], None],
+    after: Callable[[TrainPosition, StepMetrics, Requests], bool],
 ) -> TrainPosition:
-    """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step.
+    """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step, and end if it returns true.
 
     ``asked``: what this process was asked for so far; read in each step, and exchanged between the processes.
 
@@ -113,7 +113,7 @@ def train_stage(
             state.optimizer.zero_grad(set_to_none=True)
             position = TrainPosition(position.stage, position.step + 1, position.total_steps + 1)
             tokens = sum(len(r.input_ids) for line in step for r in line)
-            after(
+            ended = after(
                 position,
                 StepMetrics(
                     stage=plan.stage.name,
@@ -131,6 +131,8 @@ def train_stage(
                 ),
                 requests,
             )
+            if ended:
+                break
     return position
 
 

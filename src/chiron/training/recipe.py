@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.client.config import Strict, SystemText
 from chiron.errors import InputError
@@ -86,6 +86,16 @@ class Stage(Strict):
     """Share of the steps in which the learning rate rises; then it decays as a cosine to zero."""
     held_out: str | None = None
     """JSONL file of rows whose loss is measured at the end of the stage."""
+    held_out_every: PositiveInt | None = None
+    """Also measure the held-out loss after every so many steps."""
+    answers: NonNegativeInt = 0
+    """Number of held-out rows whose last reply is generated and scored at each measurement."""
+    answer_tokens: PositiveInt = 512
+    """Maximum length of these replies."""
+    keep_best: bool = False
+    """Whether the stage ends with the weights of the lowest held-out loss; otherwise with the last ones."""
+    patience: PositiveInt | None = None
+    """End the stage early after so many measurements in a row that are no better than the best one."""
 
     @model_validator(mode="after")
     def _length(self) -> "Stage":
@@ -93,6 +103,10 @@ class Stage(Strict):
             raise ValueError(f"stage {self.name}: give either epochs or steps")
         if sum(self.replay.values()) >= 1:
             raise ValueError(f"stage {self.name}: the shares of replay must sum to less than 1")
+        if self.held_out is None and (self.held_out_every or self.answers):
+            raise ValueError(f"stage {self.name}: held_out_every and answers need rows: set held_out, or remove them")
+        if self.held_out_every is None and (self.keep_best or self.patience):
+            raise ValueError(f"stage {self.name}: keep_best and patience need several measurements: set held_out_every, or remove them")
         if self.objective == "dpo" and self.replay:
             raise ValueError(f"stage {self.name}: objective: dpo does not support replay; remove it")
         if self.objective == "sft" and self.beta != type(self).model_fields["beta"].default:
@@ -139,6 +153,11 @@ class Recipe(Strict):
     """Data files of stages that the base model was already trained on, by stage name. Used only for replay."""
     stages: Annotated[list[Stage], Field(min_length=1)]
 
+    @property
+    def best_stages(self) -> set[str]:
+        """Names of the stages that end with their best weights."""
+        return {stage.name for stage in self.stages if stage.keep_best}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
@@ -146,6 +165,8 @@ class Recipe(Strict):
         seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:
+            if stage.answers and self.shard:
+                raise ValueError(f"stage {stage.name}: answers cannot be generated from sharded weights: remove answers or shard")
             if stage.name in seen:
                 raise ValueError(f"two stages are called '{stage.name}' (base_stages included): rename one")
             if unknown := [name for name in stage.replay if name not in seen]:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from chiron.training.checkpoint import (
     load_last,
     write_weights,
 )
+from chiron.training.held_out import HeldOutQuestion, Score, check_questions, choose_questions
 from chiron.training.metrics import (
     FOLDER,
     HeldOut,
@@ -36,6 +37,7 @@ from chiron.training.metrics import (
     StepMetrics,
     check_installed,
     draw_curves,
+    held_out_losses,
     read_metrics,
     tensorboard_writer,
 )
@@ -66,6 +68,8 @@ class Prepared:
     hashes: dict[str, str]
     """SHA-256 of every data file, by file name."""
     folder: ImageFolder
+    questions: dict[str, list[HeldOutQuestion]] = field(default_factory=dict)
+    """Held-out rows that are answered during training, by stage name."""
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -87,7 +91,13 @@ class Prepared:
         for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
             recipe[hashed] = recipe.pop(name)
         for stage in recipe["stages"]:
+            every = stage["held_out_every"]
             stage["train"] = stage.pop("trainable")
+            for key in ("answers", "answer_tokens", "held_out_every", "keep_best", "patience"):
+                value = stage.pop(key)
+                # Measurements alone change no weight.
+                if key in {"keep_best", "patience"} and value:
+                    stage |= {key: value, "held_out_every": every}
             if stage["objective"] == "sft":
                 del stage["objective"], stage["beta"]
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
@@ -133,17 +143,22 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
 
-    def read(name: str, objective: str = "sft") -> list[Encoded]:
+    questions: dict[str, list[HeldOutQuestion]] = {}
+
+    def read(name: str, objective: str = "sft", asked_in: Stage | None = None) -> list[Encoded]:
         path = data / name
         rows = read_rows(path, preferences=objective == "dpo")
         hashes[name] = rows_fingerprint(path)
-        return encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
+        encoded = encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
+        if asked_in is not None and asked_in.answers:
+            questions[asked_in.name] = choose_questions(path, rows, encoded, recipe, asked_in)
+        return encoded
 
     rows = {name: read(file) for name, file in recipe.base_stages.items()}
     rows |= {stage.name: read(stage.data, stage.objective) for stage in recipe.stages}
-    held = {stage.name: read(stage.held_out, stage.objective) for stage in recipe.stages if stage.held_out}
+    held = {stage.name: read(stage.held_out, stage.objective, stage) for stage in recipe.stages if stage.held_out}
     plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
-    return Prepared(recipe, base, rows, held, plans, hashes, folder)
+    return Prepared(recipe, base, rows, held, plans, hashes, folder, questions)
 
 
 def train(
@@ -152,6 +167,7 @@ def train(
     *,
     watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    score: Score = lambda *_: None,
 ) -> TrainingSummary:
     """Train every stage that is not yet complete in ``out``, then export the model.
 
@@ -162,6 +178,7 @@ def train(
         out: output folder.
         watch: called with every line of ``metrics.jsonl``, in the first process.
         stop: called in each step. If true in any process, all end after this step.
+        score: compares a generated answer with the known one; needed by stages with ``answers``.
 
     Raises:
         TrainingStopped: ``stop`` was true. A checkpoint was written.
@@ -169,15 +186,10 @@ def train(
         DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
     recipe, model = prepared.recipe, prepared.base.model
+    check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
-    saved = load_last(out / "checkpoints")
-    if saved is not None:
-        _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
-    if saved is not None and saved.run != prepared.identity:
-        raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
+    saved = _saved(prepared, accelerator, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
-    if accelerator.num_processes > 1 and len(set(gather_object([position]))) > 1:
-        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
     with contextlib.ExitStack() as files:
         if saved is not None and position.stage == len(prepared.plans):
             # All stages are complete, but the model may not be exported yet. Load the trained weights for the export.
@@ -188,7 +200,7 @@ def train(
             for listener in listeners:
                 listener(metrics)
 
-        run = RunContext(prepared, accelerator, out, notify, stop)
+        run = RunContext(prepared, accelerator, out, notify, stop, score)
         for index, plan in enumerate(prepared.plans):
             if index >= position.stage:
                 resumed = saved if saved is not None and saved.position.stage == index else None
@@ -200,8 +212,20 @@ def train(
         pairs = {stage.name for stage in recipe.stages if stage.objective == "dpo"}
         draw_curves(out / "metrics.jsonl", out / "curves.png", preference_stages=pairs)
     accelerator.wait_for_everyone()
-    losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
+    losses = held_out_losses(out / "metrics.jsonl", recipe.best_stages)
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
+
+
+def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
+    """Load the last checkpoint of this run, if there is one."""
+    saved = load_last(out / "checkpoints")
+    if saved is not None:
+        _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
+    if saved is not None and saved.run != prepared.identity:
+        raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
+    if accelerator.num_processes > 1 and len(set(gather_object([saved and saved.position]))) > 1:
+        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
+    return saved
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from chiron.errors import ChironError, InputError
 from chiron.io import write_atomically
 from chiron.training.checkpoint import TrainCheckpoint, TrainPosition, random_states, restore_random_states, save_checkpoint
+from chiron.training.held_out import SAMPLES, BestWeights, SampledAnswer, Score, add_samples, answer
 from chiron.training.loop import (
     Requests,
     TrainState,
@@ -24,7 +25,7 @@ from chiron.training.loop import (
     reference_log_probabilities,
     train_stage,
 )
-from chiron.training.metrics import HeldOut, StepMetrics
+from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
 from chiron.training.model import Loss, ShardedLoss, copy_from_shards, gather_state, sharded, split_state, trained_state
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
@@ -49,6 +50,7 @@ class RunContext:
     """Receives the lines of ``metrics.jsonl``."""
     stop: Callable[[], bool]
     """Whether this process was asked to stop."""
+    score: Score
 
 
 class StageRun:
@@ -69,6 +71,7 @@ class StageRun:
         if plan.stage.objective == "dpo":
             rows, held_out = _with_references(run.prepared, self._state, plan.stage, run.out, resumed, (rows, held_out))
         self._rows, self._held_out = rows, held_out
+        self._best = BestWeights(plan.stage, self._past_losses(), resumed.best if resumed is not None and position.step else None)
 
     def train(self) -> TrainPosition:
         """Train the remaining steps, measure the held-out loss, and write the checkpoint of the next stage's start.
@@ -77,26 +80,77 @@ class StageRun:
             TrainingStopped: The run was asked to stop. A checkpoint was written.
         """
         prepared, recipe, stage = self._run.prepared, self._run.prepared.recipe, self._plan.stage
-        steps = steps_of_stage(recipe, stage, {**prepared.data, stage.name: self._rows}, self._plan.steps)
-        position = train_stage(
-            self._state, recipe, self._plan, steps, prepared.folder, position=self._start, asked=self._asked, after=self._after
-        )
+        position = self._start
+        if position.step and self._due(position):  # stopped between this step and its measurement
+            self._measure(position)
+        if not self._best.patience_is_over:
+            steps = steps_of_stage(recipe, stage, {**prepared.data, stage.name: self._rows}, self._plan.steps)
+            position = train_stage(
+                self._state, recipe, self._plan, steps, prepared.folder, position=position, asked=self._asked, after=self._after
+            )
         if self._held_out:
-            lines = _lines(self._held_out, recipe)
-            with memory_explained(f"stage {stage.name}, held-out loss"):
-                loss = held_out_loss(self._state, recipe, lines, prepared.folder)
-            self._run.notify(HeldOut(stage.name, position.total_steps, loss, len(self._held_out)))
+            self._measure(position)
         self._run.accelerator.free_memory()
         position = TrainPosition(position.stage + 1, 0, position.total_steps)
         self._keep(position)
         return position
 
+    def _due(self, at: TrainPosition) -> bool:
+        every = self._plan.stage.held_out_every
+        return bool(self._held_out) and every is not None and at.step % every == 0
+
+    def _measure(self, at: TrainPosition) -> None:
+        """Measure the held-out loss after a step, unless it is known. All processes must call this together."""
+        if self._best.measured(at.total_steps):
+            return
+        prepared, stage, accelerator = self._run.prepared, self._plan.stage, self._run.accelerator
+        with memory_explained(f"stage {stage.name}, held-out loss"):
+            loss = held_out_loss(self._state, prepared.recipe, _lines(self._held_out, prepared.recipe), prepared.folder)
+            correct = self._answer(at)
+        self._state.loss.train()
+        accuracy = sum(correct) / len(correct) if correct else None
+        if self._best.add(at.total_steps, loss) and stage.keep_best:
+            if isinstance(self._state.loss, ShardedLoss):
+                copy_from_shards(self._state.loss, self._model)
+            if accelerator.is_main_process:
+                self._best.weights = {name: weight.cpu().clone() for name, weight in trained_state(self._model).items()}
+        self._run.notify(HeldOut(stage.name, at.total_steps, loss, len(self._held_out), len(correct), accuracy))
+
+    def _answer(self, at: TrainPosition) -> list[bool]:
+        """Answer the stage's questions and write ``samples.jsonl``; return which answers are right."""
+        run, stage = self._run, self._plan.stage
+        questions = run.prepared.questions.get(stage.name, [])
+        if not questions:
+            return []
+        replies = answer(self._model, self._state, run.prepared.recipe, questions, run.prepared.folder, stage.answer_tokens)
+        answers = []
+        for one, (tokens, finished) in zip(questions, replies, strict=True):
+            reply = run.prepared.base.tokenizer.decode(tokens, skip_special_tokens=True)
+            told = (one.encoded.id, one.encoded.images, one.question, one.row["reference"], reply)
+            answers.append(SampledAnswer(stage.name, at.total_steps, *told, finished, run.score(reply, one.row)))
+        if run.accelerator.is_main_process:
+            add_samples(run.out / SAMPLES, answers)
+        return [sample.correct for sample in answers if sample.correct is not None]
+
+    def _past_losses(self) -> list[tuple[int, float]]:
+        """Measurements of this stage before this run, the same in all processes."""
+        name, path = self._plan.stage.name, self._run.out / "metrics.jsonl"
+        lines = read_metrics(path) if self._run.accelerator.is_main_process else ()  # the others do not write the file
+        past = [[(line["total_steps"], line["held_out_loss"]) for line in lines if line["stage"] == name and "held_out_loss" in line]]
+        if self._run.accelerator.num_processes > 1:
+            broadcast_object_list(past)
+        return past[0]
+
     def _asked(self) -> Requests:
         minutes = self._run.prepared.recipe.checkpoint_minutes
         return Requests(stop=self._run.stop(), checkpoint=minutes is not None and time.monotonic() - self._kept >= 60 * minutes)
 
-    def _after(self, at: TrainPosition, metrics: StepMetrics, requests: Requests) -> None:
+    def _after(self, at: TrainPosition, metrics: StepMetrics, requests: Requests) -> bool:
+        """Record a step, measure, and write a checkpoint, each if it is due; return whether the stage ends early."""
         self._run.notify(metrics)
+        # A run that was asked to stop has little time. It measures when it resumes.
+        if self._due(at) and not requests.stop:
+            self._measure(at)
         due = requests.checkpoint or at.step % self._run.prepared.recipe.checkpoint_every == 0
         if requests.stop or (due and at.step < self._plan.steps):
             self._keep(at)
@@ -104,6 +158,7 @@ class StageRun:
             raise TrainingStopped(
                 f"stopped after step {at.total_steps} with a checkpoint in {self._run.out}: run the same command again to resume"
             )
+        return self._best.patience_is_over
 
     def _keep(self, at: TrainPosition) -> None:
         """Write a checkpoint. All processes must call this together."""
@@ -112,9 +167,12 @@ class StageRun:
         optimizer = gather_state(state.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
         if isinstance(state.loss, ShardedLoss):
             copy_from_shards(state.loss, self._model)
+        if not at.step and self._plan.stage.keep_best:
+            self._best.restore(self._model, accelerator)
         if accelerator.is_main_process:
-            folder = self._run.out / "checkpoints"
-            save_checkpoint(folder, at, trained_state(self._model), optimizer, randoms, self._run.prepared.identity)
+            folder, weights = self._run.out / "checkpoints", trained_state(self._model)
+            best = self._best.weights if at.step else None
+            save_checkpoint(folder, at, weights, optimizer, randoms, self._run.prepared.identity, best)
         accelerator.wait_for_everyone()
         self._kept = time.monotonic()
 
