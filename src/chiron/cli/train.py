@@ -105,7 +105,7 @@ def train_command(
         ("adapter", trained.adapter),
         ("curves", out / "curves.png"),
         ("metrics", out / "metrics.jsonl"),
-        *([("events", out / "tensorboard")] if settings.tensorboard else []),
+        *([("events", out / "tensorboard")] if settings.event_files else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
 

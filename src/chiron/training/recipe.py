@@ -148,10 +148,22 @@ class Recipe(Strict):
     checkpoint_minutes: PositiveFloat | None = None
     """Also write a checkpoint after the first step that ends this many minutes after the last one."""
     tensorboard: bool = False
-    """Whether to write TensorBoard event files in addition to ``metrics.jsonl``."""
+    """Whether to write TensorBoard event files in addition to ``metrics.jsonl``; the same as in ``trackers``."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(default_factory=list)
+    """Also send the metrics to these. Each reads its own environment variables (address, key)."""
     base_stages: dict[str, str] = Field(default_factory=dict)
     """Data files of stages that the base model was already trained on, by stage name. Used only for replay."""
     stages: Annotated[list[Stage], Field(min_length=1)]
+
+    @property
+    def event_files(self) -> bool:
+        """Whether to write TensorBoard event files."""
+        return self.tensorboard or "tensorboard" in self.trackers
+
+    @property
+    def remote_trackers(self) -> list[str]:
+        """The trackers other than TensorBoard, without repetitions."""
+        return [name for name in dict.fromkeys(self.trackers) if name != "tensorboard"]
 
     @property
     def best_stages(self) -> set[str]:

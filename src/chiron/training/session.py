@@ -51,6 +51,7 @@ from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
 from chiron.training.stage import RunContext, StageRun
+from chiron.training.trackers import check_trackers, tracker_writer
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Prepared:
             "checkpoint_minutes",
             "micro_batch_size",
             "tensorboard",
+            "trackers",
             "shard",
             "gradient_checkpointing",
         }
@@ -132,10 +134,11 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     """Load the base model, read and encode every row, and plan every stage.
 
     Raises:
-        InputError: The base, a data file, a row, an image or TensorBoard cannot be used. The message names it.
+        InputError: The base, a data file, a row, an image or a tracker cannot be used. The message names it.
     """
-    if recipe.tensorboard:
+    if recipe.event_files:
         check_installed()
+    check_trackers(recipe.remote_trackers)
     base = load_base(recipe)
     chat = ChatFormat(system=system_text(recipe.system))
     encoder = RowEncoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
@@ -284,10 +287,13 @@ def _records(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be created ({error.strerror}): choose another") from error
+    written = list(read_metrics(out / "metrics.jsonl"))
     metrics = MetricsFile(out / "metrics.jsonl", total_steps=position.total_steps)
-    if not recipe.tensorboard:
-        return [metrics.add]
-    return [metrics.add, files.enter_context(tensorboard_writer(out / FOLDER, list(read_metrics(metrics.path))))]
+    past = list(read_metrics(metrics.path))
+    listeners = [metrics.add]
+    if recipe.event_files:
+        listeners.append(files.enter_context(tensorboard_writer(out / FOLDER, past)))
+    return [*listeners, *(files.enter_context(tracker_writer(name, recipe, out, written, past)) for name in recipe.remote_trackers)]
 
 
 def _digest(folder: Path) -> str:
