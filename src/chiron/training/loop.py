@@ -19,9 +19,9 @@ from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.metrics import StepMetrics
-from chiron.training.model import ShardedLoss, gather, no_gradient_sync
+from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
 from chiron.training.packing import Line, StagePlan
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 
 
@@ -48,14 +48,22 @@ class Requests:
     """Write a checkpoint after this step. Only the first process decides, because clocks differ."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.AdamW:
-    """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=recipe.betas, fused=True)
+def make_optimizer(model: nn.Module, recipe: Recipe, stage: Stage) -> torch.optim.AdamW:
+    """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales).
+
+    With ``learning_rates``, each part of the model has its own groups. Their ``factor`` multiplies the learning rate of every step.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for matrices in (True, False):
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and (weight.ndim >= 2) == matrices:
+                part = part_of(name)
+                rate = stage.learning_rates.get(part)
+                empty = {"params": [], "weight_decay": recipe.weight_decay if matrices else 0.0}
+                if rate is not None:
+                    empty |= {"factor": rate / stage.learning_rate, "lr": rate}
+                groups.setdefault((part if rate is not None else "", matrices), empty)["params"].append(weight)
+    return torch.optim.AdamW(list(groups.values()), lr=stage.learning_rate, betas=recipe.betas, fused=True)
 
 
 def learning_rate(plan: StagePlan, step: int) -> float:
@@ -94,7 +102,7 @@ def train_stage(
             began = time.perf_counter()
             rate = learning_rate(plan, position.step)
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
             trained = sum(count_trained(line) for line in step)
             weight = step_weight(step, recipe.loss_weighting)
             what = f"stage {plan.stage.name}, step {position.step + 1}"

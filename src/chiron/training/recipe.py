@@ -14,12 +14,21 @@ from chiron.training.rows import LossWeighting
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+ModelPart = Literal["language", "projector", "vision"]
+
+
 class Adapter(Strict):
-    """LoRA settings for the language model's linear layers; the vision tower and the projector stay frozen."""
+    """LoRA settings. By default, only the language model's linear layers are adapted."""
 
     rank: PositiveInt = 16
     alpha: PositiveInt = 32
     dropout: Share = 0.05
+    targets: Annotated[tuple[ModelPart, ...], Field(min_length=1)] = ("language",)
+    """Parts whose linear layers are adapted. The others stay frozen."""
+    rslora: bool = False
+    """Scale the adapter by ``alpha / sqrt(rank)`` (rank-stabilized LoRA) instead of ``alpha / rank``."""
+    dora: bool = False
+    """Learn the magnitude of each weight vector apart from its direction (DoRA). Slower."""
 
 
 class Images(Strict):
@@ -82,6 +91,8 @@ class Stage(Strict):
     steps: PositiveInt | None = None
     batch: Batch
     learning_rate: PositiveFloat
+    learning_rates: dict[ModelPart, PositiveFloat] = Field(default_factory=dict)
+    """Learning rates of parts that differ from ``learning_rate``. They rise and fall together."""
     warmup: Share = 0.03
     """Share of the steps in which the learning rate rises; then it decays as a cosine to zero."""
     held_out: str | None = None
@@ -187,6 +198,8 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
                 raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
+            if stage.trainable == "adapter" and (frozen := set(stage.learning_rates) - set((self.adapter or Adapter()).targets)):
+                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to adapter.targets")
             if stage.trainable == "all" and adapted:
                 raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
             adapted = adapted or stage.trainable == "adapter"

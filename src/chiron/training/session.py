@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -56,6 +57,18 @@ from chiron.training.trackers import check_trackers, tracker_writer
 _log = logging.getLogger(__name__)
 
 
+_UNHASHED: dict[str, Any] = {
+    **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
+    "gradient_checkpointing": True,
+    "stages": {"__all__": {"answers", "answer_tokens"}},
+}
+"""Keys of a recipe that do not change the final weights."""
+_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token"}
+_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row"}
+_LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
+_LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A training run that is loaded, checked and planned, ready for the first step."""
@@ -78,35 +91,21 @@ class Prepared:
 
         Folders that the recipe names count by their content, not by their path.
         """
-        ignored = {
-            "workers",
-            "checkpoint_every",
-            "checkpoint_minutes",
-            "micro_batch_size",
-            "tensorboard",
-            "trackers",
-            "shard",
-            "gradient_checkpointing",
-        }
-        recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        recipe = self.recipe.model_dump(mode="json", exclude=_UNHASHED)
         # Checkpoints of earlier versions were hashed with these names.
         for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
             recipe[hashed] = recipe.pop(name)
         for stage in recipe["stages"]:
-            every = stage["held_out_every"]
             stage["train"] = stage.pop("trainable")
-            for key in ("answers", "answer_tokens", "held_out_every", "keep_best", "patience"):
-                value = stage.pop(key)
-                # Measurements alone change no weight.
-                if key in {"keep_best", "patience"} and value:
-                    stage |= {key: value, "held_out_every": every}
             if stage["objective"] == "sft":
                 del stage["objective"], stage["beta"]
+            if not stage["keep_best"] and stage["patience"] is None:
+                del stage["held_out_every"]  # measurements alone change no weight
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
-        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
-        for values, key, usual in later:
-            if values[key] == usual:
-                del values[key]
+        for values, usual in ((recipe, _LATER), (recipe["images"], _LATER_IMAGES), (recipe["adapter"] or {}, _LATER_ADAPTER)):
+            _drop(values, usual)
+        for stage in recipe["stages"]:
+            _drop(stage, _LATER_STAGE)
         if self.recipe.scratch is not None:
             recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
         elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
@@ -271,7 +270,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP is not supported: launch without --use_fsdp, and set shard: true in the recipe")
     # If the vision tower is trained, text-only batches leave its parameters unused.
-    unused = any(stage.trainable == "all" for stage in recipe.stages)
+    unused = any(stage.trainable == "all" for stage in recipe.stages) or set((recipe.adapter or Adapter()).targets) != {"language"}
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
@@ -294,6 +293,13 @@ def _records(
     if recipe.event_files:
         listeners.append(files.enter_context(tensorboard_writer(out / FOLDER, past)))
     return [*listeners, *(files.enter_context(tracker_writer(name, recipe, out, written, past)) for name in recipe.remote_trackers)]
+
+
+def _drop(values: dict[str, Any], usual: dict[str, Any]) -> None:
+    """Remove the keys that have their usual value."""
+    for key, value in usual.items():
+        if key in values and values[key] == value:
+            del values[key]
 
 
 def _digest(folder: Path) -> str:

@@ -214,12 +214,12 @@ def _train_state(
     left = resumed if resumed is not None and resumed.position.step else None
     if recipe.shard and world > 1:
         loss: nn.Module = sharded(model, accelerator.device, world, beta=plan.stage.beta)
-        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
+        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage)
         if left is not None:
             optimizer.load_state_dict(split_state(left.optimizer, optimizer))
         parameters = [p for p in loss.parameters() if p.requires_grad]
     else:
-        optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
+        optimizer = make_optimizer(model, recipe, plan.stage)
         if left is not None:
             optimizer.load_state_dict(left.optimizer)
         loss, optimizer = accelerator.prepare(Loss(model, beta=plan.stage.beta), optimizer)
