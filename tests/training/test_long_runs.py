@@ -350,18 +350,39 @@ def test_answers_that_cannot_be_compared_are_an_error_before_training(world: Pat
     assert done_steps(tmp_path) == 0
 
 
-def test_two_processes_measure_as_one(world: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(world, {**MEASURED, "keep_best": True}, adapter={"rank": 4, "alpha": 8, "dropout": 0.0})
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_measure_as_one(world: Path, tmp_path: Path, shard: bool) -> None:
+    """With shards, the best weights are gathered, and answers are not supported."""
+    stage = {**MEASURED, "keep_best": True, "learning_rate": 0.1, "warmup": 0.99, **({"answers": 0} if shard else {})}
+    recipe = recipe_of(world, stage, adapter={"rank": 4, "alpha": 8, "dropout": 0.0})
     run(world, tmp_path / "one", recipe)
-    processes = start(world, tmp_path / "two", recipe, ranks=2)
+    processes = start(world, tmp_path / "two", recipe.model_copy(update={"shard": shard}), ranks=2)
     errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     one, two = (measurements(tmp_path / name) for name in ("one", "two"))
     assert [line["held_out_loss"] for line in two] == pytest.approx([line["held_out_loss"] for line in one], rel=1e-4)
     assert [(line["total_steps"], line["answers"]) for line in two] == [(line["total_steps"], line["answers"]) for line in one]
-    assert [(line["id"], line["question"]) for line in samples(tmp_path / "two")] == [
-        (line["id"], line["question"]) for line in samples(tmp_path / "one")
-    ]
+    mine, wanted = (load_file(tmp_path / name / "checkpoints" / "step-00000006" / "weights.safetensors") for name in ("two", "one"))
+    assert max(float((mine[name] - wanted[name]).abs().max()) for name in wanted) < 1e-4
+    assert min(line["held_out_loss"] for line in one) < one[-1]["held_out_loss"]
+    if not shard:
+        asked = [[(line["total_steps"], line["id"], line["question"]) for line in samples(tmp_path / name)] for name in ("one", "two")]
+        assert asked[0] == asked[1]
+
+
+def test_the_chosen_reply_of_a_preference_pair_is_answered(world: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A"}, {"role": "user", "content": "Sure?"}]
+    pair = {"id": "p", "images": [], "prompt": turns, "chosen": [{"role": "assistant", "content": "yes"}]}
+    row = {**pair, "rejected": [{"role": "assistant", "content": "no, not at all"}]}
+    (world / "data" / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    stage = {"data": "pairs.jsonl", "objective": "dpo", "steps": 2, "batch": {"rows": 1}, **MEASURED, "held_out": "pairs.jsonl"}
+    prepared = prepare(recipe_of(world, stage), world / "data")
+    (question,) = prepared.questions["cot"]
+    prompt = prepared.base.tokenizer.decode(question.encoded.input_ids)
+    assert prompt.endswith("<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n")
+    train(prepared, tmp_path, score=row_is_right)
+    (sample,) = samples(tmp_path)
+    assert (sample["question"], sample["reference"], sample["correct"]) == ("Sure?", "yes", False)
 
 
 def test_processes_that_find_different_checkpoints_stop(world: Path, stopped: Path, tmp_path: Path) -> None:
@@ -372,3 +393,46 @@ def test_processes_that_find_different_checkpoints_stop(world: Path, stopped: Pa
     errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], errors
     assert all("the processes found different checkpoints" in error for error in errors[:1])
+
+
+def test_the_documented_slurm_script_requeues_after_the_signal(world: Path, tmp_path: Path) -> None:
+    """With stand-ins of Slurm's commands: srun starts two tasks and passes signals on, and its exit code is the tasks' highest."""
+    (tmp_path / "mmrp").symlink_to(world / "data")
+    recipe = recipe_of(world, {"steps": 100_000}).model_dump(mode="json")
+    (world / "data" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    commands = {
+        "srun": f"""#!{sys.executable}
+import os, signal, subprocess, sys
+tasks = [subprocess.Popen(sys.argv[1:], env={{**os.environ, "SLURM_PROCID": n, "SLURM_LOCALID": n, "SLURM_NTASKS": "2"}}) for n in "01"]
+signal.signal(signal.SIGUSR1, lambda *_: [task.send_signal(signal.SIGUSR1) for task in tasks])
+sys.exit(max(task.wait() for task in tasks))
+""",
+        "scontrol": """#!/bin/sh
+if [ $1 = show ]; then echo 127.0.0.1; echo other; else echo "$@" >> requeued; fi
+""",
+        "chiron": f"""#!/bin/sh
+exec {sys.executable} -m chiron "$@"
+""",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, code in commands.items():
+        (tmp_path / "bin" / name).write_text(code)
+        (tmp_path / "bin" / name).chmod(0o755)
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    script = next(block for block in page.split("```bash\n")[1:] if "#SBATCH" in block).partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "job.sh").write_text(script.replace("MASTER_PORT=29500", f"MASTER_PORT={port}"))
+    source = os.pathsep.join(filter(None, [str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node[1-2]"}
+    out = tmp_path / "runs" / "8b"
+    job = subprocess.Popen(
+        ["/bin/bash", "job.sh"], cwd=tmp_path, env={**environment, **slurm}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: done_steps(out) >= 2 or job.poll() is not None)
+    job.send_signal(signal.SIGUSR1)
+    _, error = job.communicate(timeout=PATIENCE)
+    assert job.returncode == 75, error
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+    assert names(out) == [f"step-{done_steps(out):08d}"]
