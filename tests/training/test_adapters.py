@@ -57,15 +57,15 @@ def test_peft_reads_the_options_and_gives_the_merged_model(world: Path, tmp_path
     prepared = prepare(recipe_of(world, options), world / "data")
     counted = estimate(prepared).trained
     train(prepared, tmp_path)
-    config = PeftConfig.from_pretrained(tmp_path / "adapter")
+    config = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
     assert (config.use_rslora, config.use_dora) == (options.get("rslora", False), options.get("dora", False))
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert any("magnitude" in name for name in saved) == options.get("dora", False)
-    base = InternVLForConditionalGeneration.from_pretrained(world / "base").eval()
-    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    base: Any = InternVLForConditionalGeneration.from_pretrained(world / "base")
+    adapted: Any = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
     scale = 8 / 2 if options.get("rslora") else 8 / 4
     assert {module.scaling["default"] for module in adapted.modules() if hasattr(module, "lora_A")} == {scale}
-    merged = InternVLForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    merged: Any = InternVLForConditionalGeneration.from_pretrained(tmp_path / "model")
     token = base.config.image_token_id
     inputs = {"input_ids": torch.tensor([[5, *[token] * 4, 9, 7]]), "pixel_values": torch.ones(1, 3, TILE, TILE)}
     with torch.no_grad():

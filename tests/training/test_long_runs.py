@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,9 @@ from chiron.training.stage import TrainingStopped
 from tests.support.waiting import PATIENCE, wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 STAGE = {"name": "cot", "data": "cot.jsonl", "steps": 6, "batch": {"rows": 4}, "learning_rate": 1e-2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over another number of threads differ in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +157,7 @@ def damage(path: Path, how: str) -> None:
     if how == "removed":
         path.unlink()
     else:
-        path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "flipped": content}[how])
+        path.write_bytes({"cut": bytes(content[: len(content) // 2]), "empty": b"", "flipped": bytes(content)}[how])
 
 
 @pytest.fixture(scope="module")
@@ -257,8 +248,8 @@ def test_measuring_held_out_rows_changes_no_weight(measured: Path, undisturbed: 
 def test_the_last_samples_are_what_transformers_generates_from_the_exported_model(world: Path, measured: Path) -> None:
     told = [line for line in samples(measured) if line["total_steps"] == 6]
     assert [len([line for line in samples(measured) if line["total_steps"] == step]) for step in (2, 4, 6)] == [3, 3, 3]
-    model = InternVLForConditionalGeneration.from_pretrained(measured / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(measured / "model")
+    model: Any = InternVLForConditionalGeneration.from_pretrained(measured / "model")
+    tokenizer: Any = AutoTokenizer.from_pretrained(measured / "model")
     text = next(line for line in told if not line["images"])
     rows = {row["id"]: row for row in map(json.loads, (world / "data" / "held.jsonl").read_text("utf-8").splitlines())}
     turns = rows[text["id"]]["messages"]

@@ -14,7 +14,6 @@ from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
 from chiron.training.stage import TrainingStopped
-from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -55,15 +54,6 @@ def end_run(): note(finish=True)
 """,
 }
 STAND_INS["trackio"] = STAND_INS["wandb"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_rows(folder / "data", 8, ("text",), name="text.jsonl")
-    tiny_model().save_pretrained(folder / "base")
-    tiny_tokenizer().save_pretrained(folder / "base")
-    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from chiron.training.session import Prepared, prepare, train
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 STAGES = [
     {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
@@ -139,15 +138,6 @@ def test_a_finished_run_without_an_adapter_called_again_writes_the_same_model(wo
 def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     return [str(world / "recipe.yaml"), "--data", str(world / "data"), "--out", str(out)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over more threads, or fewer, differ in the last bit; another test may have set another number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed: Path, tmp_path: Path) -> None:

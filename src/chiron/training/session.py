@@ -289,7 +289,7 @@ def _records(
     written = list(read_metrics(out / "metrics.jsonl"))
     metrics = MetricsFile(out / "metrics.jsonl", total_steps=position.total_steps)
     past = list(read_metrics(metrics.path))
-    listeners = [metrics.add]
+    listeners: list[Callable[[StepMetrics | HeldOut], None]] = [metrics.add]
     if recipe.event_files:
         listeners.append(files.enter_context(tensorboard_writer(out / FOLDER, past)))
     return [*listeners, *(files.enter_context(tracker_writer(name, recipe, out, written, past)) for name in recipe.remote_trackers)]

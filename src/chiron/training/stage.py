@@ -60,7 +60,7 @@ class StageRun:
         self, run: RunContext, model: nn.Module, plan: StagePlan, position: TrainPosition, resumed: TrainCheckpoint | None
     ) -> None:
         """``model``: with the weights of ``position``. ``resumed``: the checkpoint, if it is within this stage or at its start."""
-        self._run, self._model, self._plan, self._start, self._resumed = run, model, plan, position, resumed
+        self._run, self._model, self._plan, self._start = run, model, plan, position
         recipe = run.prepared.recipe
         # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
         torch.manual_seed(recipe.seed * 1_000_003 + 1009 * position.stage + run.accelerator.process_index)

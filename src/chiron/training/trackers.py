@@ -104,12 +104,12 @@ class _Sender:
 def _start(name: str, recipe: Recipe, out: Path, known: str | None) -> tuple[GeneralTracker, str]:
     """Start a tracker's run, or continue the ``known`` one; return it and its id."""
     fresh = known or secrets.token_hex(8)
-    settings: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "wandb": {"id": fresh, "name": out.name, "resume": "allow", "dir": str(out)},
         "trackio": {"name": f"{out.name}-{fresh}", "resume": "allow"},
         "mlflow": {"run_id": known, "run_name": out.name},
-    }[name]
-    tracker = LOGGER_TYPE_TO_CLASS[name](recipe.name, **settings)
+    }
+    tracker = LOGGER_TYPE_TO_CLASS[name](recipe.name, **options[name])
     tracker.start()
     if known is None:
         tracker.store_init_configuration(_flat(recipe.model_dump(mode="json", exclude={"scratch"})))
