@@ -1,8 +1,12 @@
 """What all tests of training share."""
 
 import gc
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,3 +20,24 @@ def _libraries_out_of_the_collectors_way() -> None:
     del matplotlib, peft, torch, transformers
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums over more threads, or fewer, differ in the last bit; another test may have set another number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows of text and a base model; some modules have one of their own."""
+    folder = tmp_path_factory.mktemp("world")
+    write_rows(folder / "data", 8, ("text",), name="text.jsonl")
+    tiny_model().save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    return folder

@@ -11,7 +11,6 @@ from chiron.errors import DiskError, InputError
 from chiron.training.metrics import HeldOut, StepMetrics, read_metrics, tensorboard_writer
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
-from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
 STAGES = [
     {"name": "text", "data": "text.jsonl", "steps": 4, "batch": {"rows": 4}, "learning_rate": 1e-3, "held_out": "text.jsonl"},
@@ -21,15 +20,6 @@ STAGES = [
 
 class Killed(Exception):
     pass
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_rows(folder / "data", 8, ("text",), name="text.jsonl")
-    tiny_model().save_pretrained(folder / "base")
-    tiny_tokenizer().save_pretrained(folder / "base")
-    return folder
 
 
 def recipe_of(world: Path, **changes: Any) -> Recipe:

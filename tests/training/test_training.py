@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from chiron.training.session import Prepared, prepare, train
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 STAGES = [
     {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 4, "batch": {"rows": 6}, "learning_rate": 1e-3},
@@ -139,15 +138,6 @@ def test_a_finished_run_without_an_adapter_called_again_writes_the_same_model(wo
 def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     return [str(world / "recipe.yaml"), "--data", str(world / "data"), "--out", str(out)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums over more threads, or fewer, differ in the last bit; another test may have set another number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -549,11 +539,11 @@ def test_another_models_tokenizer_is_refused_before_training(world: Path, base: 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.pt", "random.pt", "place.json"])
 @pytest.mark.parametrize("left", [0, 0.5])
-def test_a_damaged_checkpoint_is_named(world: Path, undisturbed: Path, tmp_path: Path, file: str, left: float) -> None:
+def test_checkpoints_that_are_all_damaged_are_an_error_not_a_new_start(undisturbed: Path, tmp_path: Path, file: str, left: float) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    damaged = checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file
-    damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
-    with pytest.raises(InputError, match=r"is damaged .*: remove it"):
+    for folder in checkpoint.checkpoints(tmp_path / "checkpoints"):
+        (damaged := folder / file).write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * left)])
+    with pytest.raises(InputError, match=r"is damaged .*and there is no other: remove .*checkpoints to start again"):
         checkpoint.load_last(tmp_path / "checkpoints")
 
 
@@ -610,9 +600,7 @@ def test_weights_under_an_adapter_that_are_gone_are_named(world: Path, undisturb
         train(prepare(recipe_of(world), world / "data"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "where", ["torch.optim.AdamW.step", "chiron.training.session.held_out_loss", "chiron.training.session._train_state"]
-)
+@pytest.mark.parametrize("where", ["torch.optim.AdamW.step", "chiron.training.stage.held_out_loss", "chiron.training.stage._train_state"])
 def test_running_out_of_memory_outside_of_the_model_says_what_to_do(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -64,7 +64,11 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 a bug, 2 invalid input or configuration, 3 work is pending, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a bug, 2 invalid input or configuration, 3 work is pending, 75 a training ended by SIGTERM or SIGUSR1, 130
+    interrupted.
+    """
     with safe_streams():
         code = _run()
         try:

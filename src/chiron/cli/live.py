@@ -156,7 +156,9 @@ class TrainingView:
     def tell(self, metrics: StepMetrics | HeldOut) -> None:
         """Show a step, or the end of a stage."""
         if isinstance(metrics, HeldOut):
-            self._console.print(f"stage {metrics.stage}: held-out loss {metrics.held_out_loss:.4f} over {metrics.rows} rows")
+            answers = f", {metrics.accuracy:.0%} of {metrics.answers} answers right" if metrics.accuracy is not None else ""
+            loss = f"held-out loss {metrics.held_out_loss:.4f} over {metrics.rows} rows"
+            self._console.print(f"stage {metrics.stage}, step {metrics.total_steps}: {loss}{answers}")
             return
         task = self._tasks[metrics.stage]
         self._bar.start_task(task)

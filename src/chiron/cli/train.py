@@ -1,6 +1,10 @@
 """`chiron train` and `chiron convert`."""
 
+import contextlib
 import os
+import signal
+import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +21,36 @@ if TYPE_CHECKING:
 
 _BUSY = 0.8
 """If less of the GPUs' time is used, a dry run says so."""
+EXIT_REQUEUE = 75
+"""Exit code of a training that ended on SIGTERM or SIGUSR1: EX_TEMPFAIL of sysexits.h, "try again later".
+
+It differs from 130 (interrupted by hand) and from 143 and 138 (killed by these signals, without a checkpoint).
+"""
+
+
+class StopSignals:
+    """Whether SIGTERM or SIGUSR1 was received. Until :attr:`training` is set, such a signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self.training = False
+
+    def receive(self, *_: object) -> None:
+        """Handle a signal. Repeated ones change nothing: schedulers send them to a process and to its group."""
+        self.received = True
+        if not self.training:
+            sys.exit(EXIT_REQUEUE)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[StopSignals]:
+    signals = StopSignals()
+    before = {number: signal.signal(number, signals.receive) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train_command(
@@ -33,11 +67,15 @@ def train_command(
 ) -> None:
     """Train a curriculum. After a kill, run the same command again: it resumes and gives the same weights.
 
+    SIGTERM and SIGUSR1 end it after the current step with a checkpoint and exit code 75.
+
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
     try:
+        from chiron.evaluation.reward import row_is_right
         from chiron.training.recipe import load_recipe
         from chiron.training.session import prepare, train
+        from chiron.training.stage import TrainingStopped
     except ModuleNotFoundError as error:
         raise InputError(f"training needs the package '{error.name}': pip install 'chiron-med[train]'") from error
     console = messages()
@@ -45,15 +83,21 @@ def train_command(
     settings = load_recipe(recipe)
     if tensorboard:
         settings = settings.model_copy(update={"tensorboard": True})
-    prepared = prepare(settings, data, images)
-    _announce(prepared, console)
-    if dry_run:
-        _estimate(prepared, console, gpus=gpus, tflops=tflops)
-        return
-    from chiron.cli.live import TrainingView
+    with _stop_signals() as signals:
+        prepared = prepare(settings, data, images)
+        _announce(prepared, console)
+        if dry_run:
+            _estimate(prepared, console, gpus=gpus, tflops=tflops)
+            return
+        from chiron.cli.live import TrainingView
 
-    with TrainingView(console, prepared.plans) as view:
-        trained = train(prepared, out, watch=view.tell)
+        signals.training = True
+        try:
+            with TrainingView(console, prepared.plans) as view:
+                trained = train(prepared, out, watch=view.tell, stop=lambda: signals.received, score=row_is_right)
+        except TrainingStopped as stopped:
+            console.print(str(stopped), markup=False)
+            sys.exit(EXIT_REQUEUE)
     for stage, loss in trained.held_out.items():
         console.print(f"held-out loss after {stage}: {loss:.4f}")
     for name, file in (
@@ -61,7 +105,7 @@ def train_command(
         ("adapter", trained.adapter),
         ("curves", out / "curves.png"),
         ("metrics", out / "metrics.jsonl"),
-        *([("events", out / "tensorboard")] if settings.tensorboard else []),
+        *([("events", out / "tensorboard")] if settings.event_files else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
 

@@ -55,6 +55,19 @@ def is_right(reply: str, answer: str, options: Sequence[str] = (), question: str
     return exact_match(given, answer)
 
 
+def row_is_right(reply: str, row: Mapping[str, Any]) -> bool | None:
+    """Return whether a reply gives the known answer of a training row; ``None`` if the row has none.
+
+    The known answer is the row's ``answer``, else the final answer of its ``reference``, the text of its last turn. ``options`` and
+    ``question`` are used if the row has them.
+
+    Raises:
+        InputError: the known answer is none of the options.
+    """
+    answer = str(row.get("answer") or "").strip() or final_text(row["reference"])
+    return is_right(reply, answer, row.get("options") or (), row.get("question")) if answer else None
+
+
 def answer_reward(
     completions: Sequence[Any],
     answer: Sequence[str] | None = None,

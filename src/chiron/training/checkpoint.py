@@ -2,7 +2,9 @@
 
 import copy
 import errno
+import hashlib
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -22,9 +24,11 @@ from chiron.providers.local.checkpoint import exact_template, write_format
 from chiron.providers.local.dialogue import system_text
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import tile_budget
-from chiron.training.metrics import read_metrics
+from chiron.training.metrics import held_out_losses, read_metrics
 from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 KEPT = 2
 """Number of checkpoints to keep; older ones are deleted."""
@@ -32,6 +36,9 @@ FULL_DISK = (OSError, RuntimeError, SafetensorError)
 """Errors that Python, torch and safetensors raise if the disk is full."""
 UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 """Errors that they raise if a file is truncated or damaged."""
+BEST = "best.safetensors"
+SUMS = "SHA256SUMS"
+"""File with the hashes of a checkpoint's files, as ``sha256sum --check`` reads it."""
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
@@ -65,8 +72,11 @@ def save_checkpoint(
     optimizer: dict[str, Any],
     randoms: dict[str, Any],
     run: RunIdentity,
+    best: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint to a temporary folder and rename it once it is complete on disk; delete old checkpoints.
+
+    ``best``: weights at the lowest held-out loss so far, if the stage keeps them.
 
     Raises:
         DiskError: Writing failed. Earlier checkpoints are unchanged.
@@ -79,9 +89,12 @@ def save_checkpoint(
             shutil.rmtree(broken_off, ignore_errors=True)
         draft.mkdir()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / "weights.safetensors")
+        if best is not None:
+            save_file(best, draft / BEST)
         torch.save(optimizer, draft / "optimizer.pt")
         torch.save(randoms, draft / "random.pt")
         (draft / "place.json").write_text(json.dumps({**asdict(position), "run": run}, indent=2) + "\n")
+        (draft / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())))
         _sync(draft)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
@@ -89,7 +102,9 @@ def save_checkpoint(
     except FULL_DISK as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise DiskError(f"checkpoint {target} cannot be written ({error}): free space and run the same command again") from error
-    for old in checkpoints(folder)[:-KEPT]:
+    # Later checkpoints are damaged ones that this run fell back from.
+    keep = [path for path in checkpoints(folder) if path.name <= name][-KEPT:]
+    for old in set(checkpoints(folder)) - set(keep):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -103,6 +118,8 @@ class TrainCheckpoint:
     optimizer: dict[str, Any]
     randoms: dict[str, Any]
     run: RunIdentity
+    best: dict[str, Tensor] | None = None
+    """Weights at the lowest held-out loss so far, if the stage keeps them."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -111,27 +128,45 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_last(folder: Path) -> TrainCheckpoint | None:
-    """Load the newest checkpoint; return ``None`` if there are no checkpoints.
+    """Load the newest checkpoint that is not damaged, and log a warning for each that is; return ``None`` if there are no checkpoints.
 
     Raises:
-        InputError: The checkpoint is damaged.
+        InputError: All checkpoints are damaged.
     """
     found = checkpoints(folder)
-    if not found:
-        return None
-    last = found[-1]
-    try:
-        about = json.loads((last / "place.json").read_text())
-        run = about.pop("run")
-        return TrainCheckpoint(
-            TrainPosition(**about),
-            load_file(last / "weights.safetensors"),
-            torch.load(last / "optimizer.pt", map_location="cpu", weights_only=True),
-            torch.load(last / "random.pt", map_location="cpu", weights_only=True),
-            run,
-        )
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {last} is damaged ({error}): remove it to resume from the one before") from error
+    for path in reversed(found):
+        try:
+            return _load(path)
+        except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+            problem = f"checkpoint {path} is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+            if path == found[0]:
+                raise InputError(f"{problem}, and there is no other: remove {folder} to start again") from error
+            _log.warning("%s: resuming from the one before", problem)
+    return None
+
+
+def _load(folder: Path) -> TrainCheckpoint:
+    """Load a checkpoint. Raises one of many errors if it is damaged."""
+    if (sums := folder / SUMS).is_file():  # earlier versions wrote none
+        for line in sums.read_text().splitlines():
+            digest, name = line.split("  ", 1)
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} has changed since it was written")
+    about = json.loads((folder / "place.json").read_text())
+    run = about.pop("run")
+    return TrainCheckpoint(
+        TrainPosition(**about),
+        load_file(folder / "weights.safetensors"),
+        torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        torch.load(folder / "random.pt", map_location="cpu", weights_only=True),
+        run,
+        load_file(folder / BEST) if (folder / BEST).is_file() else None,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def random_states() -> dict[str, Any]:
@@ -246,10 +281,11 @@ def image_settings(recipe: Recipe) -> dict[str, Any]:
 
 def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
     """Write the model card: recipe, hashes of the data, versions and losses."""
-    losses = {line["stage"]: f"{line['held_out_loss']:.4f}" for line in read_metrics(metrics) if "held_out_loss" in line}
+    losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
+    steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {p.steps:,} | {p.epochs:.2f} |"
-        f" {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
+        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
+        f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )
     data = "\n".join(f"- `{name}` sha256 `{digest}`" for name, digest in hashes.items())

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from chiron.training.model import ADAPTED
+from chiron.training.model import adapted_layers
 from chiron.training.packing import StagePlan, steps_of_stage
+from chiron.training.recipe import Adapter
 from chiron.training.rows import trained_tokens
 from chiron.training.session import Prepared
 
@@ -75,7 +76,9 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         seen = _seen(prepared, plan, gpus)
         everything = plan.stage.trainable == "all"
         a_token = language * ((6 if everything else 4) + recompute)
-        a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * ((3 if everything else 1) + (recompute // 2 if everything else 0))
+        vision = everything or "vision" in (prepared.recipe.adapter or Adapter()).targets
+        passes = (3 if everything else 2 if vision else 1) + (recompute // 2 if vision else 0)
+        a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * passes
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
             own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
@@ -138,8 +141,10 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
 
 
 def _adapter_size(model: Any, prepared: Prepared) -> int:
-    """Number of adapter weights: rank * (in + out), summed over the adapted layers."""
+    """Number of adapter weights: rank * (in + out), and with DoRA also out, summed over the adapted layers."""
     adapter = prepared.recipe.adapter
-    rank = adapter.rank if adapter is not None else 0
-    layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(ADAPTED, name))
-    return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+    if adapter is None:
+        return 0
+    pattern = adapted_layers(adapter.targets)
+    layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, name))
+    return sum(adapter.rank * (m.in_features + m.out_features) + adapter.dora * m.out_features for m in layers)

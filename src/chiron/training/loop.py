@@ -19,9 +19,9 @@ from chiron.errors import InputError
 from chiron.training.batches import Decoder, collate
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.metrics import StepMetrics
-from chiron.training.model import ShardedLoss, gather, no_gradient_sync
+from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
 from chiron.training.packing import Line, StagePlan
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
 
 
@@ -38,14 +38,32 @@ class TrainState:
     pad_id: int
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.AdamW:
-    """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=recipe.betas, fused=True)
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What was asked for from outside of the loop. All processes have the same, although a signal may reach only some of them."""
+
+    stop: bool
+    """End the run after this step. True if any process was asked to."""
+    checkpoint: bool
+    """Write a checkpoint after this step. Only the first process decides, because clocks differ."""
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, stage: Stage) -> torch.optim.AdamW:
+    """Create AdamW over the trained weights, without weight decay for vectors (norms, biases, scales).
+
+    With ``learning_rates``, each part of the model has its own groups. Their ``factor`` multiplies the learning rate of every step.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for matrices in (True, False):
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and (weight.ndim >= 2) == matrices:
+                part = part_of(name)
+                rate = stage.learning_rates.get(part)
+                empty = {"params": [], "weight_decay": recipe.weight_decay if matrices else 0.0}
+                if rate is not None:
+                    empty |= {"factor": rate / stage.learning_rate, "lr": rate}
+                groups.setdefault((part if rate is not None else "", matrices), empty)["params"].append(weight)
+    return torch.optim.AdamW(list(groups.values()), lr=stage.learning_rate, betas=recipe.betas, fused=True)
 
 
 def learning_rate(plan: StagePlan, step: int) -> float:
@@ -64,9 +82,12 @@ def train_stage(
     folder: ImageFolder | None,
     *,
     position: TrainPosition,
-    after: Callable[[TrainPosition, StepMetrics], None],
+    asked: Callable[[], Requests],
+    after: Callable[[TrainPosition, StepMetrics, Requests], bool],
 ) -> TrainPosition:
-    """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step.
+    """Train the remaining steps of a stage, starting at ``position``; call ``after`` at the end of each step, and end if it returns true.
+
+    ``asked``: what this process was asked for so far; read in each step, and exchanged between the processes.
 
     Raises:
         InputError: The loss is not finite, or memory ran out. The last checkpoint is kept.
@@ -81,14 +102,14 @@ def train_stage(
             began = time.perf_counter()
             rate = learning_rate(plan, position.step)
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
             trained = sum(count_trained(line) for line in step)
             weight = step_weight(step, recipe.loss_weighting)
             what = f"stage {plan.stage.name}, step {position.step + 1}"
             with memory_explained(what):
                 batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
-                summed, positions, norm = _one_step(state, batches, len(share), weight, recipe, images=images)
+                summed, positions, norm, requests = _one_step(state, batches, len(share), weight, recipe, images=images, asked=asked)
             if not math.isfinite(summed) or not math.isfinite(norm):
                 rows = ", ".join(row.id for line in step[:3] for row in line[:1])
                 raise InputError(
@@ -100,7 +121,7 @@ def train_stage(
             state.optimizer.zero_grad(set_to_none=True)
             position = TrainPosition(position.stage, position.step + 1, position.total_steps + 1)
             tokens = sum(len(r.input_ids) for line in step for r in line)
-            after(
+            ended = after(
                 position,
                 StepMetrics(
                     stage=plan.stage.name,
@@ -116,16 +137,19 @@ def train_stage(
                     seconds=time.perf_counter() - began,
                     memory_gib=memory_gib(),
                 ),
+                requests,
             )
+            if ended:
+                break
     return position
 
 
 def _one_step(
-    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool
-) -> tuple[float, int, float]:
+    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool, asked: Callable[[], Requests]
+) -> tuple[float, int, float, Requests]:
     """Compute the gradients of one optimizer step.
 
-    Returns the summed loss and the number of positions, both over all processes, and the gradient norm.
+    Returns the summed loss and the number of positions, both over all processes, the gradient norm, and the requests of all processes.
     ``weight``: total weight of the trained tokens of the step.
     """
     accelerator = state.accelerator
@@ -142,13 +166,18 @@ def _one_step(
             # The exchange averages over processes. Scaling gives a token the same weight on every process.
             accelerator.backward(loss * (accelerator.num_processes / weight))
         summed += loss.detach()
-    totals = accelerator.reduce(torch.stack([summed.double(), torch.full_like(summed, positions).double()]), reduction="sum")
+    mine = asked()
+    flags = (float(mine.stop), float(mine.checkpoint and accelerator.is_main_process))
+    here = torch.tensor([0.0, positions, *flags], device=accelerator.device, dtype=torch.float64)
+    here[0] = summed  # on the device, so that it is not waited for
+    totals = accelerator.reduce(here, reduction="sum").tolist()
     if isinstance(state.loss, ShardedLoss) and not images:
         # These zero gradients only keep the processes in sync. With them, the optimizer would apply weight decay.
         for unused in state.loss.image_weights():
             unused.grad = None
     norm = gather(accelerator.clip_grad_norm_(state.parameters, recipe.clip))
-    return float(totals[0]), int(totals[1]), float(norm if norm is not None else 0.0)
+    requests = Requests(stop=totals[2] > 0, checkpoint=totals[3] > 0)
+    return totals[0], int(totals[1]), float(norm if norm is not None else 0.0), requests
 
 
 def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:

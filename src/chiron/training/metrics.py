@@ -43,12 +43,16 @@ class StepMetrics:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Loss on held-out rows at the end of a stage."""
+    """Measurement on held-out rows, during a stage or at its end."""
 
     stage: str
     total_steps: int
     held_out_loss: float
     rows: int
+    answers: int = 0
+    """Number of generated answers that were compared with a known one."""
+    accuracy: float | None = None
+    """Share of them that are right; None if there are none."""
 
 
 class MetricsFile:
@@ -80,6 +84,16 @@ class MetricsFile:
                 file.write(json.dumps(asdict(metrics)) + "\n")
         except OSError as error:
             raise unwritten(self.path, error) from error
+
+
+def held_out_losses(path: Path, keep_best: Collection[str]) -> dict[str, float]:
+    """Held-out loss of each stage's final weights, by stage. ``keep_best``: names of the stages that end with their best weights."""
+    losses: dict[str, float] = {}
+    for line in read_metrics(path):
+        if "held_out_loss" in line:
+            stage, loss = str(line["stage"]), float(line["held_out_loss"])
+            losses[stage] = min(loss, losses.get(stage, loss)) if stage in keep_best else loss
+    return losses
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -189,7 +203,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 def scalars(line: dict[str, Any]) -> dict[str, float]:
     """Convert a line of ``metrics.jsonl`` to TensorBoard scalars; losses are per stage, the rest span all stages."""
     if "held_out_loss" in line:
-        return {f"held_out_loss/{line['stage']}": line["held_out_loss"]}
+        accuracy = {f"held_out_accuracy/{line['stage']}": line["accuracy"]} if line.get("accuracy") is not None else {}
+        return {f"held_out_loss/{line['stage']}": line["held_out_loss"], **accuracy}
     return {
         f"loss/{line['stage']}": line["loss"],
         "learning_rate": line["learning_rate"],

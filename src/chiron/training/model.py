@@ -9,7 +9,7 @@ import contextlib
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,25 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from chiron.errors import InputError
 from chiron.providers.local.loading import load_whole, tile_side, tokens_per_tile
-from chiron.training.recipe import Adapter, Recipe
+from chiron.training.recipe import Adapter, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
-ADAPTED = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""Regular expression for the language model's linear layers. The vision tower has layers of the same names and stays frozen."""
+_LINEAR: dict[ModelPart, str] = {
+    "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    "projector": r".*multi_modal_projector\.(linear_1|linear_2)",
+    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|projection_layer|fc1|fc2)",
+}
+"""Regular expressions for the linear layers of each part. Vision tower and language model have layers of the same names."""
+
+
+def adapted_layers(targets: Sequence[ModelPart]) -> str:
+    """Return a regular expression for the full names of the layers to adapt."""
+    return "|".join(_LINEAR[part] for part in dict.fromkeys(targets))
+
+
+def part_of(name: str) -> ModelPart:
+    """Return the part of the model that a weight belongs to, by the weight's name."""
+    return "vision" if "vision_tower" in name else "projector" if "multi_modal_projector" in name else "language"
 
 
 @dataclass
@@ -82,11 +96,18 @@ def load_base(recipe: Recipe) -> LoadedModel:
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
-    """Add LoRA to the language model; only the adapter is trained, in full precision."""
+    """Add LoRA to the parts that ``adapter`` names; only the adapter is trained, in full precision."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=ADAPTED, task_type="CAUSAL_LM", bias="none"
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapted_layers(adapter.targets),
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+        task_type="CAUSAL_LM",
+        bias="none",
     )
     with warnings.catch_warnings():
         # peft uses a name that transformers has deprecated; users cannot fix that.

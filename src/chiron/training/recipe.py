@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.client.config import Strict, SystemText
 from chiron.errors import InputError
@@ -14,12 +14,21 @@ from chiron.training.rows import LossWeighting
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+ModelPart = Literal["language", "projector", "vision"]
+
+
 class Adapter(Strict):
-    """LoRA settings for the language model's linear layers; the vision tower and the projector stay frozen."""
+    """LoRA settings. By default, only the language model's linear layers are adapted."""
 
     rank: PositiveInt = 16
     alpha: PositiveInt = 32
     dropout: Share = 0.05
+    targets: Annotated[tuple[ModelPart, ...], Field(min_length=1)] = ("language",)
+    """Parts whose linear layers are adapted. The others stay frozen."""
+    rslora: bool = False
+    """Scale the adapter by ``alpha / sqrt(rank)`` (rank-stabilized LoRA) instead of ``alpha / rank``."""
+    dora: bool = False
+    """Learn the magnitude of each weight vector apart from its direction (DoRA). Slower."""
 
 
 class Images(Strict):
@@ -82,10 +91,22 @@ class Stage(Strict):
     steps: PositiveInt | None = None
     batch: Batch
     learning_rate: PositiveFloat
+    learning_rates: dict[ModelPart, PositiveFloat] = Field(default_factory=dict)
+    """Learning rates of parts that differ from ``learning_rate``. They rise and fall together."""
     warmup: Share = 0.03
     """Share of the steps in which the learning rate rises; then it decays as a cosine to zero."""
     held_out: str | None = None
     """JSONL file of rows whose loss is measured at the end of the stage."""
+    held_out_every: PositiveInt | None = None
+    """Also measure the held-out loss after every so many steps."""
+    answers: NonNegativeInt = 0
+    """Number of held-out rows whose last reply is generated and scored at each measurement."""
+    answer_tokens: PositiveInt = 512
+    """Maximum length of these replies."""
+    keep_best: bool = False
+    """Whether the stage ends with the weights of the lowest held-out loss; otherwise with the last ones."""
+    patience: PositiveInt | None = None
+    """End the stage early after so many measurements in a row that are no better than the best one."""
 
     @model_validator(mode="after")
     def _length(self) -> "Stage":
@@ -93,6 +114,10 @@ class Stage(Strict):
             raise ValueError(f"stage {self.name}: give either epochs or steps")
         if sum(self.replay.values()) >= 1:
             raise ValueError(f"stage {self.name}: the shares of replay must sum to less than 1")
+        if self.held_out is None and (self.held_out_every or self.answers):
+            raise ValueError(f"stage {self.name}: held_out_every and answers need rows: set held_out, or remove them")
+        if self.held_out_every is None and (self.keep_best or self.patience):
+            raise ValueError(f"stage {self.name}: keep_best and patience need several measurements: set held_out_every, or remove them")
         if self.objective == "dpo" and self.replay:
             raise ValueError(f"stage {self.name}: objective: dpo does not support replay; remove it")
         if self.objective == "sft" and self.beta != type(self).model_fields["beta"].default:
@@ -131,11 +156,30 @@ class Recipe(Strict):
     """Number of threads that decode images ahead of the model."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
+    checkpoint_minutes: PositiveFloat | None = None
+    """Also write a checkpoint after the first step that ends this many minutes after the last one."""
     tensorboard: bool = False
-    """Whether to write TensorBoard event files in addition to ``metrics.jsonl``."""
+    """Whether to write TensorBoard event files in addition to ``metrics.jsonl``; the same as in ``trackers``."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(default_factory=list)
+    """Also send the metrics to these. Each reads its own environment variables (address, key)."""
     base_stages: dict[str, str] = Field(default_factory=dict)
     """Data files of stages that the base model was already trained on, by stage name. Used only for replay."""
     stages: Annotated[list[Stage], Field(min_length=1)]
+
+    @property
+    def event_files(self) -> bool:
+        """Whether to write TensorBoard event files."""
+        return self.tensorboard or "tensorboard" in self.trackers
+
+    @property
+    def remote_trackers(self) -> list[str]:
+        """The trackers other than TensorBoard, without repetitions."""
+        return [name for name in dict.fromkeys(self.trackers) if name != "tensorboard"]
+
+    @property
+    def best_stages(self) -> set[str]:
+        """Names of the stages that end with their best weights."""
+        return {stage.name for stage in self.stages if stage.keep_best}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -144,6 +188,8 @@ class Recipe(Strict):
         seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:
+            if stage.answers and self.shard:
+                raise ValueError(f"stage {stage.name}: answers cannot be generated from sharded weights: remove answers or shard")
             if stage.name in seen:
                 raise ValueError(f"two stages are called '{stage.name}' (base_stages included): rename one")
             if unknown := [name for name in stage.replay if name not in seen]:
@@ -152,6 +198,8 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
                 raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
+            if stage.trainable == "adapter" and (frozen := set(stage.learning_rates) - set((self.adapter or Adapter()).targets)):
+                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to adapter.targets")
             if stage.trainable == "all" and adapted:
                 raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
             adapted = adapted or stage.trainable == "adapter"

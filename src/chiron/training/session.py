@@ -5,8 +5,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.io import write_atomically
 from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     KEPT_BASE,
@@ -29,12 +28,9 @@ from chiron.training.checkpoint import (
     TrainPosition,
     export,
     load_last,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
     write_weights,
 )
-from chiron.training.loop import TrainState, held_out_loss, make_optimizer, memory_explained, reference_log_probabilities, train_stage
+from chiron.training.held_out import HeldOutQuestion, Score, check_questions, choose_questions
 from chiron.training.metrics import (
     FOLDER,
     HeldOut,
@@ -42,27 +38,35 @@ from chiron.training.metrics import (
     StepMetrics,
     check_installed,
     draw_curves,
+    held_out_losses,
     read_metrics,
     tensorboard_writer,
 )
 from chiron.training.model import (
     LoadedModel,
-    Loss,
-    ShardedLoss,
     add_adapter,
-    copy_from_shards,
-    gather_state,
     load_base,
-    sharded,
-    split_state,
     train_everything,
-    trained_state,
 )
-from chiron.training.packing import Line, StagePlan, bins, plan_stage, steps_of_stage
+from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
+from chiron.training.stage import RunContext, StageRun
+from chiron.training.trackers import check_trackers, tracker_writer
 
 _log = logging.getLogger(__name__)
+
+
+_UNHASHED: dict[str, Any] = {
+    **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
+    "gradient_checkpointing": True,
+    "stages": {"__all__": {"answers", "answer_tokens"}},
+}
+"""Keys of a recipe that do not change the final weights."""
+_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token"}
+_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row"}
+_LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
+_LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Prepared:
     hashes: dict[str, str]
     """SHA-256 of every data file, by file name."""
     folder: ImageFolder
+    questions: dict[str, list[HeldOutQuestion]] = field(default_factory=dict)
+    """Held-out rows that are answered during training, by stage name."""
 
     @cached_property
     def identity(self) -> RunIdentity:
@@ -85,8 +91,7 @@ class Prepared:
 
         Folders that the recipe names count by their content, not by their path.
         """
-        ignored = {"workers", "checkpoint_every", "micro_batch_size", "tensorboard", "shard", "gradient_checkpointing"}
-        recipe = self.recipe.model_dump(mode="json", exclude=ignored)
+        recipe = self.recipe.model_dump(mode="json", exclude=_UNHASHED)
         # Checkpoints of earlier versions were hashed with these names.
         for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
             recipe[hashed] = recipe.pop(name)
@@ -94,11 +99,13 @@ class Prepared:
             stage["train"] = stage.pop("trainable")
             if stage["objective"] == "sft":
                 del stage["objective"], stage["beta"]
+            if not stage["keep_best"] and stage["patience"] is None:
+                del stage["held_out_every"]  # measurements alone change no weight
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
-        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
-        for values, key, usual in later:
-            if values[key] == usual:
-                del values[key]
+        for values, usual in ((recipe, _LATER), (recipe["images"], _LATER_IMAGES), (recipe["adapter"] or {}, _LATER_ADAPTER)):
+            _drop(values, usual)
+        for stage in recipe["stages"]:
+            _drop(stage, _LATER_STAGE)
         if self.recipe.scratch is not None:
             recipe["scratch"]["tokenizer"] = _digest(Path(self.recipe.scratch.tokenizer))
         elif self.recipe.base is not None and Path(self.recipe.base).is_dir():
@@ -126,10 +133,11 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     """Load the base model, read and encode every row, and plan every stage.
 
     Raises:
-        InputError: The base, a data file, a row, an image or TensorBoard cannot be used. The message names it.
+        InputError: The base, a data file, a row, an image or a tracker cannot be used. The message names it.
     """
-    if recipe.tensorboard:
+    if recipe.event_files:
         check_installed()
+    check_trackers(recipe.remote_trackers)
     base = load_base(recipe)
     chat = ChatFormat(system=system_text(recipe.system))
     encoder = RowEncoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
@@ -137,35 +145,52 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
 
-    def read(name: str, objective: str = "sft") -> list[Encoded]:
+    questions: dict[str, list[HeldOutQuestion]] = {}
+
+    def read(name: str, objective: str = "sft", asked_in: Stage | None = None) -> list[Encoded]:
         path = data / name
         rows = read_rows(path, preferences=objective == "dpo")
         hashes[name] = rows_fingerprint(path)
-        return encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
+        encoded = encode_all(rows, folder, encoder, limit=recipe.max_seq_length)
+        if asked_in is not None and asked_in.answers:
+            questions[asked_in.name] = choose_questions(path, rows, encoded, recipe, asked_in)
+        return encoded
 
     rows = {name: read(file) for name, file in recipe.base_stages.items()}
     rows |= {stage.name: read(stage.data, stage.objective) for stage in recipe.stages}
-    held = {stage.name: read(stage.held_out, stage.objective) for stage in recipe.stages if stage.held_out}
+    held = {stage.name: read(stage.held_out, stage.objective, stage) for stage in recipe.stages if stage.held_out}
     plans = [plan_stage(recipe, stage, rows) for stage in recipe.stages]
-    return Prepared(recipe, base, rows, held, plans, hashes, folder)
+    return Prepared(recipe, base, rows, held, plans, hashes, folder, questions)
 
 
-def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None) -> TrainingSummary:
+def train(
+    prepared: Prepared,
+    out: Path,
+    *,
+    watch: Callable[[StepMetrics | HeldOut], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    score: Score = lambda *_: None,
+) -> TrainingSummary:
     """Train every stage that is not yet complete in ``out``, then export the model.
 
     If the process is killed at any point, the same call resumes and produces the same weights.
 
+    Args:
+        prepared: the run.
+        out: output folder.
+        watch: called with every line of ``metrics.jsonl``, in the first process.
+        stop: called in each step. If true in any process, all end after this step.
+        score: compares a generated answer with the known one; needed by stages with ``answers``.
+
     Raises:
+        TrainingStopped: ``stop`` was true. A checkpoint was written.
         InputError: ``out`` contains another run, the loss is not finite, or memory ran out.
         DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
     recipe, model = prepared.recipe, prepared.base.model
+    check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
-    saved = load_last(out / "checkpoints")
-    if saved is not None:
-        _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
-    if saved is not None and saved.run != prepared.identity:
-        raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
+    saved = _saved(prepared, accelerator, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
         if saved is not None and position.stage == len(prepared.plans):
@@ -177,122 +202,32 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
             for listener in listeners:
                 listener(metrics)
 
+        run = RunContext(prepared, accelerator, out, notify, stop, score)
         for index, plan in enumerate(prepared.plans):
             if index >= position.stage:
                 resumed = saved if saved is not None and saved.position.stage == index else None
                 model = _ready(model, recipe, plan.stage, out, resumed, writes=accelerator.is_main_process)
-                position = _run_stage(prepared, model, accelerator, plan, resumed, position, out, notify)
+                position = StageRun(run, model, plan, position, resumed).train()
     adapter = None
     if accelerator.is_main_process:
         adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
         pairs = {stage.name for stage in recipe.stages if stage.objective == "dpo"}
         draw_curves(out / "metrics.jsonl", out / "curves.png", preference_stages=pairs)
     accelerator.wait_for_everyone()
-    losses = {str(line["stage"]): float(line["held_out_loss"]) for line in read_metrics(out / "metrics.jsonl") if "held_out_loss" in line}
+    losses = held_out_losses(out / "metrics.jsonl", recipe.best_stages)
     return TrainingSummary(out, out / "model", adapter, position.total_steps, losses)
 
 
-def _run_stage(
-    prepared: Prepared,
-    model: nn.Module,
-    accelerator: Accelerator,
-    plan: StagePlan,
-    resumed: TrainCheckpoint | None,
-    position: TrainPosition,
-    out: Path,
-    notify: Callable[[StepMetrics | HeldOut], None],
-) -> TrainPosition:
-    """Train one stage with its own optimizer, from ``resumed`` or from its start, and measure its held-out loss."""
-    recipe = prepared.recipe
-    # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
-    torch.manual_seed(recipe.seed * 1_000_003 + 1009 * position.stage + accelerator.process_index)
-    with memory_explained(f"stage {plan.stage.name}, before its first step"):
-        state = _train_state(prepared, model, accelerator, plan, resumed)
-
-    def keep(at: TrainPosition) -> None:
-        randoms = _gathered(accelerator, random_states())
-        optimizer = gather_state(state.optimizer.state_dict(), keep=accelerator.is_main_process) if at.step else {}
-        if isinstance(state.loss, ShardedLoss):
-            copy_from_shards(state.loss, model)
-        if accelerator.is_main_process:
-            save_checkpoint(out / "checkpoints", at, trained_state(model), optimizer, randoms, prepared.identity)
-        accelerator.wait_for_everyone()
-
-    def after(at: TrainPosition, metrics: StepMetrics) -> None:
-        notify(metrics)
-        if at.step % recipe.checkpoint_every == 0 and at.step < plan.steps:
-            keep(at)
-
-    rows, held_out = prepared.data[plan.stage.name], prepared.held_out.get(plan.stage.name, [])
-    if plan.stage.objective == "dpo":
-        rows, held_out = _with_references(prepared, state, plan.stage, out, resumed, (rows, held_out))
-    steps = steps_of_stage(recipe, plan.stage, {**prepared.data, plan.stage.name: rows}, plan.steps)
-    position = train_stage(state, recipe, plan, steps, prepared.folder, position=position, after=after)
-    if held_out:
-        lines = _lines(held_out, recipe)
-        with memory_explained(f"stage {plan.stage.name}, held-out loss"):
-            loss = held_out_loss(state, recipe, lines, prepared.folder)
-        notify(HeldOut(plan.stage.name, position.total_steps, loss, len(held_out)))
-    accelerator.free_memory()
-    position = TrainPosition(position.stage + 1, 0, position.total_steps)
-    keep(position)
-    return position
-
-
-def _lines(rows: Sequence[Encoded], recipe: Recipe) -> list[Line]:
-    return [tuple(rows[i] for i in line) for line in bins([len(r.input_ids) for r in rows], recipe.max_seq_length, seed=0, epoch=0)]
-
-
-def _with_references(
-    prepared: Prepared, state: TrainState, stage: Stage, out: Path, resumed: TrainCheckpoint | None, data: tuple[list[Encoded], ...]
-) -> list[list[Encoded]]:
-    """Add the reference's log-probabilities to the pairs of a stage; ``data``: its rows and its held-out rows.
-
-    The reference is the model at the start of the stage; for the first adapter stage, that is the model without adapter. A run that
-    resumes within the stage reads the log-probabilities from a file, because it no longer has that model.
-    """
-    path = out / f"reference-{stage.name}.json"
-    found: list[dict[str, tuple[float, float]]]
-    if resumed is not None and resumed.position.step:
-        try:
-            found = [{name: (a, b) for name, (a, b) in pairs.items()} for pairs in json.loads(path.read_text("utf-8"))]
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}, the reference of stage {stage.name}, cannot be read ({error}): choose another --out") from error
-    else:
-        with memory_explained(f"stage {stage.name}, reference"):
-            shares = [reference_log_probabilities(state, prepared.recipe, _lines(rows, prepared.recipe), prepared.folder) for rows in data]
-        everyone = gather_object([shares]) if state.accelerator.num_processes > 1 else [shares]
-        found = [{name: pair for share in everyone for name, pair in share[n].items()} for n in range(len(data))]
-        if state.accelerator.is_main_process:
-            write_atomically(path, [json.dumps(found) + "\n"])
-    return [[replace(row, reference=found[n][row.id]) for row in rows] for n, rows in enumerate(data)]
-
-
-def _train_state(
-    prepared: Prepared, model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: TrainCheckpoint | None
-) -> TrainState:
-    """Build this process's model (sharded or not) and optimizer, and restore their state from a checkpoint."""
-    recipe, world = prepared.recipe, accelerator.num_processes
-    left = resumed if resumed is not None and resumed.position.step else None
-    if recipe.shard and world > 1:
-        loss: nn.Module = sharded(model, accelerator.device, world, beta=plan.stage.beta)
-        optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage.learning_rate)
-        if left is not None:
-            optimizer.load_state_dict(split_state(left.optimizer, optimizer))
-        parameters = [p for p in loss.parameters() if p.requires_grad]
-    else:
-        optimizer = make_optimizer(model, recipe, plan.stage.learning_rate)
-        if left is not None:
-            optimizer.load_state_dict(left.optimizer)
-        loss, optimizer = accelerator.prepare(Loss(model, beta=plan.stage.beta), optimizer)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-    if left is not None:
-        mine = left.randoms.get(str(accelerator.process_index))
-        if mine is None:
-            wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
-            raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
-        restore_random_states(mine)
-    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
+    """Load the last checkpoint of this run, if there is one."""
+    saved = load_last(out / "checkpoints")
+    if saved is not None:
+        _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
+    if saved is not None and saved.run != prepared.identity:
+        raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
+    if accelerator.num_processes > 1 and len(set(gather_object([saved and saved.position]))) > 1:
+        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
+    return saved
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
@@ -335,7 +270,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP is not supported: launch without --use_fsdp, and set shard: true in the recipe")
     # If the vision tower is trained, text-only batches leave its parameters unused.
-    unused = any(stage.trainable == "all" for stage in recipe.stages)
+    unused = any(stage.trainable == "all" for stage in recipe.stages) or set((recipe.adapter or Adapter()).targets) != {"language"}
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),
@@ -351,10 +286,20 @@ def _records(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be created ({error.strerror}): choose another") from error
+    written = list(read_metrics(out / "metrics.jsonl"))
     metrics = MetricsFile(out / "metrics.jsonl", total_steps=position.total_steps)
-    if not recipe.tensorboard:
-        return [metrics.add]
-    return [metrics.add, files.enter_context(tensorboard_writer(out / FOLDER, list(read_metrics(metrics.path))))]
+    past = list(read_metrics(metrics.path))
+    listeners: list[Callable[[StepMetrics | HeldOut], None]] = [metrics.add]
+    if recipe.event_files:
+        listeners.append(files.enter_context(tensorboard_writer(out / FOLDER, past)))
+    return [*listeners, *(files.enter_context(tracker_writer(name, recipe, out, written, past)) for name in recipe.remote_trackers)]
+
+
+def _drop(values: dict[str, Any], usual: dict[str, Any]) -> None:
+    """Remove the keys that have their usual value."""
+    for key, value in usual.items():
+        if key in values and values[key] == value:
+            del values[key]
 
 
 def _digest(folder: Path) -> str:
@@ -364,11 +309,3 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:
-    """Random states of all processes, by rank."""
-    if accelerator.num_processes == 1:
-        return {"0": states}
-    everyone = gather_object([{str(accelerator.process_index): states}])
-    return {rank: state for one in everyone for rank, state in one.items()}
