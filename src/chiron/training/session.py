@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.io import write_atomically
-from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     KEPT_BASE,
     UNREADABLE,
@@ -95,7 +94,8 @@ class Prepared:
             if stage["objective"] == "sft":
                 del stage["objective"], stage["beta"]
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
-        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (recipe["images"], "max_tiles_per", "row"))
+        images = recipe["images"]
+        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (images, "max_tiles_per", "row"), (images, "max_pixels", None))
         for values, key, usual in later:
             if values[key] == usual:
                 del values[key]
@@ -131,8 +131,8 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     if recipe.tensorboard:
         check_installed()
     base = load_base(recipe)
-    chat = ChatFormat(system=system_text(recipe.system))
-    encoder = RowEncoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
+    settings = base.family.dialogue_settings(base.model.config, base.layout, base.family.system(recipe.system))
+    encoder = RowEncoder(base.tokenizer, **settings)
     encoder.check_against(base.model)
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
@@ -184,7 +184,7 @@ def train(prepared: Prepared, out: Path, *, watch: Callable[[StepMetrics | HeldO
                 position = _run_stage(prepared, model, accelerator, plan, resumed, position, out, notify)
     adapter = None
     if accelerator.is_main_process:
-        adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
+        adapter = export(model, prepared.base, out, recipe, prepared.plans, prepared.hashes)
         pairs = {stage.name for stage in recipe.stages if stage.objective == "dpo"}
         draw_curves(out / "metrics.jsonl", out / "curves.png", preference_stages=pairs)
     accelerator.wait_for_everyone()
@@ -292,7 +292,7 @@ def _train_state(
             wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
             raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
         restore_random_states(mine)
-    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0)
+    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0, prepared.base.layout)
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:

@@ -11,7 +11,7 @@ from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.providers.local.backend import PrefixCache, Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
-from chiron.providers.local.loading import InternVL, load
+from chiron.providers.local.loading import load
 from chiron.providers.local.tiling import cut, normalise, tile_budget
 from tests.providers.local.checkpoints import a_call, config_of, generated, write_internvl, write_pictures, write_qwen
 from tests.training.tiny import tiny_tiling
@@ -57,7 +57,7 @@ def as_transformers_takes(stage: Stage, pictures: list[ImagePart], prompt: Promp
     if not pictures:
         return {}
     images = [stage.store.image(picture) for picture in pictures]
-    if isinstance(stage.family, InternVL):
+    if stage.family.family.tiled:
         tiling = tiny_tiling()
         tiles = [normalise(cut(image, budget=tile_budget(len(pictures), tiling), tiling=tiling)) for image in images]
         return {"pixel_values": torch.cat([torch.from_numpy(t) for t in tiles])}
@@ -131,7 +131,7 @@ def test_images_and_shared_beginnings_are_computed_once(stage: Stage) -> None:
     prefixes = PrefixCache(2**26)
     seen, read = [], []
     inner = family.model.model
-    tower = inner.vision_tower if isinstance(family, InternVL) else inner.visual
+    tower = inner.vision_tower if family.family.tiled else inner.visual
     hooks = [
         tower.register_forward_pre_hook(lambda *_: seen.append(1)),
         inner.language_model.register_forward_pre_hook(
