@@ -18,8 +18,8 @@ from tests.training.tiny import tiny_model, tiny_tokenizer, write_image
 SIDE = 64
 
 
-def write_internvl(folder: Path, seed: int = 0) -> Path:
-    tiny_model(seed).save_pretrained(folder)
+def write_internvl(folder: Path, seed: int = 0, language: str = "Qwen2") -> Path:
+    tiny_model(seed, language=language).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
@@ -79,6 +79,13 @@ def write_qwen(folder: Path, kind: str) -> Path:
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 2048}).save_pretrained(folder)
     return folder
+
+
+def write_family(folder: Path, kind: str) -> Path:
+    """A tiny random checkpoint: ``internvl``, ``internvl3_5`` (with the language model Qwen3), ``qwen2_vl`` or ``qwen2_5_vl``."""
+    if kind.startswith("internvl"):
+        return write_internvl(folder, language="Qwen3" if kind == "internvl3_5" else "Qwen2")
+    return write_qwen(folder, kind)
 
 
 def config_of(folder: Path, **changes: Any) -> LocalModel:

@@ -13,7 +13,7 @@ from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
 from chiron.providers.local.loading import load
 from chiron.providers.local.tiling import cut, normalise, tile_budget
-from tests.providers.local.checkpoints import a_call, config_of, generated, write_internvl, write_pictures, write_qwen
+from tests.providers.local.checkpoints import a_call, config_of, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ class Stage:
         return generate(self.family, [self.request(call) for call in calls], prefixes or PrefixCache(2**26))
 
 
-KINDS = ("internvl", "qwen2_vl", "qwen2_5_vl")
+KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
     made = {}
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
-        written = write_internvl(folder / "model") if kind == "internvl" else write_qwen(folder / "model", kind)
-        made[kind] = Stage(folder, written)
+        made[kind] = Stage(folder, write_family(folder / "model", kind))
     return made
 
 
