@@ -1,5 +1,7 @@
 """Every family of bases trains as its single rows would, resumes, merges, and is served as it was trained."""
 
+import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,21 +13,26 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from chiron.cases.images import ImageFolder
+from chiron.cli.app import app
 from chiron.client.call import ImagePart
 from chiron.client.images import PictureStore
+from chiron.errors import InputError
 from chiron.evaluation.items import Item, own_messages
 from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Request, generate
 from chiron.providers.local.loading import load
+from chiron.providers.local.provider import Local
 from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.estimate import estimate
 from chiron.training.metrics import StepMetrics, read_metrics
-from chiron.training.model import Loss, plain
+from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import pack
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Adapter, Recipe
 from chiron.training.rows import IGNORED, Encoded, read_rows
 from chiron.training.session import Prepared, prepare, train
 from tests.providers.local.checkpoints import config_of, generated, write_family
@@ -156,7 +163,7 @@ def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
         at += len(row.input_ids)
     # A mask of ones lets the rows see each other, so this test can fail.
     leaking = model(**{**batch.inputs(), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
-    assert (leaking - logits)[: at].abs().max() > 0.01
+    assert (leaking - logits)[:at].abs().max() > 0.01
 
 
 def test_only_the_assistants_text_is_trained(world: World) -> None:
@@ -165,7 +172,7 @@ def test_only_the_assistants_text_is_trained(world: World) -> None:
     for row, example in zip(prepared.data["cot"], read_rows(world.folder / "data" / "rows.jsonl"), strict=True):
         learned = decode(row.labels[row.labels != IGNORED].tolist(), skip_special_tokens=False)
         assert learned == "".join(f"{turn.text}<|im_end|>" for turn in example.turns if turn.role == "assistant")
-        system = [turn.text for turn in example.turns if turn.role == "system"] or [prepared.base.family.default_system]
+        system = [turn.text for turn in example.turns if turn.role == "system"] or [prepared.base.family.default_system or ""]
         written = decode(row.input_ids.tolist(), skip_special_tokens=False)
         assert written.startswith(f"<|im_start|>system\n{system[0]}<|im_end|>\n" if system[0] else "<|im_start|>user\n")
 
@@ -257,3 +264,184 @@ def test_a_trained_model_is_asked_in_the_tokens_of_its_training_and_replies_as_i
             inputs["mm_token_type_ids"] = torch.from_numpy((prompt.ids == backend.dialogue.image_ids[1]).astype("int64"))[None]
         (reply,) = generate(backend, [Request(prompt, 0.0, 16, "seed")], PrefixCache(2**26))
         assert list(reply.tokens) == generated(backend.model, prompt.ids.tolist(), 16, sorted(backend.stop_ids), **inputs)
+
+
+def test_gradient_checkpointing_changes_no_gradient(world: World) -> None:
+    found = []
+    for checkpointing in (False, True):
+        prepared = world.prepared(gradient_checkpointing=checkpointing)
+        torch.manual_seed(0)
+        model = add_adapter(prepared.base.model, Adapter(dropout=0)).train()
+        torch.nn.init.ones_(next(p for name, p in model.named_parameters() if "lora_B" in name))
+        loss = Loss(model)(**packed(world, prepared, prepared.data["cot"]).loss_inputs())
+        loss.backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert "lora_" in name
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_exported_model_tells_other_programs_how_it_was_trained(world: World) -> None:
+    prepared = world.prepared()
+    model = world.undisturbed / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    family, image = prepared.base.family, prepared.base.family.image_placeholder
+    parts: Any = [{"type": "text", "text": "Image 0: "}, {"type": "image"}, {"type": "text", "text": "\nWhy?"}]
+    written = tokenizer.apply_chat_template([{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True)
+    system = f"<|im_start|>system\n{family.default_system}<|im_end|>\n" if family.default_system else ""
+    assert written == f"{system}<|im_start|>user\nImage 0: {image}\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    settings = json.loads((model / "preprocessor_config.json").read_text())
+    if family.tiled:
+        assert settings["image_processor_type"] == "GotOcr2ImageProcessor"
+        return
+    assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
+    assert "no argument is needed" in (model / "README.md").read_text()
+    processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(model)
+    names = next(row.images for row in prepared.data["cot"] if row.images)
+    for key, value in world.images(names, processor).items():
+        assert torch.equal(value, world.images(names)[key])
+
+
+def test_a_base_keeps_its_identity_and_a_trained_model_names_its_format(world: World) -> None:
+    base, trained = (
+        Local("m", config_of(folder), PictureStore()).identity for folder in (world.folder / "base", world.undisturbed / "model")
+    )
+    if world.kind.startswith("internvl"):
+        assert base.endswith(":1:precision=auto,tiles=6,thumbnail=yes")
+        assert trained.endswith(":1:precision=auto,tiles=6,thumbnail=yes")
+    else:
+        assert base.endswith(":1:precision=auto")
+        assert trained.endswith(r":1:precision=auto,separator='\n'")
+
+
+def test_a_dry_run_counts_what_training_sees(world: World) -> None:
+    prepared = world.prepared()
+    found = estimate(prepared)
+    stage = found.stages[1]
+    assert stage.tokens == sum(
+        line["tokens"] for line in read_metrics(world.undisturbed / "metrics.jsonl") if line.get("stage") == "cot" and "loss" in line
+    )
+    assert stage.tiles > 0
+    assert found.hours > 0
+
+
+def test_a_model_of_a_family_is_built_from_a_configuration(world: World, tmp_path: Path) -> None:
+    config = json.loads((world.folder / "base" / "config.json").read_text())
+    scratch = {"tokenizer": str(world.folder / "base"), "config": config}
+    stages = [{"name": "cot", "data": "rows.jsonl", "trainable": "all", "steps": 1, "batch": {"rows": 2}, "learning_rate": 1e-3}]
+    images = {"tile": 32} if world.kind.startswith("internvl") else {"max_pixels": 4000}
+    train(world.prepared(base=None, scratch=scratch, adapter=None, stages=stages, images=images), tmp_path)
+    assert find_checkpoint(tmp_path / "model").family.model_type == config["model_type"]
+
+
+# --- what can go wrong --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(world: World, tmp_path: Path) -> Path:
+    """A copy of the base, to be spoilt."""
+    return shutil.copytree(world.folder / "base", tmp_path / "base")
+
+
+@pytest.mark.parametrize("kind", ["llava", "internvl_chat", None, 7])
+def test_a_base_of_an_unknown_family_says_which_are_known(world: World, base: Path, kind: object) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "model_type": kind}))
+    with pytest.raises(InputError, match=r"cannot be trained: .*InternVL \(internvl\), .*Qwen2\.5-VL \(qwen2_5_vl\)") as caught:
+        world.prepared(base=str(base))
+    assert ("chiron convert" in str(caught.value)) is (kind == "internvl_chat")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}", "does not mark assistant turns"),
+        ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% endfor %}", "does not mark assistant turns"),
+        ("{{ raise_exception('no') }}", "cannot be used"),
+        ("{% for %}", "cannot be used"),
+    ],
+)
+def test_a_template_without_assistant_marks_is_refused(world: World, base: Path, template: str, words: str) -> None:
+    (base / "chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=words):
+        world.prepared(base=str(base))
+
+
+def test_a_tokenizer_without_chat_tokens_is_refused(world: World, base: Path) -> None:
+    settings = json.loads((base / "tokenizer.json").read_text())
+    for token in settings["added_tokens"]:
+        token["content"] = token["content"].replace("<|im_start|>", "<|begin|>")
+    (base / "tokenizer.json").write_text(json.dumps(settings))
+    (base / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"the tokenizer has no token '<\|im_start\|>'"):
+        world.prepared(base=str(base))
+
+
+def test_rows_longer_than_the_limit_say_how_to_shorten_them(world: World) -> None:
+    advice = r"\d+ tiles" if world.kind.startswith("internvl") else r"\d+ image tokens"
+    with pytest.raises(InputError, match=rf"longer than 90 tokens \(allow more tokens or .*\).*including {advice}"):
+        world.prepared(max_seq_length=90)
+
+
+def test_settings_of_other_families_are_refused(world: World) -> None:
+    tiled = world.kind.startswith("internvl")
+    images = [{"tile": 32, "max_pixels": 4000}] if tiled else [{"tile": 32}, {"max_tiles": 12}, {"thumbnail": False}]
+    for wrong in images:
+        with pytest.raises(
+            InputError, match=r"max_pixels does not apply to InternVL" if tiled else r"do not apply to Qwen.*set max_pixels"
+        ):
+            world.prepared(images=wrong)
+    if not tiled:
+        with pytest.raises(InputError, match=r"max_pixels is 10, but .* scales images up to 64: set it to 64 or more"):
+            world.prepared(images={"max_pixels": 10})
+
+
+def test_an_image_that_the_family_does_not_take_is_named(world: World, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = write_rows(tmp_path, 1, ("one",))
+    (name,) = json.loads(rows.read_text())["images"]
+    Image.new("RGB", (2010, 10)).save(tmp_path / "images" / name)
+    recipe = world.recipe(stages=[{"name": "cot", "data": "rows.jsonl", "steps": 1, "batch": {"rows": 1}, "learning_rate": 1e-3}])
+    if world.kind.startswith("internvl"):
+        assert prepare(recipe, tmp_path).data["cot"][0].tiles() > 1
+        return
+    with pytest.raises(InputError, match=rf"1 of 1 rows .*{name}.*2010 x 10 pixels is not supported by this model"):
+        prepare(recipe, tmp_path)
+
+
+def test_an_image_that_changed_its_shape_is_named(world: World, tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    prepared = prepare(world.recipe(), data)
+    row = next(row for row in prepared.data["cot"] if row.images)
+    path = data / "images" / row.images[0]
+    if world.kind.startswith("internvl"):
+        Image.new("RGB", (600, 32)).save(path)
+    else:  # the same number of tokens in another shape has other positions
+        with Image.open(path) as image:
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path)
+    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 0)
+    with decoder, pytest.raises(InputError, match=rf"row '{row.id}': .*it has changed since training began"):
+        list(decoder.ahead([[[row]]]))
+
+
+def test_the_families_are_listed() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["train", "--list-bases", "--json"]).stdout)
+    assert [family["model_type"] for family in listed] == ["internvl", "qwen2_vl", "qwen2_5_vl"]
+    assert all(family["packing"] and family["in_process"] and not family["qlora"] for family in listed)
+    printed = CliRunner().invoke(app, ["train", "--list-bases"]).stdout
+    assert all(f"{family['name']} (model_type {family['model_type']})" in printed for family in listed)
+    assert "are not tested" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [([], "RECIPE is missing"), (["r.yaml", "--out", "o"], "--data DIR is missing"), (["--json"], "--list-bases")]
+)
+def test_a_missing_argument_is_named(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["train", *arguments])
+    assert isinstance(done.exception, InputError)
+    assert words in str(done.exception)

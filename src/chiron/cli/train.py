@@ -1,5 +1,6 @@
 """`chiron train` and `chiron convert`."""
 
+import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +21,9 @@ _BUSY = 0.8
 
 
 def train_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")],
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ in --data).")
     ] = None,
@@ -30,11 +31,21 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Actual speed of a GPU, for --dry-run.")] = 400.0,
+    list_bases: Annotated[bool, typer.Option("--list-bases", help="List the families of base models and what each supports.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="With --list-bases: as JSON on standard output.")] = False,
 ) -> None:
     """Train a curriculum. After a kill, run the same command again: it resumes and gives the same weights.
 
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
+    if list_bases:
+        _show_bases(json_output=json_output)
+        return
+    if json_output:
+        raise InputError("--json belongs to --list-bases: add it, or remove --json")
+    if recipe is None or data is None or out is None:
+        missing = "RECIPE" if recipe is None else "--data DIR" if data is None else "--out DIR"
+        raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
     try:
         from chiron.training.recipe import load_recipe
         from chiron.training.session import prepare, train
@@ -64,6 +75,29 @@ def train_command(
         *([("events", out / "tensorboard")] if settings.tensorboard else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
+
+
+def _show_bases(*, json_output: bool) -> None:
+    from chiron.providers.local.families.registry import describe_families
+
+    found = describe_families()
+    if json_output:
+        print(json.dumps(found, indent=2))
+        return
+    for family in found:
+        print(f"{family['name']} (model_type {family['model_type']}): {family['checkpoints']}")
+        rows = {
+            "images": family["images"],
+            "train": " or ".join(family["train"]),
+            "LoRA": ", ".join(family["lora"]),
+            **{
+                label: "yes" if family[key] else "no"
+                for label, key in (("QLoRA", "qlora"), ("packing", "packing"), ("in-process", "in_process"))
+            },
+            "convert": family["convert"] or "no",
+        }
+        print("".join(f"    {label:12}{value}\n" for label, value in rows.items()), end="")
+    print("Tested with tiny random models on CPUs. Published weights and GPUs are not tested.")
 
 
 def _announce(prepared: "Prepared", console: "Console") -> None:

@@ -270,8 +270,8 @@ class Decoder:
                     if self._layout.grid(width, height, n_images) == grid:
                         return self._layout.cut(plain, n_images)
             raise InputError(
-                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected} {self._layout.unit}:"
-                " it has changed since training began; start again with another --out"
+                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected}"
+                f" {self._layout.unit}: it has changed since training began; start again with another --out"
             )
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())

@@ -10,7 +10,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class LoadedModel:
     tokens_per_tile: int
     """Number of image tokens per tile."""
     family: ModelFamily = INTERNVL
-    layout: ImageLayout = Tiling()
+    layout: ImageLayout = field(default_factory=Tiling)
     """How the model sees images."""
 
 
@@ -138,11 +138,13 @@ def _check_template(tokenizer: Any) -> None:
     try:
         written = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except (TemplateError, TypeError, ValueError) as error:
-        raise InputError(f"the base's chat template cannot be used ({_first_line(error)}): use the tokenizer of the published model") from error
+        raise InputError(
+            f"the base's chat template cannot be used ({_first_line(error)}): use the tokenizer of the published model"
+        ) from error
     if wanted not in written:
         raise InputError(
-            f"the base's chat template does not mark assistant turns with {wanted!r}, so the assistant's text cannot be trained as the model"
-            " would be asked: use a base with ChatML turns, or remove its chat template"
+            f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
+            " another form than it is trained in: use a base with ChatML turns, or remove its chat template"
         )
 
 
@@ -201,7 +203,8 @@ class Loss(nn.Module):
         """Compute the summed loss, a scalar; ``weights`` multiplies the loss of each label.
 
         Shapes: ``input_ids``, ``labels``, ``weights`` and ``conversations`` are (lines, length); ``reference`` is (pairs, 2); those of
-        ``position_ids``, ``pixel_values`` and ``image_grid_thw`` depend on the family (:class:`~chiron.training.batches.PackedBatch`). With ``conversations``, the loss of a pair is
+        ``position_ids``, ``pixel_values`` and ``image_grid_thw`` depend on the family (:class:`~chiron.training.batches.PackedBatch`). With
+        ``conversations``, the loss of a pair is
         ``-log sigmoid(beta * ((log p(chosen) - log ref(chosen)) - (log p(rejected) - log ref(rejected))))``. Without ``reference``, the
         log-probabilities of the conversations are returned, (2 * pairs,).
 

@@ -286,7 +286,12 @@ class RowEncoder(DialogueTokens):
     def encode(self, row: TrainingExample, tile_counts: Sequence[int], grids: Sequence[Grid] = ()) -> Encoded:
         """Encode a conversation, or a preference pair; only the assistant's text and its end token have labels, in a pair not the prompt's.
 
-        ``grids``: rows and columns of each image's tiles; only needed if positions have several axes. Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
+        Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
+
+        Args:
+            row: the conversation or pair.
+            tile_counts: number of tiles of each image.
+            grids: rows and columns of each image's tiles; only needed if positions have several axes.
 
         Raises:
             InputError: The number of image marks differs from the number of ``tile_counts``.

@@ -95,7 +95,12 @@ class Prepared:
                 del stage["objective"], stage["beta"]
         # Newer keys are hashed only if they differ from the default, so that runs of an earlier version can be resumed.
         images = recipe["images"]
-        later = ((recipe, "system", None), (recipe, "loss_weighting", "token"), (images, "max_tiles_per", "row"), (images, "max_pixels", None))
+        later = (
+            (recipe, "system", None),
+            (recipe, "loss_weighting", "token"),
+            (images, "max_tiles_per", "row"),
+            (images, "max_pixels", None),
+        )
         for values, key, usual in later:
             if values[key] == usual:
                 del values[key]

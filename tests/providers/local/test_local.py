@@ -21,10 +21,10 @@ from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
 from chiron.providers.local import provider as provider_module
+from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
 from chiron.providers.local.generation import Generation
-from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
 from chiron.providers.registry import RoleCall, build_endpoints, probe

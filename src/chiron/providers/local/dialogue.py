@@ -207,7 +207,7 @@ class DialogueTokens:
         number: int | None = self._backend.token_to_id(token)
         if number is None:
             raise InputError(
-                f"the tokenizer has no token '{printable(token)}': add it as a special token, or use the tokenizer that belongs to the weights"
+                f"the tokenizer has no token '{printable(token)}': add it as a special token, or use the weights' own tokenizer"
             )
         return number
 

@@ -25,8 +25,8 @@ class ModelFamily(ABC):
     """Name of the transformers class; its configuration has the same name with ``Config`` at the end."""
     checkpoints: str
     """Published checkpoints of this family, for people."""
-    convert: str = "-"
-    """Layouts that ``chiron convert`` reads and writes; ``-`` if the published layout is transformers' own."""
+    converts: str | None = None
+    """Other layout that ``chiron convert`` reads and writes, with its limits; None: no conversion."""
 
     image_tokens: ClassVar[tuple[str, str, str] | None] = None
     """Tokens before, for, and after an image; None: those that the tokenizer names."""

@@ -55,5 +55,9 @@ def _side(size: Any) -> int:
 
 
 INTERNVL = InternVL(
-    "internvl", "InternVL", "InternVLForConditionalGeneration", "InternVL3 and InternVL3.5 (-hf), Chiron-o1", "internvl_chat (InternVL3)"
+    "internvl",
+    "InternVL",
+    "InternVLForConditionalGeneration",
+    "InternVL3 and InternVL3.5 (-hf), Chiron-o1",
+    "internvl_chat (InternVL3 only)",
 )

@@ -108,7 +108,9 @@ class QwenVL(ModelFamily):
         if max_pixels is not None:
             least = processor.size["shortest_edge"]
             if max_pixels < least:
-                raise InputError(f"max_pixels is {max_pixels}, but the image processor scales images up to {least}: set it to {least} or more")
+                raise InputError(
+                    f"max_pixels is {max_pixels}, but the image processor scales images up to {least}: set it to {least} or more"
+                )
             processor.size = {"shortest_edge": least, "longest_edge": max_pixels}
         return NativeResolution(processor)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
@@ -14,3 +14,25 @@ FAMILIES: Final[Mapping[str, ModelFamily]] = MappingProxyType({family.model_type
 def known_families() -> str:
     """Return the families and their ``model_type``, on one line."""
     return ", ".join(f"{family.name} ({key})" for key, family in FAMILIES.items())
+
+
+def describe_families() -> list[dict[str, Any]]:
+    """Return what each family supports, as JSON values.
+
+    Every family trains (an adapter or all weights), is packed, and answers in this process: that is what :class:`ModelFamily` consists of.
+    """
+    return [
+        {
+            "model_type": family.model_type,
+            "name": family.name,
+            "checkpoints": family.checkpoints,
+            "images": "tiles" if family.tiled else "own resolution",
+            "train": ["adapter", "all"],
+            "lora": ["language"],
+            "qlora": False,
+            "packing": True,
+            "in_process": True,
+            "convert": family.converts,
+        }
+        for family in FAMILIES.values()
+    ]
