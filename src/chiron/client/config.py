@@ -332,8 +332,8 @@ class LocalModel(ProviderConfig):
     thumbnail: bool | None = None
     """InternVL: whether an image with several tiles is also shown as a whole. Default: the checkpoint's setting, else yes."""
     system: SystemText | None = None
-    """System message for calls without one: ``internvl2_5``, a text, or ``none``. Default: the checkpoint's setting, else that of the family's
-    published template.
+    """System message for calls without one: ``internvl2_5``, a text, or ``none``. Default: the checkpoint's setting, else that of the
+    family's published template.
     """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU if there is one."""

@@ -26,7 +26,7 @@ class ModelFamily(ABC):
     checkpoints: str
     """Published checkpoints of this family, for people."""
     converts: str | None = None
-    """Other layout that ``chiron convert`` reads and writes, with its limits; None: no conversion."""
+    """Other layout that ``chiron convert`` reads and writes; None: no conversion."""
 
     image_tokens: ClassVar[tuple[str, str, str] | None] = None
     """Tokens before, for, and after an image; None: those that the tokenizer names."""

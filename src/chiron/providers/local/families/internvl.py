@@ -59,5 +59,5 @@ INTERNVL = InternVL(
     "InternVL",
     "InternVLForConditionalGeneration",
     "InternVL3 and InternVL3.5 (-hf), Chiron-o1",
-    "internvl_chat (InternVL3 only)",
+    "internvl_chat",
 )
