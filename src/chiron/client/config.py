@@ -314,7 +314,7 @@ class OfflineModel(ProviderConfig):
 
 
 class LocalModel(ProviderConfig):
-    """An InternVL, Qwen2-VL or Qwen2.5-VL checkpoint that runs in this process; requires the extra ``train``."""
+    """An InternVL or Qwen-VL checkpoint that runs in this process; requires the extra ``train``."""
 
     provider: Literal["local"]
     path: str

@@ -34,7 +34,7 @@ class Images(Strict):
     thumbnail: bool = True
     """Whether an image of several tiles also gets one more tile that shows the whole image."""
     max_pixels: PositiveInt | None = None
-    """Only for families without tiles (Qwen2-VL, Qwen2.5-VL): larger images are scaled down to this number of pixels. Default: the
+    """Only for families without tiles (Qwen-VL): larger images are scaled down to this number of pixels. Default: the
     checkpoint's setting.
     """
 

@@ -34,7 +34,7 @@ class Stage:
         return generate(self.family, [self.request(call) for call in calls], prefixes or PrefixCache(2**26))
 
 
-KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl")
+KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @pytest.fixture(scope="module")

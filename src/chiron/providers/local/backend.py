@@ -314,8 +314,13 @@ class VLMBackend:
         return decoded
 
     def embed(self, prompt: Prompt, start: int, end: int) -> Tensor:
-        """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted. Shape ``(end - start, hidden)``."""
+        """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted.
+
+        Shape ``(end - start, hidden)``, or wider with zeros for text (:meth:`ModelFamily.features`).
+        """
         embeddings = self.embed_tokens(torch.from_numpy(prompt.ids[start:end].astype(np.int64)))
+        if prompt.images:
+            embeddings = torch.nn.functional.pad(embeddings, (0, prompt.images[0].features.shape[1] - embeddings.shape[1]))
         for seen, (first, last) in zip(prompt.images, prompt.spans, strict=True):
             low, high = max(first, start), min(last, end)
             if low < high:
@@ -334,10 +339,8 @@ class VLMBackend:
         added to ``cache``.
         """
         hidden: Tensor = self.model.model.language_model(
-            inputs_embeds=embeddings,
+            **self.family.language_inputs(embeddings, mask, self.model.config.get_text_config().hidden_size),
             position_ids=positions if self.axes > 1 else positions[0],
-            # Transformers uses a mapping unchanged and does not create another mask from it.
-            attention_mask={"full_attention": mask},
             use_cache=True,
             **{self._cache_argument: cache},
         ).last_hidden_state

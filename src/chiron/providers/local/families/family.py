@@ -91,4 +91,16 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-        """Encode one image, ``(tokens, hidden)``; ``inputs``: see :meth:`~chiron.providers.local.tiling.ImageLayout.model_inputs`."""
+        """Encode one image, ``(tokens, hidden)``; ``inputs``: see :meth:`~chiron.providers.local.tiling.ImageLayout.model_inputs`.
+
+        A family whose layers get features of their own appends them: ``(tokens, hidden + others)``.
+        """
+
+    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", hidden: int) -> dict[str, Any]:
+        """Return the language model's inputs for ``embeddings`` ``(rows, n, hidden)``, or wider with features of :meth:`features`.
+
+        ``mask``: ``(rows, 1, n, columns)``, true where a token may attend.
+        """
+        del hidden
+        # Transformers uses a mapping unchanged and does not create another mask from it.
+        return {"inputs_embeds": embeddings, "attention_mask": {"full_attention": mask}}

@@ -58,6 +58,6 @@ INTERNVL = InternVL(
     "internvl",
     "InternVL",
     "InternVLForConditionalGeneration",
-    "InternVL3 and InternVL3.5 (-hf), Chiron-o1",
+    "InternVL3, InternVL3.5 (dense, -HF), Chiron-o1",
     "internvl_chat",
 )

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images at their own resolution, and positions of time, height and width (M-RoPE)."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images at their own resolution, and positions of time, height and width (M-RoPE)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,5 +130,33 @@ class QwenVL(ModelFamily):
         return found
 
 
+@dataclass(frozen=True)
+class Qwen3VL(QwenVL):
+    """Family of ``Qwen3VLForConditionalGeneration``, whose first layers add features of their own to image tokens (DeepStack)."""
+
+    default_system: ClassVar[str | None] = None
+
+    def features(self, model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
+        """Encode an image, with the features of the layers appended."""
+        import torch
+
+        found = model.model.get_image_features(**inputs)
+        return torch.cat([*found.pooler_output, *(layer[0] for layer in found.deepstack_features)], dim=1)
+
+    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", hidden: int) -> dict[str, Any]:
+        """Split the features of the layers off. Those of text are zeros, so they can be added at every position."""
+        inputs, *layers = embeddings.split(hidden, dim=2)  # type: ignore[no-untyped-call]
+        if not layers:
+            return {"inputs_embeds": inputs, "attention_mask": mask}
+        everywhere = mask.new_ones(inputs.shape[:2])
+        return {
+            "inputs_embeds": inputs,
+            "attention_mask": mask,
+            "visual_pos_masks": everywhere,
+            "deepstack_visual_embeds": [layer.flatten(0, 1) for layer in layers],
+        }
+
+
 QWEN2_VL = QwenVL("qwen2_vl", "Qwen2-VL", "Qwen2VLForConditionalGeneration", "Qwen2-VL-*-Instruct")
 QWEN2_5_VL = QwenVL("qwen2_5_vl", "Qwen2.5-VL", "Qwen2_5_VLForConditionalGeneration", "Qwen2.5-VL-*-Instruct")
+QWEN3_VL = Qwen3VL("qwen3_vl", "Qwen3-VL", "Qwen3VLForConditionalGeneration", "Qwen3-VL-*-Instruct (dense)")

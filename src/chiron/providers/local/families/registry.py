@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
-from chiron.providers.local.families.qwen_vl import QWEN2_5_VL, QWEN2_VL
+from chiron.providers.local.families.qwen_vl import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
 
-FAMILIES: Final[Mapping[str, ModelFamily]] = MappingProxyType({family.model_type: family for family in (INTERNVL, QWEN2_VL, QWEN2_5_VL)})
+FAMILIES: Final[Mapping[str, ModelFamily]] = MappingProxyType(
+    {family.model_type: family for family in (INTERNVL, QWEN2_VL, QWEN2_5_VL, QWEN3_VL)}
+)
 
 
 def known_families() -> str:
