@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.table import heading, table
-from chiron.providers.local.loading import tokens_per_tile
+from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.tiling import TileKey, Tiles
 from chiron.training.batches import collate
 from chiron.training.model import Loss, add_adapter
@@ -213,7 +213,7 @@ def useful(model: nn.Module, rows: Sequence[Encoded]) -> float:
     language = sum(p.numel() for name, p in inner.model.language_model.layers.named_parameters() if "lora_" not in name)
     tower = sum(p.numel() for p in inner.model.vision_tower.parameters())
     text = inner.config.text_config
-    a_tile = 2 * tower * (4 * tokens_per_tile(inner.config) + 1)
+    a_tile = 2 * tower * (4 * INTERNVL.tokens_per_tile(inner.config) + 1)
     tiles = sum(sum(row.tile_counts) for row in rows)
     head = 4 * text.vocab_size * text.hidden_size * sum(trained_tokens(row) for row in rows)
     return float(4 * language * sum(len(row.input_ids) for row in rows) + tiles * a_tile + head)
@@ -254,7 +254,7 @@ def compare(size: Size, device: torch.device, peak: float) -> list[list[object]]
     """A row each for padded and packed, and one with their ratio."""
     model = make_model(size, device)
     inner: Any = model.get_base_model()  # type: ignore[operator]
-    a_tile = tokens_per_tile(inner.config)
+    a_tile = INTERNVL.tokens_per_tile(inner.config)
     rows = mixture(size, a_tile)
     side = size.config["vision_config"]["image_size"][0]
     noise = np.random.default_rng(1).integers(0, 255, size=(7, side, side, 3), dtype=np.uint8)

@@ -13,6 +13,7 @@ from transformers import (
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -86,9 +87,11 @@ CHAT_SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 
-def tiny_internvl() -> InternVLForConditionalGeneration:
+def tiny_internvl(language: type[Qwen2Config | Qwen3Config] = Qwen2Config) -> InternVLForConditionalGeneration:
     torch.manual_seed(0)
-    text = Qwen2Config(
+    # Wider heads than their share of the hidden size, as published.
+    of_its_own: dict[str, Any] = {"head_dim": 12} if language is Qwen3Config else {}
+    text = language(
         vocab_size=VOCABULARY,
         hidden_size=TEXT_WIDTH,
         intermediate_size=48,
@@ -100,6 +103,7 @@ def tiny_internvl() -> InternVLForConditionalGeneration:
         rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 5000.0},
         bos_token_id=16,
         eos_token_id=16,
+        **of_its_own,
     )
     vision = InternVLVisionConfig(
         hidden_size=WIDTH,

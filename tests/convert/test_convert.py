@@ -16,6 +16,7 @@ from transformers import (
     GotOcr2ImageProcessorPil,
     InternVLConfig,
     Qwen2Tokenizer,
+    Qwen3Config,
 )
 from typer.testing import CliRunner
 
@@ -46,6 +47,7 @@ from tests.convert.conversions import (
     settle,
     tensors_of,
     tiny_internvl,
+    write_tokenizer,
 )
 
 
@@ -86,6 +88,33 @@ def test_round_trip_from_hf_is_exact_and_loads(hf: Path, tmp_path: Path) -> None
                 section.pop(key, None)
         config["text_config"]["rope_parameters"].pop("type", None)
     assert after == before
+
+
+def test_internvl3_5_converts_both_ways(tmp_path: Path) -> None:
+    """Its language model Qwen3 has norms of query and key, no biases, and heads of their own width."""
+    model = tiny_internvl(Qwen3Config)
+    model.save_pretrained(tmp_path / "hf")
+    write_tokenizer(tmp_path / "hf")
+    to_internvl_chat(tmp_path / "hf", tmp_path / "chat")
+    written = {name: tuple(value.shape) for name, value in tensors_of(tmp_path / "chat").items()}
+    layer = "language_model.model.layers.0.self_attn."
+    kept = {name: shape for name, shape in CHAT_SHAPES.items() if not name.startswith(layer)}
+    heads = {"q_proj": (48, 32), "k_proj": (24, 32), "v_proj": (24, 32), "o_proj": (32, 48), "q_norm": (12,), "k_norm": (12,)}
+    assert written == kept | {f"{layer}{name}.weight": shape for name, shape in heads.items()}
+    config = config_of(tmp_path / "chat")["llm_config"]
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert (config["model_type"], config["head_dim"], config["attention_bias"]) == ("qwen3", 12, False)
+    to_hf(tmp_path / "chat", tmp_path / "back")
+    assert same(tensors_of(tmp_path / "hf"), tensors_of(tmp_path / "back"))
+    assert torch.equal(logits_of(load_model(tmp_path / "back")), logits_of(model))
+
+
+def test_a_qwen3_without_its_norms_is_refused(tmp_path: Path) -> None:
+    tiny_internvl(Qwen3Config).save_pretrained(tmp_path / "hf")
+    write_tokenizer(tmp_path / "hf")
+    change_weights(tmp_path / "hf", lambda tensors: [tensors.pop(name) for name in list(tensors) if "q_norm" in name])
+    with pytest.raises(InputError, match=r"lacks .*q_norm\.weight, which config\.json requires"):
+        to_internvl_chat(tmp_path / "hf", tmp_path / "chat")
 
 
 def test_round_trip_from_the_authors_is_exact(chat: Path, tmp_path: Path) -> None:

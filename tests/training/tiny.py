@@ -45,9 +45,13 @@ def tiny_encoder(tokenizer: Any = None) -> RowEncoder:
     return RowEncoder(tokenizer or tiny_tokenizer(), tiling=tiny_tiling(), tokens_per_tile=TOKENS_PER_TILE)
 
 
-def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32) -> Any:
-    """A random InternVL of two and two layers in evaluation mode, for the tokens of :func:`tiny_tokenizer`."""
-    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen2Config
+def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32, language: str = "Qwen2") -> Any:
+    """A random InternVL of two and two layers in evaluation mode, for the tokens of :func:`tiny_tokenizer`.
+
+    InternVL3 has the language model Qwen2, and InternVL3.5 has Qwen3.
+    """
+    import transformers
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
 
     tokenizer = tiny_tokenizer()
     config = InternVLConfig(
@@ -62,7 +66,7 @@ def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32) -> A
             layer_scale_init_value=1.0,
             initializer_range=0.1,
         ),
-        text_config=Qwen2Config(
+        text_config=getattr(transformers, f"{language}Config")(
             vocab_size=len(tokenizer),
             hidden_size=hidden,
             num_hidden_layers=2,
@@ -73,6 +77,7 @@ def tiny_model(seed: int = 0, *, attention: str = "sdpa", hidden: int = 32) -> A
             tie_word_embeddings=False,
             # Large enough that what a token sees shows in its logits.
             initializer_range=0.2,
+            **({"head_dim": hidden // 2} if language == "Qwen3" else {}),  # wider than its share of the hidden size, as published
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=TOKENS_PER_TILE,

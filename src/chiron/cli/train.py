@@ -1,6 +1,7 @@
 """`chiron train` and `chiron convert`."""
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -54,9 +55,9 @@ def _stop_signals() -> Iterator[StopSignals]:
 
 
 def train_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")],
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ in --data).")
     ] = None,
@@ -64,6 +65,8 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Actual speed of a GPU, for --dry-run.")] = 400.0,
+    list_bases: Annotated[bool, typer.Option("--list-bases", help="List the families of base models and what each supports.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="With --list-bases: as JSON on standard output.")] = False,
 ) -> None:
     """Train a curriculum. After a kill, run the same command again: it resumes and gives the same weights.
 
@@ -71,6 +74,14 @@ def train_command(
 
     On several GPUs: accelerate launch --num_processes 8 -m chiron train RECIPE --data DIR --out DIR
     """
+    if list_bases:
+        _show_bases(json_output=json_output)
+        return
+    if json_output:
+        raise InputError("--json belongs to --list-bases: add it, or remove --json")
+    if recipe is None or data is None or out is None:
+        missing = "RECIPE" if recipe is None else "--data DIR" if data is None else "--out DIR"
+        raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
     try:
         from chiron.evaluation.reward import row_is_right
         from chiron.training.recipe import load_recipe
@@ -110,6 +121,29 @@ def train_command(
         console.print(f"{name:9}{file or '-'}", markup=False)
 
 
+def _show_bases(*, json_output: bool) -> None:
+    from chiron.providers.local.families.registry import describe_families
+
+    found = describe_families()
+    if json_output:
+        print(json.dumps(found, indent=2))
+        return
+    for family in found:
+        print(f"{family['name']} (model_type {family['model_type']}): {family['checkpoints']}")
+        rows = {
+            "images": family["images"],
+            "train": " or ".join(family["train"]),
+            "LoRA": ", ".join(family["lora"]),
+            **{
+                label: "yes" if family[key] else "no"
+                for label, key in (("QLoRA", "qlora"), ("packing", "packing"), ("in-process", "in_process"))
+            },
+            "convert": family["convert"] or "no",
+        }
+        print("".join(f"    {label:12}{value}\n" for label, value in rows.items()), end="")
+    print("Tested with tiny random models on CPUs. Published weights and GPUs are not tested.")
+
+
 def _announce(prepared: "Prepared", console: "Console") -> None:
     for plan in prepared.plans:
         note = f"; {plan.epochs:.1f} epochs" if plan.epochs > 1.01 else ""
@@ -124,9 +158,10 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
 
     found = estimate(prepared, gpus=gpus, tflops=tflops)
     console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
+    unit = prepared.base.layout.unit
     for s in found.stages:
         idle = f"; {1 - s.busy:.0%} of the GPUs' time is idle: a step has too few lines for {gpus}" if s.busy < _BUSY else ""
-        console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} tiles, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
+        console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} {unit}, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
     where = f"on {gpus} GPU at {tflops:g} TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")
 

@@ -324,7 +324,7 @@ class OfflineModel(ProviderConfig):
 
 
 class LocalModel(ProviderConfig):
-    """An InternVL, Qwen2-VL or Qwen2.5-VL checkpoint that runs in this process; requires the extra ``train``."""
+    """An InternVL or Qwen-VL checkpoint that runs in this process; requires the extra ``train``."""
 
     provider: Literal["local"]
     path: str
@@ -342,7 +342,9 @@ class LocalModel(ProviderConfig):
     thumbnail: bool | None = None
     """InternVL: whether an image with several tiles is also shown as a whole. Default: the checkpoint's setting, else yes."""
     system: SystemText | None = None
-    """InternVL: system message for calls without one: ``internvl2_5``, a text, or ``none``. Default: the checkpoint's setting."""
+    """System message for calls without one: ``internvl2_5``, a text, or ``none``. Default: the checkpoint's setting, else that of the
+    family's published template.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

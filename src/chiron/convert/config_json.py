@@ -79,7 +79,9 @@ _HF_VISION_FIXED = {
     "use_mean_pooling": (True, True),
     "hidden_dropout_prob": (0.0, 0.0),
 }
-_TEXT_FIXED = {"model_type": ("qwen2", "qwen2"), "use_sliding_window": (False, False)}
+_TEXT_FIXED = {"use_sliding_window": (False, False)}
+_ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+"""Language models: of InternVL3, and of InternVL3.5."""
 _KEPT_DEFAULTS = {
     "template": "internvl2_5",
     "system_message": None,
@@ -156,7 +158,7 @@ class Settings:
     def sizes(self) -> dict[str, int]:
         """Sizes that determine the shapes of the weights, under the names of :mod:`chiron.convert.weights`."""
         vision, text = self.vision, self.text
-        width, head_width = vision["hidden_size"], text["hidden_size"] // text["num_attention_heads"]
+        width, head_width = vision["hidden_size"], text.get("head_dim", text["hidden_size"] // text["num_attention_heads"])
         return {
             "vision": width,
             "vision_layers": vision["num_hidden_layers"],
@@ -171,6 +173,7 @@ class Settings:
             "text_mlp": text["intermediate_size"],
             "query": text["num_attention_heads"] * head_width,
             "key": text["num_key_value_heads"] * head_width,
+            "head": head_width,
             "vocabulary": text["vocab_size"],
         }
 
@@ -191,10 +194,10 @@ def read_chat(config: Mapping[str, Any]) -> Settings:
         {chat for chat, *_ in _VISION} | _KEPT_VISION_DEFAULTS.keys() | set(_MOE.split()) | {"tie_word_embeddings"},
     )
     vision = {chat: vision_config.get(chat, default) for chat, _, default, _ in _VISION}
-    architectures = llm_config.get("architectures")
-    if architectures != ["Qwen2ForCausalLM"]:
-        raise _refusal("llm_config.architectures", architectures, ["Qwen2ForCausalLM"])
     text, theta, scaling = _read_text(llm_config, "llm_config.")
+    architectures, wanted = llm_config.get("architectures"), [_ARCHITECTURES[text["model_type"]]]
+    if architectures != wanted:
+        raise _refusal("llm_config.architectures", architectures, wanted)
     if config.get("force_image_size") not in (None, 0, vision["image_size"]):
         raise _refusal("force_image_size", config["force_image_size"], vision["image_size"])
     if config.get("hidden_size") not in (None, text["hidden_size"]):
@@ -324,8 +327,11 @@ def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _read_text(section: Mapping[str, Any], where: str) -> tuple[dict[str, Any], float, dict[str, Any] | None]:
     ropes = {"rope_theta", "rope_scaling", "rope_parameters"}
-    _check(section, where, _TEXT_FIXED, _TEXT.keys() | ropes | {"layer_types", "tie_word_embeddings", "head_dim"})
-    text = {key: section.get(key, default) for key, default in _TEXT.items()}
+    if (model_type := section.get("model_type", "qwen2")) not in _ARCHITECTURES:
+        raise _refusal(f"{where}model_type", model_type, list(_ARCHITECTURES))
+    fixed = _TEXT_FIXED | ({"attention_bias": (False, False)} if model_type == "qwen3" else {})
+    _check(section, where, fixed, _TEXT.keys() | ropes | {"model_type", "layer_types", "tie_word_embeddings", "head_dim"})
+    text = {"model_type": model_type, **{key: section.get(key, default) for key, default in _TEXT.items()}}
     if text["num_key_value_heads"] is None:
         text["num_key_value_heads"] = text["num_attention_heads"]
     if any(kind != "full_attention" for kind in section.get("layer_types") or []):
@@ -333,7 +339,9 @@ def _read_text(section: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
     for key in ("num_attention_heads", "hidden_size"):
         _count(text[key], where + key)
     width = text["hidden_size"] // text["num_attention_heads"]
-    if section.get("head_dim") not in (None, width):
+    if model_type == "qwen3":
+        text["head_dim"] = _count(section.get("head_dim", 128), f"{where}head_dim")
+    elif section.get("head_dim") not in (None, width):
         raise _refusal(f"{where}head_dim", section["head_dim"], width)
     rope = section.get("rope_parameters") or section.get("rope_scaling") or {}
     if not isinstance(rope, dict):
@@ -349,8 +357,11 @@ def _read_text(section: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
 
 
 def _write_text(settings: Settings) -> dict[str, Any]:
+    model_type = settings.text["model_type"]
     return {
-        "architectures": ["Qwen2ForCausalLM"],
+        "architectures": [_ARCHITECTURES[model_type]],
+        "model_type": model_type,
+        **({"attention_bias": False} if model_type == "qwen3" else {}),
         **_fixed(_TEXT_FIXED),
         **settings.text,
         "rope_theta": settings.rope_theta,

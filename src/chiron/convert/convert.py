@@ -198,7 +198,8 @@ def _tied(settings: Settings, found: dict[str, StoredTensor]) -> bool:
 
 def _plan(settings: Settings, found: dict[str, StoredTensor], source: Path, names: Callable[[Weight], tuple[str, ...]]) -> list[Weight]:
     """List the model's weights and check that the source has exactly these, with the right shapes."""
-    plan = list(weights(settings.sizes, qkv_bias=settings.vision["qkv_bias"], head=HEAD in found or not settings.tied))
+    head, qwen3 = HEAD in found or not settings.tied, settings.text["model_type"] == "qwen3"
+    plan = list(weights(settings.sizes, qkv_bias=settings.vision["qkv_bias"], head=head, normalized=qwen3))
     wanted = {name: weight for weight in plan for name in names(weight)}
     if missing := [name for name in wanted if name not in found]:
         raise InputError(f"{source} lacks {_listed(missing)}, which config.json requires: download the whole checkpoint")

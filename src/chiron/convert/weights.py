@@ -64,6 +64,8 @@ model.layers.*.self_attn.k_proj.bias             = key
 model.layers.*.self_attn.v_proj.weight           = key,text
 model.layers.*.self_attn.v_proj.bias             = key
 model.layers.*.self_attn.o_proj.weight           = text,query
+model.layers.*.self_attn.q_norm.weight           = head
+model.layers.*.self_attn.k_norm.weight           = head
 model.layers.*.mlp.gate_proj.weight              = text_mlp,text
 model.layers.*.mlp.up_proj.weight                = text_mlp,text
 model.layers.*.mlp.down_proj.weight              = text,text_mlp
@@ -72,6 +74,8 @@ model.layers.*.post_attention_layernorm.weight   = text
 model.norm.weight                                = text
 lm_head.weight                                   = vocabulary,text
 """
+_BIASES = ("_proj.bias",)
+_NORMS = ("_norm.weight",)
 _PARTS = (
     ("vision_model.", "vision_tower.", _VISION, "vision_layers"),
     ("mlp1.", "multi_modal_projector.", _PROJECTOR, ""),
@@ -103,18 +107,22 @@ class Weight:
         return (self.shape[0] // len(self.hf), *self.shape[1:])
 
 
-def weights(sizes: Mapping[str, int], *, qkv_bias: bool, head: bool) -> Iterator[Weight]:
+def weights(sizes: Mapping[str, int], *, qkv_bias: bool, head: bool, normalized: bool = False) -> Iterator[Weight]:
     """Yield every weight of a model.
 
     Args:
         sizes: The names used in the tables above, and the numbers of layers.
         qkv_bias: Whether the vision tower's query, key and value have a bias.
         head: Whether the output matrix is stored; a tied one may be omitted.
+        normalized: Whether the language model normalizes query and key (Qwen3), instead of giving them and the value a bias (Qwen2).
     """
+    absent = _BIASES if normalized else _NORMS
     for chat_prefix, hf_prefix, table, layers in _PARTS:
         for line in table.split("\n")[1:-1]:
             chat, hf, shape = line.split()
             if (chat.endswith("qkv.bias") and not qkv_bias) or (chat.startswith("lm_head") and not head):
+                continue
+            if chat_prefix == "language_model." and chat.endswith(absent):
                 continue
             hf = chat if hf == "=" else hf
             names = [f"{hf_prefix}{hf}".replace("?", part) for part in ("qkv" if "?" in hf else " ")]

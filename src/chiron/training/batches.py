@@ -18,7 +18,7 @@ from torch import Tensor
 from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
-from chiron.providers.local.tiling import TileKey, Tiles, Tiling, cut, normalise, tile_budget, tile_count
+from chiron.providers.local.tiling import Grid, ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
 
 
@@ -34,11 +34,16 @@ class PackedBatch:
     input_ids: Tensor
     """``(lines, length)`` int64."""
     position_ids: Tensor
-    """``(lines, length)`` int64, starting at 0 in each sample and in the padding."""
+    """``(lines, length)`` int64, starting at 0 in each sample and in the padding.
+
+    If positions have several axes, ``(1 + axes, lines, length)``: transformers separates the samples by the first, which counts tokens.
+    """
     labels: Tensor
     """``(lines, length)`` int64, -100 for tokens without loss; not shifted, as transformers expects."""
     pixel_values: Tensor | None
-    """``(tiles, 3, side, side)`` float32, in the order of lines and samples; None if the batch has no images."""
+    """Float32, in the order of lines and samples: tiles ``(tiles, 3, side, side)``, or patches ``(patches, values)`` of families without
+    tiles. None if the batch has no images.
+    """
     trained_tokens: int
     real_tokens: int
     """Number of positions that are not padding."""
@@ -47,6 +52,8 @@ class PackedBatch:
     weights: Tensor | None = None
     """``(lines, length)`` float32, the loss weight of each label; None if all are equal."""
 
+    image_grid_thw: Tensor | None = None
+    """Only of families that need it: ``(images, 3)`` int64, the time, rows and columns of each image's patches."""
     conversations: Tensor | None = None
     """Only of preference pairs: ``(lines, length)`` int64, the number of each position's conversation, -1 in the padding. Chosen and
     rejected conversations have even and odd numbers.
@@ -57,11 +64,13 @@ class PackedBatch:
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments of the model call, without labels."""
         tensors = {"input_ids": self.input_ids, "position_ids": self.position_ids, "pixel_values": self.pixel_values}
+        if self.image_grid_thw is not None:
+            tensors["image_grid_thw"] = self.image_grid_thw
         return {**tensors, "attention_mask": None, "use_cache": False}
 
     def loss_inputs(self) -> dict[str, Tensor | None]:
         """Keyword arguments of :meth:`chiron.training.model.Loss.forward`."""
-        names = ("input_ids", "position_ids", "labels", "pixel_values", "weights", "conversations", "reference")
+        names = ("input_ids", "position_ids", "labels", "pixel_values", "weights", "conversations", "reference", "image_grid_thw")
         return {name: getattr(self, name) for name in names}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
@@ -77,6 +86,7 @@ def collate(
     length: int | None,
     pad_id: int,
     weighting: LossWeighting = "token",
+    layout: ImageLayout | None = None,
 ) -> PackedBatch:
     """Build a batch of packed lines; each inner sequence is one line.
 
@@ -86,6 +96,7 @@ def collate(
         length: Length of a line in tokens. If None, the longest line, rounded up to a multiple of 8 for tensor cores.
         pad_id: Padding token. It has no loss, and no sample attends to it.
         weighting: Loss weighting of the labels (:func:`~chiron.training.rows.token_weight`).
+        layout: How the model sees images; default: InternVL's tiles.
 
     Raises:
         ValueError: A line is longer than ``length``, the first token of a sample has a label (the model would predict it from the previous
@@ -99,12 +110,15 @@ def collate(
     shape = (len(bins), width)
     input_ids = np.full(shape, pad_id, np.int64)
     labels = np.full(shape, IGNORED, np.int64)
-    position_ids = np.empty(shape, np.int64)
+    layout = layout or Tiling()
+    # Transformers recognizes packed samples by the positions of tokens, which precede those of several axes.
+    position_ids = np.empty((1 if layout.axes == 1 else 1 + layout.axes, *shape), np.int64)
     weights = None if weighting == "token" else np.zeros(shape, np.float32)
     pairs = any(sample.lengths for line in bins for sample in line)
     conversations = np.full(shape, -1, np.int64) if pairs else None
     scored: list[Encoded] = []
     tiles: list[Tiles] = []
+    grids: list[Grid] = []
     for number, line in enumerate(bins):
         at = 0
         for sample in line:
@@ -117,24 +131,29 @@ def collate(
                 weights[number, at:end] = token_weight(sample, weighting)
             begin = at
             for index, size in enumerate(sample.conversations):
-                position_ids[number, begin : begin + size] = np.arange(size)
+                position_ids[:, number, begin : begin + size] = np.arange(size)
                 if conversations is not None and trained_tokens(sample):
                     conversations[number, begin : begin + size] = 2 * len(scored) + index
                 begin += size
+            if sample.positions is not None:
+                position_ids[1:, number, at:end] = sample.positions
             if trained_tokens(sample):
                 scored.append(sample)
             at = end
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
-        position_ids[number, at:] = np.arange(width - at)
+            grids += sample.grids * len(sample.conversations)
+        position_ids[:, number, at:] = np.arange(width - at)
+    seen = layout.model_inputs(tiles, grids) if tiles else {}
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
-        position_ids=torch.from_numpy(position_ids),
+        position_ids=torch.from_numpy(position_ids[0] if layout.axes == 1 else position_ids),
         labels=torch.from_numpy(labels),
-        pixel_values=torch.from_numpy(normalise(np.concatenate(tiles))) if tiles else None,
+        pixel_values=torch.from_numpy(seen["pixel_values"]) if seen else None,
         trained_tokens=int(np.count_nonzero(labels != IGNORED)),
         real_tokens=sum(used),
         rows=tuple(sample.id for line in bins for sample in line),
         weights=None if weights is None else torch.from_numpy(weights),
+        image_grid_thw=torch.from_numpy(seen["image_grid_thw"]) if "image_grid_thw" in seen else None,
         conversations=None if conversations is None else torch.from_numpy(conversations),
         reference=_reference(scored) if pairs else None,
     )
@@ -163,7 +182,7 @@ class Decoder:
     copying, and they do not fork a process that uses a GPU. Text-only batches start no threads.
     """
 
-    def __init__(self, folder: ImageFolder | None, tiling: Tiling, workers: int, *, prefetch: int = 2) -> None:
+    def __init__(self, folder: ImageFolder | None, layout: ImageLayout, workers: int, *, prefetch: int = 2) -> None:
         """``folder`` may be None for text-only data. Memory is bounded by ``prefetch`` batches of tiles plus the current one.
 
         With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead.
@@ -171,7 +190,7 @@ class Decoder:
         if workers < 0 or prefetch < 0:
             raise ValueError(f"workers and prefetch must be at least 0 (got {workers} and {prefetch})")
         self._fence = None if folder is None else _Fence(folder.root)
-        self._tiling = tiling
+        self._layout = layout
         self._workers = workers
         self._prefetch = prefetch if workers else 0
         self._pool: ThreadPoolExecutor | None = None
@@ -238,7 +257,8 @@ class Decoder:
 
     def _decode(self, key: TileKey, sample: Encoded) -> Tiles:
         name, expected = key
-        budget = tile_budget(len(sample.images), self._tiling)
+        n_images = len(sample.images)
+        grid = sample.grids[sample.images.index(name)] if sample.grids else (1, expected)
         if self._fence is None:
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} cannot be found without an image folder")
         try:
@@ -247,11 +267,11 @@ class Decoder:
                 if width * height <= MAX_PIXELS:
                     plain = upright(image)
                     width, height = plain.size
-                    if tile_count(width, height, budget=budget, tiling=self._tiling) == expected:
-                        return cut(plain, budget=budget, tiling=self._tiling)
+                    if self._layout.grid(width, height, n_images) == grid:
+                        return self._layout.cut(plain, n_images)
             raise InputError(
-                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected} tiles:"
-                " it has changed since training began; start again with another --out"
+                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected}"
+                f" {self._layout.unit}: it has changed since training began; start again with another --out"
             )
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())

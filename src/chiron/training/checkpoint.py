@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
 from chiron.providers.local.checkpoint import exact_template, write_format
-from chiron.providers.local.dialogue import system_text
+from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
-from chiron.providers.local.tiling import tile_budget
+from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.training.metrics import held_out_losses, read_metrics
+from chiron.training.model import LoadedModel
 from chiron.training.packing import StagePlan
 from chiron.training.recipe import Recipe
 
@@ -220,7 +221,7 @@ KEPT_BASE = "base.safetensors"
 LIBRARIES = ("chiron-med", "torch", "transformers", "peft", "accelerate", "tokenizers")
 
 
-def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str]) -> Path | None:
+def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str]) -> Path | None:
     """Write ``adapter/`` (if the model has one) and ``model/`` (merged weights, tokenizer, image settings, card) to ``out``.
 
     Returns the adapter's folder, or None.
@@ -246,12 +247,14 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
         shutil.rmtree(draft, ignore_errors=True)
         with no_bars():
             merged.save_pretrained(draft, safe_serialization=True)
-        system = system_text(recipe.system)
-        tokenizer.chat_template = exact_template(system)
-        tokenizer.save_pretrained(draft)
-        write_format(draft, recipe.images.tiling, system)
-        (draft / "preprocessor_config.json").write_text(json.dumps(image_settings(recipe), indent=2) + "\n")
-        (draft / "README.md").write_text(card(recipe, plans, hashes, out / "metrics.jsonl"))
+        family, system = base.family, base.family.system(recipe.system)
+        base.tokenizer.chat_template = exact_template(system, family.image_placeholder)
+        base.tokenizer.save_pretrained(draft)
+        # Rows contain their own line breaks next to images, so generation adds what they have.
+        unset = None if family.default_system is None else "none"
+        write_format(draft, base.layout, system or unset, image_separator=INTERNVL.image_separator)
+        (draft / "preprocessor_config.json").write_text(json.dumps(base.layout.processor_settings(), indent=2) + "\n")
+        (draft / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
         shutil.rmtree(out / "model", ignore_errors=True)
         draft.rename(out / "model")
     except FULL_DISK as error:
@@ -259,27 +262,7 @@ def export(model: nn.Module, tokenizer: Any, out: Path, recipe: Recipe, plans: l
     return adapter
 
 
-def image_settings(recipe: Recipe) -> dict[str, Any]:
-    """Settings of the image processor. They match training for one image; for several, callers must pass the tiles per image."""
-    side = {"height": recipe.images.tile, "width": recipe.images.tile}
-    return {
-        "image_processor_type": "GotOcr2ImageProcessor",
-        "crop_to_patches": True,
-        "min_patches": 1,
-        "max_patches": recipe.images.max_tiles,
-        "size": side,
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_convert_rgb": True,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
-    }
-
-
-def card(recipe: Recipe, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
+def card(recipe: Recipe, base: LoadedModel, plans: list[StagePlan], hashes: dict[str, str], metrics: Path) -> str:
     """Write the model card: recipe, hashes of the data, versions and losses."""
     losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
     steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
@@ -307,7 +290,7 @@ Base: {recipe.base or "from scratch"}. Versions: {versions}.
 Data:
 {data}
 
-{serving(recipe)}
+{serving(recipe, base)}
 Recipe:
 ```json
 {settings}
@@ -329,12 +312,15 @@ _SHARED = """- Training shared {most} tiles among the images of a row; `preproce
 """
 
 
-def serving(recipe: Recipe) -> str:
+def serving(recipe: Recipe, base: LoadedModel) -> str:
     """Section of the card on how to serve the model with the same inputs as in training."""
     images = recipe.images
     text = _SERVING
-    if recipe.system is not None:
+    if base.family.system(recipe.system) is not None:
         text += "- The chat template adds the system message of training if a conversation has none.\n"
+    if not isinstance(base.layout, Tiling):
+        text += "- Images keep their resolution, within the limits of `preprocessor_config.json`, as in training; no argument is needed.\n"
+        return text
     if images.max_tiles_per == "image":
         text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"
     elif images.max_tiles > 1:

@@ -67,7 +67,9 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     config = model.config
     text = config.text_config
     language = sum(p.numel() for p in model.model.language_model.layers.parameters())
-    tower = sum(p.numel() for p in model.model.vision_tower.parameters())
+    family = prepared.base.family
+    tower = sum(p.numel() for p in getattr(model.model, family.vision_tower).parameters())
+    patches = family.patches_per_tile(config)
     parameters = sum(p.numel() for p in model.parameters())
     trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
     recompute = 2 if prepared.recipe.gradient_checkpointing else 0
@@ -78,11 +80,11 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         a_token = language * ((6 if everything else 4) + recompute)
         vision = everything or "vision" in (prepared.recipe.adapter or Adapter()).targets
         passes = (3 if everything else 2 if vision else 1) + (recompute // 2 if vision else 0)
-        a_tile = 2 * tower * (4 * prepared.base.tokens_per_tile + 1) * passes
+        a_tile = 2 * tower * patches * passes
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
             own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
-            operations += plan.tokens * 2 * language + own_tiles * 2 * tower * (4 * prepared.base.tokens_per_tile + 1)
+            operations += plan.tokens * 2 * language + own_tiles * 2 * tower * patches
             operations += plan.trained_tokens * 2 * text.vocab_size * text.hidden_size
         busy = seen.lines / seen.places
         return StageEstimate(

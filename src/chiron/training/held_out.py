@@ -116,7 +116,7 @@ def answer(
     replies = []
     inner = plain(model)
     inner.eval()
-    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers) as decoder:
         decoded = decoder.ahead(iter([[(one.encoded,)] for one in mine]))
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
             batch = collate(lines, tiles, length=len(one.encoded.input_ids), pad_id=state.pad_id).to(state.accelerator.device)

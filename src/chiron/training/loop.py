@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
+from chiron.providers.local.tiling import ImageLayout
 from chiron.training.batches import Decoder, collate
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.metrics import StepMetrics
@@ -36,6 +37,8 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     pad_id: int
+    layout: ImageLayout
+    """How the model sees images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def train_stage(
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     todo = [step for number, step in enumerate(steps) if number >= position.step]
     shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
-    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers) as decoder:
         decoded = decoder.ahead(batch for share in shares for batch in share)
         for step, share in zip(todo, shares, strict=True):
             began = time.perf_counter()
@@ -156,7 +159,7 @@ def _one_step(
     summed = torch.zeros((), device=accelerator.device)
     positions = 0
     for number, (lines, tiles) in enumerate(batches, start=1):
-        batch = collate(lines, tiles, length=None, pad_id=state.pad_id, weighting=recipe.loss_weighting)
+        batch = collate(lines, tiles, length=None, pad_id=state.pad_id, weighting=recipe.loss_weighting, layout=state.layout)
         batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once per step, in their last batch.
@@ -193,9 +196,9 @@ def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], fold
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     summed = torch.zeros((), device=state.accelerator.device, dtype=torch.float64)
-    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers) as decoder:
         for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
-            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id).to(state.accelerator.device)
+            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             with state.accelerator.autocast():
                 summed += state.loss(**batch.loss_inputs()).double()
     total: Tensor = state.accelerator.reduce(summed, reduction="sum")
@@ -210,9 +213,9 @@ def reference_log_probabilities(
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     found: dict[str, tuple[float, float]] = {}
-    with Decoder(folder, recipe.images.tiling, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers) as decoder:
         for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
-            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id).to(state.accelerator.device)
+            batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             with state.accelerator.autocast():
                 scores = state.loss(**replace(batch, reference=None).loss_inputs())
             pairs = [row.id for line in batch_lines for row in line if trained_tokens(row)]

@@ -10,7 +10,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,22 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from chiron.errors import InputError
-from chiron.providers.local.loading import load_whole, tile_side, tokens_per_tile
-from chiron.training.recipe import Adapter, ModelPart, Recipe
+from chiron.providers.local.dialogue import ChatFormat
+from chiron.providers.local.families.family import ModelFamily
+from chiron.providers.local.families.internvl import INTERNVL
+from chiron.providers.local.families.registry import FAMILIES, known_families
+from chiron.providers.local.loading import load_whole
+from chiron.providers.local.tiling import ImageLayout, Tiling
+from chiron.terminal import printable
+from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
 _LINEAR: dict[ModelPart, str] = {
-    "language": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    "language": INTERNVL.lora_targets,
     "projector": r".*multi_modal_projector\.(linear_1|linear_2)",
     "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|projection_layer|fc1|fc2)",
 }
-"""Regular expressions for the linear layers of each part. Vision tower and language model have layers of the same names."""
+"""Regular expressions for the linear layers of each part. The language model's are the same in all families, the others are InternVL's."""
 
 
 def adapted_layers(targets: Sequence[ModelPart]) -> str:
@@ -41,7 +47,9 @@ def adapted_layers(targets: Sequence[ModelPart]) -> str:
 
 def part_of(name: str) -> ModelPart:
     """Return the part of the model that a weight belongs to, by the weight's name."""
-    return "vision" if "vision_tower" in name else "projector" if "multi_modal_projector" in name else "language"
+    if "vision_tower" in name or "visual." in name:
+        return "vision"
+    return "projector" if "multi_modal_projector" in name else "language"
 
 
 @dataclass
@@ -49,50 +57,119 @@ class LoadedModel:
     """A base model with its tokenizer."""
 
     model: nn.Module
-    """An ``InternVLForConditionalGeneration``."""
+    """A transformers model of a supported family."""
     tokenizer: Any
     tokens_per_tile: int
     """Number of image tokens per tile."""
+    family: ModelFamily = INTERNVL
+    layout: ImageLayout = field(default_factory=Tiling)
+    """How the model sees images."""
 
 
 def load_base(recipe: Recipe) -> LoadedModel:
     """Load the base model of a recipe and its tokenizer.
 
     Raises:
-        InputError: The checkpoint does not exist, has another architecture, is incomplete, or uses another tile size.
+        InputError: The checkpoint does not exist, is of an unknown family, is incomplete, sees images in another way than the recipe says,
+            or has another chat template.
     """
-    from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
+    import transformers
 
+    family = _family(recipe)
+    architecture = getattr(transformers, family.architecture)
     # Frozen base weights can stay in half precision; trained weights need full precision.
     trains_all = any(stage.trainable == "all" for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
         try:
-            config = InternVLConfig(**recipe.scratch.config)
+            config = getattr(transformers, family.config_class)(**recipe.scratch.config)
             # The public constructor accepts neither the attention type nor the precision.
-            model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]  # noqa: SLF001
-                config, dtype=dtype, attn_implementation=recipe.attention
-            )
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
+            model = architecture._from_config(config, dtype=dtype, attn_implementation=recipe.attention)  # noqa: SLF001
+            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
     else:
         source = str(recipe.base)
         try:
-            model = load_whole(
-                InternVLForConditionalGeneration, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = load_whole(architecture, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
             raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
-    side = tile_side(model.config)
-    if recipe.images.tile != side:
-        raise InputError(f"recipe {recipe.name}: images.tile is {recipe.images.tile}, but the base needs {side}: set it to {side}")
+    try:
+        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, max_pixels=recipe.images.max_pixels)
+        _check_images(family, layout, recipe.images)
+        _check_adapter(family, recipe.adapter)
+        _check_template(tokenizer)
+    except (InputError, OSError, ValueError) as error:
+        raise InputError(f"recipe {recipe.name}: {_first_line(error)}") from error
     if recipe.gradient_checkpointing:
         _compute_activations_again(model)
-    return LoadedModel(model, tokenizer, tokens_per_tile(model.config))
+    return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
+
+
+def _family(recipe: Recipe) -> ModelFamily:
+    """Return the family of a recipe's base. A base whose settings cannot be read is reported when it is loaded."""
+    from transformers import PreTrainedConfig
+
+    if recipe.scratch is not None:
+        kind = recipe.scratch.config.get("model_type", INTERNVL.model_type)
+    else:
+        try:
+            kind = PreTrainedConfig.get_config_dict(str(recipe.base))[0].get("model_type", INTERNVL.model_type)
+        except (OSError, ValueError):
+            return INTERNVL
+    if kind not in FAMILIES:
+        hint = "; convert it with 'chiron convert'" if kind == "internvl_chat" else ""
+        raise InputError(
+            f"recipe {recipe.name}: the base has the model_type '{printable(str(kind))[:60]}', which cannot be trained: choose one of"
+            f" {known_families()}{hint}"
+        )
+    return FAMILIES[kind]
+
+
+def _check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:
+    """Check that the recipe says how this family sees images, and nothing about how others do."""
+    if isinstance(layout, Tiling):
+        if images.tile != layout.tile:
+            raise InputError(f"images.tile is {images.tile}, but the base needs {layout.tile}: set it to {layout.tile}")
+        if images.max_pixels is not None:
+            raise InputError(f"images.max_pixels does not apply to {family.name}, which cuts images into tiles: set max_tiles instead")
+    elif images.tiling != Tiling():
+        raise InputError(
+            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images at their own resolution:"
+            " remove them, and set max_pixels instead"
+        )
+
+
+def _check_adapter(family: ModelFamily, adapter: Adapter | None) -> None:
+    """Check that the adapter's targets are parts whose layers are known."""
+    others = [part for part in (adapter or Adapter()).targets if part != "language"]
+    if others and family.vision_tower != INTERNVL.vision_tower:
+        raise InputError(f"adapter.targets: {others[0]} is only known for the families of InternVL, not for {family.name}: remove it")
+
+
+def _check_template(tokenizer: Any) -> None:
+    """Check that the base's own chat template, if it has one, marks assistant turns as training does."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        return
+    chat = ChatFormat()
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
+    wanted = f"{chat.start}assistant{chat.after_role}reply{chat.end}"
+    try:
+        written = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the base's chat template cannot be used ({_first_line(error)}): use the tokenizer of the published model"
+        ) from error
+    if wanted not in written:
+        raise InputError(
+            f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
+            " another form than it is trained in: use a base with ChatML turns, or remove its chat template"
+        )
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
@@ -152,19 +229,22 @@ class Loss(nn.Module):
         weights: Tensor | None = None,
         conversations: Tensor | None = None,
         reference: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
     ) -> Tensor:
         """Compute the summed loss, a scalar; ``weights`` multiplies the loss of each label.
 
-        Shapes: ``input_ids``, ``position_ids``, ``labels``, ``weights`` and ``conversations`` are (lines, length); ``pixel_values`` is
-        (tiles, 3, side, side); ``reference`` is (pairs, 2). With ``conversations``, the loss of a pair is
+        Shapes: ``input_ids``, ``labels``, ``weights`` and ``conversations`` are (lines, length); ``reference`` is (pairs, 2); those of
+        ``position_ids``, ``pixel_values`` and ``image_grid_thw`` depend on the family (:class:`~chiron.training.batches.PackedBatch`). With
+        ``conversations``, the loss of a pair is
         ``-log sigmoid(beta * ((log p(chosen) - log ref(chosen)) - (log p(rejected) - log ref(rejected))))``. Without ``reference``, the
         log-probabilities of the conversations are returned, (2 * pairs,).
 
         There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
         """
         inner = plain(self.model)
+        images = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
         hidden = inner.model(
-            input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, attention_mask=None, use_cache=False
+            input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, **images, attention_mask=None, use_cache=False
         ).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
@@ -184,7 +264,7 @@ class Loss(nn.Module):
 
 
 def plain(model: nn.Module) -> Any:
-    """Return the ``InternVLForConditionalGeneration`` without its adapter wrapper, if any."""
+    """Return the transformers model without its adapter wrapper, if any."""
     return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
 
 
@@ -228,7 +308,8 @@ class ShardedLoss(Loss):
     def image_weights(self) -> list[nn.Parameter]:
         """Trained weights that text-only batches do not use."""
         inner = plain(self.model).model
-        return [p for part in (inner.vision_tower, inner.multi_modal_projector) for p in part.parameters() if p.requires_grad]
+        parts = [part for name, part in inner.named_children() if name != ModelFamily.language_model]
+        return [p for part in parts for p in part.parameters() if p.requires_grad]
 
 
 def sharded(model: nn.Module, device: torch.device, world: int, *, beta: float = 0.1) -> ShardedLoss:

@@ -32,7 +32,7 @@ class Adapter(Strict):
 
 
 class Images(Strict):
-    """How images are cut into tiles; the defaults follow the authors' training code."""
+    """How the model sees images. Tiles are for InternVL; their defaults follow the authors' training code."""
 
     tile: PositiveInt = 448
     """Side of a tile in pixels."""
@@ -42,6 +42,10 @@ class Images(Strict):
     """``row``: as in the authors' training; ``image``: as in their inference."""
     thumbnail: bool = True
     """Whether an image of several tiles also gets one more tile that shows the whole image."""
+    max_pixels: PositiveInt | None = None
+    """Only for families without tiles (Qwen-VL): larger images are scaled down to this number of pixels. Default: the
+    checkpoint's setting.
+    """
 
     @property
     def tiling(self) -> Tiling:
@@ -55,7 +59,7 @@ class Scratch(Strict):
     tokenizer: str
     """Folder with ``tokenizer.json``."""
     config: dict[str, Any]
-    """Configuration of an ``InternVLForConditionalGeneration``, as in its ``config.json``."""
+    """Configuration as in ``config.json``; ``model_type`` names the family (default: ``internvl``)."""
 
 
 class Batch(Strict):
@@ -130,11 +134,15 @@ class Recipe(Strict):
 
     name: str
     base: str | None = None
-    """Folder or hub id of an InternVL checkpoint in transformers' layout (``chiron convert`` creates one from an original)."""
+    """Folder or hub id of a checkpoint in transformers' layout (``chiron convert`` creates one from an original InternVL).
+    ``chiron train --list-bases`` prints the families.
+    """
     scratch: Scratch | None = None
     adapter: Adapter | None = Adapter()
     system: SystemText | None = None
-    """System message for rows without one: ``internvl2_5`` (InternVL's own message) or a text; none by default."""
+    """System message for rows without one: ``internvl2_5`` (InternVL's own message) or a text. Default: that of the family's
+    published template; ``none`` for none.
+    """
     loss_weighting: LossWeighting = "token"
     """Total loss weight of a row: its number of trained tokens (``token``), 1 (``sample``), or the root of that number (``square``)."""
     images: Images = Images()

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
@@ -19,7 +19,7 @@ from chiron.client.images import upright_size
 from chiron.errors import InputError
 from chiron.io import BrokenJson, read_jsonl
 from chiron.providers.local.dialogue import DialogueTokens, RoleName, Turn
-from chiron.providers.local.tiling import TileKey, Tiling, tile_budget, tile_count
+from chiron.providers.local.tiling import Grid, ImageLayout, TileKey
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
@@ -259,6 +259,10 @@ class Encoded:
     """Number of tiles of each image, thumbnail included."""
     lengths: tuple[int, ...] = ()
     """Only of a preference pair: tokens of the chosen and of the rejected conversation. Each of them has the images."""
+    positions: NDArray[np.int64] | None = None
+    """``(axes, n)``, starting at 0 in each conversation; None if positions have one axis and count up."""
+    grids: tuple[Grid, ...] = ()
+    """Rows and columns of each image's tiles; empty if positions have one axis."""
     reference: tuple[float, float] | None = None
     """Only of a preference pair: log-probabilities of the chosen and the rejected reply under the reference model."""
 
@@ -279,10 +283,15 @@ class Encoded:
 class RowEncoder(DialogueTokens):
     """Encoder of rows as tokens and labels."""
 
-    def encode(self, row: TrainingExample, tile_counts: Sequence[int]) -> Encoded:
+    def encode(self, row: TrainingExample, tile_counts: Sequence[int], grids: Sequence[Grid] = ()) -> Encoded:
         """Encode a conversation, or a preference pair; only the assistant's text and its end token have labels, in a pair not the prompt's.
 
         Each turn is tokenized separately from its context, so that labels match the tokens that generation would produce.
+
+        Args:
+            row: the conversation or pair.
+            tile_counts: number of tiles of each image.
+            grids: rows and columns of each image's tiles; only needed if positions have several axes.
 
         Raises:
             InputError: The number of image marks differs from the number of ``tile_counts``.
@@ -300,7 +309,12 @@ class RowEncoder(DialogueTokens):
                 labels += tokens if learned_here else [IGNORED] * len(tokens)
             lengths.append(len(input_ids) - begin)
         ids, targets = np.array(input_ids, np.int32), np.array(labels, np.int32)
-        return Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else ())
+        encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else ())
+        if self.layout.axes == 1:
+            return encoded
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        positions = [self.layout.positions(len(part), self.image_spans(part, grids), grids)[0] for part in parts]
+        return replace(encoded, positions=np.concatenate(positions, axis=1), grids=tuple(grids))
 
 
 def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: RowEncoder, *, limit: int) -> list[Encoded]:
@@ -315,17 +329,19 @@ def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, enco
     unseen: list[str] = []
     too_long: list[str] = []
     for row in rows:
-        problems = [size for size in (sizes[image] for image in dict.fromkeys(row.images)) if isinstance(size, str)]
+        grids = {image: _grid(image, sizes[image], len(row.images), encoder.layout) for image in row.images}
+        problems = [grid for grid in grids.values() if isinstance(grid, str)]
         if problems:
             unseen.append(f"row {shown(row.id)}: {' and '.join(problems)}")
             continue
-        one = encoder.encode(row, _tile_counts(row, sizes, encoder.tiling))
+        seen = [grid for grid in (grids[image] for image in row.images) if not isinstance(grid, str)]
+        one = encoder.encode(row, [rows * columns for rows, columns in seen], seen)
         if len(one.input_ids) > limit:
-            too_long.append(f"row {shown(row.id)}: {len(one.input_ids)} tokens, including {one.tiles()} tiles")
+            too_long.append(f"row {shown(row.id)}: {len(one.input_ids)} tokens, including {one.tiles()} {encoder.layout.unit}")
         encoded.append(one)
     if unseen or too_long:
         kinds = [f"{len(unseen)} with missing or broken images"] * bool(unseen)
-        kinds += [f"{len(too_long)} longer than {limit} tokens (allow more tokens or fewer tiles)"] * bool(too_long)
+        kinds += [f"{len(too_long)} longer than {limit} tokens (allow more tokens or {encoder.layout.fewer})"] * bool(too_long)
         # Show some of each kind, so that users can fix both at once.
         first = [*unseen[:3], *too_long[:3], *unseen[3:], *too_long[3:]]
         raise InputError(
@@ -345,11 +361,14 @@ def token_weight(encoded: Encoded, weighting: LossWeighting) -> float:
     return float(count ** -_POWERS[weighting]) if count else 0.0
 
 
-def _tile_counts(row: TrainingExample, sizes: dict[str, tuple[int, int] | str], tiling: Tiling) -> list[int]:
-    if not row.images:
-        return []
-    budget = tile_budget(len(row.images), tiling)
-    return [tile_count(*size, budget=budget, tiling=tiling) for size in (sizes[image] for image in row.images) if not isinstance(size, str)]
+def _grid(image: str, size: tuple[int, int] | str, n_images: int, layout: ImageLayout) -> Grid | str:
+    """Return the grid of an image, or why it cannot be used."""
+    if isinstance(size, str):
+        return size
+    try:
+        return layout.grid(*size, n_images)
+    except InputError as error:
+        return f"image {shown(image)}: {error}"
 
 
 def _image_sizes(names: Sequence[str], folder: ImageFolder | None) -> dict[str, tuple[int, int] | str]:

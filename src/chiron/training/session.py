@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.providers.local.dialogue import ChatFormat, system_text
 from chiron.training.checkpoint import (
     KEPT_BASE,
     UNREADABLE,
@@ -64,7 +63,7 @@ _UNHASHED: dict[str, Any] = {
 }
 """Keys of a recipe that do not change the final weights."""
 _LATER: dict[str, Any] = {"system": None, "loss_weighting": "token"}
-_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row"}
+_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None}
 _LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
 _LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
 
@@ -139,8 +138,8 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
         check_installed()
     check_trackers(recipe.remote_trackers)
     base = load_base(recipe)
-    chat = ChatFormat(system=system_text(recipe.system))
-    encoder = RowEncoder(base.tokenizer, tiling=recipe.images.tiling, tokens_per_tile=base.tokens_per_tile, chat=chat)
+    settings = base.family.dialogue_settings(base.model.config, base.layout, base.family.system(recipe.system))
+    encoder = RowEncoder(base.tokenizer, **settings)
     encoder.check_against(base.model)
     folder = ImageFolder(images if images is not None else data / "images")
     hashes: dict[str, str] = {}
@@ -210,7 +209,7 @@ def train(
                 position = StageRun(run, model, plan, position, resumed).train()
     adapter = None
     if accelerator.is_main_process:
-        adapter = export(model, prepared.base.tokenizer, out, recipe, prepared.plans, prepared.hashes)
+        adapter = export(model, prepared.base, out, recipe, prepared.plans, prepared.hashes)
         pairs = {stage.name for stage in recipe.stages if stage.objective == "dpo"}
         draw_curves(out / "metrics.jsonl", out / "curves.png", preference_stages=pairs)
     accelerator.wait_for_everyone()

@@ -18,8 +18,8 @@ from tests.training.tiny import tiny_model, tiny_tokenizer, write_image
 SIDE = 64
 
 
-def write_internvl(folder: Path, seed: int = 0) -> Path:
-    tiny_model(seed).save_pretrained(folder)
+def write_internvl(folder: Path, seed: int = 0, language: str = "Qwen2") -> Path:
+    tiny_model(seed, language=language).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
@@ -40,13 +40,13 @@ def qwen_tokenizer() -> Any:
 
 
 def write_qwen(folder: Path, kind: str) -> Path:
-    """A Qwen2-VL (``qwen2_vl``) or Qwen2.5-VL (``qwen2_5_vl``) of two and two layers."""
+    """A Qwen2-VL (``qwen2_vl``), Qwen2.5-VL (``qwen2_5_vl``) or Qwen3-VL (``qwen3_vl``) of two and two layers."""
     import transformers
     from transformers import Qwen2VLImageProcessorPil
 
     tokenizer = qwen_tokenizer()
     token = tokenizer.convert_tokens_to_ids
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -60,10 +60,14 @@ def write_qwen(folder: Path, kind: str) -> Path:
     vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 4, "initializer_range": 0.2}
     if kind == "qwen2_vl":
         vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+    elif kind == "qwen3_vl":
+        vision |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_position_embeddings": 64}
+        vision["deepstack_visual_indexes"] = [0, 1]
+        text |= {"head_dim": 16, "rope_parameters": {**text["rope_parameters"], "mrope_section": [4, 2, 2]}}
     else:
         # A window of 16 pixels: of two by two merged tokens.
         vision |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "window_size": 16, "fullatt_block_indexes": [1]}
-    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}
+    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
     config = getattr(transformers, f"{names[kind]}Config")(
         text_config=text,
         vision_config=vision,
@@ -79,6 +83,13 @@ def write_qwen(folder: Path, kind: str) -> Path:
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 2048}).save_pretrained(folder)
     return folder
+
+
+def write_family(folder: Path, kind: str) -> Path:
+    """A tiny random checkpoint of a ``model_type``, or ``internvl3_5``: InternVL with the language model Qwen3."""
+    if kind.startswith("internvl"):
+        return write_internvl(folder, language="Qwen3" if kind == "internvl3_5" else "Qwen2")
+    return write_qwen(folder, kind)
 
 
 def config_of(folder: Path, **changes: Any) -> LocalModel:

@@ -11,9 +11,9 @@ from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.providers.local.backend import PrefixCache, Prompt
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
-from chiron.providers.local.loading import InternVL, load
+from chiron.providers.local.loading import load
 from chiron.providers.local.tiling import cut, normalise, tile_budget
-from tests.providers.local.checkpoints import a_call, config_of, generated, write_internvl, write_pictures, write_qwen
+from tests.providers.local.checkpoints import a_call, config_of, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ class Stage:
         return generate(self.family, [self.request(call) for call in calls], prefixes or PrefixCache(2**26))
 
 
-KINDS = ("internvl", "qwen2_vl", "qwen2_5_vl")
+KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
     made = {}
     for kind in KINDS:
         folder = tmp_path_factory.mktemp(kind)
-        written = write_internvl(folder / "model") if kind == "internvl" else write_qwen(folder / "model", kind)
-        made[kind] = Stage(folder, written)
+        made[kind] = Stage(folder, write_family(folder / "model", kind))
     return made
 
 
@@ -57,7 +56,7 @@ def as_transformers_takes(stage: Stage, pictures: list[ImagePart], prompt: Promp
     if not pictures:
         return {}
     images = [stage.store.image(picture) for picture in pictures]
-    if isinstance(stage.family, InternVL):
+    if stage.family.family.tiled:
         tiling = tiny_tiling()
         tiles = [normalise(cut(image, budget=tile_budget(len(pictures), tiling), tiling=tiling)) for image in images]
         return {"pixel_values": torch.cat([torch.from_numpy(t) for t in tiles])}
@@ -131,7 +130,7 @@ def test_images_and_shared_beginnings_are_computed_once(stage: Stage) -> None:
     prefixes = PrefixCache(2**26)
     seen, read = [], []
     inner = family.model.model
-    tower = inner.vision_tower if isinstance(family, InternVL) else inner.visual
+    tower = inner.vision_tower if family.family.tiled else inner.visual
     hooks = [
         tower.register_forward_pre_hook(lambda *_: seen.append(1)),
         inner.language_model.register_forward_pre_hook(

@@ -21,10 +21,11 @@ from chiron.errors import InputError
 from chiron.mics.config import check_config
 from chiron.phantom.sample import write_sample
 from chiron.providers.local import provider as provider_module
+from chiron.providers.local.backend import VLMBackend
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.dialogue import SYSTEM_MESSAGES
 from chiron.providers.local.generation import Generation
-from chiron.providers.local.loading import InternVL, load
+from chiron.providers.local.loading import load
 from chiron.providers.local.provider import Local
 from chiron.providers.registry import RoleCall, build_endpoints, probe
 from tests.providers.local.checkpoints import a_call, ask, config_of, write_internvl, write_pictures, write_qwen
@@ -272,15 +273,15 @@ def test_without_memory_for_all_there_are_fewer_at_once(checkpoint: Path, tmp_pa
     calls = [a_call(pictures[0], "What is it?", temperature=0.7, draw=n) for n in range(7)]
     provider = Local("m", config_of(checkpoint), store)
     expected = [reply.text for reply in ask(provider, *calls)]
-    run, rows = InternVL.run, []
+    run, rows = VLMBackend.run, []
 
-    def tight(self: InternVL, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
+    def tight(self: VLMBackend, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
         rows.append(len(embeddings))
         if len(embeddings) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, embeddings, *others)
 
-    monkeypatch.setattr(InternVL, "run", tight)
+    monkeypatch.setattr(VLMBackend, "run", tight)
     room = 2
     assert [reply.text for reply in ask(provider, *calls)] == expected
     assert max(rows) == 7
@@ -294,16 +295,16 @@ def test_without_memory_for_all_there_are_fewer_at_once(checkpoint: Path, tmp_pa
 def test_a_fault_of_the_model_fails_the_calls_pending_and_no_others(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = InternVL.run
+    run = VLMBackend.run
     broken = [True]
 
-    def faulty(self: InternVL, *given: Any) -> torch.Tensor:
+    def faulty(self: VLMBackend, *given: Any) -> torch.Tensor:
         if broken:
             broken.clear()
             raise RuntimeError("a secret of the case")
         return run(self, *given)
 
-    monkeypatch.setattr(InternVL, "run", faulty)
+    monkeypatch.setattr(VLMBackend, "run", faulty)
 
     async def main() -> tuple[BaseException | None, Reply]:
         provider = Local("m", config_of(checkpoint), PictureStore())
@@ -336,15 +337,15 @@ def test_a_call_whose_numbers_go_astray_fails_alone(checkpoint: Path, tmp_path: 
 
 
 def test_a_reply_that_cannot_be_told_takes_none_back_that_was(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text, told = InternVL.text, []
+    text, told = VLMBackend.text, []
 
-    def once(self: InternVL, ids: Any) -> str:
+    def once(self: VLMBackend, ids: Any) -> str:
         told.append(1)
         if len(told) == 2:
             raise UnicodeError("a secret of the case")
         return text(self, ids)
 
-    monkeypatch.setattr(InternVL, "text", once)
+    monkeypatch.setattr(VLMBackend, "text", once)
 
     async def main() -> tuple[list[Reply | BaseException], Reply]:
         provider = Local("m", config_of(checkpoint), PictureStore())
@@ -370,8 +371,8 @@ def test_where_even_the_recovery_fails_nobody_is_left_waiting(checkpoint: Path, 
         raise RuntimeError("an error of the device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(InternVL, "run", full)
-        patched.setattr(InternVL, "forget", broken)
+        patched.setattr(VLMBackend, "run", full)
+        patched.setattr(VLMBackend, "forget", broken)
         provider = Local("m", config_of(checkpoint), PictureStore())
         failures = outcomes(provider, a_call("A"), a_call("B"))
     assert [type(failure) for failure in failures] == [Transient] * 2
@@ -380,15 +381,15 @@ def test_where_even_the_recovery_fails_nobody_is_left_waiting(checkpoint: Path, 
 
 
 def test_what_was_too_much_together_is_tried_in_halves_and_then_together_again(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, rows, room = InternVL.run, list[int](), [3]
+    run, rows, room = VLMBackend.run, list[int](), [3]
 
-    def tight(self: InternVL, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
+    def tight(self: VLMBackend, embeddings: torch.Tensor, *others: Any) -> torch.Tensor:
         rows.append(len(embeddings))
         if len(embeddings) > room[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, embeddings, *others)
 
-    monkeypatch.setattr(InternVL, "run", tight)
+    monkeypatch.setattr(VLMBackend, "run", tight)
     monkeypatch.setattr(provider_module, "_GATHER", 0.5)  # on a busy machine six calls take longer to be made
 
     async def main() -> tuple[list[Reply], list[Reply]]:
@@ -411,14 +412,14 @@ def test_what_was_too_much_together_is_tried_in_halves_and_then_together_again(c
 
 
 def test_a_closing_that_is_cancelled_closes_all_the_same(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, entered, go_on = InternVL.run, threading.Event(), threading.Event()
+    run, entered, go_on = VLMBackend.run, threading.Event(), threading.Event()
 
-    def slow(self: InternVL, *given: Any) -> torch.Tensor:
+    def slow(self: VLMBackend, *given: Any) -> torch.Tensor:
         entered.set()
         assert go_on.wait(PATIENCE)
         return run(self, *given)
 
-    monkeypatch.setattr(InternVL, "run", slow)
+    monkeypatch.setattr(VLMBackend, "run", slow)
 
     async def main() -> Reply:
         provider = Local("m", config_of(checkpoint), PictureStore())
@@ -518,6 +519,6 @@ def test_a_search_with_interns_in_this_process(checkpoint: Path, tmp_path: Path,
     def never(*_: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(InternVL, "run", never)
+    monkeypatch.setattr(VLMBackend, "run", never)
     again = execute(sample.cases, config, tmp_path / "run")
     assert (again.total, again.unsolved, again.rejected, again.retained) == (3, summary.unsolved, summary.rejected, summary.retained)

@@ -1,1 +1,1 @@
-"""The provider ``local``: InternVL, Qwen2-VL and Qwen2.5-VL checkpoints that run in this process."""
+"""The provider ``local``: InternVL and Qwen-VL checkpoints that run in this process."""

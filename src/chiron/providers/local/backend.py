@@ -1,11 +1,10 @@
 """Interface between generation and models: prompts, encoded images, and caches of keys and values."""
 
 import inspect
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import DialogueTokens, PlacedTurn
+from chiron.providers.local.families.family import ModelFamily
+from chiron.providers.local.tiling import Grid
 
 SeenKey = tuple[str, int, int]
 """Key of an encoded image: its SHA-256, the longest side, and how many images share the call's tiles (0 if not shared)."""
@@ -210,8 +211,7 @@ class EncodedImage:
     key: SeenKey
     features: Tensor
     """Shape ``(tokens, hidden)``; replaces the embeddings of the image's tokens."""
-    grid: tuple[int, int]
-    """Rows and columns of its tokens, if positions depend on them; their product is the number of tokens."""
+    grid: Grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,19 +238,17 @@ class Prompt:
         return len(self.ids)
 
 
-class VLMBackend(ABC):
-    """A loaded model of one architecture: tokenizes calls, encodes images, and runs its language model on rows with a cache.
+class VLMBackend:
+    """A loaded model: tokenizes calls, encodes images, and runs its language model on rows with a cache.
 
     Not thread-safe.
     """
 
-    axes: ClassVar[int] = 1
-    """Axes of a position: 1, or 3 for time, height and width."""
-    image_separator: ClassVar[str] = "\n"
-    """Separator between an image and adjacent text, as in the model's training."""
-
-    def __init__(self, model: Any, tokenizer: Any, dialogue: DialogueTokens, *, features_bytes: int) -> None:
-        """``features_bytes``: memory limit for encoded images.
+    def __init__(
+        self, model: Any, tokenizer: Any, family: ModelFamily, dialogue: DialogueTokens, *, image_separator: str, features_bytes: int
+    ) -> None:
+        """``image_separator``: between an image and adjacent text, as in the model's training. ``features_bytes``: memory limit for encoded
+        images.
 
         Raises:
             InputError: the tokenizer belongs to another model, or some layers use sliding-window attention, which shared prefixes do not
@@ -258,7 +256,11 @@ class VLMBackend(ABC):
         """
         dialogue.check_against(model)
         self.model = model
+        self.family = family
         self.dialogue = dialogue
+        self.axes = dialogue.layout.axes
+        """Axes of a position: 1, or 3 for time, height and width."""
+        self.image_separator = image_separator
         self._tokenizer = tokenizer
         self._seen: BytesLru[SeenKey, EncodedImage] = BytesLru(features_bytes, lambda seen: seen.features.nbytes)
         text = model.config.get_text_config()
@@ -301,9 +303,9 @@ class VLMBackend(ABC):
         # The last assistant turn is treated as the reply to generate, so add an empty one.
         counts = [len(seen.features) // self.dialogue.tokens_per_tile for seen in images]
         ids = self.dialogue.prompt([*turns, PlacedTurn("assistant", ("",))], counts, where="call")
-        starts = (np.flatnonzero(ids == self.dialogue.image_ids[0]) + 1).tolist()
-        spans = tuple((start, start + len(seen.features)) for start, seen in zip(starts, images, strict=True))
-        positions, following = self._positions(len(ids), images, spans)
+        grids = [seen.grid for seen in images]
+        spans = self.dialogue.image_spans(ids, grids)
+        positions, following = self.dialogue.layout.positions(len(ids), spans, grids)
         return Prompt(ids, positions, following, images, spans)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -312,8 +314,13 @@ class VLMBackend(ABC):
         return decoded
 
     def embed(self, prompt: Prompt, start: int, end: int) -> Tensor:
-        """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted. Shape ``(end - start, hidden)``."""
+        """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted.
+
+        Shape ``(end - start, hidden)``, or wider with zeros for text (:meth:`ModelFamily.features`).
+        """
         embeddings = self.embed_tokens(torch.from_numpy(prompt.ids[start:end].astype(np.int64)))
+        if prompt.images:
+            embeddings = torch.nn.functional.pad(embeddings, (0, prompt.images[0].features.shape[1] - embeddings.shape[1]))
         for seen, (first, last) in zip(prompt.images, prompt.spans, strict=True):
             low, high = max(first, start), min(last, end)
             if low < high:
@@ -332,10 +339,8 @@ class VLMBackend(ABC):
         added to ``cache``.
         """
         hidden: Tensor = self.model.model.language_model(
-            inputs_embeds=embeddings,
+            **self.family.language_inputs(embeddings, mask, self.model.config.get_text_config().hidden_size),
             position_ids=positions if self.axes > 1 else positions[0],
-            # Transformers uses a mapping unchanged and does not create another mask from it.
-            attention_mask={"full_attention": mask},
             use_cache=True,
             **{self._cache_argument: cache},
         ).last_hidden_state
@@ -350,21 +355,17 @@ class VLMBackend(ABC):
         """Clear the cache of encoded images."""
         self._seen.clear()
 
-    @abstractmethod
-    def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, tuple[int, int]]:
-        """Encode one of a call's ``n_images`` images. Returns features ``(tokens, hidden)``, and rows and columns of the tokens."""
-
-    @abstractmethod
-    def sharing(self, n_images: int) -> int:
-        """Return how the number of a call's images affects the encoding of each; 0 if it does not."""
-
-    def _positions(self, length: int, images: Sequence[EncodedImage], spans: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], int]:
-        """Return positions ``(axes, length)``, and the next position."""
-        del images, spans
-        return np.arange(length, dtype=np.int64)[None], length
+    def encode(self, image: Image.Image, n_images: int) -> tuple[Tensor, Grid]:
+        """Encode one of a call's ``n_images`` images. Returns features ``(tokens, hidden)`` and the image's grid."""
+        layout = self.dialogue.layout
+        grid = layout.grid(*image.size, n_images)
+        inputs = {name: torch.from_numpy(value) for name, value in layout.model_inputs([layout.cut(image, n_images)], [grid]).items()}
+        # Sizes and other integers keep their type.
+        moved = {name: value.to(self.device, self.dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+        return self.family.features(self.model, moved), grid
 
     def _see(self, picture: ImagePart, n_images: int, pictures: PictureStore) -> EncodedImage:
-        key = (picture.sha256, picture.max_side, self.sharing(n_images))
+        key = (picture.sha256, picture.max_side, self.dialogue.layout.sharing(n_images))
         seen = self._seen.get(key)
         if seen is None:
             features, grid = self.encode(pictures.image(picture), n_images)

@@ -14,12 +14,11 @@ from pydantic import PositiveInt, ValidationError
 
 from chiron.client.config import LocalModel, Strict, SystemText
 from chiron.errors import InputError
-from chiron.providers.local.dialogue import system_text
-from chiron.providers.local.tiling import DEVIATION, MEAN, Tiling
+from chiron.providers.local.families.family import ModelFamily
+from chiron.providers.local.families.registry import FAMILIES, known_families
+from chiron.providers.local.tiling import DEVIATION, MEAN, ImageLayout, Tiling
 from chiron.terminal import printable
 
-FAMILIES = {"internvl": "InternVL", "qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
-"""Supported architectures, by the ``model_type`` in ``config.json``."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CHUNK = 64 * 2**20
 _SETTINGS = """config.json generation_config.json preprocessor_config.json tokenizer.json tokenizer_config.json
@@ -35,8 +34,7 @@ class Checkpoint:
     """A folder with a supported model."""
 
     folder: Path
-    model_type: str
-    """A key of :data:`FAMILIES`."""
+    family: ModelFamily
     weights: tuple[Path, ...]
     """Its safetensors files."""
 
@@ -48,7 +46,7 @@ class Checkpoint:
     @property
     def described(self) -> str:
         """Location, architecture and size, on one line."""
-        return f"{printable(str(self.folder))}: {FAMILIES[self.model_type]}, {self.bytes / 1e9:.3g} GB of weights"
+        return f"{printable(str(self.folder))}: {self.family.name}, {self.bytes / 1e9:.3g} GB of weights"
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) over settings, tokenizer and weights. Each file is read once per process unless it changes.
@@ -81,18 +79,19 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"{shown} has no config.json: {hint}")
     config = _json(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    family = FAMILIES.get(str(kind))
+    if family is None:
         hint = "; convert it with 'chiron convert'" if kind == "internvl_chat" else ""
-        supported = ", ".join(f"{name} ({key})" for key, name in FAMILIES.items())
-        raise InputError(f"{shown}: the provider local does not support model_type '{printable(str(kind))[:60]}', only {supported}{hint}")
+        given = printable(str(kind))[:60]
+        raise InputError(f"{shown}: the provider local does not support model_type '{given}', only {known_families()}{hint}")
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{shown} has no tokenizer.json: copy the tokenizer's files there")
-    if kind != "internvl" and not (folder / "preprocessor_config.json").is_file():
+    if family.needs_processor and not (folder / "preprocessor_config.json").is_file():
         # Without it, images might be shown at sizes that the model was not trained with.
         raise InputError(f"{shown} has no preprocessor_config.json: copy the image processor's settings there")
-    if kind == "internvl" and (folder / "preprocessor_config.json").is_file():
+    if family.tiled and (folder / "preprocessor_config.json").is_file():
         _check_images(_json(folder / "preprocessor_config.json"), shown)
-    return Checkpoint(folder, str(kind), _weights(folder, shown))
+    return Checkpoint(folder, family, _weights(folder, shown))
 
 
 def _check_images(settings: dict[str, Any], shown: str) -> None:
@@ -181,7 +180,9 @@ class CheckpointFormat(Strict):
     thumbnail: bool = True
     """Whether an image with several tiles is also shown as a whole."""
     system: SystemText | None = None
-    """System message for rows without one."""
+    """System message for rows without one; ``none`` for none. Default: that of the family's published template."""
+    image_separator: str | None = None
+    """Separator between an image and adjacent text. Default: that of the family's published training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,37 +194,50 @@ class AskedAs:
     thumbnail: bool
     system: str | None
     """Text of the system message."""
+    image_separator: str
+    family: ModelFamily
 
     @classmethod
-    def of(cls, config: LocalModel, folder: Path) -> "AskedAs":
+    def of(cls, config: LocalModel, checkpoint: Checkpoint) -> "AskedAs":
         """Read the checkpoint's file, if it exists.
 
         Raises:
             InputError: the file is invalid.
         """
-        own = read_format(folder)
+        own, family = read_format(checkpoint.folder), checkpoint.family
         per = config.max_tiles_per or own.max_tiles_per
         return cls(
             config.max_tiles or own.max_tiles,
             per == "image",
             own.thumbnail if config.thumbnail is None else config.thumbnail,
-            system_text(config.system or own.system),
+            family.system(config.system or own.system),
+            family.image_separator if own.image_separator is None else own.image_separator,
+            family,
         )
 
-    def tiling(self, tile: int) -> Tiling:
-        """Return the tiling for tiles of ``tile`` pixels per side."""
-        return Tiling(tile, self.max_tiles, self.thumbnail, self.per_image)
+    def tiling(self) -> Tiling:
+        """Return the tiling; the model determines the tile side."""
+        return Tiling(max_tiles=self.max_tiles, thumbnail=self.thumbnail, per_image=self.per_image)
 
     def identity(self) -> list[str]:
         """Settings that affect replies. Defaults are omitted, so that old ledgers stay valid."""
-        words = [f"tiles={self.max_tiles}", f"thumbnail={'yes' if self.thumbnail else 'no'}"]
-        words += ["per=image"] if self.per_image else []
-        return [*words, f"system={hashlib.sha256(self.system.encode()).hexdigest()[:16]}"] if self.system else words
+        words = []
+        if self.family.tiled:
+            words += [f"tiles={self.max_tiles}", f"thumbnail={'yes' if self.thumbnail else 'no'}"]
+            words += ["per=image"] if self.per_image else []
+        if self.system != self.family.default_system:
+            words.append(f"system={hashlib.sha256((self.system or '').encode()).hexdigest()[:16]}")
+        if self.image_separator != self.family.image_separator:
+            words.append(f"separator={self.image_separator!r}")
+        return words
 
     def describe(self) -> str:
-        """Return a description such as ``up to 6 tiles for all images of a call together``."""
+        """Return a description such as ``up to 6 tiles for all images of a call together``; empty if nothing can be set."""
         tiles = f"up to {self.max_tiles} tiles {'for each image' if self.per_image else 'for all images of a call together'}"
-        return f"{tiles}{', a system message of its own' if self.system else ''}"
+        parts = [tiles] if self.family.tiled else []
+        if self.system != self.family.default_system:
+            parts.append("a system message of its own" if self.system else "no system message")
+        return ", ".join(parts)
 
 
 def read_format(folder: Path) -> CheckpointFormat:
@@ -244,11 +258,15 @@ def read_format(folder: Path) -> CheckpointFormat:
         ) from error
 
 
-def write_format(folder: Path, tiling: Tiling, system: str | None) -> None:
+def write_format(folder: Path, layout: ImageLayout, system: str | None, *, image_separator: str | None = None) -> None:
     """Write :data:`FORMAT_FILE`; ``system`` is a name or the message itself."""
-    per: Literal["row", "image"] = "image" if tiling.per_image else "row"
-    content = CheckpointFormat(max_tiles=tiling.max_tiles, max_tiles_per=per, thumbnail=tiling.thumbnail, system=system)
-    (folder / FORMAT_FILE).write_text(json.dumps(content.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    if isinstance(layout, Tiling):
+        per: Literal["row", "image"] = "image" if layout.per_image else "row"
+        content = CheckpointFormat(max_tiles=layout.max_tiles, max_tiles_per=per, thumbnail=layout.thumbnail, system=system)
+        written = content.model_dump(exclude={"image_separator"})
+    else:
+        written = {"system": system, "image_separator": image_separator}
+    (folder / FORMAT_FILE).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 _TURNS = """\
@@ -284,13 +302,14 @@ def turns_template(image: str, video: str | None = None) -> str:
     return turns.replace(_VIDEO, "") if video is None else turns.replace("'VIDEO'", f"'{video}'")
 
 
-def exact_template(system: str | None) -> str:
+def exact_template(system: str | None, image: str = "<IMG_CONTEXT>") -> str:
     """Return a Jinja template that adds nothing next to an image, because the text already has the line breaks used in training.
 
     Args:
         system: system message for conversations without a system turn.
+        image: placeholder of an image.
     """
-    return (system_block(system) if system else "") + turns_template("<IMG_CONTEXT>")
+    return (system_block(system) if system else "") + turns_template(image)
 
 
 def system_block(system: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chiron.cases.case import IMAGE_MARK
 from chiron.errors import InputError
-from chiron.providers.local.tiling import Tiling
+from chiron.providers.local.tiling import Grid, ImageLayout
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class DialogueTokens:
         self,
         tokenizer: "PreTrainedTokenizerBase",
         *,
-        tiling: Tiling,
+        tiling: ImageLayout,
         tokens_per_tile: int,
         chat: ChatFormat | None = None,
         image_tokens: tuple[str, str, str] | None = None,
@@ -99,7 +99,7 @@ class DialogueTokens:
         """
         if tokens_per_tile < 1:
             raise ValueError(f"tokens_per_tile must be at least 1 (got {tokens_per_tile})")
-        self.tiling = tiling
+        self.layout = tiling
         self.tokens_per_tile = tokens_per_tile
         self.chat = chat or ChatFormat()
         self._backend = _private_backend(tokenizer)
@@ -149,6 +149,12 @@ class DialogueTokens:
         before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
         tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
         return np.array(tokens + self._headers["assistant"], np.int32)
+
+    def image_spans(self, ids: NDArray[np.int32], grids: Sequence[Grid]) -> tuple[tuple[int, int], ...]:
+        """Return the start and end of each image's tokens in a conversation with images of these grids."""
+        starts = (np.flatnonzero(ids == self.image_ids[0]) + 1).tolist()
+        sizes = [rows * columns * self.tokens_per_tile for rows, columns in grids]
+        return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
 
     def pieces(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
         """Yield the tokens of the turns in order, in pieces, each with whether it is part of an assistant's text.
@@ -201,7 +207,7 @@ class DialogueTokens:
         number: int | None = self._backend.token_to_id(token)
         if number is None:
             raise InputError(
-                f"the tokenizer has no token '{printable(token)}': add it as a special token, or use the tokenizer of an InternVL model"
+                f"the tokenizer has no token '{printable(token)}': add it as a special token, or use the weights' own tokenizer"
             )
         return number
 

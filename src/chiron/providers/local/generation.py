@@ -170,10 +170,10 @@ class Generation:
         cache = KVCache.of(backend, known, coming)
         longest = max(coming)
         pieces = [backend.embed(prompt, start, end) for prompt, start, end in zip(prompts, starts, ends, strict=True)]
-        embeddings = pieces[0].new_zeros((len(pieces), longest, pieces[0].shape[1]))
+        embeddings = pieces[0].new_zeros((len(pieces), longest, max(piece.shape[1] for piece in pieces)))
         positions_of = np.zeros((backend.axes, len(pieces), longest), np.int64)
         for row, (prompt, piece) in enumerate(zip(prompts, pieces, strict=True)):
-            embeddings[row, longest - len(piece) :] = piece
+            embeddings[row, longest - len(piece) :, : piece.shape[1]] = piece
             positions_of[:, row, longest - len(piece) :] = prompt.positions[:, starts[row] : ends[row]]
         mask = cache.open(coming)
         hidden = backend.run(embeddings, torch.from_numpy(positions_of).to(backend.device), mask, cache)

@@ -47,14 +47,12 @@ class Local:
         try:
             self.checkpoint = find_checkpoint(Path(config.path))
             fingerprint = self.checkpoint.fingerprint()
-            self.asked_as = AskedAs.of(config, self.checkpoint.folder)
+            self.asked_as = AskedAs.of(config, self.checkpoint)
         except InputError as error:
             raise InputError(f"models.{name}: {error}") from error
         self._config = config
         # As configured, not as detected: a run can resume, and be replayed, on a machine without the first one's GPU.
-        settings = [f"precision={config.precision}"]
-        if self.checkpoint.model_type == "internvl":
-            settings += self.asked_as.identity()
+        settings = [f"precision={config.precision}", *self.asked_as.identity()]
         self.identity = f"local:{fingerprint}:{VERSION}:{','.join(settings)}"
         self._worker = Worker(name, self.checkpoint.folder.resolve().name, self._load, pictures, batch=config.batch)
 
@@ -108,8 +106,9 @@ class LocalProvider(ProviderType[LocalModel]):
         del config
         provider = endpoint.provider
         assert isinstance(provider, Local)  # noqa: S101 - build made it
-        asked_as = f"; asked with {provider.asked_as.describe()}" if provider.checkpoint.model_type == "internvl" else ""
-        yield Finding(name, "checkpoint", ok=True, detail=f"{provider.checkpoint.described}{asked_as}")
+        asked_as = provider.asked_as.describe()
+        detail = f"{provider.checkpoint.described}{f'; asked with {asked_as}' if asked_as else ''}"
+        yield Finding(name, "checkpoint", ok=True, detail=detail)
 
 
 _GATHER = 0.005

@@ -1,8 +1,13 @@
-"""Cut images into square tiles like InternVL: the grid with the most similar aspect ratio, and a thumbnail."""
+"""How images become the input of a vision tower: the interface of all families, and InternVL's square tiles.
 
+InternVL's grid of tiles is the one with the most similar aspect ratio; a thumbnail follows the tiles.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +19,64 @@ MEAN: Final = (0.485, 0.456, 0.406)
 DEVIATION: Final = (0.229, 0.224, 0.225)
 """ImageNet's statistics, used in InternVL's training. Transformers' image processor defaults to CLIP's."""
 
-Tiles = NDArray[np.uint8]
-"""Shape ``(tiles, side, side, 3)``."""
+Tiles = NDArray[Any]
+"""Pixels of an image, one entry per tile: of InternVL uint8, shape ``(tiles, side, side, 3)``."""
 TileKey = tuple[str, int]
 """Image name and number of tiles. With a fixed tiling, the number determines the grid, so the key identifies the pixels."""
+Grid = tuple[int, int]
+"""Rows and columns of an image's tiles; of families without tiles, of its tokens."""
+
+
+class ImageLayout(ABC):
+    """How a family cuts images for its vision tower, and the tokens and positions that they take. Needs no weights and no torch.
+
+    A tile is the unit of an image that takes a fixed number of tokens: one token in families that do not cut images into tiles.
+    """
+
+    axes: ClassVar[int] = 1
+    """Axes of a position: 1, or 3 for time, height and width."""
+    unit: ClassVar[str] = "tiles"
+    """What tiles are called in messages."""
+    fewer: ClassVar[str] = "fewer tiles"
+    """How to get shorter rows, in messages."""
+
+    @abstractmethod
+    def grid(self, width: int, height: int, n_images: int) -> Grid:
+        """Return the rows and columns of one of a row's ``n_images`` images; their product is its number of tiles.
+
+        Raises:
+            InputError: The family does not support an image of this shape.
+        """
+
+    @abstractmethod
+    def cut(self, image: Image.Image, n_images: int) -> Tiles:
+        """Return the pixels of one of a row's ``n_images`` images, one entry per tile."""
+
+    @abstractmethod
+    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
+        """Return the model's keyword arguments for these images, ``pixel_values`` among them."""
+
+    @abstractmethod
+    def processor_settings(self) -> dict[str, Any]:
+        """Return the contents of ``preprocessor_config.json``, with which other programs see images like this."""
+
+    def sharing(self, n_images: int) -> int:
+        """Return how the number of a row's images affects each of them; 0 if it does not."""
+        del n_images
+        return 0
+
+    def positions(self, length: int, spans: Sequence[tuple[int, int]], grids: Sequence[Grid]) -> tuple[NDArray[np.int64], int]:
+        """Return the positions ``(axes, length)`` of a conversation, and the next one.
+
+        ``spans``: start and end of each image's tokens.
+        """
+        del spans, grids
+        return np.arange(length, dtype=np.int64)[None], length
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
-    """Settings for cutting images."""
+class Tiling(ImageLayout):
+    """Settings for cutting images into tiles like InternVL."""
 
     tile: int = 448
     """Side of a tile in pixels, as expected by the vision tower."""
@@ -37,6 +91,41 @@ class Tiling:
         """Reject invalid settings."""
         if self.tile < 1 or self.max_tiles < 1:
             raise ValueError(f"tile and max_tiles must be at least 1 (got {self.tile} and {self.max_tiles})")
+
+    def grid(self, width: int, height: int, n_images: int) -> Grid:
+        """Return 1 and the number of tiles, thumbnail included."""
+        return 1, tile_count(width, height, budget=tile_budget(n_images, self), tiling=self)
+
+    def cut(self, image: Image.Image, n_images: int) -> NDArray[np.uint8]:
+        """Return the tiles; see :func:`cut`."""
+        return cut(image, budget=tile_budget(n_images, self), tiling=self)
+
+    def model_inputs(self, pixels: Sequence[Tiles], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
+        """Return ``pixel_values`` ``(tiles, 3, side, side)``, normalized."""
+        del grids
+        return {"pixel_values": normalise(np.concatenate(pixels))}
+
+    def sharing(self, n_images: int) -> int:
+        """Return the maximum tiles per image."""
+        return tile_budget(n_images, self)
+
+    def processor_settings(self) -> dict[str, Any]:
+        """Return settings that match training for one image; for several, callers must pass the tiles per image."""
+        return {
+            "image_processor_type": "GotOcr2ImageProcessor",
+            "crop_to_patches": True,
+            "min_patches": 1,
+            "max_patches": self.max_tiles,
+            "size": {"height": self.tile, "width": self.tile},
+            "do_resize": True,
+            "do_rescale": True,
+            "do_normalize": True,
+            "do_convert_rgb": True,
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            "image_mean": list(MEAN),
+            "image_std": list(DEVIATION),
+        }
 
 
 def tile_budget(n_images: int, tiling: Tiling) -> int:
@@ -69,7 +158,7 @@ def tile_count(width: int, height: int, *, budget: int, tiling: Tiling) -> int:
     return columns * rows + (tiling.thumbnail and columns * rows > 1)
 
 
-def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> Tiles:
+def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> NDArray[np.uint8]:
     """Return the tiles of an image, ``(tiles, side, side, 3)``: row by row, the thumbnail last.
 
     The image is stretched to the grid (bicubic), not padded. 16-bit grays are scaled to 8 bits, and transparency is dropped.
@@ -85,7 +174,7 @@ def cut(image: Image.Image, *, budget: int, tiling: Tiling) -> Tiles:
     return tiles
 
 
-def normalise(tiles: Tiles) -> NDArray[np.float32]:
+def normalise(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Convert tiles ``(tiles, side, side, 3)`` from 0..255 to the vision tower's input ``(tiles, 3, side, side)``, normalized with
     ImageNet's statistics.
     """

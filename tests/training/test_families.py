@@ -1,0 +1,447 @@
+"""Every family of bases trains as its single rows would, resumes, merges, and is served as it was trained."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+from typer.testing import CliRunner
+
+from chiron.cases.images import ImageFolder
+from chiron.cli.app import app
+from chiron.client.call import ImagePart
+from chiron.client.images import PictureStore
+from chiron.errors import InputError
+from chiron.evaluation.items import Item, own_messages
+from chiron.providers.local.backend import PrefixCache
+from chiron.providers.local.checkpoint import find_checkpoint
+from chiron.providers.local.generation import Request, generate
+from chiron.providers.local.loading import load
+from chiron.providers.local.provider import Local
+from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
+from chiron.training.batches import Decoder, PackedBatch, collate
+from chiron.training.estimate import estimate
+from chiron.training.metrics import StepMetrics, read_metrics
+from chiron.training.model import Loss, add_adapter, plain
+from chiron.training.packing import pack
+from chiron.training.recipe import Adapter, Recipe
+from chiron.training.rows import IGNORED, Encoded, read_rows
+from chiron.training.session import Prepared, prepare, train
+from tests.providers.local.checkpoints import config_of, generated, write_family
+from tests.training.test_preferences import write_pairs
+from tests.training.tiny import write_rows
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""InternVL3 itself is tested everywhere else."""
+
+
+@dataclass
+class World:
+    """A base, rows, and the images as plain transformers sees them."""
+
+    kind: str
+    folder: Path
+
+    def recipe(self, **changes: Any) -> Recipe:
+        stages = [
+            {"name": "text", "data": "text.jsonl", "trainable": "all", "steps": 2, "batch": {"rows": 4}, "learning_rate": 1e-3},
+            {
+                "name": "cot", "data": "rows.jsonl", "steps": 4, "batch": {"rows": 5}, "learning_rate": 5e-3, "replay": {"text": 0.2},
+                "held_out": "text.jsonl",
+            },
+        ]  # fmt: skip
+        images = {"tile": 32} if self.kind.startswith("internvl") else {"max_pixels": 1600}
+        values: dict[str, Any] = {
+            "name": "tiny", "base": str(self.folder / "base"), "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1}, "images": images,
+            "max_seq_length": 700, "precision": "fp32", "checkpoint_every": 2, "stages": stages,
+        }  # fmt: skip
+        return Recipe.model_validate({**values, **changes})
+
+    def prepared(self, **changes: Any) -> Prepared:
+        return prepare(self.recipe(**changes), self.folder / "data")
+
+    def images(self, names: tuple[str, ...], processor: Any = None) -> dict[str, Tensor]:
+        """Image inputs of one row as transformers' own processor makes them; InternVL's tiles are cut here and now."""
+        from PIL import Image
+
+        opened = [Image.open(self.folder / "data" / "images" / name) for name in names]
+        if not opened:
+            return {}
+        if self.kind.startswith("internvl"):
+            tiling = Tiling(tile=32)
+            tiles = [cut(image, budget=tile_budget(len(opened), tiling), tiling=tiling) for image in opened]
+            return {"pixel_values": torch.from_numpy(normalise(np.concatenate(tiles)))}
+        processor = processor or transformers.Qwen2VLImageProcessorPil(
+            patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 1600}
+        )
+        return dict(processor(images=opened, return_tensors="pt"))
+
+    def alone(self, model: Any, row: Encoded, **changes: Any) -> Any:
+        """What transformers computes for one row, with its own positions and its own loss."""
+        ids = torch.from_numpy(row.input_ids.astype(np.int64))[None]
+        inputs = self.images(row.images)
+        if "image_grid_thw" in inputs:
+            inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).long()
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs, **changes)
+
+    @cached_property
+    def undisturbed(self) -> Path:
+        train(self.prepared(), self.folder / "out")
+        return self.folder / "out"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_family(folder / "base", request.param)
+    write_rows(folder / "data", 9)
+    write_rows(folder / "data", 6, ("text",), seed=1, name="text.jsonl")
+    write_pairs(folder / "data", 4)
+    return World(request.param, folder)
+
+
+def packed(world: World, prepared: Prepared, rows: list[Encoded], capacity: int = 700) -> PackedBatch:
+    lines = [[rows[i] for i in line] for line in pack([len(row.input_ids) for row in rows], capacity)]
+    assert max(len(line) for line in lines) > 1
+    layout = prepared.base.layout
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+        [(_, pixels)] = decoder.ahead([lines])
+    return collate(lines, pixels, length=None, pad_id=0, layout=layout)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def test_packed_loss_and_gradients_are_transformers_own_for_single_rows(world: World) -> None:
+    prepared = world.prepared()
+    model: Any = prepared.base.model.double().eval()
+    rows = prepared.data["cot"]
+    batch = packed(world, prepared, rows)
+    loss = Loss(model)(**batch.loss_inputs())
+    loss.backward()
+    ours = gradients(model)
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        labels = torch.from_numpy(row.labels.astype(np.int64))[None]
+        one = world.alone(model, row, labels=labels).loss * int((labels != IGNORED).sum())
+        one.backward()
+        total += one.detach()
+    torch.testing.assert_close(loss.detach().double(), total, rtol=1e-6, atol=0)  # both compute the loss itself in single precision
+    theirs = gradients(model)
+    assert ours.keys() == theirs.keys()
+    assert any(prepared.base.family.vision_tower in name for name in ours)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_row_of_a_line_has_the_logits_it_has_alone(world: World) -> None:
+    prepared = world.prepared()
+    model: Any = prepared.base.model.eval()
+    rows = prepared.data["cot"][:5]
+    layout = prepared.base.layout
+    with Decoder(ImageFolder(world.folder / "data" / "images"), layout, 0) as decoder:
+        [(_, pixels)] = decoder.ahead([[rows]])
+    batch = collate([rows], pixels, length=None, pad_id=0, layout=layout)
+    logits = model(**batch.inputs()).logits[0]
+    at = 0
+    for row in rows:
+        torch.testing.assert_close(logits[at : at + len(row.input_ids)], world.alone(model, row).logits[0], rtol=0, atol=3e-5)
+        at += len(row.input_ids)
+    # A mask of ones lets the rows see each other, so this test can fail.
+    leaking = model(**{**batch.inputs(), "attention_mask": torch.ones_like(batch.input_ids)}).logits[0]
+    assert (leaking - logits)[:at].abs().max() > 0.01
+
+
+def test_only_the_assistants_text_is_trained(world: World) -> None:
+    prepared = world.prepared()
+    decode = prepared.base.tokenizer.decode
+    for row, example in zip(prepared.data["cot"], read_rows(world.folder / "data" / "rows.jsonl"), strict=True):
+        learned = decode(row.labels[row.labels != IGNORED].tolist(), skip_special_tokens=False)
+        assert learned == "".join(f"{turn.text}<|im_end|>" for turn in example.turns if turn.role == "assistant")
+        system = [turn.text for turn in example.turns if turn.role == "system"] or [prepared.base.family.default_system or ""]
+        written = decode(row.input_ids.tolist(), skip_special_tokens=False)
+        assert written.startswith(f"<|im_start|>system\n{system[0]}<|im_end|>\n" if system[0] else "<|im_start|>user\n")
+
+
+@torch.no_grad()
+def test_packed_pairs_have_the_log_probabilities_of_single_ones(world: World) -> None:
+    stage = {"name": "pairs", "data": "pairs.jsonl", "objective": "dpo", "steps": 1, "batch": {"rows": 2}, "learning_rate": 1e-3}
+    prepared = world.prepared(stages=[stage], max_seq_length=1500)
+    loss = Loss(prepared.base.model.eval())
+    pairs = prepared.data["pairs"]
+    together = loss(**packed(world, prepared, pairs, 3000).loss_inputs())
+    order = [i for line in pack([len(pair.input_ids) for pair in pairs], 3000) for i in line]
+    for place, number in enumerate(order):
+        pair, begin = pairs[number], 0
+        for index, size in enumerate(pair.lengths):
+            half = Encoded(pair.id, pair.input_ids[begin : begin + size], pair.labels[begin : begin + size], pair.images, pair.tile_counts)
+            labels = torch.from_numpy(half.labels.astype(np.int64))[None]
+            one = -world.alone(prepared.base.model, half, labels=labels).loss * int((labels != IGNORED).sum())
+            torch.testing.assert_close(together[2 * place + index], one, rtol=1e-4, atol=1e-4)
+            begin += size
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_run_cut_off_ends_bit_equal(world: World, tmp_path: Path, at: int) -> None:
+    def kill(metrics: Any) -> None:
+        if isinstance(metrics, StepMetrics) and metrics.total_steps == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(world.prepared(), tmp_path, watch=kill)
+    train(world.prepared(), tmp_path)
+    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        ours, wanted = load_file(tmp_path / file), load_file(world.undisturbed / file)
+        assert ours.keys() == wanted.keys()
+        assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
+    losses = [[line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line] for out in (tmp_path, world.undisturbed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+@torch.no_grad()
+def test_the_merged_model_computes_what_base_and_adapter_compute(world: World) -> None:
+    from peft import PeftModel
+
+    prepared = world.prepared()
+    merged = getattr(transformers, prepared.base.family.architecture).from_pretrained(world.undisturbed / "model").eval()
+    base: Any = prepared.base.model
+    base.load_state_dict(load_file(world.undisturbed / "base.safetensors"))
+    row = next(row for row in prepared.data["cot"] if len(row.images) > 1)
+    untrained = world.alone(base.eval(), row).logits
+    adapted = PeftModel.from_pretrained(base, world.undisturbed / "adapter").eval()
+    wanted = world.alone(plain(adapted), row).logits
+    torch.testing.assert_close(world.alone(merged, row).logits, wanted, rtol=0, atol=1e-4)
+    assert (wanted - untrained).abs().max() > 0.01
+    adapters = {name.split(".lora_")[0] for name, _ in adapted.named_parameters() if "lora_" in name}
+    assert len(adapters) == 2 * 7
+    assert all("language_model" in name for name in adapters)
+
+
+@pytest.mark.parametrize("system", [None, "Be kind.", "none"])
+def test_a_trained_model_is_asked_in_the_tokens_of_its_training_and_replies_as_in_transformers(
+    world: World, tmp_path: Path, system: str | None
+) -> None:
+    stages = [{"name": "cot", "data": "rows.jsonl", "steps": 1, "batch": {"rows": 3}, "learning_rate": 1e-3}]
+    prepared = world.prepared(system=system, stages=stages)
+    train(prepared, tmp_path)
+    backend, _ = load(find_checkpoint(tmp_path / "model"), config_of(tmp_path / "model"))
+    folder, store = ImageFolder(world.folder / "data" / "images"), PictureStore()
+    trained = {row.id: row for row in prepared.data["cot"]}
+    for example in read_rows(world.folder / "data" / "rows.jsonl"):
+        if example.turns[0].role == "system" or len(example.turns) > 2:
+            continue
+        pictures = []
+        for name in example.images:
+            image = folder.check(name)
+            store.add(image.sha256, image.path)
+            pictures.append(ImagePart(image.sha256, 1536))
+        item = Item(example.id, "Why?", "x", example.images, asked=example.turns[:-1])
+        prompt = backend.prompt(own_messages(item, pictures), store)
+        row = trained[example.id]
+        begins = int(np.flatnonzero(row.labels != IGNORED)[0])
+        assert prompt.ids.tolist() == row.input_ids[:begins].tolist()
+        inputs = world.images(example.images)
+        if "image_grid_thw" in inputs:
+            inputs["mm_token_type_ids"] = torch.from_numpy((prompt.ids == backend.dialogue.image_ids[1]).astype("int64"))[None]
+        (reply,) = generate(backend, [Request(prompt, 0.0, 16, "seed")], PrefixCache(2**26))
+        assert list(reply.tokens) == generated(backend.model, prompt.ids.tolist(), 16, sorted(backend.stop_ids), **inputs)
+
+
+def test_gradient_checkpointing_changes_no_gradient(world: World) -> None:
+    found = []
+    for checkpointing in (False, True):
+        prepared = world.prepared(gradient_checkpointing=checkpointing)
+        torch.manual_seed(0)
+        model = add_adapter(prepared.base.model, Adapter(dropout=0)).train()
+        torch.nn.init.ones_(next(p for name, p in model.named_parameters() if "lora_B" in name))
+        loss = Loss(model)(**packed(world, prepared, prepared.data["cot"]).loss_inputs())
+        loss.backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert "lora_" in name
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_exported_model_tells_other_programs_how_it_was_trained(world: World) -> None:
+    prepared = world.prepared()
+    model = world.undisturbed / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    family, image = prepared.base.family, prepared.base.family.image_placeholder
+    parts: Any = [{"type": "text", "text": "Image 0: "}, {"type": "image"}, {"type": "text", "text": "\nWhy?"}]
+    written = tokenizer.apply_chat_template([{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True)
+    system = f"<|im_start|>system\n{family.default_system}<|im_end|>\n" if family.default_system else ""
+    assert written == f"{system}<|im_start|>user\nImage 0: {image}\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    settings = json.loads((model / "preprocessor_config.json").read_text())
+    if family.tiled:
+        assert settings["image_processor_type"] == "GotOcr2ImageProcessor"
+        return
+    assert settings["image_processor_type"] == "Qwen2VLImageProcessor"
+    assert "no argument is needed" in (model / "README.md").read_text()
+    processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(model)
+    names = next(row.images for row in prepared.data["cot"] if row.images)
+    for key, value in world.images(names, processor).items():
+        assert torch.equal(value, world.images(names)[key])
+
+
+def test_a_base_keeps_its_identity_and_a_trained_model_names_its_format(world: World) -> None:
+    base, trained = (
+        Local("m", config_of(folder), PictureStore()).identity for folder in (world.folder / "base", world.undisturbed / "model")
+    )
+    if world.kind.startswith("internvl"):
+        assert base.endswith(":1:precision=auto,tiles=6,thumbnail=yes")
+        assert trained.endswith(":1:precision=auto,tiles=6,thumbnail=yes")
+    else:
+        assert base.endswith(":1:precision=auto")
+        assert trained.endswith(r":1:precision=auto,separator='\n'")
+
+
+def test_a_dry_run_counts_what_training_sees(world: World) -> None:
+    prepared = world.prepared()
+    found = estimate(prepared)
+    stage = found.stages[1]
+    assert stage.tokens == sum(
+        line["tokens"] for line in read_metrics(world.undisturbed / "metrics.jsonl") if line.get("stage") == "cot" and "loss" in line
+    )
+    assert stage.tiles > 0
+    assert found.hours > 0
+
+
+def test_a_model_of_a_family_is_built_from_a_configuration(world: World, tmp_path: Path) -> None:
+    config = json.loads((world.folder / "base" / "config.json").read_text())
+    scratch = {"tokenizer": str(world.folder / "base"), "config": config}
+    stages = [{"name": "cot", "data": "rows.jsonl", "trainable": "all", "steps": 1, "batch": {"rows": 2}, "learning_rate": 1e-3}]
+    images = {"tile": 32} if world.kind.startswith("internvl") else {"max_pixels": 4000}
+    train(world.prepared(base=None, scratch=scratch, adapter=None, stages=stages, images=images), tmp_path)
+    assert find_checkpoint(tmp_path / "model").family.model_type == config["model_type"]
+
+
+# --- what can go wrong --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(world: World, tmp_path: Path) -> Path:
+    """A copy of the base, to be spoilt."""
+    return shutil.copytree(world.folder / "base", tmp_path / "base")
+
+
+@pytest.mark.parametrize("kind", ["llava", "internvl_chat", None, 7])
+def test_a_base_of_an_unknown_family_says_which_are_known(world: World, base: Path, kind: object) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "model_type": kind}))
+    with pytest.raises(InputError, match=r"cannot be trained: .*InternVL \(internvl\), .*Qwen2\.5-VL \(qwen2_5_vl\)") as caught:
+        world.prepared(base=str(base))
+    assert ("chiron convert" in str(caught.value)) is (kind == "internvl_chat")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}", "does not mark assistant turns"),
+        ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% endfor %}", "does not mark assistant turns"),
+        ("{{ raise_exception('no') }}", "cannot be used"),
+        ("{% for %}", "cannot be used"),
+    ],
+)
+def test_a_template_without_assistant_marks_is_refused(world: World, base: Path, template: str, words: str) -> None:
+    (base / "chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=words):
+        world.prepared(base=str(base))
+
+
+def test_a_tokenizer_without_chat_tokens_is_refused(world: World, base: Path) -> None:
+    settings = json.loads((base / "tokenizer.json").read_text())
+    for token in settings["added_tokens"]:
+        token["content"] = token["content"].replace("<|im_start|>", "<|begin|>")
+    (base / "tokenizer.json").write_text(json.dumps(settings))
+    (base / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"the tokenizer has no token '<\|im_start\|>'"):
+        world.prepared(base=str(base))
+
+
+def test_rows_longer_than_the_limit_say_how_to_shorten_them(world: World) -> None:
+    advice = r"\d+ tiles" if world.kind.startswith("internvl") else r"\d+ image tokens"
+    with pytest.raises(InputError, match=rf"longer than 90 tokens \(allow more tokens or .*\).*including {advice}"):
+        world.prepared(max_seq_length=90)
+
+
+def test_settings_of_other_families_are_refused(world: World) -> None:
+    tiled = world.kind.startswith("internvl")
+    images = [{"tile": 32, "max_pixels": 4000}] if tiled else [{"tile": 32}, {"max_tiles": 12}, {"thumbnail": False}]
+    for wrong in images:
+        with pytest.raises(
+            InputError, match=r"max_pixels does not apply to InternVL" if tiled else r"do not apply to Qwen.*set max_pixels"
+        ):
+            world.prepared(images=wrong)
+    if not tiled:
+        with pytest.raises(InputError, match=r"max_pixels is 10, but .* scales images up to 64: set it to 64 or more"):
+            world.prepared(images={"max_pixels": 10})
+
+
+def test_an_image_that_the_family_does_not_take_is_named(world: World, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = write_rows(tmp_path, 1, ("one",))
+    (name,) = json.loads(rows.read_text())["images"]
+    Image.new("RGB", (2010, 10)).save(tmp_path / "images" / name)
+    recipe = world.recipe(stages=[{"name": "cot", "data": "rows.jsonl", "steps": 1, "batch": {"rows": 1}, "learning_rate": 1e-3}])
+    if world.kind.startswith("internvl"):
+        assert prepare(recipe, tmp_path).data["cot"][0].tiles() > 1
+        return
+    with pytest.raises(InputError, match=rf"1 of 1 rows .*{name}.*2010 x 10 pixels is not supported by this model"):
+        prepare(recipe, tmp_path)
+
+
+def test_an_image_that_changed_its_shape_is_named(world: World, tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    prepared = prepare(world.recipe(), data)
+    row = next(row for row in prepared.data["cot"] if row.images)
+    path = data / "images" / row.images[0]
+    if world.kind.startswith("internvl"):
+        Image.new("RGB", (600, 32)).save(path)
+    else:  # the same number of tokens in another shape has other positions
+        with Image.open(path) as image:
+            turned = image.transpose(Image.Transpose.ROTATE_90)
+        turned.save(path)
+    decoder = Decoder(ImageFolder(data / "images"), prepared.base.layout, 0)
+    with decoder, pytest.raises(InputError, match=rf"row '{row.id}': .*it has changed since training began"):
+        list(decoder.ahead([[[row]]]))
+
+
+def test_the_families_are_listed() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["train", "--list-bases", "--json"]).stdout)
+    assert [family["model_type"] for family in listed] == ["internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+    assert all(family["packing"] and family["in_process"] and not family["qlora"] for family in listed)
+    printed = CliRunner().invoke(app, ["train", "--list-bases"]).stdout
+    assert all(f"{family['name']} (model_type {family['model_type']})" in printed for family in listed)
+    assert "are not tested" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [([], "RECIPE is missing"), (["r.yaml", "--out", "o"], "--data DIR is missing"), (["--json"], "--list-bases")]
+)
+def test_a_missing_argument_is_named(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["train", *arguments])
+    assert isinstance(done.exception, InputError)
+    assert words in str(done.exception)
