@@ -183,8 +183,9 @@ def test_without_a_network_it_is_one_line(fetch: Fetch, monkeypatch: pytest.Monk
     ended = fetch("slake")
     assert ended.returncode == 2
     (line,) = ended.stderr.strip().splitlines()
-    assert "not fetched: BoKelvin/SLAKE: BoKelvin/SLAKE cannot be reached at https://huggingface.co (OfflineModeIsEnabled" in line
+    assert "not fetched: BoKelvin/SLAKE cannot be reached at https://huggingface.co (OfflineModeIsEnabled" in line
     assert "unknown" in ended.stdout
+    assert "without 1 data sets that cannot be fetched" in ended.stdout
 
 
 def test_a_fetched_folder_is_a_mirror_and_its_hashes_are_checked(tmp_path: Path, fetch: Fetch) -> None:

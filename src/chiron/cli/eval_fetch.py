@@ -34,7 +34,8 @@ def fetch(names: Sequence[str], data: Path, *, mirror: str | None, files: Sequen
             codes.add(3 if isinstance(error, FetchInterrupted) else 2)
         if problem:
             codes |= {2} if wanted.problem else set()
-            console.print(f"[yellow]not fetched:[/yellow] {escape(printable(f'{wanted.name}: {problem}'))}", soft_wrap=True)
+            named = problem if problem.startswith(wanted.name) else f"{wanted.name}: {problem}"
+            console.print(f"[yellow]not fetched:[/yellow] {escape(printable(named))}", soft_wrap=True)
         records.append(_record(wanted, needed, problem))
     if json_output:
         print_json(records)
@@ -52,8 +53,10 @@ def _show(downloads: Sequence[Download], data: Path) -> None:
         console.print(Text(printable(wanted.name), style="bold"))
         for label, value in (("for", ", ".join(wanted.benchmarks)), ("files", sizes), ("license", wanted.license)):
             console.print(Text(printable(f"    {label:9}{value}")), soft_wrap=True)
+    left = sum(bool(wanted.problem) for wanted in downloads)
     total = _size([file for wanted in downloads if not wanted.problem for file in wanted.missing])
-    console.print(escape(printable(f"{total} to download to {data}")), soft_wrap=True)
+    without = f", without {left} data sets that cannot be fetched" if left else ""
+    console.print(escape(printable(f"{total} to download to {data}{without}")), soft_wrap=True)
 
 
 def _size(files: Sequence[RemoteFile]) -> str:

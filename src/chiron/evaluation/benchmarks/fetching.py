@@ -229,7 +229,7 @@ def _refused(what: str, address: str, error: Exception) -> ChironError:
     if status == 404:
         return InputError(f"{what} is not at {address}: check the address, or choose another --mirror")
     reason = f"HTTP {status}" if status else f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    return InputError(f"{what} cannot be reached at {address} ({reason:.200}): check the network, or use --mirror FOLDER or ADDRESS")
+    return InputError(f"{what} cannot be reached at {address} ({reason:.120}): check the network, or use --mirror FOLDER or ADDRESS")
 
 
 def _size_of(url: str) -> int | None:
