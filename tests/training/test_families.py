@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
@@ -29,6 +30,8 @@ from chiron.providers.local.provider import Local
 from chiron.providers.local.tiling import Tiling, cut, normalise, tile_budget
 from chiron.training.batches import Decoder, PackedBatch, collate
 from chiron.training.estimate import estimate
+from chiron.training.held_out import answer, choose_questions
+from chiron.training.loop import TrainState
 from chiron.training.metrics import StepMetrics, read_metrics
 from chiron.training.model import Loss, add_adapter, plain
 from chiron.training.packing import pack
@@ -264,6 +267,23 @@ def test_a_trained_model_is_asked_in_the_tokens_of_its_training_and_replies_as_i
             inputs["mm_token_type_ids"] = torch.from_numpy((prompt.ids == backend.dialogue.image_ids[1]).astype("int64"))[None]
         (reply,) = generate(backend, [Request(prompt, 0.0, 16, "seed")], PrefixCache(2**26))
         assert list(reply.tokens) == generated(backend.model, prompt.ids.tolist(), 16, sorted(backend.stop_ids), **inputs)
+
+
+def test_held_out_answers_are_what_transformers_generates(world: World) -> None:
+    stage = {"name": "cot", "data": "rows.jsonl", "steps": 1, "batch": {"rows": 3}, "learning_rate": 1e-3, "held_out": "rows.jsonl"}
+    prepared = world.prepared(stages=[{**stage, "held_out_every": 1}])
+    path = world.folder / "data" / "rows.jsonl"
+    chosen = prepared.recipe.stages[0].model_copy(update={"answers": 9})
+    questions = choose_questions(path, read_rows(path), prepared.held_out["cot"], prepared.recipe, chosen)
+    model: Any = prepared.base.model
+    state = TrainState(model, [], torch.optim.SGD(model.parameters()), Accelerator(cpu=True), 0, prepared.base.layout)
+    replies: Any = answer(model, state, prepared.recipe, questions, prepared.folder, 8)
+    for question, (tokens, _) in zip(questions, replies, strict=True):
+        inputs = world.images(question.encoded.images)
+        ids = question.encoded.input_ids
+        if "image_grid_thw" in inputs:
+            inputs["mm_token_type_ids"] = torch.from_numpy((ids == model.config.image_token_id).astype("int64"))[None]
+        assert tokens == generated(model, ids.tolist(), 8, [question.stop_id], **inputs)
 
 
 def test_gradient_checkpointing_changes_no_gradient(world: World) -> None:

@@ -79,7 +79,14 @@ def _question(example: TrainingExample, encoded: Encoded, row: dict[str, Any]) -
     begin = int(learned[-1])
     while labels[begin - 1] != IGNORED:
         begin -= 1
-    prompt = replace(encoded, input_ids=encoded.input_ids[:begin], labels=encoded.labels[:begin] * 0 + IGNORED, lengths=(), reference=None)
+    prompt = replace(
+        encoded,
+        input_ids=encoded.input_ids[:begin],
+        labels=encoded.labels[:begin] * 0 + IGNORED,
+        positions=None if encoded.positions is None else encoded.positions[:, :begin],
+        lengths=(),
+        reference=None,
+    )
     asked = [turn.text for turn in example.turns if turn.role == "user"]
     return HeldOutQuestion(prompt, int(labels[learned[-1]]), asked[-1], {**row, "reference": example.turns[-1].text})
 
@@ -119,8 +126,11 @@ def answer(
     with Decoder(folder, state.layout, recipe.workers) as decoder:
         decoded = decoder.ahead(iter([[(one.encoded,)] for one in mine]))
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
-            batch = collate(lines, tiles, length=len(one.encoded.input_ids), pad_id=state.pad_id).to(state.accelerator.device)
+            size = len(one.encoded.input_ids)
+            batch = collate(lines, tiles, length=size, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             inputs = {k: v for k, v in batch.inputs().items() if k not in {"position_ids", "attention_mask", "use_cache"} and v is not None}
+            if batch.image_grid_thw is not None:  # without it, transformers would silently give image tokens the positions of text
+                inputs["mm_token_type_ids"] = (batch.input_ids == inner.config.image_token_id).long()
             # A base's own settings (sampling, penalties) must not count.
             greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": limit}
             settings = GenerationConfig(**greedy, eos_token_id=one.stop_id, pad_token_id=state.pad_id)  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ def describe_families() -> list[dict[str, Any]]:
             "checkpoints": family.checkpoints,
             "images": "tiles" if family.tiled else "own resolution",
             "train": ["adapter", "all"],
-            "lora": ["language"],
+            "lora": ["language", "projector", "vision"] if family is INTERNVL else ["language"],
             "qlora": False,
             "packing": True,
             "in_process": True,
