@@ -277,3 +277,11 @@ def test_two_servers_may_look_at_one_folder(tmp_path: Path) -> None:
     a_search(tmp_path)
     with visiting(tmp_path) as one, visiting(tmp_path) as other:
         assert one.get("/").status_code == other.get("/").status_code == 200
+
+
+def test_a_run_does_not_change_when_it_is_looked_at(tmp_path: Path) -> None:
+    run = a_search(tmp_path)
+    for file in run.iterdir():
+        os.utime(file, (1_000_000, 1_000_000))
+    line_of(tmp_path, run.name)
+    assert line_of(tmp_path, run.name).changed == 1_000_000

@@ -99,7 +99,8 @@ class RunState:
             line = self.describe(running=bool(now[0]))
         except Exception as problem:  # noqa: BLE001 - one damaged run must not take the others down
             line = self.damaged(problem)
-        times = [about[2] for about in now[1:] if isinstance(about, tuple)]
+        # Reading a ledger creates an empty -wal file next to it, which does not change the run.
+        times = [about[2] for about in now[1:] if isinstance(about, tuple) and about[1]]
         return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9})
 
     def damaged(self, problem: Exception) -> RunLine:
