@@ -195,7 +195,7 @@ def test_without_ray_the_error_names_what_to_install(monkeypatch: pytest.MonkeyP
 def part_of(cases: Path, config: RunConfig) -> tuple[Run, Any]:
     job = Run.of(SearchSetup.of(Selection(cases), config), RunDirectory(cases.parent / "driver"))
     units = [(position, case) for position, case in job.setup.selection if isinstance(case, Case)]
-    return job, job.part(list(enumerate(units)))
+    return job, job.part_of(list(enumerate(units)))
 
 
 def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class OpenJob(Protocol):
     @property
     def progress(self) -> Any: ...
 
-    def part(self, units: Sequence[Any]) -> Part:
+    def part_of(self, units: Sequence[Any]) -> Part:
         """Return a part of the job with these units.
 
         Raises:

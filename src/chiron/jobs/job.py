@@ -214,7 +214,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         del unit, client
         return None
 
-    def part(self, units: Sequence[tuple[int, Unit]]) -> Part:
+    def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
         """Return a part for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
         return self.make_part([unit for _, unit in units])
 

@@ -162,7 +162,7 @@ class _Session:
             chosen = units[first : first + size]
             task = PartTask(
                 name=f"{run}-{number:05d}-0",
-                part=self._job.part(chosen),
+                part=self._job.part_of(chosen),
                 units=len(chosen),
                 storage=self._storage.url,
                 copy_every=self._options.copy_every,
