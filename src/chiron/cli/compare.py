@@ -37,7 +37,9 @@ def command(
     form: Annotated[
         Format, typer.Option("--format", help="Form of the tables; model-index and lm-eval: all figures of one model for other tools.")
     ] = Format.TERMINAL,
-    by: Annotated[str | None, typer.Option(metavar="LABEL", help="Also by modality, body_system, question_type ...")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Also split accuracy by a label: modality, body_system, question_type, ...")
+    ] = None,
     published: Annotated[
         str | None,
         typer.Option(metavar="TABLE", help="Also published figures, set apart: table1, table2, or comparable. A table needs no RUN."),
@@ -46,7 +48,7 @@ def command(
         Path | None, typer.Option("--published-from", metavar="FILE", help="Further published rows (YAML, as published.yaml).")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Whom the others are tested against (default: each column's best).")
+        Path | None, typer.Option(metavar="RUN", help="Run that the others are tested against (default: the best of each column).")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write (default: standard output).")] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE.html", help="Also a page that shows every item.")] = None,
@@ -55,7 +57,7 @@ def command(
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item; else where they were."),
+        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item (default: as recorded)."),
     ] = None,
     benchmark_file: Annotated[
         list[Path] | None,
@@ -73,11 +75,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
     ] = None,
     bertscore: Annotated[
-        str | None, typer.Option(metavar="ENCODER", help="Score open answers too: roberta-large, or a folder with an encoder.")
+        str | None, typer.Option(metavar="ENCODER", help="BERTScore of open answers, by roberta-large or an encoder's folder.")
     ] = None,
-    bertscore_layer: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of a folder's encoder (default: the last).")] = None,
+    bertscore_layer: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Layer of an encoder from a folder (default: the last).")
+    ] = None,
     bertscore_baseline: Annotated[
-        float | None, typer.Option(metavar="F", min=0, max=0.999, help="Of a folder's encoder, to rescale by.")
+        float | None, typer.Option(metavar="F", min=0, max=0.999, help="Baseline of an encoder from a folder, to rescale by.")
     ] = None,
 ) -> None:
     """Compare models on the same benchmarks: accuracy with intervals, exact tests, controls, other metrics.

@@ -197,13 +197,13 @@ def contamination_command(
         list[Path] | None, typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with further BENCHMARKS; repeatable.")
     ] = None,
     distance: Annotated[
-        int, typer.Option(metavar="BITS", min=0, max=15, help="Of 64, in which hashes of images that count as near may differ.")
+        int, typer.Option(metavar="BITS", min=0, max=15, help="Maximum number of different bits, of 64, between hashes of similar images.")
     ] = 6,
-    json_output: Annotated[bool, typer.Option("--json", help="Every overlap as JSON on standard output.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print every overlap as JSON on standard output.")] = False,
 ) -> None:
-    """Look a benchmark's images and questions up in training data: by file, by perceptual hash, and word for word.
+    """Search training data for a benchmark's images and questions: by file, by perceptual hash, and word for word.
 
-    Items that are found were very likely trained on. Others may have been too, with other words or another image.
+    Items that are found were very likely trained on. Others may also have been, with other words or another image.
     """
     import tempfile
 
@@ -217,10 +217,10 @@ def contamination_command(
     chosen = benchmark_of(benchmark, benchmark_file or [])
     rows = [TrainingRow(row.id, row.images, tuple(turn.text for turn in row.turns if turn.role == "user")) for row in read_prompts(train)]
     if not rows:
-        raise InputError(f"{train} holds no row: name the JSONL that was trained on")
+        raise InputError(f"{train} contains no rows: name the JSONL file that was trained on")
     folder = images if images is not None else train.parent / "images"
     if any(row.images for row in rows) and not folder.is_dir():
-        raise InputError(f"image folder {folder} does not exist: name the training data's with --images DIR")
+        raise InputError(f"image folder {folder} does not exist: name the folder of the training images with --images DIR")
     # What the benchmark's folder cannot take (images inside its records) lies here for as long as it is looked at.
     with tempfile.TemporaryDirectory() as unpacked:
         loaded = load(chosen, data, Path(unpacked))
