@@ -24,7 +24,7 @@ PLAIN = {
     r"\b(?:go|goes|gone) on\b": "continue",
     r"\bstands? (?:in|there|at|under)\b": "is in, is stored in",
     r"\bit stands\b": "is",
-    r"\b(?:is|are|was|were) (?-i:none)\b": "there is no",
+    r"(?<!there )\b(?:is|are|was|were) (?-i:none)\b": "there is no",
     r"\b(?:is|are|was|were) no (?=(?:[a-z]+ )?(?:number|file|folder|directory|list|mapping|text|image|ledger|name|path|JSON|YAML)\b)": (
         "is not a"
     ),

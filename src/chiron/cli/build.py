@@ -37,7 +37,7 @@ Reviews = Annotated[
     typer.Option(
         "--reviews",
         metavar="MODE",
-        help="require: only what reviewers accepted; prefer: also what nobody reviewed; ignore: all, as it was found.",
+        help="require: only what reviewers accepted; prefer: also what has no review; ignore: all, as it was found.",
     ),
 ]
 

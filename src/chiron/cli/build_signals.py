@@ -78,7 +78,7 @@ def rewards_command(
 ) -> None:
     """Step rewards: prefix and step with its MICS-Score, for process reward models of TRL and InternVL. Calls no model.
 
-    Verdicts of reviewers are added beside the scores ('chiron view RUN --review NAME').
+    Verdicts of reviewers are added next to the scores ('chiron view RUN --review NAME').
     """
     from chiron.mmrp.reviewed import review_mode
     from chiron.mmrp.signals.rewards import RewardOptions, prepare_rewards

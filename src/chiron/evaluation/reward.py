@@ -62,7 +62,7 @@ def row_is_right(reply: str, row: Mapping[str, Any]) -> bool | None:
     ``question`` are used if the row has them.
 
     Raises:
-        InputError: the known answer is none of the options.
+        InputError: the known answer is not among the options.
     """
     answer = str(row.get("answer") or "").strip() or final_text(row["reference"])
     return is_right(reply, answer, row.get("options") or (), row.get("question")) if answer else None

@@ -11,14 +11,14 @@ from chiron.reviews.records import Decision, edited_reasoning, hash_path
 from chiron.reviews.store import REVIEWS, ReviewStore
 
 ReviewMode = Literal["require", "prefer", "ignore"]
-"""``require`` takes only what reviewers accepted; ``prefer`` takes that first, and also what nobody has reviewed; ``ignore`` takes all."""
+"""``require`` takes only what reviewers accepted; ``prefer`` takes that first, and also what has no review; ``ignore`` takes all."""
 
 
 def review_mode(name: str) -> ReviewMode:
     """Parse ``--reviews``.
 
     Raises:
-        InputError: it is none of the modes.
+        InputError: it is not one of the modes.
     """
     for mode in get_args(ReviewMode):
         if mode == name:

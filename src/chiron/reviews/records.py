@@ -74,7 +74,7 @@ class Decision:
     """Of the adjudication, else of the first of the reviews, which agree unless the status is ``disputed`` or ``rejected``."""
     final: StepVerdict
     labels: tuple[Verdict | None, ...]
-    """The verdict on each step; ``None`` where reviews disagree and nobody has adjudicated."""
+    """The verdict on each step; ``None`` where reviews disagree and there is no adjudication."""
     reviewers: int
     adjudicated: bool
     events: tuple[int, ...]

@@ -50,7 +50,7 @@ class EventHead:
 
 @dataclass(frozen=True)
 class ReviewStore:
-    """The reviews of one run. Each operation opens the file anew, so threads and processes may use it at once."""
+    """The reviews of one run. Each operation opens the file again, so threads and processes may use it at once."""
 
     directory: Path
 

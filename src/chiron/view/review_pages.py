@@ -58,7 +58,7 @@ class ReviewPages:
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
-        """Return the routes; none if nobody reviews."""
+        """Return the routes; none without reviewers."""
         if not self._gate.reviewers:
             return []
         routes = [Route("/review", self.home)]
