@@ -1,6 +1,8 @@
 """The study of the full ladder: results are computed once and belong to one scale; the worth of a score, and the tables."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,27 @@ from experiments.tables import tables
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def logging_of_other_tests() -> Iterator[None]:
+    """``once`` silences warnings, as in the process of its own that it usually has."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
 def test_each_result_is_computed_once_and_belongs_to_one_scale(tmp_path: Path) -> None:
     messages: list[str] = []
     found = run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append)
-    assert len(messages) == len(LADDER) + 2 + 2
+    assert len(messages) == len(LADDER) + 2 + 2 + 2
     assert set(found[0]["ladder"]) == set(LADDER)
     assert set(found[0]["interns"]) == {"intern-1", "intern-2"}
     assert found[0]["searches"]["search"]["cases"] == TINY.cases
     assert found[0]["ladder"]["random_mentor"]["rows"] == TINY.cases
     assert found[0]["ladder"]["true_chains"]["seen"]["n"] == TINY.evaluated
     assert found[0]["interns"]["intern-1"]["rows"] == TINY.annotated
+    assert set(found[0]["after mics_verified"]) == {"preference pairs (DPO)", "more of stage 3 (control)"}
     assert sum(n for _, n in found[0]["ladder"]["base"]["combinations"]["held_out"]) == TINY.evaluated
     assert run_study(tmp_path, TINY, [0], only_ladder=True, processes=1, tell=messages.append) == found
-    assert len(messages) == len(LADDER) + 2 + 2
+    assert len(messages) == len(LADDER) + 2 + 2 + 2
     for name in LADDER:
         assert f"| {name} |" in tables(found)
     with pytest.raises(InputError, match="another scale"):

@@ -104,13 +104,20 @@ def test_inspects_own_command_finds_the_tasks(tmp_path: Path) -> None:
     assert {sample["scores"]["chiron"]["value"] for sample in log["samples"]} == {"I"}  # the mock answers no question
 
 
+def written_rows(path: Path) -> list[dict[str, str]]:
+    limit = csv.field_size_limit(2**24)  # of the whole process
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t"))
+    finally:
+        csv.field_size_limit(limit)
+
+
 def test_a_tsv_holds_the_bytes_of_its_images(tmp_path: Path) -> None:
     data = published.huatuo(tmp_path / "d", {"image": ["images/lost.png"]}, {"image": ["images/brain002206.png"] * 2})
     found = load(benchmark_of("huatuo_omnimed"), data, tmp_path)
     count, left_out = export_tsv(found, protocol_of("huatuo_closed"), tmp_path / "o.tsv")
-    csv.field_size_limit(2**24)
-    with (tmp_path / "o.tsv").open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    rows = written_rows(tmp_path / "o.tsv")
     assert count == 2 == len(rows)
     assert left_out == [f"huatuo_omnimed-00002: {left_out[0].partition(': ')[2]}"]
     assert "missing" in left_out[0]
@@ -125,9 +132,7 @@ def exported(tmp_path: Path, *items: Item, protocol: str = "exact") -> tuple[lis
     (tmp_path / "1.png").write_bytes(published.png())
     loaded = LoadedBenchmark("slake", items, tmp_path, ImageFolder(tmp_path).check)
     _, left_out = export_tsv(loaded, protocol_of(protocol), tmp_path / "o.tsv")
-    csv.field_size_limit(2**24)
-    with (tmp_path / "o.tsv").open(newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t")), left_out
+    return written_rows(tmp_path / "o.tsv"), left_out
 
 
 CHOICE = Item("x/1", "Which organ?", "Lung", ("1.png",), ("Lung", "None"), 0, "choice")

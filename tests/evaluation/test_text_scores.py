@@ -105,7 +105,7 @@ def test_meteor_without_wordnet_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("bleu", "sacrebleu.metrics"), ("rouge_l", "rouge_score.rouge_scorer"), ("meteor", "nltk.corpus")]
+    ("name", "module"), [("bleu", "sacrebleu.metrics.bleu"), ("rouge_l", "rouge_score.rouge_scorer"), ("meteor", "nltk.corpus")]
 )
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
     for part in (module.partition(".")[0], module):

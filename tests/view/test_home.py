@@ -65,7 +65,7 @@ def test_a_stopped_search_shows_progress_retained_paths_and_known_and_possible_c
     assert line.priced is False
     with visiting(tmp_path) as client:
         home = client.get("/").text
-    assert "1 run, cost at least $1.00, up to $0.2500 more possible" in home
+    assert "1 run, cost: at least $1.00, up to $0.2500 more possible" in home
     assert "at least $1.00<small>up to $0.2500 more possible</small>" in home
 
 
