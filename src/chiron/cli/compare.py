@@ -32,48 +32,61 @@ class Format(StrEnum):
     LM_EVAL = "lm-eval"
 
 
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Form of the tables; model-index and lm-eval: all figures of one model for other tools.")
+]
+LabelOption = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="Also split accuracy by a label: modality, body_system, question_type, ...")
+]
+PublishedOption = Annotated[
+    str | None,
+    typer.Option(metavar="TABLE", help="Also published figures, set apart: table1, table2, or comparable. A table needs no RUN."),
+]
+PublishedFromOption = Annotated[
+    Path | None, typer.Option("--published-from", metavar="FILE", help="Further published rows (YAML, as published.yaml).")
+]
+ReferenceOption = Annotated[
+    Path | None, typer.Option(metavar="RUN", help="Run that the others are tested against (default: the best of each column).")
+]
+ItemOption = Annotated[
+    str | None, typer.Option(metavar="ID", help="Only a figure of this item with every model's steps: --out FILE.html, .png or .pdf.")
+]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item (default: as recorded)."),
+]
+BenchmarkFileOption = Annotated[
+    list[Path] | None,
+    typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with the PROTOCOLS of the runs, for the notes; repeatable."),
+]
+ScoresOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.png", help="Also draw reliability and abstention, of votes and stated confidence (.png, .pdf, .svg)."),
+]
+GradesOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
+]
+
+
 def command(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run directories of 'chiron eval'.")] = None,
-    form: Annotated[
-        Format, typer.Option("--format", help="Form of the tables; model-index and lm-eval: all figures of one model for other tools.")
-    ] = Format.TERMINAL,
-    by: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="Also split accuracy by a label: modality, body_system, question_type, ...")
-    ] = None,
-    published: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="Also published figures, set apart: table1, table2, or comparable. A table needs no RUN."),
-    ] = None,
-    published_from: Annotated[
-        Path | None, typer.Option("--published-from", metavar="FILE", help="Further published rows (YAML, as published.yaml).")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run that the others are tested against (default: the best of each column).")
-    ] = None,
+    form: FormatOption = Format.TERMINAL,
+    by: LabelOption = None,
+    published: PublishedOption = None,
+    published_from: PublishedFromOption = None,
+    reference: ReferenceOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write (default: standard output).")] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE.html", help="Also a page that shows every item.")] = None,
-    item: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only a figure of this item with every model's steps: --out FILE.html, .png or .pdf.")
-    ] = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option("--images", metavar="BENCHMARK=DIR", help="Where images are now, for --items and --item (default: as recorded)."),
-    ] = None,
-    benchmark_file: Annotated[
-        list[Path] | None,
-        typer.Option("--benchmark-file", metavar="FILE.py", help="Python file with the PROTOCOLS of the runs, for the notes; repeatable."),
-    ] = None,
-    scores: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw reliability and abstention, of votes and stated confidence (.png, .pdf, .svg)."),
-    ] = None,
-    grades: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Grades by people (JSONL), to measure how well the judges agree with them.")
-    ] = None,
+    item: ItemOption = None,
+    images: ImagesOption = None,
+    benchmark_file: BenchmarkFileOption = None,
+    scores: ScoresOption = None,
+    calibration: CalibrationOption = None,
+    grades: GradesOption = None,
     bertscore: Annotated[
         str | None, typer.Option(metavar="ENCODER", help="BERTScore of open answers, by roberta-large or an encoder's folder.")
     ] = None,
@@ -86,7 +99,8 @@ def command(
 ) -> None:
     """Compare models on the same benchmarks: accuracy with intervals, exact tests, controls, other metrics.
 
-    One table a protocol. A figure counts every item of its benchmark; items that differ between runs are never tested against each other.
+    There is one table for each protocol. A figure counts every item of its benchmark. Items that differ between runs are never tested
+    against each other.
     """
     from chiron.cli.streams import messages
     from chiron.evaluation.agreement import agreement_grids, read_grades
@@ -107,12 +121,11 @@ def command(
     if bertscore is not None:
         models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
-        raise InputError("--bertscore-layer and --bertscore-baseline are of an encoder: name it with --bertscore")
+        raise InputError("--bertscore-layer and --bertscore-baseline need an encoder: name it with --bertscore")
     if form in {Format.MODEL_INDEX, Format.LM_EVAL}:
         _write(_exported(models, form, benchmark_file or []), out)
         return
-    against = reference_of(models, reference) if reference is not None else None
-    comparisons = compare(models, reference=against)
+    comparisons = compare(models, reference=reference_of(models, reference) if reference is not None else None)
     tables = [grid for comparison in comparisons for grid in grids(comparison, label=by, files=benchmark_file or [])]
     tables += calibration_grids(models)
     tables += agreement_grids(models, read_grades(grades, models) if grades is not None else None)

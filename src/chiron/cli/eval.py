@@ -1,6 +1,7 @@
 """`chiron eval`, `chiron eval fetch` and `chiron eval contamination`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from chiron.terminal import printable
 if TYPE_CHECKING:
     from chiron.dedup.contamination import Contamination, Overlap
 
+_NEEDED = "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
 app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
@@ -53,6 +55,23 @@ InternsOption = Annotated[
 ExportOption = Annotated[
     Path | None, typer.Option("--export-tsv", metavar="DIR", help="Write the benchmarks as TSV for VLMEvalKit, without asking a model.")
 ]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and optionally a section 'evaluation'.")
+]
+DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with the downloaded files (default: download from the hub).")]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--samples", "--seeds", metavar="K", min=1, help="Ask every item K times, or with K orders of its options."),
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several samples).")
+]
+ExtractorOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Model that also extracts the chosen option, in a separate column.")
+]
+GradersOption = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Models that grade open answers with 0, 0.5 or 1, each in a separate column.")
+]
 RankerOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Model that rates every reply without knowing the answer; chooses between samples.")
 ]
@@ -72,32 +91,19 @@ def eval_command(
     benchmarks: Annotated[str | None, typer.Option(metavar="LIST", help="Names, separated by commas; --list shows them.")] = None,
     suite: SuiteOption = None,
     run: RunOption = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML with models, and optionally a section 'evaluation'.")
-    ] = None,
+    config: ConfigOption = None,
     protocol: ProtocolOption = None,
     benchmark_file: BenchmarkFileOption = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder with the downloaded files (default: download from the hub).")
-    ] = None,
+    data: DataOption = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N items of each benchmark.")] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option("--samples", "--seeds", metavar="K", min=1, help="Ask every item K times, or with K orders of its options."),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(metavar="T", min=0, max=2, help="Sampling temperature (default: 0; 0.7 for several samples).")
-    ] = None,
+    samples: SamplesOption = None,
+    temperature: TemperatureOption = None,
     control: Annotated[str, typer.Option(metavar="C", help="Change every item: none, no-image, blank, swap or shuffle-options.")] = "none",
     judge: Annotated[str | None, typer.Option(metavar="NAME", help="Judge of protocols that need one; for others, adds a column.")] = None,
-    extractor: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model that also extracts the chosen option, in a separate column.")
-    ] = None,
+    extractor: ExtractorOption = None,
     ranker: RankerOption = None,
     reward_model: RewardModelOption = None,
-    graders: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Models that grade open answers with 0, 0.5 or 1, each in a separate column.")
-    ] = None,
+    graders: GradersOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
     dry_run: DryRunOption = False,
@@ -132,9 +138,7 @@ def eval_command(
         "interns": _names(interns) if interns is not None else None,
     }
     if suite is not None:
-        fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--control": control != "none"}
-        if given := [option for option, value in fixed.items() if value]:
-            raise InputError(f"{given[0]} cannot be used with --suite, which sets it: omit one of them")
+        _refuse({"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--control": control != "none"})
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
@@ -144,9 +148,7 @@ def eval_command(
     if bertscore is not None:
         raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
     if not model or benchmarks is None or run is None:
-        raise InputError(
-            "--model, --benchmarks and --run are needed: see 'chiron eval --help', and 'chiron eval --list' for the benchmarks"
-        )
+        raise InputError(_NEEDED)
     if len(model) > 1:
         raise InputError("several --model need --suite; without it, give each model a run directory of its own")
     from chiron.cli.eval_output import measure
@@ -156,11 +158,14 @@ def eval_command(
 
     chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, **options)
     changed, named = control_of(control), _names(benchmarks)
-    measure(
-        prepare_evaluation(model[0], named, run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run),
-        dry_run=dry_run,
-        json_output=json_output,
-    )
+    prepared = prepare_evaluation(model[0], named, run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run)
+    measure(prepared, dry_run=dry_run, json_output=json_output)
+
+
+def _refuse(fixed: Mapping[str, object]) -> None:
+    """Refuse options that a suite sets itself."""
+    if given := [option for option, value in fixed.items() if value]:
+        raise InputError(f"{given[0]} cannot be used with --suite, which sets it: omit one of them")
 
 
 def _names(text: str) -> list[str]:

@@ -264,12 +264,7 @@ def evaluation_of(
         return AnswerPool.of(() if entries else (i.answer for b in loaded for i in b.items if isinstance(i, Item)), entries)
 
     roles = Roles.of(config, answers=answers, measured=(model, chosen.max_tokens.model or protocol.max_tokens), need_keys=need_keys)
-    samples = chosen.seeds
-    temperature = chosen.temperature
-    if temperature is None:
-        temperature = SAMPLING if samples > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
-    if samples > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
-        raise InputError("several samples at temperature 0 give the same answer: set a temperature above 0")
+    samples, temperature = chosen.seeds, _temperature_of(chosen, control)
     max_images = chosen.most_images(model)
     asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
@@ -312,6 +307,20 @@ def evaluation_of(
         limit=chosen.limit,
         settings=settings,
     )
+
+
+def _temperature_of(chosen: EvaluationConfig, control: Control) -> float:
+    """Return the configured temperature, or the default for this number of samples.
+
+    Raises:
+        InputError: all samples would be the same.
+    """
+    temperature = chosen.temperature
+    if temperature is None:
+        temperature = SAMPLING if chosen.seeds > 1 and control != Control.SHUFFLE_OPTIONS else 0.0
+    if chosen.seeds > 1 and temperature == 0 and control not in {Control.SHUFFLE_OPTIONS, Control.SWAP}:
+        raise InputError("several samples at temperature 0 give the same answer: set a temperature above 0")
+    return temperature
 
 
 def _unusable(lines: Sequence[ItemResult]) -> str:

@@ -103,10 +103,7 @@ def collate(
             sample), or an image has a different number of tiles than its encoded row.
     """
     used = [sum(len(sample.input_ids) for sample in line) for line in bins]
-    longest = max(used, default=0)
-    width = length if length is not None else -(-longest // 8) * 8
-    if longest > width:
-        raise ValueError(f"a line of {longest} tokens in a batch of length {width}")
+    width = _width(max(used, default=0), length)
     shape = (len(bins), width)
     input_ids = np.full(shape, pad_id, np.int64)
     labels = np.full(shape, IGNORED, np.int64)
@@ -157,6 +154,14 @@ def collate(
         conversations=None if conversations is None else torch.from_numpy(conversations),
         reference=_reference(scored) if pairs else None,
     )
+
+
+def _width(longest: int, length: int | None) -> int:
+    """Return the length of a batch's lines."""
+    width = length if length is not None else -(-longest // 8) * 8
+    if longest > width:
+        raise ValueError(f"a line of {longest} tokens in a batch of length {width}")
+    return width
 
 
 def _reference(pairs: Sequence[Encoded]) -> Tensor | None:
