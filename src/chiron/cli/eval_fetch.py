@@ -1,4 +1,4 @@
-"""`chiron eval fetch`: download benchmarks, and say before what, how much and under which license."""
+"""`chiron eval fetch`: list downloads with size and license, then download them."""
 
 import sys
 from collections.abc import Sequence

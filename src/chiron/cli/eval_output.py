@@ -1,4 +1,4 @@
-"""What `chiron eval` shows: the benchmarks there are, a forecast, and the figures of an evaluation."""
+"""Output of `chiron eval`: the list of benchmarks, a forecast, and the figures of an evaluation."""
 
 import sys
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def measure(evaluation: Evaluation, *, dry_run: bool, json_output: bool) -> None
 
 
 def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoReturn:
-    """Say how an evaluation ended, and leave with the exit code that tells it."""
+    """Print the figures of an evaluation, and exit with its exit code."""
     if json_output:
         print_json(summary.to_record())
     else:
@@ -92,7 +92,7 @@ def finish_evaluation(summary: EvaluationSummary, *, json_output: bool) -> NoRet
 
 
 def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
-    """A line a benchmark and control."""
+    """Build a table with one line for each benchmark and control."""
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
     for title in ("benchmark", "control", "seeds", "N", "accuracy", "95 %", "unparsed", "unusable", "pending", "other scores"):
         table.add_column(title, justify="left" if title in {"benchmark", "control", "other scores"} else "right")

@@ -143,7 +143,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
 async def _examine(
     models: "Mapping[str, ProviderConfig]", uses: "Mapping[str, Sequence[RoleCall]]", console: "Console", *, ask: bool
 ) -> int:
-    """Show what is found of every model, all being looked at together; how many faults there are."""
+    """Check all models at the same time, print the findings, and return the number of faults."""
     from chiron.providers.registry import probe
 
     async def look(name: str) -> "list[Finding]":
