@@ -5,9 +5,12 @@ script runs and that both ways compute the same loss, not what a GPU would do.
 """
 
 import gc
+import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +21,21 @@ from torch import Tensor, nn
 from bench.table import heading, table
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.tiling import TileKey, Tiles
+from chiron.training.attention import use_attention
 from chiron.training.batches import collate
-from chiron.training.model import Loss, add_adapter
+from chiron.training.estimate import Operations
+from chiron.training.memory import predict_memory
+from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, plain, recompute, recompute_only
 from chiron.training.packing import bins, order
-from chiron.training.recipe import Adapter
+from chiron.training.recipe import Adapter, Attention, Recipe
 from chiron.training.rows import IGNORED, Encoded, trained_tokens
 
 Batches = Sequence[Sequence[Encoded]]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]
 BATCH = 4
 """Rows of a padded batch."""
-WARM_UP = 2
-"""Batches before the clock starts."""
+WARM_UP = 4
+"""Batches before the clock starts. Compiled code is made in them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ TINY = Size(
         },
         "image_token_id": 500, "image_seq_length": 16, "tie_word_embeddings": False,
     },
-    24, 512, 128, 8.0,
+    24, 512, 128, 4.0,
 )  # fmt: skip
 
 
@@ -125,15 +131,16 @@ def padded_batches(rows: list[Encoded], a_tile: int) -> Batches:
 
 
 def padded_loss(pixels: Callable[[TileKey], Tiles], side: int) -> Losses:
-    """Rows beside each other, padding masked, logits everywhere; a batch of text alone runs a blank tile."""
+    """Rows beside each other, logits everywhere; a batch of text alone runs a blank tile.
+
+    No mask: padding follows the rows, and causal attention does not see it. A mask would make this way slower.
+    """
 
     def loss(model: nn.Module, rows: Sequence[Encoded]) -> Tensor:
         device = next(model.parameters()).device
         batch = collate([[row] for row in rows], pixels, length=None, pad_id=0).to(device)
-        lengths = torch.tensor([len(row.input_ids) for row in rows], device=device)
-        mask = torch.arange(batch.input_ids.shape[1], device=device)[None] < lengths[:, None]
-        inner: Any = model.get_base_model()  # type: ignore[operator]
-        logits = inner(input_ids=batch.input_ids, attention_mask=mask.long(), pixel_values=batch.pixel_values, use_cache=False).logits
+        inner: Any = plain(model)
+        logits = inner(input_ids=batch.input_ids, pixel_values=batch.pixel_values, use_cache=False).logits
         targets = batch.labels[:, 1:].reshape(-1)
         summed = nn.functional.cross_entropy(
             logits[:, :-1].reshape(len(targets), -1).float(), targets, ignore_index=IGNORED, reduction="sum"
@@ -150,7 +157,7 @@ def packed_loss(pixels: Callable[[TileKey], Tiles]) -> Losses:
     """As the trainer does it."""
 
     def loss(model: nn.Module, rows: Sequence[Encoded]) -> Tensor:
-        batch = collate([rows], pixels, length=None, pad_id=0).to(next(model.parameters()).device)
+        batch = collate([rows], pixels, length=None, pad_id=0, raw=True).to(next(model.parameters()).device)
         summed: Tensor = Loss(model)(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values)
         return summed
 
@@ -169,31 +176,37 @@ class Found:
     used: float
     """Share of positions that held a token."""
     loss: float
-    """A trained token, over all rows, before training."""
+    """A trained token of the first batch, before training."""
+    steps: int
 
 
 def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, padded: bool) -> Found:
-    """Optimizer steps of one batch each, over and over, for the time given; then, the steps undone, the loss."""
+    """Optimizer steps of one batch each, over and over, for the time given; then, the steps undone."""
     device = next(model.parameters()).device
     began_with = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad(), _autocast(device):
-        summed = sum(float(losses(model, batch)) for batch in batches)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=4e-5)
+    optimizer = torch.optim.AdamW(trained, lr=4e-5, fused=True)
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    tokens, flops, began = 0, 0.0, 0.0
+    counted = Operations.of(model, INTERNVL)
+    tokens, flops, began, seen, summed, labels = 0, 0.0, 0.0, 0, 0.0, 0
+    # The same rows in each way: the batches of the warm-up are trained again at the end of a round.
     for number, batch in enumerate(_forever(batches)):
         if number == WARM_UP:
             began = _now(device)
-            tokens, flops = 0, 0.0
+            tokens, flops, seen = 0, 0.0, 0
         with _autocast(device):
-            loss = losses(model, batch) / max(1, sum(trained_tokens(r) for r in batch))
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = losses(model, batch)
+        count = sum(trained_tokens(r) for r in batch)
+        if number == 0:
+            summed, labels = loss.item(), count
+        (loss / max(1, count)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         tokens += sum(len(r.input_ids) for r in batch)
-        flops += useful(model, batch)
+        flops += sum(counted.useful(batch).values())
+        seen += 1
         if number > WARM_UP and _now(device) - began > size.seconds:
             break
     took = _now(device) - began
@@ -204,19 +217,72 @@ def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, p
     gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
     real = sum(len(r.input_ids) for batch in batches for r in batch)
     positions = sum(_positions(batch, padded=padded) for batch in batches)
-    return Found(tokens / took, flops / took, gib, real / positions, summed / sum(trained_tokens(r) for batch in batches for r in batch))
+    return Found(tokens / took, flops / took, gib, real / positions, summed / max(1, labels), seen)
 
 
-def useful(model: nn.Module, rows: Sequence[Encoded]) -> float:
-    """Operations that the adapter's gradients need: tower forward, language model there and back, head on learned tokens."""
-    inner: Any = model.get_base_model()  # type: ignore[operator]
-    language = sum(p.numel() for name, p in inner.model.language_model.layers.named_parameters() if "lora_" not in name)
-    tower = sum(p.numel() for p in inner.model.vision_tower.parameters())
-    text = inner.config.text_config
-    a_tile = 2 * tower * (4 * INTERNVL.tokens_per_tile(inner.config) + 1)
-    tiles = sum(sum(row.tile_counts) for row in rows)
-    head = 4 * text.vocab_size * text.hidden_size * sum(trained_tokens(row) for row in rows)
-    return float(4 * language * sum(len(row.input_ids) for row in rows) + tiles * a_tile + head)
+def measure_trl(model: nn.Module, size: Size, rows: list[Encoded], pixels: Callable[[TileKey], Tiles]) -> Found:
+    """TRL's own trainer on the rows in its own order: padded batches, and its own loss and measurements."""
+    import datasets
+    import trl
+    from transformers import TrainerCallback
+
+    device = next(model.parameters()).device
+    began_with = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    counted = Operations.of(model, INTERNVL)
+    state: dict[str, Any] = {"tokens": 0, "flops": 0.0, "began": 0.0, "steps": 0, "seen": []}
+
+    def collator(examples: list[dict[str, int]]) -> dict[str, Tensor]:
+        members = [rows[example["row"]] for example in examples]
+        state["seen"].append(members)
+        batch = collate([[row] for row in members], pixels, length=None, pad_id=0)
+        lengths = torch.tensor([len(row.input_ids) for row in members])
+        mask = (torch.arange(batch.input_ids.shape[1])[None] < lengths[:, None]).long()
+        found = {"input_ids": batch.input_ids, "attention_mask": mask, "labels": batch.labels}
+        return found if batch.pixel_values is None else {**found, "pixel_values": batch.pixel_values}
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, _: Any, control: Any, **__: Any) -> None:
+            del args
+            state["steps"] += 1
+            if state["steps"] == WARM_UP:
+                state["began"] = _now(device)
+            elif state["steps"] > WARM_UP:
+                members = state["seen"][state["steps"] - 1]
+                state["tokens"] += sum(len(r.input_ids) for r in members)
+                state["flops"] += sum(counted.useful(members).values())
+                if _now(device) - state["began"] > size.seconds:
+                    control.should_training_stop = True
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        args = trl.SFTConfig(
+            output_dir=folder, per_device_train_batch_size=BATCH, max_steps=10_000, bf16=True, gradient_checkpointing=False,
+            report_to=[], save_strategy="no", learning_rate=4e-5, remove_unused_columns=False, max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True}, dataloader_num_workers=0, logging_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        data = datasets.Dataset.from_list([{"row": number} for number in range(len(rows))])
+        trainer = trl.SFTTrainer(
+            model=model, args=args, train_dataset=data, data_collator=collator, processing_class=_words(), callbacks=[Clock()]
+        )
+        trainer.train()
+    took = _now(device) - state["began"]
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in began_with:
+                p.copy_(began_with[name])
+    used = sum(len(r.input_ids) for m in state["seen"] for r in m) / sum(_positions(m, padded=True) for m in state["seen"])
+    gib = torch.cuda.max_memory_allocated() / 2**30
+    return Found(state["tokens"] / took, state["flops"] / took, gib, used, float("nan"), state["steps"] - WARM_UP)
+
+
+def _words() -> Any:
+    """A tokenizer that TRL wants to see, although the rows are encoded already."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1}, unk_token="[UNK]"))  # noqa: S106 - not a password
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[EOS]", pad_token="[UNK]")  # noqa: S106
 
 
 def matmul_peak(device: torch.device) -> float:
@@ -233,27 +299,37 @@ def matmul_peak(device: torch.device) -> float:
     return count * 2 * side**3 / (_now(device) - began)
 
 
-def main() -> None:
-    """Print the tables."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the tables.
+
+    ``arguments``: names of the sizes; ``--seconds N`` for each way; ``--ways A,B`` for those whose names contain A or B.
+    """
+    given = list(arguments)
+    seconds = float(given.pop(given.index("--seconds") + 1)) if "--seconds" in given else None
+    ways = given.pop(given.index("--ways") + 1).split(",") if "--ways" in given else []
+    names = [name for name in given if not name.startswith("--")]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     heading("Training throughput")
     if device.type == "cpu":
-        print("No GPU here: a tiny model in fp32, to see that both ways run and agree. Its figures say nothing of a GPU.\n")
+        print("No GPU here: a tiny model in fp32, to see that all ways run and agree. Its figures say nothing of a GPU.\n")
     peak = matmul_peak(device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"matmul peak, measured: {peak / 1e12:.3g} TFLOP/s ({where}); TRL is not measured here\n")
-    rows_of_table: list[list[object]] = []
+    print(f"matmul peak, measured: {peak / 1e12:.3g} TFLOP/s ({where})\n", flush=True)
+    columns = ["model", "way", "real tokens/s", "useful TFLOP/s", "share of peak", "peak GiB", "positions in use", "first loss", "steps"]
+    told = []
     for size in FULL if device.type == "cuda" else (TINY,):
-        rows_of_table += compare(size, device, peak)
+        if names and size.name not in names:
+            continue
+        told += compare(replace(size, seconds=seconds or size.seconds), device, peak, ways)
         gc.collect()
         torch.cuda.empty_cache()
-    table(["model", "way", "real tokens/s", "useful FLOPs, share of peak", "peak GiB", "positions in use", "loss before"], rows_of_table)
+    table(columns, told)
 
 
-def compare(size: Size, device: torch.device, peak: float) -> list[list[object]]:
-    """A row each for padded and packed, and one with their ratio."""
+def compare(size: Size, device: torch.device, peak: float, wanted: Sequence[str] = ()) -> list[list[object]]:
+    """A row for each way."""
     model = make_model(size, device)
-    inner: Any = model.get_base_model()  # type: ignore[operator]
+    inner: Any = plain(model)
     a_tile = INTERNVL.tokens_per_tile(inner.config)
     rows = mixture(size, a_tile)
     side = size.config["vision_config"]["image_size"][0]
@@ -262,17 +338,50 @@ def compare(size: Size, device: torch.device, peak: float) -> list[list[object]]
     def pixels(key: TileKey) -> Tiles:
         return noise[: key[1]]
 
+    def ours(attention: Attention) -> Found:
+        use_attention(inner, Recipe.model_construct(attention=attention, precision="bf16" if device.type == "cuda" else "fp32"))
+        return measure(model, size, packed, packed_loss(pixels), padded=False)
+
     packed = [[rows[i] for i in line] for line in bins([len(r.input_ids) for r in rows], size.sequence, seed=0, epoch=0)]
-    ways = {
-        "padded": measure(model, size, padded_batches(rows, a_tile), padded_loss(pixels, side), padded=True),
-        "packed": measure(model, size, packed, packed_loss(pixels), padded=False),
+    gpu = device.type == "cuda"
+    padded = padded_batches(rows, a_tile)
+    ways: dict[str, Callable[[], Found]] = {
+        "authors' loader: padded": lambda: measure(model, size, padded, padded_loss(pixels, side), padded=True),
+        **({"TRL's trainer: padded": lambda: measure_trl(model, size, rows, pixels)} if gpu else {}),
+        "packed, sdpa": lambda: ours("sdpa"),
+        "packed, varlen": lambda: ours("varlen"),
+        **({"packed, flex_attention": lambda: ours("flex_attention")} if gpu else {}),
     }
-    told: list[list[object]] = [
-        [size.name, way, round(f.tokens_a_second), f"{f.flops_a_second / peak:.1%}", f.gib or "-", f"{f.used:.1%}", f"{f.loss:.5f}"]
-        for way, f in ways.items()
-    ]
-    ratio = ways["packed"].tokens_a_second / ways["padded"].tokens_a_second
-    return [*told, [size.name, "packed / padded", f"{ratio:.2f}", "", "", "", f"{ways['packed'].loss - ways['padded'].loss:+.1e}"]]
+    told = [_told(size, way, peak, run) for way, run in ways.items() if not wanted or any(word in way for word in wanted)]
+    recipe = Recipe.model_construct(max_seq_length=size.sequence, micro_batch_size=1, precision="bf16" if gpu else "fp32")
+    predicted = predict_memory(Loss(model), recipe, device)
+    peaks = {n: round(predicted.peak(n) / 2**30, 1) for n in (0, predicted.layers)}
+    print(f"predicted memory, GiB, by the number of layers that compute their activations again: {peaks}", flush=True)
+    if not gpu:  # compiling for a CPU takes minutes
+        return told
+    recompute(inner)
+    told.append(_told(size, "packed, varlen, all recomputed", peak, lambda: ours("varlen")))
+    recompute_only(model, 0)
+    compile_layers(model)
+    told.append(_told(size, "packed, varlen, compiled", peak, lambda: ours("varlen")))
+    recompute_only(model, len(language_layers(model)))
+    return [*told, _told(size, "packed, varlen, compiled, all recomputed", peak, lambda: ours("varlen"))]
+
+
+def _told(size: Size, way: str, peak: float, run: Callable[[], Found]) -> list[object]:
+    """A row of the table; printed at once, because a run on a lent machine can be cut off."""
+    began = time.perf_counter()
+    try:
+        f = run()
+    except Exception as error:  # noqa: BLE001 - a way that does not run here is told, and the others are measured
+        row: list[object] = [size.name, way, *[f"{type(error).__name__}: {error}"[:300].replace("\n", " ")], *[""] * 6]
+        print(row, flush=True)
+        traceback.print_exc()
+        return row
+    row = [size.name, way, round(f.tokens_a_second), round(f.flops_a_second / 1e12, 4), f"{f.flops_a_second / peak:.1%}"]
+    row += [round(f.gib, 1) or "-", f"{f.used:.1%}", f"{f.loss:.5f}", f.steps]
+    print(row, f"{time.perf_counter() - began:.0f} s with warm-up", flush=True)
+    return row
 
 
 def _positions(batch: Sequence[Encoded], *, padded: bool) -> int:
@@ -297,4 +406,4 @@ def _now(device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,5 +1,6 @@
 """Decode images ahead of time and turn packed lines into tensors."""
 
+import contextlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 from chiron.cases.images import FORMATS, MAX_PIXELS, ImageFolder, ImageProblem
 from chiron.client.images import upright
 from chiron.errors import InputError
-from chiron.providers.local.tiling import Grid, ImageLayout, TileKey, Tiles, Tiling
+from chiron.providers.local.tiling import DEVIATION, MEAN, Grid, ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
 
 
@@ -42,7 +43,7 @@ class PackedBatch:
     """``(lines, length)`` int64, -100 for tokens without loss; not shifted, as transformers expects."""
     pixel_values: Tensor | None
     """Float32, in the order of lines and samples: tiles ``(tiles, 3, side, side)``, or patches ``(patches, values)`` of families without
-    tiles. None if the batch has no images.
+    tiles. Tiles are uint8 ``(tiles, side, side, 3)`` until the batch is on its device. None if the batch has no images.
     """
     trained_tokens: int
     real_tokens: int
@@ -75,8 +76,25 @@ class PackedBatch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "PackedBatch":
         """Copy the batch to ``device``."""
+        moved = self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        if moved.pixel_values is not None and moved.pixel_values.dtype == torch.uint8:
+            return replace(moved, pixel_values=normalized(moved.pixel_values))
+        return moved
+
+    def pinned(self) -> "PackedBatch":
+        """Copy the batch to memory that a GPU reads while the program goes on."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":
         tensors = {name: value for name, value in self.loss_inputs().items() if value is not None}
-        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})  # type: ignore[arg-type]
+        return replace(self, **{name: change(value) for name, value in tensors.items()})  # type: ignore[arg-type]
+
+
+def normalized(tiles: Tensor) -> Tensor:
+    """Return what :func:`~chiron.providers.local.tiling.normalise` does, on the device of ``tiles``."""
+    mean, deviation = np.array(MEAN, np.float32), np.array(DEVIATION, np.float32)
+    scale, shift = (torch.from_numpy(v)[:, None, None].to(tiles.device) for v in (1 / (255 * deviation), mean / deviation))
+    return tiles.permute(0, 3, 1, 2).float().contiguous().mul_(scale).sub_(shift)
 
 
 def collate(
@@ -87,6 +105,7 @@ def collate(
     pad_id: int,
     weighting: LossWeighting = "token",
     layout: ImageLayout | None = None,
+    raw: bool = False,
 ) -> PackedBatch:
     """Build a batch of packed lines; each inner sequence is one line.
 
@@ -97,6 +116,7 @@ def collate(
         pad_id: Padding token. It has no loss, and no sample attends to it.
         weighting: Loss weighting of the labels (:func:`~chiron.training.rows.token_weight`).
         layout: How the model sees images; default: InternVL's tiles.
+        raw: Whether tiles stay uint8 until :meth:`PackedBatch.to` moves them, which then is four times faster.
 
     Raises:
         ValueError: A line is longer than ``length``, the first token of a sample has a label (the model would predict it from the previous
@@ -140,7 +160,10 @@ def collate(
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
             grids += sample.grids * len(sample.conversations)
         position_ids[:, number, at:] = np.arange(width - at)
-    seen = layout.model_inputs(tiles, grids) if tiles else {}
+    if tiles and raw and isinstance(layout, Tiling):
+        seen: dict[str, Any] = {"pixel_values": np.concatenate(tiles)}
+    else:
+        seen = layout.model_inputs(tiles, grids) if tiles else {}
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids[0] if layout.axes == 1 else position_ids),
@@ -281,6 +304,24 @@ class Decoder:
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} can no longer be read: {why}") from error
+
+
+Item = TypeVar("Item")
+
+
+@contextlib.contextmanager
+def one_ahead(source: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """Give the items of ``source``, each made in a thread while the one before it is in use."""
+    end: Any = object()
+    with ThreadPoolExecutor(1, "batches") as pool:
+
+        def items() -> Iterator[Item]:
+            coming = pool.submit(next, source, end)
+            while (item := coming.result()) is not end:
+                coming = pool.submit(next, source, end)
+                yield item
+
+        yield items()
 
 
 class _Fence(ImageFolder):

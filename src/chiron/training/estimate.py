@@ -1,19 +1,75 @@
 """TrainingEstimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from chiron.training.model import adapted_layers
+from chiron.providers.local.families.family import ModelFamily
+from chiron.training.memory import fixed_recomputed, predict_memory
+from chiron.training.model import Loss, adapted_layers, add_adapter, plain, train_everything
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.recipe import Adapter
-from chiron.training.rows import trained_tokens
+from chiron.training.rows import Encoded, trained_tokens
 from chiron.training.session import Prepared
 
 ACHIEVED_TFLOPS = 400.0
 """Assumed throughput of an H100 or H200 in bf16, in 10^12 operations per second; not measured (change with ``--tflops``)."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one forward pass: two for each weight that a token, label or tile meets, and attention."""
+
+    per_token: int
+    """Of the language model's layers, without attention."""
+    per_token_pair: int
+    """Of attention, for each pair of tokens that attend to each other."""
+    per_label: int
+    """Of the head."""
+    per_tile: int
+    """Of the vision tower, its attention included."""
+
+    @classmethod
+    def of(cls, model: Any, family: ModelFamily) -> "Operations":
+        """Count the operations of a transformers ``model``, with or without an adapter; those of the adapter do not count."""
+        inner = plain(model)
+        text, patches = inner.config.get_text_config(), family.patches_per_tile(inner.config)
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        tower = getattr(inner.model, family.vision_tower)
+        # Families without tiles attend within windows or whole images, which is little per token.
+        vision = inner.config.vision_config
+        attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers if family.tiled else 0
+        return cls(
+            per_token=2 * _size(inner.model.language_model.layers),
+            per_token_pair=4 * text.num_hidden_layers * text.num_attention_heads * size,
+            per_label=2 * text.vocab_size * text.hidden_size,
+            per_tile=2 * _size(tower) * patches + attention,
+        )
+
+    def useful(self, rows: Iterable[Encoded]) -> dict[str, float]:
+        """Operations that training an adapter of the language model needs, by part; activations computed again do not count.
+
+        Backward costs as much as forward in layers whose weights are frozen, and twice as much in attention, which has no weights.
+        """
+        found = {"language": 0.0, "attention": 0.0, "head": 0.0, "vision": 0.0}
+        for row in rows:
+            found["language"] += 2 * self.per_token * len(row.input_ids)
+            found["attention"] += 3 * self.per_token_pair * pairs_of_tokens(row)
+            found["head"] += 2 * self.per_label * trained_tokens(row)
+            found["vision"] += self.per_tile * row.tiles()
+        return found
+
+
+def pairs_of_tokens(row: Encoded) -> float:
+    """Number of pairs of tokens that attend to each other."""
+    return sum(size * (size + 1) / 2 for size in row.conversations)
+
+
+def _size(part: nn.Module) -> int:
+    return sum(weight.numel() for name, weight in part.named_parameters() if "lora_" not in name)
 
 
 @dataclass(frozen=True)
@@ -65,27 +121,25 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     """
     model: Any = prepared.base.model
     config = model.config
-    text = config.text_config
-    language = sum(p.numel() for p in model.model.language_model.layers.parameters())
-    family = prepared.base.family
-    tower = sum(p.numel() for p in getattr(model.model, family.vision_tower).parameters())
-    patches = family.patches_per_tile(config)
+    text = config.get_text_config()
+    once = Operations.of(model, prepared.base.family)
     parameters = sum(p.numel() for p in model.parameters())
     trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
-    recompute = 2 if prepared.recipe.gradient_checkpointing else 0
+    # How many layers "auto" computes again is known only on the GPU; here, it counts as none.
+    again = (fixed_recomputed(prepared.recipe, text.num_hidden_layers) or 0) / text.num_hidden_layers
 
     def of_stage(plan: StagePlan) -> StageEstimate:
         seen = _seen(prepared, plan, gpus)
         everything = plan.stage.trainable == "all"
-        a_token = language * ((6 if everything else 4) + recompute)
+        passes = (3 if everything else 2) + again
         vision = everything or "vision" in (prepared.recipe.adapter or Adapter()).targets
-        passes = (3 if everything else 2 if vision else 1) + (recompute // 2 if vision else 0)
-        a_tile = 2 * tower * patches * passes
-        operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
+        tower_passes = (3 if everything else 2 if vision else 1) + (bool(again) if vision else 0)
+        operations = once.per_token * seen.tokens * passes + once.per_token_pair * seen.pairs * (3 + again)
+        operations += once.per_tile * seen.tiles * tower_passes + once.per_label * seen.trained * 2
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
             own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
-            operations += plan.tokens * 2 * language + own_tiles * 2 * tower * patches
-            operations += plan.trained_tokens * 2 * text.vocab_size * text.hidden_size
+            operations += once.per_token * plan.tokens + once.per_tile * own_tiles + once.per_label * plan.trained_tokens
+            operations += once.per_token_pair * sum(map(pairs_of_tokens, prepared.data[plan.stage.name]))
         busy = seen.lines / seen.places
         return StageEstimate(
             stage=plan.stage.name,
@@ -101,19 +155,21 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
             hours=operations / (gpus * busy * tflops * 1e12) / 3600,
         )
 
-    width = 2 if prepared.recipe.precision == "bf16" else 4
-    positions = prepared.recipe.max_seq_length * prepared.recipe.micro_batch_size
-    # Hidden vectors kept per token for the backward pass: with checkpointing, the input of each layer and the inside of one layer;
-    # without it, about 17 per layer.
-    kept = text.num_hidden_layers * (1 if prepared.recipe.gradient_checkpointing else 17) + 34
-    activations = positions * text.hidden_size * kept * width
-    # Logits of the head at labeled positions, also in full precision and with their gradient.
     stages = tuple(of_stage(plan) for plan in prepared.plans)
-    learned = max(stage.trained_tokens / stage.tokens for stage in stages)
-    activations += round(positions * learned) * text.vocab_size * (width + 8)
-    weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
-    memory = (weights + trained * 16 + activations) / 2**30
-    return TrainingEstimate(parameters, trained, memory, stages, gpus, tflops)
+    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, tflops)
+
+
+def _memory_gib(prepared: Prepared) -> float:
+    """Peak memory of the last stage. A layer's activations are measured; "auto" counts as none that are computed again."""
+    recipe = prepared.recipe
+    model = prepared.base.model
+    if recipe.stages[-1].trainable == "adapter":
+        model = add_adapter(model, recipe.adapter or Adapter()) if not hasattr(model, "peft_config") else model
+    else:
+        train_everything(model)
+    loss = Loss(model)
+    memory = predict_memory(loss, recipe, next(model.parameters()).device)
+    return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 
 @dataclass
@@ -121,6 +177,8 @@ class _Seen:
     tokens: int = 0
     trained: int = 0
     tiles: int = 0
+    pairs: float = 0.0
+    """Pairs of tokens that attend to each other."""
     lines: int = 0
     places: int = 0
     """Line slots in all batches of all GPUs."""
@@ -135,6 +193,7 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
         seen.tokens += sum(len(row.input_ids) for row in rows)
         seen.trained += sum(trained_tokens(row) for row in rows)
         seen.tiles += sum(row.tiles() for row in rows)
+        seen.pairs += sum(map(pairs_of_tokens, rows))
         seen.lines += len(step)
         # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
         batches = -(-len(step) // at_once) * gpus

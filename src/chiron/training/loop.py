@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
-from chiron.providers.local.tiling import ImageLayout
-from chiron.training.batches import Decoder, collate
+from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles
+from chiron.training.batches import Decoder, PackedBatch, collate, one_ahead
 from chiron.training.checkpoint import TrainPosition
 from chiron.training.metrics import StepMetrics
 from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
@@ -99,8 +99,10 @@ def train_stage(
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     todo = [step for number, step in enumerate(steps) if number >= position.step]
     shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
-    with Decoder(folder, state.layout, recipe.workers) as decoder:
-        decoded = decoder.ahead(batch for share in shares for batch in share)
+    with (
+        Decoder(folder, state.layout, recipe.workers) as decoder,
+        one_ahead(_collated(state, recipe, decoder.ahead(batch for share in shares for batch in share))) as ready,
+    ):
         for step, share in zip(todo, shares, strict=True):
             began = time.perf_counter()
             rate = learning_rate(plan, position.step)
@@ -110,14 +112,13 @@ def train_stage(
             weight = step_weight(step, recipe.loss_weighting)
             what = f"stage {plan.stage.name}, step {position.step + 1}"
             with memory_explained(what):
-                batches = (next(decoded) for _ in share)
                 images = any(row.images for line in step for row in line)
-                summed, positions, norm, requests = _one_step(state, batches, len(share), weight, recipe, images=images, asked=asked)
-            if not math.isfinite(summed) or not math.isfinite(norm):
+                done = _one_step(state, ready, len(share), weight, recipe, images=images, asked=asked)
+            if not math.isfinite(done.loss) or not math.isfinite(done.norm):
                 rows = ", ".join(row.id for line in step[:3] for row in line[:1])
                 raise InputError(
-                    f"{what}: the loss is not finite (loss {summed / weight:g}, gradient {norm:g}): lower learning_rate, or check the rows"
-                    f" of this step ({rows}, ...); the last checkpoint is kept"
+                    f"{what}: the loss is not finite (loss {done.loss / weight:g}, gradient {done.norm:g}): lower learning_rate, or check"
+                    f" the rows of this step ({rows}, ...); the last checkpoint is kept"
                 )
             with memory_explained(what):  # the first optimizer step allocates the moments
                 state.optimizer.step()
@@ -131,35 +132,65 @@ def train_stage(
                     step=position.step,
                     steps=plan.steps,
                     total_steps=position.total_steps,
-                    loss=summed / weight,
+                    loss=done.loss / weight,
                     learning_rate=rate,
-                    gradient_norm=norm,
+                    gradient_norm=done.norm,
                     tokens=tokens,
                     trained_tokens=trained,
-                    utilisation=tokens / positions,
+                    utilisation=tokens / done.positions,
                     seconds=time.perf_counter() - began,
                     memory_gib=memory_gib(),
+                    waited=done.waited,
                 ),
-                requests,
+                done.requests,
             )
             if ended:
                 break
     return position
 
 
-def _one_step(
-    state: TrainState, batches: Iterator[Any], count: int, weight: float, recipe: Recipe, *, images: bool, asked: Callable[[], Requests]
-) -> tuple[float, int, float, Requests]:
-    """Compute the gradients of one optimizer step.
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step computed, over all processes except :attr:`waited`."""
 
-    Returns the summed loss and the number of positions, both over all processes, the gradient norm, and the requests of all processes.
-    ``weight``: total weight of the trained tokens of the step.
+    loss: float
+    """Summed."""
+    positions: int
+    norm: float
+    """Of the gradient, before clipping."""
+    requests: Requests
+    waited: float
+    """Seconds that this process waited for batches."""
+
+
+def _collated(state: TrainState, recipe: Recipe, decoded: Iterable[tuple[Sequence[Line], dict[TileKey, Tiles]]]) -> Iterator[PackedBatch]:
+    for lines, tiles in decoded:
+        settings: dict[str, Any] = {"pad_id": state.pad_id, "weighting": recipe.loss_weighting, "layout": state.layout}
+        batch = collate(lines, tiles, length=None, raw=True, **settings)
+        yield batch.pinned() if state.accelerator.device.type == "cuda" else batch
+
+
+def _one_step(
+    state: TrainState,
+    batches: Iterator[PackedBatch],
+    count: int,
+    weight: float,
+    recipe: Recipe,
+    *,
+    images: bool,
+    asked: Callable[[], Requests],
+) -> _Step:
+    """Compute the gradients of one optimizer step from the next ``count`` batches.
+
+    ``weight``: total weight of the trained tokens of the step. ``images``: whether any row of the step has one.
     """
     accelerator = state.accelerator
     summed = torch.zeros((), device=accelerator.device)
-    positions = 0
-    for number, (lines, tiles) in enumerate(batches, start=1):
-        batch = collate(lines, tiles, length=None, pad_id=state.pad_id, weighting=recipe.loss_weighting, layout=state.layout)
+    positions, waited = 0, 0.0
+    for number in range(1, count + 1):
+        began = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - began
         batch = batch.to(accelerator.device, non_blocking=True)
         positions += batch.input_ids.numel()
         # Processes exchange gradients once per step, in their last batch.
@@ -180,7 +211,7 @@ def _one_step(
             unused.grad = None
     norm = gather(accelerator.clip_grad_norm_(state.parameters, recipe.clip))
     requests = Requests(stop=totals[2] > 0, checkpoint=totals[3] > 0)
-    return totals[0], int(totals[1]), float(norm if norm is not None else 0.0), requests
+    return _Step(totals[0], int(totals[1]), float(norm if norm is not None else 0.0), requests, waited)
 
 
 def _no_exchange(state: TrainState) -> contextlib.AbstractContextManager[None]:

@@ -39,6 +39,8 @@ class StepMetrics:
     seconds: float
     memory_gib: float
     """Peak memory so far of this process's GPU; without a GPU, of this process."""
+    waited: float
+    """Seconds of the step in which the model waited for its batches (images to decode, mostly)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat
@@ -29,6 +31,7 @@ from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
+from chiron.training.attention import attention_inputs, use_attention
 from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
@@ -85,14 +88,14 @@ def load_base(recipe: Recipe) -> LoadedModel:
         try:
             config = getattr(transformers, family.config_class)(**recipe.scratch.config)
             # The public constructor accepts neither the attention type nor the precision.
-            model = architecture._from_config(config, dtype=dtype, attn_implementation=recipe.attention)  # noqa: SLF001
+            model = architecture._from_config(config, dtype=dtype, attn_implementation=_first_attention(recipe))  # noqa: SLF001
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
     else:
         source = str(recipe.base)
         try:
-            model = load_whole(architecture, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True)
+            model = load_whole(architecture, source, dtype=dtype, attn_implementation=_first_attention(recipe), use_safetensors=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
@@ -102,11 +105,17 @@ def load_base(recipe: Recipe) -> LoadedModel:
         _check_images(family, layout, recipe.images)
         _check_adapter(family, recipe.adapter)
         _check_template(tokenizer)
+        use_attention(model, recipe)
     except (InputError, OSError, ValueError) as error:
         raise InputError(f"recipe {recipe.name}: {_first_line(error)}") from error
-    if recipe.gradient_checkpointing:
-        _compute_activations_again(model)
+    if recipe.gradient_checkpointing not in {False, "none"}:
+        recompute(model)
     return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
+
+
+def _first_attention(recipe: Recipe) -> str:
+    """Return the attention to load a model with: other kinds than "eager" are only for the language model, and set later."""
+    return "eager" if recipe.attention == "eager" else "sdpa"
 
 
 def _family(recipe: Recipe) -> ModelFamily:
@@ -242,16 +251,23 @@ class Loss(nn.Module):
         There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
         """
         inner = plain(self.model)
+        rows = attention_inputs(inner, position_ids if position_ids.ndim == 2 else position_ids[0])
         images = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
         hidden = inner.model(
-            input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, **images, attention_mask=None, use_cache=False
+            input_ids=input_ids,
+            position_ids=position_ids,
+            pixel_values=pixel_values,
+            **images,
+            **rows,
+            attention_mask=None,
+            use_cache=False,
         ).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
-        logits = inner.lm_head(hidden[:, :-1][chosen])
+        hidden, learned = hidden[:, :-1][chosen], targets[chosen]
         if weights is None and conversations is None:
-            return nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="sum")
-        losses = nn.functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
+            return torch.stack(cross_entropy(inner.lm_head, hidden, learned, reduction="sum")).sum()
+        losses = torch.cat(cross_entropy(inner.lm_head, hidden, learned, reduction="none"))
         if conversations is None:
             assert weights is not None  # noqa: S101
             return (losses * weights[:, 1:][chosen]).sum()
@@ -263,19 +279,56 @@ class Loss(nn.Module):
         return -nn.functional.logsigmoid(self.beta * (ratios[:, 0] - ratios[:, 1])).sum()
 
 
+CHUNK = 2048
+"""Tokens whose logits exist at the same time. With 152,000 words, they take 3 GiB with their gradient."""
+
+
+def cross_entropy(head: nn.Module, hidden: Tensor, targets: Tensor, *, reduction: Literal["sum", "none"]) -> list[Tensor]:
+    """Cross-entropy of tokens in nats, in chunks of :data:`CHUNK` tokens; more than one chunk computes its logits again when backward.
+
+    ``hidden``: ``(tokens, hidden)``; ``targets``: ``(tokens,)``. Each chunk is a scalar (``sum``) or ``(tokens,)`` (``none``).
+    """
+
+    def chunk(states: Tensor, words: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(head(states).float(), words, reduction=reduction)
+
+    if len(targets) <= CHUNK:
+        return [chunk(hidden, targets)]
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return [checkpoint(chunk, states, words, use_reentrant=False) for states, words in parts]
+
+
 def plain(model: nn.Module) -> Any:
     """Return the transformers model without its adapter wrapper, if any."""
     return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
 
 
-def _compute_activations_again(model: Any) -> None:
-    """Turn on gradient checkpointing; the method name depends on the release of transformers."""
+def recompute(model: Any) -> None:
+    """Turn on gradient checkpointing in all layers; the method name depends on the release of transformers."""
     settings = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     _stop_at_frozen_embeddings(model)
+
+
+def recompute_only(model: nn.Module, layers: int) -> None:
+    """Of a model with gradient checkpointing, compute only the activations of the language model's first ``layers`` again."""
+    for number, layer in enumerate(language_layers(model)):
+        layer.gradient_checkpointing = number < layers
+
+
+def language_layers(model: nn.Module) -> Any:
+    """Return the layers of the language model."""
+    return plain(model).model.language_model.layers
+
+
+def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Compile the layers of the language model and of the vision tower, one by one: equal layers share the compiled code."""
+    for module in plain(model).model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True, backend=backend)  # lines and images differ in size
 
 
 def _stop_at_frozen_embeddings(model: Any) -> None:
@@ -323,7 +376,7 @@ def sharded(model: nn.Module, device: torch.device, world: int, *, beta: float =
     mesh = init_device_mesh(device.type, (world,))
     # Weights keep their types; autocast decides what is computed in half precision, as without shards.
     settings: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy()}
-    for layer in plain(loss.model).model.language_model.layers:
+    for layer in language_layers(loss.model):
         fully_shard(layer, **settings)
     fully_shard(loss, **settings)
     return loss

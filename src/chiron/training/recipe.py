@@ -17,6 +17,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 ModelPart = Literal["language", "projector", "vision"]
 
 
+Attention = Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"]
+
+
 class Adapter(Strict):
     """LoRA settings. By default, only the language model's linear layers are adapted."""
 
@@ -151,10 +154,18 @@ class Recipe(Strict):
     micro_batch_size: PositiveInt = 1
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | PositiveInt | Literal["all", "none", "auto"] = False
+    """Layers of the language model whose activations are computed again in the backward pass: ``all`` (or true), ``none`` (or false), the
+    first so many, or as many as the free memory needs (``auto``).
+    """
+    compile: bool = False
+    """Whether to compile the model's layers (torch.compile). Faster on a GPU after the first steps."""
     shard: bool = False
     """Whether to shard the weights over processes (FSDP2). Slower; for models that do not fit on one GPU."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "auto"
+    """How rows of a packed line attend to themselves only. ``varlen``: without a mask, in memory that grows with the line; on a GPU with
+    torch's flash attention. ``sdpa`` and ``eager`` use a mask. ``auto``: ``varlen`` on a GPU in bf16, otherwise ``sdpa``.
+    """
     weight_decay: NonNegativeFloat = 0.05
     betas: tuple[Share, Share] = (0.9, 0.999)
     clip: PositiveFloat = 1.0

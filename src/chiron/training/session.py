@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 _UNHASHED: dict[str, Any] = {
     **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
-    "gradient_checkpointing": True,
+    **dict.fromkeys(("gradient_checkpointing", "compile"), True),
     "stages": {"__all__": {"answers", "answer_tokens"}},
 }
 """Keys of a recipe that do not change the final weights."""
@@ -94,6 +94,8 @@ class Prepared:
         # Checkpoints of earlier versions were hashed with these names.
         for name, hashed in (("max_seq_length", "sequence"), ("base_stages", "earlier")):
             recipe[hashed] = recipe.pop(name)
+        if recipe["attention"] == "auto":  # earlier versions had no other default
+            recipe["attention"] = "sdpa"
         for stage in recipe["stages"]:
             stage["train"] = stage.pop("trainable")
             if stage["objective"] == "sft":

@@ -1,6 +1,7 @@
 """One stage of a run: its optimizer, its checkpoints, and its held-out loss."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +26,18 @@ from chiron.training.loop import (
     reference_log_probabilities,
     train_stage,
 )
+from chiron.training.memory import choose_recomputed
 from chiron.training.metrics import HeldOut, StepMetrics, read_metrics
-from chiron.training.model import Loss, ShardedLoss, copy_from_shards, gather_state, sharded, split_state, trained_state
+from chiron.training.model import Loss, ShardedLoss, compile_layers, copy_from_shards, gather_state, sharded, split_state, trained_state
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import Encoded
 
 if TYPE_CHECKING:
     from chiron.training.session import Prepared
+
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingStopped(ChironError):
@@ -213,6 +218,8 @@ def _train_state(
     recipe, world = prepared.recipe, accelerator.num_processes
     left = resumed if resumed is not None and resumed.position.step else None
     if recipe.shard and world > 1:
+        if isinstance(recipe.gradient_checkpointing, int):  # "auto" is "all": the free memory of a shard is not measured
+            choose_recomputed(Loss(model), recipe, accelerator.device)
         loss: nn.Module = sharded(model, accelerator.device, world, beta=plan.stage.beta)
         optimizer: torch.optim.Optimizer = make_optimizer(loss, recipe, plan.stage)
         if left is not None:
@@ -222,7 +229,13 @@ def _train_state(
         optimizer = make_optimizer(model, recipe, plan.stage)
         if left is not None:
             optimizer.load_state_dict(left.optimizer)
-        loss, optimizer = accelerator.prepare(Loss(model, beta=plan.stage.beta), optimizer)
+        alone = Loss(model, beta=plan.stage.beta).to(accelerator.device)
+        recomputed = choose_recomputed(alone, recipe, accelerator.device)
+        if recomputed:
+            _log.info("stage %s: %d layers compute their activations again", plan.stage.name, recomputed)
+        if recipe.compile:
+            compile_layers(model)
+        loss, optimizer = accelerator.prepare(alone, optimizer)
         parameters = [p for p in model.parameters() if p.requires_grad]
     if left is not None:
         mine = left.randoms.get(str(accelerator.process_index))

@@ -1,0 +1,121 @@
+"""How many layers of the language model must compute their activations again, from the memory that is free.
+
+One layer's activations are measured on a short line; they grow with the length of a line (with attention that needs no mask).
+"""
+
+import gc
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chiron.training.model import CHUNK, Loss, language_layers, plain, recompute_only
+from chiron.training.recipe import Recipe
+
+_SAMPLE = 256
+"""Tokens of the measured line."""
+_MARGIN = 0.9
+"""Share of the free memory that is used. The rest is for the vision tower's peak and for fragmentation."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of training on one GPU, in bytes, without sharding. The peak is at the start of the backward pass."""
+
+    weights: int
+    trained: int
+    """Gradients and both moments of the optimizer, in full precision."""
+    head: int
+    """Logits of a chunk, with their copy in full precision and its gradient."""
+    layers: int
+    """Number of the language model's layers."""
+    a_layer: int
+    """Activations that a layer keeps."""
+    a_layer_again: int
+    """What a layer keeps that computes its activations again: its input."""
+
+    def peak(self, recomputed: int) -> int:
+        """Peak if so many layers compute their activations again, one of them at a time."""
+        kept = (self.layers - recomputed) * self.a_layer + recomputed * self.a_layer_again + bool(recomputed) * self.a_layer
+        return self.weights + self.trained + self.head + kept
+
+
+def predict_memory(loss: Loss, recipe: Recipe, device: torch.device) -> Memory:
+    """Predict the memory of one batch of full lines; the model is on ``device``, with its adapter."""
+    text = plain(loss.model).config.get_text_config()
+    positions = recipe.max_seq_length * recipe.micro_batch_size
+    width = 2 if recipe.precision == "bf16" else 4
+    return Memory(
+        weights=sum(p.numel() * p.element_size() for p in loss.parameters()),
+        trained=sum(p.numel() for p in loss.parameters() if p.requires_grad) * 12,
+        head=min(CHUNK, positions) * text.vocab_size * (width + 8),
+        layers=len(language_layers(loss.model)),
+        a_layer=round(_bytes_per_token(loss, device, half=recipe.precision == "bf16") * positions),
+        a_layer_again=positions * text.hidden_size * width,
+    )
+
+
+def choose_recomputed(loss: Loss, recipe: Recipe, device: torch.device) -> int:
+    """Return how many layers compute their activations again, and set them; see :attr:`Recipe.gradient_checkpointing`."""
+    count = fixed_recomputed(recipe, len(language_layers(loss.model)))
+    if count is None:
+        predicted = predict_memory(loss, recipe, device)
+        room = _MARGIN * free_memory(device) + predicted.weights  # the weights are there already
+        count = next((n for n in range(predicted.layers) if predicted.peak(n) <= room), predicted.layers)
+    recompute_only(loss.model, count)
+    return count
+
+
+def fixed_recomputed(recipe: Recipe, layers: int) -> int | None:
+    """Return how many of ``layers`` the recipe wants to compute their activations again; None if the free memory decides."""
+    setting = recipe.gradient_checkpointing
+    if setting == "auto":
+        return None
+    return layers if setting is True or setting == "all" else 0 if setting == "none" else min(layers, int(setting))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free memory in bytes: of the GPU, or of this machine."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _bytes_per_token(loss: Loss, device: torch.device, *, half: bool) -> float:
+    """Measure what the first layer keeps per token for the backward pass."""
+    layer = language_layers(loss.model)[0]
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in loss.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+
+    def begin(*_: object) -> None:
+        hooks.__enter__()
+
+    def end(*_: object) -> None:
+        hooks.__exit__()
+
+    training, recomputed = loss.training, [getattr(layer, "gradient_checkpointing", False) for layer in language_layers(loss.model)]
+    loss.train()
+    recompute_only(loss.model, 0)
+    handles = [layer.register_forward_pre_hook(begin), layer.register_forward_hook(end)]
+    ids = torch.ones(1, _SAMPLE, dtype=torch.long, device=device)
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half), torch.random.fork_rng():  # dropout must not change the run
+            loss(ids, torch.arange(_SAMPLE, device=device)[None], ids, None)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for number, again in enumerate(recomputed):
+            language_layers(loss.model)[number].gradient_checkpointing = again
+        loss.train(training)
+    return sum(kept.values()) / _SAMPLE

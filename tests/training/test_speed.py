@@ -1,0 +1,191 @@
+"""What makes training fast changes no loss and no gradient."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from chiron.errors import InputError
+from chiron.providers.local.tiling import normalise
+from chiron.training import memory
+from chiron.training import model as model_module
+from chiron.training.attention import row_boundaries
+from chiron.training.batches import collate, normalized, one_ahead
+from chiron.training.memory import choose_recomputed
+from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
+from chiron.training.recipe import Adapter, Recipe
+from chiron.training.session import Prepared, prepare, train
+from tests.training.tiny import PATCH, TILE, tiny_model, tiny_tokenizer, write_rows
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PRECISION = "bf16" if DEVICE == "cuda" else "fp32"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("speed")
+    write_rows(folder / "data", 9)
+    tiny_model(hidden=64).save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    return folder
+
+
+def recipe_of(world: Path, **changes: Any) -> Recipe:
+    stage = {"name": "cot", "data": "rows.jsonl", "steps": 3, "batch": {"rows": 5}, "learning_rate": 1e-2}
+    settings = {"name": "r", "base": str(world / "base"), "images": {"tile": TILE}, "max_seq_length": 1024, "precision": PRECISION}
+    return Recipe.model_validate({**settings, "adapter": {"dropout": 0.0}, "stages": [stage], **changes})
+
+
+def prepared_of(world: Path, **changes: Any) -> Prepared:
+    return prepare(recipe_of(world, **changes), world / "data")
+
+
+def loss_of(prepared: Prepared) -> Loss:
+    """A loss whose adapter already does something."""
+    torch.manual_seed(0)
+    model = add_adapter(prepared.base.model, prepared.recipe.adapter or Adapter()).train()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return Loss(model).to(DEVICE)
+
+
+def gradients(loss: Loss, prepared: Prepared, *, lines: int = 2) -> tuple[float, dict[str, torch.Tensor]]:
+    """The summed loss of all rows in so many lines, and the gradient of every trained weight."""
+    rows = prepared.data["cot"]
+    packed = [rows[begin::lines] for begin in range(lines)]
+
+    def pixels(key: Any) -> Any:
+        random = np.random.default_rng(zlib.crc32(key[0].encode()))
+        return random.integers(0, 255, size=(key[1], TILE, TILE, 3), dtype=np.uint8)
+
+    batch = collate(packed, pixels, length=None, pad_id=0, layout=prepared.base.layout, raw=True).to(DEVICE)
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+        summed = loss(**batch.loss_inputs())
+    summed.backward()
+    found = {name.replace("._orig_mod", ""): p.grad.float().cpu() for name, p in loss.named_parameters() if p.grad is not None}
+    return summed.item(), found
+
+
+def agree(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]]) -> None:
+    loose = DEVICE == "cuda"  # bf16
+    assert one[0] == pytest.approx(other[0], rel=5e-3 if loose else 1e-5)
+    assert one[1].keys() == other[1].keys()
+    for name, gradient in other[1].items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(one[1][name], gradient, rtol=1e-3, atol=scale * (0.1 if loose else 1e-4), msg=name)
+
+
+@pytest.fixture(scope="module")
+def reference(world: Path) -> tuple[float, dict[str, torch.Tensor]]:
+    """With "eager" attention, without anything that makes it fast."""
+    prepared = prepared_of(world, attention="eager")
+    return gradients(loss_of(prepared), prepared)
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+@pytest.mark.parametrize(
+    "attention", ["varlen", "sdpa", pytest.param("flex_attention", marks=pytest.mark.skipif(DEVICE == "cpu", reason="GPU"))]
+)
+def test_every_attention_gives_the_same_loss_and_gradients(world: Path, reference: Any, attention: str, lines: int) -> None:
+    prepared = prepared_of(world, attention=attention)
+    agree(gradients(loss_of(prepared), prepared, lines=lines), reference)
+
+
+def test_rows_begin_where_positions_restart() -> None:
+    positions = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]])
+    bounds, longest = row_boundaries(positions)
+    assert bounds.tolist() == [0, 3, 5, 6, 12]
+    assert longest == 6
+
+
+def test_logits_in_chunks_give_the_same_loss_and_gradients(world: Path, reference: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "CHUNK", 7)
+    sizes: list[int] = []
+    prepared = prepared_of(world)
+    loss = loss_of(prepared)
+    head: Any = model_module.plain(loss.model).lm_head
+    head.register_forward_hook(lambda *found: sizes.append(len(found[2])))
+    agree(gradients(loss, prepared), reference)
+    assert max(sizes) == 7
+    assert len(sizes) > 20
+
+
+@pytest.mark.parametrize(("setting", "recomputed"), [(True, 2), ("all", 2), (1, 1), (9, 2), (False, 0), ("none", 0)])
+def test_so_many_layers_compute_their_activations_again(world: Path, reference: Any, setting: Any, recomputed: int) -> None:
+    prepared = prepared_of(world, gradient_checkpointing=setting)
+    loss = loss_of(prepared)
+    assert choose_recomputed(loss, prepared.recipe, torch.device(DEVICE)) == recomputed
+    calls = []
+    for layer in language_layers(loss.model):
+        layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    agree(gradients(loss, prepared), reference)
+    assert len(calls) == 2 + recomputed
+
+
+def test_the_free_memory_decides_how_many_layers_compute_their_activations_again(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepared_of(world, gradient_checkpointing="auto")
+    loss = loss_of(prepared)
+    counts = []
+    for room in (1e5, 1e7, 1e8, 1e12):
+        monkeypatch.setattr(memory, "free_memory", lambda _, room=room: room)
+        random = torch.get_rng_state()
+        counts.append(choose_recomputed(loss, prepared.recipe, torch.device(DEVICE)))
+        assert torch.equal(torch.get_rng_state(), random)  # dropout of the run is the same
+    assert counts == sorted(counts, reverse=True)
+    assert (counts[0], counts[-1]) == (2, 0)
+
+
+def test_compiled_layers_give_the_same_loss_and_gradients(world: Path, reference: Any) -> None:
+    prepared = prepared_of(world, attention="varlen", gradient_checkpointing=1)
+    loss = loss_of(prepared)
+    choose_recomputed(loss, prepared.recipe, torch.device(DEVICE))
+    compile_layers(loss.model, backend="inductor" if DEVICE == "cuda" else "aot_eager")  # code for a CPU is compiled for minutes
+    agree(gradients(loss, prepared), reference)
+
+
+@pytest.mark.parametrize("change", [{"attention": "varlen"}, {"gradient_checkpointing": "auto"}])
+def test_a_run_trains_and_answers_as_without(world: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    """Generation during training has a cache and no packed rows."""
+    stage = {**recipe_of(world).stages[0].model_dump(exclude_none=True), "held_out": "rows.jsonl", "held_out_every": 3, "answers": 2}
+    stages = [{**stage, "answer_tokens": 4}]
+    found = []
+    for name, changes in (("plain", {"attention": "sdpa"}), ("changed", change)):
+        train(prepared_of(world, stages=stages, **changes), tmp_path / name, score=lambda *_: True)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert found[1] == pytest.approx(found[0], rel=5e-3 if DEVICE == "cuda" else 1e-4)
+
+
+def test_tiles_normalized_on_their_device_are_the_same() -> None:
+    tiles = np.random.default_rng(0).integers(0, 255, size=(3, PATCH, PATCH, 3), dtype=np.uint8)
+    torch.testing.assert_close(normalized(torch.from_numpy(tiles)), torch.from_numpy(normalise(tiles)), rtol=0, atol=0)
+
+
+def test_items_made_ahead_keep_their_order_and_their_errors() -> None:
+    def numbers() -> Any:
+        yield from range(3)
+        raise InputError("no more images")
+
+    seen = []
+    with one_ahead(numbers()) as items, pytest.raises(InputError, match="no more images"):
+        for number in items:
+            seen.append(number)  # noqa: PERF402 - until the error
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"attention": "flash_attention_2"}, "pip install flash-attn"),
+        ({"attention": "flex_attention"}, "only be trained on a GPU"),
+    ],
+)
+@pytest.mark.skipif(DEVICE == "cuda", reason="without a GPU")
+def test_an_attention_that_is_not_available_says_what_to_do(world: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        prepared_of(world, **change)
