@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, Protocol
@@ -185,6 +186,11 @@ class ImagePart:
     sha256: str
     max_side: int
     """Longest side in pixels, as sent. It is part of the key."""
+
+
+def resized(pictures: Iterable[ImagePart], side: int) -> tuple[ImagePart, ...]:
+    """Return the same images with another longest side."""
+    return tuple(replace(picture, max_side=side) for picture in pictures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class Identity(BaseModel):
     depth: int | None = None
     restarts: int | None = None
     policy: str | None = None
+    evaluation: str = "full"
     threshold: float | None = None
     seed: int | None = None
 
