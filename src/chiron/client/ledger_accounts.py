@@ -120,6 +120,10 @@ class Accounts(Store):
         row = self._read_one("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
         return None if row is None else int(row[0])
 
+    def failed_keys(self) -> set[str]:
+        """Return the keys (hex) of calls that failed for good. A later process may have answered them."""
+        return {key.hex() for (key,) in self._read("SELECT DISTINCT key FROM failures WHERE final") if isinstance(key, bytes)}
+
     def failure_reasons(self) -> list[FailureReason]:
         """Return the reasons of failed calls, most common first. Reasons that differ only in numbers count as one.
 
