@@ -163,6 +163,8 @@ def status_command(
         console.print(spending_table(status.spending))
     if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
         console.print(spent)
+    for cached in status.cached:
+        console.print(escape(printable(cached.words)), soft_wrap=True)
     if failures:
         console.print("failed calls:" if status.failures else "no call failed")
         for failure in status.failures:

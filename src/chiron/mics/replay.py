@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -68,10 +69,8 @@ async def replay_cases(setup: SearchSetup, ledger: Ledger, failed: frozenset[str
             into.new[call.key] = call
             raise _NotAnswered
 
-        try:
+        with suppress(_NotAnswered):
             replayed.result = await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
-        except _NotAnswered:
-            pass
         yield replayed
 
 

@@ -255,5 +255,6 @@ class SearchResult:
         scores: dict[str, list[float | None]] = {}
         for level in levels:
             for candidate in level.candidates:
-                scores.setdefault(candidate.mentor, []).append(candidate.score.value if candidate.score.answered and not candidate.score.not_asked else None)
+                score = candidate.score
+                scores.setdefault(candidate.mentor, []).append(score.value if score.answered and not score.not_asked else None)
         return scores

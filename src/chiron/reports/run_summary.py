@@ -3,9 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
@@ -60,6 +60,7 @@ class RunInfo(BaseModel):
     limit: int | None = None
     replayed_from: str | None = None
     identity: Identity = Identity()
+    config: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def cases_name(self) -> str:
