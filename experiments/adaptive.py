@@ -141,7 +141,7 @@ GRASP = {"intern-a": 0.0, "intern-b": -0.1, "intern-c": -0.2}
 
 async def invented_reply(call: Call) -> Reply:
     """Reply to a call in a world where true steps help interns and false ones mislead them. It depends only on the call."""
-    dice = random.Random(call.key)  # noqa: S311 - reproducible, not secret
+    dice = random.Random(call.key)
     prompt = call.messages[-1].text
     if call.role == "judge":
         return Reply("yes" if read_section(prompt, "given_answer") == read_section(prompt, "known_answer") else "no")

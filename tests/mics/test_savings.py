@@ -1,7 +1,7 @@
 """Fewer and cheaper calls: forecasts of other policies, adaptive runs, images in two sizes, and prefixes that endpoints cache."""
 
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from chiron.mics.replay import forecast_overrides
 from chiron.mics.run_directory import read_status
 from chiron.mics.tree import read_tree
 from chiron.reports.page import write_report
+from experiments.adaptive import invented, table
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint, completion
@@ -122,6 +123,11 @@ def test_mentors_see_images_at_a_size_of_their_own(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["mentor_image_side"] == 100
 
 
+def common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    return first[: next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
+
+
 class PrefixCache:
     """A server that counts a character as a token and caches the longest common prefix with earlier prompts of a model."""
 
@@ -133,7 +139,7 @@ class PrefixCache:
     def __call__(self, body: dict[str, Any], _: int) -> web.Response:
         prompt, model = json.dumps(body["messages"]), str(body["model"])
         earlier = self.prompts.setdefault(model, [])
-        cached = max((len(os.path.commonprefix([prompt, one])) for one in earlier), default=0)
+        cached = max((len(common_prefix([prompt, one])) for one in earlier), default=0)
         earlier.append(prompt)
         self.reported += cached
         reply = completion(self.answer(body), model=model, prompt_tokens=len(prompt))
@@ -174,7 +180,7 @@ def test_a_request_begins_with_what_stays_the_same(tmp_path: Path, system_role: 
         prompts = sorted({json.dumps(body["messages"]) for body in bodies if body["model"] == role})
         assert any("<reasoning>" in prompt for prompt in prompts)
         assert len(prompts) > 1
-        shared = os.path.commonprefix(prompts)
+        shared = common_prefix(prompts)
         assert "data:image" in shared
         assert ("</answer>" if role == "mentor-a" else "</history>") in shared
 
@@ -185,3 +191,11 @@ def test_only_counts_are_read_as_cached_tokens() -> None:
         None
     ] * 5
     assert Price(input=2, output=3).cache_discount == 0
+
+
+def test_the_experiment_compares_ways_to_evaluate_on_the_same_cases() -> None:
+    full, adaptive, halving = invented(12, 0, "verified")
+    assert (adaptive.same, adaptive.retained, adaptive.true) == (12, full.retained, full.true)
+    assert adaptive.calls < full.calls
+    assert halving.calls < full.calls
+    assert table([[full, adaptive, halving]]).count("invented, seed 0, verified") == 3

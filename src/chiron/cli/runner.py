@@ -179,9 +179,8 @@ def show_forecast(found: ReplayForecast, run: Path, policy: Sequence[str], *, js
         print_json({"run": str(run), "policy": list(policy), "unknown_share": found.unknown_share, **asdict(found)})
         return
     console = results()
-    console.print(
-        escape(printable(f"forecast of {', '.join(policy)} from {run}: {found.priced} of {found.cases} cases can be priced")), soft_wrap=True
-    )
+    head = f"forecast of {', '.join(policy)} from {run}: {found.priced} of {found.cases} cases can be priced"
+    console.print(escape(printable(head)), soft_wrap=True)
     if found.unknown:
         console.print(f"unknown: {found.unknown_share:.1%} of the cases need replies that the ledger does not have. The first one missing:")
         for words, count in found.unknown.items():
@@ -196,7 +195,8 @@ def show_forecast(found: ReplayForecast, run: Path, policy: Sequence[str], *, js
     for f in found.figures:
         digits = 4 if f.name == "USD" else 0
         low, high = f.per_case_interval
-        change = "-" if f.change is None or f.change_interval is None else "{:+.1%} ({:+.1%} to {:+.1%})".format(f.change, *f.change_interval)
+        least, most = f.change_interval or (0.0, 0.0)
+        change = "-" if f.change is None else f"{f.change:+.1%} ({least:+.1%} to {most:+.1%})"
         a_case = f"{f.per_case:,.{digits or 1}f} ({low:,.{digits or 1}f} to {high:,.{digits or 1}f})"
         table.add_row(f.name, f"{f.recorded:,.{digits}f}", f"{f.forecast:,.{digits}f}", a_case, change)
     console.print(whole(table))

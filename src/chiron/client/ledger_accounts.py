@@ -71,9 +71,8 @@ class CachedPrompts:
     @property
     def words(self) -> str:
         """One line for a summary."""
-        effect = (
-            "price.cached_input is not set, so the saving is unknown" if self.saved_usd is None else f"${self.saved_usd:.4f} less than without"
-        )
+        saved = self.saved_usd
+        effect = "the saving is unknown without price.cached_input" if saved is None else f"${saved:.4f} less than without"
         return (
             f"{self.role} {self.model}: {self.share:.1%} of {self.prompt_tokens:,} prompt tokens were cached by the endpoint"
             f" ({self.replies:,} replies report it); {effect}"

@@ -80,7 +80,7 @@ class CaseTeam:
         calls = [self._call("intern", sample, messages, restart) for sample in self.policy.intern_samples(self.team)]
         done = {e.key: e for e in known.evaluations} if known is not None else {}
         waiting = [call for call in calls if call.key not in done]
-        if more is not None:
+        if more is not None and more < len(waiting):
             waiting = sorted(waiting, key=lambda call: self.policy.temperatures.index(call.temperature))[:more]
         done |= {e.key: e for e in await together(self._evaluate(call) for call in waiting)}
         return Score(tuple(done[call.key] for call in calls if call.key in done), len(calls) - len(done))
@@ -122,7 +122,7 @@ class CaseTeam:
             _demand_quorum(candidate.score, f"the candidate of {candidate.mentor}")
 
     async def _evaluate_further(self, counts: list[tuple[Candidate, int]], restart: int) -> None:
-        scores = await together(self.score(c.prefix, restart=restart, known=c.score, more=count if count < c.score.not_asked else None) for c, count in counts)
+        scores = await together(self.score(c.prefix, restart=restart, known=c.score, more=count) for c, count in counts)
         for (candidate, _), score in zip(counts, scores, strict=True):
             candidate.score = score
 
