@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -71,7 +71,7 @@ class Measured:
         return f"| {' | '.join(cells)} |"
 
 
-def compare(world: str, found: Mapping[str, Found], is_true: Truth | None) -> list[Measured]:
+def compare(world: str, found: Mapping[EvaluationName, Found], is_true: Truth | None) -> list[Measured]:
     """Compare the ways to evaluate on the cases that all of them could search."""
     names = [name for name in found["full"] if all(results[name] is not None for results in found.values())]
     measured = []
@@ -189,11 +189,12 @@ TITLES = (
 )
 
 
-def table(worlds: Sequence[Sequence[Measured]]) -> str:
-    """Return the Markdown table of all worlds."""
-    lines = [f"| {' | '.join(TITLES)} |", "|" + "---|" * len(TITLES)]
-    lines += [measured.row(world[0]) for world in worlds for measured in world if measured.cases]
-    return "\n".join(lines) + "\n"
+def table(worlds: Iterable[Sequence[Measured]]) -> Iterator[str]:
+    """Yield the lines of the Markdown table of all worlds, each as soon as its world is measured."""
+    yield f"| {' | '.join(TITLES)} |\n"
+    yield "|" + "---|" * len(TITLES) + "\n"
+    for world in worlds:
+        yield from (f"{measured.row(world[0])}\n" for measured in world if measured.cases)
 
 
 def main() -> int:
@@ -205,17 +206,21 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=500, help="cases of the invented world (0: leave it out)")
     parser.add_argument("--seeds", type=int, default=2, help="seeds of the invented world")
     chosen = parser.parse_args()
-    worlds: list[list[Measured]] = []
-    try:
+
+    def worlds() -> Iterator[list[Measured]]:
         if chosen.cases:
-            worlds += [invented(chosen.cases, seed, stop) for stop in ("verified", "paper") for seed in range(chosen.seeds)]
+            yield from (invented(chosen.cases, seed, stop) for stop in ("verified", "paper") for seed in range(chosen.seeds))
         if chosen.ladder is not None:
-            worlds += ladder_runs(chosen.ladder, chosen.limit)
-        worlds += [recorded(run, chosen.limit) for run in chosen.runs]
+            yield from ladder_runs(chosen.ladder, chosen.limit)
+        yield from (recorded(run, chosen.limit) for run in chosen.runs)
+
+    try:
+        for line in table(worlds()):
+            sys.stdout.write(line)
+            sys.stdout.flush()
     except ChironError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(table(worlds))
     return 0
 
 

@@ -61,7 +61,7 @@ class SearchSetup:
         rules = ("temperatures", "mentor_temperature", "depth", "restarts", "policy", "baseline", "threshold", "seed", "image_side")
         # Keys that older runs do not have appear only with other values than the default, so that those runs resume.
         policy = self.policy
-        changed = {} if policy.evaluation == "full" else {"evaluation": policy.evaluation}
+        changed: dict[str, Any] = {} if policy.evaluation == "full" else {"evaluation": policy.evaluation}
         if policy.mentor_image_side is not None:
             changed["mentor_image_side"] = policy.mentor_image_side
         return {
