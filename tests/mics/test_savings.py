@@ -198,4 +198,4 @@ def test_the_experiment_compares_ways_to_evaluate_on_the_same_cases() -> None:
     assert (adaptive.same, adaptive.retained, adaptive.true) == (12, full.retained, full.true)
     assert adaptive.calls < full.calls
     assert halving.calls < full.calls
-    assert [line.split(" | ")[1] for line in table([[full, adaptive, halving]])][2:] == ["full", "adaptive", "halving"]
+    assert [line.split(" | ")[1] for line in list(table([[full, adaptive, halving]]))[2:]] == ["full", "adaptive", "halving"]
