@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chiron.client.call import RoleModel
-from chiron.mics.result import Outcome, Reason
+from chiron.mics.result import Outcome, Reason, SearchResult
 from chiron.mics.team import Policy, Team
 from tests.support.cases import a_case
 from tests.support.table import CASE, CUT, MENTORS, TEAM, Table, own_paths, prefix_of, steps
@@ -425,3 +426,82 @@ def test_two_seats_of_one_model_do_not_share_their_draws() -> None:
 def test_one_mentor_and_one_intern_are_a_team() -> None:
     team = Team((RoleModel("A", "A", 512),), (RoleModel("x", "x", 512),), TEAM.judge)
     assert Table(own_paths, lambda *_: True).search(Policy(temperatures=(0.7,)), team).retained
+
+
+# --- fewer evaluations --------------------------------------------------------------------------------------------------------------
+
+
+def choices(result: SearchResult) -> list[list[tuple[str | None, dict[str, object] | None]]]:
+    """What the search chose at every depth, with the scores that decide about paths."""
+    return [[(level.chosen, None if level.whole is None else level.whole.to_json()) for level in levels] for levels in result.tree]
+
+
+@pytest.mark.slow
+@given(worlds())
+def test_adaptive_evaluation_chooses_what_a_full_evaluation_chooses_and_bounds_the_rest(world: tuple[int, Policy]) -> None:
+    seed, policy = world
+    every, fewer = random_table(seed), random_table(seed)
+    full, adaptive = every.search(policy), fewer.search(replace(policy, evaluation="adaptive"))
+    if full.outcome in {Outcome.PENDING, Outcome.UNJUDGED}:
+        return  # a failed evaluation of a candidate that cannot win does not stop the search
+    assert (adaptive.outcome, adaptive.retained, adaptive.reason, adaptive.path) == (full.outcome, full.retained, full.reason, full.path)
+    assert adaptive.score == full.score
+    assert {c.key for c in fewer.calls} <= {c.key for c in every.calls}
+    assert choices(adaptive) == choices(full)
+    for levels, others in zip(full.tree, adaptive.tree, strict=True):
+        for level, other in zip(levels, others, strict=True):
+            for known, bounded in zip(level.candidates, other.candidates, strict=True):
+                assert known.score == bounded.score or (bounded.score.not_asked and known.score.value <= bounded.score.highest)
+                assert not bounded.score.full or known.score.full
+
+
+def test_a_candidate_that_cannot_win_or_tie_is_not_evaluated_further() -> None:
+    shares: Shares = {("A1", "A2"): 6, ("B1", "B2"): 4, ("C1", "C2"): 0}
+    table = Table(own_paths, right_for(shares=shares))
+    result = table.search(replace(PAPER, evaluation="adaptive"))
+    scores = [c.score for c in result.tree[0][0].candidates]
+    assert result.tree[0][0].chosen == "A"
+    assert (scores[0].correct, scores[0].not_asked) == (6, 0)
+    assert [(s.correct, s.asked) for s in scores[1:]] == [(2, 3), (0, 1)]  # B: the third evaluation is the first wrong one
+    record = result.to_record()
+    assert record["scores"] == {"A": [1.0], "B": [None], "C": [None]}
+    assert record["missing"] == {"candidates": 0, "evaluations": 0}
+    assert record["tree"][0][0]["candidates"][2]["not_asked"] == 5
+
+
+def test_adaptive_evaluation_finishes_the_scores_whose_sum_decides() -> None:
+    """At depth 2 A and C have full scores. At depth 1 A's score is 4/6 and C's 3/6, but when they are left unfinished C is ahead."""
+    wrong = {
+        ("A1", "A2"): {("x", 1.2), ("y", 1.2)},
+        ("B1", "B2"): {("x", 1.2)},
+        ("C1", "C2"): {("x", 0.2), ("y", 0.2), ("z", 0.2)},
+        ("B1", "B2", "B3"): {("x", 1.2)},
+    }
+    table = Table(own_paths, lambda name, prefix, temperature, _: (name, temperature) not in wrong.get(prefix, set()))
+    for name in ("full", "adaptive"):
+        result = table.search(Policy(stop="paper", evaluation=name))
+        assert [level.chosen for level in result.tree[0]] == ["B", "A"]
+        assert [c.score.correct for c in result.tree[0][0].candidates] == [4, 5, 3]
+
+
+def test_halving_continues_with_the_better_half_and_finishes_the_winner() -> None:
+    shares: Shares = {("A1", "A2"): 6, ("B1", "B2"): 3, ("C1", "C2"): 0}
+    result = Table(own_paths, right_for(shares=shares)).search(replace(PAPER, evaluation="halving"))
+    scores = [c.score for c in result.tree[0][0].candidates]
+    assert [score.asked for score in scores] == [6, 4, 2]
+    assert result.retained
+
+
+def test_halving_evaluates_everything_before_it_calls_a_level_zero() -> None:
+    table = Table(own_paths, lambda *_: False)
+    result = table.search(Policy(evaluation="halving", restarts=0))
+    assert result.outcome == Outcome.UNSOLVED
+    assert table.count("intern") == 3 * N
+
+
+@given(worlds())
+def test_halving_ends_with_a_finished_winner(world: tuple[int, Policy]) -> None:
+    seed, policy = world
+    result = random_table(seed).search(replace(policy, evaluation="halving"))
+    for level in (level for levels in result.tree for level in levels if level.chosen):
+        assert next(c for c in level.candidates if c.mentor == level.chosen).score.not_asked == 0

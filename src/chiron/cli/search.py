@@ -57,20 +57,34 @@ def search_command(
 
 def replay_command(
     old: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory to take replies from; it is not changed.")],
-    config: Config,
-    run: RunDir,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML configuration of the new run.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Directory of the new run.")] = None,
+    forecast: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POLICY",
+            help="Only price another policy from the ledger: adaptive, halving, paper, verified, or KEY=VALUE (depth=2, interns=A,B).",
+        ),
+    ] = None,
     cases: Annotated[Path | None, typer.Option("--cases", metavar="FILE", help="File of the cases, if it was moved.")] = None,
     images: Images = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls would be new, and exit.")] = False,
     json_output: Json = False,
 ) -> None:
     """Search the cases of a run again with another judge, policy or team. Replies in its ledger cost nothing."""
-    from chiron.cli.runner import conduct, finish
-    from chiron.mics.api import rehearse, replay_run, replay_setup
+    from chiron.cli.runner import conduct, finish, show_forecast
+    from chiron.mics.api import forecast_replay, rehearse, replay_run, replay_setup
     from chiron.mics.config import load_config
     from chiron.mics.run_directory import RunDirectory
 
     source = RunDirectory(old)
+    if forecast:
+        known = load_config(config) if config is not None else None
+        found = asyncio.run(forecast_replay(source, forecast, known, cases, images))
+        show_forecast(found, old, forecast, json_output=json_output)
+        return
+    if config is None or run is None:
+        raise InputError("a replay needs --config FILE and --run DIR; --forecast POLICY needs neither")
     setup = replay_setup(source, load_config(config), cases, images, need_keys=not dry_run)
     new = replay_run(setup, source, run)
     plan = asyncio.run(rehearse(setup, source.ledger))
@@ -149,6 +163,8 @@ def status_command(
         console.print(spending_table(status.spending))
     if spent := spent_in_words(status.spent_usd, status.possibly_spent_usd):
         console.print(spent)
+    for cached in status.cached:
+        console.print(escape(printable(cached.words)), soft_wrap=True)
     if failures:
         console.print("failed calls:" if status.failures else "no call failed")
         for failure in status.failures:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, Protocol
@@ -187,6 +188,11 @@ class ImagePart:
     """Longest side in pixels, as sent. It is part of the key."""
 
 
+def resized(pictures: Iterable[ImagePart], side: int) -> tuple[ImagePart, ...]:
+    """Return the same images with another longest side."""
+    return tuple(replace(picture, max_side=side) for picture in pictures)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn; its parts are sent in this order."""
@@ -248,6 +254,23 @@ class Usage:
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Prompt tokens that the endpoint read from its cache of prefixes; included in ``prompt_tokens``. The ledger keeps it in ``raw``."""
+
+
+_CACHED = (("prompt_tokens_details", "cached_tokens"), ("prompt_cache_hit_tokens",), ("cache_read_input_tokens",), ("cached_tokens",))
+"""Where endpoints report cached tokens: OpenAI, vLLM and Gemini; DeepSeek; Anthropic (through a gateway); others."""
+
+
+def cached_tokens(usage: object) -> int | None:
+    """Read the number of cached prompt tokens from an endpoint's ``usage``; ``None`` if it is not reported."""
+    for path in _CACHED:
+        value = usage
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53:
+            return value
+    return None
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,13 @@ class Price(Strict):
 
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float | None, Field(ge=0)] = None
+    """Price of prompt tokens that the endpoint reports as cached; by default the price of ``input``."""
+
+    @property
+    def cache_discount(self) -> float:
+        """What a million cached tokens cost less than others."""
+        return 0.0 if self.cached_input is None else self.input - self.cached_input
 
 
 class ServedCheckpoint(Strict):

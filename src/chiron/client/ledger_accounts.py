@@ -1,13 +1,15 @@
 """The ledger's record of costs: replies, failed attempts that may be billed, and attempts in flight."""
 
 import hashlib
+import json
 import math
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from chiron.client.call import CUT_OFF_SQL, Call
+from chiron.client.call import CUT_OFF_SQL, Call, cached_tokens
 from chiron.client.ledger_store import Store, damaged
 
 UNDER_WAY = "under_way"
@@ -47,6 +49,34 @@ class Spending:
     """Replies ended by the token limit."""
     only_thinking: int = 0
     """Replies with thinking but no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPrompts:
+    """Prompt tokens of one model in one role that its endpoint read from a cache, over the replies that report it."""
+
+    model: str
+    role: str
+    replies: int
+    prompt_tokens: int
+    cached_tokens: int
+    saved_usd: float | None
+    """``None`` if the price of cached tokens is not configured (``price.cached_input``)."""
+
+    @property
+    def share(self) -> float:
+        """Hit rate: cached tokens / prompt tokens."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    @property
+    def words(self) -> str:
+        """One line for a summary."""
+        saved = self.saved_usd
+        effect = "the saving is unknown without price.cached_input" if saved is None else f"${saved:.4f} less than without"
+        return (
+            f"{self.role} {self.model}: {self.share:.1%} of {self.prompt_tokens:,} prompt tokens were cached by the endpoint"
+            f" ({self.replies:,} replies report it); {effect}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +150,10 @@ class Accounts(Store):
         row = self._read_one("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,))
         return None if row is None else int(row[0])
 
+    def failed_keys(self) -> set[str]:
+        """Return the keys (hex) of calls that failed for good. A later process may have answered them."""
+        return {key.hex() for (key,) in self._read("SELECT DISTINCT key FROM failures WHERE final") if isinstance(key, bytes)}
+
     def failure_reasons(self) -> list[FailureReason]:
         """Return the reasons of failed calls, most common first. Reasons that differ only in numbers count as one.
 
@@ -178,6 +212,28 @@ class Accounts(Store):
         row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,))
         return 0.0 if row is None else float(row[0])
 
+    def cached_prompts(self, models: object) -> list[CachedPrompts]:
+        """Return how many prompt tokens endpoints read from their caches, by model and role. Reads the stored responses.
+
+        Args:
+            models: the section ``models`` of the configuration, for prices.
+        """
+        sums: dict[tuple[str, str], list[int]] = {}
+        for model, role, prompt, raw in self._read("SELECT model, role, prompt_tokens, raw FROM calls WHERE raw LIKE '%cache%'"):
+            try:
+                body = json.loads(raw)
+            except (TypeError, ValueError, RecursionError):
+                continue
+            cached = cached_tokens(body.get("usage")) if isinstance(body, dict) else None
+            if cached is not None and isinstance(prompt, int):
+                found = sums.setdefault((str(model), str(role)), [0, 0, 0])
+                found[:] = found[0] + 1, found[1] + prompt, found[2] + min(cached, prompt)
+        rows = []
+        for (model, role), (replies, prompt, cached) in sorted(sums.items()):
+            discount = _cache_discount(models, model)
+            rows.append(CachedPrompts(model, role, replies, prompt, cached, None if discount is None else cached * discount / 1e6))
+        return rows
+
     def spending(self) -> list[Spending]:
         """Return calls and costs by model and role."""
         failed = {
@@ -202,3 +258,11 @@ class Accounts(Store):
             found[model, role] = Spending(model, role, 0, 0, 0, 0, lost, lost > 0, 0.0, 0, finals)
         order = {"mentor": 0, "intern": 1, "judge": 2}
         return [found[k] for k in sorted(found, key=lambda k: (order.get(k[1], 3), k[0]))]
+
+
+def _cache_discount(models: object, name: str) -> float | None:
+    """Return what a million cached tokens of a model cost less than others; ``None`` if the configuration does not say."""
+    config = models.get(name) if isinstance(models, Mapping) else None
+    price = config.get("price") if isinstance(config, Mapping) else None
+    known = isinstance(price, Mapping) and price.get("cached_input") is not None
+    return float(price["input"]) - float(price["cached_input"]) if known and isinstance(price, Mapping) else None

@@ -66,7 +66,8 @@ class Endpoint:
         prompt, completion = reply.usage.prompt_tokens, reply.usage.completion_tokens
         if prompt is None or completion is None:
             return self.max_cost(call)
-        return (prompt * self.price.input + completion * self.price.output) / 1e6
+        cached = reply.usage.cached_tokens or 0
+        return (prompt * self.price.input + completion * self.price.output - cached * self.price.cache_discount) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,21 @@
 """Python API of the search: run MICS over a file of cases, or replay a run with another judge, parser or policy."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from chiron.cases.case import BadCase
-from chiron.cases.images import ImageProblem
 from chiron.cases.reader import Selection, Shard
-from chiron.client.call import Call, Reply
-from chiron.client.failures import RunStopped
 from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
-from chiron.mics.config import RunConfig
+from chiron.mics.config import RunConfig, check_config
+from chiron.mics.replay import ReplayForecast, forecast, forecast_overrides, replay_cases
 from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
-from chiron.mics.search import search
 from chiron.mics.team import Policy, Team
 
 
@@ -90,10 +87,6 @@ class Rehearsal:
     """Upper bound: every incomplete case needs all calls that a search can make."""
 
 
-class _NotAnswered(RunStopped):
-    """Raised for a call that is not in the old ledger."""
-
-
 async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
     """Search with the replies of an old ledger only, and count the missing calls.
 
@@ -104,28 +97,10 @@ async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
     new: set[str] = set()
     cases = complete = 0
     with Ledger.read(ledger) as old:
-
-        async def ask(call: Call) -> Reply:
-            reply = old.get(call.key)
-            if reply is None:
-                new.add(call.key)
-                raise _NotAnswered
-            known.add(call.key)
-            return reply
-
-        for _, case in setup.selection:
-            if isinstance(case, BadCase):
-                continue
-            try:
-                pictures = setup.load_images(case, hold=False)
-            except ImageProblem:
-                continue
-            cases += 1
-            try:
-                await search(case, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
-                complete += 1
-            except _NotAnswered:
-                continue
+        async for case in replay_cases(setup, old):
+            cases, complete = cases + 1, complete + (case.result is not None)
+            known.update(case.known)
+            new.update(case.new)
     most = (cases - complete) * most_calls(setup.team, setup.policy)
     return Rehearsal(cases, complete, len(known), len(new), max(most, len(new)))
 
@@ -167,3 +142,28 @@ def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
     if new.resolve() == old.path.resolve():
         raise InputError(f"--run {new} is the run that is replayed: choose a new directory")
     return Run.of(setup, RunDirectory(new), old.path)
+
+
+async def forecast_replay(
+    old: RunDirectory, changes: Sequence[str], config: RunConfig | None = None, cases: Path | None = None, images: Path | None = None
+) -> ReplayForecast:
+    """Forecast what another policy would have asked in a finished run, from its ledger alone.
+
+    Args:
+        old: the run.
+        changes: see :func:`chiron.mics.replay.forecast_overrides`.
+        config: the configuration of the run; by default the one that it recorded.
+        cases: file of the cases, if it was moved.
+        images: folder of the images, if it was moved.
+
+    Raises:
+        InputError: ``old`` is not a run directory, a change is invalid, or the run's models cannot be prepared.
+    """
+    recorded = config.model_dump(mode="json") if config is not None else old.need_run().get("config")
+    if not isinstance(recorded, dict):
+        raise InputError(f"{old.path / RUN} contains no configuration: name its file with --config FILE")
+    setups = [
+        replay_setup(old, check_config(recorded, origin=old.path / RUN, **overrides), cases, images, need_keys=False)
+        for overrides in ({}, forecast_overrides(changes))
+    ]
+    return await forecast(setups[0], setups[1], old.ledger)

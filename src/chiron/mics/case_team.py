@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from chiron.cases.case import Case
-from chiron.client.call import MORE_SPACE, Ask, Call, ImagePart, Message, Reply, Role
+from chiron.client.call import MORE_SPACE, Ask, Call, ImagePart, Message, Reply, Role, resized
 from chiron.client.failures import CALL_FAILED, CallFailed
 from chiron.conversation.reasoning import Defect, continue_from, parse_reasoning
 from chiron.conversation.short_answers import read_verdict
+from chiron.mics.adaptive import next_evaluations
 from chiron.mics.answer_leak import steps_before_answer
 from chiron.mics.prompts import Prompts
 from chiron.mics.result import Candidate, Path
@@ -34,6 +35,7 @@ class CaseTeam:
     def __init__(self, case: Case, pictures: tuple[ImagePart, ...], team: Team, ask: Ask, policy: Policy, prompts: Prompts) -> None:
         """Create a team; ``pictures`` are the case's images, in order."""
         self.case, self.pictures, self.team, self.policy, self.prompts = case, pictures, team, policy, prompts
+        self.mentor_pictures = pictures if policy.mentor_image_side is None else resized(pictures, policy.mentor_image_side)
         self._ask = ask
         self._costs: dict[str, float | None] = {}
 
@@ -63,14 +65,25 @@ class CaseTeam:
             raise TooFewAnswers(f"{len(failed)} of {len(candidates)} mentors did not answer: {failed[0].problem}")
         return candidates
 
-    async def score(self, prefix: tuple[str, ...], *, restart: int) -> Score:
+    async def score(self, prefix: tuple[str, ...], *, restart: int, known: Score | None = None, more: int | None = None) -> Score:
         """Score ``prefix``: every intern finishes it at every temperature, and the judge compares the answers with the known one.
 
         MICS-Score = correct / answered evaluations; a failed call is missing, not wrong.
+
+        Args:
+            prefix: the steps to continue.
+            restart: number of restarts so far.
+            known: evaluations of this prefix that were asked before; they are kept.
+            more: number of further evaluations to ask, one temperature after the other; by default all.
         """
         messages = self.prompts.intern(self.case, self.pictures, prefix)
         calls = [self._call("intern", sample, messages, restart) for sample in self.policy.intern_samples(self.team)]
-        return Score(tuple(await together(self._evaluate(call) for call in calls)))
+        done = {e.key: e for e in known.evaluations} if known is not None else {}
+        waiting = [call for call in calls if call.key not in done]
+        if more is not None and more < len(waiting):
+            waiting = sorted(waiting, key=lambda call: self.policy.temperatures.index(call.temperature))[:more]
+        done |= {e.key: e for e in await together(self._evaluate(call) for call in waiting)}
+        return Score(tuple(done[call.key] for call in calls if call.key in done), len(calls) - len(done))
 
     @staticmethod
     def demand_mentors(candidates: list[Candidate]) -> None:
@@ -84,16 +97,34 @@ class CaseTeam:
                 raise TooFewAnswers(f"no candidate led to the answer, and {candidate.mentor} did not answer: {candidate.problem}")
 
     async def score_candidates(self, candidates: list[Candidate], *, restart: int) -> None:
-        """Score every candidate that has a path.
+        """Score every candidate that has a path. The policy's ``evaluation`` may leave some unfinished, but never the best one.
 
         Raises:
             TooFewAnswers: a candidate is below the quorum, so the best one is unknown.
         """
         ready = [c for c in candidates if c.path is not None]
-        for candidate, score in zip(ready, await together(self.score(c.prefix, restart=restart) for c in ready), strict=True):
-            candidate.score = score
+        for candidate in ready:
+            candidate.score = Score((), len(self.policy.intern_samples(self.team)))
+        while any(counts := next_evaluations(self.policy.evaluation, [c.score for c in ready])):
+            await self._evaluate_further([(c, count) for c, count in zip(ready, counts, strict=True) if count], restart)
         for candidate in ready:
             _demand_quorum(candidate.score, f"the candidate of {candidate.mentor}")
+
+    async def complete(self, candidates: Iterable[Candidate], *, restart: int) -> None:
+        """Ask the evaluations that were left out.
+
+        Raises:
+            TooFewAnswers: a candidate is below the quorum.
+        """
+        unfinished = [c for c in candidates if c.score.not_asked]
+        await self._evaluate_further([(c, c.score.not_asked) for c in unfinished], restart)
+        for candidate in unfinished:
+            _demand_quorum(candidate.score, f"the candidate of {candidate.mentor}")
+
+    async def _evaluate_further(self, counts: list[tuple[Candidate, int]], restart: int) -> None:
+        scores = await together(self.score(c.prefix, restart=restart, known=c.score, more=count) for c, count in counts)
+        for (candidate, _), score in zip(counts, scores, strict=True):
+            candidate.score = score
 
     async def score_whole(self, path: Path, *, restart: int) -> tuple[Score, int]:
         """Score a whole path, and return the score with the number of steps shown to the interns.
@@ -138,7 +169,7 @@ class CaseTeam:
         name = sample.model.name
         if unfinished is not None and unfinished.mentor == name:
             return self._candidate(unfinished, prefix)
-        call = self._call("mentor", sample, self.prompts.mentor(self.case, self.pictures, prefix), restart)
+        call = self._call("mentor", sample, self.prompts.mentor(self.case, self.mentor_pictures, prefix), restart)
         try:
             reply = await self._reply(call)
         except CallFailed as failure:

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from chiron.client.config import Strict
 from chiron.jobs.config import JobFile, JobSection, Temperature
-from chiron.mics.team import Policy, PolicyName
+from chiron.mics.team import EvaluationName, Policy, PolicyName
 
 
 class SearchTokens(Strict):
@@ -31,6 +31,10 @@ class SearchConfig(JobSection):
     depth: PositiveInt = 3
     restarts: NonNegativeInt = 1
     policy: PolicyName = "verified"
+    evaluation: EvaluationName = "full"
+    """Which candidates are evaluated completely."""
+    mentor_image_side: Annotated[int | None, Field(ge=28)] = None
+    """Longest side, in pixels, of the images sent to mentors; by default ``image_side``."""
     baseline: bool = False
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """A path is retained if its MICS-Score exceeds this."""
@@ -56,6 +60,8 @@ class SearchConfig(JobSection):
             threshold=self.threshold,
             seed=self.seed,
             image_side=self.image_side,
+            mentor_image_side=self.mentor_image_side,
+            evaluation=self.evaluation,
         )
 
 

@@ -151,7 +151,7 @@ class PathRecord(TypedDict):
     mentors: list[str]
     """The mentor chosen at each depth."""
     scores: dict[str, list[float | None]]
-    """Scores at each depth, by mentor."""
+    """Scores at each depth, by mentor; ``None`` without an answered evaluation, or if some evaluations were not asked."""
     baseline: float | None
     difficulty: float | None
     uplift: float | None
@@ -198,7 +198,7 @@ class SearchResult:
         levels = [level for levels in self.tree for level in levels]
         candidates = [c for level in levels for c in level.candidates]
         scores = [*(c.score for c in candidates), *(level.whole for level in levels), self.baseline]
-        return Missing(sum(c.missing for c in candidates), sum(s.planned - s.answered for s in scores if s is not None))
+        return Missing(sum(c.missing for c in candidates), sum(s.asked - s.answered for s in scores if s is not None))
 
     def to_path_record(self) -> PathRecord:
         """Convert to a line of ``paths.jsonl``."""
@@ -255,5 +255,6 @@ class SearchResult:
         scores: dict[str, list[float | None]] = {}
         for level in levels:
             for candidate in level.candidates:
-                scores.setdefault(candidate.mentor, []).append(candidate.score.value if candidate.score.answered else None)
+                score = candidate.score
+                scores.setdefault(candidate.mentor, []).append(score.value if score.answered and not score.not_asked else None)
         return scores

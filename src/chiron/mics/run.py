@@ -13,7 +13,7 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reader import AnswerPool, Selection
-from chiron.client.call import ImagePart
+from chiron.client.call import ImagePart, resized
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
@@ -59,11 +59,17 @@ class SearchSetup:
     def identity(self) -> dict[str, Any]:
         """Return the settings that results depend on. Runs that differ in them cannot share a directory."""
         rules = ("temperatures", "mentor_temperature", "depth", "restarts", "policy", "baseline", "threshold", "seed", "image_side")
+        # Keys that older runs do not have appear only with other values than the default, so that those runs resume.
+        policy = self.policy
+        changed: dict[str, Any] = {} if policy.evaluation == "full" else {"evaluation": policy.evaluation}
+        if policy.mentor_image_side is not None:
+            changed["mentor_image_side"] = policy.mentor_image_side
         return {
             "mentors": [identity_of(model) for model in self.team.mentors],
             "interns": [identity_of(model) for model in self.team.interns],
             "judge": identity_of(self.team.judge),
             **self.config.search.model_dump(mode="json", include=set(rules)),
+            **changed,
             "rules": RULES,
             "prompts": self.prompts.hashes(),
         }
@@ -80,8 +86,21 @@ class SearchSetup:
         }
 
     def load_images(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
-        """Check and encode a case's images; see :meth:`Roles.load_images`."""
-        return self.roles.load_images(self.images, case.images, self.policy.image_side, hold=hold)
+        """Check and encode a case's images in the sizes of all roles; see :meth:`Roles.load_images`. Returns those of the interns."""
+        sides = self.policy.image_sides
+        parts = self.roles.load_images(self.images, case.images, sides["intern"], hold=hold)
+        if hold and sides["mentor"] != sides["intern"]:
+            try:
+                self.roles.pictures.hold(resized(parts, sides["mentor"]))
+            except BaseException:
+                self.roles.pictures.release(parts)
+                raise
+        return parts
+
+    def release_images(self, parts: tuple[ImagePart, ...]) -> None:
+        """Release what :meth:`load_images` holds."""
+        for side in set(self.policy.image_sides.values()):
+            self.roles.pictures.release(resized(parts, side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +252,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
         except (ImageProblem, CallerFault) as problem:
             return _stored_bad(BadCase(case.line, case.id, str(problem)), case.id, position)
         finally:
-            setup.roles.pictures.release(pictures)
+            setup.release_images(pictures)
 
     async def process(self, results: AsyncIterator[tuple[tuple[int, Case], StoredResult | Pending]], client: ModelClient) -> None:
         """Store each result in the ledger, and rewrite the derived files from time to time."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from chiron.client.failures import Missing
 from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, StoredResult
+from chiron.client.ledger_accounts import CachedPrompts
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.job import Progress
@@ -62,6 +63,8 @@ class Status:
     possibly_spent_usd: float
     """Part of ``spent_usd`` reserved for calls without a reply: failed calls that may be billed, calls in progress, and calls that were
     in progress when a process was killed."""
+    cached: tuple[CachedPrompts, ...]
+    """Prompt tokens that endpoints read from their caches, where they report it."""
     failures: tuple[FailureReason, ...]
     """Why calls failed, most frequent reason first. A later process may have repeated some successfully."""
 
@@ -97,6 +100,7 @@ def read_status(path: Path | str) -> Status:
             spending=tuple(ledger.spending()),
             spent_usd=ledger.spent_usd(),
             possibly_spent_usd=ledger.possibly_spent_usd(),
+            cached=tuple(ledger.cached_prompts((run.get("config") or {}).get("models"))),
             failures=tuple(ledger.failure_reasons()),
         )
 

@@ -79,7 +79,11 @@ async def _search(case_team: CaseTeam, policy: Policy, result: SearchResult) -> 
             # Do not retry a whole path that interns could not follow, even if its prefix still has a full score.
             full = [c for c in readable if c.score.full and c.path is not None and c.path.steps not in refuted]
 
-            best = _most_trusted(full, levels, chance) if full else _best(readable, levels, chance)
+            if len(full) > 1:  # the sums of their scores count
+                named = {c.mentor for c in full}
+                await case_team.complete((c for earlier in levels for c in earlier.candidates if c.mentor in named), restart=restart)
+            finished = [c for c in readable if not c.score.not_asked]  # with "full", all
+            best = _most_trusted(full, levels, chance) if full else _best(finished, levels, chance)
             prefix, chosen, level.chosen = best.prefix, best.path, best.mentor
             assert chosen is not None  # noqa: S101 - readable candidates have a path
 

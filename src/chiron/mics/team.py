@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from chiron.client.call import RoleModel
 
 PolicyName = Literal["paper", "verified"]
+EvaluationName = Literal["full", "adaptive", "halving"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class Policy:
     seed: int = 0
     image_side: int = 1536
     """Longest side, in pixels, of the images sent to models."""
+    mentor_image_side: int | None = None
+    """The same for mentors; ``None``: ``image_side``."""
+    evaluation: EvaluationName = "full"
+    """Which candidates are evaluated completely: all (``full``), those that can win or tie (``adaptive``), or the better half, several
+    times (``halving``). The first two choose the same paths; the third is approximate."""
+
+    @property
+    def image_sides(self) -> dict[str, int]:
+        """Longest side of the images by role."""
+        return {"intern": self.image_side, "mentor": self.mentor_image_side or self.image_side}
 
     def mentor_samples(self, team: Team) -> list[Sample]:
         """Return one sample per mentor."""
@@ -102,10 +113,17 @@ class Score:
     """The evaluations of one prefix. MICS-Score = correct / answered."""
 
     evaluations: tuple[CandidateEvaluation, ...]
+    not_asked: int = 0
+    """Number of planned evaluations that were not asked. If there are any, ``value`` is not the MICS-Score yet."""
 
     @property
     def planned(self) -> int:
         """Number of planned evaluations: interns times temperatures."""
+        return self.asked + self.not_asked
+
+    @property
+    def asked(self) -> int:
+        """Number of evaluations that were asked, with or without an answer."""
         return len(self.evaluations)
 
     @property
@@ -124,14 +142,20 @@ class Score:
         return self.correct / self.answered if self.answered else 0.0
 
     @property
+    def highest(self) -> float:
+        """Highest MICS-Score possible: every evaluation that was not asked counts as right."""
+        possible = self.answered + self.not_asked
+        return (self.correct + self.not_asked) / possible if possible else 0.0
+
+    @property
     def full(self) -> bool:
-        """Whether every answered evaluation is right."""
-        return 0 < self.answered == self.correct
+        """Whether all evaluations were asked and every answered one is right."""
+        return 0 < self.answered == self.correct and not self.not_asked
 
     @property
     def has_quorum(self) -> bool:
-        """Whether at least two thirds of the planned evaluations were answered."""
-        return reaches_quorum(self.answered, self.planned)
+        """Whether at least two thirds of the planned evaluations were answered, or can be if some were not asked."""
+        return reaches_quorum(self.answered + self.not_asked, self.planned)
 
     @property
     def unjudged(self) -> int:
@@ -139,12 +163,14 @@ class Score:
         return sum(e.unjudged for e in self.evaluations)
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of planned, answered and correct evaluations."""
-        return {"planned": self.planned, "answered": self.answered, "correct": self.correct}
+        """Return the numbers of planned, answered and correct evaluations, and of those not asked if there are any."""
+        counts = {"planned": self.planned, "answered": self.answered, "correct": self.correct}
+        return {**counts, "not_asked": self.not_asked} if self.not_asked else counts
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to the JSON object stored in a result."""
-        return {"mics_score": self.value, **self.counts(), "evaluations": [e.to_json() for e in self.evaluations]}
+        """Convert to the JSON object stored in a result. An unfinished score has no ``mics_score``."""
+        value = None if self.not_asked else self.value
+        return {"mics_score": value, **self.counts(), "evaluations": [e.to_json() for e in self.evaluations]}
 
     @classmethod
     def empty(cls) -> Self:

@@ -48,10 +48,14 @@ class TreeScore(TypedDict):
     """The evaluations of one prefix."""
 
     mics_score: float | None
-    """``correct / answered``; ``None`` if nothing was answered."""
+    """``correct / answered``; ``None`` if nothing was answered, or if evaluations were not asked: see ``highest``."""
     planned: int
     answered: int
     correct: int
+    not_asked: int
+    """Planned evaluations that the search left out, because the candidate was out of the race (``evaluation: adaptive`` or ``halving``)."""
+    highest: float | None
+    """Highest MICS-Score that they would allow; ``mics_score`` if there are none."""
     quorum: bool
     """Whether at least two thirds of the planned evaluations were answered. The search does not decide on less."""
     evaluations: list[TreeEvaluation]
@@ -313,12 +317,16 @@ def _candidate(
 
 
 def _score(record: dict[str, Any], judge: _JudgeKeys) -> TreeScore:
-    planned, answered = int(record["planned"]), int(record["answered"])
+    planned, answered, correct = int(record["planned"]), int(record["answered"]), int(record["correct"])
+    not_asked = int(record.get("not_asked", 0))
+    possible = answered + not_asked
     return {
-        "mics_score": float(record["mics_score"]) if answered else None,
+        "mics_score": float(record["mics_score"]) if answered and not not_asked else None,
         "planned": planned,
         "answered": answered,
-        "correct": int(record["correct"]),
+        "correct": correct,
+        "not_asked": not_asked,
+        "highest": (correct + not_asked) / possible if possible else None,
         "quorum": reaches_quorum(answered, planned),
         "evaluations": [
             {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chiron.client.call import Finish, Reply, Usage, cure_for, is_flagged, sort_finish, stored_finish
+from chiron.client.call import Finish, Reply, Usage, cached_tokens, cure_for, is_flagged, sort_finish, stored_finish
 from chiron.client.failures import CallerFault, CallFailed, Flagged, RateLimited, Transient, one_line, without_prompt
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
@@ -319,7 +319,8 @@ def _usage(usage: object) -> Usage:
     if prompt is not None and completion is not None and total is not None:
         # Some endpoints bill thinking tokens that they include only in the total.
         completion = max(completion, total - prompt)
-    return Usage(prompt, completion)
+    cached = cached_tokens(usage)
+    return Usage(prompt, completion, cached if cached is None or prompt is None else min(cached, prompt))
 
 
 def _count(value: object) -> int | None:

@@ -36,13 +36,15 @@ class Score:
     planned: int
     answered: int
     correct: int
-    value: float
+    value: float | None
+    """``None`` if some evaluations were not asked, so that only the highest possible score is known."""
+    not_asked: int
     evaluations: tuple[InternAnswer, ...]
 
     @property
     def missing(self) -> int:
-        """Number of planned evaluations without a verdict."""
-        return self.planned - self.answered
+        """Number of asked evaluations without a verdict."""
+        return self.planned - self.answered - self.not_asked
 
     @classmethod
     def of(cls, record: dict[str, Any] | None) -> Self | None:
@@ -50,7 +52,8 @@ class Score:
         if not record or not record.get("planned"):
             return None
         evaluations = tuple(InternAnswer.of(e) for e in record.get("evaluations", ()))
-        return cls(record["planned"], record["answered"], record["correct"], record["mics_score"], evaluations)
+        not_asked = record.get("not_asked", 0)
+        return cls(record["planned"], record["answered"], record["correct"], record["mics_score"], not_asked, evaluations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,9 @@ class CaseView:
     @property
     def uplift(self) -> float | None:
         """MICS-Score minus baseline."""
-        return self.score.value - self.baseline.value if self.score and self.baseline else None
+        if self.score is None or self.baseline is None or self.score.value is None or self.baseline.value is None:
+            return None
+        return self.score.value - self.baseline.value
 
     @property
     def last_whole(self) -> Score | None:
@@ -232,7 +237,8 @@ class CaseView:
     def course(self) -> list[float]:
         """Scores of the chosen candidates of the last attempt, by depth."""
         levels = self.attempts[-1] if self.attempts else ()
-        return [level.chosen.score.value for level in levels if level.chosen and level.chosen.score]
+        chosen = [level.chosen.score for level in levels if level.chosen]
+        return [score.value for score in chosen if score is not None and score.value is not None]
 
     @property
     def candidates(self) -> int:

@@ -74,6 +74,7 @@ def write_report(run: Path | str, *, out: Path | None = None, cases: int | None 
             shown=shown,
             every_case=f"chiron report {shlex.quote(str(run))} --cases all",
             spending=ledger.spending(),
+            cached=ledger.cached_prompts(info.config.get("models")),
             spent_usd=ledger.spent_usd(),
             possibly_spent_usd=ledger.possibly_spent_usd(),
             failures=ledger.failure_reasons(),

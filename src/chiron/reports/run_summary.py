@@ -3,9 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
@@ -36,6 +36,7 @@ class Identity(BaseModel):
     depth: int | None = None
     restarts: int | None = None
     policy: str | None = None
+    evaluation: str = "full"
     threshold: float | None = None
     seed: int | None = None
 
@@ -59,6 +60,7 @@ class RunInfo(BaseModel):
     limit: int | None = None
     replayed_from: str | None = None
     identity: Identity = Identity()
+    config: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def cases_name(self) -> str:

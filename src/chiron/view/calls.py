@@ -184,6 +184,8 @@ def _search_again(recorder: _Recorder, run: Mapping[str, Any], case: Case, hashe
             threshold=identity["threshold"],
             seed=identity["seed"],
             image_side=identity["image_side"],
+            mentor_image_side=identity.get("mentor_image_side"),
+            evaluation=identity.get("evaluation", "full"),
         )
         pictures = tuple(ImagePart(sha256, policy.image_side) for sha256 in hashes)
         asyncio.run(search(case, team, recorder, policy, prompts=Prompts(texts), pictures=pictures))

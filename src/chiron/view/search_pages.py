@@ -95,6 +95,7 @@ def search_page(state: SearchState, request: Request) -> Response:
             kinds=list(Kind),
             every_case="",
             spending=spending,
+            cached=[],
             spent_usd=line.known_usd + line.possible_usd if line.known_usd is not None else 0.0,
             possibly_spent_usd=line.possible_usd,
             failures=failure_reasons(state.path / LEDGER) if any(spent.failed for spent in spending) else [],

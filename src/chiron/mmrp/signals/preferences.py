@@ -47,6 +47,7 @@ REPEATED: Final = "better path repeats the step"
 WRONG_ANSWER: Final = "better path ends in another answer"
 REFUTED: Final = "better path was refuted as a whole"
 NO_ANSWER: Final = "no final answer"
+UNFINISHED: Final = "candidates not evaluated completely"
 
 
 class PreferenceSignal(TypedDict):
@@ -334,6 +335,7 @@ _REASONS: Final = (
     REPEATED,
     "gap too small",
     "scores below the quorum",
+    UNFINISHED,
     NO_ANSWER,
     "one candidate only",
     "no candidate",
@@ -348,4 +350,6 @@ def why_few(level: TreeLevel) -> str:
         return NO_ANSWER
     if len(readable) > 1 and any(not c["quorum"] for c in readable):
         return "scores below the quorum"
+    if len(readable) > 1 and any(c["not_asked"] for c in readable):
+        return UNFINISHED
     return "one candidate only" if readable else "no candidate"

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, TypedDict, Unpack
 from chiron.cases.case import Case
 from chiron.cases.images import ImageProblem
 from chiron.cases.reader import Selection
-from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel
+from chiron.client.call import Ask, Call, ImagePart, Message, Reply, RoleModel, resized
 from chiron.client.failures import CallerFault
 from chiron.client.prompts import PromptSet, own_marks, section, user_message
 from chiron.conversation.markup import own_turn, said
@@ -150,7 +150,7 @@ def prepare_reflections(
         **wording.identity(),
         "mentors": [identity_of(mentor) for mentor in setup.team.mentors],
         "temperature": config.search.mentor_temperature,
-        "image_side": config.search.image_side,
+        "image_side": setup.policy.image_sides["mentor"],
         "reflection_prompts": prompts.hashes(),
     }
     return signal_run(
@@ -201,11 +201,11 @@ class _Reflections:
         try:
             made = [await self._one(unit, pair, pictures, ask) for pair in pairs]
         finally:
-            self.setup.roles.pictures.release(pictures)
+            self.setup.release_images(pictures)
         return Made(tuple(m for m in made if isinstance(m, MmrpRow)), tuple(m for m in made if isinstance(m, Dropped)))
 
     async def _one(self, unit: CaseTrees, pair: Pair, pictures: tuple[ImagePart, ...], ask: Ask) -> MmrpRow | Dropped:
-        messages = self._messages(unit.case, pair, pictures)
+        messages = self._messages(unit.case, pair, resized(pictures, self.setup.policy.image_sides["mentor"]))
         mentor = self._mentor(pair)
         problem, text = "", ""
         for sample_index in range(SAMPLES):
