@@ -240,12 +240,46 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
+class BatchSettings(Strict):
+    """How a model is asked through batches: the provider's batch API, or files for vLLM's ``run-batch``."""
+
+    files: str | None = None
+    """Folder for files that ``vllm run-batch`` reads and writes, relative to the configuration file. Default: the endpoint's batch API."""
+    price_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Price of a call in a batch, as a fraction of ``price``. Default: 0.5 at OpenAI and Azure, elsewhere 1."""
+    max_requests: PositiveInt = 50_000
+    """Most requests of one batch."""
+    max_megabytes: PositiveFloat = 200.0
+    """Most megabytes (10^6 bytes) of the requests of one batch."""
+    quiet: PositiveFloat = 2.0
+    """Seconds without a new call before a batch is sent, once everything waits."""
+    poll: PositiveFloat = 60.0
+    """Seconds between two questions for the state of a batch."""
+    attempts: PositiveInt = 3
+    """Batches that a call may fail in before the call fails. Mentors get twice as many."""
+    outage: PositiveFloat = 3600.0
+    """Seconds of failed requests for batches before the run stops."""
+    url: str = "/v1/chat/completions"
+    """Address of the requests within a batch, as the provider names it."""
+    window: str = "24h"
+    """``completion_window`` of the batches."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of the requests of one batch."""
+        return int(self.max_megabytes * 1e6)
+
+
+_HALF_PRICE = re.compile(r"(?:api\.openai\.com|[\w.-]+\.openai\.azure\.com)")
+"""Hosts whose batches are known to cost half."""
+
+
 class OpenAIModel(ProviderConfig):
     """A model behind any OpenAI-compatible endpoint."""
 
     provider: Literal["openai"]
-    base_url: str
-    """Up to and including ``/v1`` or similar, without ``/chat/completions``; may end with Azure's ``?api-version=...``."""
+    base_url: str = ""
+    """Required, except with ``batch: {files: ...}``. Up to and including ``/v1`` or similar, without ``/chat/completions``; may end with Azure's ``?api-version=...``."""
     model: str
     """The endpoint's own name for the model."""
     api_key_env: str | None = None
@@ -283,6 +317,23 @@ class OpenAIModel(ProviderConfig):
     """Required for a budget."""
     image_tokens: PositiveInt = 4096
     """Maximum tokens per image, used to reserve budget."""
+    batch: bool | BatchSettings = False
+    """Whether jobs ask the model through batches, which take hours and cost less; or the settings of the batches."""
+
+    @property
+    def batches(self) -> BatchSettings | None:
+        """Settings of the batches; ``None`` if calls are sent at once."""
+        return self.batch if isinstance(self.batch, BatchSettings) else BatchSettings() if self.batch else None
+
+    @property
+    def call_price(self) -> Price | None:
+        """Price of the calls of jobs: lower in batches."""
+        settings = self.batches
+        if self.price is None or settings is None:
+            return self.price
+        half = settings.files is None and _HALF_PRICE.fullmatch(urllib.parse.urlsplit(self.base_url).hostname or "")
+        factor = settings.price_factor or (0.5 if half else 1.0)
+        return Price(input=factor * self.price.input, output=factor * self.price.output)
 
     def lacks_price(self) -> bool:
         """Return whether ``price`` is missing."""
@@ -290,7 +341,9 @@ class OpenAIModel(ProviderConfig):
 
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
-        check_base_url(self.base_url)
+        settings = self.batches
+        if self.base_url or settings is None or settings.files is None:
+            check_base_url(self.base_url)
         check_headers(self.headers)
         if self.api_key_env is not None:
             check_variable(self.api_key_env, "api_key_env")
@@ -309,8 +362,24 @@ class OpenAIModel(ProviderConfig):
             raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
+    def with_paths_from(self, folder: Path) -> Self:
+        """Resolve the folder of batch files."""
+        if not isinstance(self.batch, BatchSettings) or self.batch.files is None:
+            return self
+        try:
+            files = str(prompt_file(self.batch.files, folder))
+        except InputError as error:
+            raise InputError(f"batch.files: {error}") from error
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files})})
+
     def for_workers(self, workers: int) -> Self:
-        """Divide the limits; each process may send at least one call at a time."""
+        """Divide the limits; each process may send at least one call at a time.
+
+        Raises:
+            InputError: the model is asked through batches, which one process has to send and collect.
+        """
+        if self.batches is not None:
+            raise InputError(f"model '{self.model}' has 'batch', which needs --engine local: batches already run on the provider's machines")
         per_minute = None if self.requests_per_minute is None else self.requests_per_minute / workers
         return self.model_copy(update={"concurrency": max(1, self.concurrency // workers), "requests_per_minute": per_minute})
 
