@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,18 @@ from chiron.client.attempts import Budget
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.config import OpenAIModel
-from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped, UserStopped
+from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
 from chiron.client.images import PictureStore
 from chiron.client.ledger import Ledger
-from chiron.client.provider import BuildContext
-from chiron.errors import InputError
+from chiron.client.provider import BuildContext, Finding
+from chiron.errors import DiskError, InputError
+from chiron.mics.config import load_config
 from chiron.providers.openai_provider import OpenAIProvider
+from chiron.providers.registry import RoleCall, probe
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
 from tests.support.calls import a_call
 from tests.support.command import environment
-from tests.support.runs import MENTORS, execute, team, write_config
-from tests.support.runs import config_of
-from tests.support.waiting import wait_until
+from tests.support.runs import config_of, team, write_config
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
 PRICE = {"input": 1.0, "output": 1_000_000.0}
@@ -38,7 +37,9 @@ def answer(body: dict[str, Any]) -> str:
     return f"re: {body['messages'][0]['content']}"
 
 
-def open_client(folder: Path, server: BatchEndpoint, *, budget: float | None = None, batch: dict[str, Any] | None = None, **model: Any) -> ModelClient:
+def open_client(
+    folder: Path, server: BatchEndpoint, *, budget: float | None = None, batch: dict[str, Any] | None = None, **model: Any
+) -> ModelClient:
     values = {"provider": "openai", "base_url": server.base_url, "model": "m", "batch": {**QUICK, **(batch or {})}, **model}
     endpoint = OpenAIProvider().build("m", OpenAIModel.model_validate(values), BuildContext(PictureStore()))
     ledger = Ledger.open(folder / "ledger.sqlite")
@@ -135,7 +136,7 @@ KINDS = [name for name in BatchFaults.__dataclass_fields__ if name != "seed"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, kind: str) -> None:
-    faults = BatchFaults(**{kind: 0.4}, seed=3)  # type: ignore[arg-type]
+    faults = BatchFaults(**{kind: 0.4}, seed=3)
     with BatchEndpoint(answer, batch_faults=faults) as server:
         client = open_client(tmp_path, server, batch={"attempts": 60, "max_requests": 4})
         assert texts(asked(client, calls(30))) == expected(30)
@@ -308,7 +309,8 @@ async def _json(self, method, path, **more):
     if point == "before the upload" and path == "/files":
         die()
     value = await real(self, method, path, **more)
-    if (point == "after the upload" and path == "/files") or (point == "after the batch was created" and (method, path) == ("POST", "/batches")):
+    points = {("POST", "/files"): "after the upload", ("POST", "/batches"): "after the batch was created"}
+    if points.get((method, path)) == point:
         die()
     return value
 
@@ -351,10 +353,82 @@ def test_files_for_vllm_are_written_and_their_results_are_read(tmp_path: Path) -
         (begin,) = out.glob("*.input.jsonl")
         lines = [json.loads(line) for line in begin.read_text().splitlines()]
         results = [
-            json.dumps({"id": "vllm-1", "custom_id": line["custom_id"], "response": {"status_code": 200, "request_id": "r", "body": reply}, "error": None})
+            json.dumps(
+                {
+                    "id": "vllm-1",
+                    "custom_id": line["custom_id"],
+                    "response": {"status_code": 200, "request_id": "r", "body": reply},
+                    "error": None,
+                }
+            )
             for line in reversed(lines)
             for reply in [{"choices": [{"message": {"content": answer(line["body"])}, "finish_reason": "stop"}], "model": "m"}]
         ]
         begin.with_name(begin.name.replace("input", "output")).write_text("\n".join(results) + "\n")
         assert texts(asked(open_client(tmp_path, server, base_url="", batch={"files": str(out)}), calls(3))) == expected(3)
         assert not server.seen.requests
+
+
+def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "batches").write_text("a file where the folder has to be")
+    with BatchEndpoint(answer) as server:
+        replies = asked(open_client(tmp_path, server), calls(2))
+    assert all(isinstance(reply, DiskError) for reply in replies)
+    assert "batches" in str(replies[0])
+    assert not server.uploaded
+
+
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again(tmp_path: Path) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        client = open_client(tmp_path, server)
+        stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in tmp_path.glob("batches/*.json")))
+        server.batches["gone"] = server.batches.pop("batch_0")
+        server.running = False
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert len(server.uploaded) == 2
+
+
+def test_a_batch_costs_half_at_openai_and_what_is_configured_elsewhere() -> None:
+    def price(base_url: str, batch: object) -> float | None:
+        values = {"provider": "openai", "base_url": base_url, "model": "m", "batch": batch, "price": {"input": 8.0, "output": 10.0}}
+        price = OpenAIModel.model_validate(values).call_price
+        return None if price is None else price.input
+
+    assert price("https://api.openai.com/v1", batch=False) == 8.0
+    assert price("https://api.openai.com/v1", batch=True) == 4.0
+    assert price("https://api.openai.com.example.org/v1", batch=True) == 8.0
+    assert price("https://example.org/v1", batch={"price_factor": 0.25}) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"batch": {"file": "x"}}, "file"),
+        ({"batch": {"price_factor": 2}}, "price_factor"),
+        ({"batch": {"poll": 0}}, "poll"),
+        ({"batch": True, "base_url": ""}, "base_url"),
+    ],
+)
+def test_wrong_settings_are_refused_with_their_name(changes: dict[str, Any], problem: str) -> None:
+    data = team("http://localhost/v1", model=changes)
+    with pytest.raises(InputError, match=problem):
+        config_of(data)
+
+
+def test_doctor_does_not_ask_a_model_that_only_answers_files(tmp_path: Path) -> None:
+    config = OpenAIModel.model_validate({"provider": "openai", "model": "m", "batch": {"files": str(tmp_path)}})
+
+    async def found() -> list[Finding]:
+        return [finding async for finding in probe("m", config, [RoleCall("intern", 1, 64, system=True, temperature=0.2)])]
+
+    (finding,) = asyncio.run(found())
+    assert finding.ok is None
+    assert "vllm run-batch" in finding.detail
+
+
+def test_a_folder_of_files_is_relative_to_the_configuration(tmp_path: Path) -> None:
+    path = write_config(tmp_path / "team.yaml", team("", model={"batch": {"files": "out"}}))
+    model = load_config(path).models["judge"]
+    assert isinstance(model, OpenAIModel)
+    assert model.batches is not None
+    assert model.batches.files == str(tmp_path / "out")

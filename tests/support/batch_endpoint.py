@@ -40,13 +40,15 @@ class BatchFaults:
     @classmethod
     def of_each_kind(cls, share: float, seed: int = 0) -> "BatchFaults":
         kinds = [name for name in cls.__dataclass_fields__ if name != "seed"]
-        return cls(**dict.fromkeys(kinds, share), seed=seed)  # type: ignore[arg-type]
+        return cls(**dict.fromkeys(kinds, share), seed=seed)
 
 
 class BatchEndpoint(Endpoint):
     """An endpoint with ``/v1/files`` and ``/v1/batches``. Results are computed when a batch is created."""
 
-    def __init__(self, answer: Answer, *, batch_faults: BatchFaults | None = None, polls: int = 1, running: bool = False, **more: Any) -> None:
+    def __init__(
+        self, answer: Answer, *, batch_faults: BatchFaults | None = None, polls: int = 1, running: bool = False, **more: Any
+    ) -> None:
         """``polls``: questions for its state before a batch ends. ``running``: batches do not end before :attr:`running` is false."""
         super().__init__(answer, **more)
         self.batch_faults, self.polls, self.running = batch_faults or BatchFaults(), polls, running

@@ -1,35 +1,21 @@
 """Calls sent as batches: a queue that sends its calls once nothing else can continue, and finds its batches again after a restart."""
 
 import asyncio
-import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from chiron.client.batch_record import Batch, BatchService, RequestFile
+from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
+from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
-from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, LeftInBatch, RateLimited, RunStopped, Transient
+from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
+from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 
-_log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
-    """Waits of a batch queue in seconds."""
-
-    quiet: float = 2.0
-    """Seconds without a new call before a batch is sent."""
-    poll: float = 60.0
-    """Seconds between two questions for the state of a batch."""
-    first_wait: float = 1.0
-    """Wait after a request to the provider that failed; doubled for each further one, up to ``poll``."""
-    outage: float = 3600.0
-    """Seconds of nothing but failed requests to the provider after which the run stops."""
+_SHOWN = 3
+"""Maximum number of batches of a model that are described one by one."""
 
 
 class BatchQueue:
@@ -56,7 +42,7 @@ class BatchQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._changed = 0.0
         self._count = 0
-        self._trouble = ""
+        self._collector = BatchCollector(model, service, times)
         self._halted: Exception | None = None
 
     def open(self, folder: Path, batches: list[Batch], *, all_wait: Callable[[], bool], stored: Callable[[str], bool]) -> None:
@@ -198,7 +184,9 @@ class BatchQueue:
             return None
         if len(line) + 1 > self.service.max_bytes:
             size, most = len(line) / 1e6, self.service.max_bytes / 1e6
-            self._fail([call.key], CallerFault(f"{self.model}: a request of {size:.1f} MB exceeds the {most:g} MB of a batch: lower image_side"))
+            self._fail(
+                [call.key], CallerFault(f"{self.model}: a request of {size:.1f} MB exceeds the {most:g} MB of a batch: lower image_side")
+            )
             return None
         return line if call.key in self._waiting else None
 
@@ -221,84 +209,19 @@ class BatchQueue:
         """Send a batch, wait for its end, and pass its results on."""
         keys = batch.record.keys
         try:
-            await self._finish(batch)
+            await self._collector.collect(batch)
             answered = batch.answered()
+        except BatchRefused as reason:
+            self._forget(batch)
+            self._fail(keys, reason)
+            return
         except Exception as reason:  # noqa: BLE001 - whoever waits for the batch gets it
             self._fail(keys, reason)
             return
-        self._trouble = ""
         # Answers first: they show that the model works before calls fail.
         for key in dict.fromkeys((*answered, *keys)):
             if (future := self._waiting.get(key)) is not None and not future.done():
                 future.set_result(None)
-
-    async def _finish(self, batch: Batch) -> None:
-        record, refusals = batch.record, 0
-        while True:
-            await self._steadily(lambda: self.service.submit(batch))
-            command = self.service.command(batch)
-            _log.log(
-                logging.WARNING if command else logging.INFO,
-                "batch %d of model '%s' has %d calls%s",
-                batch.number, self.model, len(record.keys), command and f": run {command}",
-            )
-            while (status := await self._steadily(lambda: self.service.poll(batch))).ended is None:
-                batch.status = status
-                await asyncio.sleep(self.times.poll)
-            batch.status = status
-            if status.refused is None:
-                break
-            if not status.later:
-                self._forget(batch)
-                raise ConfigurationError(f"model '{self.model}': the provider refuses the batch {record.batch_id}: {status.refused}")
-            self._trouble = status.refused
-            record.batch_id, record.creating = None, False
-            batch.save()
-            await asyncio.sleep(self.times.poll * 2 ** min(refusals, 5))
-            refusals += 1
-        record.ended = status.ended
-        batch.save()
-        part = batch.results.with_name(f"{batch.results.name}.part")
-        await self._steadily(lambda: self.service.download(batch, part))
-        part.replace(batch.results)
-        await asyncio.to_thread(batch.read_results)
-        batch.requests.unlink(missing_ok=True)
-        try:
-            await self.service.discard(batch)
-        except CallFailed as failure:
-            _log.warning("batch %s of model '%s' could not be deleted at the provider: %s", record.batch_id, self.model, failure.public)
-
-    async def _steadily(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request to the provider until it succeeds. Rate limits are waited for, however long they last.
-
-        Raises:
-            ConfigurationError: the provider rejects it.
-            EndpointDown: the provider has not answered for too long.
-        """
-        loop = asyncio.get_running_loop()
-        since: float | None = None
-        wait = min(self.times.first_wait, self.times.poll)
-        while True:
-            try:
-                result = await request()
-            except CallerFault as failure:
-                raise ConfigurationError(f"model '{self.model}': its batch is refused: {failure.public}") from failure
-            except RateLimited as failure:
-                since, self._trouble = None, failure.public
-                pause = failure.retry_after if failure.retry_after is not None else wait
-            except CallFailed as failure:
-                since, self._trouble, pause = loop.time() if since is None else since, failure.public, wait
-                if loop.time() - since >= self.times.outage:
-                    raise EndpointDown(
-                        f"model '{self.model}': the provider of its batches failed for {self.times.outage / 60:.0f} min, most recently with:"
-                        f" {failure.public}; run the same command again when it answers"
-                    ) from failure
-            else:
-                self._trouble = ""
-                return result
-            _log.info("a request for the batches of model '%s' failed: %s", self.model, self._trouble)
-            await asyncio.sleep(pause)
-            wait = min(2 * wait, self.times.poll)
 
     def _fail(self, keys: Iterable[str], reason: Exception) -> None:
         for key in keys:
@@ -345,14 +268,15 @@ class BatchQueue:
 
     def lines(self) -> list[str]:
         """Describe the batches in progress, one line each."""
-        lines = [
-            f"{self.model}: waiting for batch {batch.number} ({batch.status.done} of {batch.status.total} done)"
-            for batch in self.batches
-            if batch.record.name in self._tasks
-        ]
+        there = [batch for batch in self.batches if batch.record.name in self._tasks]
+        lines = [f"{self.model}: waiting for batch {b.number} ({b.status.done} of {b.status.total} done)" for b in there[:_SHOWN]]
+        if more := there[_SHOWN:]:
+            done, total = sum(b.status.done for b in more), sum(b.status.total for b in more)
+            lines.append(f"{self.model}: waiting for {len(more)} more batches ({done} of {total} done)")
         if self._queue:
             lines.append(f"{self.model}: {len(self._queue)} calls wait for the next batch")
-        return [*lines, f"{self.model}: {self._trouble}"] if self._trouble and lines else lines
+        trouble = self._collector.trouble
+        return [*lines, f"{self.model}: {trouble}"] if trouble and lines else lines
 
     def notes(self) -> dict[str, str]:
         """Return a note about batches that are left with the provider."""
@@ -361,6 +285,50 @@ class BatchQueue:
         if self._halted is None or not calls:
             return {}
         names = ", ".join(str(b.record.batch_id or b.record.name) for b in left[:3]) + (", ..." if len(left) > 3 else "")
-        what = f"{calls} calls of model '{self.model}' are in {len(left)} batches ({names}), which continue without this process"
+        several = f"{len(left)} batches" if len(left) > 1 else "1 batch"
+        what = f"{calls} calls of model '{self.model}' are in {several} ({names}), which continue without this process"
         commands = "".join(f"; run {command}" for b in left if (command := self.service.command(b)))
         return {f"batch {self.model}": f"{what}{commands}; then run the same command again to collect the replies"}
+
+
+def open_queues(
+    queues: Mapping[str, BatchQueue | None], ledger: Ledger, *, all_wait: Callable[[], bool]
+) -> tuple[dict[str, tuple[int, float]], float]:
+    """Take over the batches of earlier processes, and remove attempts that were never sent from the ledger.
+
+    Args:
+        queues: by name of the model; ``None`` for models that are asked at once.
+        ledger: the batches are next to it.
+        all_wait: see :meth:`BatchQueue.open`.
+
+    Returns:
+        Attempts that are part of a batch (ID and maximum cost, by key of their call), and the USD of those that were removed.
+
+    Raises:
+        InputError: a model with calls in a batch is no longer asked through batches, or is at another address.
+    """
+    folder = ledger.path.parent / FOLDER
+
+    def stored(key: str) -> bool:
+        return ledger.get(key) is not None
+
+    batches = open_batches(folder)
+    for name, queue in queues.items():
+        own = [batch for batch in batches if batch.record.model == name]
+        if queue is not None:
+            queue.open(folder, own, all_wait=all_wait, stored=stored)
+            continue
+        for record in (batch.record for batch in own):
+            if not all(map(stored, record.keys)):
+                raise InputError(
+                    f"{folder / record.name}.json: {len(record.keys)} calls of model '{name}' were sent as a batch, and the model is now"
+                    " configured without 'batch': set it again until the batch is collected, or move the file away; its calls are then"
+                    " sent and paid for again"
+                )
+    in_a_batch = {key for batch in batches for key in batch.record.keys}
+    queued, unsent = ledger.queued_attempts(), 0.0
+    for key in [key for key in queued if key not in in_a_batch]:
+        attempt, usd = queued.pop(key)
+        ledger.end_attempt(attempt)
+        unsent += usd
+    return queued, unsent

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from chiron.client.call import Call, Reply
 from chiron.errors import InputError
@@ -281,16 +281,15 @@ def open_batches(folder: Path) -> list[Batch]:
 
 
 def _read_record(path: Path) -> BatchRecord:
+    record: BatchRecord | None
     try:
-        value: Any = json.loads(path.read_text("utf-8"))
-        record = BatchRecord(**value)
-        if not _is_text([record.name, record.model, record.address, *record.keys]) or path.name != f"{record.name}.json":
-            raise ValueError("its fields have other types")
-        return record
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}): restore it, or move it away; its calls are then sent and paid for again"
-        ) from error
+        record = BatchRecord(**json.loads(path.read_text("utf-8")))
+        sound = path.name == f"{record.name}.json" and _is_text([record.model, record.address, *record.keys])
+    except (OSError, ValueError, TypeError, RecursionError):
+        sound, record = False, None
+    if record is None or not sound:
+        raise InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
+    return record
 
 
 def _is_text(values: Iterable[object]) -> bool:

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from chiron.client import batch_record
 from chiron.client.attempts import AttemptRecord, Budget, Elapsed, Reservation, retry_call
+from chiron.client.batch import open_queues
 from chiron.client.call import MORE_SPACE, Call, Reply, finish_note
 from chiron.client.failures import (
     CallerFault,
@@ -26,7 +26,7 @@ from chiron.client.failures import (
 from chiron.client.ledger import Ledger
 from chiron.client.limiter import Blame, Standing
 from chiron.client.provider import Endpoint
-from chiron.errors import ChironError, DiskError, InputError
+from chiron.errors import ChironError, DiskError
 
 _log = logging.getLogger(__name__)
 _IN_SUMMARY = {"in_summary": True}
@@ -69,9 +69,10 @@ class ModelClient:
         self._stopped = asyncio.Event()
         self.units: set[UnitAsk] = set()
         """Units of the job that run now."""
-        self._queued: dict[str, tuple[int, float]] = {}
-        """Attempts of earlier processes that are part of a batch, by key of their call."""
-        self._open_batches()
+        queues = {name: endpoint.batch for name, endpoint in self.endpoints.items()}
+        self._queued, unsent = open_queues(queues, ledger, all_wait=self._all_wait)
+        self._queues = [queue for queue in queues.values() if queue is not None]
+        self.budget.release(unsent)
         for name, endpoint in self.endpoints.items():
             if (times := ledger.cost_overrun(endpoint.pricing_key)) > endpoint.cost_overrun:
                 endpoint.cost_overrun = times
@@ -85,37 +86,6 @@ class ModelClient:
                 f"${usd:.4f} of the money spent is an upper limit: {lost} calls were in flight when a process was killed; each counts with"
                 " its maximum cost",
             )
-
-    def _open_batches(self) -> None:
-        """Take over the batches of earlier processes, and forget attempts that were not sent.
-
-        Raises:
-            InputError: a model with calls in a batch is no longer asked through batches.
-        """
-        folder = self.ledger.path.parent / batch_record.FOLDER
-
-        def stored(key: str) -> bool:
-            return self.ledger.get(key) is not None
-
-        batches = batch_record.open_batches(folder)
-        queues = {name: endpoint.batch for name, endpoint in self.endpoints.items() if endpoint.batch is not None}
-        for name, queue in queues.items():
-            queue.open(folder, [b for b in batches if b.record.model == name], all_wait=self._all_wait, stored=stored)
-        for batch in batches:
-            record = batch.record
-            if record.model in self.endpoints and record.model not in queues and not all(map(stored, record.keys)):
-                raise InputError(
-                    f"{folder / record.name}.json: {len(record.keys)} calls of model '{record.model}' were sent as a batch, and the model is"
-                    " now configured without 'batch': set it again until the batch is collected, or move the file away; its calls are then"
-                    " sent and paid for again"
-                )
-        in_a_batch = {key for batch in batches for key in batch.record.keys}
-        for key, (attempt, usd) in self.ledger.queued_attempts().items():
-            if key in in_a_batch:
-                self._queued[key] = attempt, usd
-            else:
-                self.ledger.end_attempt(attempt)
-                self.budget.release(usd)
 
     def _all_wait(self) -> bool:
         """Return whether nothing continues before a batch ends: every unit waits for replies, and no other call is in flight."""
@@ -132,8 +102,8 @@ class ModelClient:
     @property
     def notes(self) -> dict[str, str]:
         """Notes for the final summary, by name."""
-        left = [endpoint.batch.notes() for endpoint in self.endpoints.values() if endpoint.batch is not None]
-        return {**self._notes, **self._outage_notes(), **self.shares.notes(), **{name: text for notes in left for name, text in notes.items()}}
+        left = {name: text for queue in self._queues for name, text in queue.notes().items()}
+        return {**self._notes, **self._outage_notes(), **self.shares.notes(), **left}
 
     def _outage_notes(self) -> dict[str, str]:
         return {
@@ -154,7 +124,7 @@ class ModelClient:
 
     def batches(self) -> list[str]:
         """Describe the batches in progress, one line each."""
-        return [line for endpoint in self.endpoints.values() if endpoint.batch is not None for line in endpoint.batch.lines()]
+        return [line for queue in self._queues for line in queue.lines()]
 
     def with_priority(self, rank: int) -> UnitAsk:
         """Return an ``ask`` whose calls are sent before those with a higher rank."""
@@ -199,8 +169,8 @@ class ModelClient:
             self.budget.closed = reason
             for endpoint in self.endpoints.values():
                 endpoint.limiter.close(reason)
-                if endpoint.batch is not None:
-                    endpoint.batch.halt(reason)
+            for queue in self._queues:
+                queue.halt(reason)
 
     def stop(self) -> None:
         """Halt the run at the user's request."""
@@ -216,9 +186,9 @@ class ModelClient:
         for task in list(self._pending.values()):
             task.cancel()
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
+        for queue in self._queues:
+            await queue.close()
         for endpoint in self.endpoints.values():
-            if endpoint.batch is not None:
-                await endpoint.batch.close()
             await endpoint.provider.close()
 
     async def _reserve(self, call: Call, endpoint: Endpoint, bill: AttemptRecord) -> Reservation:

@@ -122,8 +122,7 @@ class OpenAIBatches(BatchLines):
     async def download(self, batch: Batch, to: Path) -> None:
         """Write the file of answers and the file of errors, one after the other."""
         try:
-            with to.open("wb") as file:
-                to.chmod(0o600)
+            with _private(to).open("wb") as file:
                 if batch.record.ended == _GONE:
                     return
                 state = await self._json("GET", f"/batches/{batch.record.batch_id}")
@@ -213,20 +212,15 @@ class VllmFiles(BatchLines):
         if record.batch_id is not None:
             return
         target = self._folder / f"{record.name}.input.jsonl"
-        part = target.with_name(f"{target.name}.part")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part.touch(mode=0o600)
-            await asyncio.to_thread(shutil.copyfile, batch.requests, part)
-            part.replace(target)
-        except OSError as error:
-            raise unwritten(target, error) from error
+        await asyncio.to_thread(_copy, batch.requests, target)
         record.batch_id = record.name
         batch.save()
 
     def command(self, batch: Batch) -> str:
         """Return the shell command that answers a batch. The file of results gets its name only when it is complete."""
-        begin, end, part = (shlex.quote(str(self._folder / f"{batch.record.name}.{name}")) for name in ("input.jsonl", "output.jsonl", "part"))
+        begin, end, part = (
+            shlex.quote(str(self._folder / f"{batch.record.name}.{name}")) for name in ("input.jsonl", "output.jsonl", "part")
+        )
         return f"vllm run-batch -i {begin} -o {part} --model {shlex.quote(self._provider.config.model)} && mv {part} {end}"
 
     async def poll(self, batch: Batch) -> BatchStatus:
@@ -242,17 +236,34 @@ class VllmFiles(BatchLines):
 
     async def download(self, batch: Batch, to: Path) -> None:
         """Copy the results."""
-        try:
-            to.touch(mode=0o600)
-            await asyncio.to_thread(shutil.copyfile, self._output(batch), to)
-        except OSError as error:
-            raise unwritten(to, error) from error
+        await asyncio.to_thread(_copy, self._output(batch), to)
 
     async def discard(self, batch: Batch) -> None:
         """Keep the user's files."""
 
     def _output(self, batch: Batch) -> Path:
         return self._folder / f"{batch.record.name}.output.jsonl"
+
+
+def _private(path: Path) -> Path:
+    """Create a file for patient data unless it exists."""
+    path.touch(mode=0o600)
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file under a temporary name, so that the target is complete once it exists.
+
+    Raises:
+        DiskError: the target cannot be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, _private(part))
+        part.replace(target)
+    except OSError as error:
+        raise unwritten(target, error) from error
 
 
 def _refusal(errors: object) -> tuple[str, bool]:
@@ -270,5 +281,3 @@ def _text(value: object) -> str | None:
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
-
-

@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
-from chiron.client.config import OpenAIModel, ServedCheckpoint, endpoint_url
+from chiron.client.config import OpenAIModel, ServedCheckpoint
+from chiron.client.config_checks import endpoint_url
 from chiron.client.failures import CallerFault, Transient, redactor
 from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between

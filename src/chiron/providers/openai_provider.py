@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from chiron.client.attempts import RetryPolicy
-from chiron.client.batch import BatchQueue, BatchTimes
+from chiron.client.batch import BatchQueue
+from chiron.client.batch_collector import BatchTimes
 from chiron.client.call import Call
 from chiron.client.config import OpenAIModel
 from chiron.client.failures import CallFailed, one_line
