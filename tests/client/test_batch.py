@@ -108,6 +108,20 @@ def test_calls_that_wait_are_sent_in_one_batch_in_openais_form(tmp_path: Path) -
     assert not list((tmp_path / "batches").iterdir()), "what the ledger contains is not kept twice"
 
 
+def test_the_requests_are_those_of_openais_own_client(tmp_path: Path) -> None:
+    openai = pytest.importorskip("openai")
+    with BatchEndpoint(answer) as server:
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        with openai.OpenAI(base_url=server.base_url, api_key="none") as theirs:
+            file = theirs.files.create(file=(server.forms[0]["file"], server.uploaded[0]), purpose="batch")
+            metadata = server.orders[0]["metadata"]
+            made = theirs.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata=metadata)
+            assert [batch.id for batch in theirs.batches.list(limit=100)] == [made.id, "batch_0"]
+    assert server.uploaded[1] == server.uploaded[0]
+    assert server.forms[1] == server.forms[0]
+    assert server.orders[1] == {**server.orders[0], "input_file_id": file.id}
+
+
 def test_one_remaining_call_is_a_batch_of_its_own(tmp_path: Path) -> None:
     with BatchEndpoint(answer) as server:
         assert texts(asked(open_client(tmp_path, server), calls(1))) == expected(1)

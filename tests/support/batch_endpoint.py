@@ -54,6 +54,8 @@ class BatchEndpoint(Endpoint):
         self.batch_faults, self.polls, self.running = batch_faults or BatchFaults(), polls, running
         self.files: dict[str, bytes] = {}
         self.uploaded: list[bytes] = []
+        self.forms: list[dict[str, str]] = []
+        """Fields of the uploads; of the file, its name."""
         self.orders: list[dict[str, Any]] = []
         self.batches: dict[str, dict[str, Any]] = {}
         self.asked: Counter[str] = Counter()
@@ -97,6 +99,7 @@ class BatchEndpoint(Endpoint):
         field = form["file"]
         assert form["purpose"] == "batch"
         assert isinstance(field, web.FileField)
+        self.forms.append({name: part.filename if isinstance(part, web.FileField) else str(part) for name, part in form.items()})
         data = field.file.read()
         number = f"file-{len(self.uploaded)}"
         self.files[number] = data
