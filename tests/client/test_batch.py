@@ -19,6 +19,8 @@ from chiron.client.config import OpenAIModel
 from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
 from chiron.client.images import PictureStore
 from chiron.client.ledger import Ledger
+from chiron.client.ledger_accounts import QUEUED
+from chiron.client.ledger_merge import MergingLedger
 from chiron.client.provider import BuildContext, Finding
 from chiron.errors import DiskError, InputError
 from chiron.mics.config import load_config
@@ -446,3 +448,26 @@ def test_a_folder_of_files_is_relative_to_the_configuration(tmp_path: Path) -> N
     assert isinstance(model, OpenAIModel)
     assert model.batches is not None
     assert model.batches.files == str(tmp_path / "out")
+
+
+def test_money_for_calls_that_a_killed_process_had_not_sent_is_free_again(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.begin_attempt(a_call("case 0", max_tokens=4), 4.0, QUEUED)
+        assert ledger.spent_usd() == 4.0
+    with BatchEndpoint(answer) as server:
+        client = open_client(tmp_path, server, budget=5.0, price=PRICE)
+        assert client.budget.spent == 0
+        assert texts(asked(client, calls(1))) == expected(1)
+    with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.possibly_spent_usd() == 0
+
+
+def test_a_merge_counts_calls_in_open_batches_as_possibly_spent(tmp_path: Path) -> None:
+    for name in ("shard", "whole"):
+        (tmp_path / name).mkdir()
+    with Ledger.open(tmp_path / "shard" / "ledger.sqlite") as ledger:
+        ledger.begin_attempt(a_call("case 0", max_tokens=4), 4.0, QUEUED)
+    with MergingLedger.open(tmp_path / "whole" / "ledger.sqlite") as whole:
+        whole.merge(tmp_path / "shard" / "ledger.sqlite")
+        assert whole.possibly_spent_usd() == 4.0
+        assert not whole.queued_attempts()
