@@ -83,18 +83,20 @@ def test_live_calls_that_wait_for_money_do_not_hold_up_the_batch_that_has_it(tmp
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_batch_and_says_how_to_collect_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_search_that_is_stopped_or_killed_leaves_its_batches_to_the_next_one(tmp_path: Path, number: signal.Signals) -> None:
     cases = write_cases(tmp_path, 3)
     with BatchEndpoint(simulation(cases).reply, running=True) as server:
         config = write_config(tmp_path / "team.yaml", all_by_batch(server.base_url))
         command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "run")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
         wait_until(lambda: len(server.batches) == len(MENTORS), process, what="a batch of each mentor")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, messages = process.communicate()
-        assert process.returncode == 130, messages
-        assert "3 calls of model 'mentor-a' are in 1 batch (batch_" in messages
-        assert "run the same command again" in messages
+        if number is signal.SIGINT:
+            assert process.returncode == 130, messages
+            assert "3 calls of model 'mentor-a' are in 1 batch (batch_" in messages
+            assert "run the same command again" in messages
         server.running = False
         again = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         assert again.returncode == 0, again.stderr
