@@ -4,6 +4,7 @@ import sys
 
 from bench import (
     answer_parsing,
+    batch,
     build,
     clients,
     cost_of_a_call,
@@ -30,6 +31,7 @@ ALL = {
     "train_throughput": train_throughput,
     "local_generation": local_generation,
     "merge": merge,
+    "batch": batch,
     "answer_parsing": answer_parsing,
     "shared_images": shared_images,
     "deidentification": deidentification,

@@ -107,10 +107,8 @@ class Endpoint:
     async def serve(self, port: int = 0) -> None:
         """Serve until stopped; ``port`` 0 selects a free port."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/stats", self._stats)
+        app = web.Application(client_max_size=256 * 2**20)
+        self.add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port, backlog=2048)
@@ -119,6 +117,11 @@ class Endpoint:
         self._started.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/stats", self._stats)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()

@@ -60,7 +60,7 @@ async def _lines(run: AnyJob, console: Console) -> None:
 async def _line(run: AnyJob, console: Console) -> None:
     console.print(plain_line(run), soft_wrap=True)
     if run.client is not None:
-        for line in run.client.down():
+        for line in (*run.client.batches(), *run.client.down()):
             console.print(escape(printable(line)), soft_wrap=True)
 
 
@@ -108,7 +108,8 @@ def panel(run: AnyJob, width: int) -> Group:
         money = f"${budget.spent:.4f}" + (f" of ${budget.limit:.2f}" if budget.limit is not None else "")
         halted = f"   stopping: {printable(run.client.halted)}" if run.client.halted is not None else ""
         down = [Text(printable(line), style="red") for line in run.client.down()]
-        return Group(head, outcomes, table, *down, Text(f"cost {money}{halted}", style="dim"))
+        batches = [Text(printable(line)) for line in run.client.batches()]
+        return Group(head, outcomes, table, *batches, *down, Text(f"cost {money}{halted}", style="dim"))
     return Group(head, outcomes)
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from chiron.client.call import Call, Reply
 from chiron.client.failures import BudgetSpent, CallerFault, CallFailed, Flagged, RateLimited
 from chiron.client.ledger import Ledger
+from chiron.client.ledger_accounts import QUEUED, UNDER_WAY
 from chiron.client.limiter import Blame
 
 T = TypeVar("T")
@@ -122,6 +123,8 @@ class Budget:
         self.limit = limit
         self.spent = spent
         self.reserved = 0.0
+        self.waiting = 0
+        """Calls that wait for money."""
         self._outstanding = 0  # an integer, because a sum of floats leaves a remainder that would look like a call in flight
         self._settled = asyncio.Condition()
         self.closed: Exception | None = None
@@ -135,11 +138,27 @@ class Budget:
         """
         if self.limit is not None:
             async with self._settled:
-                while self.spent + self.reserved + amount > self.limit:
-                    await self._make_room(amount)
+                self.waiting += 1
+                try:
+                    while self.spent + self.reserved + amount > self.limit:
+                        await self._make_room(amount)
+                finally:
+                    self.waiting -= 1
+        return self._hold(amount)
+
+    def _hold(self, amount: float) -> "Reservation":
         self.reserved += amount
         self._outstanding += 1
         return Reservation(self, amount)
+
+    def release(self, amount: float) -> None:
+        """Take back ``amount`` USD that an earlier process reserved for a call that was never sent."""
+        self.spent -= amount
+
+    def take_over(self, amount: float) -> "Reservation":
+        """Continue a reservation of an earlier process. It counted as spent so far, so it always fits."""
+        self.release(amount)
+        return self._hold(amount)
 
     async def _make_room(self, amount: float) -> None:
         """Wait until ``amount`` may fit. The caller holds the lock.
@@ -188,9 +207,9 @@ class Reservation:
 class AttemptRecord:
     """Record the attempts of one call while it is in flight."""
 
-    def __init__(self, call: Call, ledger: Ledger) -> None:
-        """Create a record without attempts."""
-        self._call, self._ledger = call, ledger
+    def __init__(self, call: Call, ledger: Ledger, *, in_batch: bool = False) -> None:
+        """Create a record without attempts. ``in_batch``: whether the attempts are parts of batches, which outlive the process."""
+        self._call, self._ledger, self._kind = call, ledger, QUEUED if in_batch else UNDER_WAY
         self._most = 0.0
         self._on_record: int | None = None
         """ID of the current attempt in the ledger; ``None`` if it is not recorded because the run has no budget."""
@@ -204,8 +223,17 @@ class AttemptRecord:
             DiskError: the ledger cannot be written.
         """
         self._most = most
-        if most and on_record:
-            self._on_record = self._ledger.begin_attempt(self._call, most)
+        if most and on_record and self._on_record is None:
+            self._on_record = self._ledger.begin_attempt(self._call, most, self._kind)
+
+    def take_over(self, attempt: int) -> None:
+        """Continue an attempt that an earlier process recorded."""
+        self._on_record = attempt
+
+    def leave(self) -> float:
+        """Leave an attempt to a later process. Returns its maximum cost in USD."""
+        self._on_record = None
+        return self._most
 
     def maybe_billed(self, kind: str, message: str) -> float:
         """End an attempt that got no answer but may be billed. Returns its maximum cost in USD."""

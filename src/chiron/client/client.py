@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from chiron.client.attempts import AttemptRecord, Budget, Elapsed, Reservation, retry_call
+from chiron.client.batch import open_queues
 from chiron.client.call import MORE_SPACE, Call, Reply, finish_note
 from chiron.client.failures import (
     CallerFault,
@@ -15,6 +16,7 @@ from chiron.client.failures import (
     ConfigurationError,
     EndpointDown,
     FailureRates,
+    LeftInBatch,
     RateLimited,
     RunStopped,
     Transient,
@@ -65,6 +67,12 @@ class ModelClient:
         self._thoughts: Counter[str] = Counter()
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._stopped = asyncio.Event()
+        self.units: set[UnitAsk] = set()
+        """Units of the job that run now."""
+        queues = {name: endpoint.batch for name, endpoint in self.endpoints.items()}
+        self._queued, unsent = open_queues(queues, ledger, all_wait=self._all_wait)
+        self._queues = [queue for queue in queues.values() if queue is not None]
+        self.budget.release(unsent)
         for name, endpoint in self.endpoints.items():
             if (times := ledger.cost_overrun(endpoint.pricing_key)) > endpoint.cost_overrun:
                 endpoint.cost_overrun = times
@@ -79,6 +87,12 @@ class ModelClient:
                 " its maximum cost",
             )
 
+    def _all_wait(self) -> bool:
+        """Return whether nothing continues before a batch ends: every unit waits for replies, and no other call is in flight."""
+        others = any(count.in_flight for (model, _), count in self.counts.items() if self.endpoints[model].batch is None)
+        # Calls that wait for money may wait for what the calls in the queue have reserved.
+        return (not others or self.budget.waiting > 0) and all(unit.waiting for unit in self.units)
+
     def note(self, name: str, text: str) -> None:
         """Keep a note for the final summary. A later note with the same ``name`` replaces it."""
         if name not in self._notes:
@@ -88,7 +102,8 @@ class ModelClient:
     @property
     def notes(self) -> dict[str, str]:
         """Notes for the final summary, by name."""
-        return {**self._notes, **self._outage_notes(), **self.shares.notes()}
+        left = {name: text for queue in self._queues for name, text in queue.notes().items()}
+        return {**self._notes, **self._outage_notes(), **self.shares.notes(), **left}
 
     def _outage_notes(self) -> dict[str, str]:
         return {
@@ -106,6 +121,10 @@ class ModelClient:
             for name, endpoint in self.endpoints.items()
             if endpoint.limiter.held
         ]
+
+    def batches(self) -> list[str]:
+        """Describe the batches in progress, one line each."""
+        return [line for queue in self._queues for line in queue.lines()]
 
     def with_priority(self, rank: int) -> UnitAsk:
         """Return an ``ask`` whose calls are sent before those with a higher rank."""
@@ -150,6 +169,8 @@ class ModelClient:
             self.budget.closed = reason
             for endpoint in self.endpoints.values():
                 endpoint.limiter.close(reason)
+            for queue in self._queues:
+                queue.halt(reason)
 
     def stop(self) -> None:
         """Halt the run at the user's request."""
@@ -165,14 +186,20 @@ class ModelClient:
         for task in list(self._pending.values()):
             task.cancel()
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
+        for queue in self._queues:
+            await queue.close()
         for endpoint in self.endpoints.values():
             await endpoint.provider.close()
 
-    async def _reserve(self, call: Call, endpoint: Endpoint) -> Reservation:
-        """Reserve the maximum cost of the call.
+    async def _reserve(self, call: Call, endpoint: Endpoint, bill: AttemptRecord) -> Reservation:
+        """Reserve the maximum cost of the call, or continue the reservation of the batch that contains it.
 
         While waiting, the run may halt or the cost limit may rise, so both are checked again.
         """
+        if endpoint.batch is not None and call.key in self._queued:
+            attempt, usd = self._queued.pop(call.key)
+            bill.take_over(attempt)
+            return self.budget.take_over(usd)
         while True:
             most = endpoint.max_cost(call)
             if self.halted is not None:
@@ -189,7 +216,7 @@ class ModelClient:
 
     async def _fetch(self, call: Call, rank: int, count: Count) -> Reply:
         endpoint = self.endpoints[call.model]
-        bill, spent, attempts = AttemptRecord(call, self.ledger), Elapsed(), 0
+        bill, spent, attempts = AttemptRecord(call, self.ledger, in_batch=endpoint.batch is not None), Elapsed(), 0
         standing = Standing(endpoint.limiter.outage, call.key, mentor=call.role == "mentor")
         policy = endpoint.retry.for_mentors() if standing.mentor else endpoint.retry
         count.in_flight += 1
@@ -197,7 +224,7 @@ class ModelClient:
         async def attempt() -> Reply:
             nonlocal attempts
             async with endpoint.limiter.slot(rank) as epoch:
-                reservation = await self._reserve(call, endpoint)
+                reservation = await self._reserve(call, endpoint, bill)
                 attempts += 1
                 standing.sent()
                 count.retries += attempts > 1
@@ -238,6 +265,8 @@ class ModelClient:
         Raises:
             EndpointDown: the endpoint has not answered for too long.
         """
+        if endpoint.batch is not None:
+            return Blame.CALL  # the queue waits for the provider itself, so only this request failed
         now = asyncio.get_running_loop().time()
         outage, policy = standing.outage, endpoint.retry
         blame = standing.blame(now, limited=isinstance(failure, RateLimited))
@@ -278,7 +307,7 @@ class ModelClient:
         most, cost = reservation.amount, 0.0
         try:
             bill.begin(most, on_record=self.budget.limit is not None)
-            reply = await endpoint.provider.complete(call)
+            reply = await (endpoint.provider if endpoint.batch is None else endpoint.batch).complete(call)
             cost = endpoint.cost(call, reply) or 0.0
             if endpoint.limiter.held:
                 _log.warning("model '%s' answers again after %.0f s", call.model, endpoint.limiter.seconds_down())
@@ -297,8 +326,11 @@ class ModelClient:
         except CallFailed as failure:
             cost = bill.maybe_billed(failure.kind, failure.public) if failure.maybe_billed else bill.not_billed()
             raise
+        except LeftInBatch:
+            cost = bill.leave()
+            raise
         except asyncio.CancelledError:
-            cost = bill.maybe_billed("cancelled", "dropped while under way")
+            cost = bill.maybe_billed("cancelled", "dropped while under way") if endpoint.batch is None else bill.leave()
             raise
         except ChironError:
             bill.not_billed()
@@ -347,6 +379,8 @@ class ModelClient:
             self.halt(reason)
             raise
         self.shares.failed(call.model, call.temperature, failure.public)
+        if endpoint.batch is not None and endpoint.has_answered:
+            return  # in a batch that brought answers, failures in a row mean nothing
         misconfigured = isinstance(failure, CallerFault) and failure.misconfigured
         if misconfigured and not endpoint.has_answered:
             self.halt(ConfigurationError(f"model '{call.model}' rejects every call: {failure.public}"))

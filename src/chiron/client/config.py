@@ -1,13 +1,8 @@
-"""Validated model configuration. It never contains keys, only the names of environment variables.
+"""Validated model configuration. It never contains keys, only the names of environment variables."""
 
-Addresses, headers and variable names must not contain secrets, and error messages never repeat a value that could be one.
-"""
-
-import ipaddress
 import json
 import re
 import urllib.parse
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -15,128 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from chiron.cases.case import IMAGE_MARK
+from chiron.client.config_checks import check_base_url, check_header_name, check_headers, check_variable
 from chiron.errors import InputError
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_SECRET = re.compile(r"key|token|secret|auth|cookie|password|credential", re.IGNORECASE)
-_OURS = frozenset({"content-type", "content-length", "transfer-encoding", "connection", "expect"})
-_VERSION_NAME = re.compile(r"(?:api[-_]?)?version|api[-_]?preview", re.IGNORECASE)
-_VERSION = re.compile(r"[0-9A-Za-z.-]{1,24}")
-"""Allowed query value: too short to be a key."""
-_HOST = re.compile(r"[0-9A-Za-z._-]{1,253}")
-
-
-def check_base_url(url: str) -> None:
-    """Check that ``url`` can be the base URL of an endpoint.
-
-    Raises:
-        ValueError: it cannot; the message gives the reason.
-    """
-    if any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("base_url contains a space or an invisible character: type it again")
-    authority = url.split("//", 1)[-1].split("/", 1)[0]
-    if "@" in authority:
-        raise ValueError("base_url contains a user or password: name the key's environment variable in api_key_env")
-    _check_query(url)
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"base_url must begin with http:// or https://, but is '{url[:200]}'")
-    if url.split("?", 1)[0].rstrip("/").endswith("/chat/completions"):
-        raise ValueError("base_url must end before /chat/completions (a query such as ?api-version=... may follow what is left)")
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url '{url[:200]}' is not a valid address: {error}") from None
-    if not _is_host(host) or port == 0:
-        raise ValueError(f"base_url '{url[:200]}' has no valid host: write https://host:port/v1")
-
-
-def endpoint_url(base_url: str, path: str) -> str:
-    """Return the URL of ``path`` below a base URL, which may have a query (Azure's ``?api-version=...``)."""
-    base, mark, query = base_url.partition("?")
-    return base.rstrip("/") + path + mark + query
-
-
-def _check_query(url: str) -> None:
-    """Check that a URL has no query, or one whose names and values do not look like a secret.
-
-    Raises:
-        ValueError: it may contain a secret; the message gives the fix without repeating a value.
-    """
-    if "#" in url:
-        raise ValueError("base_url contains a fragment (#...): remove it; a key belongs in the environment variable that api_key_env names")
-    query = url.partition("?")[2]
-    for part in query.split("&") if query else ():
-        name, _, value = part.partition("=")
-        if not _VERSION_NAME.fullmatch(name) or not _VERSION.fullmatch(value):
-            raise ValueError(
-                "base_url contains a query (?...) other than a version such as ?api-version=2024-10-21: remove it; a key belongs in the"
-                " environment variable that api_key_env names; api_key_header sets the header for it"
-            )
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Check that these headers can be sent and do not contain secrets.
-
-    Raises:
-        ValueError: a header is invalid; the message names it.
-    """
-    for name, value in headers.items():
-        check_header_name(name, "header")
-        if _SECRET.search(name):
-            raise ValueError(
-                f"header '{name}' seems to contain a key: put it into an environment variable, name that in api_key_env, and the"
-                " header, if it is not Authorization, in api_key_header"
-            )
-        if not value.isascii() or not value.isprintable():
-            raise ValueError(f"header '{name}' has an invalid value: use printable ASCII on one line")
-
-
-def check_variable(name: str, what: str) -> None:
-    """Check that this is the name of an environment variable, not the key itself. The value is never shown.
-
-    Raises:
-        ValueError: it is not a variable name, or it looks like a key.
-    """
-    if not _VARIABLE.fullmatch(name) or any(_looks_random(part) for part in name.split("_")):
-        raise ValueError(
-            f"{what} must be the name of an environment variable, such as OPENAI_API_KEY, and this looks like a key: put the key into a"
-            " variable and its name here. Replace the key if the file was shared"
-        )
-
-
-def _looks_random(part: str) -> bool:
-    """Return whether a part of a name looks like part of a key."""
-    mixed = part.lower() != part != part.upper()
-    return len(part) >= 16 and (any(c.isdigit() for c in part) or (len(part) >= 24 and mixed))
-
-
-def check_header_name(name: str, what: str) -> None:
-    """Check that a header can have this name.
-
-    Raises:
-        ValueError: it cannot, or chiron sets that header itself.
-    """
-    if not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{what} {name[:100]!r} is not a valid header name: use letters, digits and hyphens")
-    if name.lower() in _OURS:
-        raise ValueError(f"{what} '{name}' is one that chiron sets itself")
-
-
-def _is_host(host: str) -> bool:
-    if ":" in host:
-        try:
-            ipaddress.IPv6Address(host.split("%", 1)[0])
-        except ValueError:
-            return False
-        return True
-    try:
-        plain = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return False
-    return _HOST.fullmatch(plain) is not None
-
 
 _LARGEST = 2**53
 """Limit for numbers in a configuration. Above it, floats cannot represent every integer."""
@@ -247,12 +122,48 @@ class ServedCheckpoint(Strict):
     """Format of the served checkpoint: as written by ``chiron train`` and ``chiron convert``, or the authors' own."""
 
 
+class BatchSettings(Strict):
+    """How a model is asked through batches: the provider's batch API, or files for vLLM's ``run-batch``."""
+
+    files: str | None = None
+    """Folder for files that ``vllm run-batch`` reads and writes, relative to the configuration file. Default: the endpoint's batch API."""
+    price_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Price of a call in a batch, as a fraction of ``price``. Default: 0.5 at OpenAI and Azure, elsewhere 1."""
+    max_requests: PositiveInt = 50_000
+    """Most requests of one batch."""
+    max_megabytes: PositiveFloat = 200.0
+    """Most megabytes (10^6 bytes) of the requests of one batch."""
+    quiet: PositiveFloat = 2.0
+    """Seconds without a new call before a batch is sent, once everything waits."""
+    poll: PositiveFloat = 60.0
+    """Seconds between two questions for the state of a batch."""
+    attempts: PositiveInt = 3
+    """Batches that a call may fail in before the call fails. Mentors get twice as many."""
+    outage: PositiveFloat = 3600.0
+    """Seconds of failed requests for batches before the run stops."""
+    url: str = "/v1/chat/completions"
+    """Address of the requests within a batch, as the provider names it."""
+    window: str = "24h"
+    """``completion_window`` of the batches."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of the requests of one batch."""
+        return int(self.max_megabytes * 1e6)
+
+
+_HALF_PRICE = re.compile(r"(?:api\.openai\.com|[\w.-]+\.openai\.azure\.com)")
+"""Hosts whose batches are known to cost half."""
+
+
 class OpenAIModel(ProviderConfig):
     """A model behind any OpenAI-compatible endpoint."""
 
     provider: Literal["openai"]
-    base_url: str
-    """Up to and including ``/v1`` or similar, without ``/chat/completions``; may end with Azure's ``?api-version=...``."""
+    base_url: str = ""
+    """Up to and including ``/v1`` or similar, without ``/chat/completions``; may end with Azure's ``?api-version=...``. Only models with
+    ``batch: {files: ...}`` need none.
+    """
     model: str
     """The endpoint's own name for the model."""
     api_key_env: str | None = None
@@ -290,6 +201,23 @@ class OpenAIModel(ProviderConfig):
     """Required for a budget."""
     image_tokens: PositiveInt = 4096
     """Maximum tokens per image, used to reserve budget."""
+    batch: bool | BatchSettings = False
+    """Whether jobs ask the model through batches, which take hours and cost less; or the settings of the batches."""
+
+    @property
+    def batches(self) -> BatchSettings | None:
+        """Settings of the batches; ``None`` if calls are sent at once."""
+        return self.batch if isinstance(self.batch, BatchSettings) else BatchSettings() if self.batch else None
+
+    @property
+    def call_price(self) -> Price | None:
+        """Price of the calls of jobs: lower in batches."""
+        settings = self.batches
+        if self.price is None or settings is None:
+            return self.price
+        half = settings.files is None and _HALF_PRICE.fullmatch(urllib.parse.urlsplit(self.base_url).hostname or "")
+        factor = settings.price_factor or (0.5 if half else 1.0)
+        return Price(input=factor * self.price.input, output=factor * self.price.output)
 
     def lacks_price(self) -> bool:
         """Return whether ``price`` is missing."""
@@ -297,7 +225,9 @@ class OpenAIModel(ProviderConfig):
 
     @model_validator(mode="after")
     def _address(self) -> "OpenAIModel":
-        check_base_url(self.base_url)
+        settings = self.batches
+        if self.base_url or settings is None or settings.files is None:
+            check_base_url(self.base_url)
         check_headers(self.headers)
         if self.api_key_env is not None:
             check_variable(self.api_key_env, "api_key_env")
@@ -316,8 +246,26 @@ class OpenAIModel(ProviderConfig):
             raise ValueError(f"parameters cannot be sent as JSON: {error}; quote dates") from None
         return self
 
+    def with_paths_from(self, folder: Path) -> Self:
+        """Resolve the folder of batch files."""
+        if not isinstance(self.batch, BatchSettings) or self.batch.files is None:
+            return self
+        try:
+            files = str(prompt_file(self.batch.files, folder))
+        except InputError as error:
+            raise InputError(f"batch.files: {error}") from error
+        return self.model_copy(update={"batch": self.batch.model_copy(update={"files": files})})
+
     def for_workers(self, workers: int) -> Self:
-        """Divide the limits; each process may send at least one call at a time."""
+        """Divide the limits; each process may send at least one call at a time.
+
+        Raises:
+            InputError: the model is asked through batches, which one process has to send and collect.
+        """
+        if self.batches is not None:
+            raise InputError(
+                f"model '{self.model}' has 'batch', which needs --engine local: batches already run on the provider's machines"
+            )
         per_minute = None if self.requests_per_minute is None else self.requests_per_minute / workers
         return self.model_copy(update={"concurrency": max(1, self.concurrency // workers), "requests_per_minute": per_minute})
 

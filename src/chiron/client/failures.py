@@ -81,6 +81,10 @@ class UserStopped(RunStopped):
     """The user asked the run to stop."""
 
 
+class LeftInBatch(RunStopped):
+    """The run stopped while the provider works on this call as part of a batch. The next process collects its reply."""
+
+
 class BudgetSpent(RunStopped):
     """Another call could exceed the budget."""
 
@@ -304,15 +308,20 @@ class UnitAsk:
         """``ask``: answers a call, or raises."""
         self._ask = ask
         self._failed = self._refused = 0
+        self.waiting = 0
+        """Calls without an answer yet."""
 
     async def __call__(self, call: Call) -> Reply:
         """Return the reply. See :class:`~chiron.client.call.Ask`."""
+        self.waiting += 1
         try:
             return await self._ask(call)
         except CallFailed as failure:
             self._failed += 1
             self._refused += isinstance(failure, CallerFault)
             raise
+        finally:
+            self.waiting -= 1
 
     @property
     def is_refused(self) -> bool:

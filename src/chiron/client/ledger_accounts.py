@@ -14,6 +14,8 @@ from chiron.client.ledger_store import Store, damaged
 
 UNDER_WAY = "under_way"
 """Kind of an attempt that was sent and has not ended. It is stored with the failures until then."""
+QUEUED = "queued"
+"""Kind of an attempt that is, or will be, part of a batch. It outlives its process, as the batch does."""
 LOST = "lost"
 """Kind of an attempt whose process died."""
 LOST_WORDS = "its process was killed while it was under way"
@@ -93,7 +95,7 @@ class FailureReason:
 class Accounts(Store):
     """Costs of calls."""
 
-    def begin_attempt(self, call: Call, cost_at_most: float) -> int:
+    def begin_attempt(self, call: Call, cost_at_most: float, kind: str = UNDER_WAY) -> int:
         """Record the maximum cost of an attempt before it is sent. Returns its ID for :meth:`end_attempt` and :meth:`fail_attempt`.
 
         The provider bills an attempt even if this process is killed. The next process then finds it here.
@@ -101,7 +103,7 @@ class Accounts(Store):
         Raises:
             DiskError: writing failed.
         """
-        return self._insert(call, UNDER_WAY, "", final=False, cost_at_most=cost_at_most)
+        return self._insert(call, kind, "", final=False, cost_at_most=cost_at_most)
 
     def end_attempt(self, attempt: int) -> None:
         """End an attempt that was not billed, or whose cost is recorded elsewhere."""
@@ -114,6 +116,11 @@ class Accounts(Store):
     def take_over_attempts(self) -> None:
         """Mark all attempts on record as lost, since their process is dead. Call it from the one process that writes."""
         self._write("UPDATE failures SET kind = ?, message = ? WHERE kind = ?", (LOST, LOST_WORDS, UNDER_WAY))
+
+    def queued_attempts(self) -> dict[str, tuple[int, float]]:
+        """Return ID and maximum cost in USD of each attempt of :data:`QUEUED`, by key of its call."""
+        rows = self._read("SELECT key, id, cost_at_most FROM failures WHERE kind = ?", (QUEUED,))
+        return {key.hex(): (int(number), float(usd)) for key, number, usd in rows}
 
     def book_lost(self, name: str, usd: float) -> None:
         """Count money that a lost worker may have spent. Booking it again under the same ``name`` changes nothing."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.ledger import Ledger
-from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, SURPRISE, UNDER_WAY
+from chiron.client.ledger_accounts import DUPLICATE, HIDDEN, LOST, LOST_WORDS, QUEUED, SURPRISE, UNDER_WAY
 from chiron.client.ledger_store import damaged, explained
 from chiron.errors import InputError
 
@@ -155,7 +155,8 @@ class MergingLedger(Ledger):
         hidden = "1" if shown is None else f"id <= {shown}"
         self._write(
             f"INSERT INTO main.failures ({_FAILURES}) SELECT key, role, model,"  # noqa: S608 - constant names and an integer
-            f" CASE kind WHEN '{UNDER_WAY}' THEN '{LOST}' ELSE kind END, CASE WHEN kind = '{UNDER_WAY}' THEN '{LOST_WORDS}'"
+            f" CASE WHEN kind IN ('{UNDER_WAY}', '{QUEUED}') THEN '{LOST}' ELSE kind END,"
+            f" CASE WHEN kind IN ('{UNDER_WAY}', '{QUEUED}') THEN '{LOST_WORDS}'"
             f" WHEN {hidden} THEN kind || '{HIDDEN}' ELSE message END, final, cost_at_most, failed_at FROM shard.failures"
             f" EXCEPT SELECT {_FAILURES} FROM main.failures",
             (),

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from chiron.cases.reader import AnswerPool
 from chiron.client.attempts import RetryPolicy
+from chiron.client.batch import BatchQueue
 from chiron.client.call import Call, ImagePart, Provider, Reply, TextPart
 from chiron.client.config import LocalModel, OfflineModel, OpenAIModel, Price, ProviderConfig
 from chiron.client.images import PictureStore
@@ -29,10 +30,17 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     price: Price | None = None
     image_tokens: int = 4096
+    batch: BatchQueue | None = None
+    """Answers the calls of jobs instead of ``provider``."""
     has_answered: bool = False
     failed_in_a_row: int = 0
     cost_overrun: float = 1.0
     """Largest ratio of a reply's actual cost to :meth:`max_cost`. Later cost limits are multiplied by it, also after a resume."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether ``provider`` answers calls at once, which files for another program do not."""
+        return self.batch is None or self.batch.service.is_online
 
     def max_cost(self, call: Call) -> float:
         """Maximum cost of a call in USD."""

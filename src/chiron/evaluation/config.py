@@ -59,7 +59,8 @@ class EvaluationConfig(JobSection):
     max_images: PositiveInt | dict[str, Annotated[int, Field(ge=0, strict=True)]] | None = None
     """Most images that the model accepts, or that by model name (0: text only); an item with more is unusable."""
     max_tokens: EvaluationTokens = EvaluationTokens()
-    in_flight: PositiveInt = 256
+    in_flight: PositiveInt | None = None
+    """Default: 256, or 2000 if a model is asked through batches."""
     limit: NonNegativeInt | None = None
     """Ask only the first ``limit`` items of each benchmark. Tables then show that the result is partial."""
 

@@ -22,7 +22,7 @@ from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
 from chiron.evaluation.statistics import scipy_stats
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
+from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume, units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.team import Policy, Team
 
@@ -298,7 +298,7 @@ def evaluation_of(
         about={"model": model, "configuration": config.model_dump(mode="json")},
         endpoints=roles.endpoints,
         budget_usd=chosen.budget_usd,
-        in_flight=chosen.in_flight,
+        in_flight=units_in_flight(chosen.in_flight, roles.endpoints),
         asker=asker,
         loaded=loaded,
         control=control,

@@ -29,6 +29,8 @@ from chiron.jobs.engine import Engine, LocalEngine, Part
 from chiron.jobs.storage import recover_parts
 
 _log = logging.getLogger(__name__)
+IN_FLIGHT, IN_FLIGHT_BATCHES = 256, 2000
+"""Default maximum number of concurrent units, without and with models that are asked through batches."""
 
 
 class Resume(StrEnum):
@@ -153,7 +155,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     budget_usd: float | None = None
     make_budget: Callable[[float], Budget] | None = None
     """Creates the budget of this process, from the USD that its ledger has as spent. By default, the whole ``budget_usd``."""
-    in_flight: int = 256
+    in_flight: int = IN_FLIGHT
     """Maximum number of concurrent units."""
     progress: Progress = field(default_factory=Progress)
     engine: Engine = field(default_factory=LocalEngine)
@@ -291,6 +293,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         if client.halted is not None:
             return Pending(str(client.halted))
         ask = client.with_priority(rank)
+        client.units.add(ask)
         self.progress.in_flight += 1
         try:
             return await crashes.watch(self.work(unit, ask), rank)
@@ -302,6 +305,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         except (RunStopped, UnitCrashed) as reason:
             return Pending(str(reason), crashed=isinstance(reason, UnitCrashed))
         finally:
+            client.units.discard(ask)
             self.progress.in_flight -= 1
 
     def _summary(self, client: ModelClient) -> JobSummary:
@@ -321,6 +325,11 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             halted=client.halted,
             notes=tuple(client.notes.values()),
         )
+
+
+def units_in_flight(configured: int | None, endpoints: Mapping[str, Endpoint]) -> int:
+    """Return the maximum number of concurrent units. Batches need many: what runs at the same time is sent together."""
+    return configured or (IN_FLIGHT_BATCHES if any(endpoint.batch is not None for endpoint in endpoints.values()) else IN_FLIGHT)
 
 
 AnyJob = Job[Any, Any, Any]

@@ -39,7 +39,8 @@ class SearchConfig(JobSection):
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """A path is retained if its MICS-Score exceeds this."""
     max_tokens: SearchTokens = SearchTokens()
-    cases_in_flight: PositiveInt = 256
+    cases_in_flight: PositiveInt | None = None
+    """Default: 256, or 2000 if a model is asked through batches."""
 
     @model_validator(mode="after")
     def _each_once(self) -> "SearchConfig":

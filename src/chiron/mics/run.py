@@ -18,7 +18,7 @@ from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.errors import DiskError, InputError
-from chiron.jobs.job import Job, JobSummary, Pending, Resume
+from chiron.jobs.job import Job, JobSummary, Pending, Resume, units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.config import RunConfig
 from chiron.mics.prompts import Prompts, load_prompts
@@ -188,7 +188,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
             about=setup.about(),
             endpoints=setup.roles.endpoints,
             budget_usd=search.budget_usd,
-            in_flight=search.cases_in_flight,
+            in_flight=units_in_flight(search.cases_in_flight, setup.roles.endpoints),
             replayed_from=replayed_from,
         )
 

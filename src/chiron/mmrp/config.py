@@ -57,7 +57,8 @@ class BuildConfig(JobSection):
     author_temperature: Temperature = 0.7
     reader_temperature: Temperature = 0.7
     max_tokens: BuildTokens = BuildTokens()
-    cases_in_flight: PositiveInt = 256
+    cases_in_flight: PositiveInt | None = None
+    """Default: 256, or 2000 if a model is asked through batches."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

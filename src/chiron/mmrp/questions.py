@@ -12,7 +12,7 @@ from chiron.client.call import Ask, Call, ImagePart
 from chiron.client.failures import CallerFault
 from chiron.conversation.short_answers import read_verdict
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.job import run_job
+from chiron.jobs.job import run_job, units_in_flight
 from chiron.mics.answer_leak import content_words, names_answer
 from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import patient
@@ -75,7 +75,7 @@ def prepare_questions(
         about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
         endpoints=seats.roles.endpoints,
         budget_usd=build.budget_usd,
-        in_flight=build.cases_in_flight,
+        in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
         progress=BuildProgress(noun="questions"),
     )
 

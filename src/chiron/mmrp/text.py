@@ -9,7 +9,7 @@ from chiron.cases.case import Case
 from chiron.client.call import Ask, Call
 from chiron.conversation.short_answers import named_options
 from chiron.jobs.directory import WorkDirectory
-from chiron.jobs.job import run_job
+from chiron.jobs.job import run_job, units_in_flight
 from chiron.mics.answer_leak import names_answer
 from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
@@ -89,7 +89,7 @@ def prepare_text(
         about={**origin(cases, images, limit, shard), "config": config.model_dump(mode="json"), "prompts": dict(seats.prompts.texts)},
         endpoints=seats.roles.endpoints,
         budget_usd=build.budget_usd,
-        in_flight=build.cases_in_flight,
+        in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
     )
 
 

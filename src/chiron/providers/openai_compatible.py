@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 
 from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
-from chiron.client.config import OpenAIModel, ServedCheckpoint, endpoint_url
+from chiron.client.config import OpenAIModel, ServedCheckpoint
+from chiron.client.config_checks import endpoint_url
 from chiron.client.failures import CallerFault, Transient, redactor
 from chiron.client.images import PictureStore
 from chiron.client.prompts import texts_between
@@ -139,6 +140,33 @@ class OpenAICompatible:
             async with self._connection().get(endpoint_url(self.config.base_url, path), allow_redirects=False) as response:
                 return response.status, self._origin.redact(await read_bounded(response, _MAX_LISTING_BYTES))
 
+    @asynccontextmanager
+    async def requested(
+        self, method: str, path: str, *, seconds: float | None = None, **sent: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send another request below the base URL, and yield the response with its body unread.
+
+        Args:
+            method: HTTP method.
+            path: path below the base URL.
+            seconds: time limit; by default that of a call.
+            sent: arguments of aiohttp: ``json``, ``data``, ``params``.
+
+        Raises:
+            CallFailed: the connection breaks, or the status is not 200.
+        """
+        limit = aiohttp.ClientTimeout(total=seconds or self.config.timeout, sock_connect=min(30.0, self.config.timeout))
+        with self.sorting_errors():
+            # As in get(), redirects are not followed.
+            request = self._connection().request(
+                method, endpoint_url(self.config.base_url, path), allow_redirects=False, timeout=limit, **sent
+            )
+            async with request as response:
+                if response.status != 200:
+                    text = await read_bounded(response, _MAX_LISTING_BYTES)
+                    raise classify_status(response.status, response.headers, text, self._origin)
+                yield response
+
     def origin_of(self, call: Call) -> Origin:
         """Return the origin of a reply. It contains the prompt, which is removed from the server's messages."""
         return replace(self._origin, prompt="\n".join(message.text for message in call.messages))
@@ -158,7 +186,7 @@ class OpenAICompatible:
         Raises:
             CallFailed: the connection breaks, here or while the body is read.
         """
-        body = await self._body(call, stream=stream)
+        body = await self.body(call, stream=stream)
         headers = {"Content-Type": "application/json"}
         with self.sorting_errors():
             response = await send_afresh(lambda sent: self._send(body, headers, sent))
@@ -171,7 +199,12 @@ class OpenAICompatible:
             await self._session.close()
             self._session = None
 
-    async def _body(self, call: Call, *, stream: bool = False) -> bytes:
+    async def body(self, call: Call, *, stream: bool = False) -> bytes:
+        """Return the request of a call as JSON.
+
+        Raises:
+            CallerFault: an image is unusable, or a text contains a reserved mark.
+        """
         served = self.config.serves
         messages = call.messages if served is None else tuple(map(as_trained, call.messages))
         payload: dict[str, Any] = {

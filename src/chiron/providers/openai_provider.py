@@ -1,18 +1,25 @@
 """The provider ``openai``: endpoints that share a limiter, and their check before a run."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from chiron.client.attempts import RetryPolicy
+from chiron.client.batch import BatchQueue
+from chiron.client.batch_collector import BatchTimes
 from chiron.client.call import Call
 from chiron.client.config import OpenAIModel
 from chiron.client.failures import CallFailed, one_line
 from chiron.client.limiter import Limiter
 from chiron.client.provider import BuildContext, Endpoint, Finding, Piece, ProviderType
+from chiron.providers.openai_batch import OpenAIBatches, VllmFiles
 from chiron.providers.openai_compatible import OpenAICompatible, serving_note
 from chiron.providers.streaming import stream
+
+_NO_LIMIT = 10**9
+"""Concurrent calls of a model that is asked through batches: they only wait."""
 
 
 class OpenAIProvider(ProviderType[OpenAIModel]):
@@ -37,13 +44,7 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
             for server, configs in sharing.items()
         }
         return {
-            name: Endpoint(
-                OpenAICompatible(name, config, context.pictures, need_key=context.need_keys),
-                limiters[_server(config)],
-                RetryPolicy(attempts=config.attempts, deadline=config.deadline, outage=config.outage),
-                config.price,
-                config.image_tokens,
-            )
+            name: _endpoint(OpenAICompatible(name, config, context.pictures, need_key=context.need_keys), limiters[_server(config)])
             for name, config in models.items()
         }
 
@@ -51,6 +52,9 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
         """Check the key, the address and the list of models."""
         provider = endpoint.provider
         assert isinstance(provider, OpenAICompatible)  # noqa: S101 - build made it
+        if config.batches is not None and config.batches.files is not None:
+            yield Finding(name, "batch", ok=None, detail=f"is asked through files in {config.batches.files}, which vllm run-batch answers")
+            return
         if config.api_key_env:
             yield Finding(name, "key", ok=True, detail=f"{config.api_key_env} is set")
         try:
@@ -74,6 +78,19 @@ class OpenAIProvider(ProviderType[OpenAIModel]):
         assert isinstance(endpoint.provider, OpenAICompatible)  # noqa: S101 - build made it
         async for piece in stream(endpoint.provider, call, endpoint.retry):
             yield piece
+
+
+def _endpoint(provider: OpenAICompatible, limiter: Limiter) -> Endpoint:
+    config = provider.config
+    price, image_tokens = config.call_price, config.image_tokens
+    if (settings := config.batches) is None:
+        retry = RetryPolicy(attempts=config.attempts, deadline=config.deadline, outage=config.outage)
+        return Endpoint(provider, limiter, retry, price, image_tokens)
+    service = VllmFiles(provider, settings) if settings.files is not None else OpenAIBatches(provider, settings)
+    queue = BatchQueue(provider.name, service, BatchTimes(settings.quiet, settings.poll, outage=settings.outage))
+    # The provider works on a batch for hours. A failed call is part of the next batch, so it does not wait either.
+    retry = RetryPolicy(attempts=settings.attempts, first_wait=0.0, deadline=math.inf, outage=settings.outage)
+    return Endpoint(provider, Limiter(_NO_LIMIT), retry, price, image_tokens, queue)
 
 
 def _server(config: OpenAIModel) -> tuple[str, str, str | None]:

@@ -92,7 +92,7 @@ async def probe(
         async for finding in kind.check(name, config, endpoint):
             sound = sound and finding.ok is not False
             yield finding
-        for role in roles if sound and kind.asks else ():
+        for role in roles if sound and kind.asks and endpoint.can_be_asked else ():
             yield await _question(name, config, endpoint.provider, pictures, role)
     finally:
         await endpoint.provider.close()

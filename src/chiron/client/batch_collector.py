@@ -1,0 +1,138 @@
+"""Bring one batch to its end: send it, wait for the provider, store the results, and repeat what fails on the way."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from chiron.client.batch_record import Batch, BatchService
+from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited
+from chiron.io import unwritten
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+_DISCARDS = 3
+"""Attempts to delete a batch at the provider."""
+
+
+class BatchRefused(ConfigurationError):
+    """The provider runs none of the requests of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """Waits of a batch queue in seconds."""
+
+    quiet: float = 2.0
+    """Seconds without a new call before a batch is sent."""
+    poll: float = 60.0
+    """Seconds between two questions for the state of a batch."""
+    first_wait: float = 1.0
+    """Wait after a request to the provider that failed; doubled for each further one, up to ``poll``."""
+    outage: float = 3600.0
+    """Seconds of nothing but failed requests to the provider after which the run stops."""
+
+
+class BatchCollector:
+    """Send and collect the batches of one model."""
+
+    def __init__(self, model: str, service: BatchService, times: BatchTimes) -> None:
+        """``model``: its configured name."""
+        self.model, self.service, self.times = model, service, times
+        self.trouble = ""
+        """Why the last request to the provider failed; empty if it did not."""
+
+    async def collect(self, batch: Batch) -> None:
+        """Send a batch unless it was sent, wait for its end, and store its results.
+
+        Raises:
+            BatchRefused: the provider runs none of its requests.
+            RunStopped: the provider does not answer, or rejects the key or the address.
+            DiskError: a file cannot be written.
+        """
+        record, refusals = batch.record, 0
+        while True:
+            await self._steadily(lambda: self.service.submit(batch))
+            command = self.service.command(batch)
+            _log.log(
+                logging.WARNING if command else logging.INFO,
+                "batch %d of model '%s' has %d calls%s",
+                batch.number,
+                self.model,
+                len(record.keys),
+                command and f": run {command}",
+            )
+            while (status := await self._steadily(lambda: self.service.poll(batch))).ended is None:
+                batch.status = status
+                await asyncio.sleep(self.times.poll)
+            batch.status = status
+            if status.refused is None:
+                break
+            if not status.later:
+                raise BatchRefused(f"model '{self.model}': the provider refuses the batch {record.batch_id}: {status.refused}")
+            self.trouble = status.refused
+            record.batch_id, record.creating = None, False
+            batch.save()
+            await asyncio.sleep(self.times.poll * 2 ** min(refusals, 5))
+            refusals += 1
+        record.ended = status.ended
+        batch.save()
+        part = batch.results.with_name(f"{batch.results.name}.part")
+        await self._steadily(lambda: self.service.download(batch, part))
+        try:
+            part.replace(batch.results)
+            await asyncio.to_thread(batch.read_results)
+            batch.requests.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritten(batch.results, error) from error
+        await self._discard(batch)
+
+    async def _discard(self, batch: Batch) -> None:
+        """Delete the provider's copies. If it fails, the user is told, and the run continues."""
+        for _ in range(_DISCARDS - 1):
+            try:
+                return await self.service.discard(batch)
+            except CallFailed:
+                await asyncio.sleep(min(self.times.first_wait, self.times.poll))
+        try:
+            await self.service.discard(batch)
+        except CallFailed as failure:
+            _log.warning(
+                "batch %s of model '%s' was collected, but its files could not be deleted at the provider: %s",
+                batch.record.batch_id,
+                self.model,
+                failure.public,
+            )
+
+    async def _steadily(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request to the provider until it succeeds. Rate limits are waited for, however long they last.
+
+        Raises:
+            ConfigurationError: the provider rejects it.
+            EndpointDown: the provider has not answered for too long.
+        """
+        loop = asyncio.get_running_loop()
+        since: float | None = None
+        wait = min(self.times.first_wait, self.times.poll)
+        while True:
+            try:
+                result = await request()
+            except CallerFault as failure:
+                raise ConfigurationError(f"model '{self.model}': its batch is refused: {failure.public}") from failure
+            except RateLimited as failure:
+                since, self.trouble = None, failure.public
+                pause = failure.retry_after if failure.retry_after is not None else wait
+            except CallFailed as failure:
+                since, self.trouble, pause = loop.time() if since is None else since, failure.public, wait
+                if loop.time() - since >= self.times.outage:
+                    raise EndpointDown(
+                        f"model '{self.model}': the provider of its batches failed for {self.times.outage / 60:.0f} min, most recently"
+                        f" with: {failure.public}; run the same command again when it answers"
+                    ) from failure
+            else:
+                self.trouble = ""
+                return result
+            _log.info("a request for the batches of model '%s' failed: %s", self.model, self.trouble)
+            await asyncio.sleep(pause)
+            wait = min(2 * wait, self.times.poll)

@@ -1,0 +1,296 @@
+"""Batches as files next to the ledger: which calls were sent, under which ID they are found again, and the results that came back."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from chiron.client.call import Call, Reply
+from chiron.errors import InputError
+from chiron.io import unwritten, write_atomically
+
+FOLDER = "batches"
+"""Folder next to the ledger."""
+_MAX_LINE = 64 * 2**20
+"""Maximum size of one result in bytes; a longer line counts as damaged."""
+
+
+@dataclass
+class BatchRecord:
+    """Content of ``batches/NAME.json``. It is written before the upload, and again after each step."""
+
+    name: str
+    """Unique; the provider stores it with the batch."""
+    model: str
+    """Configured name of the model."""
+    address: str
+    """Address of the provider, or the folder of the files."""
+    keys: list[str]
+    """Keys of the calls, in the order of the requests."""
+    created: float
+    """Seconds since the epoch."""
+    input_id: str | None = None
+    """The provider's ID of the uploaded requests."""
+    creating: bool = False
+    """Whether the batch may have been created although its ID is unknown."""
+    batch_id: str | None = None
+    """The provider's ID of the batch."""
+    ended: str | None = None
+    """How the batch ended, in the provider's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """State of a batch at the provider."""
+
+    done: int
+    total: int
+    ended: str | None = None
+    """The provider's word for the end; ``None`` while it runs."""
+    refused: str | None = None
+    """Why the provider runs no request of this batch, without words of prompts."""
+    later: bool = False
+    """Whether a refused batch is accepted later: the provider's queue is full."""
+
+
+class BatchService(Protocol):
+    """One provider's batches of requests to one model."""
+
+    address: str
+    max_requests: int
+    """Maximum number of requests of one batch."""
+    is_online: bool
+    """Whether the provider also answers single calls."""
+    max_bytes: int
+    """Maximum size of the requests of one batch."""
+
+    async def request(self, call: Call) -> bytes:
+        """Return the line of the call in the file of requests, without its end.
+
+        Raises:
+            CallFailed: the request cannot be made.
+        """
+        ...
+
+    async def submit(self, batch: "Batch") -> None:
+        """Send the batch unless it was sent. Save the record after each step, so that this can be repeated after any interruption.
+
+        Raises:
+            CallFailed: one of its subclasses.
+        """
+        ...
+
+    async def poll(self, batch: "Batch") -> BatchStatus:
+        """Return the state of a batch that was sent.
+
+        Raises:
+            CallFailed: the provider does not answer.
+        """
+        ...
+
+    async def download(self, batch: "Batch", to: Path) -> None:
+        """Write the results of a batch that ended to a file, in any order.
+
+        Raises:
+            CallFailed: the provider does not answer.
+        """
+        ...
+
+    def command(self, batch: "Batch") -> str:
+        """Return the shell command that the user has to run for this batch; empty if there is none."""
+        ...
+
+    async def discard(self, batch: "Batch") -> None:
+        """Delete the provider's copies of requests and results.
+
+        Raises:
+            CallFailed: the provider does not answer.
+        """
+        ...
+
+    def read(self, call: Call, result: bytes) -> Reply:
+        """Parse one result.
+
+        Raises:
+            CallFailed: the call got no answer.
+        """
+        ...
+
+
+class Batch:
+    """One batch and its files."""
+
+    def __init__(self, folder: Path, record: BatchRecord) -> None:
+        """``folder``: the folder of all batches of a run."""
+        self.folder, self.record = folder, record
+        self.requests = folder / f"{record.name}.requests.jsonl"
+        self.results = folder / f"{record.name}.results.jsonl"
+        self.status = BatchStatus(0, len(record.keys))
+        self.number = 0
+        """Number within the run, for messages."""
+        self._places: dict[str, tuple[int, bool]] | None = None
+        """Start of each call's line in the results, and whether it is an answer; ``None`` before the batch has ended."""
+
+    def save(self) -> None:
+        """Write the record.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        write_atomically(self.folder / f"{self.record.name}.json", [json.dumps(asdict(self.record)) + "\n"])
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the results are known."""
+        return self._places is not None
+
+    def read_results(self) -> None:
+        """Find the line of each call. An answer is preferred to an error; lines that are damaged or of other calls are ignored."""
+        places: dict[str, tuple[int, bool]] = {}
+        known = set(self.record.keys)
+        for start, line in _lines(self.results):
+            key, answered = _head(line)
+            if key in known and (key not in places or (answered and not places[key][1])):
+                places[key] = (start, answered)
+        self._places = places
+
+    def answered(self) -> list[str]:
+        """Return the keys of the calls with an answer."""
+        return [key for key, (_, answered) in (self._places or {}).items() if answered]
+
+    def result(self, key: str) -> bytes | None:
+        """Return a call's line of the results; ``None`` if it has none.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        place = (self._places or {}).get(key)
+        if place is None:
+            return None
+        try:
+            with self.results.open("rb") as file:
+                file.seek(place[0])
+                return file.readline(_MAX_LINE)
+        except OSError as error:
+            raise InputError(f"{self.results} cannot be read ({error.strerror}): restore it, and run the same command again") from error
+
+    def remove(self) -> None:
+        """Delete the files."""
+        # The record is last: without it, the others are deleted at the next start.
+        for path in (self.requests, self.results, self.folder / f"{self.record.name}.json"):
+            path.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file with their start."""
+    with path.open("rb") as file:
+        start = 0
+        while line := file.readline(_MAX_LINE):
+            yield start, line
+            start += len(line)
+
+
+def _head(line: bytes) -> tuple[str | None, bool]:
+    """Return the key of a result, and whether it is an answer."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, False
+    if not isinstance(value, dict) or not isinstance(key := value.get("custom_id"), str):
+        return None, False
+    response = value.get("response")
+    return key, isinstance(response, dict) and response.get("status_code", 200) == 200 and isinstance(response.get("body"), dict)
+
+
+class RequestFile:
+    """The file of requests of a new batch, while it is written."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Create the file, readable by its owner only.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        self.folder, self.name = folder, name
+        self.keys: list[str] = []
+        self.size = 0
+        self._kept = False
+        self._path = folder / f"{name}.requests.jsonl"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._path.touch(mode=0o600)
+            self._file = self._path.open("ab")
+        except OSError as error:
+            raise unwritten(self._path, error) from error
+
+    def add(self, key: str, line: bytes) -> None:
+        """Add a request.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        try:
+            self._file.write(line + b"\n")
+        except OSError as error:
+            raise unwritten(self._path, error) from error
+        self.keys.append(key)
+        self.size += len(line) + 1
+
+    def fits(self, line: bytes, service: BatchService) -> bool:
+        """Return whether the batch stays within the provider's limits with one more request."""
+        return len(self.keys) < service.max_requests and self.size + len(line) + 1 <= service.max_bytes
+
+    def abandon(self) -> None:
+        """Close the file, and delete it unless it belongs to a batch."""
+        self._file.close()
+        if not self._kept:
+            self._path.unlink(missing_ok=True)
+
+    def close(self, model: str, address: str) -> Batch:
+        """Close the file and write the record of the batch.
+
+        Raises:
+            DiskError: they cannot be written.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise unwritten(self._path, error) from error
+        batch = Batch(self.folder, BatchRecord(self.name, model, address, self.keys, time.time()))
+        batch.save()
+        self._kept = True
+        return batch
+
+
+def open_batches(folder: Path) -> list[Batch]:
+    """Return the batches of earlier processes, oldest first, and delete files that were not sent.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    if not folder.is_dir():
+        return []
+    batches = sorted((Batch(folder, _read_record(path)) for path in folder.glob("[!.]*.json")), key=lambda batch: batch.record.created)
+    kept = {path for batch in batches for path in (batch.requests, batch.results)}
+    for path in folder.glob("*.jsonl*"):
+        if path not in kept:
+            path.unlink()
+    return batches
+
+
+def _read_record(path: Path) -> BatchRecord:
+    record: BatchRecord | None
+    try:
+        record = BatchRecord(**json.loads(path.read_text("utf-8")))
+        sound = path.name == f"{record.name}.json" and _is_text([record.model, record.address, *record.keys])
+    except (OSError, ValueError, TypeError, RecursionError):
+        sound, record = False, None
+    if record is None or not sound:
+        raise InputError(f"{path} is damaged: restore it, or move it away; its calls are then sent and paid for again")
+    return record
+
+
+def _is_text(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
