@@ -3,6 +3,7 @@
 import time
 from dataclasses import fields, replace
 from http import HTTPStatus
+from typing import get_args
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -14,9 +15,10 @@ from chiron.reports import figures
 from chiron.reports.case_view import Kind, case_view
 from chiron.reports.run_summary import RunInfo
 from chiron.reports.run_summary import read_run as read_info
+from chiron.reviews.records import Status
 from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
-from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query
+from chiron.view.case_index import NOT_REVIEWED, SCORES, SEPARATOR, UPLIFTS, Query
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of, readable
@@ -56,7 +58,7 @@ def search_of(library: Library, request: Request) -> SearchState:
 def query_of(request: Request) -> Query:
     """Return the filters of a request; unknown values match nothing or everything, but never fail."""
     given = {field.name: request.query_params[field.name][:200] for field in fields(Query) if field.name in request.query_params}
-    return Query(**given)
+    return Query(**given | ({"review": ""} if request.state.blind else {}))
 
 
 def query_text(query: Query, **more: object) -> str:
@@ -114,11 +116,14 @@ def search_page(state: SearchState, request: Request) -> Response:
             modalities=lambda text: (text or "").strip(SEPARATOR).replace(SEPARATOR, ", "),
             labels_problem=state.index.labels_problem or state.total.problem,
             labelled=state.labelled,
+            reviews=() if request.state.blind or not state.reviewed else (*get_args(Status), NOT_REVIEWED),
+            reviews_problem=state.reviews_problem,
         )
 
 
 def _read_details(state: SearchState) -> None:
     state.wants_details = True
+    state.read_reviews()
     if state.index.waiting:
         with reading(state.path / LEDGER) as connection:
             state.index.read_details(connection, time.monotonic() + _READ)

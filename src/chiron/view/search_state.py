@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chiron.reviews.records import by_path, decide
+from chiron.reviews.store import REVIEWS, ReviewStore
 from chiron.view.accounts import Accounts
 from chiron.view.case_index import CaseIndex, count_cases
 from chiron.view.discovery import Kind, Place
@@ -39,7 +41,10 @@ class SearchState(RunState):
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
+        self.reviews_problem = ""
         self._file = 0
+        self._reviews: tuple[object, int] = (None, 0)
+        """State of the file of reviews when it was read, and the number of the last event that was read."""
 
     @cached_property
     def index(self) -> CaseIndex:
@@ -68,7 +73,7 @@ class SearchState(RunState):
             if file != self._file:  # a repaired ledger has taken the place of the damaged one
                 self.close()
                 vars(self).pop("index", None)
-                self._file = file
+                self._file, self._reviews = file, (None, 0)
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
             done &= self.index.advance(connection, until)
@@ -123,15 +128,39 @@ class SearchState(RunState):
         self._line = None
         return True
 
+    @property
+    def reviewed(self) -> bool:
+        """Whether there are reviews of this run."""
+        return bool(self._reviews[1])
+
+    def read_reviews(self) -> bool:
+        """Read new reviews into the index; return whether there were any."""
+        store = ReviewStore(self.path)
+        now = stat_of(store.path), stat_of(store.path.with_name(f"{REVIEWS}-wal"))
+        seen, last = self._reviews
+        if now == seen:
+            return False
+        try:
+            new = store.events(after=last)
+            # The first time all events are read already; later, only those of the cases that were reviewed meanwhile.
+            events = new if not last else [event for name in {event["case_id"] for event in new} for event in store.events(name)]
+        except ChironError as problem:
+            self._reviews, self.reviews_problem = (now, last), str(problem)
+            return True
+        decided = {path: decide(of_path) for path, of_path in by_path(events).items()}
+        self.index.put_reviews({path: decision.status if decision is not None else None for path, decision in decided.items()})
+        self._reviews, self.reviews_problem = (now, max((event["id"] for event in new), default=last)), ""
+        return bool(new)
+
     def _read_more(self, until: float) -> bool:
-        changed = False
+        changed = self.read_reviews()
         if self.index.waiting:
             with reading(self.path / LEDGER) as connection:
                 self.index.read_details(connection, until)
             changed = True
         elif not self.total.problem:
             before, self.labelled = self.labelled, self.index.read_labels(self.total.source, self.selection, until)
-            changed = not (before and self.labelled)
+            changed |= not (before and self.labelled)
         return changed
 
     def case_file_images(self) -> ImageFolder | None:
