@@ -20,7 +20,7 @@ RECORDED = Path(__file__).parents[1] / "support" / "recorded_dataset"
 
 
 def items(page: str) -> list[str]:
-    return re.findall(r"<header><h3><bdi>([^<]*)</bdi></h3>", page)
+    return [a or b for a, b in re.findall(r"<header><h3><a [^>]*><bdi>([^<]*)</bdi></a></h3>|data-row><bdi>([^<]*)</bdi>", page)]
 
 
 @pytest.fixture
@@ -67,6 +67,28 @@ def test_items_of_models_side_by_side_are_filtered(two_models: Path, query: str,
     assert items(page) == expected
     assert "Model-one" in page
     assert "Model-two" in page
+
+
+def test_models_side_by_side_are_a_table_with_a_page_for_each_item(two_models: Path) -> None:
+    with visiting(two_models) as client:
+        runs = "&".join(f"run={address_of(client, name).rpartition('/')[2]}" for name in ("one", "two"))
+        page = client.get(f"/compare?{runs}&kind=disagree").text
+        assert re.findall(r'<span class="verdict (\w+)"><span aria-hidden', page) == ["right", "wrong", "pending", "right"]
+        assert "I see it." not in page
+        assert items(full := client.get(f"/compare?{runs}&kind=disagree&as=full").text) == ["q1", "q3"]
+        assert "I see it." in full
+        link = re.search(r'<a href="(/compare/item[^"]*)" id="item-1"', page)
+        assert link is not None
+        item = client.get(html.unescape(link[1])).text
+        assert re.findall(r'<bdi class="by">([^<]*)</bdi> <span class="badge (\w+)">', item) == [("Model-one", "right"), ("Model-two", "wrong")]
+        after = re.search(r'<a href="([^"]*)" id="item-after"', item)
+        assert after is not None
+        assert "<h1><bdi>q3</bdi>" in client.get(html.unescape(after[1])).text
+        back = re.search(r'<a href="([^"]*)" id="to-run"', item)
+        assert back is not None
+        assert items(client.get(html.unescape(back[1])).text) == ["q1", "q3"]
+        assert client.get("/compare/item?run=0").status_code == 404
+        assert client.get(f"/compare/item?{runs}&item=vqa_rad/q9").status_code == 422
 
 
 def test_only_evaluations_can_be_compared(two_models: Path) -> None:

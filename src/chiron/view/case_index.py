@@ -82,6 +82,17 @@ class CaseRow:
     """What the reviews of the path lead to; ``None`` without a review."""
 
 
+@dataclass(frozen=True, slots=True)
+class CaseHead:
+    """What is compared between two searches."""
+
+    case_id: str
+    key: str
+    kind: str
+    score: float | None
+    calls: int | None
+
+
 _REVIEW = "(SELECT status FROM reviews AS r WHERE r.case_id = cases.case_id AND r.path_sha256 = cases.path_sha256)"
 _COLUMNS = (
     f"case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd, calls, {_REVIEW}"
@@ -306,6 +317,15 @@ class CaseIndex:
         """Return a case, or ``None``."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
         return None if row is None else CaseRow(*row)
+
+    def heads(self) -> list[CaseHead]:
+        """Return every case in the order of the file."""
+        return [CaseHead(*row) for row in self._db.execute("SELECT case_id, key, kind, score, calls FROM cases ORDER BY position, case_id")]
+
+    @property
+    def changes(self) -> int:
+        """Number that increases whenever the index changes."""
+        return self._db.total_changes
 
     def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
         """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""

@@ -1,6 +1,7 @@
 """Pages of a search: totals and the table of cases, a case, its calls and images."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from http import HTTPStatus
 from typing import get_args
@@ -19,6 +20,7 @@ from chiron.reviews.records import Status
 from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
 from chiron.view.case_index import NOT_REVIEWED, SCORES, SEPARATOR, UPLIFTS, Query
+from chiron.view.discovery import Place
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of, readable
@@ -69,8 +71,8 @@ def query_text(query: Query, **more: object) -> str:
     return f"?{text}" if text else ""
 
 
-def search_page(state: SearchState, request: Request) -> Response:
-    """Return the page of a search.
+def search_page(state: SearchState, request: Request, others: Sequence[Place] = ()) -> Response:
+    """Return the page of a search, with links that compare it with ``others``.
 
     Raises:
         InputError: the run cannot be read.
@@ -117,6 +119,7 @@ def search_page(state: SearchState, request: Request) -> Response:
             labels_problem=state.index.labels_problem or state.total.problem,
             labelled=state.labelled,
             reviews=() if request.state.blind or not state.reviewed else (*get_args(Status), NOT_REVIEWED),
+            others=others,
             reviews_problem=state.reviews_problem,
         )
 

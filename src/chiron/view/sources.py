@@ -21,6 +21,7 @@ from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
 from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
+from chiron.evaluation.item_figure import item_figure
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated, image_folders, read_evaluations
 from chiron.evaluation.tables.content import grids
@@ -77,6 +78,7 @@ __all__ = [
     "grids",
     "image_folders",
     "in_use",
+    "item_figure",
     "is_wide",
     "modalities_of_case",
     "need_cases",
