@@ -135,12 +135,37 @@ def test_a_training_shows_curves_and_stages(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(steps))
     with visiting(tmp_path) as client:
         page = client.get(address_of(client, "training")).text
-    assert page.count('<path class="curve"') == 8  # four charts of two stages
+    assert page.count('<path class="curve"') == 9  # four charts of two stages, and the held-out loss of one
     assert "<circle" in page
     assert '40 of 40</td><td class="n">5.0000</td>' in page
     assert "0.7500" in page
     assert "500</td>" in page  # tokens a second
     assert "1 line of" in page
+
+
+def test_a_training_shows_held_out_curves_and_the_answers_of_each_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    folder.mkdir()
+    held = [{"stage": "text", "total_steps": n, "held_out_loss": 1 / n, "rows": 5, "answers": 2, "accuracy": n / 40} for n in (10, 20)]
+    (folder / "metrics.jsonl").write_text("".join([*(metrics(n) for n in range(1, 21)), *(json.dumps(line) + "\n" for line in held)]))
+    reply = {10: "A <b>cyst</b>", 20: "A fracture"}
+    row = {"stage": "text", "images": [], "question": "What is it?", "reference": "Fracture", "finished": False}
+    samples = [{**row, "total_steps": n, "id": f"r{k}", "reply": reply[n], "correct": n == 20 or k == 1} for n in (10, 20) for k in (0, 1)]
+    with visiting(tmp_path) as client:
+        address = address_of(client, "training")
+        assert "Answers during the training" not in client.get(address).text
+        (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples) + "{}\n")
+        page = client.get(address).text
+        assert "<b>Held-out accuracy</b>" in page
+        assert "<b>Held-out loss</b>" in page
+        assert '<td class="n">50 %</td>' in page
+        assert re.findall(r'class="verdict (\w+)"', page) == ["wrong", "right", "right", "right"]
+        assert "A &lt;b&gt;cyst&lt;/b&gt;" in page
+        assert "1 line of" in page
+        changed = client.get(f"{address}?kind=changed").text
+        assert "1 held-out row of 2" in changed
+        assert "<bdi>r0</bdi>" in changed
+        assert "No row fits." in client.get(f"{address}?kind=wrong").text
 
 
 def test_a_resumed_training_forgets_the_steps_after_its_checkpoint(tmp_path: Path) -> None:

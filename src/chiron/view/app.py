@@ -78,7 +78,7 @@ def create_app(
             case EvaluationState():
                 return evaluations.show([state], request)
             case TrainingState():
-                return training_page(state)
+                return training_page(state, request)
             case RowState():
                 return dataset_page(state, request)
         raise InputError(state.line(0.0).problem)
