@@ -18,6 +18,7 @@ from tests.support.command import chiron
 
 Answers = dict[str, dict[str, str]]
 """What a person answers, by part of a path."""
+NAMES = {"text": "edited"}
 GOOD: Answers = {part: {"verdict": "accept"} for part in ("1", "2", "3", "4", "final")}
 MIXED: Answers = {
     **GOOD,
@@ -41,7 +42,7 @@ def in_argilla(folder: Path, people: dict[str, Answers]) -> Path:
     for record in records:
         for person, answers in people.items():
             for name, value in answers.get(record["metadata"]["part"], {}).items():
-                record["responses"].setdefault(name, []).append({"value": value, "user_id": person})
+                record["responses"].setdefault(NAMES.get(name, name), []).append({"value": value, "user_id": person})
     return written(folder / "back.json", records)
 
 
@@ -58,11 +59,10 @@ def in_label_studio(folder: Path, people: dict[str, Answers]) -> Path:
 
 
 def regions(answers: dict[str, str]) -> list[dict[str, Any]]:
-    names = {"text": "edited"}
     kinds = {"verdict": "choices", "reason": "choices", "text": "textarea", "note": "textarea"}
     return [
         {
-            "from_name": names.get(name, name),
+            "from_name": NAMES.get(name, name),
             "to_name": "text",
             "type": kinds[name],
             "value": {"text" if kinds[name] == "textarea" else "choices": [value]},

@@ -31,6 +31,10 @@ _Answers = dict[str, Any]
 """What a person answered about one part: ``verdict``, ``reason``, ``text`` and ``note``."""
 
 
+_NAMES: Final = {"verdict": "verdict", "reason": "reason", "edited": "text", "note": "note"}
+"""Our name of each question. In Argilla, questions and fields may not have the same name."""
+
+
 @dataclass(frozen=True)
 class ReviewTask:
     """One step, or the final answer, of a path that is to be reviewed."""
@@ -205,7 +209,7 @@ def _argilla_settings(images: int) -> dict[str, Any]:
         }
         for name, options in choices.items()
     ]
-    texts = {"text": "The new text of an edit", "note": "Comment"}
+    texts = {"edited": "The new text of an edit", "note": "Comment"}
     questions += [
         {"name": name, "title": title, "required": False, "settings": {"type": "text", "use_markdown": False}}
         for name, title in texts.items()
@@ -225,7 +229,7 @@ def _from_argilla(data: Any) -> Iterator[tuple[Any, str, _Answers]]:
         for name, responses in record.get("responses", {}).items():
             for response in responses:
                 if response.get("status", "submitted") == "submitted":
-                    by_person.setdefault(str(response["user_id"]), {})[name] = response["value"]
+                    by_person.setdefault(str(response["user_id"]), {})[_NAMES[name]] = response["value"]
         for person, given in by_person.items():
             yield record["metadata"], person, given
 
@@ -249,10 +253,6 @@ def _label_task(task: ReviewTask) -> dict[str, Any]:
     return {"data": {**task.fields, "images": list(task.images), "chiron": task.key}}
 
 
-_LABELS: Final = {"verdict": "verdict", "reason": "reason", "edited": "text", "note": "note"}
-"""Our name of each control of the labeling interface."""
-
-
 def _from_label_studio(data: Any) -> Iterator[tuple[Any, str, _Answers]]:
     for task in data:
         # The last annotation of a person counts, as the last review does.
@@ -266,8 +266,8 @@ def _person_of(value: Any) -> str:
 
 
 def _labels_of(regions: Sequence[Any]) -> _Answers:
-    values = {region["from_name"]: region["value"] for region in regions if region["from_name"] in _LABELS}
-    given = {_LABELS[name]: (value.get("choices") or value.get("text") or [""]) for name, value in values.items()}
+    values = {region["from_name"]: region["value"] for region in regions if region["from_name"] in _NAMES}
+    given = {_NAMES[name]: (value.get("choices") or value.get("text") or [""]) for name, value in values.items()}
     answers: _Answers = {name: " ".join(value) if isinstance(value, list) else value for name, value in given.items()}
     titles = {title: value for value, title in REASONS.items()}
     return answers | {"reason": titles.get(answers.get("reason", ""), answers.get("reason"))}
