@@ -99,7 +99,7 @@ def large(folder: Path) -> list[list[object]]:
         visitor = Visitor(url)
         began = time.perf_counter()
         address = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))[0]
-        while any(note in visitor.get(address) for note in ("more records", "still being read")):
+        while any(note in visitor.get(address) for note in ("more record", "still being read")):
             time.sleep(0.5)
         indexed = 1000 * (time.perf_counter() - began)
         queries = (

@@ -21,6 +21,7 @@ from chiron.client.call import Call, Message, TextPart
 from chiron.client.images import stretched
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
+from chiron.view.accounts import Accounts
 from chiron.view.sources import reading
 from tests.reports.building import a_case, bad, hostile_run, pending, rejected, retained, stored, unsolved, write_run
 from tests.support.cases import known_answers, write_cases, write_png
@@ -29,7 +30,7 @@ from tests.support.runs import config_of, execute, team
 from tests.support.simulation import Simulation, prompt_of
 from tests.view.serving import address_of, case_links, settled, visiting
 
-WAITS = ("more records", "still being read")
+WAITS = ("more record", "still being read")
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_table_has_pages_and_keeps_the_filters_in_their_links(tmp_path: Path
     write_run(tmp_path, [stored(r, n) for n, r in enumerate(made)])
     with visiting(tmp_path) as client:
         address = address_of(client, "run")
-        settled(client, address, "more records")
+        settled(client, address, "more record")
         page = client.get(f"{address}?outcome=retained&page=2").text
         assert ids(page) == [f"case-{n:03d}" for n in range(101, 130, 2)]
         assert "page 2 of 2" in page
@@ -322,3 +323,19 @@ def test_the_paths_of_a_case_in_two_searches_are_next_to_each_other(two_searches
         only = client.get(html.unescape(delta)).text
         assert "This search does not have the case." in only
         assert client.get(f"/compare/cases/0?run={one}&run={two}").status_code == 404
+
+
+def test_one_case_is_a_case_and_costs_are_those_of_the_ledger(tmp_path: Path) -> None:
+    run = tmp_path / "recorded_run"
+    shutil.copytree(Path(__file__).parents[1] / "support" / "recorded_run", run)
+    with reading(run / LEDGER) as connection, Ledger.read(run / LEDGER) as ledger:
+        accounts = Accounts(run / LEDGER)
+        assert accounts.advance(connection, float("inf"))
+        assert accounts.spending() == ledger.spending()
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "cases.jsonl").write_text(json.dumps(a_case("alpha").to_record()) + "\n")
+    write_run(tmp_path / "small", [stored(retained(a_case("alpha")), 0)])
+    with visiting(tmp_path) as client:
+        address = address_of(client, "small/run")
+        assert "1 of 1 case</td>" in client.get("/").text
+        assert re.search(r"1 of 1 case\b", client.get(address).text)

@@ -18,6 +18,7 @@ from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallFailed, Missing
 from chiron.client.images import is_wide, stretched, turned, upright
 from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
+from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
 from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
@@ -39,6 +40,7 @@ except ModuleNotFoundError:  # on Windows
 
 __all__ = [
     "BODY_SYSTEMS",
+    "CALL_SUMS",
     "ITEMS",
     "LEDGER",
     "LOCK",
@@ -46,6 +48,7 @@ __all__ = [
     "REAL",
     "RESULTS",
     "RUN",
+    "SHOWN_AFTER",
     "Call",
     "CallFailed",
     "Case",
@@ -88,6 +91,7 @@ __all__ = [
     "read_run",
     "reading",
     "search",
+    "spending_of",
     "stretched",
     "turned",
     "upright",
