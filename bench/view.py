@@ -1,4 +1,4 @@
-"""The local web app: the home page with 200 runs, a search of 60,000 cases, 10,000 reviews, and a search that runs while the app is under load."""
+"""The local web app: the home page with 200 runs, a search of 60,000 cases, 10,000 reviews, and a search while the app is under load."""
 
 import asyncio
 import json

@@ -80,7 +80,10 @@ def test_models_side_by_side_are_a_table_with_a_page_for_each_item(two_models: P
         link = re.search(r'<a href="(/compare/item[^"]*)" id="item-1"', page)
         assert link is not None
         item = client.get(html.unescape(link[1])).text
-        assert re.findall(r'<bdi class="by">([^<]*)</bdi> <span class="badge (\w+)">', item) == [("Model-one", "right"), ("Model-two", "wrong")]
+        assert re.findall(r'<bdi class="by">([^<]*)</bdi> <span class="badge (\w+)">', item) == [
+            ("Model-one", "right"),
+            ("Model-two", "wrong"),
+        ]
         after = re.search(r'<a href="([^"]*)" id="item-after"', item)
         assert after is not None
         assert "<h1><bdi>q3</bdi>" in client.get(html.unescape(after[1])).text

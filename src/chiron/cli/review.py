@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from chiron.mmrp.review_report import Prediction, ReviewReport
     from chiron.reviews.agreement import Agreement
 
-app = typer.Typer(help="Export and import reviews of paths, and report on them. 'chiron view RUN --review NAME' makes them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export and import reviews of paths, and report on them. 'chiron view RUN --review NAME' makes them.", no_args_is_help=True
+)
 
 
 @app.command("export")
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of 'chiron search'.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="PATH", help="File to write (default: RUN/reviews.jsonl); with --to, a folder (RUN/TOOL).")
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="File to write (default: RUN/reviews.jsonl); with --to, a folder (RUN/TOOL)."),
     ] = None,
     to: Annotated[
         str | None, typer.Option("--to", metavar="TOOL", help="Write the paths as tasks for argilla or label-studio, not the reviews.")

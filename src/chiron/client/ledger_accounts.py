@@ -71,9 +71,7 @@ CALL_SUMS = (
 _ROLES = {"mentor": 0, "intern": 1, "judge": 2}
 
 
-def spending_of(
-    calls: Mapping[tuple[str, str], Sequence[Any]], failed: Mapping[tuple[str, str], tuple[int, float]]
-) -> list[Spending]:
+def spending_of(calls: Mapping[tuple[str, str], Sequence[Any]], failed: Mapping[tuple[str, str], tuple[int, float]]) -> list[Spending]:
     """Return calls and costs, by role and then by model.
 
     Args:

@@ -136,7 +136,9 @@ def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] |
             path = (str(key["case_id"]), str(key["path_sha256"]), name)
             answers.setdefault(path, {})[str(key["part"])] = given
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise InputError(f"{file} is not a JSON export of {tool} with tasks of this run ({type(error).__name__}): export it again") from error
+        raise InputError(
+            f"{file} is not a JSON export of {tool} with tasks of this run ({type(error).__name__}): export it again"
+        ) from error
     store = ReviewStore(run)
     new: list[tuple[str, str, str, ReviewBody]] = []
     known = incomplete = 0
@@ -243,7 +245,8 @@ def _label_config(*, images: bool) -> str:
     return (
         f"<View>\n{picture}{shown}"
         f'  <Choices name="verdict" toName="text" choice="single-radio" required="true" showInline="true">{verdicts}</Choices>\n'
-        f'  <Header value="Reason of an edit or a rejection"/>\n  <Choices name="reason" toName="text" choice="single-radio">{reasons}</Choices>\n'
+        '  <Header value="Reason of an edit or a rejection"/>\n'
+        f'  <Choices name="reason" toName="text" choice="single-radio">{reasons}</Choices>\n'
         '  <Header value="The new text of an edit"/>\n  <TextArea name="edited" toName="text" maxSubmissions="1" rows="3"/>\n'
         '  <Header value="Comment"/>\n  <TextArea name="note" toName="text" maxSubmissions="1"/>\n</View>\n'
     )

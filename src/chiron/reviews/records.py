@@ -100,9 +100,7 @@ def need_reviewer_name(name: str) -> str:
         InputError: it is empty, too long, or has characters that cannot be printed.
     """
     if not name.strip() or name != name.strip() or len(name) > 80 or not name.isprintable():
-        raise InputError(
-            f"'{printable(name)}' cannot be a reviewer's name: use 1 to 80 printable characters without blanks at the ends"
-        )
+        raise InputError(f"'{printable(name)}' cannot be a reviewer's name: use 1 to 80 printable characters without blanks at the ends")
     return name
 
 

@@ -20,6 +20,7 @@ _SPEED = (
     "SELECT MIN(answered_at), MAX(answered_at), COUNT(*) FROM (SELECT answered_at FROM calls WHERE copied = 0 ORDER BY rowid DESC LIMIT ?)"
 )
 
+
 @dataclass
 class Accounts:
     """Calls and costs of one ledger."""

@@ -31,9 +31,12 @@ _TABLE = """
 CREATE TABLE cases (
     case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
     detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
-    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT, modalities TEXT, body_system TEXT
+    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT,
+    modalities TEXT, body_system TEXT
 ) WITHOUT ROWID;
-CREATE TABLE reviews (case_id TEXT NOT NULL, path_sha256 TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (case_id, path_sha256)) WITHOUT ROWID;
+CREATE TABLE reviews (
+    case_id TEXT NOT NULL, path_sha256 TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (case_id, path_sha256)
+) WITHOUT ROWID;
 CREATE TABLE labels (case_id TEXT PRIMARY KEY, modalities TEXT NOT NULL, body_system TEXT NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX by_key ON cases (key);
 CREATE INDEX in_detail ON cases (detailed);

@@ -131,7 +131,11 @@ def _charts(stages: list[Stage]) -> list[tuple[str, str, Chart | None]]:
         ("Throughput", "tokens a second, without padding", speed),
     ]
     found = [
-        ("Held-out loss", "nats a trained token", chart([(stage.name, stage.held_out, stage.held_out) for stage in stages if stage.held_out])),
+        (
+            "Held-out loss",
+            "nats a trained token",
+            chart([(stage.name, stage.held_out, stage.held_out) for stage in stages if stage.held_out]),
+        ),
         (
             "Held-out accuracy",
             "share of the generated answers that are right",
