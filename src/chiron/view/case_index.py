@@ -9,22 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from chiron.reports.case_view import Kind, kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
 from chiron.reviews.records import hash_path
-from chiron.view.sources import (
-    BODY_SYSTEMS,
-    Case,
-    ChironError,
-    InputError,
-    Missing,
-    Selection,
-    body_system_of_case,
-    modalities_of_case,
-)
+from chiron.view.sources import BODY_SYSTEMS, Case, ChironError, InputError, Missing, Selection, body_system_of_case, modalities_of_case
 from chiron.view.states import MOST
 
 _TABLE = """
@@ -402,20 +392,3 @@ def _labels_of(case: Case) -> tuple[str, str]:
     names = [modality.name for modality in modalities_of_case(case)] or [UNKNOWN]
     system = body_system_of_case(case)
     return SEPARATOR + SEPARATOR.join(names) + SEPARATOR, system.name if system is not None else UNKNOWN
-
-
-def count_cases(selection: Selection) -> int:
-    """Count the selected cases; quick for a whole JSONL file, whose lines are not read as cases.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    path = Path(selection.cases)
-    if selection.shard is not None or path.suffix.lower() != ".jsonl":
-        return selection.count()
-    try:
-        with path.open("rb") as file:
-            lines = sum(1 for line in file if line.strip())
-    except OSError:
-        return selection.count()  # which explains the problem
-    return lines if selection.limit is None else min(lines, selection.limit)
