@@ -1,9 +1,10 @@
-"""The local web app: the home page with 200 runs, a search of 60,000 cases, and a search that runs while the app is under load."""
+"""The local web app: the home page with 200 runs, a search of 60,000 cases, 10,000 reviews, and a search while the app is under load."""
 
 import asyncio
 import json
 import re
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,13 +20,15 @@ from urllib.parse import urlsplit
 from bench.simulated import simulated
 from bench.table import heading, table
 from chiron.client.ledger import Ledger
+from chiron.reviews.records import ReviewBody, StepVerdict
+from chiron.reviews.store import ReviewStore, export_reviews
 from tests.reports.building import a_case, rejected, retained, stored, write_run
 from tests.support.cases import write_cases
 from tests.support.command import CHIRON, environment
 from tests.support.runs import config_of, make_run, team
 
 WAIT = {"mentor": 0.05, "intern": 0.05, "judge": 0.05}
-RUNS, CASES, REQUESTS_A_SECOND = 200, 60_000, 50
+RUNS, CASES, REVIEWS, REQUESTS_A_SECOND = 200, 60_000, 10_000, 50
 
 
 class Visitor:
@@ -96,7 +99,7 @@ def large(folder: Path) -> list[list[object]]:
         visitor = Visitor(url)
         began = time.perf_counter()
         address = re.findall(r'href="(/runs/\w+)"', visitor.get("/"))[0]
-        while any(note in visitor.get(address) for note in ("more records", "still being read")):
+        while any(note in visitor.get(address) for note in ("more record", "still being read")):
             time.sleep(0.5)
         indexed = 1000 * (time.perf_counter() - began)
         queries = (
@@ -111,6 +114,26 @@ def large(folder: Path) -> list[list[object]]:
         case = re.findall(r'href="(/runs/\w+/cases/\w+)', visitor.get(f"{address}?page=600"))[0]
         rows.append(summary("a case", visitor.milliseconds(case), "100"))
         return rows
+
+
+def reviews(folder: Path) -> list[list[object]]:
+    """Ten thousand reviews of paths of five steps, exported as JSONL."""
+    store = ReviewStore(folder)
+    accept: StepVerdict = {"verdict": "accept", "reason": None, "note": "", "text": None}
+    reject: StepVerdict = {"verdict": "reject", "reason": "unsupported", "note": "There is no such line on this image.", "text": None}
+    body: ReviewBody = {"steps": [accept, accept, reject, accept, accept], "final": accept, "note": "Seen twice."}
+    store.add("review", "anna", "case-0", f"{0:064x}", body)
+    with closing(sqlite3.connect(store.path)) as db, db:  # 10,000 commits take minutes
+        row = db.execute("SELECT at, body FROM events").fetchone()
+        rows = [(row[0], "review", "anna", f"case-{n}", f"{n:064x}", row[1]) for n in range(1, REVIEWS)]
+        db.executemany("INSERT INTO events (at, kind, reviewer, case_id, path_sha256, body) VALUES (?,?,?,?,?,?)", rows)
+    found = []
+    for _ in range(5):
+        began = time.perf_counter()
+        written = export_reviews(folder)
+        found.append(1000 * (time.perf_counter() - began))
+    assert len(written.read_text().splitlines()) == REVIEWS
+    return [summary(f"{REVIEWS:,} reviews exported", found, "1000")]
 
 
 def under_load(folder: Path, seconds: float) -> list[list[object]]:
@@ -158,7 +181,7 @@ def ask_steadily(url: str) -> None:
 def main() -> None:
     heading("The local web app: `python -m bench view`")
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other, tempfile.TemporaryDirectory() as third:
-        rows = [*home(Path(one)), *large(Path(other))]
+        rows = [*home(Path(one)), *large(Path(other)), *reviews(Path(third))]
         table(["page", "first, ms", "median, ms", "slowest later, ms", "aim, ms"], rows)
         print(f"\nA search, alone and with {REQUESTS_A_SECOND} requests a second (aim: under 2 %):\n")
         table(["run", "alone, s", "under load, s", "slower"], under_load(Path(third), 60.0))

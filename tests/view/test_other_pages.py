@@ -20,7 +20,7 @@ RECORDED = Path(__file__).parents[1] / "support" / "recorded_dataset"
 
 
 def items(page: str) -> list[str]:
-    return re.findall(r"<header><h3><bdi>([^<]*)</bdi></h3>", page)
+    return [a or b for a, b in re.findall(r"<header><h3><a [^>]*><bdi>([^<]*)</bdi></a></h3>|data-row><bdi>([^<]*)</bdi>", page)]
 
 
 @pytest.fixture
@@ -69,6 +69,31 @@ def test_items_of_models_side_by_side_are_filtered(two_models: Path, query: str,
     assert "Model-two" in page
 
 
+def test_models_side_by_side_are_a_table_with_a_page_for_each_item(two_models: Path) -> None:
+    with visiting(two_models) as client:
+        runs = "&".join(f"run={address_of(client, name).rpartition('/')[2]}" for name in ("one", "two"))
+        page = client.get(f"/compare?{runs}&kind=disagree").text
+        assert re.findall(r'<span class="verdict (\w+)"><span aria-hidden', page) == ["right", "wrong", "pending", "right"]
+        assert "I see it." not in page
+        assert items(full := client.get(f"/compare?{runs}&kind=disagree&as=full").text) == ["q1", "q3"]
+        assert "I see it." in full
+        link = re.search(r'<a href="(/compare/item[^"]*)" id="item-1"', page)
+        assert link is not None
+        item = client.get(html.unescape(link[1])).text
+        assert re.findall(r'<bdi class="by">([^<]*)</bdi> <span class="badge (\w+)">', item) == [
+            ("Model-one", "right"),
+            ("Model-two", "wrong"),
+        ]
+        after = re.search(r'<a href="([^"]*)" id="item-after"', item)
+        assert after is not None
+        assert "<h1><bdi>q3</bdi>" in client.get(html.unescape(after[1])).text
+        back = re.search(r'<a href="([^"]*)" id="to-run"', item)
+        assert back is not None
+        assert items(client.get(html.unescape(back[1])).text) == ["q1", "q3"]
+        assert client.get("/compare/item?run=0").status_code == 404
+        assert client.get(f"/compare/item?{runs}&item=vqa_rad/q9").status_code == 422
+
+
 def test_only_evaluations_can_be_compared(two_models: Path) -> None:
     with visiting(two_models) as client:
         assert client.get("/compare").status_code == 404
@@ -113,12 +138,37 @@ def test_a_training_shows_curves_and_stages(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(steps))
     with visiting(tmp_path) as client:
         page = client.get(address_of(client, "training")).text
-    assert page.count('<path class="curve"') == 8  # four charts of two stages
+    assert page.count('<path class="curve"') == 9  # four charts of two stages, and the held-out loss of one
     assert "<circle" in page
     assert '40 of 40</td><td class="n">5.0000</td>' in page
     assert "0.7500" in page
     assert "500</td>" in page  # tokens a second
     assert "1 line of" in page
+
+
+def test_a_training_shows_held_out_curves_and_the_answers_of_each_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "training"
+    folder.mkdir()
+    held = [{"stage": "text", "total_steps": n, "held_out_loss": 1 / n, "rows": 5, "answers": 2, "accuracy": n / 40} for n in (10, 20)]
+    (folder / "metrics.jsonl").write_text("".join([*(metrics(n) for n in range(1, 21)), *(json.dumps(line) + "\n" for line in held)]))
+    reply = {10: "A <b>cyst</b>", 20: "A fracture"}
+    row = {"stage": "text", "images": [], "question": "What is it?", "reference": "Fracture", "finished": False}
+    samples = [{**row, "total_steps": n, "id": f"r{k}", "reply": reply[n], "correct": n == 20 or k == 1} for n in (10, 20) for k in (0, 1)]
+    with visiting(tmp_path) as client:
+        address = address_of(client, "training")
+        assert "Answers during the training" not in client.get(address).text
+        (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples) + "{}\n")
+        page = client.get(address).text
+        assert "<b>Held-out accuracy</b>" in page
+        assert "<b>Held-out loss</b>" in page
+        assert '<td class="n">50 %</td>' in page
+        assert re.findall(r'class="verdict (\w+)"', page) == ["wrong", "right", "right", "right"]
+        assert "A &lt;b&gt;cyst&lt;/b&gt;" in page
+        assert "1 line of" in page
+        changed = client.get(f"{address}?kind=changed").text
+        assert "1 held-out row of 2" in changed
+        assert "<bdi>r0</bdi>" in changed
+        assert "No row fits." in client.get(f"{address}?kind=wrong").text
 
 
 def test_a_resumed_training_forgets_the_steps_after_its_checkpoint(tmp_path: Path) -> None:

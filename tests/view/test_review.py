@@ -274,3 +274,31 @@ def test_a_share_outside_of_0_and_1_is_refused() -> None:
     for wrong in ({"double": 1.2}, {"double": -0.1}, {"min_score": float("nan")}):
         with pytest.raises(Exception, match="must be between 0 and 1"):
             ReviewSettings(("anna",), **wrong)
+
+
+def test_cases_are_filtered_by_the_verdict_of_reviewers_and_verdicts_stay_hidden_from_those_who_review(folder: Path) -> None:
+    def shown(desk: Desk, review: str) -> list[str]:
+        run = re.search(r'href="(/runs/\w+)" id="run-', desk.page("/"))
+        assert run is not None
+        return re.findall(r"data-row><bdi>([^<]*)</bdi>", desk.page(f"{run[1]}?review={review}"))
+
+    with desks(folder, double=1.0) as people:
+        first = people["anna"].next()
+        case = title(people["anna"].page(first))
+        assert shown(people["cleo"], "none") == ["alpha", "beta", "gamma", "delta", "low"]
+        people["anna"].send(first)
+        assert shown(people["cleo"], "accepted") == [case]
+        assert case not in shown(people["cleo"], "none")
+        people["ben"].send(first, "submit", REJECT, ACCEPT, ACCEPT, ACCEPT)
+        assert shown(people["cleo"], "disputed") == [case]
+        assert shown(people["cleo"], "accepted") == []
+        people["ben"].send(first, "skip")
+        assert shown(people["cleo"], "accepted") == [case]
+        people["anna"].send(first, "skip")
+        assert shown(people["cleo"], "accepted") == []
+        people["anna"].send(first)
+        everything = ["alpha", "beta", "gamma", "delta", "low", "none"]
+        assert shown(people["ben"], "accepted") == everything
+        run = first.partition("/review")[0]
+        assert "accepted by reviewers" in people["cleo"].page(run)
+        assert "by reviewers" not in people["ben"].page(run)

@@ -21,6 +21,7 @@ from chiron.client.call import Call, Message, TextPart
 from chiron.client.images import stretched
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
+from chiron.view.accounts import Accounts
 from chiron.view.sources import reading
 from tests.reports.building import a_case, bad, hostile_run, pending, rejected, retained, stored, unsolved, write_run
 from tests.support.cases import known_answers, write_cases, write_png
@@ -29,7 +30,7 @@ from tests.support.runs import config_of, execute, team
 from tests.support.simulation import Simulation, prompt_of
 from tests.view.serving import address_of, case_links, settled, visiting
 
-WAITS = ("more records", "still being read")
+WAITS = ("more record", "still being read")
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_table_has_pages_and_keeps_the_filters_in_their_links(tmp_path: Path
     write_run(tmp_path, [stored(r, n) for n, r in enumerate(made)])
     with visiting(tmp_path) as client:
         address = address_of(client, "run")
-        settled(client, address, "more records")
+        settled(client, address, "more record")
         page = client.get(f"{address}?outcome=retained&page=2").text
         assert ids(page) == [f"case-{n:03d}" for n in range(101, 130, 2)]
         assert "page 2 of 2" in page
@@ -274,3 +275,67 @@ def test_words_of_failures_that_may_quote_a_prompt_are_not_shown(folder: Path) -
         ledger.note_failure(call, "transient", "HTTP 503", final=True)
     with reading(folder / "run" / LEDGER) as connection:
         assert failures_of(connection, call.key) == ["transient", "HTTP 503"]
+
+
+@pytest.fixture
+def two_searches(tmp_path: Path) -> Path:
+    """Two searches of alpha, beta and gamma; the second retains beta, lacks gamma, and has delta."""
+    first = [retained(a_case("alpha", images=("a.png",))), rejected(a_case("beta")), retained(a_case("gamma"))]
+    second = [retained(a_case("alpha", images=("a.png",))), retained(a_case("beta")), unsolved(a_case("delta"))]
+    for name, made in (("one", first), ("two", second)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cases.jsonl").write_text("".join(json.dumps(r.case.to_record()) + "\n" for r in made))
+        write_run(tmp_path / name, [stored(r, n) for n, r in enumerate(made)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["alpha", "beta", "gamma", "delta"]),
+        ("kind=differ", ["beta", "gamma", "delta"]),
+        ("kind=better", ["beta"]),
+        ("kind=worse", []),
+        ("kind=second", ["beta"]),
+        ("kind=missing", ["gamma", "delta"]),
+        ("kind=nonsense&find=ALP", ["alpha"]),
+    ],
+)
+def test_two_searches_are_compared_case_by_case(two_searches: Path, query: str, expected: list[str]) -> None:
+    with visiting(two_searches) as client:
+        one, two = (address_of(client, f"{name}/run").rpartition("/")[2] for name in ("one", "two"))
+        assert f'href="/compare?run={one}&amp;run={two}"' in client.get(f"/runs/{one}").text
+        page = client.get(f"/compare?run={one}&run={two}&{query}").text
+        assert ids(page) == expected
+        assert "Retained in both 1, only in the first 1, only in the second 1, in neither 1." in page
+        assert client.get(f"/compare?run={one}").status_code == 404
+
+
+def test_the_paths_of_a_case_in_two_searches_are_next_to_each_other(two_searches: Path) -> None:
+    with visiting(two_searches) as client:
+        one, two = (address_of(client, f"{name}/run").rpartition("/")[2] for name in ("one", "two"))
+        page = client.get(f"/compare?run={one}&run={two}").text
+        alpha, beta, _, delta = re.findall(r'<a href="(/compare/cases/[^"]*)"', page)
+        both = client.get(html.unescape(alpha)).text
+        assert both.count("The cortex is broken.") == 2
+        assert f'src="/runs/{one}/cases/' in both
+        assert re.findall(r'class="badge (\w+)"', client.get(html.unescape(beta)).text) == ["rejected", "retained"]
+        only = client.get(html.unescape(delta)).text
+        assert "This search does not have the case." in only
+        assert client.get(f"/compare/cases/0?run={one}&run={two}").status_code == 404
+
+
+def test_one_case_is_a_case_and_costs_are_those_of_the_ledger(tmp_path: Path) -> None:
+    run = tmp_path / "recorded_run"
+    shutil.copytree(Path(__file__).parents[1] / "support" / "recorded_run", run)
+    with reading(run / LEDGER) as connection, Ledger.read(run / LEDGER) as ledger:
+        accounts = Accounts(run / LEDGER)
+        assert accounts.advance(connection, float("inf"))
+        assert accounts.spending() == ledger.spending()
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "cases.jsonl").write_text(json.dumps(a_case("alpha").to_record()) + "\n")
+    write_run(tmp_path / "small", [stored(retained(a_case("alpha")), 0)])
+    with visiting(tmp_path) as client:
+        address = address_of(client, "small/run")
+        assert "1 of 1 case</td>" in client.get("/").text
+        assert re.search(r"1 of 1 case\b", client.get(address).text)

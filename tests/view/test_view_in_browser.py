@@ -255,6 +255,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = folder / "training"
     training.mkdir()
     (training / "metrics.jsonl").write_text("".join(metrics(n, attack) for n in range(1, 5)) + attack + "\n")
+    sample = {"id": attack, "stage": attack, "total_steps": 1, "question": attack, "reference": attack, "reply": attack, "correct": False}
+    (training / "samples.jsonl").write_text(json.dumps(sample) + "\n" + attack + "\n")
+    shutil.copytree(folder / "run", folder / "run2")
     part = folder / "part"
     shutil.copytree(RECORDED / "recorded_dataset" / "cot", part)
     row = json.loads((part / "rows.jsonl").read_text().splitlines()[0])
@@ -293,7 +296,9 @@ def test_hostile_text_stays_text_on_every_page(browser: Browser, hostile: Path) 
     with serving(hostile) as gate, opened(browser, gate) as (page, trouble):
         pages = addresses(page, gate)
         runs = [path for path in pages if re.fullmatch(r"/runs/\w+", path)]
-        assert len(runs) == 6
+        assert len(runs) == 7
+        assert any(path.startswith("/compare/cases/") for path in pages)
+        assert any(path.startswith("/compare/item?") for path in pages)
         evaluations = [
             path.rpartition("/")[2] for path in runs if "<h1>Evaluation" in page.request.get(f"http://127.0.0.1:{gate.port}{path}").text()
         ]

@@ -1,4 +1,4 @@
-"""`chiron review`: export reviews, and report on them. `chiron view --review NAME` makes them."""
+"""`chiron review`: export and import reviews, and report on them. `chiron view --review NAME` makes them."""
 
 import json
 from dataclasses import asdict
@@ -7,24 +7,59 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
     from chiron.mmrp.review_report import Prediction, ReviewReport
     from chiron.reviews.agreement import Agreement
 
-app = typer.Typer(help="Export the reviews of paths, and report on them. 'chiron view RUN --review NAME' makes them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export and import reviews of paths, and report on them. 'chiron view RUN --review NAME' makes them.", no_args_is_help=True
+)
 
 
 @app.command("export")
 def export_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of 'chiron search'.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to write (default: RUN/reviews.jsonl).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="File to write (default: RUN/reviews.jsonl); with --to, a folder (RUN/TOOL)."),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TOOL", help="Write the paths as tasks for argilla or label-studio, not the reviews.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", metavar="SCORE", help="With --to: also rejected paths with at least this MICS-Score.")
+    ] = None,
 ) -> None:
-    """Write every review, skip and adjudication of a run as JSONL, in the order in which they were made."""
+    """Write every review, skip and adjudication of a run as JSONL, in order; or, with --to, its paths for review in another tool."""
+    from chiron.mmrp.review_exchange import export_tasks, tool_of
     from chiron.reviews.store import export_reviews
 
-    print(printable(str(export_reviews(run, out))))
+    if to is None and min_score is not None:
+        raise InputError("--min-score needs --to: name the tool, or leave it out")
+    written = export_reviews(run, out) if to is None else export_tasks(run, tool_of(to, "--to"), out, min_score=min_score)
+    print(printable(str(written)))
+
+
+@app.command("import")
+def import_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of 'chiron search' whose paths were exported.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON export of the other tool.")],
+    tool: Annotated[str, typer.Option("--from", metavar="TOOL", help="argilla or label-studio.")],
+    name: Annotated[
+        list[str] | None, typer.Option("--name", metavar="ID=NAME", help="Reviewer's name for the tool's id of a person; repeatable.")
+    ] = None,
+) -> None:
+    """Add reviews that were made in another tool. If one of them does not fit the run, none is added."""
+    from chiron.mmrp.review_exchange import import_reviews, tool_of
+
+    pairs = [given.partition("=") for given in name or []]
+    if wrong := next((person for person, sign, _ in pairs if not sign), None):
+        raise InputError(f"--name {printable(wrong)} has no '=': write --name ID=NAME")
+    done = import_reviews(run, file, tool_of(tool, "--from"), {person: called for person, _, called in pairs})
+    print(f"reviews added: {done.reviews:,}; known already: {done.known:,}; incomplete and not added: {done.incomplete:,}")
 
 
 @app.command("report")

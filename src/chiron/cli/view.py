@@ -71,12 +71,8 @@ def view_command(
 
 
 def _reviewers(review: list[str], adjudicate: list[str]) -> "Sequence[Reviewer]":
+    from chiron.reviews.records import need_reviewer_name
     from chiron.view.access import Reviewer
 
-    names = list(dict.fromkeys([*review, *adjudicate]))
-    for name in names:
-        if not name.strip() or name != name.strip() or len(name) > 80 or not name.isprintable():
-            raise InputError(
-                f"'{printable(name)}' cannot be a reviewer's name: use 1 to 80 printable characters without blanks at the ends"
-            )
+    names = [need_reviewer_name(name) for name in dict.fromkeys([*review, *adjudicate])]
     return [Reviewer(name, reviews=name in review, adjudicates=name in adjudicate) for name in names]

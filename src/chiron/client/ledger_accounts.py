@@ -6,8 +6,9 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chiron.client.call import CUT_OFF_SQL, Call, cached_tokens
 from chiron.client.ledger_store import Store, damaged
@@ -90,6 +91,35 @@ class FailureReason:
     words: str
     """Text that may be shown: the server's message, without keys and prompt text."""
     count: int
+
+
+CALL_SUMS = (
+    "COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0),"
+    " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END), 0), COUNT(cost_usd), SUM(seconds), SUM(attempts - 1),"
+    f" COALESCE(SUM(LOWER(finish) IN ('{CUT_OFF_SQL}')), 0), COALESCE(SUM(finish LIKE '%: only thinking'), 0)"
+)
+"""SQL for the sums over calls that :func:`spending_of` takes."""
+_ROLES = {"mentor": 0, "intern": 1, "judge": 2}
+
+
+def spending_of(calls: Mapping[tuple[str, str], Sequence[Any]], failed: Mapping[tuple[str, str], tuple[int, float]]) -> list[Spending]:
+    """Return calls and costs, by role and then by model.
+
+    Args:
+        calls: by model and role, the sums of :data:`CALL_SUMS`.
+        failed: by model and role, the number of failed calls and the maximum cost of failed attempts in USD.
+    """
+    found = []
+    for model, role in {**calls, **failed}:
+        number, copied, prompt, completion, cost, priced, seconds, retries, cut_off, thinking = calls.get((model, role), (0,) * 10)
+        finals, lost = failed.get((model, role), (0, 0.0))
+        complete = priced == number if number else lost > 0
+        found.append(
+            Spending(
+                model, role, number, copied, prompt, completion, cost + lost, complete, float(seconds), retries, finals, cut_off, thinking
+            )
+        )
+    return sorted(found, key=lambda spent: (_ROLES.get(spent.role, 3), spent.model))
 
 
 class Accounts(Store):
@@ -249,22 +279,8 @@ class Accounts(Store):
                 "SELECT model, role, SUM(final), SUM(cost_at_most) FROM failures GROUP BY model, role"
             )
         }
-        rows = self._read(
-            "SELECT model, role, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens),0), COALESCE(SUM(completion_tokens),0),"  # noqa: S608 - constants
-            " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END),0), COUNT(cost_usd) = COUNT(*),"
-            f" SUM(seconds), SUM(attempts-1), SUM(LOWER(finish) IN ('{CUT_OFF_SQL}')), SUM(finish LIKE '%: only thinking')"
-            " FROM calls GROUP BY model, role"
-        )
-        found = {}
-        for model, role, calls, copied, prompt, completion, cost, priced, seconds, retries, cut_off, thinking in rows:
-            finals, lost = failed.pop((model, role), (0, 0.0))
-            found[model, role] = Spending(
-                model, role, calls, copied, prompt, completion, cost + lost, bool(priced), seconds, retries, finals, cut_off, thinking
-            )
-        for (model, role), (finals, lost) in failed.items():
-            found[model, role] = Spending(model, role, 0, 0, 0, 0, lost, lost > 0, 0.0, 0, finals)
-        order = {"mentor": 0, "intern": 1, "judge": 2}
-        return [found[k] for k in sorted(found, key=lambda k: (order.get(k[1], 3), k[0]))]
+        rows = self._read(f"SELECT model, role, {CALL_SUMS} FROM calls GROUP BY model, role")  # noqa: S608 - constants
+        return spending_of({(model, role): tuple(sums) for model, role, *sums in rows}, failed)
 
 
 def _cache_discount(models: object, name: str) -> float | None:

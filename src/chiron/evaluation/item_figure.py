@@ -66,18 +66,19 @@ class ItemFigure:
         return next((n for n, option in enumerate(self.item.options) if option.casefold() == self.item.answer.casefold()), None)
 
 
-def item_figure(models: Sequence[Evaluated], name: str, folders: Mapping[str, Path]) -> ItemFigure:
-    """Collect one item of the real runs (not of controls), with a column for each model and seed.
+def item_figure(models: Sequence[Evaluated], name: str, folders: Mapping[str, Path], *, control: str = REAL) -> ItemFigure:
+    """Collect one item of the real runs, or of a control, with a column for each model and seed.
 
     Args:
         models: from :func:`chiron.evaluation.read_runs.read_evaluations`.
         name: the item's id, or ``BENCHMARK/ID`` where several benchmarks have the same id.
         folders: image folder of each benchmark.
+        control: name of a control.
 
     Raises:
         InputError: no item has this id, or the items of several benchmarks.
     """
-    real = [(model, result) for model in models for result in model.results if result.control == REAL]
+    real = [(model, result) for model in models for result in model.results if result.control == control]
     found = [(model, result) for model, result in real if name in {result.id, f"{result.benchmark}/{result.id}"}]
     if not found:
         near = get_close_matches(name, {result.id for _, result in real}, n=1)

@@ -92,7 +92,7 @@
     text.append(known);
     if (item.labels.length) text.append(make("p", "labels", item.labels.join(" \u00b7 ")));
     body.append(text);
-    const columns = make("div", "columns");
+    const columns = make("div", "side");
     item.said.forEach((said) => columns.append(answer(said)));
     article.append(header, body, columns);
     return article;

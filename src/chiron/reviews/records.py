@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 from chiron.conversation.reasoning import parse_reasoning, render_reasoning
 from chiron.errors import InputError
+from chiron.terminal import printable
 
 FORMAT: Final = 1
 """Version of :class:`ReviewRecord`, documented in docs/formats.md. Increase it when a field changes its meaning or disappears."""
@@ -90,6 +91,17 @@ class Decision:
 def hash_path(reasoning: str) -> str:
     """Return the SHA-256 (hex) that identifies a path in reviews."""
     return hashlib.sha256(reasoning.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def need_reviewer_name(name: str) -> str:
+    """Return the name of a reviewer.
+
+    Raises:
+        InputError: it is empty, too long, or has characters that cannot be printed.
+    """
+    if not name.strip() or name != name.strip() or len(name) > 80 or not name.isprintable():
+        raise InputError(f"'{printable(name)}' cannot be a reviewer's name: use 1 to 80 printable characters without blanks at the ends")
+    return name
 
 
 def parse_body(value: Any, reasoning: str) -> ReviewBody:

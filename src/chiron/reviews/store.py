@@ -97,14 +97,14 @@ class ReviewStore:
         """Return every event without its verdicts, in order."""
         return [EventHead(*row) for row in self._read(f"SELECT {_COLUMNS} FROM events ORDER BY id")]  # noqa: S608 - constants
 
-    def events(self, case_id: str | None = None) -> list[ReviewRecord]:
-        """Return the events in order, of all cases or of one.
+    def events(self, case_id: str | None = None, *, after: int = 0) -> list[ReviewRecord]:
+        """Return the events in order, of all cases or of one, with numbers above ``after``.
 
         Raises:
             InputError: the file cannot be read.
         """
-        where, values = ("", ()) if case_id is None else ("WHERE case_id = ?", (case_id,))
-        rows = self._read(f"SELECT {_COLUMNS}, body FROM events {where} ORDER BY id", values)  # noqa: S608 - constants
+        where, values = ("", ()) if case_id is None else ("AND case_id = ?", (case_id,))
+        rows = self._read(f"SELECT {_COLUMNS}, body FROM events WHERE id > ? {where} ORDER BY id", (after, *values))  # noqa: S608 - constants
         return [self._record(*row) for row in rows]
 
     def _record(self, number: int, at: str, kind: Kind, reviewer: str, case_id: str, path_sha256: str, body: str) -> ReviewRecord:

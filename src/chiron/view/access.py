@@ -117,7 +117,11 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        response = self._response(Request(scope))
+        request = Request(scope)
+        response = self._response(request)
+        # A reviewer must not see the verdicts of others, unless it is this person's task to decide between them.
+        reviewer = self._gate.reviewer(request)
+        request.state.blind = reviewer is not None and not reviewer.adjudicates
         await (self._app if response is None else response)(scope, receive, send_with_headers)
 
     def _response(self, request: Request) -> Response | None:

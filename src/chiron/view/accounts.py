@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chiron.view.sources import FailureReason, Ledger, Spending, damaged, in_use, reading
+from chiron.view.sources import CALL_SUMS, SHOWN_AFTER, FailureReason, Ledger, Spending, damaged, in_use, reading, spending_of
 
 _AT_ONCE = 20_000
 """Calls that one query adds up. Short queries keep the page quick and never hold the writer's log back."""
@@ -15,33 +15,10 @@ _RECENT = 300
 """Calls from which the speed of a run is estimated."""
 _QUIET = 600.0
 """Seconds without a reply after which a speed says nothing."""
-_NEW = (
-    "SELECT role, model, COUNT(*), SUM(copied), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0),"
-    " COALESCE(SUM(CASE WHEN copied THEN 0 ELSE cost_usd END), 0), COUNT(cost_usd), SUM(seconds), SUM(attempts - 1)"
-    " FROM calls WHERE rowid > ? AND rowid <= ? GROUP BY role, model"
-)
+_NEW = f"SELECT model, role, {CALL_SUMS} FROM calls WHERE rowid > ? AND rowid <= ? GROUP BY model, role"  # noqa: S608 - constants
 _SPEED = (
     "SELECT MIN(answered_at), MAX(answered_at), COUNT(*) FROM (SELECT answered_at FROM calls WHERE copied = 0 ORDER BY rowid DESC LIMIT ?)"
 )
-_ORDER = {"mentor": 0, "intern": 1, "judge": 2}
-
-
-@dataclass
-class _Sums:
-    """Sums over the replies of one model in one role."""
-
-    calls: int = 0
-    copied: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float = 0.0
-    priced: int = 0
-    seconds: float = 0.0
-    retries: int = 0
-
-    def add(self, row: tuple[int, int, int, int, float, int, float, int]) -> None:
-        for name, value in zip(vars(self), row, strict=True):
-            setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass
@@ -56,7 +33,8 @@ class Accounts:
     """Speed of the last calls; ``None`` if there are too few, or none lately."""
     last_reply: float | None = None
     """Time of the last reply, in seconds since 1970."""
-    _sums: dict[tuple[str, str], _Sums] = field(default_factory=dict)
+    _sums: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
+    """Sums of CALL_SUMS by model and role."""
     _failed: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     _last: int = 0
     _inode: int = 0
@@ -71,8 +49,9 @@ class Accounts:
             end = min(newest, self._last + _AT_ONCE)
             rows = connection.execute(_NEW, (self._last, end)).fetchall()
             self._check(rows)
-            for role, model, *row in rows:
-                self._sums.setdefault((role, model), _Sums()).add(tuple(row))
+            for model, role, *row in rows:
+                before = self._sums.get((model, role), (0,) * len(row))
+                self._sums[model, role] = tuple(a + b for a, b in zip(before, row, strict=True))
                 self.calls += row[0]
             self._last = end
             if time.monotonic() >= until:
@@ -93,37 +72,26 @@ class Accounts:
     @property
     def known_usd(self) -> float:
         """Cost of the replies that were paid for."""
-        return sum(sums.cost_usd for sums in self._sums.values())
+        return float(sum(cost for _, _, _, _, cost, *_ in self._sums.values()))
 
     @property
     def priced(self) -> bool:
         """Whether every reply has a price, so that :attr:`known_usd` covers all of them."""
-        return all(sums.priced == sums.calls for sums in self._sums.values())
+        return all(priced == number for number, _, _, _, _, priced, *_ in self._sums.values())
 
     def spending(self) -> list[Spending]:
         """Return calls and costs by role and model, with failed calls."""
-        empty = _Sums()
-        found = []
-        for role, model in {**self._sums, **self._failed}:
-            sums = self._sums.get((role, model), empty)
-            failed, lost = self._failed.get((role, model), (0, 0.0))
-            found.append(
-                Spending(
-                    model, role, sums.calls, sums.copied, sums.prompt_tokens, sums.completion_tokens, sums.cost_usd + lost,
-                    sums.priced == sums.calls if sums.calls else lost > 0, sums.seconds, sums.retries, failed,
-                )
-            )  # fmt: skip
-        return sorted(found, key=lambda spent: (_ORDER.get(spent.role, 3), spent.role, spent.model))
+        return spending_of(self._sums, self._failed)
 
     def _check(self, rows: list[tuple[Any, ...]]) -> None:
-        for role, model, *numbers in rows:
+        for model, role, *numbers in rows:
             if not (isinstance(role, str) and isinstance(model, str) and math.isfinite(sum(numbers))):
                 raise damaged(self.ledger, "a call has a value of the wrong type")
 
     def _read_failures(self, connection: sqlite3.Connection) -> None:
-        rows = connection.execute("SELECT role, model, SUM(final), SUM(cost_at_most) FROM failures GROUP BY role, model").fetchall()
+        rows = connection.execute("SELECT model, role, SUM(final), SUM(cost_at_most) FROM failures GROUP BY model, role").fetchall()
         self._check(rows)
-        self._failed = {(role, model): (int(finals), float(lost)) for role, model, finals, lost in rows}
+        self._failed = {(model, role): (int(finals), float(lost)) for model, role, finals, lost in rows}
         self.possible_usd = sum(lost for _, lost in self._failed.values())
 
     def _read_speed(self, connection: sqlite3.Connection) -> None:
@@ -146,14 +114,10 @@ def failure_reasons(ledger: Path) -> list[FailureReason]:
         return opened.failure_reasons()
 
 
-_SHOWN_AFTER = "words of failures may be shown after"
-"""Fact of a ledger: number of the last failure whose message may quote a prompt."""
-
-
 def failures_of(connection: sqlite3.Connection, key: str) -> list[str]:
     """Return why the attempts of one call failed, oldest first."""
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'facts'").fetchone()
-    fact = connection.execute("SELECT value FROM facts WHERE name = ?", (_SHOWN_AFTER,)).fetchone() if known else None
+    fact = connection.execute("SELECT value FROM facts WHERE name = ?", (SHOWN_AFTER,)).fetchone() if known else None
     after = int(fact[0]) if fact is not None else None
     rows = connection.execute("SELECT id, kind, message FROM failures WHERE key = ? ORDER BY id", (bytes.fromhex(key),))
     return [message if after is not None and number > after and message else str(kind) for number, kind, message in rows]

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from chiron.view import dataset_pages, search_pages
 from chiron.view.access import Gate, Guard
+from chiron.view.compare_pages import ComparePages
 from chiron.view.dataset_pages import dataset_page
 from chiron.view.dataset_states import RowState
 from chiron.view.evaluation_pages import EvaluationPages
@@ -73,11 +74,11 @@ def create_app(
             raise HTTPException(HTTPStatus.NOT_FOUND)
         match state:
             case SearchState():
-                return search_page(state, request)
+                return search_page(state, request, [s.place for s in library.states() if isinstance(s, SearchState) and s is not state])
             case EvaluationState():
                 return evaluations.show([state], request)
             case TrainingState():
-                return training_page(state)
+                return training_page(state, request)
             case RowState():
                 return dataset_page(state, request)
         raise InputError(state.line(0.0).problem)
@@ -92,6 +93,7 @@ def create_app(
             *search_pages.routes(library),
             *dataset_pages.routes(library),
             *evaluations.routes(),
+            *ComparePages(library, evaluations).routes(),
             *ReviewPages(library, gate, settings or ReviewSettings()).routes(),
         ],
         middleware=[Middleware(Guard, gate=gate)],

@@ -9,28 +9,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from chiron.reports.case_view import Kind, kind_of, reason_in_words
 from chiron.reports.run_summary import Totals
-from chiron.view.sources import (
-    BODY_SYSTEMS,
-    Case,
-    ChironError,
-    InputError,
-    Missing,
-    Selection,
-    body_system_of_case,
-    modalities_of_case,
-)
+from chiron.reviews.records import hash_path
+from chiron.view.sources import BODY_SYSTEMS, Case, ChironError, InputError, Missing, Selection, body_system_of_case, modalities_of_case
 from chiron.view.states import MOST
 
 _TABLE = """
 CREATE TABLE cases (
     case_id TEXT PRIMARY KEY, key TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, retained INTEGER NOT NULL, score REAL,
     detailed INTEGER NOT NULL DEFAULT 0, baseline REAL, uplift REAL, depth INTEGER, question TEXT, answer TEXT, words TEXT, reason TEXT,
-    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, modalities TEXT, body_system TEXT
+    missing_candidates INTEGER, missing_evaluations INTEGER, cost_usd REAL, calls INTEGER, path_sha256 TEXT,
+    modalities TEXT, body_system TEXT
+) WITHOUT ROWID;
+CREATE TABLE reviews (
+    case_id TEXT NOT NULL, path_sha256 TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (case_id, path_sha256)
 ) WITHOUT ROWID;
 CREATE TABLE labels (case_id TEXT PRIMARY KEY, modalities TEXT NOT NULL, body_system TEXT NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX by_key ON cases (key);
@@ -44,7 +39,7 @@ _PUT = (
 )
 _DETAIL = (
     "UPDATE cases SET detailed = 1, baseline = ?, uplift = ?, depth = ?, question = ?, answer = ?, words = ?, reason = ?,"
-    " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ? WHERE case_id = ?"
+    " missing_candidates = ?, missing_evaluations = ?, cost_usd = ?, calls = ?, path_sha256 = ? WHERE case_id = ?"
 )
 _CHUNK = 200
 _MOST_RECORD = 64 * 2**20
@@ -75,9 +70,26 @@ class CaseRow:
     modalities: str | None
     body_system: str | None
     cost_usd: float | None
+    calls: int | None
+    review: str | None
+    """What the reviews of the path lead to; ``None`` without a review."""
 
 
-_COLUMNS = "case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd"
+@dataclass(frozen=True, slots=True)
+class CaseHead:
+    """What is compared between two searches."""
+
+    case_id: str
+    key: str
+    kind: str
+    score: float | None
+    calls: int | None
+
+
+_REVIEW = "(SELECT status FROM reviews AS r WHERE r.case_id = cases.case_id AND r.path_sha256 = cases.path_sha256)"
+_COLUMNS = (
+    f"case_id, key, position, kind, score, uplift, depth, question, answer, reason, modalities, body_system, cost_usd, calls, {_REVIEW}"
+)
 _KEPT = 8
 """Queries whose results are kept."""
 SORTS: Mapping[str, str] = {
@@ -95,6 +107,8 @@ SCORES: Mapping[str, tuple[float, float]] = {
     "1": (0.999999, 2.0),
 }
 """Intervals of the score filter, open below and closed above."""
+NOT_REVIEWED = "none"
+"""Filter for paths that no one has reviewed yet."""
 UPLIFTS: Mapping[str, str] = {"better": "uplift > 1e-9", "same": "ABS(uplift) <= 1e-9", "worse": "uplift < -1e-9"}
 
 
@@ -109,6 +123,8 @@ class Query:
     depth: str = ""
     modality: str = ""
     body_system: str = ""
+    review: str = ""
+    """A status of reviewed paths, or :data:`NOT_REVIEWED`."""
     sort: str = "file"
 
     def where(self) -> tuple[str, list[Any]]:
@@ -128,6 +144,10 @@ class Query:
             terms.append(("INSTR(modalities, ?) > 0", [f"{SEPARATOR}{self.modality}{SEPARATOR}"]))
         if self.body_system:
             terms.append(("body_system = ?", [self.body_system]))
+        if self.review == NOT_REVIEWED:
+            terms.append((f"path_sha256 IS NOT NULL AND {_REVIEW} IS NULL", []))
+        elif self.review:
+            terms.append((f"{_REVIEW} = ?", [self.review]))
         return " AND ".join(term for term, _ in terms) or "1", [value for _, values in terms for value in values]
 
 
@@ -226,6 +246,14 @@ class CaseIndex:
         self._labels = None
         return True
 
+    def put_reviews(self, statuses: Mapping[tuple[str, str], str | None]) -> None:
+        """Set what the reviews of paths lead to, by case id and hash of the path; ``None`` for a path whose reviews were withdrawn."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("DELETE FROM reviews WHERE case_id = ? AND path_sha256 = ?", list(statuses))
+            rows = [(*path, status) for path, status in statuses.items() if status is not None]
+            self._db.executemany("INSERT INTO reviews VALUES (?,?,?)", rows)
+
     @property
     def waiting(self) -> int:
         """Number of results whose records are not read yet."""
@@ -283,6 +311,15 @@ class CaseIndex:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM cases WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constants
         return None if row is None else CaseRow(*row)
 
+    def heads(self) -> list[CaseHead]:
+        """Return every case in the order of the file."""
+        return [CaseHead(*row) for row in self._db.execute("SELECT case_id, key, kind, score, calls FROM cases ORDER BY position, case_id")]
+
+    @property
+    def changes(self) -> int:
+        """Number that increases whenever the index changes."""
+        return self._db.total_changes
+
     def neighbors(self, key: str, query: Query) -> tuple[str | None, str | None, int, int]:
         """Return the keys of the cases before and after one in the order of a query, its place from 1 (0: not in it) and their number."""
         keys = self._keys(query)
@@ -322,6 +359,7 @@ def _details(name: str, row: tuple[bytes, float | None] | None) -> tuple[Any, ..
         missing.evaluations,
         _number(record.get("cost_usd")),
         record.get("calls") if isinstance(record.get("calls"), int) else None,
+        hash_path(reasoning) if (reasoning := _text(record, "reasoning")) else None,
     )
 
 
@@ -354,20 +392,3 @@ def _labels_of(case: Case) -> tuple[str, str]:
     names = [modality.name for modality in modalities_of_case(case)] or [UNKNOWN]
     system = body_system_of_case(case)
     return SEPARATOR + SEPARATOR.join(names) + SEPARATOR, system.name if system is not None else UNKNOWN
-
-
-def count_cases(selection: Selection) -> int:
-    """Count the selected cases; quick for a whole JSONL file, whose lines are not read as cases.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    path = Path(selection.cases)
-    if selection.shard is not None or path.suffix.lower() != ".jsonl":
-        return selection.count()
-    try:
-        with path.open("rb") as file:
-            lines = sum(1 for line in file if line.strip())
-    except OSError:
-        return selection.count()  # which explains the problem
-    return lines if selection.limit is None else min(lines, selection.limit)

@@ -11,6 +11,7 @@ from chiron.view.sources import LEDGER, RUN, ChironError, InputError, read_run
 
 Kind = Literal["search", "build", "evaluation", "training", "release", "unknown"]
 METRICS, PROVENANCE = "metrics.jsonl", "provenance.json"
+SAMPLES = "samples.jsonl"
 _MARKS = {RUN, LEDGER, METRICS, PROVENANCE}
 """A folder that contains one of these files is a run."""
 _INSIDE = {"images", "checkpoints", "model", "adapter", "tensorboard", "exports", "run_images"}

@@ -1,6 +1,7 @@
 """Pages of evaluations: the table, the items with filters, and models side by side."""
 
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
@@ -10,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chiron.view.evaluations import FILTERS, Comparison, Comparisons
+from chiron.view.evaluations import FILTERS, AskedItem, Comparison, Comparisons
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
 from chiron.view.pages import page, page_of
-from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict
+from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict, item_figure
 
 PAGE = 25
 """Items on one page."""
@@ -34,15 +35,7 @@ class EvaluationPages:
 
     def routes(self) -> list[Route]:
         """Return the routes other than the page of one evaluation."""
-        return [Route("/compare", self.compare), Route("/runs/{run}/answers/{line:place}/images/{number:place}", self.image)]
-
-    def compare(self, request: Request) -> Response:
-        """Return the page that shows several models side by side."""
-        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
-        states = [state for state in chosen if isinstance(state, EvaluationState)]
-        if not states or len(states) != len(chosen):
-            raise HTTPException(HTTPStatus.NOT_FOUND, "Choose evaluations to compare on the page of one of them.")
-        return self.show(states, request)
+        return [Route("/compare/item", self.item), Route("/runs/{run}/answers/{line:place}/images/{number:place}", self.image)]
 
     def show(self, states: list[EvaluationState], request: Request) -> Response:
         """Return the page of one or more evaluations."""
@@ -65,6 +58,29 @@ class EvaluationPages:
             verdicts=[str(verdict) for verdict in Verdict],
             most_reply=MOST_REPLY,
             **_items(found, states, request),
+        )
+
+    def item(self, request: Request) -> Response:
+        """Return the page of one item, with the answers of the chosen evaluations in columns."""
+        chosen = [self._library.get(run) for run in dict.fromkeys(request.query_params.getlist("run"))]
+        states = [state for state in chosen if isinstance(state, EvaluationState)]
+        if not states:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        found = self._comparisons.get(states)
+        wanted, control = request.query_params.get("item", ""), request.query_params.get("control", REAL)
+        items = _fitting(found, request)[0]
+        names = [item.name for item in items]
+        figure = item_figure(found.models, wanted, found.folders, control=control)
+        at = names.index(wanted) if wanted in names else None
+        return page(
+            "evaluation_item.html",
+            styles=("report.css", "items.css", "view.css"),
+            figure=figure,
+            item=figure.item,
+            before=items[at - 1] if at else None,
+            after=items[at + 1] if at is not None and at + 1 < len(items) else None,
+            item_link=_linker(states, request),
+            query=_query(states, request),
         )
 
     def image(self, request: Request) -> Response:
@@ -90,24 +106,48 @@ class EvaluationPages:
 
 def _items(found: Comparison | None, states: list[EvaluationState], request: Request) -> dict[str, Any]:
     """Return the items that fit the filters, for the template."""
-    wanted = {name: request.query_params.get(name, "")[:200] for name in ("kind", "benchmark", "find", "control")}
+    fitting, kept = _fitting(found, request)
+    pages = max(1, -(-len(fitting) // PAGE))
+    number = min(page_of(request), pages)
+    query = _query(states, request)
+    shown = fitting[(number - 1) * PAGE : number * PAGE]
+    of_models = [{answer.model: answer for answer in item.answers} for item in shown]
+    return {
+        "kinds": FILTERS,
+        "chosen": kept,
+        "items": shown,
+        "models": list(dict.fromkeys(model for answers in of_models for model in answers)),
+        "cells": of_models,
+        "full": len(states) == 1 or request.query_params.get("as") == "full",
+        "item_link": _linker(states, request),
+        "fitting": len(fitting),
+        "total": len(found.items.get(kept["control"], [])) if found is not None else 0,
+        "number": number,
+        "pages": pages,
+        "page_link": lambda n: "?" + urlencode([*query, ("page", n)]),
+    }
+
+
+def _fitting(found: Comparison | None, request: Request) -> tuple[list[AskedItem], dict[str, str]]:
+    """Return the items that fit the filters of a request, and these filters."""
+    wanted = {name: request.query_params.get(name, "")[:200] for name in ("kind", "benchmark", "find", "control", "as")}
     kind = wanted["kind"] if wanted["kind"] in FILTERS else "all"
     items = found.items if found is not None else {}
     control = wanted["control"] if wanted["control"] in items else REAL if REAL in items else next(iter(items), REAL)
     words = wanted["find"].lower().split()[:8]
     fitting = [item for item in items.get(control, []) if item.fits(kind, wanted["benchmark"], words)]
-    pages = max(1, -(-len(fitting) // PAGE))
-    number = min(page_of(request), pages)
-    kept = {"kind": kind, "control": control, **{name: wanted[name] for name in ("benchmark", "find")}}
-    runs = [("run", state.place.id) for state in states] if len(states) > 1 else []
-    given = [*runs, *((name, value) for name, value in kept.items() if value and value not in {"all", REAL})]
-    return {
-        "kinds": FILTERS,
-        "chosen": kept,
-        "items": fitting[(number - 1) * PAGE : number * PAGE],
-        "fitting": len(fitting),
-        "total": len(items.get(control, [])),
-        "number": number,
-        "pages": pages,
-        "page_link": lambda n: "?" + urlencode([*given, ("page", n)]),
-    }
+    return fitting, wanted | {"kind": kind, "control": control}
+
+
+def _query(states: list[EvaluationState], request: Request) -> list[tuple[str, str]]:
+    """Return the evaluations and filters of a request for the address of another page."""
+    runs = [("run", state.place.id) for state in states] if request.url.path.startswith("/compare") else []
+    given = [(name, request.query_params.get(name, "")[:200]) for name in ("kind", "benchmark", "find", "control", "as")]
+    return [*runs, *((name, value) for name, value in given if value)]
+
+
+def _linker(states: list[EvaluationState], request: Request) -> Callable[[AskedItem], str]:
+    """Return a function that returns the address of an item's page."""
+    given = [(name, value) for name, value in _query(states, request) if name != "run"]
+    runs = [("run", state.place.id) for state in states]
+    return lambda item: "/compare/item?" + urlencode([*runs, *given, ("item", item.name)])

@@ -60,6 +60,11 @@ class AskedItem:
         return all(word in self.text for word in words) if words else True
 
     @property
+    def name(self) -> str:
+        """Benchmark and id."""
+        return f"{self.first.benchmark}/{self.first.id}"
+
+    @property
     def text(self) -> str:
         """Everything that a search looks at, in lower case."""
         said = [f"{a.result.given or ''} {a.result.reply or ''} {a.result.problem}" for a in self.answers]

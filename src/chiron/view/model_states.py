@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chiron.view.accounts import Accounts, open_accounts
-from chiron.view.discovery import METRICS, Kind, Place
+from chiron.view.discovery import METRICS, SAMPLES, Kind, Place
 from chiron.view.lines import LineFile
 from chiron.view.sources import ITEMS, LEDGER, RESULTS, RUN, ChironError, read_object, read_run
 from chiron.view.states import MOST, RunLine, RunState, Signature, costs_of, stat_of
@@ -68,6 +68,8 @@ class Stage:
     """Metrics of its steps, in order."""
     held_out: list[tuple[float, float]] = field(default_factory=list)
     """(total steps, loss on held-out rows)."""
+    accuracy: list[tuple[float, float]] = field(default_factory=list)
+    """(total steps, share of generated answers that are right)."""
 
 
 _NUMBERS = ("step", "steps", "total_steps", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "utilisation", "memory_gib")
@@ -80,13 +82,15 @@ class TrainingState(RunState):
     """A training."""
 
     kind: Kind = "training"
-    files = (METRICS, "model")
+    files = (METRICS, SAMPLES, "model")
 
     def __init__(self, place: Place) -> None:
         """Prepare to read a training."""
         super().__init__(place)
         self.stages: dict[str, Stage] = {}
         self._lines = LineFile(self.path / METRICS)
+        self.samples = LineFile(self.path / SAMPLES)
+        """Answers that were generated during the training."""
         self._read = self._restarts = 0
         self.unreadable = 0
         """Number of lines that are not metrics."""
@@ -121,6 +125,8 @@ class TrainingState(RunState):
             stage = self.stages.setdefault(str(line["stage"]), Stage(str(line["stage"])))
             if "held_out_loss" in line:
                 stage.held_out.append((float(line["total_steps"]), float(line["held_out_loss"])))
+                if line.get("accuracy") is not None:
+                    stage.accuracy.append((float(line["total_steps"]), float(line["accuracy"])))
                 return
             point = {name: float(line[name]) for name in _NUMBERS}
             if all(0 <= point[name] < MOST for name in _COUNTED):

@@ -24,11 +24,18 @@ class _Place(IntegerConvertor):
 register_url_convertor("place", _Place())
 
 
-def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, script: Sequence[str] = ("view.js",), **values: object) -> HTMLResponse:
+def page(
+    template: str,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    script: Sequence[str] = ("view.js",),
+    styles: Sequence[str] = STYLES,
+    **values: object,
+) -> HTMLResponse:
     """Render a template of this package as a page."""
     env = environment("chiron.view")
     env.filters.update(span=span, ago=ago)
-    parts = render_page("chiron.view", template, styles=STYLES, script=script, served=True, **values)
+    parts = render_page("chiron.view", template, styles=styles, script=script, served=True, **values)
     return HTMLResponse("".join(parts).encode("utf-8", "replace"), status)
 
 

@@ -1,8 +1,10 @@
 """Pages of a search: totals and the table of cases, a case, its calls and images."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from http import HTTPStatus
+from typing import get_args
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -14,9 +16,11 @@ from chiron.reports import figures
 from chiron.reports.case_view import Kind, case_view
 from chiron.reports.run_summary import RunInfo
 from chiron.reports.run_summary import read_run as read_info
+from chiron.reviews.records import Status
 from chiron.view.accounts import failure_reasons
 from chiron.view.calls import read_calls
-from chiron.view.case_index import SCORES, SEPARATOR, UPLIFTS, Query
+from chiron.view.case_index import NOT_REVIEWED, SCORES, SEPARATOR, UPLIFTS, Query
+from chiron.view.discovery import Place
 from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.pages import page, page_of, readable
@@ -56,7 +60,7 @@ def search_of(library: Library, request: Request) -> SearchState:
 def query_of(request: Request) -> Query:
     """Return the filters of a request; unknown values match nothing or everything, but never fail."""
     given = {field.name: request.query_params[field.name][:200] for field in fields(Query) if field.name in request.query_params}
-    return Query(**given)
+    return Query(**given | ({"review": ""} if request.state.blind else {}))
 
 
 def query_text(query: Query, **more: object) -> str:
@@ -67,8 +71,8 @@ def query_text(query: Query, **more: object) -> str:
     return f"?{text}" if text else ""
 
 
-def search_page(state: SearchState, request: Request) -> Response:
-    """Return the page of a search.
+def search_page(state: SearchState, request: Request, others: Sequence[Place] = ()) -> Response:
+    """Return the page of a search, with links that compare it with ``others``.
 
     Raises:
         InputError: the run cannot be read.
@@ -115,11 +119,15 @@ def search_page(state: SearchState, request: Request) -> Response:
             modalities=lambda text: (text or "").strip(SEPARATOR).replace(SEPARATOR, ", "),
             labels_problem=state.index.labels_problem or state.total.problem,
             labelled=state.labelled,
+            reviews=() if request.state.blind or not state.reviewed else (*get_args(Status), NOT_REVIEWED),
+            others=others,
+            reviews_problem=state.reviews_problem,
         )
 
 
 def _read_details(state: SearchState) -> None:
     state.wants_details = True
+    state.read_reviews()
     if state.index.waiting:
         with reading(state.path / LEDGER) as connection:
             state.index.read_details(connection, time.monotonic() + _READ)

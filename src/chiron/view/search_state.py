@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chiron.reviews.records import by_path, decide
+from chiron.reviews.store import REVIEWS, ReviewStore
 from chiron.view.accounts import Accounts
-from chiron.view.case_index import CaseIndex, count_cases
+from chiron.view.case_index import CaseIndex
 from chiron.view.discovery import Kind, Place
 from chiron.view.sources import LEDGER, RUN, ChironError, ImageFolder, InputError, Selection, Shard, read_run, reading
 from chiron.view.states import RunLine, RunState, stat_of
@@ -39,7 +41,10 @@ class SearchState(RunState):
         self.total = _Total()
         self.wants_details = False
         self.labelled = False
+        self.reviews_problem = ""
         self._file = 0
+        self._reviews: tuple[object, int] = (None, 0)
+        """State of the file of reviews when it was read, and the number of the last event that was read."""
 
     @cached_property
     def index(self) -> CaseIndex:
@@ -68,7 +73,7 @@ class SearchState(RunState):
             if file != self._file:  # a repaired ledger has taken the place of the damaged one
                 self.close()
                 vars(self).pop("index", None)
-                self._file = file
+                self._file, self._reviews = file, (None, 0)
             self.accounts = self.accounts or Accounts(self.path / LEDGER)
             done = self.accounts.advance(connection, until)
             done &= self.index.advance(connection, until)
@@ -123,15 +128,39 @@ class SearchState(RunState):
         self._line = None
         return True
 
+    @property
+    def reviewed(self) -> bool:
+        """Whether there are reviews of this run."""
+        return bool(self._reviews[1])
+
+    def read_reviews(self) -> bool:
+        """Read new reviews into the index; return whether there were any."""
+        store = ReviewStore(self.path)
+        now = stat_of(store.path), stat_of(store.path.with_name(f"{REVIEWS}-wal"))
+        seen, last = self._reviews
+        if now == seen:
+            return False
+        try:
+            new = store.events(after=last)
+            # The first time all events are read already; later, only those of the cases that were reviewed meanwhile.
+            events = new if not last else [event for name in {event["case_id"] for event in new} for event in store.events(name)]
+        except ChironError as problem:
+            self._reviews, self.reviews_problem = (now, last), str(problem)
+            return True
+        decided = {path: decide(of_path) for path, of_path in by_path(events).items()}
+        self.index.put_reviews({path: decision.status if decision is not None else None for path, decision in decided.items()})
+        self._reviews, self.reviews_problem = (now, max((event["id"] for event in new), default=last)), ""
+        return bool(new)
+
     def _read_more(self, until: float) -> bool:
-        changed = False
+        changed = self.read_reviews()
         if self.index.waiting:
             with reading(self.path / LEDGER) as connection:
                 self.index.read_details(connection, until)
             changed = True
         elif not self.total.problem:
             before, self.labelled = self.labelled, self.index.read_labels(self.total.source, self.selection, until)
-            changed = not (before and self.labelled)
+            changed |= not (before and self.labelled)
         return changed
 
     def case_file_images(self) -> ImageFolder | None:
@@ -157,3 +186,20 @@ def _seconds_left(accounts: Accounts, done: int, total: int | None) -> float | N
     if not done or total is None or not accounts.calls_per_second:
         return None
     return max(0, total - done) * (accounts.calls / done) / accounts.calls_per_second
+
+
+def count_cases(selection: Selection) -> int:
+    """Count the selected cases; quick for a whole JSONL file, whose lines are not read as cases.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = Path(selection.cases)
+    if selection.shard is not None or path.suffix.lower() != ".jsonl":
+        return selection.count()
+    try:
+        with path.open("rb") as file:
+            lines = sum(1 for line in file if line.strip())
+    except OSError:
+        return selection.count()  # which explains the problem
+    return lines if selection.limit is None else min(lines, selection.limit)

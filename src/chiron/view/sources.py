@@ -18,9 +18,11 @@ from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallFailed, Missing
 from chiron.client.images import is_wide, stretched, turned, upright
 from chiron.client.ledger import FailureReason, Ledger, Spending, StoredResult
+from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
 from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
+from chiron.evaluation.item_figure import item_figure
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated, image_folders, read_evaluations
 from chiron.evaluation.tables.content import grids
@@ -38,6 +40,7 @@ except ModuleNotFoundError:  # on Windows
 
 __all__ = [
     "BODY_SYSTEMS",
+    "CALL_SUMS",
     "ITEMS",
     "LEDGER",
     "LOCK",
@@ -45,6 +48,7 @@ __all__ = [
     "REAL",
     "RESULTS",
     "RUN",
+    "SHOWN_AFTER",
     "Call",
     "CallFailed",
     "Case",
@@ -78,6 +82,7 @@ __all__ = [
     "image_folders",
     "in_use",
     "is_wide",
+    "item_figure",
     "modalities_of_case",
     "need_cases",
     "parse_case",
@@ -86,6 +91,7 @@ __all__ = [
     "read_run",
     "reading",
     "search",
+    "spending_of",
     "stretched",
     "turned",
     "upright",

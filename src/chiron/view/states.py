@@ -41,6 +41,12 @@ class RunLine:
     """Time of the last change, in seconds since 1970."""
     problem: str = ""
 
+    @property
+    def noun(self) -> str:
+        """The unit as it follows the last number of the progress: ``1 of 1 case``, ``1 of 2 cases``."""
+        word, space, rest = self.unit.partition(" ")
+        return f"{word.removesuffix('s')}{space}{rest}" if (self.total or self.done) == 1 else self.unit
+
 
 def stat_of(path: Path) -> tuple[int, int, int] | None:
     """Return what changes when a file changes; ``None`` if it does not exist."""

@@ -3,15 +3,21 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from chiron.view.charts import HEIGHT, WIDTH, Chart, Point, chart
 from chiron.view.model_states import Stage, TrainingState
-from chiron.view.pages import page
+from chiron.view.pages import page, page_of
 from chiron.view.sources import InputError
 
 _READ = 0.1
+_ROWS = 20
+"""Sampled rows on one page."""
+_KINDS = {"": "all rows", "wrong": "last answer wrong", "right": "last answer right", "changed": "verdict changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +31,15 @@ class StageRow:
     last_loss: float | None
     """Mean of the last steps, up to 20."""
     held_out: float | None
+    accuracy: float | None
+    """Share of the last generated answers that are right."""
     tokens: float
     tokens_per_second: float | None
     seconds: float
     memory_gib: float | None
 
 
-def training_page(state: TrainingState) -> Response:
+def training_page(state: TrainingState, request: Request) -> Response:
     """Return the page of a training.
 
     Raises:
@@ -49,7 +57,47 @@ def training_page(state: TrainingState) -> Response:
             charts=_charts(stages),
             unreadable=state.unreadable,
             size=(WIDTH, HEIGHT),
+            **_samples(state, request),
         )
+
+
+def _samples(state: TrainingState, request: Request) -> dict[str, Any]:
+    """Return the rows that were answered during the training, a page of them with the answer of every checkpoint."""
+    state.samples.advance(time.monotonic() + _READ)
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    unreadable = 0
+    for number in range(len(state.samples)):
+        try:
+            sample = state.samples.record(number)
+            by_row.setdefault(str(sample["id"]), []).append({**sample, "total_steps": int(sample["total_steps"])})
+        except (InputError, KeyError, TypeError, ValueError, OverflowError):
+            unreadable += 1
+    find, kind = (request.query_params.get(name, "")[:200] for name in ("find", "kind"))
+    words = find.lower().split()[:8]
+    rows = [samples for samples in by_row.values() if _fits(samples, kind, words)]
+    pages = max(1, -(-len(rows) // _ROWS))
+    number = min(page_of(request), pages)
+    given = [(name, value) for name, value in (("find", find), ("kind", kind)) if value]
+    return {
+        "samples": rows[(number - 1) * _ROWS : number * _ROWS],
+        "sampled": len(by_row),
+        "fitting": len(rows),
+        "samples_unreadable": unreadable,
+        "kinds": _KINDS,
+        "kind": kind,
+        "find": find,
+        "number": number,
+        "pages": pages,
+        "page_link": lambda n: "?" + urlencode([*given, ("page", n)]) + "#samples-title",
+    }
+
+
+def _fits(samples: list[dict[str, Any]], kind: str, words: list[str]) -> bool:
+    verdicts = [sample.get("correct") for sample in samples]
+    if not {"wrong": verdicts[-1] is False, "right": verdicts[-1] is True, "changed": len(set(verdicts)) > 1}.get(kind, True):
+        return False
+    text = " ".join(str(sample.get(name)) for sample in samples for name in ("id", "question", "reference", "reply")).lower()
+    return all(word in text for word in words)
 
 
 def stage_row(stage: Stage) -> StageRow:
@@ -65,6 +113,7 @@ def stage_row(stage: Stage) -> StageRow:
         points[0]["loss"] if points else None,
         sum(last) / len(last) if last else None,
         stage.held_out[-1][1] if stage.held_out else None,
+        stage.accuracy[-1][1] if stage.accuracy else None,
         tokens,
         tokens / seconds if seconds else None,
         seconds,
@@ -81,7 +130,18 @@ def _charts(stages: list[Stage]) -> list[tuple[str, str, Chart | None]]:
         ("Gradient norm", "before clipping", lambda p: p["gradient_norm"]),
         ("Throughput", "tokens a second, without padding", speed),
     ]
-    found = []
+    found = [
+        (
+            "Held-out loss",
+            "nats a trained token",
+            chart([(stage.name, stage.held_out, stage.held_out) for stage in stages if stage.held_out]),
+        ),
+        (
+            "Held-out accuracy",
+            "share of the generated answers that are right",
+            chart([(stage.name, stage.accuracy, stage.accuracy) for stage in stages if stage.accuracy]),
+        ),
+    ]
     for title, unit, value in kinds:
         series = []
         for stage in stages:

@@ -1,0 +1,139 @@
+"""Paths go to Argilla and Label Studio, and reviews come back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chiron.client.ledger import Ledger
+from chiron.errors import InputError
+from chiron.jobs.directory import LEDGER
+from chiron.mmrp.review_exchange import Tool, export_tasks, import_reviews
+from chiron.reviews.records import hash_path
+from chiron.reviews.store import read_reviews
+from tests.reports.building import a_case, rejected, retained, stored, write_run
+from tests.support.cases import write_png
+from tests.support.command import chiron
+
+Answers = dict[str, dict[str, str]]
+"""What a person answers, by part of a path."""
+NAMES = {"text": "edited"}
+GOOD: Answers = {part: {"verdict": "accept"} for part in ("1", "2", "3", "4", "final")}
+MIXED: Answers = {
+    **GOOD,
+    "2": {"verdict": "reject", "reason": "unsupported", "note": "Where?"},
+    "3": {"verdict": "edit", "text": "The cortex is interrupted."},
+    "final": {"verdict": "edit", "text": "Rib fracture, left"},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    made = [retained(a_case("alpha", images=("a.png",))), rejected(a_case("beta", images=()))]
+    run = write_run(tmp_path, [stored(result, number) for number, result in enumerate(made)])
+    write_png(tmp_path / "images" / "a.png")
+    return run
+
+
+def in_argilla(folder: Path, people: dict[str, Answers]) -> Path:
+    """Answer the exported records as people do in Argilla, and export them from there."""
+    records = json.loads((folder / "records.json").read_text())
+    for record in records:
+        for person, answers in people.items():
+            for name, value in answers.get(record["metadata"]["part"], {}).items():
+                record["responses"].setdefault(NAMES.get(name, name), []).append({"value": value, "user_id": person})
+    return written(folder / "back.json", records)
+
+
+def in_label_studio(folder: Path, people: dict[str, Answers]) -> Path:
+    """Annotate the exported tasks as people do in Label Studio, and export them from there."""
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for task in tasks:
+        task["annotations"] = [
+            {"completed_by": person, "was_cancelled": False, "created_at": "2026-01-01", "result": regions(answers)}
+            for person, answers in ((person, given.get(task["data"]["chiron"]["part"])) for person, given in people.items())
+            if answers
+        ]
+    return written(folder / "back.json", tasks)
+
+
+def regions(answers: dict[str, str]) -> list[dict[str, Any]]:
+    kinds = {"verdict": "choices", "reason": "choices", "text": "textarea", "note": "textarea"}
+    return [
+        {
+            "from_name": NAMES.get(name, name),
+            "to_name": "text",
+            "type": kinds[name],
+            "value": {"text" if kinds[name] == "textarea" else "choices": [value]},
+        }
+        for name, value in answers.items()
+    ]
+
+
+def written(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+TOOLS = [("argilla", in_argilla), ("label-studio", in_label_studio)]
+
+
+@pytest.mark.parametrize(("tool", "answered"), TOOLS)
+def test_reviews_of_another_tool_come_back_with_verdicts_texts_and_names(run: Path, tool: Tool, answered: Any) -> None:
+    back = answered(export_tasks(run, tool), {"7": MIXED, "ben@example.org": GOOD})
+    done = import_reviews(run, back, tool, {"7": "Dr. Anna"})
+    assert (done.reviews, done.incomplete) == (2, 0)
+    anna, ben = sorted(read_reviews(run), key=lambda event: event["reviewer"])
+    assert (anna["reviewer"], ben["reviewer"]) == ("Dr. Anna", "ben@example.org")
+    assert [step["verdict"] for step in anna["steps"]] == ["accept", "reject", "edit", "accept"]
+    assert (anna["steps"][1]["reason"], anna["steps"][1]["note"]) == ("unsupported", "Where?")
+    assert anna["steps"][2]["text"] == "The cortex is interrupted."
+    assert anna["final"] is not None
+    assert anna["final"]["text"] == "Rib fracture, left"
+    with Ledger.read(run / LEDGER) as ledger:
+        result = ledger.result("alpha")
+    assert result is not None
+    assert anna["path_sha256"] == hash_path(result.record["reasoning"])
+    assert import_reviews(run, back, tool, {"7": "Dr. Anna"}).known == 2
+    assert len(read_reviews(run)) == 2
+
+
+@pytest.mark.parametrize(("tool", "answered"), TOOLS)
+def test_a_path_that_the_run_does_not_have_is_refused_and_nothing_is_added(run: Path, tool: Tool, answered: Any) -> None:
+    back = answered(export_tasks(run, tool, min_score=0.0), {"7": GOOD})
+    sha = {event["path_sha256"] for event in ([] if not import_reviews(run, back, tool) else read_reviews(run))}
+    changed = written(back.with_name("changed.json"), json.loads(back.read_text().replace(max(sha), "0" * 64)))
+    before = read_reviews(run)
+    with pytest.raises(InputError, match="does not have"):
+        import_reviews(run, changed, tool, {"7": "another"})
+    assert read_reviews(run) == before
+
+
+@pytest.mark.parametrize(("tool", "answered"), TOOLS)
+def test_unfinished_and_wrong_answers_are_not_reviews(run: Path, tool: Tool, answered: Any) -> None:
+    folder = export_tasks(run, tool)
+    assert import_reviews(run, answered(folder, {"7": {"1": {"verdict": "accept"}}}), tool).incomplete == 1
+    with pytest.raises(InputError, match=r"case 'alpha', reviewer '7': step 1 is rejected without a reason"):
+        import_reviews(run, answered(folder, {"7": {**GOOD, "1": {"verdict": "reject"}}}), tool)
+    with pytest.raises(InputError, match="is not a JSON export"):
+        import_reviews(run, written(folder / "other.json", [{"data": {}, "metadata": {}, "annotations": [1], "responses": [1]}]), tool)
+    assert not (run / "reviews.sqlite").exists()
+
+
+def test_tasks_have_the_case_its_images_and_each_part_of_the_path(run: Path) -> None:
+    tasks = json.loads((export_tasks(run, "label-studio") / "tasks.json").read_text())
+    assert [task["data"]["chiron"]["part"] for task in tasks] == ["1", "2", "3", "4", "final"]
+    assert tasks[0]["data"]["question"] == "What does alpha show?"
+    assert tasks[0]["data"]["images"][0].startswith("data:image/")
+    assert len(json.loads((export_tasks(run, "argilla", min_score=0.0) / "records.json").read_text())) == 10
+
+
+@pytest.mark.slow
+def test_the_command_writes_tasks_and_reads_the_answers(run: Path) -> None:
+    assert chiron("review", "export", str(run), "--to", "argilla").stdout.strip() == str(run / "argilla")
+    back = in_argilla(run / "argilla", {"7": GOOD})
+    done = chiron("review", "import", str(run), str(back), "--from", "argilla", "--name", "7=Dr. Anna")
+    assert done.stdout == "reviews added: 1; known already: 0; incomplete and not added: 0\n"
+    assert read_reviews(run)[0]["reviewer"] == "Dr. Anna"
+    assert chiron("review", "export", str(run), "--to", "paper").returncode == 2
