@@ -81,6 +81,10 @@ class UserStopped(RunStopped):
     """The user asked the run to stop."""
 
 
+class Submitted(RunStopped):
+    """Another system runs the rest of the job (exit code 0)."""
+
+
 class BudgetSpent(RunStopped):
     """Another call could exceed the budget."""
 

@@ -15,7 +15,7 @@ from chiron.errors import InputError
 from chiron.jobs.directory import RUN
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
-from chiron.mics.config import RunConfig
+from chiron.mics.config import RunConfig, check_config
 from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
 from chiron.mics.search import search
@@ -156,6 +156,17 @@ def replay_setup(
         raise InputError(f"{old.path / RUN} is damaged (shard {shard!r}, limit {limit!r}): restore it from a copy, or use another run")
     folder = images if images is not None else Path(str(run.get("images"))) if cases is None else None
     return SearchSetup.of(Selection(path, limit, Shard.parse(shard) if shard else None), config, folder, need_keys=need_keys)
+
+
+def prepare_again(run: Path) -> Run:
+    """Prepare a run as its ``run.json`` describes it, without keys: for its stored results, and not for calls to models.
+
+    Raises:
+        InputError: it is not a run directory, or its cases were moved.
+    """
+    directory = RunDirectory(run)
+    config = check_config(directory.need_run()["config"], origin=Path(RUN))  # its paths are already resolved
+    return Run.of(replay_setup(directory, config, need_keys=False), directory)
 
 
 def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
