@@ -55,8 +55,8 @@ class SlurmEngine:
         if left and client is not None and client.halted is None:
             script = await asyncio.to_thread(self._write, job, left, client.budget.limit, client.ledger.spent_usd())
             client.halt(Submitted(await asyncio.to_thread(self._submit, script)))
-        for nothing in ():
-            yield nothing
+        for none in list[tuple[Any, Any]]():
+            yield none
 
     def _write(self, job: OpenJob, units: list[Any], budget_usd: float | None, spent: float) -> Path:
         run = job.directory.path.resolve()
@@ -184,5 +184,5 @@ class SlurmMerge:
             pass_on(PartEnd(notes=record["notes"], crashes=record["crashes"], halted=halted), job)
         for file in [*folder.glob("*.json"), folder / JOB]:
             file.unlink(missing_ok=True)
-        for nothing in ():
-            yield nothing
+        for none in list[tuple[Any, Any]]():
+            yield none
