@@ -54,13 +54,15 @@ def search_command(
 def task_command(run: RunArgument, number: Annotated[int, typer.Argument(min=0, help="Number of the part.")]) -> None:
     """Run one part of a submitted search; the job array does this."""
     from chiron.cli.runner import closing_code
+    from chiron.client.failures import UserStopped
     from chiron.jobs.slurm_engine import run_task
     from chiron.mics.run import SearchPart
 
     summary = asyncio.run(run_task(run, number, SearchPart.of_record))
     counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items()) or "no case was finished"
     messages().print(escape(printable(f"part {number}: {counts}")))
-    sys.exit(closing_code(summary))
+    # A task that was told to stop after its last case has nothing left for another job.
+    sys.exit(0 if isinstance(summary.halted, UserStopped) and not summary.pending else closing_code(summary))
 
 
 @app.command("merge", hidden=True)

@@ -98,6 +98,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         InputError: the part was not submitted, or this machine lacks what it needs.
         DiskError: the storage cannot be read.
     """
+    run = run.resolve()  # the working directory changes to that of the command that submitted the run
     file = run / FOLDER / f"{number}.json"
     try:
         record = json.loads(file.read_text("utf-8"))
