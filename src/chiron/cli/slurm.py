@@ -58,7 +58,7 @@ def task_command(run: RunArgument, number: Annotated[int, typer.Argument(min=0, 
     from chiron.jobs.slurm_engine import run_task
     from chiron.mics.run import SearchPart
 
-    summary = asyncio.run(run_task(run, number, SearchPart.of_record))
+    summary = asyncio.run(run_task(run.resolve(), number, SearchPart.of_record))
     counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items()) or "no case was finished"
     messages().print(escape(printable(f"part {number}: {counts}")))
     # A task that was told to stop after its last case has nothing left for another job.

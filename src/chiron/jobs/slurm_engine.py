@@ -90,7 +90,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
     """Run one part in a task of the job array. A part that a killed task began continues from its last copy.
 
     Args:
-        run: run directory.
+        run: run directory, absolute: the working directory changes to that of the command that submitted the run.
         number: number of the part.
         read_part: makes a part from its record.
 
@@ -98,7 +98,6 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         InputError: the part was not submitted, or this machine lacks what it needs.
         DiskError: the storage cannot be read.
     """
-    run = run.resolve()  # the working directory changes to that of the command that submitted the run
     file = run / FOLDER / f"{number}.json"
     try:
         record = json.loads(file.read_text("utf-8"))
