@@ -1,14 +1,18 @@
 """Several processes share one budget: it is never overshot, no process takes all of it, and what a lost one may have spent is counted."""
 
 import asyncio
+import multiprocessing
 import random
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from chiron.client.attempts import Budget
-from chiron.client.failures import BudgetSpent, UserStopped
-from chiron.client.lease import Broker, LeasedBudget, open_leases
+from chiron.client.failures import BudgetSpent, RunStopped, UserStopped
+from chiron.client.lease import Broker, FileLeases, LeasedBudget, OpenLease, SharedPace, open_leases
+from chiron.client.limiter import Limiter, Pace
 
 
 class InProcess:
@@ -24,6 +28,9 @@ class InProcess:
     async def give_back(self, spent: float) -> bool:
         await asyncio.sleep(0)
         return self._broker.give_back(self._holder, spent)
+
+    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
+        return self._broker.pace(self._holder, own)
 
 
 def a_budget(broker: Broker, holder: str, total: float, spent: float = 0.0) -> LeasedBudget:
@@ -68,9 +75,9 @@ def test_a_lease_leaves_money_for_the_others_and_is_recorded_before_it_is_used(t
     broker.open("a", 0.0)
     granted = broker.lease("a", 0.5)
     assert 0.5 <= granted <= 1.0
-    assert open_leases(tmp_path / "leases.sqlite") == {"a": granted}
+    assert open_leases(tmp_path / "leases.sqlite") == [OpenLease("a", granted, lost=False)]
     broker.close("a", 0.25)
-    assert open_leases(tmp_path / "leases.sqlite") == {}
+    assert open_leases(tmp_path / "leases.sqlite") == []
     assert broker.lease("a", 0.1) == 0.0  # a lost worker that is still running gets nothing
 
 
@@ -120,3 +127,110 @@ def test_money_that_one_worker_does_not_need_lets_another_continue(tmp_path: Pat
 
     asyncio.run(main())
     assert first.spent + second.spent == pytest.approx(0.7)
+
+
+def spend_in_process(file: Path, holder: str, total: float, ledgers: "multiprocessing.SimpleQueue[float]") -> None:
+    budget = LeasedBudget(FileLeases(file, holder), total, spent=0.0)
+    asyncio.run(spend_all(budget, random.Random(holder), 0.05))
+    ledgers.put(budget.spent)
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_file_spend_one_budget_to_its_end_and_never_more(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    broker = Broker(2.0, 0.5, 3, file, shared=True)
+    assert broker.granted("0") == 0.0
+    spawn = multiprocessing.get_context("spawn")
+    ledgers = spawn.SimpleQueue()
+    for n in range(3):
+        broker.open(str(n), 0.0)
+    processes = [spawn.Process(target=spend_in_process, args=(file, str(n), 2.0, ledgers)) for n in range(3)]
+    for process in processes:
+        process.start()
+    spent = [ledgers.get() for _ in processes]
+    for process in processes:
+        process.join()
+    assert 2.0 - 0.05 <= 0.5 + sum(spent) <= 2.0 + 1e-9
+    assert sum(lease.usd for lease in open_leases(file)) == pytest.approx(sum(spent))
+
+
+def test_the_next_attempt_takes_over_what_the_copy_has_and_the_rest_stays_taken(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    Broker(1.0, 0.0, 1, file, shared=True).disconnect()
+    broker = Broker.join(file)
+    broker.open("run-0-0", 0.0)
+    granted = broker.lease("run-0-0", 0.1)
+    broker.take_over(["run-0-0"], "run-0-1", 0.04)
+    assert broker.lease("run-0-0", 0.01) == 0.0  # the first attempt may still run somewhere
+    broker.take_over(["run-0-0", "run-0-1"], "run-0-2", 0.04)  # the second one ended before its first copy
+    assert {lease.holder: (lease.usd, lease.lost) for lease in open_leases(file)} == {
+        "run-0-0": (pytest.approx(granted - 0.04), True),
+        "run-0-1": (0.0, True),
+        "run-0-2": (0.04, False),
+    }
+    assert not broker.give_back("run-0-2", 0.04)
+
+
+def test_money_of_a_killed_holder_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    broker = Broker(1.0, 0.0, 2, file, shared=True)
+    broker.open("killed", 0.0)
+    broker.open("here", 0.0)
+    broker.lease("killed", 0.9)
+    assert asyncio.run(FileLeases(file, "here", silence=1e9).give_back(0.0))
+    assert not asyncio.run(FileLeases(file, "here", silence=0.0).give_back(0.0))
+
+
+def test_a_lease_file_that_was_removed_stops_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    Broker(1.0, 0.0, 1, file, shared=True).disconnect()
+    leases = FileLeases(file, "a")
+    file.unlink()
+    with pytest.raises(RunStopped, match=r"leases.sqlite cannot be used .*: run the same command again"):
+        asyncio.run(leases.lease(0.1))
+    assert not file.exists()
+
+
+def test_leases_of_an_earlier_version_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "leases.sqlite"
+    db = sqlite3.connect(file)
+    db.execute("CREATE TABLE leases (holder TEXT PRIMARY KEY, usd REAL NOT NULL)")
+    db.execute("INSERT INTO leases VALUES ('run-0-0', 0.5)")
+    db.commit()
+    db.close()
+    assert open_leases(file) == [OpenLease("run-0-0", 0.5, lost=False)]
+
+
+async def overload(limiter: Limiter) -> None:
+    """Answer four calls in flight with a rate limit."""
+    for _ in range(4):
+        async with limiter.slot() as epoch:
+            limiter.rate_limited(epoch, 30.0)
+
+
+def test_rate_limits_of_one_worker_slow_the_others_once(tmp_path: Path) -> None:
+    broker = Broker(None, 0.0, 3, tmp_path / "leases.sqlite")
+
+    async def main() -> None:
+        limited, other, late = Limiter(4), Limiter(4), Limiter(4)
+        first, second = (SharedPace(InProcess(broker, name), {"m": limiter}) for name, limiter in (("a", limited), ("b", other)))
+        await first.exchange()
+        await second.exchange()
+        assert other.allowed == 4.0
+        await overload(limited)
+        assert limited.allowed == 2.0
+        await first.exchange()
+        await second.exchange()
+        assert other.allowed == 2.0
+        assert other.pace().pause > 0.0
+        other.succeeded()
+        raised = other.allowed
+        for _ in range(3):  # neither passes the same rate limits on again
+            await first.exchange()
+            await second.exchange()
+        assert (limited.allowed, other.allowed) == (2.0, raised)
+        await SharedPace(InProcess(broker, "c"), {"m": late}).exchange()
+        assert late.allowed == 2.0  # a new worker starts at the pace of the others
+        assert late.pace().pause == 0.0
+
+    asyncio.run(main())

@@ -97,7 +97,7 @@ def test_an_engine_with_the_name_of_a_built_in_one_is_refused(tmp_path: Path, mo
 
 @pytest.mark.usefixtures("outside")
 def test_an_unknown_or_unusable_engine_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, ray, one-by-one"):
+    with pytest.raises(InputError, match="unknown engine 'rya'; choose one of local, ray, slurm, one-by-one"):
         engine_of("rya")
     with pytest.raises(InputError, match="BROKEN is not an instance of Engine"):
         engine_of("broken")

@@ -9,19 +9,23 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from aiohttp import web
 
 from chiron.cases.case import Case
 from chiron.cases.reader import Selection
+from chiron.client.lease import Broker, FileLeases
 from chiron.errors import InputError
+from chiron.jobs import parts
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.parts import PartRunner, PartTask, check_worker
-from chiron.jobs.storage import Storage
+from chiron.jobs.storage import LEASES, Storage, begin_parts
 from chiron.mics.config import RunConfig
 from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory, read_status
@@ -204,7 +208,7 @@ def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> Non
     job, part = part_of(cases, config)
     storage = str(tmp_path / "copies")
     (tmp_path / "copies").mkdir()
-    (tmp_path / "copies" / "token").touch()
+    (tmp_path / "copies" / "token.probe").touch()
     from chiron._version import __version__
 
     here = (__version__, job.identity)
@@ -251,3 +255,85 @@ def test_a_storage_that_cannot_be_written_stops_the_part_and_keeps_its_replies(t
     kept = Path(str(end.halted).rpartition("replies of this part are in ")[2].split(" on ")[0])
     assert (kept / "ledger.sqlite").is_file()
     shutil.rmtree(kept)
+
+
+@pytest.mark.slow
+def test_rate_limits_of_one_worker_slow_another_that_saw_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_EXCHANGE_EVERY", 0.02)
+    cases = write_cases(tmp_path / "c", 2)
+    limiting, seen_by_other = threading.Event(), 0.0
+    limiting.set()
+
+    def override(body: dict[str, Any], _: int) -> web.Response | None:
+        if limiting.is_set() and body["model"] == "intern-a":
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.05"})
+        return None
+
+    def part(base_url: str, name: str, intern: str) -> PartRunner:
+        data = team(base_url, model={"concurrency": 8})
+        data["models"]["intern-a"]["model"] = intern  # so that the endpoint tells the two workers apart
+        _, part = part_of(cases, config_of(data))
+        broker.open(name, 0.0)
+        task = PartTask(name=name, part=part, units=2, storage=str(tmp_path / "s"), copy_every=9.0, workers=1, budget_usd=None)
+        return PartRunner(task, FileLeases(tmp_path / LEASES, name))
+
+    async def main(limited: PartRunner, other: PartRunner) -> None:
+        nonlocal seen_by_other
+
+        async def until_slowed() -> None:
+            nonlocal seen_by_other
+            while (seen_by_other := other.state().allowed.get("intern-a", 8.0)) == 8.0:
+                await asyncio.sleep(0.01)
+            limiting.clear()
+
+        ends = await asyncio.gather(limited.run(), other.run(), asyncio.wait_for(until_slowed(), PATIENCE))
+        assert [end.problem for end in ends[:2]] == [None, None]
+
+    broker = Broker(None, 0.0, 2, tmp_path / LEASES, shared=True)
+    latency = lambda model: 2.0 if limiting.is_set() and model == "intern-other" else 0.0  # noqa: E731
+    with Endpoint(Simulation(known_answers(cases)).reply, override=override, latency=latency) as endpoint:
+        asyncio.run(main(part(endpoint.base_url, "run-0-0", "intern-a"), part(endpoint.base_url, "run-1-0", "intern-other")))
+    assert seen_by_other < 8.0
+
+
+@pytest.mark.slow
+def test_a_worker_whose_clock_differs_finds_the_same_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        config = config_of(team(endpoint.base_url))
+        execute(cases, config, tmp_path / "one")
+        job = make_run(cases, config, tmp_path / "run")
+        job.directory.path.mkdir()
+        run = begin_parts(job.directory.path, Storage(str(tmp_path / "copies")))
+        units = [(position, case) for position, case in job.setup.selection if isinstance(case, Case)]
+        here = time.time
+        for number, years in enumerate((-30, 30)):
+            monkeypatch.setattr(time, "time", lambda years=years: here() + years * 3.15e7)
+            assert run_part(job.part_of([(number, units[number])]), tmp_path / "copies", f"{run}-{number}-0").problem is None
+        monkeypatch.setattr(time, "time", here)
+        asked = endpoint.seen.requests
+        assert execute(cases, config, tmp_path / "run").pending == 0
+        assert endpoint.seen.requests == asked
+    assert files(tmp_path / "run") == files(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_with_unsent_copies_costs_its_lease_and_nothing_that_was_copied(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        data = team(endpoint.base_url, model=PRICE, budget_usd=1000)
+        job, part = part_of(cases, config_of(data))
+        job.directory.path.mkdir()
+        run = begin_parts(job.directory.path, Storage(str(tmp_path / "copies")))
+        assert run_part(part, tmp_path / "copies", f"{run}-0-0").problem is None
+        asked = endpoint.seen.requests
+        broker = Broker(1000.0, 0.0, 2, job.directory.path / LEASES)
+        broker.open(f"{run}-1-0", 0.0)
+        lost = broker.lease(f"{run}-1-0", 2.5)  # its node dies before the first copy
+        broker.disconnect()
+        summary = execute(cases, config_of(data), job.directory.path)
+        assert endpoint.seen.requests == asked
+    assert summary.pending == 0
+    assert summary.possibly_spent_usd == pytest.approx(lost)
+    assert summary.spent_usd > lost
+    assert not list(tmp_path.glob("copies/*"))

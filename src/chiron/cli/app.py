@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, build_signals, cases, compare, demo, models, review, search, train, view
+from chiron.cli import build, build_signals, cases, compare, demo, models, review, search, slurm, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -48,6 +48,7 @@ app.add_typer(build.app, name="build")
 app.add_typer(cases.app, name="cases")
 app.add_typer(review.app, name="review")
 app.add_typer(evaluation.app, name="eval")
+app.add_typer(slurm.app, name="slurm")
 
 
 @app.callback(invoke_without_command=True)

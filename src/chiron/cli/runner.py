@@ -17,7 +17,7 @@ from rich.text import Text
 
 from chiron.cli.live import duration, watching
 from chiron.cli.streams import BrokenPipe, messages, results, whole
-from chiron.client.failures import ConfigurationError, RunStopped, TooManyCrashes, UserStopped
+from chiron.client.failures import ConfigurationError, RunStopped, Submitted, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, Summary
@@ -76,6 +76,8 @@ def conduct(run: Run) -> RunSummary:
 
 def finish(summary: RunSummary, *, json_output: bool) -> NoReturn:
     """Print the summary of a search and exit with its exit code."""
+    if isinstance(summary.halted, Submitted) and not json_output:
+        sys.exit(closing_code(summary))
     if json_output:
         print_json(summary.to_record())
     else:
@@ -122,6 +124,9 @@ def closing_code(summary: Closing) -> int:
         case None if summary.pending:
             return _pending_code(summary)
         case None:
+            return 0
+        case Submitted():
+            console.print(escape(printable(summary.halted)), soft_wrap=True)
             return 0
         case UserStopped():
             console.print(f"{summary.pending} pending; run the same command again to resume")

@@ -28,11 +28,13 @@ def search_command(
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N cases.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Search only part I of N, for N machines.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Overrides search.seed.")] = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: the machines of a Ray cluster.")] = "local",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm search'.")
+    ] = "local",
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (default: one for each machine).")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (Ray's default: one for each machine).")] = None,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
     ] = None,

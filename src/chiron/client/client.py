@@ -19,6 +19,7 @@ from chiron.client.failures import (
     LeftInBatch,
     RateLimited,
     RunStopped,
+    Submitted,
     Transient,
     UnitAsk,
     UserStopped,
@@ -162,7 +163,7 @@ class ModelClient:
     def halt(self, reason: RunStopped | DiskError) -> None:
         """Send no more calls. Replies to calls in flight are still received and stored."""
         if self.halted is None:
-            level = logging.INFO if isinstance(reason, UserStopped) else logging.WARNING
+            level = logging.INFO if isinstance(reason, UserStopped | Submitted) else logging.WARNING
             _log.log(level, "no more calls are sent: %s", reason, extra=_IN_SUMMARY)
             self.halted = reason
             self._stopped.set()

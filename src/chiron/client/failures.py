@@ -85,6 +85,10 @@ class LeftInBatch(RunStopped):
     """The run stopped while the provider works on this call as part of a batch. The next process collects its reply."""
 
 
+class Submitted(RunStopped):
+    """Another system runs the rest of the job (exit code 0)."""
+
+
 class BudgetSpent(RunStopped):
     """Another call could exceed the budget."""
 

@@ -110,6 +110,18 @@ _GROWTH = 1 / 10
 """Relative increase of the limit after a round without rate limits; at least one call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a limiter was slowed by rate limits. Processes that share an endpoint tell each other."""
+
+    times: int
+    """Number of times that rate limits slowed this process."""
+    share: float
+    """Concurrent calls allowed now, as a fraction of the maximum."""
+    pause: float
+    """Seconds in which no call may start."""
+
+
 class Limiter:
     """Limit the calls to one endpoint.
 
@@ -137,6 +149,7 @@ class Limiter:
         """Number of decreases. Rate limits of calls sent before the last one belong to the same overload."""
         self._round = self._ended = self._limited = 0
         self._begin_round()
+        self._slowed = 0
         self.outage = Outage()
         self._probe_at: float | None = None
         """While the queue is held: when the next single call may be sent."""
@@ -184,8 +197,22 @@ class Limiter:
             if retry_after and self._limited >= max(float(_FEWEST), _OVERLOAD * self._round):
                 overload = True
                 self._decrease(0.5)
-        if overload and retry_after:
-            self._not_before = max(self._not_before, now + retry_after)
+        if overload and retry_after and now + retry_after > self._not_before:
+            self._not_before = now + retry_after
+            self._slowed += 1
+
+    def pace(self) -> Pace:
+        """Return the current pace."""
+        return Pace(self._slowed, self.allowed / self.ceiling, max(0.0, self._not_before - self._now()))
+
+    def follow(self, pace: Pace) -> None:
+        """Be no faster than another process of the same endpoint that rate limits slowed.
+
+        It takes over the other one's share, and not its decrease: processes that are limited at the same time do not slow each other again.
+        """
+        self._not_before = max(self._not_before, self._now() + pace.pause)
+        if (allowed := max(1.0, pace.share * self.ceiling)) < self.allowed:
+            self._lower(allowed)
 
     def _count(self, epoch: int) -> None:
         """Count a finished attempt. At the end of a round, lower the limit by the share of rate limits."""
@@ -199,8 +226,12 @@ class Limiter:
                 self._begin_round()
 
     def _decrease(self, share: float) -> None:
+        self._slowed += 1
+        self._lower(max(1.0, self.allowed * (1.0 - share)))
+
+    def _lower(self, allowed: float) -> None:
         self._epoch += 1
-        self.allowed = max(1.0, self.allowed * (1.0 - share))
+        self.allowed = allowed
         self._begin_round()
 
     def _begin_round(self) -> None:

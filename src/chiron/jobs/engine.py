@@ -1,4 +1,4 @@
-"""Engines run the units of a job: this process, a Ray cluster, or an engine of another package (entry point group ``chiron.engines``).
+"""Engines run the units of a job: this process, Ray, Slurm, or an engine of another package (entry point group ``chiron.engines``).
 
 An engine either runs single units with the job's own client, or hands whole parts of the job to other processes: each of them runs the
 same kind of job in a directory of its own, and the engine merges that directory's ledger into the job's.
@@ -6,7 +6,7 @@ same kind of job in a directory of its own, and the engine merges that directory
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -15,6 +15,7 @@ from chiron.client.client import ModelClient
 from chiron.client.provider import Endpoint
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.slurm import SlurmOptions
 from chiron.plugins import load, plugins
 
 Unit = TypeVar("Unit")
@@ -34,6 +35,10 @@ class Part(Protocol):
         Raises:
             InputError: this machine lacks an input, or has another one than the job.
         """
+        ...
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object, for a process that starts later."""
         ...
 
 
@@ -170,11 +175,12 @@ class EngineOptions:
     """Folder or URL (fsspec) for copies of the workers' ledgers; by default a folder in the run directory."""
     copy_every: float = 30.0
     """Seconds between two copies."""
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
 
 
 def _local(options: EngineOptions) -> Engine:
     if options != EngineOptions():
-        raise InputError("--address, --workers and --storage need an engine with workers: add --engine ray")
+        raise InputError("--address, --workers and --storage need an engine with workers: add --engine ray or slurm")
     return LocalEngine()
 
 
@@ -184,7 +190,13 @@ def _ray(options: EngineOptions) -> Engine:
     return RayEngine(options)
 
 
-_BUILT_IN: dict[str, Callable[[EngineOptions], Engine]] = {"local": _local, "ray": _ray}
+def _slurm(options: EngineOptions) -> Engine:
+    from chiron.jobs.slurm_engine import SlurmEngine
+
+    return SlurmEngine(options)
+
+
+_BUILT_IN: dict[str, Callable[[EngineOptions], Engine]] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
 def engine_of(name: str, options: EngineOptions | None = None) -> Engine:

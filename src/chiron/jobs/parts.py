@@ -6,19 +6,26 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from chiron.client.client import Count
-from chiron.client.failures import RunStopped
-from chiron.client.lease import LeasedBudget, Leases
+from chiron.client.failures import RunStopped, UserStopped
+from chiron.client.lease import LeasedBudget, Leases, SharedPace
 from chiron.errors import ChironError, DiskError
 from chiron.jobs.crashes import LOG
-from chiron.jobs.engine import Part
-from chiron.jobs.storage import Storage
+from chiron.jobs.engine import EngineOptions, OpenJob, Part
+from chiron.jobs.job import JobSummary
+from chiron.jobs.storage import PROBE, Storage
+
+_COPY_AT_END_EVERY = 5.0
+"""Maximum seconds between copies of a part that was told to stop."""
+_EXCHANGE_EVERY = 1.0
+"""Seconds between exchanges of the pace with other processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class PartTask:
     """What a worker needs to run a part."""
 
     name: str
-    """Name of this attempt to run the part; its copy is stored under it."""
+    """Name of this attempt to run the part, ``RUN-PART-ATTEMPT``; its copy is stored under it. Before the first one, ``RUN-PART``."""
     part: Part
     units: int
     resumes: str | None = None
@@ -61,23 +68,77 @@ class PartEnd:
     """Content of the worker's log of crashes."""
     problem: str | None = None
     """Why the part could not run."""
+    summary: JobSummary | None = None
 
 
-def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, token: str, folder: str) -> str | None:
+_LARGEST = 1000
+"""Maximum number of units of a part, unless there would be too many parts."""
+
+
+def divide(
+    job: OpenJob,
+    units: Sequence[Any],
+    storage: str,
+    options: EngineOptions,
+    workers: int,
+    *,
+    run: str,
+    parts: int,
+    most: int | None = None,
+    budget_usd: float | None,
+) -> list[PartTask]:
+    """Divide units into parts of consecutive ones, about ``parts`` for each of the ``workers`` and at most ``most`` in total.
+
+    ``run``: prefix of their names.
+    """
+    size = min(_LARGEST, max(1, -(-len(units) // (parts * workers))))
+    if most is not None:
+        size = max(size, -(-len(units) // most))
+    firsts = range(0, len(units), size)
+    return [
+        PartTask(
+            name=f"{run}-{number:05d}",
+            part=job.part_of(units[first : first + size]),
+            units=len(units[first : first + size]),
+            storage=storage,
+            copy_every=options.copy_every,
+            workers=min(workers, len(firsts)),
+            budget_usd=budget_usd,
+        )
+        for number, first in enumerate(firsts)
+    ]
+
+
+def pass_on(end: PartEnd, job: OpenJob) -> None:
+    """Keep a part's notes, crashes and reason to stop in the job that it is a part of."""
+    client = job.client
+    assert client is not None  # noqa: S101 - open while the engine runs
+    for note, text in end.notes.items():
+        if not note.startswith("\0") and note != "lost":
+            client.note(note, text)
+    if end.crashes:
+        with (job.directory.path / LOG).open("a", encoding="utf-8") as log:
+            log.write(end.crashes)
+        client.note("\0bugs", end.notes.get("\0bugs", "cases crashed because of a bug in chiron"))
+    if end.halted is not None and not isinstance(end.halted, UserStopped):
+        client.halt(end.halted)
+
+
+def check_worker(part: Part, about: tuple[str, dict[str, Any]], storage: str, run: str, folder: str) -> str | None:
     """Return why this process cannot run parts of the job, or ``None``.
 
     Args:
         part: any part of the job.
         about: version of chiron, and identity of the job, in the process that asks.
         storage: storage of the run.
-        token: name of a file that the other process wrote there.
+        run: prefix of the names of the parts; see :func:`~chiron.jobs.storage.begin_parts`.
         folder: its working directory, to which paths in the configuration are relative.
     """
     try:
         if os.path.isdir(folder):
             os.chdir(folder)
         with tempfile.TemporaryDirectory() as scratch:
-            if not Storage(storage).get(token, Path(scratch) / "token"):
+            if not Storage(storage).get(run + PROBE, Path(scratch) / "token"):
                 return f"storage {storage} is not shared with this machine: name a shared folder or an object store with --storage"
             here = part.open(Path(scratch), 1).identity
         if about != (version("chiron-med"), here):
@@ -94,18 +155,19 @@ class PartRunner:
     """One part of a job in this process."""
 
     def __init__(self, task: PartTask, leases: Leases | None) -> None:
-        """``leases``: connection to the broker of the budget, if there is one."""
+        """``leases``: connection to the broker, if other processes run other parts."""
         self._task, self._leases = task, leases
         self._storage = Storage(task.storage)
         self._folder = Path(tempfile.mkdtemp(prefix=f"chiron-{task.name}-"))
         self._job: Any = None
         self._over = False
+        self._stopping = asyncio.Event()
         self._storing = threading.Lock()
 
     async def run(self) -> PartEnd:
         """Run the part, store its ledger at an interval and at the end, and remove the local directory."""
         try:
-            summary_halt, notes = await self._run_job()
+            summary, notes = await self._run_job()
         except ChironError as problem:
             self._over = True
             return PartEnd(state=self.state(), problem=str(problem))
@@ -113,27 +175,28 @@ class PartRunner:
             await asyncio.to_thread(self._store)
         except DiskError as problem:
             kept = f"{problem}; the replies of this part are in {self._folder} on {socket.gethostname()}"
-            return PartEnd(state=self.state(), halted=DiskError(kept))
+            return PartEnd(state=self.state(), halted=DiskError(kept), summary=replace(summary, halted=DiskError(kept)))
         log = self._folder / LOG
         crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
         shutil.rmtree(self._folder, ignore_errors=True)
-        return PartEnd(state=self.state(), halted=summary_halt, notes=notes, crashes=crashes)
+        return PartEnd(state=self.state(), halted=summary.halted, notes=notes, crashes=crashes, summary=summary)
 
-    async def _run_job(self) -> tuple[RunStopped | DiskError | None, dict[str, str]]:
+    async def _run_job(self) -> tuple[JobSummary, dict[str, str]]:
         task = self._task
         if task.resumes is not None:
             await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
         job = task.part.open(self._folder, task.workers)
         job.make_budget = self._budget_maker()
         self._job = job
-        copying = asyncio.create_task(self._copy_now_and_then())
+        others = [asyncio.create_task(work) for work in (self._copy_now_and_then(), self._share_pace())]
         try:
-            await job.execute()
+            summary: JobSummary = await job.execute()
         finally:
             self._over = True
-            copying.cancel()
-            await asyncio.gather(copying, return_exceptions=True)
-        return job.client.halted, dict(job.client.notes)
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        return summary, dict(job.client.notes)
 
     def _budget_maker(self) -> Callable[[float], LeasedBudget] | None:
         leases, total = self._leases, self._task.budget_usd
@@ -143,6 +206,7 @@ class PartRunner:
 
     def stop(self) -> None:
         """Send no more calls. If the job has no client yet, stop it as soon as it has one."""
+        self._stopping.set()
         if self._job is not None and self._job.client is not None:
             self._job.stop()
         elif not self._over:
@@ -151,13 +215,36 @@ class PartRunner:
     async def _copy_now_and_then(self) -> None:
         """Store copies until cancelled. A storage that cannot be written stops the part: a lost worker would lose more and more."""
         while True:
-            await asyncio.sleep(self._task.copy_every)
+            await self._until_next_copy()
             if (self._folder / "ledger.sqlite").is_file():
                 try:
                     await asyncio.shield(asyncio.to_thread(self._store))
                 except DiskError as problem:
                     self._job.client.halt(problem)
                     return
+
+    async def _until_next_copy(self) -> None:
+        """Wait. A part that was told to stop may be killed soon, so it is copied at once and then more often."""
+        if self._stopping.is_set():
+            await asyncio.sleep(min(_COPY_AT_END_EVERY, self._task.copy_every))
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), self._task.copy_every)
+
+    async def _share_pace(self) -> None:
+        """Tell the other processes of rate limits, and be told of theirs, until cancelled."""
+        pace = None
+        while self._leases is not None:
+            client = None if self._job is None else self._job.client
+            if client is not None:
+                limiters = {name: endpoint.limiter for name, endpoint in client.endpoints.items()}
+                pace = pace or SharedPace(self._leases, limiters)
+                try:
+                    await pace.exchange()
+                except RunStopped as problem:
+                    client.halt(problem)
+                    return
+            await asyncio.sleep(_EXCHANGE_EVERY)
 
     def _store(self) -> None:
         with self._storing:  # a thread that stores a copy cannot be cancelled: the last copy waits for it

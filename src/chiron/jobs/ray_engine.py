@@ -2,31 +2,28 @@
 
 import asyncio
 import tempfile
-import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chiron.client.client import Count, ModelClient
-from chiron.client.failures import RunStopped, UserStopped
+from chiron.client.failures import RunStopped
 from chiron.client.lease import Broker
-from chiron.client.ledger import Ledger
 from chiron.client.ledger_merge import MergingLedger
+from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
-from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob
-from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker
+from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on
 from chiron.jobs.ray_cluster import first_line, open_cluster
-from chiron.jobs.storage import COPIES, LEASES, Storage, mark_workers, merge_part, recover_parts
+from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, begin_parts, merge_part, recover_parts, spent_in_copy
 
 _PARTS = 8
 """Parts for each worker, so that a slow worker does not hold up the others at the end."""
-_LARGEST = 1000
-"""Maximum number of units of a part."""
 _LOOK_EVERY = 0.25
 """Seconds between looks at the workers."""
 _START_WITHIN = 120.0
@@ -50,9 +47,14 @@ class RemoteLeases:
         """Return money; see :meth:`Broker.give_back`."""
         return bool(await self._ask("give_back", spent))
 
-    async def _ask(self, method: str, usd: float) -> Any:
+    async def pace(self, own: Mapping[str, Pace]) -> Mapping[tuple[str, str], Pace]:
+        """Exchange the pace; see :meth:`Broker.pace`."""
+        found: Mapping[tuple[str, str], Pace] = await self._ask("pace", own)
+        return found
+
+    async def _ask(self, method: str, value: Any) -> Any:
         try:
-            return await getattr(self._broker, method).remote(self._holder, usd)
+            return await getattr(self._broker, method).remote(self._holder, value)
         except Exception as error:  # the actor or its machine is gone
             raise RunStopped(f"the broker of the budget does not answer ({type(error).__name__}): run the same command again") from error
 
@@ -70,7 +72,7 @@ class RayWorker:
 
     async def run(self, task: PartTask, broker: Any) -> PartEnd:
         """Run a part to its end."""
-        self._runner = PartRunner(task, None if broker is None else RemoteLeases(broker, task.name))
+        self._runner = PartRunner(task, RemoteLeases(broker, task.name))
         return await self._runner.run()
 
     async def state(self) -> WorkerState:
@@ -140,50 +142,35 @@ class _Session:
         left = list(units)
         if not left or self._client.halted is not None:
             return
-        token = f"{uuid.uuid4().hex}.token"
-        with tempfile.NamedTemporaryFile() as empty:
-            await asyncio.to_thread(self._storage.put, Path(empty.name), token)
-        mark_workers(self._job.directory.path, self._storage.url)
+        run = await asyncio.to_thread(begin_parts, self._job.directory.path, self._storage)
         try:
             async with open_cluster(self._options) as workers:
-                self._divide(left, workers)
+                self._divide(run, left, workers)
                 await self._open_broker(workers)
-                async for attempt, end in self._ends(min(workers, len(self._waiting)), token):
+                async for attempt, end in self._ends(min(workers, len(self._waiting)), run):
                     for unit in await self._collect(attempt, end):
                         yield unit, self._job.stored_result(unit)
         finally:
-            self._storage.remove(token)
+            self._storage.remove(run + PROBE)
         # Parts that were not continued because the run stopped.
         await asyncio.to_thread(recover_parts, self._job.directory)
 
-    def _divide(self, units: list[Any], workers: int) -> None:
-        run, size = uuid.uuid4().hex[:8], min(_LARGEST, max(1, -(-len(units) // (_PARTS * workers))))
-        for number, first in enumerate(range(0, len(units), size)):
-            chosen = units[first : first + size]
-            task = PartTask(
-                name=f"{run}-{number:05d}-0",
-                part=self._job.part_of(chosen),
-                units=len(chosen),
-                storage=self._storage.url,
-                copy_every=self._options.copy_every,
-                workers=workers,
-                budget_usd=self._client.budget.limit,
-            )
-            self._waiting.append(_Attempt(task, chosen))
+    def _divide(self, run: str, units: list[Any], workers: int) -> None:
+        limit, left = self._client.budget.limit, iter(units)
+        for task in divide(self._job, units, self._storage.url, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
+            self._waiting.append(_Attempt(replace(task, name=f"{task.name}-0"), list(islice(left, task.units))))
 
     async def _open_broker(self, workers: int) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if self._client.budget.limit is None:
-            return
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(Broker).options(num_cpus=0, scheduling_strategy=here)
         self._broker = actor.remote(self._client.budget.limit, self._spent, workers, self._leases.resolve())
 
-    async def _ends(self, workers: int, token: str) -> AsyncGenerator[tuple[_Attempt, PartEnd], None]:
+    async def _ends(self, workers: int, run: str) -> AsyncGenerator[tuple[_Attempt, PartEnd], None]:
         """Yield each part when it has ended. At the end, or after an error, no worker is left."""
-        slots = [asyncio.create_task(self._slot(token)) for _ in range(workers)]
+        slots = [asyncio.create_task(self._slot(run)) for _ in range(workers)]
         looking = asyncio.create_task(self._look())
         left = len(slots)
         try:
@@ -200,20 +187,20 @@ class _Session:
                 task.cancel()
             await asyncio.gather(*slots, looking, return_exceptions=True)
 
-    async def _slot(self, token: str) -> None:
+    async def _slot(self, run: str) -> None:
         """Keep one worker busy until no part is left."""
         worker = None
         try:
             while self._waiting and self._client.halted is None:
                 attempt = self._waiting.popleft()
-                worker = worker or await self._start_worker(attempt, token)
+                worker = worker or await self._start_worker(attempt, run)
                 if not await self._run_attempt(attempt, worker):
                     worker = None
         except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
             self._ended.put_nowait(error)
         self._ended.put_nowait(None)
 
-    async def _start_worker(self, attempt: _Attempt, token: str) -> Any:
+    async def _start_worker(self, attempt: _Attempt, run: str) -> Any:
         """Start a worker and check that it has what the job needs.
 
         Raises:
@@ -223,7 +210,7 @@ class _Session:
 
         worker = ray.remote(RayWorker).options(num_cpus=1, scheduling_strategy="SPREAD").remote()
         about = (version("chiron-med"), self._job.identity)
-        checking = worker.check.remote(attempt.task.part, about, self._storage.url, token, str(Path.cwd()))
+        checking = worker.check.remote(attempt.task.part, about, self._storage.url, run, str(Path.cwd()))
         try:
             problem = await asyncio.wait_for(_result(checking), _START_WITHIN)
         except TimeoutError:
@@ -244,11 +231,10 @@ class _Session:
 
         name, booked = attempt.task.name, 0.0
         if attempt.task.resumes is not None:
-            booked = await asyncio.to_thread(self._booked_in_copy, attempt.task.resumes)
-        if self._broker is not None:
-            await _result(self._broker.open.remote(name, booked))
-            if attempt.task.resumes is not None:
-                await self._write_off(attempt.task.resumes, booked)
+            booked = await asyncio.to_thread(spent_in_copy, self._storage, attempt.task.resumes)
+        await _result(self._broker.open.remote(name, booked))
+        if attempt.task.resumes is not None:
+            await self._write_off(attempt.task.resumes, booked)
         attempt.worker, self._running[name] = worker, attempt
         try:
             end = await _result(worker.run.remote(attempt.task, self._broker))
@@ -281,14 +267,6 @@ class _Session:
                 )
             )
 
-    def _booked_in_copy(self, name: str) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / "ledger.sqlite"
-            if not self._storage.get_ledger(name, local):
-                return 0.0
-            with Ledger.read(local) as ledger:
-                return ledger.spent_usd()
-
     async def _write_off(self, lost: str, booked: float) -> None:
         """Count what a lost worker was granted and its last copy does not contain."""
         usd = max(0.0, await _result(self._broker.granted.remote(lost)) - booked)
@@ -306,27 +284,14 @@ class _Session:
             local = Path(folder) / "ledger.sqlite"
             if await asyncio.to_thread(self._storage.get_ledger, name, local):
                 booked = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
-                if self._broker is not None:
-                    await _result(self._broker.close.remote(name, booked))
+                await _result(self._broker.close.remote(name, booked))
                 for copy in (name, attempt.task.resumes):
                     if copy is not None:
                         await asyncio.to_thread(self._storage.delete, copy)
         attempt.state = replace(attempt.state, spent_usd=0.0)
         self._spent = self._client.ledger.spent_usd()
-        self._pass_on(end)
+        pass_on(end, self._job)
         return [unit for unit in attempt.units if self._job.stored_result(unit) is not None]
-
-    def _pass_on(self, end: PartEnd) -> None:
-        """Keep a part's notes, crashes and reason to stop."""
-        for note, text in end.notes.items():
-            if not note.startswith("\0") and note != "lost":
-                self._client.note(note, text)
-        if end.crashes:
-            with (self._job.directory.path / LOG).open("a", encoding="utf-8") as log:
-                log.write(end.crashes)
-            self._client.note("\0bugs", end.notes.get("\0bugs", "cases crashed because of a bug in chiron"))
-        if end.halted is not None and not isinstance(end.halted, UserStopped):
-            self._client.halt(end.halted)
 
     async def _look(self) -> None:
         """Show the workers' progress as this job's, and pass on the end of the run."""

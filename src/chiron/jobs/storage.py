@@ -4,6 +4,8 @@ import json
 import posixpath
 import sqlite3
 import tempfile
+import uuid
+from collections import defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,15 @@ from chiron.errors import DiskError, InputError
 from chiron.extras import need
 from chiron.io import write_atomically
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.slurm import need_ended
 
 COPIES, LEASES, WORKERS = "copies", "leases.sqlite", "workers.json"
 """In a run directory while workers run its job: copies (by default), leases, and the URL of the storage."""
 _SUFFIX = ".sqlite"
+PROBE = ".probe"
+"""Suffix of the file by which a worker knows the storage."""
+_LEAST = 1e-9
+"""USD; less is a rounding error."""
 
 
 class Storage:
@@ -110,34 +117,62 @@ class Storage:
         return posixpath.join(self._root, name)
 
 
-def mark_workers(folder: Path, storage: str) -> None:
-    """Record that workers run the job of a directory, for :func:`recover_parts`."""
-    write_atomically(folder / WORKERS, [json.dumps({"storage": storage}) + "\n"])
+def spent_in_copy(storage: Storage, name: str | None) -> float:
+    """Return the USD that the copy of a ledger has as spent; 0 without a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "ledger.sqlite"
+        if name is None or not storage.get_ledger(name, local):
+            return 0.0
+        with Ledger.read(local) as ledger:
+            return ledger.spent_usd()
+
+
+def begin_parts(folder: Path, storage: Storage) -> str:
+    """Record that workers run the job of a directory, for :func:`recover_parts`. Returns a new prefix for the names of its parts.
+
+    The storage gets a file ``PREFIX.probe``, by which a worker knows that it sees the same storage.
+
+    Raises:
+        DiskError: the storage cannot be written.
+    """
+    run = uuid.uuid4().hex[:8]
+    with tempfile.NamedTemporaryFile() as empty:
+        storage.put(Path(empty.name), run + PROBE)
+    write_atomically(folder / WORKERS, [json.dumps({"storage": storage.url, "run": run}) + "\n"])
+    return run
 
 
 def recover_parts(directory: WorkDirectory) -> None:
     """Merge what workers left in the storage, and count the leases that no ledger accounts for. Does nothing if no workers ran the job.
 
     Raises:
-        InputError: the storage cannot be read, or a copy is damaged.
+        InputError: the storage cannot be read, a copy is damaged, or Slurm still runs a part of the job.
         DiskError: writing failed.
     """
     mark = directory.path / WORKERS
     if not mark.is_file():
         return
-    storage, leases = Storage(str(json.loads(mark.read_text("utf-8"))["storage"])), open_leases(directory.path / LEASES)
+    need_ended(directory.path)
+    record = json.loads(mark.read_text("utf-8"))
+    storage, booked = Storage(str(record["storage"])), defaultdict[str, float](float)
     with MergingLedger.open(directory.ledger) as into, tempfile.TemporaryDirectory() as folder:
-        for name in storage.copies():
+        merged: list[str] = []
+        run = record.get("run", "")  # other runs may use the same storage
+        for name in (name for name in storage.copies() if name.startswith(run)):
             local = Path(folder) / f"{name}{_SUFFIX}"
             storage.get_ledger(name, local)
-            spent = merge_part(local, into)
-            if name in leases:
-                into.book_lost(name, leases.pop(name) - spent)
-            storage.delete(name)
-        for name, usd in leases.items():
-            into.book_lost(name, usd)
+            part = name.rpartition("-")[0]
+            booked[part] = max(booked[part], merge_part(local, into))
+            merged.append(name)
+        for lease in open_leases(directory.path / LEASES):
+            usd = lease.usd if lease.lost else lease.usd - booked[lease.holder.rpartition("-")[0]]
+            into.book_lost(lease.holder, usd if usd > _LEAST else 0.0)
     for file in directory.path.glob(f"{LEASES}*"):
         file.unlink()
+    # Only now: a copy says how much of a lease is accounted for, also to the next process if this one is killed.
+    for name in merged:
+        storage.delete(name)
+    storage.remove(run + PROBE)
     for file in [path for path in (directory.path / COPIES).glob("*") if path.suffix != _SUFFIX]:
         file.unlink()  # the token of the killed process, or half a copy
     with suppress(OSError):  # another storage was used, or it has a new copy of a worker that is still ending

@@ -133,6 +133,17 @@ def replay_setup(
     return SearchSetup.of(Selection(path, limit, Shard.parse(shard) if shard else None), config, folder, need_keys=need_keys)
 
 
+def prepare_again(run: Path) -> Run:
+    """Prepare a run as its ``run.json`` describes it, without keys: for its stored results, and not for calls to models.
+
+    Raises:
+        InputError: it is not a run directory, or its cases were moved.
+    """
+    directory = RunDirectory(run)
+    config = check_config(directory.need_run()["config"], origin=Path(RUN))  # its paths are already resolved
+    return Run.of(replay_setup(directory, config, need_keys=False), directory)
+
+
 def replay_run(setup: SearchSetup, old: RunDirectory, new: Path) -> Run:
     """Create a run in ``new`` that starts with all replies of ``old``.
 

@@ -20,7 +20,7 @@ from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.errors import DiskError, InputError
 from chiron.jobs.job import Job, JobSummary, Pending, Resume, units_in_flight
 from chiron.jobs.roles import Roles, identity_of
-from chiron.mics.config import RunConfig
+from chiron.mics.config import RunConfig, check_config
 from chiron.mics.prompts import Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
@@ -150,6 +150,26 @@ class SearchPart:
     images: Path
     config: RunConfig
     positions: frozenset[int]
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to a JSON object; see :meth:`of_record`."""
+        paths = {"cases": str(self.cases), "cases_sha256": self.cases_sha256, "images": str(self.images)}
+        return {**paths, "config": self.config.model_dump(mode="json"), "positions": sorted(self.positions)}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Self:
+        """Read a part that was stored as JSON.
+
+        Raises:
+            InputError: its configuration is invalid here, for example because a plug-in is missing.
+        """
+        return cls(
+            cases=Path(record["cases"]),
+            cases_sha256=record["cases_sha256"],
+            images=Path(record["images"]),
+            config=check_config(record["config"], origin=Path("run.json")),  # its paths are already resolved
+            positions=frozenset(record["positions"]),
+        )
 
     def open(self, directory: Path, workers: int) -> "Run":
         """Return the run that searches these cases in ``directory``, with an equal share of the models' limits.
