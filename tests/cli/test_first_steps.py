@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from chiron.cli.app import app
 from chiron.cli.schema import SchemaKind, json_schema
 from chiron.mics.prompts import TEMPLATES, template
-from tests.support.command import CHIRON, chiron, environment
+from chiron.reports.thumbnails import Thumbnail
+from tests.support.cases import write_cases
+from tests.support.command import CHIRON, Cli, chiron, environment
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +156,45 @@ def test_the_shell_completes_commands_and_options() -> None:
         script = Path(sys.executable).with_name("chiron")
         done = subprocess.run([script], env=asked, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert word in done.stdout.split()
+
+
+@pytest.mark.slow
+def test_a_folder_that_holds_something_else_does_not_become_a_run_directory(tmp_path: Path, cli: Cli) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    (tmp_path / "o.yaml").write_text(template("offline"))
+    start = ["search", str(cases), "--config", str(tmp_path / "o.yaml"), "--run"]
+    before = sorted(path.name for path in (tmp_path / "c").iterdir())
+    refused = cli([*start, str(tmp_path / "c")])
+    assert refused.returncode == 2
+    assert "is not a run directory, and contains other files (cases.jsonl" in refused.stderr
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == before
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / ".DS_Store").touch()
+    assert cli([*start, str(tmp_path / "r")]).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("search", "--run"), ("build text", "--out")])
+def test_an_empty_file_of_cases_is_called_empty(tmp_path: Path, cli: Cli, command: tuple[str, str]) -> None:
+    (tmp_path / "cases.jsonl").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "o.yaml").write_text(template("offline"))
+    ended = cli([*command[0].split(), str(tmp_path / "cases.jsonl"), "--config", str(tmp_path / "o.yaml"), command[1], str(tmp_path / "r")])
+    assert ended.returncode == 2
+    assert f"{tmp_path / 'cases.jsonl'} is empty" in ended.stderr
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_narrow_terminal_does_not_break_numbers(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 12)
+    (tmp_path / "o.yaml").write_text(template("offline"))
+    asked = ("search", cases, "--config", tmp_path / "o.yaml", "--run", tmp_path / "r", "--dry-run")
+    counts = [role["known"] + role["prompt_tokens"] for role in json.loads(chiron(*asked, "--json").stdout)["roles"]]
+    shown = chiron(*asked, COLUMNS="40").stdout
+    assert all(f"at most {count:,}" in shown for count in counts if count)
+
+
+def test_a_caption_does_not_consist_of_a_checksum() -> None:
+    assert Thumbnail(f"study/{'0a1b' * 16}.png").caption == "study/0a1b0a1b….png"
+    assert Thumbnail("a/b/c/1.png").caption == "c/1.png"

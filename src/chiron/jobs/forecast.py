@@ -200,8 +200,8 @@ class _Counts:
             return RoleForecast(role, model, calls, least, most, known, *tokens, usd, at_least, at_most, seconds, 0)
         tokens = round(prompt / measured * calls), round(completion / measured * calls)
         a_call = None if price is None else (prompt * price.input + completion * price.output) / measured / 1e6
-        costs = (None, None, None) if a_call is None else (calls * a_call, least * a_call, most * a_call)
-        return RoleForecast(role, model, calls, least, most, known, *tokens, *costs, seconds, measured)
+        usd, at_least, at_most = (None if a_call is None else number * a_call for number in (calls, least, most))
+        return RoleForecast(role, model, calls, least, most, known, *tokens, usd, at_least, at_most, seconds, measured)
 
 
 def _project(counts: Sequence[int], units: int) -> tuple[float, float, float]:
