@@ -16,9 +16,10 @@ from chiron.jobs.directory import RUN
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig
-from chiron.mics.run import Run, RunSummary, SearchSetup, most_calls
+from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
 from chiron.mics.search import search
+from chiron.mics.team import most_calls
 
 
 class RunOptions(TypedDict, total=False):

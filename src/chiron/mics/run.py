@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +26,7 @@ from chiron.mics.prompts import MAX_GIVEN_ANSWER, Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
 from chiron.mics.search import RULES, search
-from chiron.mics.team import Policy, Team
+from chiron.mics.team import Policy, Team, fewest_calls, most_calls
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
@@ -407,28 +406,6 @@ async def _typical(call: Call) -> Reply:
             return Reply("yes" if chance % 2 else "no")
         case _:
             return Reply(f"### The final answer is: {call.key[:8] if chance % 2 else 'unknown'}")
-
-
-def fewest_calls(team: Team, policy: Policy) -> dict[tuple[str, str], int]:
-    """Return the fewest calls for one case, by role and model, if all replies can be read: all mentors write the same first steps, and all
-    interns give the same answer, about which the judge was asked before.
-    """
-    calls = Counter(("mentor", model.name) for model in team.mentors)
-    calls.update(("intern", sample.model.name) for sample in policy.intern_samples(team) for _ in range(1 + policy.baseline))
-    return dict(calls)
-
-
-def most_calls(team: Team, policy: Policy) -> dict[tuple[str, str], int]:
-    """Return the most distinct calls for one case, by role and model, if the judge's replies can be read: all mentors, evaluations and
-    judgments, at every depth and restart.
-    """
-    attempts = policy.restarts + 1
-    scored = attempts * policy.depth * (len(team.mentors) + 1) + 1
-    calls = Counter(("mentor", model.name) for model in team.mentors for _ in range(attempts * policy.depth))
-    samples = policy.intern_samples(team)
-    calls.update(("intern", sample.model.name) for sample in samples for _ in range(scored))
-    calls["judge", team.judge.name] += scored * len(samples) + 1
-    return dict(calls)
 
 
 def _stored(result: SearchResult, position: int) -> StoredResult:
