@@ -1,4 +1,4 @@
-"""Read and write files: atomic files and folders, lock files, JSON Lines, YAML."""
+"""Read and write files: atomic files and folders, lock files, JSON Lines."""
 
 import errno
 import json
@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
 from filelock import FileLock, Timeout
 
 from chiron.errors import DiskError, InputError
@@ -244,95 +243,6 @@ def parse_line(path: Path, line: JsonLine, parse: Callable[[Any], _T], kind: str
         return parse(line.value)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}, line {line.number}: not a {kind} ({type(error).__name__}: {error}): {fix}") from error
-
-
-MOST_BYTES = 2**20
-"""Maximum size of a YAML file."""
-_MOST_VALUES = 100_000
-"""Maximum number of values under one top-level key, counting those that aliases repeat."""
-_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
-
-
-class _Unusable(yaml.MarkedYAMLError):
-    """Valid YAML syntax with a value that is certainly a mistake."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Load plain data only and reject duplicate keys, which YAML's own loader silently overwrites."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Check a mapping before ``<<`` merges others into it, since merges may repeat keys."""
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if (key.tag, key.value) in seen:
-                raise _Unusable(problem=f"the key '{key.value}' occurs twice: remove one", problem_mark=key.start_mark)
-            seen.add((key.tag, key.value))
-        return node
-
-    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """Reject base-60 numbers and lone surrogates; surrogates cannot be encoded as UTF-8 later."""
-        node = super().compose_scalar_node(anchor)
-        if node.tag in _NUMBERS and ":" in node.value:
-            raise _Unusable(
-                problem=f"{node.value} would be read as a number to the base 60: write one number (such as seconds), or quote it",
-                problem_mark=node.start_mark,
-            )
-        if not node.value.isascii() and any("\ud800" <= c <= "\udfff" for c in node.value):
-            raise _Unusable(problem="a text contains half a character (a surrogate): remove it", problem_mark=node.start_mark)
-        return node
-
-
-def read_yaml(path: Path, kind: str, *, hint: str = "") -> Any:
-    """Read a YAML file.
-
-    Args:
-        path: file to read.
-        kind: name of the file's role, for error messages: ``configuration``, ``recipe``.
-        hint: text appended to the error if the file cannot be read.
-
-    Raises:
-        InputError: the file cannot be read, or is not valid YAML.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        text = raw.decode("utf-8") if len(raw) <= MOST_BYTES else ""
-    except (OSError, ValueError) as error:
-        raise InputError(f"{kind} {path} cannot be read: {error}{hint}") from error
-    if len(raw) > MOST_BYTES:
-        raise InputError(f"{kind} {path} is larger than {MOST_BYTES // 2**20} MiB: is it the right file?{hint}")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise InputError(f"{kind} {path}{where} is not valid YAML: {' '.join(str(error.problem or error).split())}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{kind} {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise InputError(f"{kind} {path} is nested too deeply: a {kind} needs only a few levels") from error
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        # PyYAML raises various errors for tags that do not fit their value (!!bool foo), for impossible dates (2001-99-99)
-        # and for integers of thousands of digits.
-        raise InputError(f"{kind} {path} contains an invalid value ({error}): quote it if it is text") from error
-    for key, inner in value.items() if isinstance(value, dict) else [("it", value)]:
-        if _is_larger(inner, _MOST_VALUES):
-            raise InputError(f"{kind} {path}: '{key}' has more than {_MOST_VALUES:,} values, counting what its aliases (*name) repeat")
-    return value
-
-
-def _is_larger(value: Any, most: int) -> bool:
-    """Return whether a value holds more than ``most`` values. Aliases may make it infinite."""
-    left, waiting = most, [value]
-    while waiting:
-        one = waiting.pop()
-        left -= 1
-        if left < 0:
-            return True
-        waiting.extend([*one.keys(), *one.values()] if isinstance(one, dict) else one if isinstance(one, list | set | tuple) else [])
-    return False
 
 
 @contextmanager

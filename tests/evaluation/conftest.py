@@ -1,13 +1,9 @@
 """What several tests of the evaluation share."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from chiron.cli.app import main
-from tests.support.command import Cli, Ended
 
 _WORDS = ["rib fracture of the seventh rib", "no pneumothorax", "cyst in the upper lobe of the left lung"]
 
@@ -38,17 +34,3 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     RobertaModel(config).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run the command line in this process, which is faster than starting one."""
-
-    def run(arguments: list[str]) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["chiron", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        printed = capsys.readouterr()
-        return Ended(int(left.value.code or 0), printed.out, printed.err)
-
-    return run

@@ -10,9 +10,8 @@ import pytest
 from chiron.client.config import LocalModel, OpenAIModel
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
-from chiron.mics.config import load_config
-from chiron.mics.prompts import TEMPLATE_NAMES as NAMES
-from chiron.mics.prompts import template
+from chiron.mics.config import check_config, load_config
+from chiron.mics.prompts import TEMPLATES, template
 from chiron.mmrp.config import load_build
 from tests.support.runs import team, write_config
 
@@ -42,7 +41,7 @@ def test_the_published_models_are_asked_as_their_authors_ask_them(tmp_path: Path
     assert config.evaluation.judge == "deepseek-v3"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "chiron-o1"])
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "chiron-o1"])
 def test_every_configuration_that_init_writes_is_in_order(tmp_path: Path, name: str) -> None:
     (tmp_path / "c.yaml").write_text(template(name))
     config = load_config(tmp_path / "c.yaml")
@@ -182,16 +181,16 @@ def test_a_file_that_is_too_large_or_repeats_itself_without_end_is_refused(tmp_p
     ("text", "words"),
     [
         ("", "empty"),
-        ("models: {m: {timeout: 1:30}}", "line 1 is not valid YAML: 1:30 would be read as a number to the base 60"),
-        ("models:\n  m: {deadline: 1:30.5}", "line 2 is not valid YAML: 1:30.5 would be read"),
+        ("models: {m: {timeout: 1:30}}", "line 1, column 23 is not valid YAML: 1:30 would be read as a number to the base 60"),
+        ("models:\n  m: {deadline: 1:30.5}", "line 2, column 17 is not valid YAML: 1:30.5 would be read"),
         ("a: [", "not valid YAML"),
         ("- 1", "not a mapping"),
         ("day: 2001-99-99", "contains an invalid value"),
         ("seed: 1" + "0" * 5000, "contains an invalid value"),
         ("[" * 3000, "nested too deeply"),
         ("models: &a {x: *a}\nsearch: {}", "models"),
-        ("a: 1\nb: {c: 1, c: 2}", "line 2 is not valid YAML: the key 'c' occurs twice"),
-        ('a: "g\\ud800"', "line 1 is not valid YAML: a text contains half a character"),
+        ("a: 1\nb: {c: 1, c: 2}", "line 2, column 11 is not valid YAML: the key 'c' occurs twice"),
+        ('a: "g\\ud800"', "line 1, column 4 is not valid YAML: a text contains half a character"),
         ("a: !!python/object/apply:os.system [id]", "not valid YAML"),
         ("a: \0", "not valid YAML"),
     ],
@@ -240,3 +239,49 @@ def test_values_that_are_none_of_their_kind_are_named(tmp_path: Path, value: str
     path.write_text(f"models: {value}")
     with pytest.raises(InputError, match="contains an invalid value"):
         load_config(path)
+
+
+WITH_FAULTS = """\
+models:
+  judge: {provider: offline, model: match/normalised}
+  qwen2.5-vl:
+    provider: openai
+    base_url: localhost:8000
+    model: qwen
+    timeot: 3
+search:
+  mentors: [judge]
+  interns:
+    - judge
+    - qwen
+  judge: judge
+  depth: 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("", "", ["(1) line 7, column 5: unknown key 'models.qwen2.5-vl.timeot'", "(2) line 14, column 10: search.depth"]),
+        ("    timeot: 3\n", "", ["line 5, column 15: models.qwen2.5-vl: base_url must begin"]),
+        ("    model: qwen\n    timeot: 3\n", "", ["line 3, column 3: models.qwen2.5-vl.model: Field required"]),
+    ],
+)
+def test_a_fault_is_named_with_its_line_and_column(tmp_path: Path, before: str, after: str, words: list[str]) -> None:
+    (tmp_path / "c.yaml").write_text(WITH_FAULTS.replace(before, after))
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    for line in words:
+        assert line in str(caught.value)
+
+
+def test_an_unknown_model_is_named_with_the_line_that_names_it(tmp_path: Path) -> None:
+    text = WITH_FAULTS.replace("localhost:8000", "http://h/v1").replace("    timeot: 3\n", "").replace("depth: 0", "depth: 1")
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"c\.yaml, line 9, column 3: search\.interns names 'qwen', which is not defined"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_a_file_that_is_gone_when_its_fault_is_reported_has_no_lines(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"c\.yaml: search\.depth"):
+        check_config(changed("search.depth", 0), origin=tmp_path / "c.yaml")

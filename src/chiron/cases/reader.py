@@ -44,14 +44,16 @@ def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | 
 
 
 def need_cases(path: Path) -> None:
-    """Check that a file of cases exists.
+    """Check that a file of cases exists and is not empty.
 
     Raises:
-        InputError: it does not exist.
+        InputError: it does not exist, or is empty.
     """
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist or cannot be reached"
         raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' generates some)")
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty: name a file with cases ('chiron sample DIR' generates some)")
 
 
 def read_records(path: Path) -> Iterator[tuple[int, object]]:

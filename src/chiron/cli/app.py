@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, build_signals, cases, compare, demo, models, review, search, slurm, train, view
+from chiron.cli import build, build_signals, cases, compare, demo, models, review, schema, search, slurm, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -19,7 +19,6 @@ app = typer.Typer(
     name="chiron",
     help="Verifiable reasoning on medical image cases: search, build a dataset, train, evaluate. For research; not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -29,6 +28,7 @@ app.command("replay")(search.replay_command)
 app.command("report")(search.report_command)
 app.command("merge")(search.merge_command)
 app.command("init")(models.init_command)
+app.command("schema")(schema.schema_command)
 app.command("doctor")(models.doctor_command)
 app.command("train")(train.train_command)
 app.command("convert")(train.convert_command)

@@ -2,13 +2,15 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from chiron.cli.search import DryRun, Pilot, need_dry_run
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -44,7 +46,15 @@ Reviews = Annotated[
 
 @app.command("text")
 def text(
-    cases: Cases, config: Config, out: Out, images: Images = None, limit: Limit = None, shard: ShardOf = None, json_output: Json = False
+    cases: Cases,
+    config: Config,
+    out: Out,
+    images: Images = None,
+    limit: Limit = None,
+    shard: ShardOf = None,
+    dry_run: DryRun = False,
+    pilot: Pilot = None,
+    json_output: Json = False,
 ) -> None:
     """Part 1: an author model writes multiple-choice questions about each case's text, and a reader model answers them.
 
@@ -53,12 +63,21 @@ def text(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.text import prepare_text
 
-    build_part(prepare_text(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    prepare = partial(prepare_text, cases, load_build(config), out, images=images, shard=shard)
+    _build_or_forecast(prepare, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
 
 
 @app.command("questions")
 def questions(
-    cases: Cases, config: Config, out: Out, images: Images = None, limit: Limit = None, shard: ShardOf = None, json_output: Json = False
+    cases: Cases,
+    config: Config,
+    out: Out,
+    images: Images = None,
+    limit: Limit = None,
+    shard: ShardOf = None,
+    dry_run: DryRun = False,
+    pilot: Pilot = None,
+    json_output: Json = False,
 ) -> None:
     """Write questions for the search, from doctor to doctor, student to teacher or patient to doctor, to cases.jsonl.
 
@@ -67,7 +86,8 @@ def questions(
     from chiron.mmrp.config import load_build
     from chiron.mmrp.questions import prepare_questions
 
-    build_part(prepare_questions(cases, load_build(config), out, images=images, limit=limit, shard=shard), json_output=json_output)
+    prepare = partial(prepare_questions, cases, load_build(config), out, images=images, shard=shard)
+    _build_or_forecast(prepare, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
 
 
 @app.command("alignment")
@@ -121,6 +141,18 @@ def template_named(name: str, run: Path) -> "ConversationTemplate":
     if name not in {"published", "intern"}:
         raise InputError(f"--form {name}: write published or intern")
     return intern_form(run) if name == "intern" else PaperTemplate()
+
+
+def _build_or_forecast(
+    prepare: "Callable[..., PartRun[Any]]", *, limit: int | None, dry_run: bool, pilot: int | None, json_output: bool
+) -> None:
+    need_dry_run(pilot, dry_run=dry_run)
+    if dry_run:
+        from chiron.cli.forecast import forecast_job
+
+        forecast_job(prepare, pilot=pilot, limit=limit, json_output=json_output)
+    else:
+        build_part(prepare(limit=limit), json_output=json_output)
 
 
 def build_part(run: "PartRun[Any]", *, json_output: bool) -> NoReturn:

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
 from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
-from chiron.cli.streams import messages, results
+from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
-from chiron.evaluation.forecast import STEPS, forecast
 from chiron.evaluation.items import ITEMS, RESULTS
 from chiron.evaluation.registry import benchmark_of, benchmarks, protocol_of, protocols, suites
 from chiron.evaluation.results import ResultGroup
@@ -71,7 +71,7 @@ def write_tsv(names: list[str], out: Path, *, data: Path | None, protocol: str |
 def measure(evaluation: Evaluation, *, dry_run: bool, json_output: bool) -> None:
     """Measure a model, print its figures and exit with the exit code. A dry run only prints a forecast."""
     if dry_run:
-        show_forecast([evaluation], json_output=json_output)
+        show_forecast([evaluation.rehearsal()], json_output=json_output)
     else:
         finish_evaluation(run_with_ui(evaluation), json_output=json_output)
 
@@ -114,36 +114,3 @@ def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
             Text(printable(scores)),
         )
     return table
-
-
-def show_forecast(evaluations: Sequence[Evaluation], *, json_output: bool) -> None:
-    """Print what prepared evaluations will ask. Nothing is sent."""
-    expected = forecast(evaluations)
-    if json_output:
-        print_json({**asdict(expected), "usd": expected.usd, "seconds": expected.seconds})
-        return
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
-    for title in ("role", "model", "new calls", "in the ledger", "tokens in", "tokens out", "USD", "time", "projected from"):
-        table.add_column(title, justify="left" if title in {"role", "model", "projected from"} else "right")
-    for role in expected.roles:
-        most = "" if role.measured or not role.calls else "at most "
-        table.add_row(
-            role.role,
-            Text(printable(role.model)),
-            f"{role.calls:,}",
-            f"{role.known:,}",
-            f"{most}{role.prompt_tokens:,}",
-            f"{most}{role.completion_tokens:,}",
-            "no price" if role.usd is None else f"{most}{role.usd:.2f}",
-            "unknown" if role.seconds is None else duration(role.seconds),
-            f"{role.measured:,} replies" if role.measured else "",
-        )
-    console = results()
-    console.print(table)
-    cost = "unknown (a model has no price)" if expected.usd is None else f"${expected.usd:.2f}"
-    time = "unknown until some calls are answered (try --limit 20)" if expected.seconds is None else duration(expected.seconds)
-    calls = sum(role.calls for role in expected.roles)
-    console.print(f"{calls:,} calls for {expected.items:,} items, of which {expected.unusable:,} cannot be asked; cost {cost}; time {time}")
-    if any(role.role in {"intern", "reward_model"} for role in expected.roles):
-        console.print(f"Calls of interns, their judge and a reward model assume {STEPS} steps in each reply that is not in the ledger.")
-    console.print("Nothing was sent.")

@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from chiron.cli.compare import encoder_of
-from chiron.cli.eval_output import show_forecast
+from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
 from chiron.cli.runner import closing_code, print_json, run_with_ui, spent_in_words
 from chiron.cli.streams import messages, results
@@ -54,7 +54,7 @@ def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) ->
     for problem in prepared.missing.values():
         console.print(f"[yellow]note:[/yellow] {escape(printable(f'left out: {problem}'))}")
     if dry_run:
-        show_forecast(prepared.evaluations, json_output=json_output)
+        show_forecast([evaluation.rehearsal() for evaluation in prepared.evaluations], json_output=json_output)
         return
     codes: list[int] = []
     asked = len(prepared.evaluations)

@@ -1,10 +1,12 @@
 """`chiron init`, `chiron doctor` and `chiron ask`."""
 
 import asyncio
+import json
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
@@ -22,32 +24,90 @@ if TYPE_CHECKING:
     from chiron.providers.registry import RoleCall
 
 
-class Team(StrEnum):
-    """Configuration templates."""
-
-    PAPER = "paper"
-    OLLAMA = "ollama"
-    OFFLINE = "offline"
-    CHIRON_O1 = "chiron-o1"
-
-
 def init_command(
-    team: Annotated[
-        Team, typer.Argument(help="The paper's models, models behind Ollama, the embedded baselines, or the published models to evaluate.")
-    ] = Team.PAPER,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="TEMPLATE", help="Template; without one, the command asks on a terminal. The same as --template."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            "-t",
+            metavar="TEMPLATE",
+            help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, or chiron-o1 (the published models, to evaluate).",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path("chiron.yaml"),
 ) -> None:
-    """Write a configuration file."""
-    from chiron.mics.prompts import template
+    """Write a configuration file with a comment on every line, and next to it the schema with which editors complete it.
 
+    Without a template, the command asks for one, and for 'one-key' also for the address, the key's variable and the models.
+    """
+    from chiron.cli.schema import CONFIGURATION_FILE, SchemaKind, write_schema
+
+    if name is not None and template is not None and name != template:
+        raise InputError(f"two templates are named, '{name}' and '{template}': name one")
+    text = _template(name or template)
     try:
         with out.open("x", encoding="utf-8") as file:
-            file.write(template(team.value))
+            file.write(text)
     except FileExistsError:
         raise InputError(f"{out} already exists: name another file with --out") from None
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}") from error
-    print(f"wrote {out}; check it with: chiron doctor {out}")
+    write_schema(SchemaKind.CONFIGURATION, out.parent / CONFIGURATION_FILE)
+    print(printable(f"wrote {out}, and {CONFIGURATION_FILE} for editors; edit the models, then check them with:"))
+    print(printable(f"chiron doctor {shlex.quote(str(out))}"))
+
+
+_ONE_KEY: Final = (
+    ("address up to /v1", "https://api.example.com/v1"),
+    ("environment variable that contains the key", "EXAMPLE_API_KEY"),
+    ("strong model (mentor)", "first-strong-model"),
+    ("second strong model (mentor)", "second-strong-model"),
+    ("weak model (intern)", "first-weak-model"),
+    ("second weak model (intern)", "second-weak-model"),
+    ("judge", "judge-model"),
+)
+"""What 'chiron init' asks for the template 'one-key', and the text in the template that the reply replaces."""
+
+
+def _template(name: str | None) -> str:
+    """Return the text of a template. On a terminal, ask which one if no name is given."""
+    from chiron.client.config_file import nearest
+    from chiron.mics.prompts import TEMPLATES, template
+
+    asking = name is None
+    if name is None:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise InputError(f"no template is named: use --template NAME, with one of {', '.join(TEMPLATES)}")
+        names = list(TEMPLATES)
+        for number, known in enumerate(names, 1):
+            typer.echo(f"{number:>3}  {known:12}{TEMPLATES[known]}", err=True)
+        given = typer.prompt("Number or name of the template", default="1", err=True)
+        name = names[int(given) - 1] if given.isdecimal() and len(given) < 3 and 0 < int(given) <= len(names) else given
+    if name not in TEMPLATES:
+        advice = nearest(name, TEMPLATES) or f"; choose one of {', '.join(TEMPLATES)}"
+        raise InputError(f"unknown template '{printable(name)}'{advice}")
+    text = template(name)
+    return _one_key(text) if asking and name == "one-key" else text
+
+
+def _one_key(text: str) -> str:
+    from chiron.client.config import check_base_url, check_variable
+
+    for question, placeholder in _ONE_KEY:
+        given = str(typer.prompt(question, default=placeholder, err=True)).strip()
+        try:
+            if placeholder.startswith("https://"):
+                check_base_url(given)
+            elif placeholder.isupper():
+                check_variable(given, "the reply")
+        except ValueError as error:
+            raise InputError(f"{question}: {error}") from None
+        text = text.replace(placeholder, given if placeholder.isupper() else json.dumps(given, ensure_ascii=False))
+    return text
 
 
 def doctor_command(

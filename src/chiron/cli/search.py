@@ -19,6 +19,22 @@ RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run director
 Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and time to expect, and stop.")]
+Pilot = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=3,
+        help="With --dry-run: first ask the first N cases, paid once and kept in the run directory, and project from them.",
+    ),
+]
+
+
+def need_dry_run(pilot: int | None, *, dry_run: bool) -> None:
+    """Check that a pilot is part of a dry run."""
+    if pilot is not None and not dry_run:
+        raise InputError("--pilot belongs to --dry-run: add it, or remove --pilot")
+
 
 def search_command(
     cases: Cases,
@@ -38,6 +54,8 @@ def search_command(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
     ] = None,
+    dry_run: DryRun = False,
+    pilot: Pilot = None,
     json_output: Json = False,
 ) -> None:
     """Search every case for a reasoning path that interns can follow to its answer.
@@ -53,6 +71,15 @@ def search_command(
 
     options = EngineOptions(address=address, workers=workers, storage=storage)
     checked = load_config(config, seed=seed)
+    need_dry_run(pilot, dry_run=dry_run)
+    if dry_run:
+        from functools import partial
+
+        from chiron.cli.forecast import forecast_job
+
+        prepare = partial(prepare_run, cases, checked, run, images=images, shard=shard, engine=engine, engine_options=options)
+        forecast_job(prepare, pilot=pilot, limit=limit, json_output=json_output)
+        return
     prepared = prepare_run(cases, checked, run, images=images, limit=limit, shard=shard, engine=engine, engine_options=options)
     finish(conduct(prepared), json_output=json_output)
 

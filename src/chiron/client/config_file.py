@@ -1,7 +1,8 @@
 """Read a configuration file: models, and one section per job. Errors name the location and suggest the nearest known key."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypeVar, Union, get_args, get_origin
 
@@ -11,8 +12,8 @@ from pydantic_core import ErrorDetails
 from chiron.client.config import ModelConfig, ProviderConfig, Refused, Strict, prompt_file
 from chiron.client.provider import BUILT_IN, config_types
 from chiron.errors import InputError
-from chiron.io import read_yaml
 from chiron.terminal import printable
+from chiron.yaml_file import YamlPositions, read_yaml
 
 SECTIONS: Final = ("search", "build", "evaluation")
 """Sections of a configuration file. One file can serve every command; each reads ``models`` and its own section."""
@@ -83,12 +84,28 @@ def validate(schema: type[Schema], data: dict[str, Any], *, origin: Path) -> Sch
         InputError: a value is invalid; the message gives its location and, for a misspelled key, the nearest known one.
     """
     others = [name for name in SECTIONS if name not in schema.model_fields]
-    full = _with_plugins(schema, data.get("models"))
+    models = data.get("models")
+    sections = models.values() if isinstance(models, dict) else ()
+    full = with_providers(schema, [str(section.get("provider")) for section in sections if isinstance(section, dict)])
     try:
         config = full.model_validate({key: value for key, value in data.items() if key not in others})
     except ValidationError as error:
-        raise InputError(f"configuration {origin}{_explain(full, error)}") from None
+        raise InputError(f"configuration {origin}{explain(full, error, origin)}") from None
     return config.model_copy(update={"models": {name: _beside(name, model, origin) for name, model in config.models.items()}})
+
+
+def with_providers(schema: type[Schema], named: Iterable[str]) -> type[Schema]:
+    """Return a schema, extended by those of the named providers that other packages add.
+
+    Raises:
+        InputError: a provider cannot be loaded.
+    """
+    types = config_types(named)
+    if len(types) == len(BUILT_IN):
+        return schema
+    entry: Any = Annotated[Union[tuple(types.values())], Field(discriminator="provider")]  # noqa: UP007 - the types are values
+    field: Any = (dict.__class_getitem__((str, entry)), ...)
+    return create_model(schema.__name__, __base__=schema, models=field)
 
 
 def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str, str]:
@@ -100,7 +117,7 @@ def files_beside(files: Mapping[str, str], origin: Path, place: str) -> dict[str
     try:
         return {name: str(prompt_file(file, origin.parent)) for name, file in files.items()}
     except InputError as error:
-        raise InputError(f"configuration {origin}: {place}: {error}") from error
+        raise InputError(f"configuration {origin}{_at(YamlPositions(origin).find(place))}: {place}: {error}") from error
 
 
 def nearest(word: str, known: Any) -> str:
@@ -113,18 +130,8 @@ def _beside(name: str, model: ProviderConfig, origin: Path) -> ProviderConfig:
     try:
         return model.with_paths_from(origin.parent)
     except InputError as error:
-        raise InputError(f"configuration {origin}: models.{name}.{error}") from error
-
-
-def _with_plugins(schema: type[Schema], models: object) -> type[Schema]:
-    """Return the schema, extended by the providers of other packages that these models name."""
-    sections = models.values() if isinstance(models, dict) else ()
-    types = config_types(str(section.get("provider")) for section in sections if isinstance(section, dict))
-    if len(types) == len(BUILT_IN):
-        return schema
-    entry: Any = Annotated[Union[tuple(types.values())], Field(discriminator="provider")]  # noqa: UP007 - the types are values
-    field: Any = (dict.__class_getitem__((str, entry)), ...)
-    return create_model(schema.__name__, __base__=schema, models=field)
+        where = _at(YamlPositions(origin).find(f"models.{name}"))
+        raise InputError(f"configuration {origin}{where}: models.{name}.{error}") from error
 
 
 def _providers(schema: type[Strict]) -> dict[str, type[Strict]]:
@@ -147,23 +154,53 @@ def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(inner, place)
 
 
-def _explain(schema: type[ConfigFile], error: ValidationError) -> str:
-    """Describe every fault, in one line."""
+def explain(schema: type[Strict], error: ValidationError, origin: Path) -> str:
+    """Describe every fault of a file, in one line. The text follows the file's name.
+
+    Args:
+        schema: the class that rejected the content.
+        error: its error.
+        origin: the file, which is read again for the line and column of each fault.
+    """
     faults = error.errors(include_url=False)
     unknown = {fault["loc"]: _nearest_known(schema, fault["loc"]) for fault in faults if fault["type"] == "extra_forbidden"}
     meant = {(*loc[:-1], known) for loc, known in unknown.items() if known is not None}
     # A misspelled key is one fault: do not also report it as missing.
-    messages = [_in_words(schema, fault, unknown) for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
-    if len(messages) == 1:
-        return f": {messages[0]}"
-    shown = "; ".join(f"({number}) {words}" for number, words in enumerate(messages[:_MOST_FAULTS], 1))
-    return f" has {len(messages)} errors: {shown}" + ("; and more" if len(messages) > _MOST_FAULTS else "")
+    shown = [fault for fault in faults if not (fault["type"] == "missing" and fault["loc"] in meant)]
+    positions = YamlPositions(origin)
+    messages = [(_position(schema, fault, positions), _in_words(schema, fault, unknown)) for fault in shown[:_MOST_FAULTS]]
+    if len(shown) == 1:
+        where, words = messages[0]
+        return f"{_at(where)}: {words}"
+    listed = "; ".join(f"({number}) {where}{': ' if where else ''}{words}" for number, (where, words) in enumerate(messages, 1))
+    return f" has {len(shown)} errors: {listed}" + ("; and more" if len(shown) > _MOST_FAULTS else "")
 
 
-def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
-    # Pydantic adds a union's tag to the location as if it were a key, but the file does not contain it.
-    tags = _providers(schema)
-    place = ".".join(str(p) for i, p in enumerate(fault["loc"]) if not (fault["loc"][0] == "models" and i == 2 and p in tags))
+_LEADING_PLACE = re.compile(r"(?:Value error, )?([^\s:;,']+)")
+"""The place that a validator's message begins with, such as ``search.judge names ...`` or ``base_url must ...``."""
+
+
+def _at(where: str) -> str:
+    return f", {where}" if where else ""
+
+
+def _place(schema: type[Strict], loc: tuple[int | str, ...]) -> str:
+    """Join a location with dots. Pydantic adds a union's tag to it as if it were a key, but the file does not contain it."""
+    tags = _providers(schema) if "models" in schema.model_fields else ()
+    return ".".join(str(p) for i, p in enumerate(loc) if not (loc[0] == "models" and i == 2 and p in tags))
+
+
+def _position(schema: type[Strict], fault: ErrorDetails, positions: YamlPositions) -> str:
+    place = _place(schema, fault["loc"])
+    if leading := _LEADING_PLACE.match(fault["msg"]):
+        inner = f"{place}.{leading[1]}" if place else leading[1]
+        if positions.contains(inner):
+            place = inner
+    return positions.find(place, key=fault["type"] == "extra_forbidden")
+
+
+def _in_words(schema: type[Strict], fault: ErrorDetails, unknown: Mapping[tuple[int | str, ...], str | None]) -> str:
+    place = _place(schema, fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = unknown[fault["loc"]]
         return f"unknown key '{place}'; " + (
@@ -175,17 +212,17 @@ def _in_words(schema: type[ConfigFile], fault: ErrorDetails, unknown: Mapping[tu
     return message.replace("Value error, ", "")
 
 
-def _nearest_known(schema: type[ConfigFile], loc: tuple[int | str, ...]) -> str | None:
+def _nearest_known(schema: type[Strict], loc: tuple[int | str, ...]) -> str | None:
     return next(iter(difflib.get_close_matches(str(loc[-1]), _known_keys(schema, loc), n=1, cutoff=0.5)), None)
 
 
 def _known_keys(schema: type[Strict], loc: tuple[int | str, ...]) -> list[str]:
     """Return the keys allowed at the end of ``loc``. At the top level, these include the sections of other commands."""
     if len(loc) == 1:
-        return list(dict.fromkeys((*schema.model_fields, *SECTIONS)))
+        return list(dict.fromkeys((*schema.model_fields, *(SECTIONS if "models" in schema.model_fields else ()))))
     if len(loc) > 2 and loc[0] == "models":
         schema, loc = _providers(schema)[str(loc[2])], loc[3:]
-    for part in loc[:-1]:
+    for part in (part for part in loc[:-1] if not isinstance(part, int)):
         field = schema.model_fields.get(str(part))
         inner = _schema_in(field.annotation) if field is not None else None
         if inner is None:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from chiron.cases.reader import AnswerPool, read_textbook
+from chiron.client.call import Ask, Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.failures import UnitAsk
 from chiron.client.ledger import Ledger
@@ -22,6 +24,7 @@ from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
 from chiron.evaluation.statistics import scipy_stats
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume, units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.team import Policy, Team
@@ -54,6 +57,22 @@ class EvaluationSummary(JobSummary):
         """Convert to a JSON object."""
         record = super().to_record()
         return {"run": record.pop("directory"), **record}
+
+
+_TYPICAL = {
+    "model": REASONING,
+    "intern": "### The final answer is: unknown",
+    "judge": "yes",
+    "extractor": "A",
+    "ranker": "50",
+    "reward_model": "+",
+    "grader": "Grade: 1",
+}
+"""Replies by role that a forecast assumes."""
+
+
+async def _typical(call: Call) -> Reply:
+    return Reply(_TYPICAL[call.role])
 
 
 @dataclass(kw_only=True)
@@ -108,6 +127,16 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
     async def work(self, unit: Unit, ask: UnitAsk) -> ItemResult:
         """Ask one item."""
         return await self.asker(unit, ask)
+
+    def rehearsal(self) -> Rehearsal:
+        """Return how to run the items without sending and storing anything."""
+
+        async def run(unit: Unit, ask: Ask) -> bool:
+            with TemporaryDirectory() as gray_images:
+                result = await replace(self.asker, blank=Path(gray_images))(unit, ask)
+            return result.reply is not None
+
+        return Rehearsal(self.directory.ledger, self.endpoints, self.units(), run, _typical)
 
     async def process(self, results: AsyncIterator[tuple[Unit, ItemResult | Pending]], client: ModelClient) -> None:
         """Collect the results, then write ``items.jsonl`` and ``results.json``.

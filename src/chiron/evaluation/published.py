@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from chiron.errors import InputError
 from chiron.evaluation.suites.suite import Suite
 from chiron.evaluation.tables.formats import EMPTY, Cell, Grid, cell
-from chiron.io import read_yaml
+from chiron.yaml_file import YamlPositions, read_yaml
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Words = Annotated[str, Field(min_length=1)]
@@ -66,7 +66,8 @@ def read_published(path: Path) -> list[Published]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"published figures {path}: {where}: {first['msg']}") from error
+        position = YamlPositions(path).find(where)
+        raise InputError(f"published figures {path}{', ' if position else ''}{position}: {where}: {first['msg']}") from error
 
 
 @cache

@@ -1,6 +1,7 @@
 """A directory used by one process at a time: ``run.json``, ``ledger.sqlite``, and files derived from the ledger."""
 
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from chiron.errors import InputError
 from chiron.io import alone, is_held, remove_leftovers, write_atomically
 
 LEDGER, RUN, LOCK = "ledger.sqlite", "run.json", "run.lock"
+_BEFORE_A_RUN = frozenset({LOCK, "images", "copies", "leases.sqlite", "workers.json", "errors.log"})
+"""Files that may be in a run directory before its run: the images of benchmarks, and those of an engine."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class WorkDirectory:
             InputError: another process uses it, its identity differs, or it is not writable.
             DiskError: the disk is full.
         """
+        self._need_ours()
         with self.locked():
             self._check_identity(identity)
             with Ledger.open(self.ledger, begun=self.read_run() is not None) as ledger:
@@ -89,6 +93,23 @@ class WorkDirectory:
         if run is None:
             raise InputError(f"{self.path} is not a run directory (it has no {RUN}): choose another directory")
         return run
+
+    def _need_ours(self) -> None:
+        """Check that a directory without a run contains nothing else.
+
+        Raises:
+            InputError: it contains other files.
+        """
+        if not os.path.isdir(self.path) or os.path.isfile(self.path / RUN) or os.path.isfile(self.ledger):
+            return
+        try:
+            names = [file.name for file in self.path.iterdir()]
+        except OSError as error:
+            raise InputError(f"run directory {self.path} cannot be read: {error.strerror}") from error
+        others = sorted(name for name in names if not name.startswith(".") and name not in _BEFORE_A_RUN)
+        if others:
+            listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise InputError(f"{self.path} is not a run directory, and contains other files ({listed}): choose a new or an empty directory")
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
         """Check that ``run.json``, if present, has this ``identity`` (everything that results depend on).

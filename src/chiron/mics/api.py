@@ -16,7 +16,7 @@ from chiron.mics.config import RunConfig, check_config
 from chiron.mics.replay import ReplayForecast, forecast, forecast_overrides, replay_cases
 from chiron.mics.run import Run, RunSummary, SearchSetup
 from chiron.mics.run_directory import RunDirectory
-from chiron.mics.team import Policy, Team
+from chiron.mics.team import most_calls
 
 
 class RunOptions(TypedDict, total=False):
@@ -28,6 +28,8 @@ class RunOptions(TypedDict, total=False):
     """Use only the first ``limit`` cases."""
     shard: str | None
     """``I/N``; use part I of N."""
+    need_keys: bool
+    """Whether API keys must be set; a forecast needs none."""
     engine: str
     """Name of the engine that runs the cases; by default ``local``, this process."""
     engine_options: EngineOptions | None
@@ -49,7 +51,8 @@ def prepare_run(cases: Path | str, config: RunConfig, run: Path | str, **options
     shard, images = options.get("shard"), options.get("images")
     engine = engine_of(options.get("engine", "local"), options.get("engine_options"))
     selection = Selection(Path(cases), options.get("limit"), Shard.parse(shard) if shard is not None else None)
-    prepared = Run.of(SearchSetup.of(selection, config, Path(images) if images is not None else None), RunDirectory(Path(run)))
+    setup = SearchSetup.of(selection, config, Path(images) if images is not None else None, need_keys=options.get("need_keys", True))
+    prepared = Run.of(setup, RunDirectory(Path(run)))
     prepared.engine = engine
     return prepared
 
@@ -101,15 +104,8 @@ async def rehearse(setup: SearchSetup, ledger: Path) -> Rehearsal:
             cases, complete = cases + 1, complete + (case.result is not None)
             known.update(case.known)
             new.update(case.new)
-    most = (cases - complete) * most_calls(setup.team, setup.policy)
+    most = (cases - complete) * sum(most_calls(setup.team, setup.policy).values())
     return Rehearsal(cases, complete, len(known), len(new), max(most, len(new)))
-
-
-def most_calls(team: Team, policy: Policy) -> int:
-    """Return the maximum number of distinct calls for one case: all mentors, evaluations and judgments, at every depth and restart."""
-    evaluations = 2 * len(policy.intern_samples(team))
-    attempt = policy.depth * len(team.mentors) * (1 + evaluations) + policy.depth * evaluations
-    return attempt * (policy.restarts + 1) + evaluations + 1
 
 
 def replay_setup(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from chiron.cases.case import Case, named_marks
 from chiron.client.call import ImagePart, Message, TextPart
@@ -91,8 +91,18 @@ def patient(case: Case) -> str:
     return " ".join(part for part in (f"{who}." if who else "", case.history) if part) or "None given."
 
 
-TEMPLATE_NAMES = ("paper", "ollama", "offline", "chiron-o1")
-"""Templates: the paper's team with its usual endpoints, a team on Ollama, the embedded team, and the published models for evaluation."""
+TEMPLATES: Final = {
+    "one-key": "one OpenAI-compatible address and one key, several of its models",
+    "openai": "models of OpenAI",
+    "gemini": "models of Google's Gemini API",
+    "openrouter": "models of several companies behind OpenRouter",
+    "vllm": "models on your own GPUs, served by vLLM",
+    "ollama": "models on this machine, served by Ollama",
+    "paper": "the paper's models",
+    "offline": "embedded baselines, without key, network or weights",
+    "chiron-o1": "the published Chiron-o1 models, for 'chiron eval'",
+}
+"""Configuration templates by name, with what each is for."""
 
 
 def template(name: str) -> str:

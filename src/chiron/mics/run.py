@@ -13,19 +13,20 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reader import AnswerPool, Selection
-from chiron.client.call import ImagePart, resized
+from chiron.client.call import Ask, ImagePart, resized
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.errors import DiskError, InputError
+from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Resume, units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.prompts import Prompts, load_prompts
+from chiron.mics.prompts import MAX_GIVEN_ANSWER, Prompts, load_prompts
 from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
 from chiron.mics.search import RULES, search
-from chiron.mics.team import Policy, Team
+from chiron.mics.team import Policy, Team, fewest_calls, most_calls
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
@@ -274,6 +275,30 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
         finally:
             setup.release_images(pictures)
 
+    def rehearsal(self) -> Rehearsal:
+        """Return how to search the cases without sending and storing anything."""
+        setup = self.setup
+
+        async def run(unit: Case, ask: Ask) -> bool:
+            try:
+                pictures = setup.load_images(unit, hold=False)
+            except ImageProblem:
+                return False
+            await search(unit, setup.team, ask, setup.policy, prompts=setup.prompts, pictures=pictures)
+            return True
+
+        limits = setup.config.search.max_tokens
+        return Rehearsal(
+            self.directory.ledger,
+            setup.roles.endpoints,
+            (case for _, case in setup.selection if isinstance(case, Case)),
+            run,
+            _typical,
+            least=fewest_calls(setup.team, setup.policy),
+            most=most_calls(setup.team, setup.policy),
+            growth={"mentor": limits.mentor, "intern": limits.mentor, "judge": MAX_GIVEN_ANSWER},
+        )
+
     async def process(self, results: AsyncIterator[tuple[tuple[int, Case], StoredResult | Pending]], client: ModelClient) -> None:
         """Store each result in the ledger, and rewrite the derived files from time to time."""
         derive = asyncio.create_task(self._derive_now_and_then(client))
@@ -408,6 +433,18 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
                 f"{unlabeled} cases have no question and were not searched: write questions with 'chiron build questions"
                 f" {self.setup.selection.cases} --config FILE --out DIR', and search those",
             )
+
+
+async def _typical(call: Call) -> Reply:
+    """Reply as a model whose reasoning can be read. Half of the interns' answers differ, and half of those are judged right."""
+    chance = int(call.key[:8], 16)
+    match call.role:
+        case "mentor":
+            return Reply(REASONING)
+        case "judge":
+            return Reply("yes" if chance % 2 else "no")
+        case _:
+            return Reply(f"### The final answer is: {call.key[:8] if chance % 2 else 'unknown'}")
 
 
 def _stored(result: SearchResult, position: int) -> StoredResult:

@@ -86,6 +86,28 @@ def _samples(planned: Sequence[tuple[RoleModel, float]]) -> list[Sample]:
     return samples
 
 
+def fewest_calls(team: Team, policy: Policy) -> dict[tuple[str, str], int]:
+    """Return the fewest calls for one case, by role and model, if all replies can be read: all mentors write the same first steps, and all
+    interns give the same answer, about which the judge was asked before.
+    """
+    calls = Counter(("mentor", model.name) for model in team.mentors)
+    calls.update(("intern", sample.model.name) for sample in policy.intern_samples(team) for _ in range(1 + policy.baseline))
+    return dict(calls)
+
+
+def most_calls(team: Team, policy: Policy) -> dict[tuple[str, str], int]:
+    """Return the most distinct calls for one case, by role and model, if the judge's replies can be read: all mentors, evaluations and
+    judgments, at every depth and restart.
+    """
+    attempts = policy.restarts + 1
+    scored = attempts * policy.depth * (len(team.mentors) + 1) + 1
+    calls = Counter(("mentor", model.name) for model in team.mentors for _ in range(attempts * policy.depth))
+    samples = policy.intern_samples(team)
+    calls.update(("intern", sample.model.name) for sample in samples for _ in range(scored))
+    calls["judge", team.judge.name] += scored * len(samples) + 1
+    return dict(calls)
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateEvaluation:
     """One evaluation: an intern finishes a prefix at one temperature, and the judge compares its answer with the known one."""

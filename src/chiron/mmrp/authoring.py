@@ -28,7 +28,7 @@ class BuildRoles:
     roles: Roles
 
     @classmethod
-    def of(cls, config: BuildFile, cases: Path, *, need_reader: bool) -> "BuildRoles":
+    def of(cls, config: BuildFile, cases: Path, *, need_reader: bool, need_keys: bool = True) -> "BuildRoles":
         """Create the roles, and validate prompts, keys and embedded models before any call is paid for.
 
         Raises:
@@ -36,7 +36,8 @@ class BuildRoles:
         """
         if need_reader and config.build.reader is None:
             raise InputError("'chiron build text' needs build.reader: a model that answers every question with the case and without it")
-        return cls(config, BuildPrompts.load(config.build.prompts), Roles.of(config, answers=lambda: AnswerPool.of_cases(cases)))
+        roles = Roles.of(config, answers=lambda: AnswerPool.of_cases(cases), need_keys=need_keys)
+        return cls(config, BuildPrompts.load(config.build.prompts), roles)
 
     def call(self, role: Role, messages: tuple[Message, ...], *, sample_index: int = 0) -> Call:
         """Create a call to the author or the reader."""

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import Selection, Shard, need_cases
-from chiron.client.call import Ask
+from chiron.cases.reader import AnswerPool, Selection, Shard, need_cases
+from chiron.client.call import Ask, Call, Reply
 from chiron.client.client import ModelClient
+from chiron.client.config import OfflineModel
 from chiron.client.failures import UnitAsk
+from chiron.client.images import PictureStore
 from chiron.errors import InputError
 from chiron.io import unwritten
+from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
 from chiron.mmrp.row import DROPPED, Dropped, Part
 from chiron.mmrp.templates import modalities_shown
+from chiron.providers.registry import build_endpoints
 
 PartName = Part | Literal["questions"]
 """A part of the dataset, or ``questions``."""
@@ -116,6 +120,8 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     source: Callable[[], Iterable[Unit | BadCase]]
     """Returns the units in order; called twice, the first time to count them."""
     make: Callable[[Unit, Ask], Awaitable[Made]]
+    most_calls: Mapping[str, int] = field(default_factory=dict)
+    """Most calls for one unit, by role."""
     progress: BuildProgress = field(default_factory=BuildProgress)
     _dropped: Counter[str] = field(default_factory=Counter, init=False)
 
@@ -144,6 +150,38 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
         if isinstance(unit, BadCase):
             return Made(dropped=(Dropped(self.part, unit.id, "bad case", unit.problem, line=unit.line),), outcome="bad")
         return await self.make(unit, ask)
+
+    def rehearsal(self) -> Rehearsal:
+        """Return how to build the rows without sending and storing anything. Missing replies are those of the embedded author and reader.
+
+        Raises:
+            InputError: the part calls no model.
+        """
+        if not self.most_calls:
+            raise InputError(f"part {self.part} calls no model: there is nothing to forecast")
+        rules = {role: OfflineModel(provider="offline", model=f"{role}/rules") for role in self.most_calls}
+        embedded = build_endpoints(
+            rules, pictures=PictureStore(), answers=lambda: AnswerPool.of_cases(Path(self.about["cases"])), need_keys=False
+        )
+        build = self.about["config"]["build"]
+        names = {role: build[role] for role in self.most_calls}
+
+        async def run(unit: Unit | BadCase, ask: Ask) -> bool:
+            return not isinstance(unit, BadCase) and (await self.make(unit, ask)).outcome != "bad"
+
+        async def typical(call: Call) -> Reply:
+            return await embedded[call.role].provider.complete(call)
+
+        return Rehearsal(
+            self.directory.ledger,
+            self.endpoints,
+            self.source(),
+            run,
+            typical,
+            least={("author", names["author"]): 1},
+            most={(role, names[role]): calls for role, calls in self.most_calls.items()},
+            growth={"reader": build["max_tokens"]["author"]},
+        )
 
     async def process(self, results: AsyncIterator[tuple[Unit | BadCase, Made | Pending]], client: ModelClient) -> None:
         """Write kept and dropped rows in the order of the units.

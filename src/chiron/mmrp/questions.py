@@ -56,10 +56,11 @@ def prepare_questions(
     images: Path | None = None,
     limit: int | None = None,
     shard: str | None = None,
+    need_keys: bool = True,
 ) -> PartRun[Case]:
-    """Prepare :func:`build_questions`: validate its inputs without running it."""
+    """Prepare :func:`build_questions`: validate its inputs without running it. A forecast does not ``need_keys``."""
     source = select_cases(cases, limit, shard)
-    seats = BuildRoles.of(config, cases, need_reader=False)
+    seats = BuildRoles.of(config, cases, need_reader=False, need_keys=need_keys)
     build = config.build
     folder = image_folder(cases, images) if build.show_images else None
     rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
@@ -76,6 +77,10 @@ def prepare_questions(
         endpoints=seats.roles.endpoints,
         budget_usd=build.budget_usd,
         in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
+        most_calls={
+            "author": AUTHOR_DRAWS * len(build.personas),
+            **({"reader": AUTHOR_DRAWS * JUDGE_SAMPLES * len(build.personas)} if build.read_questions else {}),
+        },
         progress=BuildProgress(noun="questions"),
     )
 

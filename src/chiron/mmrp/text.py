@@ -66,10 +66,11 @@ def prepare_text(
     limit: int | None = None,
     shard: str | None = None,
     form: ConversationTemplate | None = None,
+    need_keys: bool = True,
 ) -> PartRun[Case]:
-    """Prepare :func:`build_text`: validate its inputs without running it."""
+    """Prepare :func:`build_text`: validate its inputs without running it. A forecast does not ``need_keys``."""
     source = select_cases(cases, limit, shard)
-    seats = BuildRoles.of(config, cases, need_reader=True)
+    seats = BuildRoles.of(config, cases, need_reader=True, need_keys=need_keys)
     wording = form if form is not None else PaperTemplate()
     build = config.build
     rules = {  # these keys are stored in run.json
@@ -90,6 +91,7 @@ def prepare_text(
         endpoints=seats.roles.endpoints,
         budget_usd=build.budget_usd,
         in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
+        most_calls={"author": AUTHOR_DRAWS, "reader": build.questions_per_case * (build.samples + 2 + build.blind_samples)},
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ MAX_SIDE = 320
 """Longest side in pixels, as shown on the page."""
 MAX_IMAGES = 12
 """Maximum number of images per case. A whole CT series would make the page too large to open."""
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{32,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Thumbnail:
 
     @property
     def caption(self) -> str:
-        """End of the name, which distinguishes a case's images."""
-        return "/".join(self.name.split("/")[-2:])
+        """End of the name, which distinguishes a case's images. Checksums are shortened."""
+        return _CHECKSUM.sub(lambda found: f"{found[0][:8]}…", "/".join(self.name.split("/")[-2:]))
 
 
 def thumbnails(folder: ImageFolder | None, names: list[str], *, side: int = MAX_SIDE) -> tuple[Thumbnail, ...]:

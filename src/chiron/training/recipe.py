@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from chiron.client.config import Strict, SystemText
+from chiron.client.config_file import explain
 from chiron.errors import InputError
-from chiron.io import read_yaml
 from chiron.providers.local.tiling import Tiling
 from chiron.training.rows import LossWeighting
+from chiron.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -230,13 +231,10 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
     Raises:
-        InputError: The recipe cannot be read or is invalid. The message names the key.
+        InputError: the recipe cannot be read or is invalid; the message names all faults with line and column.
     """
     data = read_yaml(path, "recipe")
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        message = fault["msg"].replace("Value error, ", "")
-        raise InputError(f"recipe {path}: {f'{place}: ' if place else ''}{message}") from None
+        raise InputError(f"recipe {path}{explain(Recipe, error, path)}") from None

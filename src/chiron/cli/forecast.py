@@ -1,0 +1,82 @@
+"""Show what jobs will ask, for `--dry-run`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from chiron.cli.live import duration
+from chiron.cli.runner import print_json, run_with_ui
+from chiron.cli.streams import results, whole
+from chiron.jobs.forecast import CONFIDENCE, FEWEST, STEPS, Forecast, Rehearsal, RoleForecast, forecast
+from chiron.jobs.job import AnyJob
+from chiron.terminal import printable
+
+
+def forecast_job(prepare: Callable[..., Any], *, pilot: int | None, limit: int | None, json_output: bool) -> None:
+    """Print what a job will ask. With a pilot, run its first cases before.
+
+    Args:
+        prepare: prepares the job; takes ``limit`` and ``need_keys``, and returns a job with a rehearsal.
+        pilot: number of cases to ask, or ``None``.
+        limit: number of cases of the job, or ``None`` for all.
+        json_output: whether to print JSON.
+    """
+    if pilot is not None:
+        first: AnyJob = prepare(limit=pilot if limit is None else min(pilot, limit), need_keys=True)
+        run_with_ui(first)
+    show_forecast([prepare(limit=limit, need_keys=False).rehearsal()], json_output=json_output, sent=pilot is not None)
+
+
+def show_forecast(rehearsals: Sequence[Rehearsal], *, json_output: bool, sent: bool = False) -> None:
+    """Print what prepared jobs will ask. Nothing is sent."""
+    expected = forecast(rehearsals)
+    if json_output:
+        totals = {name: getattr(expected, name) for name in ("usd", "usd_at_least", "usd_at_most", "seconds")}
+        print_json({**asdict(expected), **totals})
+        return
+    console = results()
+    console.print(whole(_table(expected.roles)))
+    cost = "unknown (a model has no price)" if expected.usd is None else f"${expected.usd:.2f}"
+    time = "unknown until some calls are answered (try --limit 20)" if expected.seconds is None else duration(expected.seconds)
+    calls = sum(role.calls for role in expected.roles)
+    console.print(f"{calls:,} calls for {expected.items:,} items, of which {expected.unusable:,} cannot be asked; cost {cost}; time {time}")
+    if any(role.calls_at_least < role.calls_at_most for role in expected.roles):
+        _show_ranges(expected)
+    elif any(role.role in {"intern", "reward_model"} for role in expected.roles):
+        console.print(f"Calls of interns, their judge and a reward model assume {STEPS} steps in each reply that is not in the ledger.")
+    console.print("Nothing else was sent." if sent else "Nothing was sent.")
+
+
+def _show_ranges(expected: Forecast) -> None:
+    console = results()
+    low, high = (sum(getattr(role, f"calls_at_{end}") for role in expected.roles) for end in ("least", "most"))
+    costs = [f"${cost:.2f}" if cost is not None else "unknown" for cost in (expected.usd_at_least, expected.usd_at_most)]
+    console.print(f"calls at least {low:,}, at most {high:,}; cost at least {costs[0]}, at most {costs[1]}")
+    if expected.answered >= FEWEST:
+        console.print(f"These are {CONFIDENCE:.0%} intervals, projected from {expected.answered:,} answered cases.")
+    else:
+        console.print("These are limits if all replies can be read. --pilot N asks N cases and gives narrower ones.")
+
+
+def _table(roles: Sequence[RoleForecast]) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    for title in ("role", "model", "new calls", "in the ledger", "tokens in", "tokens out", "USD", "time", "projected from"):
+        table.add_column(title, justify="left" if title in {"role", "model", "projected from"} else "right")
+    for role in roles:
+        most = "" if role.measured or not role.calls else "at most "
+        around = f" ({role.calls_at_least:,} - {role.calls_at_most:,})" if role.calls_at_least < role.calls_at_most else ""
+        table.add_row(
+            role.role,
+            Text(printable(role.model)),
+            f"{role.calls:,}{around}",
+            f"{role.known:,}",
+            f"{most}{role.prompt_tokens:,}",
+            f"{most}{role.completion_tokens:,}",
+            "no price" if role.usd is None else f"{most}{role.usd:.2f}",
+            "unknown" if role.seconds is None else duration(role.seconds),
+            f"{role.measured:,} replies" if role.measured else "",
+        )
+    return table
