@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.providers.local.checkpoint import exact_template, write_format
+from chiron.providers.local.checkpoint import family_template, write_format
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import Tiling, tile_budget
@@ -248,7 +248,7 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
         with no_bars():
             merged.save_pretrained(draft, safe_serialization=True)
         family, system = base.family, base.family.system(recipe.system)
-        base.tokenizer.chat_template = exact_template(system, family.image_placeholder)
+        base.tokenizer.chat_template = family_template(family, system)
         base.tokenizer.save_pretrained(draft)
         # Rows contain their own line breaks next to images, so generation adds what they have.
         unset = None if family.default_system is None else "none"
@@ -319,7 +319,7 @@ def serving(recipe: Recipe, base: LoadedModel) -> str:
     if base.family.system(recipe.system) is not None:
         text += "- The chat template adds the system message of training if a conversation has none.\n"
     if not isinstance(base.layout, Tiling):
-        text += "- Images keep their resolution, within the limits of `preprocessor_config.json`, as in training; no argument is needed.\n"
+        text += f"- {base.layout.served}, as in training; no argument is needed.\n"
         return text
     if images.max_tiles_per == "image":
         text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"

@@ -66,7 +66,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     model: Any = prepared.base.model
     config = model.config
     text = config.text_config
-    language = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    language = sum(p.numel() for p in model.get_decoder().layers.parameters())
     family = prepared.base.family
     tower = sum(p.numel() for p in getattr(model.model, family.vision_tower).parameters())
     patches = family.patches_per_tile(config)

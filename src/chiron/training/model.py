@@ -33,11 +33,13 @@ from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
 _LINEAR: dict[ModelPart, str] = {
-    "language": INTERNVL.lora_targets,
-    "projector": r".*multi_modal_projector\.(linear_1|linear_2)",
-    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|projection_layer|fc1|fc2)",
+    "language": r".*(language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    "projector": r".*(multi_modal_projector|connector\.modality_projection|visual\.(merger|deepstack_merger_list)).*"
+    r"\.(linear_1|linear_2|proj|mlp\.0|mlp\.2|linear_fc1|linear_fc2)",
+    "vision": r".*(vision_tower|vision_model|visual\.blocks).*\.(q_proj|k_proj|v_proj|projection_layer|out_proj|qkv|proj|fc1|fc2"
+    r"|linear_fc1|linear_fc2|gate_proj|up_proj|down_proj)",
 }
-"""Regular expressions for the linear layers of each part. The language model's are the same in all families, the others are InternVL's."""
+"""Regular expressions for the linear layers of each part, in all families. Vision towers have layers of the language model's names."""
 
 
 def adapted_layers(targets: Sequence[ModelPart]) -> str:
@@ -47,9 +49,9 @@ def adapted_layers(targets: Sequence[ModelPart]) -> str:
 
 def part_of(name: str) -> ModelPart:
     """Return the part of the model that a weight belongs to, by the weight's name."""
-    if "vision_tower" in name or "visual." in name:
-        return "vision"
-    return "projector" if "multi_modal_projector" in name else "language"
+    if any(projector in name for projector in ("multi_modal_projector", "connector.", "visual.merger", "visual.deepstack_merger_list")):
+        return "projector"
+    return "vision" if any(tower in name for tower in ("vision_tower", "vision_model", "visual.")) else "language"
 
 
 @dataclass
@@ -98,10 +100,10 @@ def load_base(recipe: Recipe) -> LoadedModel:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
             raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
     try:
-        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, max_pixels=recipe.images.max_pixels)
+        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, limit=recipe.images.limit)
         _check_images(family, layout, recipe.images)
         _check_adapter(family, recipe.adapter)
-        _check_template(tokenizer)
+        _check_template(tokenizer, family.chat)
     except (InputError, OSError, ValueError) as error:
         raise InputError(f"recipe {recipe.name}: {_first_line(error)}") from error
     if recipe.gradient_checkpointing:
@@ -134,41 +136,52 @@ def _check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> N
     if isinstance(layout, Tiling):
         if images.tile != layout.tile:
             raise InputError(f"images.tile is {images.tile}, but the base needs {layout.tile}: set it to {layout.tile}")
-        if images.max_pixels is not None:
-            raise InputError(f"images.max_pixels does not apply to {family.name}, which cuts images into tiles: set max_tiles instead")
     elif images.tiling != Tiling():
+        instead = f", and set {layout.limit} instead" if layout.limit else ""
         raise InputError(
-            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images at their own resolution:"
-            " remove them, and set max_pixels instead"
+            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images as {family.images}:"
+            f" remove them{instead}"
         )
+    for key in ("max_pixels", "longest_edge"):
+        if getattr(images, key) is not None and key != layout.limit:
+            instead = layout.limit or ("max_tiles" if family.tiled else None)
+            raise InputError(
+                f"images.{key} does not apply to {family.name}, which sees images as {family.images}:"
+                f" {f'set {instead} instead' if instead else 'remove it'}"
+            )
 
 
 def _check_adapter(family: ModelFamily, adapter: Adapter | None) -> None:
     """Check that the adapter's targets are parts whose layers are known."""
-    others = [part for part in (adapter or Adapter()).targets if part != "language"]
-    if others and family.vision_tower != INTERNVL.vision_tower:
-        raise InputError(f"adapter.targets: {others[0]} is only known for the families of InternVL, not for {family.name}: remove it")
+    for part in (adapter or Adapter()).targets:
+        if part not in family.lora_parts:
+            raise InputError(f"adapter.targets: the {part} of {family.name} has no layers that LoRA can adapt: remove it")
 
 
-def _check_template(tokenizer: Any) -> None:
+def _check_template(tokenizer: Any, chat: ChatFormat) -> None:
     """Check that the base's own chat template, if it has one, marks assistant turns as training does."""
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
         return
-    chat = ChatFormat()
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
-    wanted = f"{chat.start}assistant{chat.after_role}reply{chat.end}"
-    try:
-        written = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError) as error:
+    wanted = chat.reply("reply")
+    # Some templates read contents as text, and some as lists of parts.
+    contents: list[Any] = [["question", "reply"], [[{"type": "text", "text": text}] for text in ("question", "reply")]]
+    written, problem = "", None
+    for asked, reply in contents:
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
+        try:
+            written += str(tokenizer.apply_chat_template(turns, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:
+            problem = error
+    if not written and problem is not None:
         raise InputError(
-            f"the base's chat template cannot be used ({_first_line(error)}): use the tokenizer of the published model"
-        ) from error
+            f"the base's chat template cannot be used ({_first_line(problem)}): use the tokenizer of the published model"
+        ) from problem
     if wanted not in written:
         raise InputError(
             f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
-            " another form than it is trained in: use a base with ChatML turns, or remove its chat template"
+            " another form than it is trained in: use the base of the published template, or remove its chat template"
         )
 
 
@@ -239,12 +252,17 @@ class Loss(nn.Module):
         ``-log sigmoid(beta * ((log p(chosen) - log ref(chosen)) - (log p(rejected) - log ref(rejected))))``. Without ``reference``, the
         log-probabilities of the conversations are returned, (2 * pairs,).
 
-        There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
+        Positions that restart at 0 separate packed rows; most families need no mask. One of ones would let rows attend to each other.
         """
         inner = plain(self.model)
         images = {} if image_grid_thw is None else {"image_grid_thw": image_grid_thw}
         hidden = inner.model(
-            input_ids=input_ids, position_ids=position_ids, pixel_values=pixel_values, **images, attention_mask=None, use_cache=False
+            input_ids=input_ids,
+            position_ids=position_ids,
+            pixel_values=pixel_values,
+            **images,
+            attention_mask=FAMILIES[inner.config.model_type].packed_mask(inner.config, input_ids, position_ids),
+            use_cache=False,
         ).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
@@ -308,7 +326,7 @@ class ShardedLoss(Loss):
     def image_weights(self) -> list[nn.Parameter]:
         """Trained weights that text-only batches do not use."""
         inner = plain(self.model).model
-        parts = [part for name, part in inner.named_children() if name != ModelFamily.language_model]
+        parts = [part for part in inner.children() if part is not inner.get_decoder()]
         return [p for part in parts for p in part.parameters() if p.requires_grad]
 
 
@@ -323,7 +341,7 @@ def sharded(model: nn.Module, device: torch.device, world: int, *, beta: float =
     mesh = init_device_mesh(device.type, (world,))
     # Weights keep their types; autocast decides what is computed in half precision, as without shards.
     settings: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy()}
-    for layer in plain(loss.model).model.language_model.layers:
+    for layer in plain(loss.model).get_decoder().layers:
         fully_shard(layer, **settings)
     fully_shard(loss, **settings)
     return loss

@@ -43,9 +43,14 @@ class Images(Strict):
     thumbnail: bool = True
     """Whether an image of several tiles also gets one more tile that shows the whole image."""
     max_pixels: PositiveInt | None = None
-    """Only for families without tiles (Qwen-VL): larger images are scaled down to this number of pixels. Default: the
-    checkpoint's setting.
-    """
+    """Only for Qwen-VL: larger images are scaled down to this number of pixels. Default: the checkpoint's setting."""
+    longest_edge: PositiveInt | None = None
+    """Only for SmolVLM: images are scaled to this longest side, a multiple of the tile side. Default: the checkpoint's setting."""
+
+    @property
+    def limit(self) -> int | None:
+        """The limit of images' size for families without InternVL's tiles."""
+        return self.max_pixels or self.longest_edge
 
     @property
     def tiling(self) -> Tiling:
