@@ -27,6 +27,7 @@ from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.training.metrics import held_out_losses, read_metrics
 from chiron.training.model import LoadedModel
 from chiron.training.packing import StagePlan
+from chiron.training.quantization import merge, merge_into_full_precision
 from chiron.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -239,7 +240,8 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
                 settings = adapter / "adapter_config.json"
                 named = json.loads(settings.read_text()) | {"base_model_name_or_path": f"../{KEPT_BASE}"}
                 write_atomically(settings, [json.dumps(named, indent=2, sort_keys=True) + "\n"])
-            merged = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+            quantized = recipe.quantization is not None
+            merged = merge_into_full_precision(recipe, base.family, adapter) if quantized else merge(copy.deepcopy(model))
         else:
             merged = model
         if recipe.precision == "bf16":

@@ -8,6 +8,7 @@ from torch import nn
 
 from chiron.training.model import adapted_layers
 from chiron.training.packing import StagePlan, steps_of_stage
+from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
 from chiron.training.rows import trained_tokens
 from chiron.training.session import Prepared
@@ -66,11 +67,11 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     model: Any = prepared.base.model
     config = model.config
     text = config.text_config
-    language = sum(p.numel() for p in model.get_decoder().layers.parameters())
+    language = count_weights(model.get_decoder().layers)
     family = prepared.base.family
-    tower = sum(p.numel() for p in getattr(model.model, family.vision_tower).parameters())
+    tower = count_weights(getattr(model.model, family.vision_tower))
     patches = family.patches_per_tile(config)
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = count_weights(model)
     trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
     recompute = 2 if prepared.recipe.gradient_checkpointing else 0
 
@@ -112,6 +113,8 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     learned = max(stage.trained_tokens / stage.tokens for stage in stages)
     activations += round(positions * learned) * text.vocab_size * (width + 8)
     weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
+    if prepared.recipe.quantization is not None:
+        weights = sum(weight.nbytes for weight in model.parameters())
     memory = (weights + trained * 16 + activations) / 2**30
     return TrainingEstimate(parameters, trained, memory, stages, gpus, tflops)
 

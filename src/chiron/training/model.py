@@ -29,6 +29,7 @@ from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
+from chiron.training.quantization import quantization_settings
 from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
@@ -93,8 +94,9 @@ def load_base(recipe: Recipe) -> LoadedModel:
             raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
     else:
         source = str(recipe.base)
+        quantized = quantization_settings(recipe, family, dtype)
         try:
-            model = load_whole(architecture, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True)
+            model = load_whole(architecture, source, dtype=dtype, attn_implementation=recipe.attention, use_safetensors=True, **quantized)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""

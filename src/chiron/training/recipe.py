@@ -156,6 +156,8 @@ class Recipe(Strict):
     micro_batch_size: PositiveInt = 1
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    quantization: Literal["nf4"] | None = None
+    """``nf4``: keep the language model's frozen weights in 4 bits (QLoRA; needs bitsandbytes)."""
     gradient_checkpointing: bool = False
     shard: bool = False
     """Whether to shard the weights over processes (FSDP2). Slower; for models that do not fit on one GPU."""
@@ -198,6 +200,14 @@ class Recipe(Strict):
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
             raise ValueError("give either base or scratch")
+        if self.quantization is not None:
+            for wrong, why in (
+                (self.scratch is not None, "needs a base; scratch cannot be used"),
+                (self.shard, "does not support shard: remove one of them"),
+                (any(stage.trainable == "all" for stage in self.stages), "keeps weights frozen; remove trainable: all"),
+            ):
+                if wrong:
+                    raise ValueError(f"quantization: {self.quantization} {why}")
         seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:

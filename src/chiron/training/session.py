@@ -62,7 +62,7 @@ _UNHASHED: dict[str, Any] = {
     "stages": {"__all__": {"answers", "answer_tokens"}},
 }
 """Keys of a recipe that do not change the final weights."""
-_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token"}
+_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token", "quantization": None}
 _LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None, "longest_edge": None}
 _LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
 _LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
