@@ -269,7 +269,7 @@ def card(recipe: Recipe, base: LoadedModel, plans: list[StagePlan], hashes: dict
     losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
     steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
+        f"| {p.stage.name} | {p.stage.trainable if isinstance(p.stage.trainable, str) else ', '.join(p.stage.trainable)} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
         f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from chiron.training.model import adapted_layers
+from chiron.training.model import adapted_layers, part_of
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
@@ -72,15 +72,16 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     tower = count_weights(getattr(model.model, family.vision_tower))
     patches = family.patches_per_tile(config)
     parameters = count_weights(model)
-    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
+    last = prepared.recipe.stages[-1].trained_parts
+    trained = sum(p.numel() for name, p in model.named_parameters() if part_of(name) in last) if last else _adapter_size(model, prepared)
     recompute = 2 if prepared.recipe.gradient_checkpointing else 0
 
     def of_stage(plan: StagePlan) -> StageEstimate:
         seen = _seen(prepared, plan, gpus)
-        everything = plan.stage.trainable == "all"
-        a_token = language * ((6 if everything else 4) + recompute)
-        vision = everything or "vision" in (prepared.recipe.adapter or Adapter()).targets
-        passes = (3 if everything else 2 if vision else 1) + (recompute // 2 if vision else 0)
+        own = plan.stage.trained_parts
+        a_token = language * ((6 if "language" in own else 4) + recompute)
+        vision = "vision" in (own or (prepared.recipe.adapter or Adapter()).targets)
+        passes = (3 if own and vision else 2 if vision else 1) + (recompute // 2 if vision else 0)
         a_tile = 2 * tower * patches * passes
         operations = seen.tokens * a_token + seen.tiles * a_tile + seen.trained * 4 * text.vocab_size * text.hidden_size
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
@@ -112,7 +113,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     stages = tuple(of_stage(plan) for plan in prepared.plans)
     learned = max(stage.trained_tokens / stage.tokens for stage in stages)
     activations += round(positions * learned) * text.vocab_size * (width + 8)
-    weights = parameters * (width if prepared.recipe.stages[-1].trainable == "adapter" else 4)
+    weights = parameters * (4 if last else width)
     if prepared.recipe.quantization is not None:
         weights = sum(weight.nbytes for weight in model.parameters())
     memory = (weights + trained * 16 + activations) / 2**30

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def load_base(recipe: Recipe) -> LoadedModel:
     family = _family(recipe)
     architecture = getattr(transformers, family.architecture)
     # Frozen base weights can stay in half precision; trained weights need full precision.
-    trains_all = any(stage.trainable == "all" for stage in recipe.stages)
+    trains_all = any(stage.trained_parts for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
@@ -212,10 +212,10 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     return adapted
 
 
-def train_everything(model: nn.Module) -> None:
-    """Make every weight trainable."""
-    for parameter in model.parameters():
-        parameter.requires_grad = True
+def train_parts(model: nn.Module, parts: Collection[ModelPart]) -> None:
+    """Make every weight of these parts trainable, and no other."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = part_of(name) in parts
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -88,8 +88,8 @@ class Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     data: str
     """JSONL file of rows in the data folder."""
-    trainable: Literal["adapter", "all"] = "adapter"
-    """Train the adapter, or every weight (only before the first stage with an adapter)."""
+    trainable: Literal["adapter", "all"] | Annotated[tuple[ModelPart, ...], Field(min_length=1)] = "adapter"
+    """Train the adapter, every weight, or every weight of some parts. The last two only before the first stage with an adapter."""
     objective: Literal["sft", "dpo"] = "sft"
     """``sft``: learn the assistant's text. ``dpo``: learn from pairs of a chosen and a rejected reply (direct preference optimization)."""
     beta: PositiveFloat = 0.1
@@ -116,6 +116,13 @@ class Stage(Strict):
     """Whether the stage ends with the weights of the lowest held-out loss; otherwise with the last ones."""
     patience: PositiveInt | None = None
     """End the stage early after so many measurements in a row that are no better than the best one."""
+
+    @property
+    def trained_parts(self) -> frozenset[ModelPart]:
+        """Parts whose own weights are trained; empty if the adapter is."""
+        if self.trainable == "adapter":
+            return frozenset()
+        return frozenset(("language", "projector", "vision") if self.trainable == "all" else self.trainable)
 
     @model_validator(mode="after")
     def _length(self) -> "Stage":
@@ -204,7 +211,7 @@ class Recipe(Strict):
             for wrong, why in (
                 (self.scratch is not None, "needs a base; scratch cannot be used"),
                 (self.shard, "does not support shard: remove one of them"),
-                (any(stage.trainable == "all" for stage in self.stages), "keeps weights frozen; remove trainable: all"),
+                (any(stage.trained_parts for stage in self.stages), "keeps weights frozen; a stage can only train the adapter"),
             ):
                 if wrong:
                     raise ValueError(f"quantization: {self.quantization} {why}")
@@ -221,10 +228,14 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
                 raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
-            if stage.trainable == "adapter" and (frozen := set(stage.learning_rates) - set((self.adapter or Adapter()).targets)):
-                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to adapter.targets")
-            if stage.trainable == "all" and adapted:
-                raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
+            trained = stage.trained_parts or set((self.adapter or Adapter()).targets)
+            if frozen := set(stage.learning_rates) - trained:
+                key = "trainable" if stage.trained_parts else "adapter.targets"
+                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to {key}")
+            if stage.trained_parts and adapted:
+                raise ValueError(f"stage {stage.name} trains weights of the base after a stage that trained the adapter; put it before")
+            if stage.trained_parts and stage.trained_parts != self.stages[0].trained_parts:
+                raise ValueError(f"stage {stage.name} trains other parts than stage {self.stages[0].name}: use the same trainable in both")
             adapted = adapted or stage.trainable == "adapter"
             seen.append(stage.name)
         return self
