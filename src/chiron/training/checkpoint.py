@@ -235,6 +235,7 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
     try:
         if adapter is not None:
             model.save_pretrained(adapter)  # type: ignore[operator]
+            (adapter / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
             if (out / KEPT_BASE).is_file():
                 # Earlier stages trained every weight, so the adapter does not fit the base model of the recipe.
                 settings = adapter / "adapter_config.json"

@@ -151,6 +151,6 @@ def _adapter_size(model: Any, prepared: Prepared) -> int:
     adapter = prepared.recipe.adapter
     if adapter is None:
         return 0
-    pattern = adapted_layers(adapter.targets)
+    pattern = adapted_layers(adapter.targets, model)
     layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, name))
     return sum(adapter.rank * (m.in_features + m.out_features) + adapter.dora * m.out_features for m in layers)

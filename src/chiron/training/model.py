@@ -34,7 +34,7 @@ from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
 _LINEAR: dict[ModelPart, str] = {
-    "language": r".*(language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    "language": r".*DECODER.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     "projector": r".*(multi_modal_projector|connector\.modality_projection|visual\.(merger|deepstack_merger_list)).*"
     r"\.(linear_1|linear_2|proj|mlp\.0|mlp\.2|linear_fc1|linear_fc2)",
     "vision": r".*(vision_tower|vision_model|visual\.blocks).*\.(q_proj|k_proj|v_proj|projection_layer|out_proj|qkv|proj|fc1|fc2"
@@ -43,9 +43,11 @@ _LINEAR: dict[ModelPart, str] = {
 """Regular expressions for the linear layers of each part, in all families. Vision towers have layers of the language model's names."""
 
 
-def adapted_layers(targets: Sequence[ModelPart]) -> str:
-    """Return a regular expression for the full names of the layers to adapt."""
-    return "|".join(_LINEAR[part] for part in dict.fromkeys(targets))
+def adapted_layers(targets: Sequence[ModelPart], model: Any) -> str:
+    """Return a regular expression for the full names of the layers of ``model`` to adapt."""
+    decoder = next(name for name, part in model.model.named_children() if part is model.get_decoder())
+    # One group for the language model alone: older releases of vLLM read no other expressions.
+    return "|".join(_LINEAR[part] for part in dict.fromkeys(targets)).replace("DECODER", decoder)
 
 
 def part_of(name: str) -> ModelPart:
@@ -195,7 +197,7 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=adapted_layers(adapter.targets),
+        target_modules=adapted_layers(adapter.targets, model),
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         task_type="CAUSAL_LM",

@@ -9,6 +9,7 @@ from chiron.client.config import Strict, SystemText
 from chiron.errors import InputError
 from chiron.io import read_yaml
 from chiron.providers.local.tiling import Tiling
+from chiron.terminal import printable
 from chiron.training.rows import LossWeighting
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -239,6 +240,18 @@ class Recipe(Strict):
             adapted = adapted or stage.trainable == "adapter"
             seen.append(stage.name)
         return self
+
+
+def builtin_recipe(name: str) -> Path:
+    """Return the file of a recipe that is part of the package.
+
+    Raises:
+        InputError: there is no recipe of this name; the message lists the names.
+    """
+    known = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    if name not in known:
+        raise InputError(f"unknown recipe {printable(name)!r}; choose one of {', '.join(known)}, or give the path of a file as RECIPE")
+    return known[name]
 
 
 def load_recipe(path: Path) -> Recipe:
