@@ -119,7 +119,9 @@ class Hub:
                     files[value["path"]] = b64decode(value["content"])
                 elif line["key"] == "lfsFile":
                     files[value["path"]] = self._stored[value["oid"]]
-            self._json(request, {"commitUrl": f"{self.url}/{parts[2]}/{parts[3]}/commit/{REVISION}", "commitOid": REVISION, "pullRequestUrl": None})
+            self._json(
+                request, {"commitUrl": f"{self.url}/{parts[2]}/{parts[3]}/commit/{REVISION}", "commitOid": REVISION, "pullRequestUrl": None}
+            )
         else:
             self._send(request, 404, b"{}")
 

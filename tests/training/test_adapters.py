@@ -11,14 +11,16 @@ import torch
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import InternVLForConditionalGeneration
+from typer.testing import CliRunner
 
+from chiron.cli.app import app
 from chiron.errors import InputError
 from chiron.training.estimate import estimate
 from chiron.training.loop import make_optimizer
 from chiron.training.metrics import read_metrics
 from chiron.training.model import add_adapter, part_of, train_parts
 from chiron.training.quantization import merge
-from chiron.training.recipe import Adapter, Recipe
+from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import prepare, train
 from chiron.training.stage import TrainingStopped
 from tests.providers.local.checkpoints import write_family
@@ -255,3 +257,52 @@ def test_a_merge_that_computes_something_else_is_refused() -> None:
     adapted.merge_and_unload = spoil
     with pytest.raises(InputError, match="the merged model differs from base and adapter"):
         merge(adapted)
+
+
+# --- recipes of the package ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("chiron-o1-2b", {"base": "OpenGVLab/InternVL3-2B-hf", "quantization": None}),
+        ("chiron-o1-8b", {"base": "OpenGVLab/InternVL3-8B-hf", "quantization": None}),
+        ("internvl3-8b-24gb", {"base": "OpenGVLab/InternVL3-8B-hf", "quantization": "nf4"}),
+        ("qwen3-vl-8b", {"base": "Qwen/Qwen3-VL-8B-Instruct", "quantization": None}),
+        ("smolvlm-256m-cpu", {"base": "HuggingFaceTB/SmolVLM-256M-Instruct", "precision": "fp32"}),
+    ],
+)
+def test_a_recipe_of_the_package_is_valid_and_has_its_name(name: str, wanted: dict[str, Any]) -> None:
+    recipe = load_recipe(builtin_recipe(name))
+    assert recipe.name == name
+    assert {key: getattr(recipe, key) for key in wanted} == wanted
+
+
+def test_an_unknown_recipe_lists_those_of_the_package() -> None:
+    done = CliRunner().invoke(app, ["train", "--recipe", "big", "--data", "d", "--out", "o"])
+    assert isinstance(done.exception, InputError)
+    assert "unknown recipe 'big'; choose one of chiron-o1-2b, chiron-o1-8b, internvl3-8b-24gb" in str(done.exception)
+    both = CliRunner().invoke(app, ["train", "mine.yaml", "--recipe", "chiron-o1-2b", "--data", "d", "--out", "o"])
+    assert "were both given: remove one of them" in str(both.exception)
+
+
+@pytest.mark.slow
+def test_the_recipe_for_a_cpu_trains_the_small_family(tmp_path: Path) -> None:
+    write_family(tmp_path / "base", "idefics3")
+    write_rows(tmp_path / "data", 6, ("one", "text"), name="cot.jsonl")
+    recipe = load_recipe(builtin_recipe("smolvlm-256m-cpu"))
+    stage = recipe.stages[0].model_copy(update={"steps": 2, "learning_rate": 1e-2})
+    changes = {"base": str(tmp_path / "base"), "images": recipe.images.model_copy(update={"longest_edge": 32}), "stages": [stage]}
+    prepared = prepare(recipe.model_copy(update=changes), tmp_path / "data")
+    assert {row.tiles() for row in prepared.data["cot"]} == {0, 1}
+    train(prepared, tmp_path / "out")
+    losses = [line["loss"] for line in read_metrics(tmp_path / "out" / "metrics.jsonl") if "loss" in line]
+    assert losses[1] < losses[0]
+
+
+def test_the_language_models_layers_are_named_as_other_programs_read_them() -> None:
+    adapted: Any = add_adapter(tiny_model(), Adapter())
+    # Earlier releases of vLLM take the last group of the expression, from its first parenthesis, as the list of layers.
+    groups = adapted.peft_config["default"].target_modules.split("(")
+    assert len(groups) == 2
+    assert groups[1].removesuffix(")").split("|") == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -533,7 +533,15 @@ def test_an_image_that_changed_its_shape_is_named(world: World, tmp_path: Path) 
 
 def test_the_families_are_listed() -> None:
     listed = json.loads(CliRunner().invoke(app, ["train", "--list-bases", "--json"]).stdout)
-    assert [family["model_type"] for family in listed] == ["internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "smolvlm"]
+    assert [family["model_type"] for family in listed] == [
+        "internvl",
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "gemma3",
+        "idefics3",
+        "smolvlm",
+    ]
     assert all(family["packing"] and family["in_process"] and family["qlora"] for family in listed)
     printed = CliRunner().invoke(app, ["train", "--list-bases"]).stdout
     assert all(f"{family['name']} (model_type {family['model_type']})" in printed for family in listed)

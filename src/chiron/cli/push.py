@@ -29,7 +29,11 @@ def push_command(
     kind = _kind(folder)
     card = _card(folder, kind)
     files = _files(folder)
-    done: dict[str, Any] = {"repo": repo, "type": kind, "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}}
+    done: dict[str, Any] = {
+        "repo": repo,
+        "type": kind,
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
+    }
     if not dry_run:
         done["url"] = _upload(folder, repo, kind, private=private, revision=revision)
     if json_output:

@@ -62,7 +62,8 @@ def train_command(
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ in --data).")
     ] = None,
     named: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME", help="Use a recipe of the package instead of RECIPE; an unknown name lists them.")
+        str | None,
+        typer.Option("--recipe", metavar="NAME", help="Use a recipe of the package instead of RECIPE; an unknown name lists them."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,

@@ -300,7 +300,9 @@ class RowEncoder(DialogueTokens):
         labels: list[int] = []
         lengths = []
         where = f"row {shown(row.id)}"
-        skipped = sum(len(tokens) for tokens, _ in self.pieces(row.turns[: row.prompt_turns], tile_counts, where, grids)) if row.rejected else 0
+        skipped = (
+            sum(len(tokens) for tokens, _ in self.pieces(row.turns[: row.prompt_turns], tile_counts, where, grids)) if row.rejected else 0
+        )
         for turns in (row.turns, row.rejected) if row.rejected else (row.turns,):
             begin = len(input_ids)
             for tokens, learned in self.pieces(turns, tile_counts, where, grids):

@@ -132,7 +132,14 @@ def write_smolvlm(folder: Path, kind: str) -> Path:
 
     name = "Idefics3" if kind == "idefics3" else "SmolVLM"
     tokenizer = smolvlm_tokenizer()
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     config = getattr(transformers, f"{name}Config")(
         text_config={"model_type": "llama", **tiny_language(tokenizer)},
         vision_config={**vision, "initializer_range": 0.2},
@@ -150,7 +157,14 @@ def write_gemma(folder: Path) -> Path:
 
     tokenizer = gemma_tokenizer()
     token = tokenizer.convert_tokens_to_ids
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 4}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 4,
+    }
     text = {**tiny_language(tokenizer), "num_hidden_layers": 3, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12}
     config = transformers.Gemma3Config(
         text_config={**text, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},

@@ -98,9 +98,7 @@ class QwenVL(ModelFamily):
         if limit is not None:
             least = processor.size["shortest_edge"]
             if limit < least:
-                raise InputError(
-                    f"max_pixels is {limit}, but the image processor scales images up to {least}: set it to {least} or more"
-                )
+                raise InputError(f"max_pixels is {limit}, but the image processor scales images up to {least}: set it to {least} or more")
             processor.size = {"shortest_edge": least, "longest_edge": limit}
         return NativeResolution(processor)
 

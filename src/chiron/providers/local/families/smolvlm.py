@@ -93,7 +93,9 @@ class SmolVLM(ModelFamily):
         if limit is not None or source is None:
             processor.size = {"longest_edge": limit or side}
         if (longest := processor.size["longest_edge"]) % side:
-            raise InputError(f"longest_edge is {longest}, which is not a multiple of the tile side {side}: set it to {-(-longest // side) * side}")
+            raise InputError(
+                f"longest_edge is {longest}, which is not a multiple of the tile side {side}: set it to {-(-longest // side) * side}"
+            )
         return MarkedTiles(processor)
 
     def tokens_per_tile(self, config: Any) -> int:
