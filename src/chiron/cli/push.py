@@ -102,9 +102,9 @@ def _upload(folder: Path, repo: str, kind: str, *, private: bool, revision: str)
     Raises:
         InputError: the hub cannot be reached, or refuses.
     """
+    from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from httpx import HTTPError
 
     hub = HfApi()
     try:

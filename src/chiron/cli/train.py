@@ -83,12 +83,7 @@ def train_command(
         return
     if json_output:
         raise InputError("--json belongs to --list-bases: add it, or remove --json")
-    if named is not None:
-        from chiron.training.recipe import builtin_recipe
-
-        if recipe is not None:
-            raise InputError(f"--recipe {named} and RECIPE {recipe} were both given: remove one of them")
-        recipe = builtin_recipe(named)
+    recipe = _recipe_file(recipe, named)
     if recipe is None or data is None or out is None:
         missing = "RECIPE" if recipe is None else "--data DIR" if data is None else "--out DIR"
         raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
@@ -129,6 +124,16 @@ def train_command(
         *([("events", out / "tensorboard")] if settings.event_files else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
+
+
+def _recipe_file(recipe: Path | None, named: str | None) -> Path | None:
+    if named is None:
+        return recipe
+    from chiron.training.recipe import builtin_recipe
+
+    if recipe is not None:
+        raise InputError(f"--recipe {named} and RECIPE {recipe} were both given: remove one of them")
+    return builtin_recipe(named)
 
 
 def _show_bases(*, json_output: bool) -> None:

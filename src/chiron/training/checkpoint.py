@@ -28,7 +28,7 @@ from chiron.training.metrics import held_out_losses, read_metrics
 from chiron.training.model import LoadedModel
 from chiron.training.packing import StagePlan
 from chiron.training.quantization import merge, merge_into_full_precision
-from chiron.training.recipe import Recipe
+from chiron.training.recipe import Recipe, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ def card(recipe: Recipe, base: LoadedModel, plans: list[StagePlan], hashes: dict
     losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
     steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.trainable if isinstance(p.stage.trainable, str) else ', '.join(p.stage.trainable)} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
+        f"| {p.stage.name} | {_trained(p.stage)} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
         f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )
@@ -299,6 +299,10 @@ Recipe:
 {settings}
 ```
 """
+
+
+def _trained(stage: Stage) -> str:
+    return stage.trainable if isinstance(stage.trainable, str) else ", ".join(stage.trainable)
 
 
 _SERVING = """## Serving it

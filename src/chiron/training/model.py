@@ -7,7 +7,6 @@ model, which stays in host memory. Checkpoints, export and the adapter of the ne
 
 import contextlib
 import copy
-import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +21,15 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from chiron.errors import InputError
-from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
+from chiron.training.base_checks import check_adapter, check_images, check_template, first_line
 from chiron.training.quantization import quantization_settings
-from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
+from chiron.training.recipe import Adapter, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
 _LINEAR: dict[ModelPart, str] = {
@@ -93,7 +92,7 @@ def load_base(recipe: Recipe) -> LoadedModel:
             model = architecture._from_config(config, dtype=dtype, attn_implementation=recipe.attention)  # noqa: SLF001
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
+            raise InputError(f"recipe {recipe.name}: scratch: {first_line(error)}") from error
     else:
         source = str(recipe.base)
         quantized = quantization_settings(recipe, family, dtype)
@@ -102,14 +101,14 @@ def load_base(recipe: Recipe) -> LoadedModel:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
-            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
+            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {first_line(error)}{hint}") from error
     try:
         layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, limit=recipe.images.limit)
-        _check_images(family, layout, recipe.images)
-        _check_adapter(family, recipe.adapter)
-        _check_template(tokenizer, family.chat)
+        check_images(family, layout, recipe.images)
+        check_adapter(family, recipe.adapter)
+        check_template(tokenizer, family.chat)
     except (InputError, OSError, ValueError) as error:
-        raise InputError(f"recipe {recipe.name}: {_first_line(error)}") from error
+        raise InputError(f"recipe {recipe.name}: {first_line(error)}") from error
     if recipe.gradient_checkpointing:
         _compute_activations_again(model)
     return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
@@ -133,60 +132,6 @@ def _family(recipe: Recipe) -> ModelFamily:
             f" {known_families()}{hint}"
         )
     return FAMILIES[kind]
-
-
-def _check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:
-    """Check that the recipe says how this family sees images, and nothing about how others do."""
-    if isinstance(layout, Tiling):
-        if images.tile != layout.tile:
-            raise InputError(f"images.tile is {images.tile}, but the base needs {layout.tile}: set it to {layout.tile}")
-    elif images.tiling != Tiling():
-        instead = f", and set {layout.limit} instead" if layout.limit else ""
-        raise InputError(
-            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images as {family.images}:"
-            f" remove them{instead}"
-        )
-    for key in ("max_pixels", "longest_edge"):
-        if getattr(images, key) is not None and key != layout.limit:
-            instead = layout.limit or ("max_tiles" if family.tiled else None)
-            raise InputError(
-                f"images.{key} does not apply to {family.name}, which sees images as {family.images}:"
-                f" {f'set {instead} instead' if instead else 'remove it'}"
-            )
-
-
-def _check_adapter(family: ModelFamily, adapter: Adapter | None) -> None:
-    """Check that the adapter's targets are parts whose layers are known."""
-    for part in (adapter or Adapter()).targets:
-        if part not in family.lora_parts:
-            raise InputError(f"adapter.targets: the {part} of {family.name} has no layers that LoRA can adapt: remove it")
-
-
-def _check_template(tokenizer: Any, chat: ChatFormat) -> None:
-    """Check that the base's own chat template, if it has one, marks assistant turns as training does."""
-    from jinja2 import TemplateError
-
-    if not getattr(tokenizer, "chat_template", None):
-        return
-    wanted = chat.reply("reply")
-    # Some templates read contents as text, and some as lists of parts.
-    contents: list[Any] = [["question", "reply"], [[{"type": "text", "text": text}] for text in ("question", "reply")]]
-    written, problem = "", None
-    for asked, reply in contents:
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
-        try:
-            written += str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except (TemplateError, TypeError, ValueError) as error:
-            problem = error
-    if not written and problem is not None:
-        raise InputError(
-            f"the base's chat template cannot be used ({_first_line(problem)}): use the tokenizer of the published model"
-        ) from problem
-    if wanted not in written:
-        raise InputError(
-            f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
-            " another form than it is trained in: use the base of the published template, or remove its chat template"
-        )
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
@@ -307,10 +252,6 @@ def _stop_at_frozen_embeddings(model: Any) -> None:
     The patch embedding is one of them, so a frozen vision tower would be recomputed and differentiated without need.
     """
     model.disable_input_require_grads()
-
-
-def _first_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
 
 
 class ShardedLoss(Loss):

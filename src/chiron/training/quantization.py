@@ -60,7 +60,8 @@ def merge(adapted: Any) -> Any:
     difference = float((after - before).norm() / before.norm())
     if not difference < _TOLERANCE.get(merged.dtype, 5e-2):  # false for NaN
         raise InputError(
-            f"the merged model differs from base and adapter (relative difference of the logits {difference:.2g}): use adapter/ with its base"
+            f"the merged model differs from base and adapter (relative difference of the logits {difference:.2g}):"
+            " use adapter/ with its base"
         )
     return merged
 

@@ -205,9 +205,7 @@ class Recipe(Strict):
         return {stage.name for stage in self.stages if stage.keep_best}
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        if (self.base is None) == (self.scratch is None):
-            raise ValueError("give either base or scratch")
+    def _quantizable(self) -> "Recipe":
         if self.quantization is not None:
             for wrong, why in (
                 (self.scratch is not None, "needs a base; scratch cannot be used"),
@@ -216,6 +214,12 @@ class Recipe(Strict):
             ):
                 if wrong:
                     raise ValueError(f"quantization: {self.quantization} {why}")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.base is None) == (self.scratch is None):
+            raise ValueError("give either base or scratch")
         seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:
@@ -229,17 +233,21 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
                 raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
-            trained = stage.trained_parts or set((self.adapter or Adapter()).targets)
-            if frozen := set(stage.learning_rates) - trained:
-                key = "trainable" if stage.trained_parts else "adapter.targets"
-                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to {key}")
-            if stage.trained_parts and adapted:
-                raise ValueError(f"stage {stage.name} trains weights of the base after a stage that trained the adapter; put it before")
-            if stage.trained_parts and stage.trained_parts != self.stages[0].trained_parts:
-                raise ValueError(f"stage {stage.name} trains other parts than stage {self.stages[0].name}: use the same trainable in both")
+            self._check_parts(stage, adapted=adapted)
             adapted = adapted or stage.trainable == "adapter"
             seen.append(stage.name)
         return self
+
+    def _check_parts(self, stage: Stage, *, adapted: bool) -> None:
+        """Check which weights a stage trains; ``adapted``: whether an earlier stage trained the adapter."""
+        trained = stage.trained_parts or set((self.adapter or Adapter()).targets)
+        if frozen := set(stage.learning_rates) - trained:
+            key = "trainable" if stage.trained_parts else "adapter.targets"
+            raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to {key}")
+        if stage.trained_parts and adapted:
+            raise ValueError(f"stage {stage.name} trains weights of the base after a stage that trained the adapter; put it before")
+        if stage.trained_parts and stage.trained_parts != self.stages[0].trained_parts:
+            raise ValueError(f"stage {stage.name} trains other parts than stage {self.stages[0].name}: use the same trainable in both")
 
 
 def builtin_recipe(name: str) -> Path:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
@@ -300,20 +301,17 @@ class RowEncoder(DialogueTokens):
         labels: list[int] = []
         lengths = []
         where = f"row {shown(row.id)}"
-        skipped = (
-            sum(len(tokens) for tokens, _ in self.pieces(row.turns[: row.prompt_turns], tile_counts, where, grids)) if row.rejected else 0
-        )
+        pieces = partial(self.pieces, tile_counts=tile_counts, where=where, grids=grids)
+        skipped = sum(len(tokens) for tokens, _ in pieces(row.turns[: row.prompt_turns])) if row.rejected else 0
         for turns in (row.turns, row.rejected) if row.rejected else (row.turns,):
             begin = len(input_ids)
-            for tokens, learned in self.pieces(turns, tile_counts, where, grids):
+            for tokens, learned in pieces(turns):
                 learned_here = learned and len(input_ids) - begin >= skipped
                 input_ids += tokens
                 labels += tokens if learned_here else [IGNORED] * len(tokens)
             lengths.append(len(input_ids) - begin)
         ids, targets = np.array(input_ids, np.int32), np.array(labels, np.int32)
-        encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else ())
-        if self.layout.needs_grids:
-            encoded = replace(encoded, grids=tuple(grids))
+        encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else (), grids=tuple(grids))
         if self.layout.axes == 1:
             return encoded
         parts = np.split(ids, np.cumsum(lengths)[:-1])

@@ -104,8 +104,8 @@ class ModelFamily(ABC):
     def language_inputs(self, embeddings: "Tensor", mask: "Tensor", config: Any, blocks: "Tensor | None" = None) -> dict[str, Any]:
         """Return the language model's inputs for ``embeddings`` ``(rows, n, hidden)``, or wider with features of :meth:`features`.
 
-        ``config``: the language model's. ``mask``: ``(rows, 1, n, columns)``, true where a token may attend. ``blocks``: ``(rows, n)``, the number of each token's image, or
-        -1; None: the tokens have no images.
+        ``config``: the language model's. ``mask``: ``(rows, 1, n, columns)``, true where a token may attend. ``blocks``: ``(rows, n)``, the
+        number of each token's image, or -1; None: the tokens have no images.
         """
         del config, blocks
         # Transformers uses a mapping unchanged and does not create another mask from it.
