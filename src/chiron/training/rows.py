@@ -306,9 +306,8 @@ class RowEncoder(DialogueTokens):
         for turns in (row.turns, row.rejected) if row.rejected else (row.turns,):
             begin = len(input_ids)
             for tokens, learned in pieces(turns):
-                learned_here = learned and len(input_ids) - begin >= skipped
+                labels += tokens if learned and len(input_ids) - begin >= skipped else [IGNORED] * len(tokens)
                 input_ids += tokens
-                labels += tokens if learned_here else [IGNORED] * len(tokens)
             lengths.append(len(input_ids) - begin)
         ids, targets = np.array(input_ids, np.int32), np.array(labels, np.int32)
         encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else (), grids=tuple(grids))
