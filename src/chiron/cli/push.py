@@ -85,10 +85,11 @@ def _files(folder: Path) -> list[Path]:
     Raises:
         InputError: one of them is a link to a file outside of the folder.
     """
-    from huggingface_hub.utils import filter_repo_objects
+    import huggingface_hub.utils as untyped
 
+    filter_objects: Any = untyped.filter_repo_objects  # type: ignore[attr-defined]
     every = sorted(path for path in folder.rglob("*") if path.is_file())
-    chosen = list(filter_repo_objects(every, ignore_patterns=list(_SKIPPED), key=lambda path: path.relative_to(folder).as_posix()))
+    chosen = list(filter_objects(every, ignore_patterns=list(_SKIPPED), key=lambda path: path.relative_to(folder).as_posix()))
     root = folder.resolve()
     for path in chosen:
         if not path.resolve().is_relative_to(root):

@@ -23,10 +23,10 @@ def check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> No
         )
     for key in ("max_pixels", "longest_edge"):
         if getattr(images, key) is not None and key != layout.limit:
-            instead = layout.limit or ("max_tiles" if family.tiled else None)
+            other = layout.limit or ("max_tiles" if family.tiled else None)
             raise InputError(
                 f"images.{key} does not apply to {family.name}, which sees images as {family.images}:"
-                f" {f'set {instead} instead' if instead else 'remove it'}"
+                f" {f'set {other} instead' if other else 'remove it'}"
             )
 
 

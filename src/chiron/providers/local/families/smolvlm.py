@@ -46,7 +46,8 @@ class MarkedTiles(ProcessorLayout):
     def cut(self, image: Image.Image, n_images: int) -> NDArray[np.float32]:
         """Return the normalized tiles, ``(tiles, 3, side, side)``, the whole image last."""
         del n_images
-        return self.processed(image)[0]
+        tiles: NDArray[np.float32] = self.processed(image)[0]
+        return tiles
 
     def model_inputs(self, pixels: Sequence[NDArray[Any]], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
         """Return ``pixel_values`` ``(1, tiles, 3, side, side)``: to the model, all tiles are images of one row."""
