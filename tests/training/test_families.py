@@ -367,7 +367,7 @@ def test_rows_have_the_tokens_of_transformers_own_processor(world: World) -> Non
     if world.kind not in ENDS:
         pytest.skip("the other families put line breaks next to images, as in InternVL's training")
     model, prepared = world.undisturbed / "model", world.prepared()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
     if world.kind == "gemma3":
         own: Any = transformers.Gemma3Processor(transformers.Gemma3ImageProcessorPil.from_pretrained(model), tokenizer, image_seq_length=16)
     else:
