@@ -3,9 +3,10 @@
 import hashlib
 import secrets
 import threading
+from base64 import b64decode
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,11 @@ class Hub:
     served: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
     broken: bool = False
+    uploaded: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Files of repositories that were written to, by ``TYPE/OWNER/NAME`` and path."""
+    created: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of the requests that created repositories."""
+    _stored: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         hub = self
@@ -45,6 +51,14 @@ class Hub:
 
             def do_GET(self) -> None:
                 hub.answer(self, body=True)
+
+            def do_POST(self) -> None:
+                hub.written(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+            def do_PUT(self) -> None:
+                data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                hub._stored[hashlib.sha256(data).hexdigest()] = data
+                hub._send(self, 200, b"")
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -72,6 +86,47 @@ class Hub:
             self._file(request, self.root / "/".join(parts), body=body)
         else:
             self._send(request, 404, b"")
+
+    def written(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        """Answer the requests of an upload: create, preupload, large files, commit. All need ``token``."""
+        path = request.path.partition("?")[0].strip("/")
+        parts = path.split("/")
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            self._send(request, 401, b"{}", {"X-Error-Message": "Invalid username or password."})
+        elif path == "api/validate-yaml":
+            self._json(request, {"errors": [], "warnings": []})
+        elif path == "api/repos/create":
+            self.created.append(loads(body))
+            self._json(request, {"url": f"{self.url}/{loads(body)['organization']}/{loads(body)['name']}"})
+        elif path.endswith("info/lfs/objects/batch"):
+            actions = [
+                {"oid": one["oid"], "size": one["size"], "actions": {"upload": {"href": f"{self.url}/put/{one['oid']}"}}}
+                for one in loads(body)["objects"]
+            ]
+            self._json(request, {"objects": actions, "transfer": "basic"})
+        elif "preupload" in parts:
+            large = (".safetensors", ".parquet")
+            modes = [
+                {"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(large) else "regular", "shouldIgnore": False}
+                for one in loads(body)["files"]
+            ]
+            self._json(request, {"files": modes})
+        elif "commit" in parts:
+            files = self.uploaded.setdefault("/".join(parts[1:4]), {})
+            for line in map(loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    files[value["path"]] = b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = self._stored[value["oid"]]
+            self._json(
+                request, {"commitUrl": f"{self.url}/{parts[2]}/{parts[3]}/commit/{REVISION}", "commitOid": REVISION, "pullRequestUrl": None}
+            )
+        else:
+            self._send(request, 404, b"{}")
+
+    def _json(self, request: BaseHTTPRequestHandler, content: Any) -> None:
+        self._send(request, 200, dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _metadata(self, request: BaseHTTPRequestHandler, name: str) -> None:
         folder = self.root / name

@@ -101,7 +101,7 @@ def test_special_tokens_in_text_stay_text(token: str) -> None:
     text = f"a {token}{token[1:]}{token} b"
     encoded = ENCODER.encode(row(text, text), [])
     specials = [i for i in encoded.input_ids.tolist() if i in TOKENIZER.all_special_ids]
-    turn = [ENCODER._start_id, ENCODER.stop_id]
+    turn = [*ENCODER._start, ENCODER.stop_id]
     assert specials == turn * 2
     assert written(encoded) == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}<|im_end|>\n"
 

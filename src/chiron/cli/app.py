@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.markup import escape
 
-from chiron.cli import build, build_signals, cases, compare, demo, models, review, schema, search, slurm, train, view
+from chiron.cli import build, build_signals, cases, compare, demo, models, push, review, schema, search, slurm, train, view
 from chiron.cli import eval as evaluation
 from chiron.cli.streams import BrokenPipe, messages, safe_streams, show_log
 from chiron.errors import ChironError
@@ -32,6 +32,7 @@ app.command("schema")(schema.schema_command)
 app.command("doctor")(models.doctor_command)
 app.command("train")(train.train_command)
 app.command("convert")(train.convert_command)
+app.command("push")(push.push_command)
 app.command("sample")(demo.sample_command)
 app.command("ask")(models.ask_command)
 app.command("demo")(demo.demo_command)

@@ -55,11 +55,15 @@ def _stop_signals() -> Iterator[StopSignals]:
 
 
 def train_command(
-    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="YAML recipe; recipes/ contains some.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="YAML recipe.")] = None,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with the recipe's JSONL files.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder; created if missing, otherwise resumed.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ in --data).")
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="NAME", help="Use a recipe of the package instead of RECIPE; an unknown name lists them."),
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
@@ -79,6 +83,7 @@ def train_command(
         return
     if json_output:
         raise InputError("--json belongs to --list-bases: add it, or remove --json")
+    recipe = _recipe_file(recipe, named)
     if recipe is None or data is None or out is None:
         missing = "RECIPE" if recipe is None else "--data DIR" if data is None else "--out DIR"
         raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
@@ -119,6 +124,16 @@ def train_command(
         *([("events", out / "tensorboard")] if settings.event_files else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
+
+
+def _recipe_file(recipe: Path | None, named: str | None) -> Path | None:
+    if named is None:
+        return recipe
+    from chiron.training.recipe import builtin_recipe
+
+    if recipe is not None:
+        raise InputError(f"--recipe {named} and RECIPE {recipe} were both given: remove one of them")
+    return builtin_recipe(named)
 
 
 def _show_bases(*, json_output: bool) -> None:

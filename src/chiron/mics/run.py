@@ -13,7 +13,7 @@ from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
 from chiron.cases.reader import AnswerPool, Selection
-from chiron.client.call import Ask, ImagePart, resized
+from chiron.client.call import Ask, Call, ImagePart, Reply, resized
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult

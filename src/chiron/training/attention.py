@@ -92,23 +92,23 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """Mask of this attention, as transformers asks for it."""
 
 
-def use_attention(model: Any, recipe: Recipe) -> None:
+def use_attention(model: Any, recipe: Recipe, *, own_masks: bool = False) -> None:
     """Set the attention of the language model of a model that was loaded with "sdpa" or "eager".
 
-    The vision tower keeps "sdpa": its images are not packed.
+    The vision tower keeps "sdpa": its images are not packed. ``own_masks``: whether the family needs a mask of its own.
 
     Raises:
         InputError: The attention is not available here, or the model has layers that it cannot compute.
     """
     chosen = recipe.attention
     gpu = torch.cuda.is_available()
-    special = _special_layers(model)
+    special = "the family's own masks" if own_masks else _special_layers(model)
     if chosen == "auto":
         chosen = "varlen" if gpu and recipe.precision == "bf16" and special is None else "sdpa"
     if chosen in {"sdpa", "eager"}:
         return
-    if special is not None and chosen == "varlen":
-        raise InputError(f"attention: varlen cannot compute {special}: use sdpa")
+    if special is not None:
+        raise InputError(f"attention: {chosen} cannot compute {special}: use sdpa")
     if chosen == "varlen" and gpu and recipe.precision != "bf16":
         raise InputError("attention: varlen needs precision: bf16 on a GPU: set it, or use sdpa")
     if chosen == "flex_attention" and not gpu:

@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
 from chiron.io import write_atomically
-from chiron.providers.local.checkpoint import exact_template, write_format
+from chiron.providers.local.checkpoint import family_template, write_format
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
 from chiron.providers.local.tiling import Tiling, tile_budget
 from chiron.training.metrics import held_out_losses, read_metrics
 from chiron.training.model import LoadedModel
 from chiron.training.packing import StagePlan
-from chiron.training.recipe import Recipe
+from chiron.training.quantization import merge, merge_into_full_precision
+from chiron.training.recipe import Recipe, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -234,12 +235,14 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
     try:
         if adapter is not None:
             model.save_pretrained(adapter)  # type: ignore[operator]
+            (adapter / "README.md").write_text(card(recipe, base, plans, hashes, out / "metrics.jsonl"))
             if (out / KEPT_BASE).is_file():
                 # Earlier stages trained every weight, so the adapter does not fit the base model of the recipe.
                 settings = adapter / "adapter_config.json"
                 named = json.loads(settings.read_text()) | {"base_model_name_or_path": f"../{KEPT_BASE}"}
                 write_atomically(settings, [json.dumps(named, indent=2, sort_keys=True) + "\n"])
-            merged = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+            quantized = recipe.quantization is not None
+            merged = merge_into_full_precision(recipe, base.family, adapter) if quantized else merge(copy.deepcopy(model))
         else:
             merged = model
         if recipe.precision == "bf16":
@@ -248,7 +251,7 @@ def export(model: nn.Module, base: LoadedModel, out: Path, recipe: Recipe, plans
         with no_bars():
             merged.save_pretrained(draft, safe_serialization=True)
         family, system = base.family, base.family.system(recipe.system)
-        base.tokenizer.chat_template = exact_template(system, family.image_placeholder)
+        base.tokenizer.chat_template = family_template(family, system)
         base.tokenizer.save_pretrained(draft)
         # Rows contain their own line breaks next to images, so generation adds what they have.
         unset = None if family.default_system is None else "none"
@@ -267,7 +270,7 @@ def card(recipe: Recipe, base: LoadedModel, plans: list[StagePlan], hashes: dict
     losses = {name: f"{loss:.4f}" for name, loss in held_out_losses(metrics, recipe.best_stages).items()}
     steps = {line["stage"]: line["step"] for line in read_metrics(metrics) if "loss" in line}  # fewer than planned after early stopping
     rows = "\n".join(
-        f"| {p.stage.name} | {p.stage.trainable} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
+        f"| {p.stage.name} | {_trained(p.stage)} | {p.stage.objective} | {p.rows:,} | {(done := steps.get(p.stage.name, p.steps)):,} |"
         f" {p.epochs * done / p.steps:.2f} | {p.stage.learning_rate:g} | {losses.get(p.stage.name, '-')} |"
         for p in plans
     )
@@ -298,6 +301,10 @@ Recipe:
 """
 
 
+def _trained(stage: Stage) -> str:
+    return stage.trainable if isinstance(stage.trainable, str) else ", ".join(stage.trainable)
+
+
 _SERVING = """## Serving it
 
 `chiron` with `provider: local` prompts this model as in training, by the settings in `chiron.json`. For other programs:
@@ -319,7 +326,7 @@ def serving(recipe: Recipe, base: LoadedModel) -> str:
     if base.family.system(recipe.system) is not None:
         text += "- The chat template adds the system message of training if a conversation has none.\n"
     if not isinstance(base.layout, Tiling):
-        text += "- Images keep their resolution, within the limits of `preprocessor_config.json`, as in training; no argument is needed.\n"
+        text += f"- {base.layout.served}, as in training; no argument is needed.\n"
         return text
     if images.max_tiles_per == "image":
         text += f"- Every image gets up to {images.max_tiles} tiles, as in training; no argument is needed.\n"

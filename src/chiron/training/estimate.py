@@ -9,8 +9,9 @@ from torch import nn
 
 from chiron.providers.local.families.family import ModelFamily
 from chiron.training.memory import fixed_recomputed, predict_memory
-from chiron.training.model import Loss, adapted_layers, add_adapter, plain, train_everything
+from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain
 from chiron.training.packing import StagePlan, steps_of_stage
+from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
 from chiron.training.rows import Encoded, trained_tokens
 from chiron.training.session import Prepared
@@ -43,10 +44,10 @@ class Operations:
         vision = inner.config.vision_config
         attention = 4 * patches**2 * vision.hidden_size * vision.num_hidden_layers if family.tiled else 0
         return cls(
-            per_token=2 * _size(inner.model.language_model.layers),
+            per_token=2 * count_weights(inner.get_decoder().layers),
             per_token_pair=4 * text.num_hidden_layers * text.num_attention_heads * size,
             per_label=2 * text.vocab_size * text.hidden_size,
-            per_tile=2 * _size(tower) * patches + attention,
+            per_tile=2 * count_weights(tower) * patches + attention,
         )
 
     def useful(self, rows: Iterable[Encoded]) -> dict[str, float]:
@@ -66,10 +67,6 @@ class Operations:
 def pairs_of_tokens(row: Encoded) -> float:
     """Number of pairs of tokens that attend to each other."""
     return sum(size * (size + 1) / 2 for size in row.conversations)
-
-
-def _size(part: nn.Module) -> int:
-    return sum(weight.numel() for name, weight in part.named_parameters() if "lora_" not in name)
 
 
 @dataclass(frozen=True)
@@ -123,17 +120,18 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     config = model.config
     text = config.get_text_config()
     once = Operations.of(model, prepared.base.family)
-    parameters = sum(p.numel() for p in model.parameters())
-    trained = _adapter_size(model, prepared) if prepared.recipe.stages[-1].trainable == "adapter" else parameters
+    parameters = count_weights(model)
+    last = prepared.recipe.stages[-1].trained_parts
+    trained = sum(p.numel() for name, p in model.named_parameters() if part_of(name) in last) if last else _adapter_size(model, prepared)
     # How many layers "auto" computes again is known only on the GPU; here, it counts as none.
     again = (fixed_recomputed(prepared.recipe, text.num_hidden_layers) or 0) / text.num_hidden_layers
 
     def of_stage(plan: StagePlan) -> StageEstimate:
         seen = _seen(prepared, plan, gpus)
-        everything = plan.stage.trainable == "all"
-        passes = (3 if everything else 2) + again
-        vision = everything or "vision" in (prepared.recipe.adapter or Adapter()).targets
-        tower_passes = (3 if everything else 2 if vision else 1) + (bool(again) if vision else 0)
+        own = plan.stage.trained_parts
+        passes = (3 if "language" in own else 2) + again
+        vision = "vision" in (own or (prepared.recipe.adapter or Adapter()).targets)
+        tower_passes = (3 if own and vision else 2 if vision else 1) + (bool(again) if vision else 0)
         operations = once.per_token * seen.tokens * passes + once.per_token_pair * seen.pairs * (3 + again)
         operations += once.per_tile * seen.tiles * tower_passes + once.per_label * seen.trained * 2
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
@@ -163,10 +161,10 @@ def _memory_gib(prepared: Prepared) -> float:
     """Peak memory of the last stage. A layer's activations are measured; "auto" counts as none that are computed again."""
     recipe = prepared.recipe
     model = prepared.base.model
-    if recipe.stages[-1].trainable == "adapter":
-        model = add_adapter(model, recipe.adapter or Adapter()) if not hasattr(model, "peft_config") else model
+    if parts := recipe.stages[-1].trained_parts:
+        train_parts(model, parts)
     else:
-        train_everything(model)
+        model = add_adapter(model, recipe.adapter or Adapter())
     loss = Loss(model)
     memory = predict_memory(loss, recipe, next(model.parameters()).device)
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
@@ -206,6 +204,6 @@ def _adapter_size(model: Any, prepared: Prepared) -> int:
     adapter = prepared.recipe.adapter
     if adapter is None:
         return 0
-    pattern = adapted_layers(adapter.targets)
+    pattern = adapted_layers(adapter.targets, model)
     layers = (m for name, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, name))
     return sum(adapter.rank * (m.in_features + m.out_features) + adapter.dora * m.out_features for m in layers)

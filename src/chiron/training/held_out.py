@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.io import BrokenJson, read_jsonl, write_atomically
+from chiron.providers.local.families.registry import FAMILIES
 from chiron.training.attention import attention_for_generation
 from chiron.training.batches import Decoder, collate
 from chiron.training.loop import TrainState
@@ -130,8 +131,8 @@ def answer(
             size = len(one.encoded.input_ids)
             batch = collate(lines, tiles, length=size, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             inputs = {k: v for k, v in batch.inputs().items() if k not in {"position_ids", "attention_mask", "use_cache"} and v is not None}
-            if batch.image_grid_thw is not None:  # without it, transformers would silently give image tokens the positions of text
-                inputs["mm_token_type_ids"] = (batch.input_ids == inner.config.image_token_id).long()
+            if one.encoded.images:
+                inputs |= FAMILIES[inner.config.model_type].token_types(inner.config, batch.input_ids)
             # A base's own settings (sampling, penalties) must not count.
             greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": limit}
             settings = GenerationConfig(**greedy, eos_token_id=one.stop_id, pad_token_id=state.pad_id)  # type: ignore[no-untyped-call]

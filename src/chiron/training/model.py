@@ -7,9 +7,8 @@ model, which stays in host memory. Checkpoints, export and the adapter of the ne
 
 import contextlib
 import copy
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from chiron.errors import InputError
-from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.families.registry import FAMILIES, known_families
@@ -32,27 +30,33 @@ from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
 from chiron.training.attention import attention_inputs, use_attention
-from chiron.training.recipe import Adapter, Images, ModelPart, Recipe
+from chiron.training.base_checks import check_adapter, check_images, check_template, first_line
+from chiron.training.quantization import quantization_settings
+from chiron.training.recipe import Adapter, ModelPart, Recipe
 from chiron.training.rows import IGNORED
 
 _LINEAR: dict[ModelPart, str] = {
-    "language": INTERNVL.lora_targets,
-    "projector": r".*multi_modal_projector\.(linear_1|linear_2)",
-    "vision": r".*vision_tower.*\.(q_proj|k_proj|v_proj|projection_layer|fc1|fc2)",
+    "language": r".*DECODER.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
+    "projector": r".*(multi_modal_projector|connector\.modality_projection|visual\.(merger|deepstack_merger_list)).*"
+    r"\.(linear_1|linear_2|proj|mlp\.0|mlp\.2|linear_fc1|linear_fc2)",
+    "vision": r".*(vision_tower|vision_model|visual\.blocks).*\.(q_proj|k_proj|v_proj|projection_layer|out_proj|qkv|proj|fc1|fc2"
+    r"|linear_fc1|linear_fc2|gate_proj|up_proj|down_proj)",
 }
-"""Regular expressions for the linear layers of each part. The language model's are the same in all families, the others are InternVL's."""
+"""Regular expressions for the linear layers of each part, in all families. Vision towers have layers of the language model's names."""
 
 
-def adapted_layers(targets: Sequence[ModelPart]) -> str:
-    """Return a regular expression for the full names of the layers to adapt."""
-    return "|".join(_LINEAR[part] for part in dict.fromkeys(targets))
+def adapted_layers(targets: Sequence[ModelPart], model: Any) -> str:
+    """Return a regular expression for the full names of the layers of ``model`` to adapt."""
+    decoder = next(name for name, part in model.model.named_children() if part is model.get_decoder())
+    # One group for the language model alone: older releases of vLLM read no other expressions.
+    return "|".join(_LINEAR[part] for part in dict.fromkeys(targets)).replace("DECODER", decoder)
 
 
 def part_of(name: str) -> ModelPart:
     """Return the part of the model that a weight belongs to, by the weight's name."""
-    if "vision_tower" in name or "visual." in name:
-        return "vision"
-    return "projector" if "multi_modal_projector" in name else "language"
+    if any(projector in name for projector in ("multi_modal_projector", "connector.", "visual.merger", "visual.deepstack_merger_list")):
+        return "projector"
+    return "vision" if any(tower in name for tower in ("vision_tower", "vision_model", "visual.")) else "language"
 
 
 @dataclass
@@ -81,7 +85,7 @@ def load_base(recipe: Recipe) -> LoadedModel:
     family = _family(recipe)
     architecture = getattr(transformers, family.architecture)
     # Frozen base weights can stay in half precision; trained weights need full precision.
-    trains_all = any(stage.trainable == "all" for stage in recipe.stages)
+    trains_all = any(stage.trained_parts for stage in recipe.stages)
     dtype = torch.bfloat16 if recipe.precision == "bf16" and not trains_all else torch.float32
     if recipe.scratch is not None:
         torch.manual_seed(recipe.seed)
@@ -91,23 +95,25 @@ def load_base(recipe: Recipe) -> LoadedModel:
             model = architecture._from_config(config, dtype=dtype, attn_implementation=_first_attention(recipe))  # noqa: SLF001
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(recipe.scratch.tokenizer)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"recipe {recipe.name}: scratch: {_first_line(error)}") from error
+            raise InputError(f"recipe {recipe.name}: scratch: {first_line(error)}") from error
     else:
         source = str(recipe.base)
+        quantized = quantization_settings(recipe, family, dtype)
         try:
-            model = load_whole(architecture, source, dtype=dtype, attn_implementation=_first_attention(recipe), use_safetensors=True)
+            attention = _first_attention(recipe)
+            model = load_whole(architecture, source, dtype=dtype, attn_implementation=attention, use_safetensors=True, **quantized)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
-            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {_first_line(error)}{hint}") from error
+            raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {first_line(error)}{hint}") from error
     try:
-        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, max_pixels=recipe.images.max_pixels)
-        _check_images(family, layout, recipe.images)
-        _check_adapter(family, recipe.adapter)
-        _check_template(tokenizer)
-        use_attention(model, recipe)
+        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, limit=recipe.images.limit)
+        check_images(family, layout, recipe.images)
+        check_adapter(family, recipe.adapter)
+        check_template(tokenizer, family.chat)
+        use_attention(model, recipe, own_masks=family.own_masks)
     except (InputError, OSError, ValueError) as error:
-        raise InputError(f"recipe {recipe.name}: {_first_line(error)}") from error
+        raise InputError(f"recipe {recipe.name}: {first_line(error)}") from error
     if recipe.gradient_checkpointing not in {False, "none"}:
         recompute(model)
     return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
@@ -138,49 +144,6 @@ def _family(recipe: Recipe) -> ModelFamily:
     return FAMILIES[kind]
 
 
-def _check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:
-    """Check that the recipe says how this family sees images, and nothing about how others do."""
-    if isinstance(layout, Tiling):
-        if images.tile != layout.tile:
-            raise InputError(f"images.tile is {images.tile}, but the base needs {layout.tile}: set it to {layout.tile}")
-        if images.max_pixels is not None:
-            raise InputError(f"images.max_pixels does not apply to {family.name}, which cuts images into tiles: set max_tiles instead")
-    elif images.tiling != Tiling():
-        raise InputError(
-            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images at their own resolution:"
-            " remove them, and set max_pixels instead"
-        )
-
-
-def _check_adapter(family: ModelFamily, adapter: Adapter | None) -> None:
-    """Check that the adapter's targets are parts whose layers are known."""
-    others = [part for part in (adapter or Adapter()).targets if part != "language"]
-    if others and family.vision_tower != INTERNVL.vision_tower:
-        raise InputError(f"adapter.targets: {others[0]} is only known for the families of InternVL, not for {family.name}: remove it")
-
-
-def _check_template(tokenizer: Any) -> None:
-    """Check that the base's own chat template, if it has one, marks assistant turns as training does."""
-    from jinja2 import TemplateError
-
-    if not getattr(tokenizer, "chat_template", None):
-        return
-    chat = ChatFormat()
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "reply"}]
-    wanted = f"{chat.start}assistant{chat.after_role}reply{chat.end}"
-    try:
-        written = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the base's chat template cannot be used ({_first_line(error)}): use the tokenizer of the published model"
-        ) from error
-    if wanted not in written:
-        raise InputError(
-            f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
-            " another form than it is trained in: use a base with ChatML turns, or remove its chat template"
-        )
-
-
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     """Add LoRA to the parts that ``adapter`` names; only the adapter is trained, in full precision."""
     from peft import LoraConfig, get_peft_model
@@ -189,7 +152,7 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=adapted_layers(adapter.targets),
+        target_modules=adapted_layers(adapter.targets, model),
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         task_type="CAUSAL_LM",
@@ -206,10 +169,10 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
     return adapted
 
 
-def train_everything(model: nn.Module) -> None:
-    """Make every weight trainable."""
-    for parameter in model.parameters():
-        parameter.requires_grad = True
+def train_parts(model: nn.Module, parts: Collection[ModelPart]) -> None:
+    """Make every weight of these parts trainable, and no other."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = part_of(name) in parts
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -248,7 +211,7 @@ class Loss(nn.Module):
         ``-log sigmoid(beta * ((log p(chosen) - log ref(chosen)) - (log p(rejected) - log ref(rejected))))``. Without ``reference``, the
         log-probabilities of the conversations are returned, (2 * pairs,).
 
-        There is no attention mask: positions that restart at 0 separate packed rows; a mask of ones would let them attend to each other.
+        Positions that restart at 0 separate packed rows; most families need no mask. One of ones would let rows attend to each other.
         """
         inner = plain(self.model)
         rows = attention_inputs(inner, position_ids if position_ids.ndim == 2 else position_ids[0])
@@ -259,7 +222,7 @@ class Loss(nn.Module):
             pixel_values=pixel_values,
             **images,
             **rows,
-            attention_mask=None,
+            attention_mask=FAMILIES[inner.config.model_type].packed_mask(inner.config, input_ids, position_ids),
             use_cache=False,
         ).last_hidden_state
         targets = labels[:, 1:]
@@ -321,7 +284,7 @@ def recompute_only(model: nn.Module, layers: int) -> None:
 
 def language_layers(model: nn.Module) -> Any:
     """Return the layers of the language model."""
-    return plain(model).model.language_model.layers
+    return plain(model).get_decoder().layers
 
 
 def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
@@ -338,10 +301,6 @@ def _stop_at_frozen_embeddings(model: Any) -> None:
     The patch embedding is one of them, so a frozen vision tower would be recomputed and differentiated without need.
     """
     model.disable_input_require_grads()
-
-
-def _first_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
 
 
 class ShardedLoss(Loss):
@@ -361,7 +320,7 @@ class ShardedLoss(Loss):
     def image_weights(self) -> list[nn.Parameter]:
         """Trained weights that text-only batches do not use."""
         inner = plain(self.model).model
-        parts = [part for name, part in inner.named_children() if name != ModelFamily.language_model]
+        parts = [part for part in inner.children() if part is not inner.get_decoder()]
         return [p for part in parts for p in part.parameters() if p.requires_grad]
 
 

@@ -9,6 +9,7 @@ from chiron.client.config import Strict, SystemText
 from chiron.client.config_file import explain
 from chiron.errors import InputError
 from chiron.providers.local.tiling import Tiling
+from chiron.terminal import printable
 from chiron.training.rows import LossWeighting
 from chiron.yaml_file import read_yaml
 
@@ -47,9 +48,14 @@ class Images(Strict):
     thumbnail: bool = True
     """Whether an image of several tiles also gets one more tile that shows the whole image."""
     max_pixels: PositiveInt | None = None
-    """Only for families without tiles (Qwen-VL): larger images are scaled down to this number of pixels. Default: the
-    checkpoint's setting.
-    """
+    """Only for Qwen-VL: larger images are scaled down to this number of pixels. Default: the checkpoint's setting."""
+    longest_edge: PositiveInt | None = None
+    """Only for SmolVLM: images are scaled to this longest side, a multiple of the tile side. Default: the checkpoint's setting."""
+
+    @property
+    def limit(self) -> int | None:
+        """The limit of images' size for families without InternVL's tiles."""
+        return self.max_pixels or self.longest_edge
 
     @property
     def tiling(self) -> Tiling:
@@ -87,8 +93,8 @@ class Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     data: str
     """JSONL file of rows in the data folder."""
-    trainable: Literal["adapter", "all"] = "adapter"
-    """Train the adapter, or every weight (only before the first stage with an adapter)."""
+    trainable: Literal["adapter", "all"] | Annotated[tuple[ModelPart, ...], Field(min_length=1)] = "adapter"
+    """Train the adapter, every weight, or every weight of some parts. The last two only before the first stage with an adapter."""
     objective: Literal["sft", "dpo"] = "sft"
     """``sft``: learn the assistant's text. ``dpo``: learn from pairs of a chosen and a rejected reply (direct preference optimization)."""
     beta: PositiveFloat = 0.1
@@ -115,6 +121,13 @@ class Stage(Strict):
     """Whether the stage ends with the weights of the lowest held-out loss; otherwise with the last ones."""
     patience: PositiveInt | None = None
     """End the stage early after so many measurements in a row that are no better than the best one."""
+
+    @property
+    def trained_parts(self) -> frozenset[ModelPart]:
+        """Parts whose own weights are trained; empty if the adapter is."""
+        if self.trainable == "adapter":
+            return frozenset()
+        return frozenset(("language", "projector", "vision") if self.trainable == "all" else self.trainable)
 
     @model_validator(mode="after")
     def _length(self) -> "Stage":
@@ -155,6 +168,8 @@ class Recipe(Strict):
     micro_batch_size: PositiveInt = 1
     """Packed lines in one forward pass."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    quantization: Literal["nf4"] | None = None
+    """``nf4``: keep the language model's frozen weights in 4 bits (QLoRA; needs bitsandbytes)."""
     gradient_checkpointing: bool | PositiveInt | Literal["all", "none", "auto"] = False
     """Layers of the language model whose activations are computed again in the backward pass: ``all`` (or true), ``none`` (or false), the
     first so many, or as many as the free memory needs (``auto``).
@@ -202,6 +217,18 @@ class Recipe(Strict):
         return {stage.name for stage in self.stages if stage.keep_best}
 
     @model_validator(mode="after")
+    def _quantizable(self) -> "Recipe":
+        if self.quantization is not None:
+            for wrong, why in (
+                (self.scratch is not None, "needs a base; scratch cannot be used"),
+                (self.shard, "does not support shard: remove one of them"),
+                (any(stage.trained_parts for stage in self.stages), "keeps weights frozen; a stage can only train the adapter"),
+            ):
+                if wrong:
+                    raise ValueError(f"quantization: {self.quantization} {why}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
             raise ValueError("give either base or scratch")
@@ -218,13 +245,33 @@ class Recipe(Strict):
                 raise ValueError(f"stage {stage.name} replays '{pairs[0]}', whose rows are preference pairs; remove it")
             if stage.trainable == "adapter" and self.adapter is None:
                 raise ValueError(f"stage {stage.name} trains the adapter, but the recipe has none: set adapter, or trainable: all")
-            if stage.trainable == "adapter" and (frozen := set(stage.learning_rates) - set((self.adapter or Adapter()).targets)):
-                raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to adapter.targets")
-            if stage.trainable == "all" and adapted:
-                raise ValueError(f"stage {stage.name} trains all weights after a stage that trained the adapter; put it before")
+            self._check_parts(stage, adapted=adapted)
             adapted = adapted or stage.trainable == "adapter"
             seen.append(stage.name)
         return self
+
+    def _check_parts(self, stage: Stage, *, adapted: bool) -> None:
+        """Check which weights a stage trains; ``adapted``: whether an earlier stage trained the adapter."""
+        trained = stage.trained_parts or set((self.adapter or Adapter()).targets)
+        if frozen := set(stage.learning_rates) - trained:
+            key = "trainable" if stage.trained_parts else "adapter.targets"
+            raise ValueError(f"stage {stage.name}: learning_rates names '{min(frozen)}', which is frozen: add it to {key}")
+        if stage.trained_parts and adapted:
+            raise ValueError(f"stage {stage.name} trains weights of the base after a stage that trained the adapter; put it before")
+        if stage.trained_parts and stage.trained_parts != self.stages[0].trained_parts:
+            raise ValueError(f"stage {stage.name} trains other parts than stage {self.stages[0].name}: use the same trainable in both")
+
+
+def builtin_recipe(name: str) -> Path:
+    """Return the file of a recipe that is part of the package.
+
+    Raises:
+        InputError: there is no recipe of this name; the message lists the names.
+    """
+    known = {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    if name not in known:
+        raise InputError(f"unknown recipe {printable(name)!r}; choose one of {', '.join(known)}, or give the path of a file as RECIPE")
+    return known[name]
 
 
 def load_recipe(path: Path) -> Recipe:

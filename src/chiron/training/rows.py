@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
@@ -262,7 +263,7 @@ class Encoded:
     positions: NDArray[np.int64] | None = None
     """``(axes, n)``, starting at 0 in each conversation; None if positions have one axis and count up."""
     grids: tuple[Grid, ...] = ()
-    """Rows and columns of each image's tiles; empty if positions have one axis."""
+    """Rows and columns of each image's tiles; empty unless the layout ``needs_grids``."""
     reference: tuple[float, float] | None = None
     """Only of a preference pair: log-probabilities of the chosen and the rejected reply under the reference model."""
 
@@ -291,7 +292,7 @@ class RowEncoder(DialogueTokens):
         Args:
             row: the conversation or pair.
             tile_counts: number of tiles of each image.
-            grids: rows and columns of each image's tiles; only needed if positions have several axes.
+            grids: rows and columns of each image's tiles; only needed if the layout ``needs_grids``.
 
         Raises:
             InputError: The number of image marks differs from the number of ``tile_counts``.
@@ -300,21 +301,21 @@ class RowEncoder(DialogueTokens):
         labels: list[int] = []
         lengths = []
         where = f"row {shown(row.id)}"
-        skipped = sum(len(tokens) for tokens, _ in self.pieces(row.turns[: row.prompt_turns], tile_counts, where)) if row.rejected else 0
+        pieces = partial(self.pieces, tile_counts=tile_counts, where=where, grids=grids)
+        skipped = sum(len(tokens) for tokens, _ in pieces(row.turns[: row.prompt_turns])) if row.rejected else 0
         for turns in (row.turns, row.rejected) if row.rejected else (row.turns,):
             begin = len(input_ids)
-            for tokens, learned in self.pieces(turns, tile_counts, where):
-                learned_here = learned and len(input_ids) - begin >= skipped
+            for tokens, learned in pieces(turns):
+                labels += tokens if learned and len(input_ids) - begin >= skipped else [IGNORED] * len(tokens)
                 input_ids += tokens
-                labels += tokens if learned_here else [IGNORED] * len(tokens)
             lengths.append(len(input_ids) - begin)
         ids, targets = np.array(input_ids, np.int32), np.array(labels, np.int32)
-        encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else ())
+        encoded = Encoded(row.id, ids, targets, row.images, tuple(tile_counts), tuple(lengths) if row.rejected else (), grids=tuple(grids))
         if self.layout.axes == 1:
             return encoded
         parts = np.split(ids, np.cumsum(lengths)[:-1])
-        positions = [self.layout.positions(len(part), self.image_spans(part, grids), grids)[0] for part in parts]
-        return replace(encoded, positions=np.concatenate(positions, axis=1), grids=tuple(grids))
+        positions = [self.layout.positions(len(part), self.image_spans(part), grids)[0] for part in parts]
+        return replace(encoded, positions=np.concatenate(positions, axis=1))
 
 
 def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, encoder: RowEncoder, *, limit: int) -> list[Encoded]:
@@ -335,7 +336,7 @@ def encode_all(rows: Sequence[TrainingExample], folder: ImageFolder | None, enco
             unseen.append(f"row {shown(row.id)}: {' and '.join(problems)}")
             continue
         seen = [grid for grid in (grids[image] for image in row.images) if not isinstance(grid, str)]
-        one = encoder.encode(row, [rows * columns for rows, columns in seen], seen)
+        one = encoder.encode(row, [encoder.layout.tiles(grid) for grid in seen], seen if encoder.layout.needs_grids else ())
         if len(one.input_ids) > limit:
             too_long.append(f"row {shown(row.id)}: {len(one.input_ids)} tokens, including {one.tiles()} {encoder.layout.unit}")
         encoded.append(one)

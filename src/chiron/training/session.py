@@ -45,7 +45,7 @@ from chiron.training.model import (
     LoadedModel,
     add_adapter,
     load_base,
-    train_everything,
+    train_parts,
 )
 from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
@@ -62,8 +62,8 @@ _UNHASHED: dict[str, Any] = {
     "stages": {"__all__": {"answers", "answer_tokens"}},
 }
 """Keys of a recipe that do not change the final weights."""
-_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token"}
-_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None}
+_LATER: dict[str, Any] = {"system": None, "loss_weighting": "token", "quantization": None}
+_LATER_IMAGES: dict[str, Any] = {"max_tiles_per": "row", "max_pixels": None, "longest_edge": None}
 _LATER_ADAPTER: dict[str, Any] = {"targets": ["language"], "rslora": False, "dora": False}
 _LATER_STAGE: dict[str, Any] = {"learning_rates": {}, "keep_best": False, "patience": None}
 
@@ -238,12 +238,12 @@ def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: T
     """
     base = out / KEPT_BASE
     adapted = hasattr(model, "peft_config")
-    if stage.trainable == "all":
-        train_everything(model)
+    if stage.trained_parts:
+        train_parts(model, stage.trained_parts)
     elif not adapted:
         before = recipe.stages[: recipe.stages.index(stage)]
         if resumed is not None and any("lora_" in name for name in resumed.weights):
-            if before and before[0].trainable == "all":
+            if before and before[0].trained_parts:
                 model.load_state_dict(_kept_base(base))
         elif before:
             # Earlier stages trained every weight. The adapter is saved separately, so the weights below it are saved too.
@@ -271,7 +271,7 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise InputError("accelerate's own FSDP is not supported: launch without --use_fsdp, and set shard: true in the recipe")
     # If the vision tower is trained, text-only batches leave its parameters unused.
-    unused = any(stage.trainable == "all" for stage in recipe.stages) or set((recipe.adapter or Adapter()).targets) != {"language"}
+    unused = any(stage.trained_parts for stage in recipe.stages) or set((recipe.adapter or Adapter()).targets) != {"language"}
     return Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         cpu=not torch.cuda.is_available(),

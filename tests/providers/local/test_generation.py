@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2VLImageProcessorPil
 
 from chiron.client.call import Call, ImagePart, Message, TextPart
 from chiron.providers.local.backend import PrefixCache, Prompt
@@ -13,7 +12,7 @@ from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.generation import Completion, Generation, Request, choose, generate
 from chiron.providers.local.loading import load
 from chiron.providers.local.tiling import cut, normalise, tile_budget
-from tests.providers.local.checkpoints import a_call, config_of, generated, write_family, write_pictures
+from tests.providers.local.checkpoints import a_call, as_processed, config_of, generated, write_family, write_pictures
 from tests.training.tiny import tiny_tiling
 
 pytestmark = pytest.mark.slow
@@ -34,7 +33,7 @@ class Stage:
         return generate(self.family, [self.request(call) for call in calls], prefixes or PrefixCache(2**26))
 
 
-KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+KINDS = ("internvl", "internvl3_5", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "smolvlm")
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,8 @@ def as_transformers_takes(stage: Stage, pictures: list[ImagePart], prompt: Promp
         tiling = tiny_tiling()
         tiles = [normalise(cut(image, budget=tile_budget(len(pictures), tiling), tiling=tiling)) for image in images]
         return {"pixel_values": torch.cat([torch.from_numpy(t) for t in tiles])}
-    processor = Qwen2VLImageProcessorPil.from_pretrained(stage.checkpoint)
-    types = torch.from_numpy((prompt.ids == stage.family.dialogue.image_ids[1]).astype("int64"))[None]
-    return {**processor(images=[image.convert("RGB") for image in images], return_tensors="pt"), "mm_token_type_ids": types}
+    types = stage.family.family.token_types(stage.family.model.config, torch.from_numpy(prompt.ids.astype("int64"))[None])
+    return {**as_processed(stage.checkpoint, images), **types}
 
 
 @pytest.mark.parametrize("shown", [0, 1, 3])
@@ -130,10 +128,10 @@ def test_images_and_shared_beginnings_are_computed_once(stage: Stage) -> None:
     prefixes = PrefixCache(2**26)
     seen, read = [], []
     inner = family.model.model
-    tower = inner.vision_tower if family.family.tiled else inner.visual
+    tower = getattr(inner, family.family.vision_tower)
     hooks = [
         tower.register_forward_pre_hook(lambda *_: seen.append(1)),
-        inner.language_model.register_forward_pre_hook(
+        family.model.get_decoder().register_forward_pre_hook(
             lambda _, __, given: read.append(given["inputs_embeds"].shape[:2]), with_kwargs=True
         ),
     ]

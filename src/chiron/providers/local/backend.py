@@ -226,7 +226,7 @@ class Prompt:
     """Position of the first generated token, on every axis."""
     images: tuple[EncodedImage, ...]
     spans: tuple[tuple[int, int], ...]
-    """Start and end of each image's tokens in ``ids``."""
+    """Start and end of each run of image tokens in ``ids``; see :meth:`~chiron.providers.local.dialogue.DialogueTokens.image_spans`."""
 
     @property
     def image_keys(self) -> tuple[SeenKey, ...]:
@@ -264,7 +264,7 @@ class VLMBackend:
         self._tokenizer = tokenizer
         self._seen: BytesLru[SeenKey, EncodedImage] = BytesLru(features_bytes, lambda seen: seen.features.nbytes)
         text = model.config.get_text_config()
-        if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
+        if not family.sliding_window and any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
             raise InputError(
                 "its language model has sliding-window attention, which the provider local does not support: serve it with vLLM"
             )
@@ -276,7 +276,8 @@ class VLMBackend:
         """Maximum number of tokens of prompt and reply together."""
         self.stop_ids = frozenset({dialogue.stop_id, *_eos_ids(model)})
         """Tokens that end a reply."""
-        self._cache_argument = _cache_argument(model.model.language_model)
+        self._language_model = model.get_decoder()
+        self._cache_argument = _cache_argument(self._language_model)
 
     @property
     def device(self) -> torch.device:
@@ -302,16 +303,16 @@ class VLMBackend:
         turns = [turn for message in messages if (turn := self._turn(message)) is not None]
         # The last assistant turn is treated as the reply to generate, so add an empty one.
         counts = [len(seen.features) // self.dialogue.tokens_per_tile for seen in images]
-        ids = self.dialogue.prompt([*turns, PlacedTurn("assistant", ("",))], counts, where="call")
         grids = [seen.grid for seen in images]
-        spans = self.dialogue.image_spans(ids, grids)
+        ids = self.dialogue.prompt([*turns, PlacedTurn("assistant", ("",))], counts, grids, where="call")
+        spans = self.dialogue.image_spans(ids)
         positions, following = self.dialogue.layout.positions(len(ids), spans, grids)
         return Prompt(ids, positions, following, images, spans)
 
     def text(self, ids: Sequence[int]) -> str:
         """Decode generated tokens."""
         decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return decoded
+        return decoded.removeprefix(self.dialogue.chat.before_text)
 
     def embed(self, prompt: Prompt, start: int, end: int) -> Tensor:
         """Return the embeddings of prompt tokens ``start`` to ``end``, with image features inserted.
@@ -321,10 +322,12 @@ class VLMBackend:
         embeddings = self.embed_tokens(torch.from_numpy(prompt.ids[start:end].astype(np.int64)))
         if prompt.images:
             embeddings = torch.nn.functional.pad(embeddings, (0, prompt.images[0].features.shape[1] - embeddings.shape[1]))
-        for seen, (first, last) in zip(prompt.images, prompt.spans, strict=True):
-            low, high = max(first, start), min(last, end)
-            if low < high:
-                embeddings[low - start : high - start] = seen.features[low - first : high - first]
+            features, done = torch.cat([seen.features for seen in prompt.images]), 0
+            for first, last in prompt.spans:
+                low, high = max(first, start), min(last, end)
+                if low < high:
+                    embeddings[low - start : high - start] = features[done + low - first : done + high - first]
+                done += last - first
         return embeddings
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
@@ -332,14 +335,14 @@ class VLMBackend:
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
-    def run(self, embeddings: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
+    def run(self, embeddings: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, blocks: Tensor | None = None) -> Tensor:
         """Run the language model on embeddings ``(rows, n, hidden)``; returns hidden states of the same shape.
 
-        ``positions``: ``(axes, rows, n)``. ``mask``: ``(rows, 1, n, cached + n)``, true where a token may attend. New keys and values are
-        added to ``cache``.
+        ``positions``: ``(axes, rows, n)``. ``mask``: ``(rows, 1, n, cached + n)``, true where a token may attend. ``blocks``: see
+        :meth:`~chiron.providers.local.families.family.ModelFamily.language_inputs`. New keys and values are added to ``cache``.
         """
-        hidden: Tensor = self.model.model.language_model(
-            **self.family.language_inputs(embeddings, mask, self.model.config.get_text_config().hidden_size),
+        hidden: Tensor = self._language_model(
+            **self.family.language_inputs(embeddings, mask, self.model.config.get_text_config(), blocks),
             position_ids=positions if self.axes > 1 else positions[0],
             use_cache=True,
             **{self._cache_argument: cache},

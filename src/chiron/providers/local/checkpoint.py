@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pydantic import PositiveInt, ValidationError
 
 from chiron.client.config import LocalModel, Strict, SystemText
 from chiron.errors import InputError
+from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.tiling import DEVIATION, MEAN, ImageLayout, Tiling
@@ -312,8 +314,56 @@ def exact_template(system: str | None, image: str = "<IMG_CONTEXT>") -> str:
     return (system_block(system) if system else "") + turns_template(image)
 
 
+_ANY_TURNS = """\
+{%- macro content(message) -%}
+{%- if message.content is string or message.content[0].type != 'image' -%}{{- BEFORE_TEXT -}}{%- endif -%}
+{%- if message.content is string -%}
+{{- message.content -}}
+{%- else -%}
+{%- for part in message.content -%}
+{{- IMAGE if part.type == 'image' else part.text -}}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- set names = {'system': SYSTEM, 'user': USER, 'assistant': ASSISTANT} -%}
+{%- set turns = messages if not DEFAULT or (messages and messages[0].role == 'system') else
+    [{'role': 'system', 'content': DEFAULT}] + messages -%}
+{%- set held = namespace(text='') -%}
+{{- BEGIN -}}
+{%- for message in turns -%}
+{%- if message.role == 'system' and SYSTEM_IN_USER -%}
+{%- set held.text = content(message) + '\\n\\n' -%}
+{%- else -%}
+{{- START + names[message.role] + AFTER_ROLE + held.text + content(message) + END + AFTER_TURN -}}
+{%- set held.text = '' -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- START + ASSISTANT + AFTER_ROLE -}}
+{%- endif -%}
+"""
+
+
+def family_template(family: ModelFamily, system: str | None) -> str:
+    """Return a Jinja template of a family's turns that adds nothing next to an image; ``system``: see :func:`exact_template`."""
+    chat = family.chat
+    if chat == ChatFormat():
+        return exact_template(system, family.image_placeholder)
+    values = {
+        "BEFORE_TEXT": chat.before_text, "IMAGE": family.image_placeholder, "SYSTEM": chat.roles["system"], "USER": chat.roles["user"],
+        "ASSISTANT": chat.roles["assistant"], "DEFAULT": system or "", "BEGIN": chat.begin, "START": chat.start,
+        "AFTER_ROLE": chat.after_role, "END": chat.end, "AFTER_TURN": chat.after_turn,
+    }  # fmt: skip
+    literals = {**{name: f"'{_escaped(value)}'" for name, value in values.items()}, "SYSTEM_IN_USER": str(chat.system_in_user).lower()}
+    return re.sub(r"\b[A-Z_]{3,}\b", lambda name: literals[name.group()], _ANY_TURNS)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+
+
 def system_block(system: str) -> str:
     """Return the part of a template that adds ``system`` if a conversation has no system turn."""
-    text = system.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    text = _escaped(system)
     turn = "{{- '<|im_start|>system\\n" + text + "<|im_end|>\\n' -}}"
     return "{%- if not messages or messages[0].role != 'system' -%}\n" + turn + "\n{%- endif -%}\n"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,18 +64,36 @@ class ChatFormat:
     """Tokens around turns: ``start role after_role text end after_turn``. The default is ChatML, as in InternVL3's training."""
 
     start: str = "<|im_start|>"
-    """A single token of the vocabulary."""
+    """A single token of the vocabulary; empty: turns begin with the role."""
     after_role: str = "\n"
     end: str = "<|im_end|>"
     """A single token. Models learn to generate it, and generation stops at it."""
     after_turn: str = "\n"
     system: str | None = None
     """System message for rows without a system turn; ``None`` adds none."""
+    begin: str = ""
+    """A single token at the start of a conversation; empty: none."""
+    roles: Mapping[RoleName, str] = field(default_factory=lambda: {"system": "system", "user": "user", "assistant": "assistant"})
+    """How the roles are written."""
+    before_text: str = ""
+    """Text at the start of a turn, unless the turn starts with an image."""
+    around_image: str = ""
+    """Text before and after an image, part of the adjacent text."""
+    system_in_user: bool = False
+    """Whether the system message is the start of the first user turn, and two line breaks follow it."""
+    joined: bool = False
+    """Whether the role and the text of a user turn are tokenized together, as published processors do. Otherwise the text is tokenized
+    alone. A reply always is.
+    """
 
     def __post_init__(self) -> None:
         """Reject a system message with image marks, since rows have no image for it."""
         if self.system and IMAGE_MARK in self.system:
             raise ValueError(f"the system message contains {IMAGE_MARK}: remove it")
+
+    def reply(self, text: str) -> str:
+        """Return an assistant turn as a template writes it, without what follows it."""
+        return f"{self.start}{self.roles['assistant']}{self.after_role}{self.before_text}{text}{self.end}"
 
 
 class DialogueTokens:
@@ -108,15 +126,18 @@ class DialogueTokens:
         literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
         self.image_ids = tuple(self._single(token) for token in literal)
         """IDs of the tokens before, for, and after an image."""
-        self._start_id = self._single(self.chat.start)
+        self._start = [self._single(self.chat.start)] if self.chat.start else []
+        self._begin = [self._single(self.chat.begin)] if self.chat.begin else []
         self.stop_id = self._single(self.chat.end)
         """ID of the token that ends every turn."""
         added = self._backend.get_added_tokens_decoder()
-        special = {i for i, token in added.items() if token.special and token.content != getattr(tokenizer, "unk_token", None)}
-        self._protected = special | {*self.image_ids, self._start_id, self.stop_id}
+        every = bool(tiling.tile_marks((1, 1)))  # the tokens before tiles need not be marked as special
+        special = {i for i, token in added.items() if (token.special or every) and token.content != getattr(tokenizer, "unk_token", None)}
+        self._structure = {*self.image_ids, *self._begin, *self._start, self.stop_id}
+        self._protected = special | self._structure
         literals = sorted((self._backend.id_to_token(i) for i in self._protected), key=len, reverse=True)
         self._literals = re.compile("|".join(re.escape(literal) for literal in literals))
-        self._headers = {role: [self._start_id, *self._text(role + self.chat.after_role)] for role in ("system", "user", "assistant")}
+        self._headers = {role: [*self._start, *self._text(name + self.chat.after_role)] for role, name in self.chat.roles.items()}
         self._after_turn = self._text(self.chat.after_turn)
         if self._headers["user"] == self._headers["assistant"]:
             raise InputError("the tokenizer has the same tokens for 'user' and 'assistant': use one that tells them apart")
@@ -138,26 +159,31 @@ class DialogueTokens:
                 f"the tokenizer's image token is {self.image_ids[1]}, but image_token_id in config.json is {model.config.image_token_id}:"
                 " use the tokenizer that belongs to these weights"
             )
-        self._known([*self.image_ids, self._start_id, self.stop_id], "the tokenizer's image and chat tokens")
+        self._known(list(self._structure), "the tokenizer's image and chat tokens")
 
-    def prompt(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], *, where: str = "prompt") -> NDArray[np.int32]:
+    def prompt(
+        self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], grids: Sequence[Grid] = (), *, where: str = "prompt"
+    ) -> NDArray[np.int32]:
         """Return the tokens up to the start of the assistant's reply, ``(n,)``. A final assistant turn is the reply itself, and is omitted.
 
         Raises:
             InputError: the number of image marks differs from ``tile_counts``; the message calls the conversation ``where``.
         """
         before = turns[:-1] if turns and turns[-1].role == "assistant" else turns
-        tokens = [token for piece, _ in self.pieces(before, tile_counts, where) for token in piece]
+        tokens = [token for piece, _ in self.pieces(before, tile_counts, where, grids) for token in piece]
         return np.array(tokens + self._headers["assistant"], np.int32)
 
-    def image_spans(self, ids: NDArray[np.int32], grids: Sequence[Grid]) -> tuple[tuple[int, int], ...]:
-        """Return the start and end of each image's tokens in a conversation with images of these grids."""
-        starts = (np.flatnonzero(ids == self.image_ids[0]) + 1).tolist()
-        sizes = [rows * columns * self.tokens_per_tile for rows, columns in grids]
-        return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
+    def image_spans(self, ids: NDArray[np.int32]) -> tuple[tuple[int, int], ...]:
+        """Return the start and end of each run of image tokens: of each image, or of each tile if other tokens precede every tile."""
+        edges = np.flatnonzero(np.diff(ids == self.image_ids[1], prepend=False, append=False)).reshape(-1, 2)
+        return tuple((start, end) for start, end in edges.tolist())
 
-    def pieces(self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str) -> Iterator[tuple[list[int], bool]]:
+    def pieces(
+        self, turns: Sequence[AnyTurn], tile_counts: Sequence[int], where: str, grids: Sequence[Grid] = ()
+    ) -> Iterator[tuple[list[int], bool]]:
         """Yield the tokens of the turns in order, in pieces, each with whether it is part of an assistant's text.
+
+        ``grids``: rows and columns of each image's tiles; only needed if the layout ``needs_grids``.
 
         Raises:
             InputError: the number of image marks differs from ``tile_counts``.
@@ -165,23 +191,47 @@ class DialogueTokens:
         marks = sum(len(turn.texts) - 1 for turn in turns)
         if marks != len(tile_counts) or any(count < 1 for count in tile_counts):
             raise InputError(f"{where}: {marks} {IMAGE_MARK} marks, but images of {list(tile_counts)} tiles: use one mark per image")
-        if self.chat.system is not None and not any(turn.role == "system" for turn in turns):
-            turns = (Turn("system", self.chat.system), *turns)
-        counts = iter(tile_counts)
+        chat = self.chat
+        if chat.system is not None and not any(turn.role == "system" for turn in turns):
+            turns = (Turn("system", chat.system), *turns)
+        prefix = ""
+        if chat.system_in_user and turns and turns[0].role == "system":
+            prefix, turns = f"{turns[0].texts[0]}\n\n", turns[1:]
+        images = iter([self._image(grid) for grid in grids or [(1, count) for count in tile_counts]])
+        if self._begin:
+            yield self._begin, False
         for turn in turns:
             learned = turn.role == "assistant"
-            yield self._headers[turn.role], False
-            for number, text in enumerate(turn.texts):
-                if number:
-                    yield self._image(next(counts)), False
+            texts = self._texts(turn, "" if learned else prefix)
+            prefix = prefix if learned else ""
+            if chat.joined and not learned:
+                yield [*self._start, *self._text(chat.roles[turn.role] + chat.after_role + texts[0], where)], False
+            else:
+                yield self._headers[turn.role], False
+                if texts[0]:
+                    yield self._text(texts[0], where), learned
+            for text in texts[1:]:
+                yield next(images), False
                 if text:
                     yield self._text(text, where), learned
             yield [self.stop_id], learned
             yield self._after_turn, False
 
-    def _image(self, tiles: int) -> list[int]:
+    def _texts(self, turn: AnyTurn, prefix: str) -> list[str]:
+        """Return the turn's texts with what the format adds to them."""
+        texts = [prefix + turn.texts[0], *turn.texts[1:]]
+        if texts[0] or len(texts) == 1:
+            texts[0] = self.chat.before_text + texts[0]
+        beside, last = self.chat.around_image, len(texts) - 1
+        return [beside * (number > 0) + text + beside * (number < last) for number, text in enumerate(texts)]
+
+    def _image(self, grid: Grid) -> list[int]:
         before, context, after = self.image_ids
-        return [before, *[context] * (tiles * self.tokens_per_tile), after]
+        marks = self.layout.tile_marks(grid)
+        if not marks:
+            return [before, *[context] * (self.layout.tiles(grid) * self.tokens_per_tile), after]
+        tiles = ([*self._text(text), before, self._single(token), *[context] * self.tokens_per_tile] for text, token in marks)
+        return [*(number for tile in tiles for number in tile), after]
 
     def _text(self, text: str, where: str = "chat format") -> list[int]:
         """Tokenize plain text without special tokens."""

@@ -172,11 +172,16 @@ class Generation:
         pieces = [backend.embed(prompt, start, end) for prompt, start, end in zip(prompts, starts, ends, strict=True)]
         embeddings = pieces[0].new_zeros((len(pieces), longest, max(piece.shape[1] for piece in pieces)))
         positions_of = np.zeros((backend.axes, len(pieces), longest), np.int64)
+        blocks = np.full((len(pieces), longest), -1, np.int64)
         for row, (prompt, piece) in enumerate(zip(prompts, pieces, strict=True)):
             embeddings[row, longest - len(piece) :, : piece.shape[1]] = piece
             positions_of[:, row, longest - len(piece) :] = prompt.positions[:, starts[row] : ends[row]]
+            for number, (first, last) in enumerate(prompt.spans):
+                # A known prefix never ends within an image: prompts with equal images have the same image tokens.
+                blocks[row, max(first, starts[row]) + longest - ends[row] : max(last + longest - ends[row], 0)] = number
         mask = cache.open(coming)
-        hidden = backend.run(embeddings, torch.from_numpy(positions_of).to(backend.device), mask, cache)
+        positions, images = (torch.from_numpy(of).to(backend.device) for of in (positions_of, blocks))
+        hidden = backend.run(embeddings, positions, mask, cache, images if blocks.max() >= 0 else None)
         return cache, hidden[:, -1]
 
 

@@ -39,14 +39,29 @@ class ImageLayout(ABC):
     """What tiles are called in messages."""
     fewer: ClassVar[str] = "fewer tiles"
     """How to get shorter rows, in messages."""
+    limit: ClassVar[str | None] = None
+    """Key of a recipe's ``images`` that limits the size of images; None if nothing can be set."""
+    needs_grids: ClassVar[bool] = False
+    """Whether the tokens of an image or their positions depend on its grid, not only on the number of its tiles."""
+    served: ClassVar[str] = ""
+    """How other programs see images like in training, for the card of a trained model."""
 
     @abstractmethod
     def grid(self, width: int, height: int, n_images: int) -> Grid:
-        """Return the rows and columns of one of a row's ``n_images`` images; their product is its number of tiles.
+        """Return the rows and columns of one of a row's ``n_images`` images; see :meth:`tiles`.
 
         Raises:
             InputError: The family does not support an image of this shape.
         """
+
+    def tiles(self, grid: Grid) -> int:
+        """Return the number of tiles of an image with this grid."""
+        return grid[0] * grid[1]
+
+    def tile_marks(self, grid: Grid) -> list[tuple[str, str]]:
+        """Return the text and the special token before each tile; empty if an image's tokens are one uninterrupted run."""
+        del grid
+        return []
 
     @abstractmethod
     def cut(self, image: Image.Image, n_images: int) -> Tiles:
@@ -72,6 +87,24 @@ class ImageLayout(ABC):
         """
         del spans, grids
         return np.arange(length, dtype=np.int64)[None], length
+
+
+class ProcessorLayout(ImageLayout):
+    """Images as an image processor of transformers cuts them."""
+
+    def __init__(self, processor: Any) -> None:
+        """``processor``: one that uses Pillow (``...Pil``)."""
+        self.processor = processor
+
+    def processed(self, image: Image.Image) -> NDArray[np.float32]:
+        """Return the processor's ``pixel_values`` of an image."""
+        pixels: NDArray[np.float32] = self.processor(images=[eight_bit(image).convert("RGB")], return_tensors="np")["pixel_values"]
+        return pixels
+
+    def processor_settings(self) -> dict[str, Any]:
+        """Return the contents of ``preprocessor_config.json``."""
+        # Other programs know the image processor by its name without the backend.
+        return {**self.processor.to_dict(), "image_processor_type": type(self.processor).__name__.removesuffix("Pil")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Interface of a model family, for training and for generation in this process. Importing it needs no torch."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from chiron.providers.local.dialogue import ChatFormat, system_text
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ModelFamily(ABC):
     """An architecture: its template, how it sees images, and the names of its parts.
 
-    All families have ChatML turns and a transformers model with ``model.language_model`` and ``lm_head``.
+    All have a transformers model with a language model, a vision tower and ``lm_head``.
     """
 
     model_type: str
@@ -34,25 +34,29 @@ class ModelFamily(ABC):
     """What stands for an image in a chat template."""
     image_separator: ClassVar[str]
     """Separator between an image and adjacent text, as in the published training."""
+    chat: ClassVar[ChatFormat] = ChatFormat()
+    """Tokens around turns; the default is ChatML."""
     default_system: ClassVar[str | None] = None
     """System message of the published template for conversations without one."""
+    images: ClassVar[str] = "own resolution"
+    """How images are seen, for people."""
     tiled: ClassVar[bool] = False
-    """Whether images are cut into tiles; otherwise they keep their resolution."""
+    """Whether images are cut into InternVL's tiles, which a recipe can set."""
     needs_processor: ClassVar[bool] = True
     """Whether a checkpoint needs ``preprocessor_config.json``."""
-    language_model: ClassVar[str] = "language_model"
     vision_tower: ClassVar[str]
     """Attribute of ``model.model``."""
+    lora_parts: ClassVar[tuple[str, ...]] = ("language", "projector", "vision")
+    """Parts with linear layers, which LoRA can adapt."""
+    own_masks: ClassVar[bool] = False
+    """Whether :meth:`packed_mask` makes the attention mask. Otherwise transformers does, from the positions."""
+    sliding_window: ClassVar[bool] = False
+    """Whether :meth:`language_inputs` handles layers that attend only to the last tokens."""
 
     @property
     def config_class(self) -> str:
         """Name of the configuration's class in transformers."""
         return self.architecture.removesuffix("ForConditionalGeneration") + "Config"
-
-    @property
-    def lora_targets(self) -> str:
-        """Regular expression for the language model's linear layers. Vision towers have layers of the same names and stay frozen."""
-        return rf".*{self.language_model}.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
     def system(self, named: str | None) -> str | None:
         """Return the text of a system message by name or text (``none``: no message); by default, that of the published template."""
@@ -63,19 +67,20 @@ class ModelFamily(ABC):
         return {
             "tiling": layout,
             "tokens_per_tile": self.tokens_per_tile(config),
-            "chat": ChatFormat(system=system),
+            "chat": replace(self.chat, system=system),
             "image_tokens": self.image_tokens,
         }
 
     @abstractmethod
-    def layout(self, config: Any, source: str | None, *, tiling: Tiling, max_pixels: int | None = None) -> ImageLayout:
+    def layout(self, config: Any, source: str | None, *, tiling: Tiling, limit: int | None = None) -> ImageLayout:
         """Return how the model sees images.
 
         Args:
             config: the model's configuration.
             source: folder or hub id with ``preprocessor_config.json``; None for a model built from a configuration.
             tiling: for families with tiles. Its tile side is replaced by that of the model.
-            max_pixels: for families without tiles: larger images are scaled down to this number of pixels.
+            limit: value of the key :attr:`~chiron.providers.local.tiling.ImageLayout.limit` of a recipe's ``images``. Larger images are
+                scaled down.
 
         Raises:
             InputError: the image processor's settings do not belong to the model.
@@ -96,11 +101,21 @@ class ModelFamily(ABC):
         A family whose layers get features of their own appends them: ``(tokens, hidden + others)``.
         """
 
-    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", hidden: int) -> dict[str, Any]:
+    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", config: Any, blocks: "Tensor | None" = None) -> dict[str, Any]:
         """Return the language model's inputs for ``embeddings`` ``(rows, n, hidden)``, or wider with features of :meth:`features`.
 
-        ``mask``: ``(rows, 1, n, columns)``, true where a token may attend.
+        ``config``: the language model's. ``mask``: ``(rows, 1, n, columns)``, true where a token may attend. ``blocks``: ``(rows, n)``, the
+        number of each token's image, or -1; None: the tokens have no images.
         """
-        del hidden
+        del config, blocks
         # Transformers uses a mapping unchanged and does not create another mask from it.
         return {"inputs_embeds": embeddings, "attention_mask": {"full_attention": mask}}
+
+    def packed_mask(self, config: Any, input_ids: "Tensor", position_ids: "Tensor") -> Any:
+        """Return the attention mask of packed lines. None: transformers separates rows where ``position_ids`` restart."""
+        del config, input_ids, position_ids
+
+    def token_types(self, config: Any, input_ids: "Tensor") -> "dict[str, Tensor]":
+        """Return further inputs of transformers' ``generate`` for a prompt with images: which of its tokens are of images."""
+        del config, input_ids
+        return {}

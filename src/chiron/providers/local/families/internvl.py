@@ -16,13 +16,14 @@ class InternVL(ModelFamily):
 
     image_placeholder: ClassVar[str] = "<IMG_CONTEXT>"
     image_separator: ClassVar[str] = "\n"
+    images: ClassVar[str] = "tiles"
     tiled: ClassVar[bool] = True
     needs_processor: ClassVar[bool] = False
     vision_tower: ClassVar[str] = "vision_tower"
 
-    def layout(self, config: Any, source: str | None, *, tiling: Tiling, max_pixels: int | None = None) -> Tiling:
+    def layout(self, config: Any, source: str | None, *, tiling: Tiling, limit: int | None = None) -> Tiling:
         """Return ``tiling`` with the tile side of the model."""
-        del source, max_pixels
+        del source, limit
         return replace(tiling, tile=tile_side(config))
 
     def tokens_per_tile(self, config: Any) -> int:

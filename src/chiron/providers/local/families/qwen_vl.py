@@ -8,25 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from chiron.client.images import eight_bit
 from chiron.errors import InputError
 from chiron.providers.local.families.family import ModelFamily
-from chiron.providers.local.tiling import Grid, ImageLayout, Tiling
+from chiron.providers.local.tiling import Grid, ProcessorLayout, Tiling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class NativeResolution(ImageLayout):
+class NativeResolution(ProcessorLayout):
     """Images scaled to a multiple of the patch size, within limits of pixels. The unit of an image is a token."""
 
     axes: ClassVar[int] = 3
     unit: ClassVar[str] = "image tokens"
     fewer: ClassVar[str] = "a lower images.max_pixels"
-
-    def __init__(self, processor: Any) -> None:
-        """``processor``: a ``Qwen2VLImageProcessorPil``."""
-        self.processor = processor
+    limit: ClassVar[str | None] = "max_pixels"
+    needs_grids: ClassVar[bool] = True
+    served: ClassVar[str] = "Images keep their resolution, within the limits of `preprocessor_config.json`"
 
     def grid(self, width: int, height: int, n_images: int) -> Grid:
         """Return the rows and columns of an image's tokens."""
@@ -44,9 +42,7 @@ class NativeResolution(ImageLayout):
     def cut(self, image: Image.Image, n_images: int) -> NDArray[np.float32]:
         """Return the normalized patches of each token, ``(tokens, patches, values)``."""
         tokens = int(np.prod(self.grid(*image.size, n_images)))
-        seen = self.processor(images=[eight_bit(image).convert("RGB")], return_tensors="np")["pixel_values"]
-        patches: NDArray[np.float32] = seen.reshape(tokens, self.processor.merge_size**2, -1)
-        return patches
+        return self.processed(image).reshape(tokens, self.processor.merge_size**2, -1)
 
     def model_inputs(self, pixels: Sequence[NDArray[Any]], grids: Sequence[Grid]) -> dict[str, NDArray[Any]]:
         """Return ``pixel_values`` ``(patches, values)`` and ``image_grid_thw`` ``(images, 3)``."""
@@ -71,12 +67,6 @@ class NativeResolution(ImageLayout):
         positions[:, done:] = np.arange(following, following + length - done)
         return positions, following + length - done
 
-    def processor_settings(self) -> dict[str, Any]:
-        """Return the contents of ``preprocessor_config.json``."""
-        # Other programs know the image processor by its name without the backend.
-        settings: dict[str, Any] = self.processor.to_dict()
-        return {**settings, "image_processor_type": "Qwen2VLImageProcessor"}
-
 
 @dataclass(frozen=True)
 class QwenVL(ModelFamily):
@@ -88,7 +78,7 @@ class QwenVL(ModelFamily):
     default_system: ClassVar[str | None] = "You are a helpful assistant."
     vision_tower: ClassVar[str] = "visual"
 
-    def layout(self, config: Any, source: str | None, *, tiling: Tiling, max_pixels: int | None = None) -> NativeResolution:
+    def layout(self, config: Any, source: str | None, *, tiling: Tiling, limit: int | None = None) -> NativeResolution:
         """Load the checkpoint's image processor and compare its patch sizes with the model's."""
         from transformers import Qwen2VLImageProcessorPil
 
@@ -105,13 +95,11 @@ class QwenVL(ModelFamily):
                     f"{ours} in preprocessor_config.json is {getattr(processor, ours)}, but the model's {theirs} is"
                     f" {getattr(vision, theirs)}: copy the settings that belong to these weights"
                 )
-        if max_pixels is not None:
+        if limit is not None:
             least = processor.size["shortest_edge"]
-            if max_pixels < least:
-                raise InputError(
-                    f"max_pixels is {max_pixels}, but the image processor scales images up to {least}: set it to {least} or more"
-                )
-            processor.size = {"shortest_edge": least, "longest_edge": max_pixels}
+            if limit < least:
+                raise InputError(f"max_pixels is {limit}, but the image processor scales images up to {least}: set it to {least} or more")
+            processor.size = {"shortest_edge": least, "longest_edge": limit}
         return NativeResolution(processor)
 
     def tokens_per_tile(self, config: Any) -> int:
@@ -129,6 +117,10 @@ class QwenVL(ModelFamily):
         (found,) = model.model.get_image_features(**inputs).pooler_output
         return found
 
+    def token_types(self, config: Any, input_ids: "Tensor") -> "dict[str, Tensor]":
+        """Return ``mm_token_type_ids``. Without it, transformers silently gives image tokens the positions of text."""
+        return {"mm_token_type_ids": (input_ids == config.image_token_id).long()}
+
 
 @dataclass(frozen=True)
 class Qwen3VL(QwenVL):
@@ -143,9 +135,10 @@ class Qwen3VL(QwenVL):
         found = model.model.get_image_features(**inputs)
         return torch.cat([*found.pooler_output, *(layer[0] for layer in found.deepstack_features)], dim=1)
 
-    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", hidden: int) -> dict[str, Any]:
+    def language_inputs(self, embeddings: "Tensor", mask: "Tensor", config: Any, blocks: "Tensor | None" = None) -> dict[str, Any]:
         """Split the features of the layers off. Those of text are zeros, so they can be added at every position."""
-        inputs, *layers = embeddings.split(hidden, dim=2)  # type: ignore[no-untyped-call]
+        del blocks
+        inputs, *layers = embeddings.split(config.hidden_size, dim=2)  # type: ignore[no-untyped-call]
         if not layers:
             return {"inputs_embeds": inputs, "attention_mask": mask}
         everywhere = mask.new_ones(inputs.shape[:2])

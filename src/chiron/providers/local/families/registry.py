@@ -5,11 +5,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from chiron.providers.local.families.family import ModelFamily
+from chiron.providers.local.families.gemma import GEMMA3
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.families.qwen_vl import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
+from chiron.providers.local.families.smolvlm import IDEFICS3, SMOLVLM
 
 FAMILIES: Final[Mapping[str, ModelFamily]] = MappingProxyType(
-    {family.model_type: family for family in (INTERNVL, QWEN2_VL, QWEN2_5_VL, QWEN3_VL)}
+    {family.model_type: family for family in (INTERNVL, QWEN2_VL, QWEN2_5_VL, QWEN3_VL, GEMMA3, IDEFICS3, SMOLVLM)}
 )
 
 
@@ -28,10 +30,10 @@ def describe_families() -> list[dict[str, Any]]:
             "model_type": family.model_type,
             "name": family.name,
             "checkpoints": family.checkpoints,
-            "images": "tiles" if family.tiled else "own resolution",
+            "images": family.images,
             "train": ["adapter", "all"],
-            "lora": ["language", "projector", "vision"] if family is INTERNVL else ["language"],
-            "qlora": False,
+            "lora": list(family.lora_parts),
+            "qlora": True,
             "packing": True,
             "in_process": True,
             "convert": family.converts,

@@ -1,0 +1,69 @@
+"""Checks that a base and a recipe fit: images, adapter and chat template."""
+
+import re
+from typing import Any
+
+from chiron.errors import InputError
+from chiron.providers.local.dialogue import ChatFormat
+from chiron.providers.local.families.family import ModelFamily
+from chiron.providers.local.tiling import ImageLayout, Tiling
+from chiron.training.recipe import Adapter, Images
+
+
+def check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:
+    """Check that the recipe says how this family sees images, and nothing about how others do."""
+    if isinstance(layout, Tiling):
+        if images.tile != layout.tile:
+            raise InputError(f"images.tile is {images.tile}, but the base needs {layout.tile}: set it to {layout.tile}")
+    elif images.tiling != Tiling():
+        instead = f", and set {layout.limit} instead" if layout.limit else ""
+        raise InputError(
+            f"images.tile, max_tiles, max_tiles_per and thumbnail do not apply to {family.name}, which sees images as {family.images}:"
+            f" remove them{instead}"
+        )
+    for key in ("max_pixels", "longest_edge"):
+        if getattr(images, key) is not None and key != layout.limit:
+            other = layout.limit or ("max_tiles" if family.tiled else None)
+            raise InputError(
+                f"images.{key} does not apply to {family.name}, which sees images as {family.images}:"
+                f" {f'set {other} instead' if other else 'remove it'}"
+            )
+
+
+def check_adapter(family: ModelFamily, adapter: Adapter | None) -> None:
+    """Check that the adapter's targets are parts whose layers are known."""
+    for part in (adapter or Adapter()).targets:
+        if part not in family.lora_parts:
+            raise InputError(f"adapter.targets: the {part} of {family.name} has no layers that LoRA can adapt: remove it")
+
+
+def check_template(tokenizer: Any, chat: ChatFormat) -> None:
+    """Check that the base's own chat template, if it has one, marks assistant turns as training does."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        return
+    wanted = chat.reply("reply")
+    # Some templates read contents as text, and some as lists of parts.
+    contents: list[Any] = [["question", "reply"], [[{"type": "text", "text": text}] for text in ("question", "reply")]]
+    written, problem = "", None
+    for asked, reply in contents:
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
+        try:
+            written += str(tokenizer.apply_chat_template(turns, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:
+            problem = error
+    if not written and problem is not None:
+        raise InputError(
+            f"the base's chat template cannot be used ({first_line(problem)}): use the tokenizer of the published model"
+        ) from problem
+    if wanted not in written:
+        raise InputError(
+            f"the base's chat template does not mark assistant turns with {wanted!r}, so the model would be asked in"
+            " another form than it is trained in: use the base of the published template, or remove its chat template"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the text of an error on one line, or its class."""
+    return re.sub(r"\s+", " ", str(error)).strip()[:300] or type(error).__name__
