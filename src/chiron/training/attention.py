@@ -128,8 +128,8 @@ def attention_inputs(model: Any, position_ids: Tensor) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def attention_for_generation(model: Any) -> Iterator[None]:
-    """Compute attention with "sdpa", which generation needs: its rows are not packed, and it has a cache."""
+def masked_attention(model: Any) -> Iterator[None]:
+    """Compute attention with "sdpa" where rows are not packed, as in generation, which also has a cache."""
     before = model.config.get_text_config()._attn_implementation  # noqa: SLF001
     if before == "eager":
         yield

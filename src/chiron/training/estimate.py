@@ -9,7 +9,7 @@ from torch import nn
 
 from chiron.providers.local.families.family import ModelFamily
 from chiron.training.memory import fixed_recomputed, predict_memory
-from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain
+from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
@@ -163,7 +163,7 @@ def _memory_gib(prepared: Prepared) -> float:
     model = prepared.base.model
     if parts := recipe.stages[-1].trained_parts:
         train_parts(model, parts)
-    else:
+    elif not any("lora_" in name for name, _ in model.named_parameters()):
         model = add_adapter(model, recipe.adapter or Adapter())
     loss = Loss(model)
     memory = predict_memory(loss, recipe, next(model.parameters()).device)

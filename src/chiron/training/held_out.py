@@ -16,7 +16,7 @@ from chiron.cases.images import ImageFolder
 from chiron.errors import InputError
 from chiron.io import BrokenJson, read_jsonl, write_atomically
 from chiron.providers.local.families.registry import FAMILIES
-from chiron.training.attention import attention_for_generation
+from chiron.training.attention import masked_attention
 from chiron.training.batches import Decoder, collate
 from chiron.training.loop import TrainState
 from chiron.training.model import plain
@@ -136,7 +136,7 @@ def answer(
             # A base's own settings (sampling, penalties) must not count.
             greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": limit}
             settings = GenerationConfig(**greedy, eos_token_id=one.stop_id, pad_token_id=state.pad_id)  # type: ignore[no-untyped-call]
-            with state.accelerator.autocast(), attention_for_generation(inner):
+            with state.accelerator.autocast(), masked_attention(inner):
                 made = inner.generate(**inputs, attention_mask=torch.ones_like(batch.input_ids), generation_config=settings)
             tokens = made[0, batch.input_ids.shape[1] :].tolist()
             finished = bool(tokens) and tokens[-1] == one.stop_id

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from chiron.errors import InputError
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.loading import load_whole
+from chiron.training.attention import masked_attention
 from chiron.training.recipe import Recipe
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -87,6 +88,7 @@ def _logits(model: Any) -> Tensor:
     was_training = model.training
     model.eval()
     tokens = torch.arange(5, 37, device=model.device)[None] % model.get_input_embeddings().weight.shape[0]
-    logits: Tensor = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits.float()
+    with masked_attention(model):
+        logits: Tensor = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits.float()
     model.train(was_training)
     return logits
