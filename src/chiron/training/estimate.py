@@ -159,14 +159,17 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
 
 def _memory_gib(prepared: Prepared) -> float:
     """Peak memory of the last stage. A layer's activations are measured; "auto" counts as none that are computed again."""
-    recipe = prepared.recipe
-    model = prepared.base.model
+    recipe, model = prepared.recipe, prepared.base.model
+    device = next(model.parameters()).device
     if parts := recipe.stages[-1].trained_parts:
         train_parts(model, parts)
-    elif not any("lora_" in name for name, _ in model.named_parameters()):
-        model = add_adapter(model, recipe.adapter or Adapter())
-    loss = Loss(model)
-    memory = predict_memory(loss, recipe, next(model.parameters()).device)
+        memory = predict_memory(Loss(model), recipe, device)
+    else:
+        adapted: Any = add_adapter(model, recipe.adapter or Adapter())
+        memory = predict_memory(Loss(adapted), recipe, device)
+        adapted.unload()
+        if hasattr(model, "peft_config"):
+            del model.peft_config  # otherwise training would take the model for an adapted one
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 
