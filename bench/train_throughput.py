@@ -29,6 +29,7 @@ from chiron.training.model import Loss, add_adapter, compile_layers, language_la
 from chiron.training.packing import bins, order
 from chiron.training.recipe import Adapter, Attention, Recipe
 from chiron.training.rows import IGNORED, Encoded, trained_tokens
+from chiron.training.throughput import matmul_peak
 
 Batches = Sequence[Sequence[Encoded]]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]
@@ -220,7 +221,7 @@ def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, p
     return Found(tokens / took, flops / took, gib, real / positions, summed / max(1, labels), seen)
 
 
-def measure_trl(model: nn.Module, size: Size, rows: list[Encoded], pixels: Callable[[TileKey], Tiles]) -> Found:
+def measure_trl(model: Any, size: Size, rows: list[Encoded], pixels: Callable[[TileKey], Tiles]) -> Found:
     """TRL's own trainer on the rows in its own order: padded batches, and its own loss and measurements."""
     import datasets
     import trl
@@ -229,11 +230,11 @@ def measure_trl(model: nn.Module, size: Size, rows: list[Encoded], pixels: Calla
     device = next(model.parameters()).device
     began_with = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     counted = Operations.of(model, INTERNVL)
-    state: dict[str, Any] = {"tokens": 0, "flops": 0.0, "began": 0.0, "steps": 0, "seen": []}
+    seen: dict[str, Any] = {"tokens": 0, "flops": 0.0, "began": 0.0, "steps": 0, "batches": []}
 
     def collator(examples: list[dict[str, int]]) -> dict[str, Tensor]:
         members = [rows[example["row"]] for example in examples]
-        state["seen"].append(members)
+        seen["batches"].append(members)
         batch = collate([[row] for row in members], pixels, length=None, pad_id=0)
         lengths = torch.tensor([len(row.input_ids) for row in members])
         mask = (torch.arange(batch.input_ids.shape[1])[None] < lengths[:, None]).long()
@@ -241,39 +242,39 @@ def measure_trl(model: nn.Module, size: Size, rows: list[Encoded], pixels: Calla
         return found if batch.pixel_values is None else {**found, "pixel_values": batch.pixel_values}
 
     class Clock(TrainerCallback):
-        def on_step_end(self, args: Any, _: Any, control: Any, **__: Any) -> None:
-            del args
-            state["steps"] += 1
-            if state["steps"] == WARM_UP:
-                state["began"] = _now(device)
-            elif state["steps"] > WARM_UP:
-                members = state["seen"][state["steps"] - 1]
-                state["tokens"] += sum(len(r.input_ids) for r in members)
-                state["flops"] += sum(counted.useful(members).values())
-                if _now(device) - state["began"] > size.seconds:
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            del args, state, kwargs
+            seen["steps"] += 1
+            if seen["steps"] == WARM_UP:
+                seen["began"] = _now(device)
+            elif seen["steps"] > WARM_UP:
+                members = seen["batches"][seen["steps"] - 1]
+                seen["tokens"] += sum(len(r.input_ids) for r in members)
+                seen["flops"] += sum(counted.useful(members).values())
+                if _now(device) - seen["began"] > size.seconds:
                     control.should_training_stop = True
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
-        args = trl.SFTConfig(
+        args = trl.SFTConfig(  # type: ignore[attr-defined]
             output_dir=folder, per_device_train_batch_size=BATCH, max_steps=10_000, bf16=True, gradient_checkpointing=False,
             report_to=[], save_strategy="no", learning_rate=4e-5, remove_unused_columns=False, max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True}, dataloader_num_workers=0, logging_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         data = datasets.Dataset.from_list([{"row": number} for number in range(len(rows))])
-        trainer = trl.SFTTrainer(
+        trainer: Any = trl.SFTTrainer(  # type: ignore[attr-defined]
             model=model, args=args, train_dataset=data, data_collator=collator, processing_class=_words(), callbacks=[Clock()]
         )
         trainer.train()
-    took = _now(device) - state["began"]
+    took = _now(device) - seen["began"]
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name in began_with:
                 p.copy_(began_with[name])
-    used = sum(len(r.input_ids) for m in state["seen"] for r in m) / sum(_positions(m, padded=True) for m in state["seen"])
+    used = sum(len(r.input_ids) for m in seen["batches"] for r in m) / sum(_positions(m, padded=True) for m in seen["batches"])
     gib = torch.cuda.max_memory_allocated() / 2**30
-    return Found(state["tokens"] / took, state["flops"] / took, gib, used, float("nan"), state["steps"] - WARM_UP)
+    return Found(seen["tokens"] / took, seen["flops"] / took, gib, used, float("nan"), seen["steps"] - WARM_UP)
 
 
 def _words() -> Any:
@@ -282,21 +283,11 @@ def _words() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1}, unk_token="[UNK]"))  # noqa: S106 - not a password
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[EOS]", pad_token="[UNK]")  # noqa: S106
-
-
-def matmul_peak(device: torch.device) -> float:
-    """Operations a second of large matrix products: bf16 on a GPU, fp32 on a CPU."""
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
-    one = torch.randn(side, side, device=device, dtype=dtype)
-    for _ in range(3):
-        one @ one
-    began, count = _now(device), 0
-    while _now(device) - began < 1.0:
-        for _ in range(5):
-            one @ one
-        count += 5
-    return count * 2 * side**3 / (_now(device) - began)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        eos_token="[EOS]",  # noqa: S106
+        pad_token="[UNK]",  # noqa: S106
+    )
 
 
 def main(arguments: Sequence[str] = ()) -> None:

@@ -127,7 +127,7 @@ def reviews(folder: Path) -> list[list[object]]:
         row = db.execute("SELECT at, body FROM events").fetchone()
         rows = [(row[0], "review", "anna", f"case-{n}", f"{n:064x}", row[1]) for n in range(1, REVIEWS)]
         db.executemany("INSERT INTO events (at, kind, reviewer, case_id, path_sha256, body) VALUES (?,?,?,?,?,?)", rows)
-    found = []
+    found, written = [], folder
     for _ in range(5):
         began = time.perf_counter()
         written = export_reviews(folder)

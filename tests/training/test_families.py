@@ -335,6 +335,24 @@ def test_gradient_checkpointing_changes_no_gradient(world: World) -> None:
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_without_a_mask_changes_no_gradient(world: World) -> None:
+    found = []
+    for attention in ("sdpa", "varlen"):
+        if attention == "varlen" and world.prepared().base.family.own_masks:
+            with pytest.raises(InputError, match="use sdpa"):
+                world.prepared(attention=attention)
+            return
+        prepared = world.prepared(attention=attention)
+        torch.manual_seed(0)
+        model = add_adapter(prepared.base.model, Adapter(dropout=0)).train()
+        torch.nn.init.ones_(next(p for name, p in model.named_parameters() if "lora_B" in name))
+        Loss(model)(**packed(world, prepared, prepared.data["cot"]).loss_inputs()).backward()
+        found.append(gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()) + 1e-6)
+
+
 def test_the_exported_model_tells_other_programs_how_it_was_trained(world: World) -> None:
     prepared = world.prepared()
     model = world.undisturbed / "model"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from chiron.errors import InputError
 from chiron.providers.local.tiling import normalise
@@ -15,10 +16,12 @@ from chiron.training import memory
 from chiron.training import model as model_module
 from chiron.training.attention import row_boundaries
 from chiron.training.batches import collate, normalized, one_ahead
+from chiron.training.estimate import Operations
 from chiron.training.memory import choose_recomputed
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.session import Prepared, prepare, train
+from chiron.training.throughput import measure_throughput
 from tests.training.tiny import PATCH, TILE, tiny_model, tiny_tokenizer, write_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -159,6 +162,39 @@ def test_a_run_trains_and_answers_as_without(world: Path, tmp_path: Path, change
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         found.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
     assert found[1] == pytest.approx(found[0], rel=5e-3 if DEVICE == "cuda" else 1e-4)
+
+
+def test_a_finished_training_reports_its_speed_and_what_limited_it(world: Path, tmp_path: Path) -> None:
+    prepared = prepared_of(world)
+    train(prepared, tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    speed = measure_throughput(prepared, tmp_path / "out" / "metrics.jsonl")
+    assert speed is not None
+    steps = lines[1:]  # the first is a warm-up
+    assert speed.tokens_per_second == pytest.approx(sum(s["tokens"] for s in steps) / sum(s["seconds"] for s in steps))
+    assert sum(speed.shares.values()) == pytest.approx(1)
+    assert all(0 <= s["waited"] <= s["seconds"] for s in lines)
+    assert "tokens/s" in speed.lines()[0]
+    slow = [json.dumps({**s, "waited": 0.5 * s["seconds"]}) for s in lines]
+    (tmp_path / "slow.jsonl").write_text("\n".join(slow))
+    limited = measure_throughput(prepared, tmp_path / "slow.jsonl")
+    assert limited is not None
+    assert (limited.limit, limited.waited) == ("data", pytest.approx(0.5))
+    assert "raise workers" in limited.lines()[1]
+
+
+def test_operations_are_those_that_torch_counts(world: Path) -> None:
+    """Against torch's own counter, forward and backward, without the adapter's operations."""
+    prepared = prepared_of(world, attention="eager", adapter={"rank": 1, "dropout": 0.0})
+    loss = loss_of(prepared).to("cpu")
+    rows = prepared.data["cot"][:1]
+    counted = Operations.of(loss.model, prepared.base.family).useful(rows)
+    batch = collate([rows], {}, length=len(rows[0].input_ids), pad_id=0)
+    with FlopCounterMode(display=False) as counter:
+        loss(**batch.loss_inputs()).backward()
+    # Torch counts the whole square of attention; half of it is useful.
+    assert not rows[0].images
+    assert counter.get_total_flops() == pytest.approx(sum(counted.values()) + counted["attention"], rel=0.1)
 
 
 def test_tiles_normalized_on_their_device_are_the_same() -> None:

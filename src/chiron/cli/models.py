@@ -95,7 +95,7 @@ def _template(name: str | None) -> str:
 
 
 def _one_key(text: str) -> str:
-    from chiron.client.config import check_base_url, check_variable
+    from chiron.client.config_checks import check_base_url, check_variable
 
     for question, placeholder in _ONE_KEY:
         given = str(typer.prompt(question, default=placeholder, err=True)).strip()

@@ -61,7 +61,7 @@ def task_command(run: RunArgument, number: Annotated[int, typer.Argument(min=0, 
     summary = asyncio.run(run_task(run.resolve(), number, SearchPart.of_record))
     counts = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items()) or "no case was finished"
     messages().print(escape(printable(f"part {number}: {counts}")))
-    # A task that was told to stop after its last case has nothing left for another job.
+    # A task that was asked to stop after its last case has nothing left for another job.
     sys.exit(0 if isinstance(summary.halted, UserStopped) and not summary.pending else closing_code(summary))
 
 

@@ -18,7 +18,7 @@ from chiron.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from chiron.training.session import Prepared
+    from chiron.training.session import Prepared, TrainingSummary
 
 _BUSY = 0.8
 """If less of the GPUs' time is used, a dry run says so."""
@@ -68,7 +68,7 @@ def train_command(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
-    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Actual speed of a GPU, for --dry-run.")] = 400.0,
+    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Useful TFLOP/s of a GPU, for --dry-run.")] = 330.0,
     list_bases: Annotated[bool, typer.Option("--list-bases", help="List the families of base models and what each supports.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="With --list-bases: as JSON on standard output.")] = False,
 ) -> None:
@@ -114,6 +114,16 @@ def train_command(
         except TrainingStopped as stopped:
             console.print(str(stopped), markup=False)
             sys.exit(EXIT_REQUEUE)
+    _report(prepared, trained, console)
+
+
+def _report(prepared: "Prepared", trained: "TrainingSummary", console: "Console") -> None:
+    from chiron.training.throughput import measure_throughput
+
+    out = trained.out
+    if (speed := measure_throughput(prepared, out / "metrics.jsonl")) is not None:
+        for line in speed.lines():
+            console.print(line)
     for stage, loss in trained.held_out.items():
         console.print(f"held-out loss after {stage}: {loss:.4f}")
     for name, file in (
@@ -121,7 +131,7 @@ def train_command(
         ("adapter", trained.adapter),
         ("curves", out / "curves.png"),
         ("metrics", out / "metrics.jsonl"),
-        *([("events", out / "tensorboard")] if settings.event_files else []),
+        *([("events", out / "tensorboard")] if prepared.recipe.event_files else []),
     ):
         console.print(f"{name:9}{file or '-'}", markup=False)
 

@@ -167,7 +167,7 @@ class BatchQueue:
                 file.add(key, line)
             if file is not None:
                 self._add(file)
-        except Exception as reason:  # noqa: BLE001 - whoever waits for the batch gets it
+        except Exception as reason:  # noqa: BLE001 - those who wait for the batch get it
             self._fail([key for key in calls if key in self._queue], reason)
         finally:
             if file is not None:
@@ -215,7 +215,7 @@ class BatchQueue:
             self._forget(batch)
             self._fail(keys, reason)
             return
-        except Exception as reason:  # noqa: BLE001 - whoever waits for the batch gets it
+        except Exception as reason:  # noqa: BLE001 - those who wait for the batch get it
             self._fail(keys, reason)
             return
         # Answers first: they show that the model works before calls fail.

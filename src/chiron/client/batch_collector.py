@@ -89,7 +89,7 @@ class BatchCollector:
         await self._discard(batch)
 
     async def _discard(self, batch: Batch) -> None:
-        """Delete the provider's copies. If it fails, the user is told, and the run continues."""
+        """Delete the provider's copies. If it fails, a message says so, and the run continues."""
         for _ in range(_DISCARDS - 1):
             try:
                 return await self.service.discard(batch)

@@ -23,7 +23,7 @@ from chiron.jobs.job import JobSummary
 from chiron.jobs.storage import PROBE, Storage
 
 _COPY_AT_END_EVERY = 5.0
-"""Maximum seconds between copies of a part that was told to stop."""
+"""Maximum seconds between copies of a part that was asked to stop."""
 _EXCHANGE_EVERY = 1.0
 """Seconds between exchanges of the pace with other processes."""
 
@@ -224,7 +224,7 @@ class PartRunner:
                     return
 
     async def _until_next_copy(self) -> None:
-        """Wait. A part that was told to stop may be killed soon, so it is copied at once and then more often."""
+        """Wait. A part that was asked to stop may be killed soon, so it is copied at once and then more often."""
         if self._stopping.is_set():
             await asyncio.sleep(min(_COPY_AT_END_EVERY, self._task.copy_every))
             return
@@ -232,7 +232,7 @@ class PartRunner:
             await asyncio.wait_for(self._stopping.wait(), self._task.copy_every)
 
     async def _share_pace(self) -> None:
-        """Tell the other processes of rate limits, and be told of theirs, until cancelled."""
+        """Exchange rate limits with the other processes, until cancelled."""
         pace = None
         while self._leases is not None:
             client = None if self._job is None else self._job.client

@@ -13,7 +13,7 @@ from chiron.io import write_atomically
 FOLDER, JOB = "slurm", "job"
 """In a run directory: folder of scripts, parts and logs; file with the ID of the job array in it."""
 _WARNING = 120
-"""Seconds before the time limit at which a task is told to end in order."""
+"""Seconds before the time limit at which a task is asked to end in order."""
 _SHORTEST = 300
 """Minimum time limit in seconds, so that a task that starts again has time for new calls."""
 _TIME = re.compile(r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?:(?P<h>\d+):(?=\d+:))?(?P<m>\d+)(?::(?P<s>\d+))?)")

@@ -152,7 +152,7 @@ def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] |
             mine = current_reviews([event for event in store.events(case_id) if event["path_sha256"] == sha]).get(name)
             if body is None:
                 incomplete += 1
-            elif mine is not None and all(mine[part] == body[part] for part in ("steps", "final")):  # type: ignore[literal-required]
+            elif mine is not None and all(mine[part] == body[part] for part in ("steps", "final")):
                 known += 1
             else:
                 new.append((name, case_id, sha, body))
@@ -202,7 +202,7 @@ def _argilla_settings(images: int) -> dict[str, Any]:
         *({"name": f"image_{n}", "settings": {"type": "image"}, "required": False} for n in range(1, images + 1)),
         *({"name": name, "title": title, "settings": {"type": "text", "use_markdown": False}} for name, title in _FIELDS.items()),
     ]
-    choices = {"verdict": {verdict: verdict for verdict in VERDICTS}, "reason": REASONS}
+    choices: dict[str, Mapping[str, str]] = {"verdict": {verdict: verdict for verdict in VERDICTS}, "reason": REASONS}
     questions = [
         {
             "name": name,

@@ -62,14 +62,15 @@ def varlen_attention(
         bounds, longest = (cu_seq_lens_q, cu_seq_lens_q), (max_length_q, max_length_q)
         out = torch.ops.aten._flash_attention_forward(query, key, value, *bounds, *longest, dropout, True, False, scale=scaling)[0]  # noqa: SLF001
     else:
-        out = torch.cat([_one_row(*(s[a:b] for s in (query, key, value)), dropout, scaling) for a, b in pairwise(cu_seq_lens_q.tolist())])
+        rows = pairwise(cu_seq_lens_q.tolist())
+        out = torch.cat([_one_row(query[a:b], key[a:b], value[a:b], dropout, scaling) for a, b in rows])
     return out.view(lines, length, heads, size), None
 
 
 def _one_row(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
     """Attention of one row; all arguments and the result are ``(length, heads, size)``."""
-    states = (s.transpose(0, 1)[None] for s in (query, key, value))
-    out = nn.functional.scaled_dot_product_attention(*states, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True)
+    query, key, value = (states.transpose(0, 1)[None] for states in (query, key, value))
+    out = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 

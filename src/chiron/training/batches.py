@@ -82,7 +82,7 @@ class PackedBatch:
         return moved
 
     def pinned(self) -> "PackedBatch":
-        """Copy the batch to memory that a GPU reads while the program goes on."""
+        """Copy the batch to memory that a GPU reads while the program continues."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> "PackedBatch":

@@ -16,8 +16,10 @@ from chiron.training.recipe import Adapter
 from chiron.training.rows import Encoded, trained_tokens
 from chiron.training.session import Prepared
 
-ACHIEVED_TFLOPS = 400.0
-"""Assumed throughput of an H100 or H200 in bf16, in 10^12 operations per second; not measured (change with ``--tflops``)."""
+ACHIEVED_TFLOPS = 330.0
+"""Useful operations per second, in 10^12, of InternVL3-8B with LoRA on one H200 in bf16, without activations computed again: measured 316
+and 336 (``bench/README.md``). Change with ``--tflops``; a finished training reports its own.
+"""
 
 
 @dataclass(frozen=True)

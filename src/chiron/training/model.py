@@ -257,7 +257,7 @@ def cross_entropy(head: nn.Module, hidden: Tensor, targets: Tensor, *, reduction
 
     if len(targets) <= CHUNK:
         return [chunk(hidden, targets)]
-    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    parts = zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True)
     return [checkpoint(chunk, states, words, use_reentrant=False) for states, words in parts]
 
 

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chiron.reports.case_view import case_view
+from chiron.reports.case_view import CaseView, case_view
 from chiron.view.case_index import CaseHead
+from chiron.view.discovery import Place
 from chiron.view.evaluation_pages import EvaluationPages
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
@@ -156,7 +157,7 @@ class ComparePages:
             InputError: a record cannot be read.
         """
         states, key = _two_searches(self._chosen(request)), request.path_params["key"]
-        sides = []
+        sides: list[tuple[Place, CaseView | None, list[str]]] = []
         for state in states:
             with state.lock:
                 state.line(time.monotonic() + _READ)
@@ -169,12 +170,12 @@ class ComparePages:
             with readable(f"the record of case '{result.case_id.strip()}'"):
                 names = [str(name) for name in result.record.get("images") or ()]
                 sides.append((state.place, case_view(result, 1, ()), names))
-        there = next((side for side in sides if side[1] is not None), None)
-        if there is None:
+        found = [(place, case, names) for place, case, names in sides if case is not None]
+        if not found:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        run, case, names = there
+        run, case, names = found[0]
         query = urlencode([("run", state.place.id) for state in states])
-        return page("compare_case.html", sides=sides, run=run, key=key, id=case.id if case else "", case=case, names=names, query=query)
+        return page("compare_case.html", sides=sides, run=run, key=key, id=case.id, case=case, names=names, query=query)
 
 
 def _two_searches(chosen: list[RunState]) -> tuple[SearchState, SearchState]:
