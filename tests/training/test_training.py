@@ -319,6 +319,20 @@ def test_a_dry_run_estimates_and_trains_nothing(world: Path, tmp_path: Path) -> 
     assert found.trained < found.parameters / 2
 
 
+def test_a_dry_run_measures_the_speed_of_a_few_steps(world: Path, tmp_path: Path) -> None:
+    words = ["train", *command(world, tmp_path / "out", recipe_of(world)), "--dry-run"]
+    done = CliRunner().invoke(app, [*words, "--measure", "4"])
+    printed = " ".join(done.stderr.split())
+    assert done.exit_code == 0
+    assert "tokens/s" in printed
+    assert "waited for images" in printed
+    assert "in all about" in printed
+    assert "at 330 TFLOP/s" not in printed
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    refused = CliRunner().invoke(app, [*words, "--measure", "1"])
+    assert "at least two steps" in str(refused.exception)
+
+
 def test_a_dry_run_counts_what_training_then_sees(world: Path, undisturbed: Path) -> None:
     """Replayed rows and their tiles included."""
     prepared = prepare(recipe_of(world), world / "data")

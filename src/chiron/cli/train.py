@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +70,9 @@ def train_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
     tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Useful TFLOP/s of a GPU, for --dry-run.")] = 330.0,
+    measure: Annotated[
+        int, typer.Option("--measure", min=0, metavar="STEPS", help="With --dry-run: train so many steps, and estimate from their speed.")
+    ] = 0,
     list_bases: Annotated[bool, typer.Option("--list-bases", help="List the families of base models and what each supports.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="With --list-bases: as JSON on standard output.")] = False,
 ) -> None:
@@ -103,7 +107,7 @@ def train_command(
         prepared = prepare(settings, data, images)
         _announce(prepared, console)
         if dry_run:
-            _estimate(prepared, console, gpus=gpus, tflops=tflops)
+            _estimate(prepared, console, gpus=gpus, tflops=tflops, measure=measure)
             return
         from chiron.cli.live import TrainingView
 
@@ -178,17 +182,38 @@ def _announce(prepared: "Prepared", console: "Console") -> None:
         )
 
 
-def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: float) -> None:
+def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: float, measure: int) -> None:
     from chiron.training.estimate import estimate
 
     found = estimate(prepared, gpus=gpus, tflops=tflops)
+    if measure:
+        found = found.at(_measured(prepared, console, measure))
     console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
     unit = prepared.base.layout.unit
     for s in found.stages:
         idle = f"; {1 - s.busy:.0%} of the GPUs' time is idle: a step has too few lines for {gpus}" if s.busy < _BUSY else ""
         console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} {unit}, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
-    where = f"on {gpus} GPU at {tflops:g} TFLOP/s each"
+    where = f"on {gpus} GPU at {found.tflops:.3g} TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")
+
+
+def _measured(prepared: "Prepared", console: "Console", steps: int) -> float:
+    """Train a few steps in a temporary folder; return the useful TFLOP/s. The model is changed."""
+    from chiron.evaluation.reward import row_is_right
+    from chiron.training.session import train
+    from chiron.training.stage import TrainingStopped
+    from chiron.training.throughput import measure_throughput
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, done = Path(folder), []
+        with contextlib.suppress(TrainingStopped):
+            train(prepared, out, watch=done.append, stop=lambda: len(done) >= steps - 1, score=row_is_right)
+        speed = measure_throughput(prepared, out / "metrics.jsonl")
+    if speed is None:
+        raise InputError("--measure needs at least two steps of one stage: raise it")
+    for line in speed.lines():
+        console.print(line)
+    return speed.useful_tflops
 
 
 class Target(StrEnum):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -106,6 +106,15 @@ class TrainingEstimate:
     stages: tuple[StageEstimate, ...]
     gpus: int
     tflops: float
+    """Speed of one GPU that the hours are for; operations of activations computed again count."""
+    recomputed: float = 0.0
+    """Share of the language model's layers that compute their activations again."""
+
+    def at(self, useful_tflops: float) -> "TrainingEstimate":
+        """Return the estimate for another speed of one GPU in useful operations, which leave out activations computed again."""
+        tflops = useful_tflops * (2 + self.recomputed) / 2
+        stages = tuple(replace(stage, hours=stage.hours * self.tflops / tflops) for stage in self.stages)
+        return replace(self, stages=stages, tflops=tflops)
 
     @property
     def hours(self) -> float:
@@ -156,7 +165,7 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
         )
 
     stages = tuple(of_stage(plan) for plan in prepared.plans)
-    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, tflops)
+    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, tflops, again)
 
 
 def _memory_gib(prepared: Prepared) -> float:
