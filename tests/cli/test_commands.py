@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from chiron.__main__ import main
+from chiron.client.batch_record import FOLDER, Batch, BatchRecord
 from chiron.client.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
 from tests.support.command import CHIRON, chiron, environment, wait_for
@@ -216,6 +217,24 @@ def test_a_second_ctrl_c_drops_the_calls_under_way(tmp_path: Path) -> None:
         done = chiron("search", cases, "--config", config, "--run", tmp_path / "r")
         assert done.returncode == 0, done.stderr
         assert "4 cases selected" in done.stderr
+
+
+def test_a_second_ctrl_c_says_that_open_batches_are_not_lost(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    with Endpoint(Simulation(known_answers(cases)).reply, latency=lambda _: 2 * PATIENCE) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url))
+        command = [*CHIRON, "search", str(cases), "--config", str(config), "--run", str(tmp_path / "r")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        wait_for(endpoint, 3)
+        (tmp_path / "r" / FOLDER).mkdir()
+        Batch(tmp_path / "r" / FOLDER, BatchRecord("b", "mentor-a", endpoint.base_url, ["00", "11"], 1e9)).save()
+        process.send_signal(signal.SIGINT)
+        assert "batches continue at their provider" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "2 calls in batches are not lost: the same command collects their replies" in said
 
 
 def test_a_terminal_that_hangs_up_twice_drops_no_call_and_nohup_is_obeyed(tmp_path: Path) -> None:

@@ -108,6 +108,27 @@ def test_the_command_prints_the_same_ladder_and_nothing_else(
     assert str(folder / "demo.html") in err
 
 
+def test_it_exports_its_tree_and_every_training_signal_and_says_why_one_has_no_row(
+    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = done[0].folder
+    assert len((folder / "signals" / "tree.jsonl").read_text().splitlines()) == TINY.cases
+    rows = {signal.name: signal.rows for signal in done[0].signals}
+    assert list(rows) == ["preferences", "rewards", "rl", "reflections"]
+    assert rows["rl"] == TINY.cases
+    for signal in done[0].signals:
+        exported = folder / "signals" / signal.name / "exports" / "trl" / f"{signal.name}.jsonl"
+        if signal.rows and signal.name != "reflections":  # these are conversations: rows.jsonl
+            assert len(exported.read_text().splitlines()) == signal.rows
+        assert bool(signal.why_none) == (signal.rows == 0)
+    assert rows["reflections"] == 0  # interns that learned nothing find no step right
+    monkeypatch.setattr(sizes, "QUICK", TINY)
+    monkeypatch.setattr(processes, "cores", lambda: 1)
+    demo_command(folder.parent, quick=True)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training signals of the search: ")]
+    assert f"rewards {rows['rewards']}, rl {rows['rl']}, reflections 0 (no reflection could be built" in line
+
+
 def test_the_search_alone_has_no_ladder_to_print(tmp_path: Path) -> None:
     finished = chiron("demo", "--search-only", "--dir", tmp_path / "d", "--json")
     assert finished.returncode == 2

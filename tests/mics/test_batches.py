@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from chiron.errors import InputError
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
 from tests.support.cases import known_answers, write_cases
-from tests.support.command import CHIRON, environment
+from tests.support.command import CHIRON, chiron, environment
 from tests.support.runs import JUDGE, MENTORS, config_of, execute, team, write_config
 from tests.support.simulation import Simulation
 from tests.support.waiting import wait_until
+from tests.view.serving import address_of, settled, visiting
 
 BATCH: dict[str, Any] = {"quiet": 0.02, "poll": 0.01, "attempts": 20}
 
@@ -97,11 +99,19 @@ def test_a_search_that_is_stopped_or_killed_leaves_its_batches_to_the_next_one(t
             assert process.returncode == 130, messages
             assert "3 calls of model 'mentor-a' are in 1 batch (batch_" in messages
             assert "run the same command again" in messages
+        listed = [f" of model '{mentor}': 3 calls, since 20" for mentor in MENTORS]
+        status = chiron("status", tmp_path / "run")
+        assert all(line in status.stdout for line in listed), status.stdout
+        with visiting(tmp_path / "run") as visitor:
+            page = unescape(settled(visitor, address_of(visitor, "run")))
+        assert all(line in page for line in listed), page
+        assert [batch["calls"] for batch in json.loads(chiron("status", tmp_path / "run", "--json").stdout)["batches"]] == [3, 3, 3]
         server.running = False
         again = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
         assert again.returncode == 0, again.stderr
     assert set(server.replied.values()) == {1}
     assert JUDGE in again.stderr
+    assert "batch " not in chiron("status", tmp_path / "run").stdout
 
 
 def test_workers_of_ray_do_not_send_batches() -> None:

@@ -44,50 +44,49 @@ Reviews = Annotated[
 ]
 
 
-@app.command("text")
-def text(
-    cases: Cases,
-    config: Config,
-    out: Out,
-    images: Images = None,
-    limit: Limit = None,
-    shard: ShardOf = None,
-    dry_run: DryRun = False,
-    pilot: Pilot = None,
-    json_output: Json = False,
-) -> None:
+def _command_with_models(prepare: "Callable[..., PartRun[Any]]") -> "Callable[..., PartRun[Any]]":
+    """Register the command of a part that asks models. Its name and its help are those of ``prepare``."""
+
+    def command(
+        cases: Cases,
+        config: Config,
+        out: Out,
+        images: Images = None,
+        limit: Limit = None,
+        shard: ShardOf = None,
+        dry_run: DryRun = False,
+        pilot: Pilot = None,
+        json_output: Json = False,
+    ) -> None:
+        from chiron.mmrp.config import load_build
+
+        prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard)
+        _build_or_forecast(prepared, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
+
+    app.command(prepare.__name__, help=prepare.__doc__)(command)
+    return prepare
+
+
+@_command_with_models
+def text(*arguments: Any, **options: Any) -> "PartRun[Any]":
     """Part 1: an author model writes multiple-choice questions about each case's text, and a reader model answers them.
 
     Run the same command again to resume: no call is sent or paid for twice.
     """
-    from chiron.mmrp.config import load_build
     from chiron.mmrp.text import prepare_text
 
-    prepare = partial(prepare_text, cases, load_build(config), out, images=images, shard=shard)
-    _build_or_forecast(prepare, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
+    return prepare_text(*arguments, **options)
 
 
-@app.command("questions")
-def questions(
-    cases: Cases,
-    config: Config,
-    out: Out,
-    images: Images = None,
-    limit: Limit = None,
-    shard: ShardOf = None,
-    dry_run: DryRun = False,
-    pilot: Pilot = None,
-    json_output: Json = False,
-) -> None:
+@_command_with_models
+def questions(*arguments: Any, **options: Any) -> "PartRun[Any]":
     """Write questions for the search, from doctor to doctor, student to teacher or patient to doctor, to cases.jsonl.
 
     Run the same command again to resume: no call is sent or paid for twice.
     """
-    from chiron.mmrp.config import load_build
     from chiron.mmrp.questions import prepare_questions
 
-    prepare = partial(prepare_questions, cases, load_build(config), out, images=images, shard=shard)
-    _build_or_forecast(prepare, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
+    return prepare_questions(*arguments, **options)
 
 
 @app.command("alignment")

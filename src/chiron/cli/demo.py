@@ -14,7 +14,10 @@ from chiron.errors import InputError
 from chiron.terminal import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from chiron.demo.demonstration import Demonstration, Progress
+    from chiron.demo.loop import ExportedSignal
     from chiron.training.metrics import HeldOut, StepMetrics
 
 
@@ -77,19 +80,27 @@ def _print_picture(done: "Demonstration", out: Console) -> None:
 
 
 def _print_files(done: "Demonstration", page: Path, console: Console) -> None:
+    from chiron.demo.demonstration import SIGNALS
     from chiron.demo.ladder import MICS
 
     for name, p in done.purity.items():
         console.print(f"{name}: {p.retained} of {p.cases} cases have a retained path; {p.pure} of these paths have no wrong step")
+    console.print("training signals of the search: " + signals_in_words(done.signals), markup=False, soft_wrap=True)
     console.print("took " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in done.seconds.items()))
     for name, file in (
         ("page", page),
         ("ladder", done.folder / "ladder.json"),
         ("search", done.run / "report.html"),
+        ("signals", done.folder / SIGNALS),
         ("curves", done.base / "curves.png"),
         ("model", done.folder / MICS / "model"),
     ):
         console.print(f"{name:8}{escape(printable(file))}", soft_wrap=True)
+
+
+def signals_in_words(signals: "Iterable[ExportedSignal]") -> str:
+    """Return the number of rows of each training signal, and why one has none."""
+    return ", ".join(f"{each.name} {each.rows:,}" + (f" ({printable(each.why_none)})" if each.why_none else "") for each in signals)
 
 
 def _search_only(directory: Path, count: int, seed: int) -> None:

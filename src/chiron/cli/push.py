@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import typer
 
@@ -11,6 +11,20 @@ from chiron.terminal import printable
 
 _SKIPPED = (".*", "**/.*", "__pycache__/**")
 """Files that are never uploaded: drafts, and what tools leave behind."""
+
+
+class PushRecord(TypedDict):
+    """Output of ``chiron push --json``."""
+
+    repo: str
+    type: str
+    """``model`` or ``dataset``."""
+    files: dict[str, int]
+    """Size in bytes by path."""
+    url: NotRequired[str]
+    """Address of the commit; absent after ``--dry-run``."""
+    card: NotRequired[str]
+    """Text of the card; only after ``--dry-run``."""
 
 
 def push_command(
@@ -29,15 +43,17 @@ def push_command(
     kind = _kind(folder)
     card = _card(folder, kind)
     files = _files(folder)
-    done: dict[str, Any] = {
+    done: PushRecord = {
         "repo": repo,
         "type": kind,
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
     }
-    if not dry_run:
+    if dry_run:
+        done["card"] = card
+    else:
         done["url"] = _upload(folder, repo, kind, private=private, revision=revision)
     if json_output:
-        print(json.dumps({**done, "card": card} if dry_run else done, indent=2))
+        print(json.dumps(done, indent=2))
         return
     for name, size in done["files"].items():
         print(f"{size:>15,}  {printable(name)}")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from chiron.cli.live import duration, watching
 from chiron.cli.streams import BrokenPipe, messages, results, whole
+from chiron.client.batch_record import read_open_batches
 from chiron.client.failures import ConfigurationError, RunStopped, Submitted, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
 from chiron.errors import DiskError, InputError
@@ -42,7 +43,8 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
             if work.client is not None and not asked:
                 asked = True
                 work.stop()
-                console.print("stopping: waiting for the calls in flight (press Ctrl-C again to drop them)")
+                batches = "; batches continue at their provider" if read_open_batches(work.directory.path) else ""
+                console.print(f"stopping: waiting for the calls in flight (press Ctrl-C again to drop them){batches}")
             elif task is not None:
                 task.cancel()
 
@@ -61,8 +63,12 @@ def run_with_ui(work: Job[Any, Any, Summary]) -> Summary:
     try:
         return asyncio.run(watched())
     except asyncio.CancelledError:
+        calls = sum(batch.calls for batch in read_open_batches(work.directory.path))
+        kept = f" {calls:,} calls in batches are not lost: the same command collects their replies." if calls else ""
         console.print(
             "stopped at once: the calls in flight are lost, all other replies are in the ledger. Run the same command again to resume."
+            + kept,
+            soft_wrap=True,
         )
         sys.exit(130)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,11 @@ from rich.markup import escape
 from chiron.cli.streams import messages, results
 from chiron.errors import InputError
 from chiron.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chiron.client.ledger_accounts import FailureReason
 
 Cases = Annotated[Path, typer.Argument(metavar="CASES", help="JSONL or JSON file, in the published or the tidy format.")]
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML configuration; 'chiron init' writes one.")]
@@ -194,13 +199,20 @@ def status_command(
         console.print(spent)
     for cached in status.cached:
         console.print(escape(printable(cached.words)), soft_wrap=True)
-    if failures:
-        console.print("failed calls:" if status.failures else "no call failed")
-        for failure in status.failures:
+    for batch in status.batches:
+        console.print(escape(printable(batch.words)), soft_wrap=True)
+    _print_failures(status.failures, in_words=failures)
+
+
+def _print_failures(reasons: "Sequence[FailureReason]", *, in_words: bool) -> None:
+    console = results()
+    if in_words:
+        console.print("failed calls:" if reasons else "no call failed")
+        for failure in reasons:
             line = f"{failure.count:>6}  {failure.role} {failure.model}: {failure.words}"
             console.print(escape(printable(line)), soft_wrap=True)
-    elif status.failures:
-        total = sum(failure.count for failure in status.failures)
+    elif reasons:
+        total = sum(failure.count for failure in reasons)
         console.print(f"{total} calls failed; --failures shows why", soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from chiron.io import unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
+_RECORDS = "[!.]*.json"
 _MAX_LINE = 64 * 2**20
 """Maximum size of one result in bytes; a longer line counts as damaged."""
 
@@ -39,6 +40,27 @@ class BatchRecord:
     """The provider's ID of the batch."""
     ended: str | None = None
     """How the batch ended, in the provider's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """A batch that is not collected yet, for people who look at its run."""
+
+    name: str
+    """The provider's ID of the batch, or its own name before the provider has given one."""
+    model: str
+    calls: int
+    created: float
+    """Seconds since the epoch."""
+    ended: str | None
+    """How it ended at the provider, in the provider's word; ``None`` before its end is known."""
+
+    @property
+    def words(self) -> str:
+        """One line of text."""
+        since = time.strftime("%Y-%m-%d %H:%M %z", time.localtime(self.created))
+        ended = f", {self.ended}" if self.ended else ""
+        return f"batch {self.name} of model '{self.model}': {self.calls:,} {'call' if self.calls == 1 else 'calls'}, since {since}{ended}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +286,24 @@ class RequestFile:
         return batch
 
 
+def read_open_batches(run: Path) -> list[OpenBatch]:
+    """Return the batches of a run that are not collected yet, oldest first. No file is changed.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    found = []
+    for path in (run / FOLDER).glob(_RECORDS):
+        try:
+            record = _read_record(path)
+        except InputError:
+            if path.exists():
+                raise
+            continue  # collected in this moment
+        found.append(OpenBatch(record.batch_id or record.name, record.model, len(record.keys), record.created, record.ended))
+    return sorted(found, key=lambda batch: batch.created)
+
+
 def open_batches(folder: Path) -> list[Batch]:
     """Return the batches of earlier processes, oldest first, and delete files that were not sent.
 
@@ -272,7 +312,7 @@ def open_batches(folder: Path) -> list[Batch]:
     """
     if not folder.is_dir():
         return []
-    batches = sorted((Batch(folder, _read_record(path)) for path in folder.glob("[!.]*.json")), key=lambda batch: batch.record.created)
+    batches = sorted((Batch(folder, _read_record(path)) for path in folder.glob(_RECORDS)), key=lambda batch: batch.record.created)
     kept = {path for batch in batches for path in (batch.requests, batch.results)}
     for path in folder.glob("*.jsonl*"):
         if path not in kept:

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from chiron import InputError, RunSummary
 from chiron.demo import loop
 from chiron.demo.data import Data, Purity, Scale, make_data, purity
 from chiron.demo.ladder import BASE, LADDER, MICS, PAPER, SHOWN, VERIFIED, RungRecord, rung_record
-from chiron.demo.loop import Measured
+from chiron.demo.loop import ExportedSignal, Measured
 from chiron.demo.processes import Job, Say, run_jobs
 from chiron.demo.stage_rows import write_rows
 from chiron.io import write_atomically
@@ -19,6 +19,8 @@ from chiron.training.metrics import HeldOut, StepMetrics
 
 SEARCH = "search"
 """Name of the search in progress messages."""
+SIGNALS = "signals"
+"""Folder of the training signals."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Demonstration:
     """Correct paths among the retained ones, by rung."""
     interns: tuple[Student, ...]
     rungs: tuple[Student, ...]
+    signals: tuple[ExportedSignal, ...]
+    """Training signals from the tree of that search, in the folder ``signals``."""
     seconds: dict[str, float]
     """Seconds by part of the pipeline; near zero for parts that were already complete."""
 
@@ -125,7 +129,8 @@ def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: i
     searches[PAPER] = plan.add(search_job, PAPER, after=[searches[VERIFIED]])
     for name in waiting:
         plan.add(rung_job, name, after=[searches[str(LADDER[name].search)]])
-    run_jobs(plan.jobs, at_once=processes, hear=lambda number, news: display.job(plan.names[number], news))
+    signals = plan.add(signals_job, SIGNALS, after=[searches[VERIFIED]])
+    results = run_jobs(plan.jobs, at_once=processes, hear=lambda number, news: display.job(plan.names[number], news))
     clock.lap("interns, search, stage 3 and evaluation")
     done = Demonstration(
         folder,
@@ -136,6 +141,7 @@ def demonstrate(folder: Path, scale: Scale, display: ProgressDisplay, *, seed: i
         {MICS: purity(folder / VERIFIED, data), "mics_paper": purity(folder / PAPER, data)},
         tuple(_student(folder, data, name) for name in loop.INTERNS),
         tuple(_student(folder, data, name) for name in SHOWN),
+        tuple(results[signals]),
         clock.laps,
     )
     write_ladder(folder, done.ladder())
@@ -184,18 +190,24 @@ def intern_job(say: Say, folder: Path, scale: Scale, seed: int, base: Path, name
 def search_job(say: Say, folder: Path, scale: Scale, seed: int, _base: Path, name: str) -> None:
     """Search with the verified rule, or with the paper's rule on the replies of that search."""
     data = make_data(folder / "data", scale, seed=seed)
-    interns = {intern: folder / intern / "model" for intern in loop.INTERNS}
-
-    def team(policy: Any) -> RunConfig:
-        return loop.team(interns, data, seed=seed, policy=policy)
 
     def watch(progress: Any) -> None:
         say(Progress(progress.done + progress.already, progress.total, "searched"))
 
     if name == PAPER:
-        check_search(loop.replay(team("paper"), folder / VERIFIED, folder / PAPER, watch=watch))
+        check_search(loop.replay(_team(folder, data, seed, policy="paper"), folder / VERIFIED, folder / PAPER, watch=watch))
     else:
-        check_search(loop.search(team("verified"), data, folder / name, watch=watch))
+        check_search(loop.search(_team(folder, data, seed), data, folder / name, watch=watch))
+
+
+def signals_job(_say: Say, folder: Path, scale: Scale, seed: int, _base: Path, name: str) -> list[ExportedSignal]:
+    """Write the training signals from the tree of the search with the verified rule."""
+    data = make_data(folder / "data", scale, seed=seed)
+    return loop.export_signals(folder / VERIFIED, _team(folder, data, seed), data, folder / name)
+
+
+def _team(folder: Path, data: Data, seed: int, *, policy: Literal["verified", "paper"] = "verified") -> RunConfig:
+    return loop.team({intern: folder / intern / "model" for intern in loop.INTERNS}, data, seed=seed, policy=policy)
 
 
 def check_search(summary: RunSummary) -> None:

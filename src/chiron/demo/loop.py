@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chiron import RunSummary
+from chiron.cases.reader import Selection
 from chiron.client.config import LocalModel
 from chiron.demo.curriculum import Watch, first_stages, intern, last_stage, train_recipe
 from chiron.demo.data import Data, Scale
 from chiron.demo.ladder import PartAccuracy
+from chiron.demo.stage_rows import need_complete
 from chiron.evaluation.api import Answered, Question, answer_all
+from chiron.jobs.job import run_job
 from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run
+from chiron.mics.run import Run, SearchSetup
 from chiron.mics.run_directory import RunDirectory, SearchProgress
+from chiron.mics.tree import write_tree
+from chiron.mmrp.cot import intern_form
+from chiron.mmrp.signals.preferences import prepare_preferences
+from chiron.mmrp.signals.reflections import prepare_reflections
+from chiron.mmrp.signals.rewards import prepare_rewards
+from chiron.mmrp.signals.rl import prepare_rl
+from chiron.mmrp.signals.source import NoRows, SignalRun, SourceOptions
 
 SPECIALISTS = ("side+level+size", "size+density+margin", "side+level+density")
 """Attributes that each mentor knows. Mentors are right 95% of the time on these and 50% of the time on the other two."""
@@ -28,6 +38,8 @@ TEMPERATURES = (0.2, 1.2)
 """Sampling temperatures of the interns, as in the paper."""
 MAX_TOKENS = 32
 """Maximum reply length; a complete chain has 14 tokens of the small model."""
+SIGNAL_CASES = 100
+"""Training signals are built from the first cases of the search only, because this is quick."""
 
 
 SearchWatch = Callable[[SearchProgress], None]
@@ -120,6 +132,50 @@ def replay(config: RunConfig, old: Path, new: Path, *, watch: SearchWatch = lamb
     """Search the cases of a finished run under another policy, starting with its replies."""
     done = RunDirectory(old)
     return asyncio.run(_watched(replay_run(replay_setup(done, config), done, new), watch))
+
+
+@dataclass(frozen=True)
+class ExportedSignal:
+    """A training signal of the search's tree."""
+
+    name: str
+    rows: int
+    why_none: str = ""
+    """Why there are no rows; else empty."""
+
+
+def export_signals(run: Path, config: RunConfig, data: Data, out: Path) -> list[ExportedSignal]:
+    """Write the tree of a search, and all signals made from its first :data:`SIGNAL_CASES` cases, in the formats of their trainers.
+
+    The prompts are those of the interns. Two signals need calls: the mentors of ``config`` give the reasons of the reflections, and the
+    interns answer without reasoning for the pass rates of ``rl``, in a replay of the search.
+
+    Raises:
+        InputError: A signal cannot be built for another reason than that no case gives a row.
+        DiskError: The disk is full.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_tree(run, out / "tree.jsonl")
+    baseline = config.model_copy(update={"search": config.search.model_copy(update={"baseline": True})})
+    first = SearchSetup.of(Selection(data.cases, SIGNAL_CASES), baseline, data.images)
+    need_complete(run_job(replay_run(first, RunDirectory(run), out / "baseline")))
+    source = SourceOptions(cases=data.cases, images=data.images, limit=SIGNAL_CASES, form=intern_form(run))
+    builds: dict[str, SignalRun] = {
+        "preferences": prepare_preferences([run], out / "preferences", **source),
+        "rewards": prepare_rewards([run], out / "rewards", **source),
+        "rl": prepare_rl([out / "baseline"], out / "rl", **source),
+        "reflections": prepare_reflections([run], config, out / "reflections", **source),
+    }
+    return [_exported(name, build) for name, build in builds.items()]
+
+
+def _exported(name: str, build: SignalRun) -> ExportedSignal:
+    try:
+        built = run_job(build)
+    except NoRows as none:
+        return ExportedSignal(name, 0, str(none))
+    need_complete(built)
+    return ExportedSignal(name, built.kept)
 
 
 async def _watched(run: Run, watch: SearchWatch) -> RunSummary:

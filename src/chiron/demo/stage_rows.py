@@ -12,6 +12,7 @@ import numpy as np
 from chiron import BuildSummary, Case, InputError, build_alignment, build_cot, build_preferences, build_text
 from chiron.conversation.reasoning import render_reasoning
 from chiron.io import read_jsonl, write_atomically
+from chiron.jobs.job import JobSummary
 from chiron.mics.prompts import Prompts
 from chiron.mmrp.config import BuildFile, check_build
 from chiron.mmrp.cot import intern_form
@@ -154,8 +155,17 @@ def _config(folder: Path, seed: int) -> BuildFile:
     return check_build({"models": models, "build": build}, origin=folder / "build.yaml")
 
 
-def _rows(built: BuildSummary) -> Rows:
+def need_complete(built: JobSummary) -> None:
+    """Require that a job has no pending cases.
+
+    Raises:
+        InputError: It has, or it was stopped.
+    """
     if built.halted is not None or built.pending:
-        raise InputError(f"{built.file.parent}: {built.pending} cases pending ({built.halted}); run the same command again to resume")
+        raise InputError(f"{built.directory}: {built.pending} cases pending ({built.halted}); run the same command again to resume")
+
+
+def _rows(built: BuildSummary) -> Rows:
+    need_complete(built)
     # Drop the provenance, which contains local paths, so that a moved folder gives the same training data.
     return [{name: line.value[name] for name in _TRAINED} for line in read_jsonl(built.file.parent / ROWS)]

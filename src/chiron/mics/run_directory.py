@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from chiron.client.batch_record import OpenBatch, read_open_batches
 from chiron.client.failures import Missing
 from chiron.client.ledger import FailureReason, Ledger, ResultHead, Spending, StoredResult
 from chiron.client.ledger_accounts import CachedPrompts
@@ -67,13 +68,15 @@ class Status:
     """Prompt tokens that endpoints read from their caches, where they report it."""
     failures: tuple[FailureReason, ...]
     """Why calls failed, most frequent reason first. A later process may have repeated some successfully."""
+    batches: tuple[OpenBatch, ...]
+    """Batches that are not collected yet, oldest first."""
 
 
 def read_status(path: Path | str) -> Status:
     """Read the status of a run.
 
     Raises:
-        InputError: ``path`` is not a run directory.
+        InputError: ``path`` is not a run directory, or the record of a batch is damaged.
     """
     directory = RunDirectory(Path(path))
     run = directory.need_run()
@@ -102,6 +105,7 @@ def read_status(path: Path | str) -> Status:
             possibly_spent_usd=ledger.possibly_spent_usd(),
             cached=tuple(ledger.cached_prompts((run.get("config") or {}).get("models"))),
             failures=tuple(ledger.failure_reasons()),
+            batches=tuple(read_open_batches(directory.path)),
         )
 
 

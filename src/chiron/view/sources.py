@@ -14,6 +14,8 @@ from chiron.cases.formats import parse_case
 from chiron.cases.images import ImageFolder, ImageProblem, check_bytes
 from chiron.cases.modalities import MODALITIES, modalities_of_case
 from chiron.cases.reader import Selection, Shard, need_cases
+from chiron.client.batch_record import FOLDER as BATCHES
+from chiron.client.batch_record import read_open_batches
 from chiron.client.call import Call, ImagePart, Message, Reply, RoleModel
 from chiron.client.failures import CallFailed, Missing
 from chiron.client.images import is_wide, stretched, turned, upright
@@ -39,6 +41,7 @@ except ModuleNotFoundError:  # on Windows
     fcntl = None
 
 __all__ = [
+    "BATCHES",
     "BODY_SYSTEMS",
     "CALL_SUMS",
     "ITEMS",
@@ -88,6 +91,7 @@ __all__ = [
     "parse_case",
     "read_evaluations",
     "read_object",
+    "read_open_batches",
     "read_run",
     "reading",
     "search",

@@ -10,7 +10,7 @@ from typing import Any
 
 from chiron.view.accounts import Accounts
 from chiron.view.discovery import METRICS, PROVENANCE, Kind, Place, kind_of
-from chiron.view.sources import LEDGER, RUN, ChironError, InputError, in_use
+from chiron.view.sources import BATCHES, LEDGER, RUN, ChironError, InputError, in_use, read_open_batches
 
 _log = logging.getLogger(__name__)
 Signature = tuple[object, ...]
@@ -40,6 +40,8 @@ class RunLine:
     changed: float = 0.0
     """Time of the last change, in seconds since 1970."""
     problem: str = ""
+    batches: tuple[str, ...] = ()
+    """Batches that are not collected yet, one line each."""
 
     @property
     def noun(self) -> str:
@@ -81,7 +83,7 @@ class RunState:
 
     def signature(self) -> Signature:
         """Return a value that changes when the run changes."""
-        return (in_use(self.path), *(stat_of(self.path / name) for name in self.files))
+        return (in_use(self.path), *(stat_of(self.path / name) for name in (*self.files, BATCHES)))
 
     def line(self, until: float) -> RunLine:
         """Return the line of the home page. Reading stops when the monotonic clock shows ``until``, and continues in the background."""
@@ -107,7 +109,13 @@ class RunState:
             line = self.damaged(problem)
         # Reading a ledger creates an empty -wal file next to it, which does not change the run.
         times = [about[2] for about in now[1:] if isinstance(about, tuple) and about[1]]
-        return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9})
+        return RunLine(**{**vars(line), "changed": max(times, default=0) / 1e9, "batches": self._batches()})
+
+    def _batches(self) -> tuple[str, ...]:
+        try:
+            return tuple(batch.words for batch in read_open_batches(self.path))
+        except InputError as problem:
+            return (str(problem),)
 
     def damaged(self, problem: Exception) -> RunLine:
         """Note why the run cannot be read, until its files change; return its line."""

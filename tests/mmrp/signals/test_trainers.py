@@ -1,14 +1,21 @@
-"""TRL's own trainers take two steps on the exported rows, with their images, on a tiny random model built here."""
+"""TRL's own trainers take two steps on the exported rows, with their images, on a tiny random model built here.
+
+The rows are those of the commands, and those that the demonstration exports.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chiron.demo import loop
+from chiron.demo.data import TINY, make_data
 from chiron.evaluation.reward import answer_reward
+from chiron.mics.config import check_config
 from chiron.mmrp.signals.preferences import build_preferences
 from chiron.mmrp.signals.rewards import build_rewards
 from chiron.mmrp.signals.rl import build_rl
+from chiron.training.rows import read_rows
 from tests.mmrp.signals.searching import searched
 from tests.providers.local.checkpoints import qwen_tokenizer
 
@@ -33,9 +40,32 @@ COMMON: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return searched(tmp_path_factory.mktemp("trainers"), 4)
+@pytest.fixture(scope="module", params=["build", "demo"])
+def signals(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the signals of a search: made by their builds, or exported by the demonstration."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "demo":
+        return exported_by_the_demonstration(folder)
+    run = searched(folder, 4)
+    for build in (build_preferences, build_rewards, build_rl):
+        build([run], folder / build.__name__.removeprefix("build_"))
+    return folder
+
+
+def exported_by_the_demonstration(folder: Path) -> Path:
+    """The demonstration's own cases and mentors; its interns would have to be trained first, so textbook readers take their place."""
+    data = make_data(folder / "data", TINY, seed=0)
+    settings = loop.team({"reader": Path("reader")}, data, seed=0, prompts={}).model_dump(mode="json")
+    settings["models"]["reader"] = {"provider": "offline", "model": "retrieval/words"}
+    config = check_config(settings, origin=folder / "demo.yaml")
+    loop.search(config, data, folder / "search")
+    exported = loop.export_signals(folder / "search", config, data, folder / "signals")
+    assert all(each.rows and not each.why_none for each in exported), exported
+    return folder / "signals"
+
+
+def trl_file(signals: Path, name: str) -> Path:
+    return signals / name / "exports" / "trl" / f"{name}.jsonl"
 
 
 def rows_of(path: Path, *, images: bool = True) -> Any:
@@ -90,11 +120,10 @@ def state(model: Any) -> dict[str, Any]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_dpo_takes_two_steps_on_pairs_with_images(run: Path, tmp_path: Path) -> None:
+def test_dpo_takes_two_steps_on_pairs_with_images(signals: Path, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
 
-    build_preferences([run], tmp_path / "out")
-    rows = rows_of(tmp_path / "out" / "exports" / "trl" / "preferences.jsonl")
+    rows = rows_of(trl_file(signals, "preferences"))
     model, processor = vision_model(tmp_path / "model")
     before = state(model)
     settings = DPOConfig(output_dir=str(tmp_path / "dpo"), max_length=None, **COMMON)
@@ -106,12 +135,11 @@ def test_dpo_takes_two_steps_on_pairs_with_images(run: Path, tmp_path: Path) -> 
     assert moved(before, trainer.model)
 
 
-def test_the_process_reward_trainer_takes_two_steps(run: Path, tmp_path: Path) -> None:
+def test_the_process_reward_trainer_takes_two_steps(signals: Path, tmp_path: Path) -> None:
     prm = pytest.importorskip("trl.experimental.prm", reason="this version of TRL has no PRMTrainer (removed after 1.13)")
     from transformers import Qwen2Config, Qwen2ForTokenClassification
 
-    build_rewards([run], tmp_path / "out")
-    rows = rows_of(tmp_path / "out" / "exports" / "trl" / "rewards.jsonl", images=False).remove_columns("images")
+    rows = rows_of(trl_file(signals, "rewards"), images=False).remove_columns("images")
     tokenizer = qwen_tokenizer()
     config = Qwen2Config(  # type: ignore[call-arg]
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
@@ -128,11 +156,10 @@ def test_the_process_reward_trainer_takes_two_steps(run: Path, tmp_path: Path) -
     assert moved(before, trainer.model)
 
 
-def test_grpo_takes_two_steps_with_our_reward_on_prompts_with_images(run: Path, tmp_path: Path) -> None:
+def test_grpo_takes_two_steps_with_our_reward_on_prompts_with_images(signals: Path, tmp_path: Path) -> None:
     from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
-    build_rl([run], tmp_path / "out")
-    rows = rows_of(tmp_path / "out" / "exports" / "trl" / "rl.jsonl")
+    rows = rows_of(trl_file(signals, "rl"))
     seen: list[dict[str, Any]] = []
 
     def reward(completions: list[Any], **columns: Any) -> list[float]:
@@ -159,3 +186,9 @@ def test_grpo_takes_two_steps_with_our_reward_on_prompts_with_images(run: Path, 
     assert len(seen) == 2
     assert {"answer", "options", "question", "pass_rate"} <= set(seen[0])
     assert moved(before, trainer.model)
+
+
+def test_our_own_trainer_reads_the_reflections_of_the_demonstration(tmp_path: Path) -> None:
+    rows = read_rows(exported_by_the_demonstration(tmp_path) / "reflections" / "rows.jsonl")
+    assert rows
+    assert all((tmp_path / "data" / "images" / image).is_file() for row in rows for image in row.images)

@@ -16,7 +16,7 @@ from chiron.client.prompts import PromptSet, own_marks, section, user_message
 from chiron.conversation.markup import own_turn, said
 from chiron.conversation.reasoning import parse_reasoning, render_reasoning, render_steps
 from chiron.errors import InputError
-from chiron.jobs.job import run_job
+from chiron.jobs.job import run_job, units_in_flight
 from chiron.jobs.roles import identity_of
 from chiron.mics.answer_leak import leak_phrase, names_answer
 from chiron.mics.config import RunConfig
@@ -144,6 +144,7 @@ def prepare_reflections(
     need_siblings(read)
     setup = SearchSetup.of(Selection(read[0].cases), config, Path(str(read[0].about.get("images"))))
     prompts = _Prompts.load()
+    endpoints = {name: setup.roles.endpoints[name] for name in config.search.mentors}
     identity = {
         "rules": RULES,
         **vars(chosen),
@@ -161,9 +162,9 @@ def prepare_reflections(
         identity,
         source,
         nothing="reflection",
-        endpoints={name: setup.roles.endpoints[name] for name in config.search.mentors},
+        endpoints=endpoints,
         budget_usd=config.search.budget_usd,
-        in_flight=config.search.cases_in_flight,
+        in_flight=units_in_flight(config.search.cases_in_flight, endpoints),
     )
 
 

@@ -202,6 +202,10 @@ def _need_one_case_per_id(runs: Sequence[SearchedRun], fingerprints: Mapping[Pat
                 )
 
 
+class NoRows(InputError):
+    """No case gave a row of the signal."""
+
+
 @dataclass(kw_only=True)
 class SignalRun(PartRun[SearchedCase]):
     """Build of one signal. It also writes the rows in the forms of the trainers."""
@@ -214,7 +218,8 @@ class SignalRun(PartRun[SearchedCase]):
         """Build all rows, then write ``exports/``.
 
         Raises:
-            InputError: see :meth:`PartRun.execute`; or no case gave a row.
+            NoRows: no case gave a row.
+            InputError: see :meth:`PartRun.execute`.
             DiskError: a file cannot be written.
         """
         try:
@@ -224,7 +229,7 @@ class SignalRun(PartRun[SearchedCase]):
                 run.close()
         if not summary.kept and not summary.pending and summary.halted is None:
             why = "; ".join(f"{count} x {reason}" for reason, count in summary.dropped.items()) or "no case"
-            raise InputError(f"no {self.nothing} could be built ({summary.file.parent}; {why}): see the details in dropped.jsonl")
+            raise NoRows(f"no {self.nothing} could be built ({summary.file.parent}; {why}): see the details in dropped.jsonl")
         export_signal(self.directory.path, Path(str(self.about["images"])))
         return summary
 
