@@ -9,7 +9,7 @@ from torch import nn
 
 from chiron.providers.local.families.family import ModelFamily
 from chiron.training.memory import fixed_recomputed, predict_memory
-from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain
+from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.quantization import count_weights
 from chiron.training.recipe import Adapter
@@ -159,14 +159,16 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
 
 def _memory_gib(prepared: Prepared) -> float:
     """Peak memory of the last stage. A layer's activations are measured; "auto" counts as none that are computed again."""
-    recipe = prepared.recipe
-    model = prepared.base.model
-    if parts := recipe.stages[-1].trained_parts:
-        train_parts(model, parts)
-    else:
-        model = add_adapter(model, recipe.adapter or Adapter())
-    loss = Loss(model)
-    memory = predict_memory(loss, recipe, next(model.parameters()).device)
+    recipe, base = prepared.recipe, prepared.base
+
+    def in_last_stage(model: nn.Module) -> Loss:
+        if parts := recipe.stages[-1].trained_parts:
+            train_parts(model, parts)
+            return Loss(model)
+        return Loss(add_adapter(model, recipe.adapter or Adapter()))
+
+    loss, one_layer = in_last_stage(base.model), in_last_stage(base.one_layer) if base.one_layer is not None else None
+    memory = predict_memory(loss, recipe, next((one_layer or loss).parameters()).device, one_layer)
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 
