@@ -169,6 +169,9 @@ def _memory_gib(prepared: Prepared) -> float:
 
     loss, one_layer = in_last_stage(base.model), in_last_stage(base.one_layer) if base.one_layer is not None else None
     memory = predict_memory(loss, recipe, next((one_layer or loss).parameters()).device, one_layer)
+    for adapted in (loss, one_layer):
+        if adapted is not None and hasattr(adapted.model, "unload"):
+            adapted.model.unload()  # type: ignore[operator]  # the model stays as it was
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 

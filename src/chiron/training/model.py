@@ -258,7 +258,8 @@ def cross_entropy(head: nn.Module, hidden: Tensor, targets: Tensor, *, reduction
 
 def plain(model: nn.Module) -> Any:
     """Return the transformers model without its adapter wrapper, if any."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+    # peft sets "peft_config" on the model inside, too.
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def recompute(model: Any) -> None:
