@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
+.PHONY: help docs package setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make test-newest   all tests with the newest versions that pyproject.toml admits, in .venv-newest; prints what differs"
 	@echo "make constraints   lock the newest versions of all packages in constraints.txt"
 	@echo "make lint          ruff, mypy, import-linter"
+	@echo "make docs          build the documentation site in build/site; a broken link is an error"
+	@echo "make package       build wheel and sdist in dist/ and check them (CHIRON_REPOSITORY=URL makes the links of README absolute)"
 	@echo "make ablation      all variants of stage 3 and of the search, over three seeds"
 	@echo "make bench         the benchmarks of bench/README.md"
 	@echo "make setup         create $(VENV) with everything"
@@ -105,6 +107,25 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_words.py README.md CHANGELOG.md docs src
 
+$(VENV)/docs.stamp: $(VENV)/core.stamp
+	@echo "installing what the documentation needs into $(VENV) (once)"
+	$(PIP) $(CHIRON) '.[docs]'
+	@touch $@
+
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The packages are built and checked in an environment of their own; the wheel is then installed into another one.
+PACKAGING := .venv-package
+package:
+	@rm -rf dist
+	@test -x $(PACKAGING)/bin/python || $(PYTHON) -m venv $(PACKAGING)
+	$(PACKAGING)/bin/python -m pip install --quiet build twine check-wheel-contents hatchling
+	$(PACKAGING)/bin/python -m build --outdir dist .
+	$(PACKAGING)/bin/twine check --strict dist/*
+	$(PACKAGING)/bin/check-wheel-contents dist/*.whl
+	$(PACKAGING)/bin/python scripts/check_package.py dist
+
 ablation: $(VENV)/demo.stamp
 	$(BIN)/python -m experiments.ladder --dir ladder
 
@@ -112,4 +133,4 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv .venv-newest .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo demo-ray ladder
+	rm -rf .venv .venv-newest .venv-package .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist demo demo-ray ladder

@@ -11,9 +11,10 @@ from chiron.cases.reader import Selection
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.ledger import Ledger
-from chiron.mics.run import Run, SearchSetup
+from chiron.mics.run import Run
 from chiron.mics.run_directory import RunDirectory
 from chiron.mics.search import search
+from chiron.mics.setup import SearchSetup
 from tests.support.cases import write_cases
 from tests.support.runs import config_of, make_run, team
 

@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hatch_build import LINK, without_relative_links
 from tests.support.command import environment
 
 ROOT = Path(__file__).parents[1]
@@ -77,3 +78,23 @@ def test_a_dependencys_deprecation_is_listed_and_our_own_warning_fails(tmp_path:
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == (0 if passes else 1), done.stdout
     assert "it is wrong" in done.stdout
+
+
+def test_package_indexes_get_no_relative_link() -> None:
+    text = '[a](docs/a.md#b) ![c](c.png) [d](#d) [e](https://e.org) <img src="f.png" width="5" alt="f">'
+    assert without_relative_links(text) == "a  [d](#d) [e](https://e.org) "
+    linked = without_relative_links(text, "https://x.org/y/")
+    assert linked.startswith("[a](https://x.org/y/docs/a.md#b) ![c](https://x.org/y/c.png) [d](#d)")
+    assert '<img src="https://x.org/y/f.png" width="5" alt="f">' in linked
+    readme = without_relative_links((ROOT / "README.md").read_text())
+    assert not LINK.search(readme)
+    assert "docs/images" not in readme
+
+
+def test_an_image_copies_files_that_exist_and_are_not_ignored() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copies = [line.split()[1:-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    sources = [name.removeprefix("./") for names in copies for name in names]
+    assert "src" in sources
+    assert [name for name in sources if not (ROOT / name).exists()] == []
+    assert {f"!{name}" for name in sources} == {line for line in ignored if line.startswith("!")}

@@ -1,6 +1,7 @@
 """Read and write files: atomic files and folders, lock files, JSON Lines."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -313,3 +314,13 @@ def _need_ours(out: Path, mark: str, *, replace: bool) -> None:
 
 def _literal(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner
 
 from chiron.cli.build import app
 from chiron.errors import InputError
 from tests.evaluation.published import parquet
+from tests.evaluation.test_item_page import CHROMIUM, FLAGS
 from tests.mmrp.making import a_row, a_text_row, write_part
 
 
@@ -18,6 +20,21 @@ def test_check_writes_its_page_and_says_what_it_counted(tmp_path: Path) -> None:
     assert ended.exit_code == 0
     assert json.loads(ended.stdout)["rows"] == 4
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.html", "check.json", "findings.jsonl"}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_the_page_of_checks_fits_a_telephone_and_shows_no_checksum(tmp_path: Path) -> None:
+    checksum = "0a1b" * 16
+    rows = [a_row(str(n), reasoning="nothing", images=(f"{n}/{checksum}.png",), id=f"cot:{n}{checksum}") for n in range(2)]
+    part = write_part(tmp_path / "cot", rows)
+    assert CliRunner().invoke(app, ["check", str(part), "--limit", "steps=1", "--limit", "final_answer=1"]).exit_code == 0
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto((part / "check.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.locator(".scroll").evaluate("e => e.scrollWidth <= e.clientWidth")  # no number is out of sight
+        assert "0/0a1b0a1b….png" in page.locator("figcaption").all_inner_texts()
 
 
 def test_check_fails_over_a_limit_and_has_written_its_page(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.parts import PartRunner, PartTask, check_worker
 from chiron.jobs.storage import LEASES, Storage, begin_parts
 from chiron.mics.config import RunConfig
-from chiron.mics.run import Run, RunSummary, SearchSetup
+from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory, read_status
+from chiron.mics.setup import SearchSetup
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import CHIRON, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint, completion

@@ -18,9 +18,9 @@ from chiron.client.ledger import Ledger
 from chiron.errors import DiskError, InputError
 from chiron.mics.api import rehearse, replay_run, replay_setup
 from chiron.mics.result import SearchResult
-from chiron.mics.run import SearchSetup
 from chiron.mics.run_directory import PATH_FIELDS, RunDirectory, read_status
 from chiron.mics.search import search
+from chiron.mics.setup import SearchSetup
 from chiron.mics.team import most_calls
 from chiron.reports.page import write_report
 from tests.support.calls import a_call

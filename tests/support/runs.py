@@ -8,8 +8,9 @@ import yaml
 
 from chiron.cases.reader import Selection
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run, RunSummary, SearchSetup
+from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory
+from chiron.mics.setup import SearchSetup
 
 MENTORS, INTERNS, JUDGE = ("mentor-a", "mentor-b", "mentor-c"), ("intern-a", "intern-b", "intern-c"), "judge"
 

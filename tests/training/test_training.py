@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from chiron.errors import DiskError, InputError
 from chiron.training import checkpoint, session
 from chiron.training.batches import collate
 from chiron.training.estimate import estimate
+from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.loop import learning_rate
 from chiron.training.metrics import MetricsFile, StepMetrics, read_metrics
 from chiron.training.model import LoadedModel, Loss, add_adapter, plain
@@ -331,6 +333,29 @@ def test_a_dry_run_measures_the_speed_of_a_few_steps(world: Path, tmp_path: Path
     assert not (tmp_path / "out" / "checkpoints").exists()
     refused = CliRunner().invoke(app, [*words, "--measure", "1"])
     assert "at least two steps" in str(refused.exception)
+
+
+def test_a_dry_run_of_a_packaged_recipe_needs_no_network_and_no_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    (tmp_path / "images").mkdir()
+    Image.new("L", (512, 512)).save(tmp_path / "images" / "a.png")
+    turns = [{"role": "user", "content": "<image>\nWhat is seen?"}, {"role": "assistant", "content": "abcd" * 50}]
+    for name in ("text", "alignment", "cot"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "images": ["a.png"], "messages": turns}) + "\n")
+    done = CliRunner().invoke(
+        app, ["train", "--recipe", "smolvlm-256m-cpu", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--dry-run"]
+    )
+    printed = " ".join(done.stderr.split())
+    assert done.exit_code == 0, done.output
+    assert "estimated without the base's tokenizer" in printed
+    assert "(52 trained on)" in printed  # a space and 200 characters, and the end of the turn
+    assert "256.5 M weights" in printed
+
+
+def test_the_sizes_of_every_packaged_base_are_known() -> None:
+    bases = {load_recipe(path).base for path in builtin_recipe("chiron-o1-2b").parent.glob("*.yaml")}
+    assert bases == set(KNOWN_BASES)
 
 
 def test_a_dry_run_counts_what_training_then_sees(world: Path, undisturbed: Path) -> None:

@@ -93,6 +93,8 @@ def train_command(
         raise InputError(f"{missing} is missing: run 'chiron train RECIPE --data DIR --out DIR'")
     try:
         from chiron.evaluation.reward import row_is_right
+        from chiron.training.known_bases import load_for_estimate
+        from chiron.training.model import load_base
         from chiron.training.recipe import load_recipe
         from chiron.training.session import prepare, train
         from chiron.training.stage import TrainingStopped
@@ -104,7 +106,7 @@ def train_command(
     if tensorboard:
         settings = settings.model_copy(update={"tensorboard": True})
     with _stop_signals() as signals:
-        prepared = prepare(settings, data, images)
+        prepared = prepare(settings, data, images, load=load_for_estimate if dry_run else load_base)
         _announce(prepared, console)
         if dry_run:
             _estimate(prepared, console, gpus=gpus, tflops=tflops, measure=measure)
@@ -174,6 +176,14 @@ def _show_bases(*, json_output: bool) -> None:
 
 
 def _announce(prepared: "Prepared", console: "Console") -> None:
+    if prepared.base.one_layer is not None:
+        from chiron.training.known_bases import CHARACTERS_PER_TOKEN
+
+        console.print(
+            f"estimated without the base's tokenizer: {prepared.recipe.base} is not on this machine and cannot be reached, so its published"
+            f" sizes are used, and {CHARACTERS_PER_TOKEN} characters count as a token",
+            markup=False,
+        )
     for plan in prepared.plans:
         note = f"; {plan.epochs:.1f} epochs" if plan.epochs > 1.01 else ""
         console.print(

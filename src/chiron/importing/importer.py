@@ -16,9 +16,9 @@ from chiron.cases.images import default_image_root
 from chiron.cases.reader import read_cases
 from chiron.errors import DiskError, InputError
 from chiron.importing.phi_filter import Pseudonyms, load_pseudonyms
-from chiron.importing.source import ImportOptions, LeftOut, SourceKind, SourceReading, State, file_sha256, kind_of, state_of
+from chiron.importing.source import ImportOptions, LeftOut, SourceKind, SourceReading, State, kind_of, state_of
 from chiron.importing.writer import CaseWriter
-from chiron.io import alone, read_jsonl, write_atomically
+from chiron.io import alone, file_sha256, read_jsonl, write_atomically
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of records read and the total, if known."""

@@ -195,12 +195,6 @@ def state_of(sources: Iterable[Path], skip: Path) -> State:
     return State(files, size, digest.hexdigest())
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 UNKNOWN = "\ufffd"
 """Replaces bytes that are invalid in all supported encodings."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig", "UTF-8"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"), (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"))

@@ -14,8 +14,9 @@ from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
 from chiron.mics.config import RunConfig, check_config
 from chiron.mics.replay import ReplayForecast, forecast, forecast_overrides, replay_cases
-from chiron.mics.run import Run, RunSummary, SearchSetup
+from chiron.mics.run import Run, RunSummary
 from chiron.mics.run_directory import RunDirectory
+from chiron.mics.setup import SearchSetup
 from chiron.mics.team import most_calls
 
 

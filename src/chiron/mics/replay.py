@@ -16,8 +16,8 @@ from chiron.client.failures import RunStopped, Transient
 from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.mics.result import SearchResult
-from chiron.mics.run import SearchSetup
 from chiron.mics.search import search
+from chiron.mics.setup import SearchSetup
 
 RESAMPLES: Final = 2000
 _LISTS: Final = ("mentors", "interns", "temperatures")

@@ -1,7 +1,6 @@
 """Run the search over many cases. Runs resume after a crash, and no call is paid for twice."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,97 +10,26 @@ from typing import Any, ClassVar, Self
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.formats import NO_QUESTION
-from chiron.cases.images import ImageFolder, ImageProblem, image_folder
-from chiron.cases.reader import AnswerPool, Selection
-from chiron.client.call import Ask, Call, ImagePart, Reply, resized
+from chiron.cases.images import ImageProblem
+from chiron.cases.reader import Selection
+from chiron.client.call import Ask, Call, ImagePart, Reply
 from chiron.client.client import ModelClient
 from chiron.client.failures import CallerFault, Missing, UnitAsk, commonest
 from chiron.client.ledger import Ledger, ResultHead, StoredResult
 from chiron.errors import DiskError, InputError
+from chiron.io import file_sha256
 from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Resume, units_in_flight
-from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.prompts import MAX_GIVEN_ANSWER, Prompts, load_prompts
+from chiron.mics.prompts import MAX_GIVEN_ANSWER
 from chiron.mics.result import Outcome, Reason, SearchResult, counts_by_summary_name
 from chiron.mics.run_directory import RunDirectory, SearchProgress
-from chiron.mics.search import RULES, search
-from chiron.mics.team import Policy, Team, fewest_calls, most_calls
+from chiron.mics.search import search
+from chiron.mics.setup import SearchSetup
+from chiron.mics.team import fewest_calls, most_calls
 
 _DERIVE_EVERY = 30.0
 """Minimum number of seconds between rewrites of the derived files; longer if writing is slow."""
-
-
-@dataclass(frozen=True)
-class SearchSetup:
-    """Everything that one process needs to search: cases, images, team, prompts and rules."""
-
-    selection: Selection
-    images: ImageFolder
-    config: RunConfig
-    prompts: Prompts
-    roles: Roles
-    team: Team
-    policy: Policy
-
-    @classmethod
-    def of(cls, selection: Selection, config: RunConfig, images: Path | None = None, *, need_keys: bool = True) -> Self:
-        """Create a setup, and validate its inputs before any call is paid for.
-
-        Raises:
-            InputError: cases, image folder, prompts, keys or embedded models are missing.
-        """
-        folder = image_folder(selection.cases, images)
-        prompts = load_prompts(config.search.prompts)
-        roles = Roles.of(config, answers=lambda: AnswerPool.of_cases(selection.cases), need_keys=need_keys)
-        team = Team(roles.all("mentor"), roles.all("intern"), roles.one("judge"))
-        return cls(selection, folder, config, prompts, roles, team, config.search.rules())
-
-    def identity(self) -> dict[str, Any]:
-        """Return the settings that results depend on. Runs that differ in them cannot share a directory."""
-        rules = ("temperatures", "mentor_temperature", "depth", "restarts", "policy", "baseline", "threshold", "seed", "image_side")
-        # Keys that older runs do not have appear only with other values than the default, so that those runs resume.
-        policy = self.policy
-        changed: dict[str, Any] = {} if policy.evaluation == "full" else {"evaluation": policy.evaluation}
-        if policy.mentor_image_side is not None:
-            changed["mentor_image_side"] = policy.mentor_image_side
-        return {
-            "mentors": [identity_of(model) for model in self.team.mentors],
-            "interns": [identity_of(model) for model in self.team.interns],
-            "judge": identity_of(self.team.judge),
-            **self.config.search.model_dump(mode="json", include=set(rules)),
-            **changed,
-            "rules": RULES,
-            "prompts": self.prompts.hashes(),
-        }
-
-    def about(self) -> dict[str, Any]:
-        """Return what ``run.json`` records in addition to the identity: sources and configuration."""
-        return {
-            "cases": str(self.selection.cases.resolve()),
-            "images": str(self.images.root.resolve()),
-            "shard": f"{s.index}/{s.count}" if (s := self.selection.shard) else None,
-            "limit": self.selection.limit,
-            "config": self.config.model_dump(mode="json"),
-            "prompts": dict(self.prompts.texts),
-        }
-
-    def load_images(self, case: Case, *, hold: bool = True) -> tuple[ImagePart, ...]:
-        """Check and encode a case's images in the sizes of all roles; see :meth:`Roles.load_images`. Returns those of the interns."""
-        sides = self.policy.image_sides
-        parts = self.roles.load_images(self.images, case.images, sides["intern"], hold=hold)
-        if hold and sides["mentor"] != sides["intern"]:
-            try:
-                self.roles.pictures.hold(resized(parts, sides["mentor"]))
-            except BaseException:
-                self.roles.pictures.release(parts)
-                raise
-        return parts
-
-    def release_images(self, parts: tuple[ImagePart, ...]) -> None:
-        """Release what :meth:`load_images` holds."""
-        for side in set(self.policy.image_sides.values()):
-            self.roles.pictures.release(resized(parts, side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +108,7 @@ class SearchPart:
         """
         selection = Selection(self.cases, positions=self.positions)
         setup = SearchSetup.of(selection, self.config.for_workers(workers), self.images)
-        if _sha256(self.cases) != self.cases_sha256:
+        if file_sha256(self.cases) != self.cases_sha256:
             raise InputError(f"{self.cases} on this machine differs from the file where the search was started: copy it to every machine")
         return Run.of(setup, RunDirectory(directory))
 
@@ -314,7 +242,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
 
     @cached_property
     def _cases_sha256(self) -> str:
-        return _sha256(self.setup.selection.cases)
+        return file_sha256(self.setup.selection.cases)
 
     def make_part(self, units: Sequence[tuple[int, Case]]) -> SearchPart:
         """Return the part of the search with these cases."""
@@ -466,8 +394,3 @@ def _stored_bad(bad: BadCase, label: str, position: int) -> StoredResult:
 def _derive(directory: RunDirectory) -> None:
     with Ledger.read(directory.ledger) as ledger:
         directory.write_derived(ledger)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

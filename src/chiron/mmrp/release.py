@@ -20,7 +20,7 @@ from chiron.errors import InputError
 from chiron.extras import need
 from chiron.importing.image_metadata import without_metadata
 from chiron.importing.source import LeaveOut
-from chiron.io import new_folder, write_atomically
+from chiron.io import file_sha256, new_folder, write_atomically
 from chiron.jobs.directory import WorkDirectory
 from chiron.mmrp.card import MAP_FIGURE, ReleaseOptions, ReleaseSummary, write_card
 from chiron.mmrp.checking import CheckReport, CheckSummary, check_rows
@@ -307,12 +307,7 @@ def _source(source: PartSource) -> SourceRecord:
     run = WorkDirectory(source.directory).read_run() or {}
     return {
         "directory": source.directory.name,
-        "rows_sha256": _file_sha256(source.rows),
+        "rows_sha256": file_sha256(source.rows),
         "began": run.get("began"),
         "identity_sha256": hashlib.sha256(json.dumps(run.get("identity"), sort_keys=True).encode()).hexdigest(),
     }
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,27 @@ from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.tiling import ImageLayout, Tiling
-from chiron.training.recipe import Adapter, Images
+from chiron.training.attention import use_attention
+from chiron.training.recipe import Adapter, Images, Recipe
+
+
+def fit_base(recipe: Recipe, family: ModelFamily, model: Any, tokenizer: Any, source: str | None) -> ImageLayout:
+    """Check that a base and a recipe fit, and set the base's attention. Returns how the base sees images.
+
+    ``source``: folder or hub id with the image processor's settings; None: transformers' defaults.
+
+    Raises:
+        InputError: They do not fit.
+    """
+    try:
+        layout = family.layout(model.config, source, tiling=recipe.images.tiling, limit=recipe.images.limit)
+        check_images(family, layout, recipe.images)
+        check_adapter(family, recipe.adapter)
+        check_template(tokenizer, family.chat)
+        use_attention(model, recipe, own_masks=family.own_masks)
+    except (InputError, OSError, ValueError) as error:
+        raise InputError(f"recipe {recipe.name}: {first_line(error)}") from error
+    return layout
 
 
 def check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from chiron.errors import DiskError, InputError
-from chiron.io import write_atomically
+from chiron.io import file_sha256, write_atomically
 from chiron.providers.local.checkpoint import family_template, write_format
 from chiron.providers.local.families.internvl import INTERNVL
 from chiron.providers.local.loading import no_bars
@@ -96,7 +95,7 @@ def save_checkpoint(
         torch.save(optimizer, draft / "optimizer.pt")
         torch.save(randoms, draft / "random.pt")
         (draft / "place.json").write_text(json.dumps({**asdict(position), "run": run}, indent=2) + "\n")
-        (draft / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())))
+        (draft / SUMS).write_text("".join(f"{file_sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir())))
         _sync(draft)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
@@ -152,7 +151,7 @@ def _load(folder: Path) -> TrainCheckpoint:
     if (sums := folder / SUMS).is_file():  # earlier versions wrote none
         for line in sums.read_text().splitlines():
             digest, name = line.split("  ", 1)
-            if _sha256(folder / name) != digest:
+            if file_sha256(folder / name) != digest:
                 raise ValueError(f"{name} has changed since it was written")
     about = json.loads((folder / "place.json").read_text())
     run = about.pop("run")
@@ -164,11 +163,6 @@ def _load(folder: Path) -> TrainCheckpoint:
         run,
         load_file(folder / BEST) if (folder / BEST).is_file() else None,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def random_states() -> dict[str, Any]:

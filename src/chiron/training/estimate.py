@@ -170,17 +170,22 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
 
 def _memory_gib(prepared: Prepared) -> float:
     """Peak memory of the last stage. A layer's activations are measured; "auto" counts as none that are computed again."""
-    recipe, model = prepared.recipe, prepared.base.model
-    device = next(model.parameters()).device
-    if parts := recipe.stages[-1].trained_parts:
-        train_parts(model, parts)
-        memory = predict_memory(Loss(model), recipe, device)
-    else:
-        adapted: Any = add_adapter(model, recipe.adapter or Adapter())
-        memory = predict_memory(Loss(adapted), recipe, device)
-        adapted.unload()
-        if hasattr(model, "peft_config"):
-            del model.peft_config  # otherwise training would take the model for an adapted one
+    recipe, base = prepared.recipe, prepared.base
+
+    def in_last_stage(model: nn.Module) -> Loss:
+        if parts := recipe.stages[-1].trained_parts:
+            train_parts(model, parts)
+            return Loss(model)
+        return Loss(add_adapter(model, recipe.adapter or Adapter()))
+
+    loss, one_layer = in_last_stage(base.model), in_last_stage(base.one_layer) if base.one_layer is not None else None
+    memory = predict_memory(loss, recipe, next((one_layer or loss).parameters()).device, one_layer)
+    for adapted in (loss, one_layer):
+        if adapted is not None and hasattr(adapted.model, "unload"):
+            inner = plain(adapted.model)
+            adapted.model.unload()  # type: ignore[operator]  # the model stays as it was
+            if hasattr(inner, "peft_config"):
+                del inner.peft_config
     return memory.peak(fixed_recomputed(recipe, memory.layers) or 0) / 2**30
 
 

@@ -41,8 +41,11 @@ class Memory:
         return self.weights + self.trained + self.head + kept
 
 
-def predict_memory(loss: Loss, recipe: Recipe, device: torch.device) -> Memory:
-    """Predict the memory of one batch of full lines; the model is on ``device``, with its adapter."""
+def predict_memory(loss: Loss, recipe: Recipe, device: torch.device, measured: Loss | None = None) -> Memory:
+    """Predict the memory of one batch of full lines; the model is on ``device``, with its adapter.
+
+    ``measured``: a model on ``device`` with such layers, if ``loss`` has no weights.
+    """
     text = plain(loss.model).config.get_text_config()
     positions = recipe.max_seq_length * recipe.micro_batch_size
     width = 2 if recipe.precision == "bf16" else 4
@@ -51,7 +54,7 @@ def predict_memory(loss: Loss, recipe: Recipe, device: torch.device) -> Memory:
         trained=sum(p.numel() for p in loss.parameters() if p.requires_grad) * 12,
         head=min(CHUNK, positions) * text.vocab_size * (width + 8),
         layers=len(language_layers(loss.model)),
-        a_layer=round(_bytes_per_token(loss, device, half=recipe.precision == "bf16") * positions),
+        a_layer=round(_bytes_per_token(measured or loss, device, half=recipe.precision == "bf16") * positions),
         a_layer_again=positions * text.hidden_size * width,
     )
 

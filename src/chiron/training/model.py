@@ -29,8 +29,8 @@ from chiron.providers.local.families.registry import FAMILIES, known_families
 from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
-from chiron.training.attention import attention_inputs, use_attention
-from chiron.training.base_checks import check_adapter, check_images, check_template, first_line
+from chiron.training.attention import attention_inputs
+from chiron.training.base_checks import first_line, fit_base
 from chiron.training.quantization import quantization_settings
 from chiron.training.recipe import Adapter, ModelPart, Recipe
 from chiron.training.rows import IGNORED
@@ -71,6 +71,8 @@ class LoadedModel:
     family: ModelFamily = INTERNVL
     layout: ImageLayout = field(default_factory=Tiling)
     """How the model sees images."""
+    one_layer: nn.Module | None = None
+    """If ``model`` has no weights and ``tokenizer`` is approximate, for an estimate: a model of one layer with weights."""
 
 
 def load_base(recipe: Recipe) -> LoadedModel:
@@ -106,14 +108,7 @@ def load_base(recipe: Recipe) -> LoadedModel:
         except (InputError, OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             hint = "; convert an original internvl_chat checkpoint with 'chiron convert'" if Path(source).is_dir() else ""
             raise InputError(f"recipe {recipe.name}: base {source} cannot be loaded: {first_line(error)}{hint}") from error
-    try:
-        layout = family.layout(model.config, recipe.base, tiling=recipe.images.tiling, limit=recipe.images.limit)
-        check_images(family, layout, recipe.images)
-        check_adapter(family, recipe.adapter)
-        check_template(tokenizer, family.chat)
-        use_attention(model, recipe, own_masks=family.own_masks)
-    except (InputError, OSError, ValueError) as error:
-        raise InputError(f"recipe {recipe.name}: {first_line(error)}") from error
+    layout = fit_base(recipe, family, model, tokenizer, recipe.base)
     if recipe.gradient_checkpointing not in {False, "none"}:
         recompute(model)
     return LoadedModel(model, tokenizer, family.tokens_per_tile(model.config), family, layout)
@@ -263,6 +258,7 @@ def cross_entropy(head: nn.Module, hidden: Tensor, targets: Tensor, *, reduction
 
 def plain(model: nn.Module) -> Any:
     """Return the transformers model without its adapter wrapper, if any."""
+    # peft sets "peft_config" on the model inside, too.
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 

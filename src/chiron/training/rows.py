@@ -1,6 +1,5 @@
 """Training rows: read conversations with image marks from JSONL, reject malformed ones, and encode them as tokens and labels."""
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from chiron.cases.case import IMAGE_MARK
 from chiron.cases.images import ImageFolder, ImageProblem
 from chiron.client.images import upright_size
 from chiron.errors import InputError
-from chiron.io import BrokenJson, read_jsonl
+from chiron.io import BrokenJson, file_sha256, read_jsonl
 from chiron.providers.local.dialogue import DialogueTokens, RoleName, Turn
 from chiron.providers.local.tiling import Grid, ImageLayout, TileKey
 
@@ -95,8 +94,7 @@ def rows_fingerprint(path: Path) -> str:
         InputError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -130,8 +130,10 @@ class TrainingSummary:
     """Held-out loss by stage."""
 
 
-def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
+def prepare(recipe: Recipe, data: Path, images: Path | None = None, *, load: Callable[[Recipe], LoadedModel] = load_base) -> Prepared:
     """Load the base model, read and encode every row, and plan every stage.
+
+    ``load``: :func:`~chiron.training.known_bases.load_for_estimate` if nothing is trained.
 
     Raises:
         InputError: The base, a data file, a row, an image or a tracker cannot be used. The message names it.
@@ -139,7 +141,7 @@ def prepare(recipe: Recipe, data: Path, images: Path | None = None) -> Prepared:
     if recipe.event_files:
         check_installed()
     check_trackers(recipe.remote_trackers)
-    base = load_base(recipe)
+    base = load(recipe)
     settings = base.family.dialogue_settings(base.model.config, base.layout, base.family.system(recipe.system))
     encoder = RowEncoder(base.tokenizer, **settings)
     encoder.check_against(base.model)

@@ -21,7 +21,7 @@ from chiron.jobs.roles import identity_of
 from chiron.mics.answer_leak import leak_phrase, names_answer
 from chiron.mics.config import RunConfig
 from chiron.mics.prompts import patient
-from chiron.mics.run import SearchSetup
+from chiron.mics.setup import SearchSetup
 from chiron.mmrp.part import BuildSummary, Made
 from chiron.mmrp.row import Dropped, MmrpRow, Provenance
 from chiron.mmrp.signals.preferences import Pair, PairRules, PreferenceOptions, drop_without_pair, need_siblings

@@ -29,6 +29,9 @@ SYSTEM_MESSAGES: Mapping[str, str] = MappingProxyType(
 Wanxiang, in English InternVL, a multimodal large language model developed by ...").
 """
 
+IMAGE_TOKENS = ("<img>", "<IMG_CONTEXT>", "</img>")
+"""InternVL's tokens before, for, and after an image."""
+
 RoleName = Literal["system", "user", "assistant"]
 """Role of a turn."""
 
@@ -122,7 +125,7 @@ class DialogueTokens:
         self.chat = chat or ChatFormat()
         self._backend = _private_backend(tokenizer)
         self._vocabulary: int | None = None
-        named = (("start_image_token", "<img>"), ("context_image_token", "<IMG_CONTEXT>"), ("end_image_token", "</img>"))
+        named = zip(("start_image_token", "context_image_token", "end_image_token"), IMAGE_TOKENS, strict=True)
         literal = image_tokens or tuple(str(getattr(tokenizer, name, None) or default) for name, default in named)
         self.image_ids = tuple(self._single(token) for token in literal)
         """IDs of the tokens before, for, and after an image."""
