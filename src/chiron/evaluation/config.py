@@ -142,6 +142,7 @@ class _OwnPrompts(PromptSet):
         "extractor": frozenset({"question", "reasoning"}),
         "rank": frozenset({"question", "reasoning"}),
         "grade": frozenset({"question", "known_answer", "given_answer"}),
+        "report": frozenset({"question"}),
     }
 
 

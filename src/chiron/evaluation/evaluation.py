@@ -43,6 +43,8 @@ class EvaluationProgress(Progress):
     def figure(self) -> str:
         """Return the share of right answers so far."""
         asked = self.done - self.outcomes[Verdict.PENDING]
+        if self.outcomes[Verdict.SCORED]:
+            return f"reports {self.outcomes[Verdict.SCORED]:,}"
         return f"right {self.outcomes[Verdict.RIGHT] / asked:.1%}" if asked > 0 else ""
 
 

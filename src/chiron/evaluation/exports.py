@@ -124,7 +124,8 @@ def _real(model: Evaluated, known: Mapping[str, Benchmark]) -> Iterator[tuple[Ar
 def _metrics(arm: Arm) -> Iterator[tuple[str, float, dict[str, Any]]]:
     """Yield name, value and details of the accuracy and of every other score."""
     found = accuracy(arm.results)
-    yield "accuracy", found.share.value, {**_about(arm, found), "interval_95": _rounded(found.share.interval)}
+    if not found.scored:
+        yield "accuracy", found.share.value, {**_about(arm, found), "interval_95": _rounded(found.share.interval)}
     for name, figure in scores(arm.results).items():
         if "@" not in name or name.startswith("pass@"):
             yield name, figure.value, {"protocol": arm.protocol, "n": figure.of, "interval_95": _rounded(figure.interval)}
@@ -151,9 +152,10 @@ def _metric(name: str) -> str:
 
 def _lm_eval_metrics(task: str, arm: Arm) -> dict[str, Any]:
     values: dict[str, Any] = {"name": task, "alias": task, "sample_len": len(arm.first)}
-    groups = [group_of(result) for result in arm.results]
-    estimate = clustered_mean([float(result.right) for result in arm.results], groups)
-    values |= {"acc,none": estimate.value, "acc_stderr,none": estimate.standard_error if estimate.groups > 1 else "N/A"}
+    if not accuracy(arm.results).scored:
+        groups = [group_of(result) for result in arm.results]
+        estimate = clustered_mean([float(result.right) for result in arm.results], groups)
+        values |= {"acc,none": estimate.value, "acc_stderr,none": estimate.standard_error if estimate.groups > 1 else "N/A"}
     for name, figure in scores(arm.results).items():
         values |= {f"{_metric(name)},none": figure.value, f"{_metric(name)}_stderr,none": "N/A"}
     return values

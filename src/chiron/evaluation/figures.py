@@ -46,6 +46,8 @@ class Accuracy:
     unjudged: int
     unusable: int
     pending: int
+    scored: int
+    """Answers that only have scores. If there are any, ``share`` means nothing."""
     seeds: Spread | None
     """Accuracy over seeds; ``None`` with one seed."""
     missing_left_out: Share
@@ -86,6 +88,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
         unjudged=verdicts[Verdict.UNJUDGED],
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
+        scored=verdicts[Verdict.SCORED],
         seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,
         missing_left_out=Share(right, right + verdicts[Verdict.WRONG]),
     )

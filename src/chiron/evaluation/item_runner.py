@@ -118,7 +118,7 @@ class ItemRunner:
         parsed = self.settings.protocol.read(item, reply.text, self.settings.family)
         problem = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else ""
         line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
-        if parsed.right is None:
+        if parsed.right is None and not self.settings.protocol.scores_only:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
             verdict = await self.judging.verdict(item, str(parsed.given), ask)
             if verdict is None:
@@ -133,8 +133,8 @@ class ItemRunner:
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
                 words = reason.public if isinstance(reason, CallFailed) else str(reason)
                 line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
-        verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
-        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[bool(parsed.right)]
+        verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG, None: Verdict.SCORED}
+        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[parsed.right]
         if line.verdict is Verdict.UNJUDGED:
             verdict_here = Verdict.UNJUDGED
         return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores)

@@ -162,6 +162,8 @@ class Verdict(StrEnum):
     """No answer was found in the reply."""
     UNJUDGED = "unjudged"
     """The judge was asked twice and said neither yes nor no. Counts as not right and is listed."""
+    SCORED = "scored"
+    """The answer was read and is measured by its scores only. Its protocol has no accuracy."""
     UNUSABLE = "unusable"
     """The item cannot be asked (a missing image, or more images than the model accepts). Counts as wrong and is listed."""
     PENDING = "pending"

@@ -31,7 +31,8 @@ class AccuracyRecord(TypedDict):
     right: int
     of: int
     """Items times seeds."""
-    accuracy: float
+    accuracy: float | None
+    """``None`` if the protocol only has scores."""
     interval: list[float] | None
     """95 % interval; ``None`` if it cannot be computed."""
     method: str
@@ -203,6 +204,8 @@ def accuracy_record(lines: Sequence[ItemResult]) -> AccuracyRecord:
         nothing = Share(0, 0)
         return {"right": 0, "of": 0, "accuracy": nothing.value, "interval": list(nothing.interval), "method": "Wilson"}
     measured = accuracy(lines)
+    if measured.scored:
+        return {"right": 0, "of": measured.asked, "accuracy": None, "interval": None, "method": measured.share.method}
     share = measured.share
     interval = None if share.interval is None else list(share.interval)
     return {"right": measured.right, "of": measured.asked, "accuracy": share.value, "interval": interval, "method": share.method}
