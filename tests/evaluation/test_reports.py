@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.figures import scores
 from chiron.evaluation.items import read_results
+from chiron.evaluation.text_scores import scored, text_scores
 from tests.evaluation import published
 from tests.evaluation.test_benchmarks import good, loaded
 from tests.support.command import chiron
 from tests.support.endpoint import Endpoint
+from tests.support.evaluations import an_item
 
 FINDINGS = "The heart size is normal. No pleural effusion is seen."
 
@@ -108,3 +112,108 @@ def test_a_report_has_scores_and_no_accuracy(tmp_path: Path) -> None:
         assert "acc,none" not in exported.stdout
         assert "accuracy" not in exported.stdout
         assert "token_recall" in exported.stdout
+
+
+# Made-up packages with the call signatures of radgraph 0.1.18, f1chexbert 0.0.2, RaTEScore 0.6.0 and green_score 0.0.12. A report has the
+# words "edema" and "effusion" as its entities and labels.
+PACKAGES = {
+    "radgraph": """
+print("Using device: cpu")
+WORDS = {"edema", "effusion"}
+class F1RadGraph:
+    def __init__(self, reward_level, model_type=None, **kwargs):
+        assert (reward_level, model_type) == ("all", "radgraph-xl")
+    def __call__(self, refs, hyps):
+        pairs = [(WORDS & set(r.split()), WORDS & set(h.split())) for r, h in zip(refs, hyps, strict=True)]
+        f1 = [2 * len(r & h) / (len(r) + len(h)) if r | h else 0.0 for r, h in pairs]
+        return (0, 0, 0), (f1, [v / 2 for v in f1], [v / 4 for v in f1]), [], []
+""",
+    "f1chexbert": """
+import numpy as np
+class F1CheXbert:
+    def __init__(self, refs_filename=None, hyps_filename=None, device=None, **kwargs):
+        self.target_names_5_index = np.array([1, 4, 5, 7, 9])
+    def get_label(self, report, mode="rrg"):
+        assert report
+        return [int(n == 4 and "edema" in report or n == 9 and "effusion" in report or n == 3 and "nodule" in report) for n in range(14)]
+""",
+    "RaTEScore": """
+class RaTEScore:
+    def __init__(self, bert_model="a", eval_model="b", batch_size=1, use_gpu=True, visualization_path=None, affinity_matrix="long"):
+        assert use_gpu is False
+    def compute_score(self, candidate_list, reference_list):
+        assert isinstance(candidate_list, list) and len(candidate_list) == len(reference_list) == 1 and candidate_list[0]
+        return [0.75]
+""",
+    "green_score": """
+class GREEN:
+    def __init__(self, model_name=None, output_dir=".", cpu=False, compute_summary_stats=True):
+        assert model_name == "StanfordAIMI/GREEN-radllama2-7b" and cpu and not compute_summary_stats
+    def __call__(self, refs, hyps):
+        assert all(refs) and all(hyps)
+        return None, None, [None if "unclear" in h else 0.5 for h in hyps], None, None
+""",
+    "torch": """
+class cuda:
+    is_available = staticmethod(lambda: False)
+""",
+}
+REPORTS = [("edema effusion", "edema"), ("edema nodule", "edema effusion"), ("", "edema"), ("unclear", "effusion nodule")]
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name, code in PACKAGES.items():
+        (folder / f"{name}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("radgraph", {"simple": (2 / 3, 2 / 3, 0.0, 0.0), "partial": (1 / 3, 1 / 3, 0.0, 0.0), "complete": (1 / 6, 1 / 6, 0.0, 0.0)}),
+        ("chexbert", {"14/shared": (2, 2, 0, 0), "14/labels": (3, 4, 1, 2), "5/shared": (2, 2, 0, 0), "5/labels": (3, 3, 1, 1)}),
+        ("ratescore", {"": (0.75, 0.75, 0.0, 0.75)}),
+        ("green", {"": (0.5, 0.5, 0.0, None)}),
+    ],
+)
+@pytest.mark.usefixtures("packages")
+def test_scores_of_reports_are_those_of_their_packages(name: str, values: dict[str, tuple[float | None, ...]]) -> None:
+    found = text_scores(REPORTS, [name])
+    prefix = {"radgraph": "radgraph_", "chexbert": "chexbert_micro_f1_"}.get(name, name)
+    assert found.values.keys() == {prefix + end for end in values}
+    for end, expected in values.items():
+        assert found.values[prefix + end] == pytest.approx(expected)
+    assert "of unknown version" in found.signature
+
+
+@pytest.mark.usefixtures("packages")
+def test_chexbert_f1_counts_the_labels_of_all_reports_together() -> None:
+    results = [an_item(n, kind="open", options=(), given=given, answer=known) for n, (given, known) in enumerate(REPORTS)]
+    figures = scores(scored(results, ["chexbert"])[0])
+    assert figures.keys() == {"chexbert_micro_f1_14", "chexbert_micro_f1_5"}
+    assert figures["chexbert_micro_f1_14"].value == pytest.approx(4 / 10)
+    assert figures["chexbert_micro_f1_5"].value == pytest.approx(4 / 8)
+    interval = figures["chexbert_micro_f1_14"].interval
+    assert interval is not None
+    assert 0 <= interval[0] < 0.4 < interval[1] <= 1
+
+
+def test_a_missing_package_of_a_score_names_package_and_remedy(packages: Path) -> None:
+    (packages / "radgraph.py").write_text("import dotmap_of_radgraph")
+    with pytest.raises(InputError, match=r"RadGraph F1 needs the package 'dotmap_of_radgraph'.*pip install radgraph.*--scores-python"):
+        text_scores(REPORTS, ["radgraph"])
+
+
+def test_missing_weights_of_a_score_are_named(packages: Path) -> None:
+    (packages / "f1chexbert.py").write_text("class F1CheXbert:\n    def __init__(self):\n        raise OSError('chexbert.pth not found')")
+    with pytest.raises(InputError, match=r"CheXbert F1 could not.*OSError: chexbert.pth not found.*weights chexbert.pth of StanfordAIMI"):
+        text_scores(REPORTS, ["chexbert"])
+
+
+def test_an_interpreter_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--scores-python .*nothing cannot be run"):
+        text_scores(REPORTS, ["green"], tmp_path / "nothing")

@@ -71,14 +71,16 @@ def lm_eval_results(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> 
     model = _only(models, "lm-eval")
     known = benchmarks(files)
     tasks = _tasks(model, known)
+    results = {task: _lm_eval_metrics(task, arm) for task, (arm, _) in tasks.items()}
     record = {
-        "results": {task: _lm_eval_metrics(task, arm) for task, (arm, _) in tasks.items()},
+        "results": results,
         "group_subtasks": {},
         "configs": {task: _lm_eval_config(task, arm, benchmark) for task, (arm, benchmark) in tasks.items()},
         "versions": dict.fromkeys(tasks, f"parser {PARSER}, answer_normalizer {NORMALIZER}"),
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {
-            task: {"acc": True, **dict.fromkeys(map(_metric, scores(arm.results)), True)} for task, (arm, _) in tasks.items()
+            task: dict.fromkeys((name.partition(",")[0] for name in results[task] if name.endswith(",none") and "_stderr" not in name), True)
+            for task in tasks
         },
         "n-samples": {
             task: {"original": arm.making.whole or len(arm.first), "effective": len(arm.first)} for task, (arm, _) in tasks.items()

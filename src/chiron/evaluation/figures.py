@@ -14,6 +14,9 @@ Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20
 """Tables warn below this number of images: intervals cover less than they claim, and tests find only large differences."""
 
+_SHARED, _LABELS = "/shared", "/labels"
+"""Ends of the two scores of an answer that make up an F1 over all answers: twice the labels that both texts have, and those of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -110,12 +113,27 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
     If all values are in [0, 1], the interval is on the logit scale. Where all groups also have the same mean, Wilson's interval is used,
     with the number of groups as the number of observations. Other values that are all equal have no interval.
     """
-    names = dict.fromkeys(name for r in results for name in r.scores)
-    figures = {}
+    names = dict.fromkeys(name for r in results for name in r.scores if not name.endswith((_SHARED, _LABELS)))
+    figures = _pooled_f1(results)
     named = {name: [(value, r) for r in results if (value := r.scores.get(name)) is not None] for name in names}
     for name, scored in {**named, **sample_scores(results)}.items():
         if scored:
             figures[name] = _mean_score([value for value, _ in scored], [group_of(r) for _, r in scored])
+    return figures
+
+
+def _pooled_f1(results: Sequence[ItemResult]) -> dict[str, Figure]:
+    """Compute F1 over all labels of all answers (micro F1): a ratio of sums, with the interval of its linearization by groups."""
+    figures = {}
+    for name in dict.fromkeys(n.removesuffix(_SHARED) for r in results for n in r.scores if n.endswith(_SHARED)):
+        counts = [(r.scores[name + _SHARED] or 0.0, r.scores[name + _LABELS] or 0.0, group_of(r)) for r in results if name + _SHARED in r.scores]
+        labels = sum(total for _, total, _ in counts)
+        if labels:
+            f1 = sum(shared for shared, _, _ in counts) / labels
+            linear = [f1 + (shared - f1 * total) * len(counts) / labels for shared, total, _ in counts]
+            mean = clustered_mean(linear, [group for *_, group in counts])
+            interval = None if mean.interval is None else (max(0.0, mean.interval[0]), min(1.0, mean.interval[1]))
+            figures[name] = Figure(f1, interval, len(counts), "cluster t")
     return figures
 
 
