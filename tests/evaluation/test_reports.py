@@ -175,7 +175,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("name", "values"),
     [
         ("radgraph", {"simple": (2 / 3, 2 / 3, 0.0, 0.0), "partial": (1 / 3, 1 / 3, 0.0, 0.0), "complete": (1 / 6, 1 / 6, 0.0, 0.0)}),
-        ("chexbert", {"14/shared": (2, 2, 0, 0), "14/labels": (3, 4, 1, 2), "5/shared": (2, 2, 0, 0), "5/labels": (3, 3, 1, 1)}),
+        ("chexbert", {"14/part": (2, 2, 0, 0), "14/whole": (3, 4, 1, 2), "5/part": (2, 2, 0, 0), "5/whole": (3, 3, 1, 1)}),
         ("ratescore", {"": (0.75, 0.75, 0.0, 0.75)}),
         ("green", {"": (0.5, 0.5, 0.0, None)}),
     ],

@@ -14,8 +14,8 @@ Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20
 """Tables warn below this number of images: intervals cover less than they claim, and tests find only large differences."""
 
-_SHARED, _LABELS = "/shared", "/labels"
-"""Ends of the two scores of an answer that make up an F1 over all answers: twice the labels that both texts have, and those of each."""
+PART, WHOLE = "/part", "/whole"
+"""Ends of the names of two counts of an answer whose sums over all answers make up a share, such as claims with a verdict and all claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
     If all values are in [0, 1], the interval is on the logit scale. Where all groups also have the same mean, Wilson's interval is used,
     with the number of groups as the number of observations. Other values that are all equal have no interval.
     """
-    names = dict.fromkeys(name for r in results for name in r.scores if not name.endswith((_SHARED, _LABELS)))
-    figures = _pooled_f1(results)
+    names = dict.fromkeys(name for r in results for name in r.scores if not name.endswith((PART, WHOLE)))
+    figures = pooled_shares(results)
     named = {name: [(value, r) for r in results if (value := r.scores.get(name)) is not None] for name in names}
     for name, scored in {**named, **sample_scores(results)}.items():
         if scored:
@@ -122,18 +122,18 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
     return figures
 
 
-def _pooled_f1(results: Sequence[ItemResult]) -> dict[str, Figure]:
-    """Compute F1 over all labels of all answers (micro F1): a ratio of sums, with the interval of its linearization by groups."""
+def pooled_shares(results: Sequence[ItemResult]) -> dict[str, Figure]:
+    """Compute each ratio of sums (:data:`PART`, :data:`WHOLE`), with the interval of its linearization by groups."""
     figures = {}
-    for name in dict.fromkeys(n.removesuffix(_SHARED) for r in results for n in r.scores if n.endswith(_SHARED)):
-        counts = [(r.scores[name + _SHARED] or 0.0, r.scores[name + _LABELS] or 0.0, group_of(r)) for r in results if name + _SHARED in r.scores]
-        labels = sum(total for _, total, _ in counts)
-        if labels:
-            f1 = sum(shared for shared, _, _ in counts) / labels
-            linear = [f1 + (shared - f1 * total) * len(counts) / labels for shared, total, _ in counts]
+    for name in dict.fromkeys(n.removesuffix(PART) for r in results for n in r.scores if n.endswith(PART)):
+        counts = [(p, w, group_of(r)) for r in results if None not in (p := r.scores.get(name + PART), w := r.scores.get(name + WHOLE))]
+        total = sum(whole for _, whole, _ in counts)
+        if total:
+            share = sum(part for part, _, _ in counts) / total
+            linear = [share + (part - share * whole) * len(counts) / total for part, whole, _ in counts]
             mean = clustered_mean(linear, [group for *_, group in counts])
             interval = None if mean.interval is None else (max(0.0, mean.interval[0]), min(1.0, mean.interval[1]))
-            figures[name] = Figure(f1, interval, len(counts), "cluster t")
+            figures[name] = Figure(share, interval, len(counts), "cluster t")
     return figures
 
 

@@ -13,6 +13,7 @@ from chiron.client.images import PictureStore
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import token_recall
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.claims import Claim, ClaimChecker, claim_scores
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
@@ -78,6 +79,7 @@ class ItemRunner:
     judging: Judging | None = None
     """Gives the verdicts that the protocol leaves to a judge."""
     extra_scores: Sequence[ExtraScore] = ()
+    checkers: Sequence[ClaimChecker] = ()
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """Ask one unit and return its result.
@@ -125,9 +127,16 @@ class ItemRunner:
                 line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
             parsed = replace(parsed, right=verdict is True)
         scores: dict[str, float | None] = {"token_recall": token_recall(parsed.given, item.answer)} if _in_words(item) else {}
-        for column in self.extra_scores:
+        claims: dict[str, list[Claim]] = {}
+        for column in (*self.extra_scores, *self.checkers):
             try:
-                scores.update(await column.scores(item, pictures, reply, parsed, ask))
+                if isinstance(column, ClaimChecker):
+                    found, steps = await column.check(unit.benchmark.name, item, reply.text, ask)
+                    if found is not None:
+                        claims[column.role.name] = found
+                        scores.update(claim_scores(column.role.name, found, steps))
+                else:
+                    scores.update(await column.scores(item, pictures, reply, parsed, ask))
             except (CallFailed, RunStopped) as reason:
                 # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
@@ -137,7 +146,7 @@ class ItemRunner:
         verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[parsed.right]
         if line.verdict is Verdict.UNJUDGED:
             verdict_here = Verdict.UNJUDGED
-        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores)
+        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores, claims=claims)
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
         shown = []

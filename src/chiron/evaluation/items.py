@@ -208,6 +208,9 @@ class ItemResult:
     ``mics_score``, ``mics_score@1`` (after the first step), and so on.
     """
 
+    claims: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Claims of the reply's steps by checker: ``step`` (from 1), ``verdict`` (supported, contradicted or not mentioned) and ``claim``."""
+
     @property
     def right(self) -> bool:
         """Whether the answer counts as right."""

@@ -37,8 +37,8 @@ def _chexbert(pairs: Pairs) -> Values:
     found: Values = {}
     for size, chosen in ((14, range(14)), (5, list(labeler.target_names_5_index))):
         name = f"chexbert_micro_f1_{size}"
-        found[f"{name}/shared"] = [2.0 * sum(bool(given[n] and known[n]) for n in chosen) for given, known in labels]
-        found[f"{name}/labels"] = [float(sum(bool(one[n]) for one in both for n in chosen)) for both in labels]
+        found[f"{name}/part"] = [2.0 * sum(bool(given[n] and known[n]) for n in chosen) for given, known in labels]
+        found[f"{name}/whole"] = [float(sum(bool(one[n]) for one in both for n in chosen)) for both in labels]
     return found
 
 
