@@ -23,7 +23,7 @@ from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
-from chiron.evaluation.statistics import scipy_stats
+from chiron.evaluation.statistics import scipy_special
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume, units_in_flight
@@ -255,7 +255,7 @@ def prepare_evaluation(
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
     """
-    scipy_stats()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
+    scipy_special()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
     files = [Path(file) for file in benchmark_files]
