@@ -13,7 +13,9 @@ from chiron.evaluation.claims import read_claims
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
 from chiron.evaluation.figures import scores
+from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, read_results
+from chiron.evaluation.read_runs import read_evaluations
 from tests.evaluation import published
 from tests.evaluation.test_reports import FINDINGS, r2gen
 from tests.support.command import chiron
@@ -102,6 +104,9 @@ def test_claims_of_steps_are_counted_by_verdict_and_step_and_replayed_without_ca
     assert group["scores"]["claims_supported:strict"] == {"mean": 0.5, "n": 3}
     assert group["columns_by"]["checkers"] == ["strict"]
     assert len(group["columns_by"]["claims_rubric"]) == 64
+    page = write_item_page(read_evaluations([tmp_path / "run"]), tmp_path / "items.html", {}).read_text()
+    assert "step 2 contradicted (strict): A mass is seen." in page
+    assert "/part" not in page
     shown = chiron("compare", str(tmp_path / "run"), "--format", "markdown")
     assert "claims\\_supported:strict" in shown.stdout
     assert "/part" not in shown.stdout

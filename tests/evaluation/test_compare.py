@@ -2,8 +2,8 @@
 
 import json
 import re
-import subprocess
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 

@@ -146,7 +146,15 @@ def eval_command(
         "interns": _names(interns) if interns is not None else None,
     }
     if suite is not None:
-        _refuse({"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--checkers": checkers, "--control": control != "none"})
+        _refuse(
+            {
+                "--benchmarks": benchmarks,
+                "--protocol": protocol,
+                "--extractor": extractor,
+                "--checkers": checkers,
+                "--control": control != "none",
+            }
+        )
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite

@@ -267,9 +267,7 @@ def prepare_evaluation(
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
     file = Path(references) if references is not None else None
-    return evaluation_of(
-        model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys
-    )
+    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys)
 
 
 def evaluation_of(

@@ -79,7 +79,9 @@ def lm_eval_results(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> 
         "versions": dict.fromkeys(tasks, f"parser {PARSER}, answer_normalizer {NORMALIZER}"),
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {
-            task: dict.fromkeys((name.partition(",")[0] for name in results[task] if name.endswith(",none") and "_stderr" not in name), True)
+            task: dict.fromkeys(
+                (name.partition(",")[0] for name in results[task] if name.endswith(",none") and "_stderr" not in name), True
+            )
             for task in tasks
         },
         "n-samples": {

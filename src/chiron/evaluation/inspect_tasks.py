@@ -20,6 +20,7 @@ from inspect_ai.util import registry_info
 
 from chiron.cases.images import ImageProblem
 from chiron.client.call import ImagePart, Message, TextPart
+from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationPrompts
