@@ -76,7 +76,8 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
     (group,) = summary.groups
     assert (group["n"], group["right"], group["left_out"]) == (4, 2, {"open": 4})
     assert group["interval"] is not None
-    assert group["interval"][0] < group["accuracy"] == 0.5 < group["interval"][1]
+    assert group["accuracy"] == 0.5
+    assert group["interval"][0] < 0.5 < group["interval"][1]
     assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.WRONG] * 2
     assert all(len(images_of(body)) == 1 for body in endpoint.seen.bodies)
     assert all(body["temperature"] == 0 for body in endpoint.seen.bodies)

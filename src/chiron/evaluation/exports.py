@@ -78,12 +78,7 @@ def lm_eval_results(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> 
         "configs": {task: _lm_eval_config(task, arm, benchmark) for task, (arm, benchmark) in tasks.items()},
         "versions": dict.fromkeys(tasks, f"parser {PARSER}, answer_normalizer {NORMALIZER}"),
         "n-shot": dict.fromkeys(tasks, 0),
-        "higher_is_better": {
-            task: dict.fromkeys(
-                (name.partition(",")[0] for name in results[task] if name.endswith(",none") and "_stderr" not in name), True
-            )
-            for task in tasks
-        },
+        "higher_is_better": {task: dict.fromkeys(_metric_names(of_task), True) for task, of_task in results.items()},
         "n-samples": {
             task: {"original": arm.making.whole or len(arm.first), "effective": len(arm.first)} for task, (arm, _) in tasks.items()
         },
@@ -152,6 +147,10 @@ def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
 def _metric(name: str) -> str:
     """A comma separates the metric from its filter."""
     return name.replace(",", ";")
+
+
+def _metric_names(results: Mapping[str, Any]) -> list[str]:
+    return [name.removesuffix(",none") for name in results if name.endswith(",none") and not name.endswith("_stderr,none")]
 
 
 def _lm_eval_metrics(task: str, arm: Arm) -> dict[str, Any]:

@@ -15,7 +15,7 @@ FEW_IMAGES = 20
 """Tables warn below this number of images: intervals cover less than they claim, and tests find only large differences."""
 
 PART, WHOLE = "/part", "/whole"
-"""Ends of the names of two counts of an answer whose sums over all answers make up a share, such as claims with a verdict and all claims."""
+"""Ends of the names of two counts of an answer. Their sums over all answers make up a share, such as that of claims with a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,8 @@ def pooled_shares(results: Sequence[ItemResult]) -> dict[str, Figure]:
     """Compute each ratio of sums (:data:`PART`, :data:`WHOLE`), with the interval of its linearization by groups."""
     figures = {}
     for name in dict.fromkeys(n.removesuffix(PART) for r in results for n in r.scores if n.endswith(PART)):
-        counts = [(p, w, group_of(r)) for r in results if None not in (p := r.scores.get(name + PART), w := r.scores.get(name + WHOLE))]
+        both = [(r.scores.get(name + PART), r.scores.get(name + WHOLE), group_of(r)) for r in results]
+        counts = [(part, whole, group) for part, whole, group in both if part is not None and whole is not None]
         total = sum(whole for _, whole, _ in counts)
         if total:
             share = sum(part for part, _, _ in counts) / total

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
@@ -13,7 +14,7 @@ from chiron.client.images import PictureStore
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import token_recall
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-from chiron.evaluation.claims import Claim, ClaimChecker, claim_scores
+from chiron.evaluation.claims import ClaimChecker, claim_scores
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
@@ -127,13 +128,14 @@ class ItemRunner:
                 line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
             parsed = replace(parsed, right=verdict is True)
         scores: dict[str, float | None] = {"token_recall": token_recall(parsed.given, item.answer)} if _in_words(item) else {}
-        claims: dict[str, list[Claim]] = {}
-        for column in (*self.extra_scores, *self.checkers):
+        claims: dict[str, list[dict[str, Any]]] = {}
+        columns: tuple[ExtraScore | ClaimChecker, ...] = (*self.extra_scores, *self.checkers)
+        for column in columns:
             try:
                 if isinstance(column, ClaimChecker):
                     found, steps = await column.check(unit.benchmark.name, item, reply.text, ask)
                     if found is not None:
-                        claims[column.role.name] = found
+                        claims[column.role.name] = [{**claim} for claim in found]
                         scores.update(claim_scores(column.role.name, found, steps))
                 else:
                     scores.update(await column.scores(item, pictures, reply, parsed, ask))

@@ -85,7 +85,7 @@ def _result(name: str, pairs: Pairs) -> dict[str, Any]:
     score, package = SCORERS[name]
     try:
         values = score(pairs)
-    except Exception as error:  # the packages raise anything: a missing weight is an OSError, an incompatible library a TypeError
+    except Exception as error:  # noqa: BLE001 - the packages raise anything, such as an OSError for a missing weight
         if isinstance(error, ModuleNotFoundError) and error.name:
             return {"missing": error.name}
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}

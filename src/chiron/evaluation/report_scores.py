@@ -81,7 +81,7 @@ def report_scores(
         )
     if "failed" in result:
         raise InputError(
-            f"{needs.title} could not be computed by {interpreter} ({printable(result['failed'])}): it needs {needs.install}, and the weights"
-            f" {needs.weights}, downloaded to that machine's cache"
+            f"{needs.title} could not be computed by {interpreter} ({printable(result['failed'])}): it needs {needs.install}, and the"
+            f" weights {needs.weights}, downloaded to that machine's cache"
         )
     return {key: tuple(values) for key, values in result["values"].items()}, result["signature"]

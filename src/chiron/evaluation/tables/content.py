@@ -44,8 +44,8 @@ def grids(comparison: Comparison, *, label: str | None = None, files: Sequence[P
         InputError: no item has the label (the message lists the available labels), or a file cannot be loaded.
     """
     protocol = protocols(files).get(comparison.protocol)
-    measured = [*comparison.cells.values(), *comparison.controls.values()]
-    right_or_wrong = not any(x.accuracy.scored for x in measured)
+    measured = [x.accuracy for x in comparison.cells.values()] + [x.accuracy for x in comparison.controls.values()]
+    right_or_wrong = not any(one.scored for one in measured)
     found = [_accuracy(comparison, protocol)] if comparison.cells and right_or_wrong else []
     if comparison.controls and right_or_wrong:
         found.append(_controls(comparison))

@@ -69,8 +69,8 @@ def _chexpert_plus(part: str, question: str) -> Benchmark:
         belongs=partial(_frontal_with, section),
         protocol="report",
         instructions=(
-            "get df_chexpert_plus_240401.csv and the PNG images of CheXpert Plus from Stanford AIMI (its agreement must be accepted), and give"
-            " --data DIR with the CSV file and the folder PNG/"
+            "get df_chexpert_plus_240401.csv and the PNG images of CheXpert Plus from Stanford AIMI (its agreement must be accepted), and"
+            " give --data DIR with the CSV file and the folder PNG/"
         ),
     )
 
