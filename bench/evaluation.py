@@ -1,11 +1,15 @@
 """Items a second of an evaluation against a simulated endpoint, and what it takes to load, read and score 10,000 items."""
 
+import base64
+import hashlib
+import io
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -13,11 +17,14 @@ from PIL import Image
 
 from bench.simulated import simulated, stats
 from bench.table import heading, table
+from chiron.cases.images import ImageFolder
+from chiron.client.images import encode_data_url
 from tests.support.cases import write_cases
 
 SECONDS, PLACES = 0.2, 64
 PACED = (6_000, 24_000)
 MANY = 10_000
+OWN = 1_000
 
 
 def write_bundle(folder: Path, count: int, *, images: int) -> Path:
@@ -75,6 +82,42 @@ def pace(folder: Path) -> None:
     table([*heads, "asked again"], rows)
 
 
+def own_images(folder: Path) -> None:
+    """CPU of an item whose image is its own, and the parts of it that an image takes."""
+    rows = []
+    for images in (12, OWN):
+        data = write_bundle(folder / f"own-{images}", OWN, images=images)
+        with simulated(write_cases(folder / f"c-own-{images}", 1), seconds={"intern": SECONDS}) as url:
+            config = folder / "own.yaml"
+            model = {"provider": "openai", "base_url": url, "model": "intern", "concurrency": PLACES}
+            config.write_text(yaml.safe_dump({"models": {"m": model}}))
+            took, cpu = evaluate(data, folder / f"run-own-{images}", "--model", "m", "--config", str(config))
+        rows.append([OWN, images, OWN / took, 1000 * cpu / OWN])
+    print()
+    table(["items", "images", "items/s", "CPU ms an item, with the command's start"], rows)
+    root = folder / f"own-{OWN}" / "images"
+    files = {path.name: path.read_bytes() for path in sorted(root.iterdir())}
+    check = ImageFolder(root).check
+    hashes = {name: check(name).sha256 for name in files}
+    parts: dict[str, Callable[[str], object]] = {
+        "find, read, decode and hash (once)": check,
+        "of it, decode": lambda name: Image.open(io.BytesIO(files[name])).load(),
+        "read, hash and encode for the call": lambda name: encode_data_url(root / name, 1536, sha256=hashes[name]),
+        "of it, base64": lambda name: base64.b64encode(files[name]),
+        "read a file": lambda name: (root / name).read_bytes(),
+        "hash a file": lambda name: hashlib.sha256(files[name]).hexdigest(),
+    }
+    print()
+    table(["part of an image", "CPU ms"], [[name, _milliseconds(part, list(files))] for name, part in parts.items()])
+
+
+def _milliseconds(part: Callable[[str], object], names: list[str]) -> float:
+    began = time.process_time()
+    for name in names:
+        part(name)
+    return 1000 * (time.process_time() - began) / len(names)
+
+
 def many(folder: Path) -> None:
     """Load, ask an embedded model, read and score; then the same from the ledger."""
     data = write_bundle(folder / "many", MANY, images=2000)
@@ -89,10 +132,11 @@ def many(folder: Path) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     heading("Evaluation")
     with tempfile.TemporaryDirectory() as name:
         pace(Path(name))
+        own_images(Path(name))
         many(Path(name))
 
 

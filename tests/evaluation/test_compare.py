@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -317,6 +319,36 @@ def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
 
 HOSTILE = 'x_$\\input{/etc/passwd}%&#{}~^ | <script>alert(1)</script> `id` [a](b) "q"\x1b[31m\n\\end{tabular}'
 GRID = Grid(HOSTILE, (HOSTILE, HOSTILE), ((HOSTILE, (cell(HOSTILE, HOSTILE, strong=True),)),), (HOSTILE,))
+
+
+def compiled(folder: Path, *grids: Grid) -> str:
+    """Compile the tables in an article and return what LaTeX printed."""
+    text = f"\\documentclass{{article}}\\usepackage{{booktabs,graphicx}}\\begin{{document}}\n{latex(grids)}\\end{{document}}\n"
+    (folder / "t.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs TeX Live")
+def test_latex_compiles_and_no_table_leaves_the_page(tmp_path: Path) -> None:
+    compiled(tmp_path, GRID)
+    wide = Grid("Wide", ("model", *"abcdefgh"), (("m", (cell("79.0 [73.0, 84.5]", "unparsed 1.5 %"),) * 8),), ("A short note.",))
+    rows = tuple((f"m{n}", (cell("1"),)) for n in range(30))
+    printed = compiled(tmp_path, wide, Grid("Long", ("model", "a"), rows, ("A note of seven-and-more words, as a text. " * 20,) * 4))
+    assert "Output written" in printed
+    assert "Float too large" not in printed
+    assert "Overfull" not in printed
+
+
+def test_a_wide_latex_table_is_shrunk_and_long_notes_follow_it() -> None:
+    text = latex([Grid("T", ("model", "a"), (), ("short",)), Grid("T", ("model", "a"), (), ("long " * 400,))])
+    first, second = text.split("\\begin{table}")[1:]
+    assert r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\begin{tabular}" in first
+    assert first.index("short") < first.index(r"\end{table}")
+    assert second.index("long") > second.index(r"\end{table}")
 
 
 def test_latex_is_escaped() -> None:

@@ -76,7 +76,8 @@ def test_only_closed_questions_are_asked_and_all_of_them_count(tmp_path: Path) -
     (group,) = summary.groups
     assert (group["n"], group["right"], group["left_out"]) == (4, 2, {"open": 4})
     assert group["interval"] is not None
-    assert group["interval"][0] < group["accuracy"] == 0.5 < group["interval"][1]
+    assert group["accuracy"] == 0.5
+    assert group["interval"][0] < 0.5 < group["interval"][1]
     assert [line.verdict for line in lines(tmp_path)] == [Verdict.RIGHT, Verdict.WRONG] * 2
     assert all(len(images_of(body)) == 1 for body in endpoint.seen.bodies)
     assert all(body["temperature"] == 0 for body in endpoint.seen.bodies)
@@ -259,7 +260,7 @@ def test_the_interval_knows_of_shared_images_and_of_seeds(tmp_path: Path) -> Non
 
 def test_without_scipy_nothing_is_paid_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published.vqa_rad(tmp_path / "d")
-    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
     with Endpoint(answers) as endpoint:
         config = write(tmp_path, endpoint.base_url)
         with pytest.raises(InputError, match=r"need scipy .*chiron-med\[eval\]"):
@@ -288,6 +289,59 @@ def test_the_full_protocol_judges_open_questions_and_wants_a_judge(tmp_path: Pat
     opened = [line for line in lines(tmp_path) if line.kind == "open"]
     assert all(line.verdict == Verdict.RIGHT and line.rule == "judge" and line.scores["token_recall"] == 1 for line in opened)
     assert endpoint.seen.most_in_flight["judge"] > 0
+
+
+def test_a_judge_that_contradicts_itself_in_a_reply_is_asked_again_and_then_gives_no_verdict(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+
+    def reply(body: dict[str, Any]) -> str:
+        if body["model"] != "judge":
+            return answers(body)
+        prompt = prompt_of(body)
+        return "Yes and no." if "number 0" in prompt or len(seen(prompt)) == 1 else "No."
+
+    def seen(prompt: str) -> list[str]:
+        return [asked for body in endpoint.seen.bodies if body["model"] == "judge" and (asked := prompt_of(body)) == prompt]
+
+    with Endpoint(reply) as endpoint:
+        summary = run(tmp_path, write(tmp_path, endpoint.base_url, protocol="medevalkit_full", judge="judge"))
+    opened = {line.question: line for line in lines(tmp_path) if line.kind == "open"}
+    assert opened.pop("what is number 0?").verdict == Verdict.UNJUDGED
+    assert {line.verdict for line in opened.values()} == {Verdict.WRONG}
+    assert all(len(seen(prompt_of(body))) == 2 for body in endpoint.seen.bodies if body["model"] == "judge")
+    assert any("gave no verdict on 1 of 8 items, which do not count as right" in note for note in summary.notes)
+
+
+def test_a_judge_that_changes_its_mind_judges_equal_answers_once(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    verdicts = ["yes", "no"] * 8
+
+    def reply(body: dict[str, Any]) -> str:
+        return verdicts.pop(0) if body["model"] == "judge" else "### The final answer is: yes"
+
+    with Endpoint(reply) as endpoint:
+        config = write(tmp_path, endpoint.base_url, protocol="chiron_judge", judge="judge")
+        summary = run(tmp_path, config)
+        first = (tmp_path / "run" / "items.jsonl").read_bytes()
+        run(tmp_path, config)
+        assert len([body for body in endpoint.seen.bodies if body["model"] == "judge"]) == 2  # against the known answers yes and no
+    assert (tmp_path / "run" / "items.jsonl").read_bytes() == first
+    by_known = {known: {line.verdict for line in lines(tmp_path) if line.answer == known} for known in ("yes", "no")}
+    assert all(len(found) == 1 for found in by_known.values())
+    assert summary.groups[0]["accuracy"] == 0.5
+
+
+def test_a_text_only_model_is_sent_no_image_and_can_be_measured_without_images(tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    with Endpoint(answers) as endpoint:
+        config = write(tmp_path, endpoint.base_url, max_images={"m": 0})
+        summary = run(tmp_path, config)
+        assert endpoint.seen.bodies == []
+        assert (summary.groups[0]["n"], summary.groups[0]["verdicts"]["unusable"], summary.groups[0]["accuracy"]) == (4, 4, 0.0)
+        assert "1 images, but the model takes at most 0" in lines(tmp_path)[0].problem
+        blind = run(tmp_path, config, control=Control.NO_IMAGE, into="blind")
+        assert "image_url" not in json.dumps(endpoint.seen.bodies)
+    assert blind.groups[0]["verdicts"]["unusable"] == 0
 
 
 def test_the_published_protocol_shows_both_counts(tmp_path: Path) -> None:

@@ -61,7 +61,15 @@ BenchmarkFileOption = Annotated[
 ]
 ScoresOption = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all."),
+    typer.Option(
+        metavar="NAMES",
+        help="Score open answers too: exact_match, token_f1, bleu, rouge_l, meteor (by commas), or all; reports also by radgraph, chexbert,"
+        " ratescore, green.",
+    ),
+]
+ScoresPythonOption = Annotated[
+    Path | None,
+    typer.Option("--scores-python", metavar="FILE", help="Python interpreter that has the packages of the scores of reports."),
 ]
 CalibrationOption = Annotated[
     Path | None,
@@ -85,6 +93,7 @@ def command(
     images: ImagesOption = None,
     benchmark_file: BenchmarkFileOption = None,
     scores: ScoresOption = None,
+    scores_python: ScoresPythonOption = None,
     calibration: CalibrationOption = None,
     grades: GradesOption = None,
     bertscore: Annotated[
@@ -117,7 +126,7 @@ def command(
         _draw_item(models, item, {**image_folders(models), **_named(images or [])}, out)
         return
     if scores is not None:
-        models = _with_scores(models, scores)
+        models = _with_scores(models, scores, scores_python)
     if bertscore is not None:
         models = _with_bertscore(models, encoder_of(bertscore, bertscore_layer, bertscore_baseline))
     elif bertscore_layer is not None or bertscore_baseline is not None:
@@ -217,13 +226,13 @@ def encoder_of(name: str, layer: int | None, baseline: float | None) -> "Encoder
     return Encoder(name, layer, baseline)
 
 
-def _with_scores(models: "Sequence[Evaluated]", names: str) -> "list[Evaluated]":
+def _with_scores(models: "Sequence[Evaluated]", names: str, python: Path | None) -> "list[Evaluated]":
     from chiron.evaluation.text_scores import scored, scores_named
 
     chosen = scores_named(names)
     done = []
     for model in models:
-        results, found = scored(model.results, chosen)
+        results, found = scored(model.results, chosen, python)
         answers = len(next(iter(found.values.values())))
         done.append(_rescored(model, results, "Scores", f"{answers} open answers, {found.empty} of them empty (0); {found.signature}"))
     return done

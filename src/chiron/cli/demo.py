@@ -36,7 +36,7 @@ def demo_command(
         _search_only(directory, count, seed)
         return
     try:
-        import scipy.stats  # noqa: F401 - for the intervals of its figures, which are computed last
+        import scipy.special  # noqa: F401 - for the intervals of its figures, which are computed last
         import torch
 
         from chiron.demo.demonstration import demonstrate

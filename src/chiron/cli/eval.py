@@ -72,6 +72,12 @@ ExtractorOption = Annotated[
 GradersOption = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Models that grade open answers with 0, 0.5 or 1, each in a separate column.")
 ]
+CheckersOption = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Models that check each step's claims against a reference, each in separate columns.")
+]
+ReferencesOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Findings or reports for --checkers: JSONL with benchmark, id and reference.")
+]
 RankerOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Model that rates every reply without knowing the answer; chooses between samples.")
 ]
@@ -104,6 +110,8 @@ def eval_command(
     ranker: RankerOption = None,
     reward_model: RewardModelOption = None,
     graders: GradersOption = None,
+    checkers: CheckersOption = None,
+    references: ReferencesOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
     dry_run: DryRunOption = False,
@@ -138,7 +146,15 @@ def eval_command(
         "interns": _names(interns) if interns is not None else None,
     }
     if suite is not None:
-        _refuse({"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--control": control != "none"})
+        _refuse(
+            {
+                "--benchmarks": benchmarks,
+                "--protocol": protocol,
+                "--extractor": extractor,
+                "--checkers": checkers,
+                "--control": control != "none",
+            }
+        )
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
@@ -156,9 +172,20 @@ def eval_command(
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.evaluation import prepare_evaluation
 
-    chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, **options)
+    named_checkers = _names(checkers) if checkers is not None else None
+    chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, checkers=named_checkers, **options)
     changed, named = control_of(control), _names(benchmarks)
-    prepared = prepare_evaluation(model[0], named, run, chosen, data=data, control=changed, benchmark_files=files, need_keys=not dry_run)
+    prepared = prepare_evaluation(
+        model[0],
+        named,
+        run,
+        chosen,
+        data=data,
+        control=changed,
+        benchmark_files=files,
+        references=references,
+        need_keys=not dry_run,
+    )
     measure(prepared, dry_run=dry_run, json_output=json_output)
 
 

@@ -106,7 +106,7 @@ def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
             group["control"],
             str(group["seeds"]),
             f"{group['n']}{part}",
-            f"{group['accuracy']:.1%}",
+            "-" if group["accuracy"] is None else f"{group['accuracy']:.1%}",
             f"{interval[0]:.1%} - {interval[1]:.1%}" if interval else "-",
             f"{group['unparsed_rate']:.1%}",
             str(count["unusable"]),

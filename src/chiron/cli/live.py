@@ -24,7 +24,7 @@ from chiron.training.packing import StagePlan
 
 _NARROW, _WIDE = 72, 100
 """Terminal widths in columns: below the first there is no room for a table, from the second on there is room for wide padding."""
-_WORK = ("mentor", "intern", "author", "reader", "model", "extractor", "ranker", "reward_model", "grader", "judge")
+_WORK = ("mentor", "intern", "author", "reader", "model", "extractor", "ranker", "reward_model", "grader", "checker", "judge")
 _ROLES = {name: rank for rank, name in enumerate(_WORK)}
 """Roles in the order of their work."""
 _STYLES = {"retained": "green", "kept": "green", "right": "green", "pending": "magenta", "bad": "red", "unparsed": "magenta"}

@@ -195,6 +195,7 @@ def _uses(data: Mapping[str, Any], origin: Path) -> "Iterator[tuple[str, RoleCal
             "ranker": RoleCall("ranker", _SEVERAL, evaluated.ranker, system=False, temperature=0.0),
             "reward_model": RoleCall("reward_model", _SEVERAL, evaluated.reward_model, system=False, temperature=0.0),
             "graders": RoleCall("grader", 0, evaluated.grader, system=False, temperature=0.0),
+            "checkers": RoleCall("checker", 0, evaluated.checker, system=False, temperature=0.0),
             "interns": RoleCall("intern", _SEVERAL, evaluated.intern, system=True, temperature=chosen.evaluation.intern_temperatures[0]),
         }
         yield from ((name, sent[role]) for role, name in chosen.named())

@@ -28,12 +28,13 @@ class EvaluationTokens(Strict):
     ranker: PositiveInt = 16
     reward_model: PositiveInt = 4
     grader: PositiveInt = 16
+    checker: PositiveInt = 2048
 
 
 class EvaluationConfig(JobSection):
     """The ``evaluation`` section: how models are measured."""
 
-    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "ranker", "reward_model", "graders", "interns")
+    role_keys: ClassVar[tuple[str, ...]] = ("judge", "extractor", "ranker", "reward_model", "graders", "checkers", "interns")
     protocol: str | None = None
     """``None`` uses the usual protocol of the benchmarks."""
     judge: str | None = None
@@ -48,6 +49,9 @@ class EvaluationConfig(JobSection):
     ``ranker``."""
     graders: list[str] = Field(default_factory=list)
     """Models that grade open answers with 0, 0.5 or 1 by the prompt ``grade``, each as a column ``grade:NAME``."""
+    checkers: list[str] = Field(default_factory=list)
+    """Models that check each step's claims against a reference by the prompt ``claims``, each as columns ``claims_supported:NAME`` and so
+    on."""
     interns: list[str] = Field(default_factory=list)
     """Models that continue from the model's own reasoning, as the column ``mics_score``. Needs a judge."""
     intern_temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = (1.2, 0.2)
@@ -142,6 +146,8 @@ class _OwnPrompts(PromptSet):
         "extractor": frozenset({"question", "reasoning"}),
         "rank": frozenset({"question", "reasoning"}),
         "grade": frozenset({"question", "known_answer", "given_answer"}),
+        "report": frozenset({"question"}),
+        "claims": frozenset({"question", "reference", "steps"}),
     }
 
 

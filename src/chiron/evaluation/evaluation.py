@@ -14,6 +14,7 @@ from chiron.client.failures import UnitAsk
 from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
+from chiron.evaluation.claims import ClaimChecker, read_references, unreferenced
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts
 from chiron.evaluation.controls import Control, apply_control, note_unchanged
 from chiron.evaluation.extra_scores import ExtractorColumn, GraderColumn, JudgeColumn, Judging, MicsColumn, RankColumn, RewardColumn
@@ -22,7 +23,7 @@ from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
-from chiron.evaluation.statistics import scipy_stats
+from chiron.evaluation.statistics import scipy_special
 from chiron.jobs.directory import WorkDirectory
 from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume, units_in_flight
@@ -43,6 +44,8 @@ class EvaluationProgress(Progress):
     def figure(self) -> str:
         """Return the share of right answers so far."""
         asked = self.done - self.outcomes[Verdict.PENDING]
+        if self.outcomes[Verdict.SCORED]:
+            return f"reports {self.outcomes[Verdict.SCORED]:,}"
         return f"right {self.outcomes[Verdict.RIGHT] / asked:.1%}" if asked > 0 else ""
 
 
@@ -67,6 +70,7 @@ _TYPICAL = {
     "ranker": "50",
     "reward_model": "+",
     "grader": "Grade: 1",
+    "checker": "1 | supported | There is an effusion.\n1 | not mentioned | The heart is enlarged.\n2 | contradicted | There is a mass.",
 }
 """Replies by role that a forecast assumes."""
 
@@ -232,6 +236,7 @@ def prepare_evaluation(
     data: Path | str | None = None,
     control: Control = Control.NONE,
     benchmark_files: Sequence[Path | str] = (),
+    references: Path | str | None = None,
     need_keys: bool = True,
 ) -> Evaluation:
     """Prepare an evaluation and check everything that can be checked before a call is paid for.
@@ -244,12 +249,13 @@ def prepare_evaluation(
         data: folder with the downloaded files; ``None`` fetches them from the hub.
         control: change made to every item, such as leaving out its image.
         benchmark_files: Python files with further benchmarks and protocols (:mod:`chiron.evaluation.registry`).
+        references: JSONL of findings or reports that checkers compare steps with. The known answer of a report is its own reference.
         need_keys: whether API keys must be set. An evaluation prepared without them cannot be executed.
 
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
     """
-    scipy_stats()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
+    scipy_special()  # Check now: results.json needs scipy for its intervals, and no answer should be paid for without it.
     if not benchmarks:
         raise InputError("name at least one benchmark: 'chiron eval --list' shows them")
     files = [Path(file) for file in benchmark_files]
@@ -260,7 +266,8 @@ def prepare_evaluation(
     protocol = protocol_of(config.evaluation.protocol or usual.pop(), files)
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
-    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder, need_keys=need_keys)
+    file = Path(references) if references is not None else None
+    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys)
 
 
 def evaluation_of(
@@ -273,6 +280,7 @@ def evaluation_of(
     control: Control = Control.NONE,
     textbook: Path | None = None,
     prompts: EvaluationPrompts | None = None,
+    references: Path | None = None,
     need_keys: bool = True,
 ) -> Evaluation:
     """Prepare an evaluation of benchmarks that are already loaded. ``prompts`` replace those of the configuration.
@@ -298,7 +306,10 @@ def evaluation_of(
     asking = AskSettings(roles.one("model"), protocol, prompts, temperature, chosen.image_side, max_images, chosen.family)
     judge = roles.get("judge") if protocol.judged else None
     judging = Judging(judge, prompts, protocol.any_yes) if judge is not None else None
-    asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, _extra_scores(roles, chosen, protocol, prompts))
+    known = _references(loaded, protocol, references, chosen)
+    checkers = [ClaimChecker(checker, prompts, known) for checker in roles.all("checker")]
+    extra_scores = _extra_scores(roles, chosen, protocol, prompts)
+    asker = ItemRunner(asking, roles.pictures, run / "images" / "blank", judging, extra_scores, checkers)
     identity = {
         "model": [asking.model.identity, asking.model.max_tokens],
         "protocol": protocol.name,
@@ -314,6 +325,9 @@ def evaluation_of(
         notes = (f"{samples} samples are drawn at temperature {temperature:g}; choose another one with --temperature",)
     loaded = tuple(replace(b, notes=(*b.notes, *(notes if n == 0 else ()))) for n, b in enumerate(loaded))
     loaded = tuple(_noted(b, protocol, control) for b in loaded)
+    if checkers:
+        counted = {b.name: {item.id: item for item in b.counted_by(protocol) if isinstance(item, Item)} for b in loaded}
+        loaded = tuple(replace(b, notes=(*b.notes, *unreferenced(known, {b.name: counted[b.name]}))) for b in loaded)
     settings = {
         "judge": None if judge is None else judge.name,
         "columns_by": dict(config.named()) | _lists(chosen, prompts),
@@ -374,8 +388,29 @@ def _noted(loaded: LoadedBenchmark, protocol: Protocol, control: Control) -> Loa
 
 def _lists(chosen: EvaluationConfig, prompts: EvaluationPrompts) -> dict[str, Any]:
     """Describe the roles that several models may have. The hash of the rubric is part of what a grade means."""
-    graders = {"graders": chosen.graders, "rubric": prompts.hashes(("grade",))["grade"]} if chosen.graders else {}
+    graders: dict[str, Any] = {"graders": chosen.graders, "rubric": prompts.hashes(("grade",))["grade"]} if chosen.graders else {}
+    if chosen.checkers:
+        graders |= {"checkers": chosen.checkers, "claims_rubric": prompts.hashes(("claims",))["claims"]}
     return graders | ({"interns": chosen.interns} if chosen.interns else {})
+
+
+def _references(
+    loaded: Sequence[LoadedBenchmark], protocol: Protocol, file: Path | None, chosen: EvaluationConfig
+) -> dict[str, dict[str, str]]:
+    """Collect what checkers compare steps with: the known reports, and the user's file.
+
+    Raises:
+        InputError: there are checkers without references or the reverse, or the file cannot be used.
+    """
+    if file is not None and not chosen.checkers:
+        raise InputError(f"{file}: references are for checkers, but there is none: name one with --checkers NAME")
+    items = {b.name: {item.id: item for item in b.items if isinstance(item, Item)} for b in loaded}
+    known = {name: {id_: item.answer for id_, item in by_id.items()} for name, by_id in items.items()} if protocol.scores_only else {}
+    for name, of in (read_references(file, items) if file is not None else {}).items():
+        known[name] = {**known.get(name, {}), **of}
+    if chosen.checkers and not any(known.get(name) for name in items):
+        raise InputError("checkers compare steps with findings or a report of each item: give a JSONL file of them with --references")
+    return known
 
 
 def _extra_scores(roles: Roles, chosen: EvaluationConfig, protocol: Protocol, prompts: EvaluationPrompts) -> tuple[ExtraScore, ...]:

@@ -71,15 +71,14 @@ def lm_eval_results(models: Sequence[Evaluated], files: Sequence[Path] = ()) -> 
     model = _only(models, "lm-eval")
     known = benchmarks(files)
     tasks = _tasks(model, known)
+    results = {task: _lm_eval_metrics(task, arm) for task, (arm, _) in tasks.items()}
     record = {
-        "results": {task: _lm_eval_metrics(task, arm) for task, (arm, _) in tasks.items()},
+        "results": results,
         "group_subtasks": {},
         "configs": {task: _lm_eval_config(task, arm, benchmark) for task, (arm, benchmark) in tasks.items()},
         "versions": dict.fromkeys(tasks, f"parser {PARSER}, answer_normalizer {NORMALIZER}"),
         "n-shot": dict.fromkeys(tasks, 0),
-        "higher_is_better": {
-            task: {"acc": True, **dict.fromkeys(map(_metric, scores(arm.results)), True)} for task, (arm, _) in tasks.items()
-        },
+        "higher_is_better": {task: dict.fromkeys(_metric_names(of_task), True) for task, of_task in results.items()},
         "n-samples": {
             task: {"original": arm.making.whole or len(arm.first), "effective": len(arm.first)} for task, (arm, _) in tasks.items()
         },
@@ -124,7 +123,8 @@ def _real(model: Evaluated, known: Mapping[str, Benchmark]) -> Iterator[tuple[Ar
 def _metrics(arm: Arm) -> Iterator[tuple[str, float, dict[str, Any]]]:
     """Yield name, value and details of the accuracy and of every other score."""
     found = accuracy(arm.results)
-    yield "accuracy", found.share.value, {**_about(arm, found), "interval_95": _rounded(found.share.interval)}
+    if not found.scored:
+        yield "accuracy", found.share.value, {**_about(arm, found), "interval_95": _rounded(found.share.interval)}
     for name, figure in scores(arm.results).items():
         if "@" not in name or name.startswith("pass@"):
             yield name, figure.value, {"protocol": arm.protocol, "n": figure.of, "interval_95": _rounded(figure.interval)}
@@ -149,11 +149,16 @@ def _metric(name: str) -> str:
     return name.replace(",", ";")
 
 
+def _metric_names(results: Mapping[str, Any]) -> list[str]:
+    return [name.removesuffix(",none") for name in results if name.endswith(",none") and not name.endswith("_stderr,none")]
+
+
 def _lm_eval_metrics(task: str, arm: Arm) -> dict[str, Any]:
     values: dict[str, Any] = {"name": task, "alias": task, "sample_len": len(arm.first)}
-    groups = [group_of(result) for result in arm.results]
-    estimate = clustered_mean([float(result.right) for result in arm.results], groups)
-    values |= {"acc,none": estimate.value, "acc_stderr,none": estimate.standard_error if estimate.groups > 1 else "N/A"}
+    if not accuracy(arm.results).scored:
+        groups = [group_of(result) for result in arm.results]
+        estimate = clustered_mean([float(result.right) for result in arm.results], groups)
+        values |= {"acc,none": estimate.value, "acc_stderr,none": estimate.standard_error if estimate.groups > 1 else "N/A"}
     for name, figure in scores(arm.results).items():
         values |= {f"{_metric(name)},none": figure.value, f"{_metric(name)}_stderr,none": "N/A"}
     return values

@@ -14,6 +14,9 @@ Method = Literal["Wilson", "Newcombe", "cluster t"]
 FEW_IMAGES = 20
 """Tables warn below this number of images: intervals cover less than they claim, and tests find only large differences."""
 
+PART, WHOLE = "/part", "/whole"
+"""Ends of the names of two counts of an answer. Their sums over all answers make up a share, such as that of claims with a verdict."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -46,6 +49,8 @@ class Accuracy:
     unjudged: int
     unusable: int
     pending: int
+    scored: int
+    """Answers that only have scores. If there are any, ``share`` means nothing."""
     seeds: Spread | None
     """Accuracy over seeds; ``None`` with one seed."""
     missing_left_out: Share
@@ -86,6 +91,7 @@ def accuracy(results: Sequence[ItemResult]) -> Accuracy:
         unjudged=verdicts[Verdict.UNJUDGED],
         unusable=verdicts[Verdict.UNUSABLE],
         pending=verdicts[Verdict.PENDING],
+        scored=verdicts[Verdict.SCORED],
         seeds=Spread.of([sum(s) / len(s) for s in by_seed.values()]) if len(by_seed) > 1 else None,
         missing_left_out=Share(right, right + verdicts[Verdict.WRONG]),
     )
@@ -107,12 +113,28 @@ def scores(results: Sequence[ItemResult]) -> dict[str, Figure]:
     If all values are in [0, 1], the interval is on the logit scale. Where all groups also have the same mean, Wilson's interval is used,
     with the number of groups as the number of observations. Other values that are all equal have no interval.
     """
-    names = dict.fromkeys(name for r in results for name in r.scores)
-    figures = {}
+    names = dict.fromkeys(name for r in results for name in r.scores if not name.endswith((PART, WHOLE)))
+    figures = pooled_shares(results)
     named = {name: [(value, r) for r in results if (value := r.scores.get(name)) is not None] for name in names}
     for name, scored in {**named, **sample_scores(results)}.items():
         if scored:
             figures[name] = _mean_score([value for value, _ in scored], [group_of(r) for _, r in scored])
+    return figures
+
+
+def pooled_shares(results: Sequence[ItemResult]) -> dict[str, Figure]:
+    """Compute each ratio of sums (:data:`PART`, :data:`WHOLE`), with the interval of its linearization by groups."""
+    figures = {}
+    for name in dict.fromkeys(n.removesuffix(PART) for r in results for n in r.scores if n.endswith(PART)):
+        both = [(r.scores.get(name + PART), r.scores.get(name + WHOLE), group_of(r)) for r in results]
+        counts = [(part, whole, group) for part, whole, group in both if part is not None and whole is not None]
+        total = sum(whole for _, whole, _ in counts)
+        if total:
+            share = sum(part for part, _, _ in counts) / total
+            linear = [share + (part - share * whole) * len(counts) / total for part, whole, _ in counts]
+            mean = clustered_mean(linear, [group for *_, group in counts])
+            interval = None if mean.interval is None else (max(0.0, mean.interval[0]), min(1.0, mean.interval[1]))
+            figures[name] = Figure(share, interval, len(counts), "cluster t")
     return figures
 
 

@@ -20,6 +20,7 @@ from inspect_ai.util import registry_info
 
 from chiron.cases.images import ImageProblem
 from chiron.client.call import ImagePart, Message, TextPart
+from chiron.errors import InputError
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.config import EvaluationPrompts
@@ -40,10 +41,12 @@ def task_of(benchmark: Benchmark, data: str | None = None, protocol: str | None 
         protocol: a protocol without a judge. By default the benchmark's usual one, or ``exact`` if that needs a judge.
 
     Raises:
-        InputError: the data are missing, or the protocol needs a judge.
+        InputError: the data are missing, the protocol needs a judge, or it only has scores.
     """
     usual = protocol_of(benchmark.protocol)
     way = protocol_of(protocol) if protocol else usual if not usual.judged else protocol_of("exact")
+    if way.scores_only:
+        raise InputError(f"{benchmark.name} has no right answers under the protocol {way.name}: measure it with 'chiron eval'")
     loaded = load(benchmark, Path(data) if data else None, Path(mkdtemp(prefix="chiron-")))
     items = {item.id: way.shown(item) if isinstance(item, Item) else item for item in loaded.counted_by(way)}
     prompts = EvaluationPrompts.load()

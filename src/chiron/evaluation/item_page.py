@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases.images import ImageFolder
+from chiron.evaluation.figures import PART, WHOLE
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated
 from chiron.io import write_atomically
@@ -128,8 +129,21 @@ def _said(result: ItemResult) -> dict[str, Any]:
         "problem": _clean(result.problem),
         "cut": result.cut_off,
         "reply": _clean(reply[:MAX_REPLY]) + (f"\n... and {rest:,} more characters" if rest > 0 else ""),
-        "scores": [f"{_clean(name)} {value:.2f}" for name, value in result.scores.items() if value is not None],
+        "scores": [*_scores(result), *_claims(result)],
     }
+
+
+def _scores(result: ItemResult) -> list[str]:
+    shown = {name: value for name, value in result.scores.items() if value is not None and not name.endswith((PART, WHOLE))}
+    return [f"{_clean(name)} {value:.2f}" for name, value in shown.items()]
+
+
+def _claims(result: ItemResult) -> list[str]:
+    return [
+        _clean(f"step {claim['step']} {claim['verdict']} ({checker}): {claim['claim']}")
+        for checker, claims in result.claims.items()
+        for claim in claims
+    ]
 
 
 def _clean(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Door
 
 from chiron.cases.images import ImageProblem
@@ -13,6 +14,7 @@ from chiron.client.images import PictureStore
 from chiron.evaluation.answers.answer_tags import ReplyFormat
 from chiron.evaluation.answers.open_answers import token_recall
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
+from chiron.evaluation.claims import ClaimChecker, claim_scores
 from chiron.evaluation.config import EvaluationPrompts
 from chiron.evaluation.controls import Control, grey
 from chiron.evaluation.extra_scores import Judging
@@ -78,6 +80,7 @@ class ItemRunner:
     judging: Judging | None = None
     """Gives the verdicts that the protocol leaves to a judge."""
     extra_scores: Sequence[ExtraScore] = ()
+    checkers: Sequence[ClaimChecker] = ()
 
     async def __call__(self, unit: Unit, ask: Ask) -> ItemResult:
         """Ask one unit and return its result.
@@ -118,26 +121,34 @@ class ItemRunner:
         parsed = self.settings.protocol.read(item, reply.text, self.settings.family)
         problem = f"the reply contains only thinking: {MORE_SPACE}" if reply.only_thinking else ""
         line = replace(self._line(unit), reply=reply.text, cut_off=reply.cut_off, call=call.key, problem=problem)
-        if parsed.right is None:
+        if parsed.right is None and not self.settings.protocol.scores_only:
             assert self.judging is not None  # noqa: S101 - a protocol that wants a judge has one
             verdict = await self.judging.verdict(item, str(parsed.given), ask)
             if verdict is None:
                 line = replace(line, verdict=Verdict.UNJUDGED, problem="the judge said neither yes nor no")
             parsed = replace(parsed, right=verdict is True)
         scores: dict[str, float | None] = {"token_recall": token_recall(parsed.given, item.answer)} if _in_words(item) else {}
-        for column in self.extra_scores:
+        claims: dict[str, list[dict[str, Any]]] = {}
+        columns: tuple[ExtraScore | ClaimChecker, ...] = (*self.extra_scores, *self.checkers)
+        for column in columns:
             try:
-                scores.update(await column.scores(item, pictures, reply, parsed, ask))
+                if isinstance(column, ClaimChecker):
+                    found, steps = await column.check(unit.benchmark.name, item, reply.text, ask)
+                    if found is not None:
+                        claims[column.role.name] = [{**claim} for claim in found]
+                        scores.update(claim_scores(column.role.name, found, steps))
+                else:
+                    scores.update(await column.scores(item, pictures, reply, parsed, ask))
             except (CallFailed, RunStopped) as reason:
                 # The verdict exists; a failed extra score must not discard it.
                 lasting = isinstance(reason, CallFailed) and isinstance(ask, UnitAsk) and ask.is_refused
                 words = reason.public if isinstance(reason, CallFailed) else str(reason)
                 line = replace(line, problem=f"{UNSCORED_FOR_GOOD if lasting else UNSCORED}: {words}")
-        verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG}
-        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[bool(parsed.right)]
+        verdict_of = {True: Verdict.RIGHT, False: Verdict.WRONG, None: Verdict.SCORED}
+        verdict_here = Verdict.UNPARSED if parsed.given is None else verdict_of[parsed.right]
         if line.verdict is Verdict.UNJUDGED:
             verdict_here = Verdict.UNJUDGED
-        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores)
+        return replace(line, verdict=verdict_here, given=parsed.given, rule=parsed.rule, scores=scores, claims=claims)
 
     def _pictures(self, unit: Unit, item: Item) -> tuple[ImagePart, ...]:
         shown = []

@@ -162,6 +162,8 @@ class Verdict(StrEnum):
     """No answer was found in the reply."""
     UNJUDGED = "unjudged"
     """The judge was asked twice and said neither yes nor no. Counts as not right and is listed."""
+    SCORED = "scored"
+    """The answer was read and is measured by its scores only. Its protocol has no accuracy."""
     UNUSABLE = "unusable"
     """The item cannot be asked (a missing image, or more images than the model accepts). Counts as wrong and is listed."""
     PENDING = "pending"
@@ -205,6 +207,9 @@ class ItemResult:
     """Extra scores of this answer by name: ``judge:NAME`` (0 or 1), ``grade:NAME`` (0, 0.5 or 1), ``token_recall``, ``bertscore_f1``,
     ``mics_score``, ``mics_score@1`` (after the first step), and so on.
     """
+
+    claims: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Claims of the reply's steps by checker: ``step`` (from 1), ``verdict`` (supported, contradicted or not mentioned) and ``claim``."""
 
     @property
     def right(self) -> bool:

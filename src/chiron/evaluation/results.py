@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-from chiron.evaluation.figures import accuracy
+from chiron.evaluation.figures import PART, WHOLE, accuracy, pooled_shares
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER, Protocol
 from chiron.evaluation.samples import CalibrationRecord, calibration_of, sample_scores, votes
@@ -31,7 +31,8 @@ class AccuracyRecord(TypedDict):
     right: int
     of: int
     """Items times seeds."""
-    accuracy: float
+    accuracy: float | None
+    """``None`` if the protocol only has scores."""
     interval: list[float] | None
     """95 % interval; ``None`` if it cannot be computed."""
     method: str
@@ -203,6 +204,8 @@ def accuracy_record(lines: Sequence[ItemResult]) -> AccuracyRecord:
         nothing = Share(0, 0)
         return {"right": 0, "of": 0, "accuracy": nothing.value, "interval": list(nothing.interval), "method": "Wilson"}
     measured = accuracy(lines)
+    if measured.scored:
+        return {"right": 0, "of": measured.asked, "accuracy": None, "interval": None, "method": measured.share.method}
     share = measured.share
     interval = None if share.interval is None else list(share.interval)
     return {"right": measured.right, "of": measured.asked, "accuracy": share.value, "interval": interval, "method": share.method}
@@ -229,10 +232,11 @@ def _scores(lines: Sequence[ItemResult]) -> dict[str, ScoreRecord]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
         for name, value in line.scores.items():
-            if value is not None:
+            if value is not None and not name.endswith((PART, WHOLE)):
                 values[name].append(value)
     values.update({name: [value for value, _ in scored] for name, scored in sample_scores(lines).items() if scored})
-    return {name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}
+    shares: dict[str, ScoreRecord] = {name: {"mean": share.value, "n": share.of} for name, share in pooled_shares(lines).items()}
+    return {**{name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}, **shares}
 
 
 def _by_labels(lines: Sequence[ItemResult]) -> dict[str, dict[str, AccuracyRecord]]:

@@ -141,7 +141,7 @@ def _abstention(pairs: Sequence[tuple[float, bool]]) -> Iterator[AbstentionPoint
 def _by_item(results: Sequence[ItemResult]) -> list[list[ItemResult]]:
     items: dict[str, list[ItemResult]] = {}
     for result in results:
-        if result.verdict is not Verdict.PENDING:
+        if result.verdict not in {Verdict.PENDING, Verdict.SCORED}:
             items.setdefault(result.id, []).append(result)
     return [sorted(samples, key=lambda r: r.seed) for samples in items.values()]
 

@@ -1,15 +1,17 @@
-"""Scores that compare the words of open answers: exact match, token F1, BLEU, ROUGE-L and METEOR (extra ``scores``)."""
+"""Scores that compare open answers with the known ones: exact match, token F1, BLEU, ROUGE-L, METEOR (extra ``scores``), and of reports."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from chiron.client.config_file import nearest
 from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER, same_answer
 from chiron.evaluation.items import ItemResult
+from chiron.evaluation.report_scores import REPORT_SCORES, report_scores
 from chiron.text import normalize_answer
 
 TOKENS = 1
@@ -22,7 +24,7 @@ Score = Callable[[str, str], float]
 class TextScores:
     """Scores of pairs of texts."""
 
-    values: Mapping[str, tuple[float, ...]]
+    values: Mapping[str, tuple[float | None, ...]]
     """By name, in the order of the pairs."""
     signature: str
     """Versions and settings that the values depend on. Scores with different signatures cannot be compared."""
@@ -30,19 +32,26 @@ class TextScores:
     """Number of pairs with an empty side; they score 0."""
 
 
-def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> TextScores:
+def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str], python: Path | None = None) -> TextScores:
     """Score pairs of given and known answers.
 
     Args:
         pairs: (given answer, known answer).
-        names: of :data:`SCORES`, from :func:`scores_named`.
+        names: of :data:`SCORES` and :data:`~chiron.evaluation.report_scores.REPORT_SCORES`, from :func:`scores_named`.
+        python: the interpreter that has the packages of the scores of reports; by default, this one.
 
     Raises:
-        InputError: a package, or WordNet for METEOR, is not installed.
+        InputError: a package, WordNet for METEOR, or the weights of a score of reports are missing.
     """
-    values, signatures = {}, [f"words {TOKENS}"]
+    values: dict[str, tuple[float | None, ...]] = {}
+    signatures = [f"words {TOKENS}"]
     full = [bool(given.strip() and known.strip()) for given, known in pairs]
     for name in names:
+        if name in REPORT_SCORES:
+            found, signature = report_scores(name, pairs, python)
+            values.update(found)
+            signatures.append(f"{name} {signature}")
+            continue
         score, signature = SCORES[name]()
         values[name] = tuple(score(given, known) if whole else 0.0 for (given, known), whole in zip(pairs, full, strict=True))
         signatures.append(f"{name} {signature}")
@@ -50,28 +59,29 @@ def text_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> TextS
 
 
 def scores_named(text: str) -> tuple[str, ...]:
-    """Read names of scores, separated by commas; ``all`` is all of them.
+    """Read names of scores, separated by commas; ``all`` is all of them, except those of reports.
 
     Raises:
         InputError: a name is unknown.
     """
     names = tuple(SCORES) if text.strip() == "all" else tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    known = (*SCORES, *REPORT_SCORES)
     for name in names:
-        if name not in SCORES:
-            raise InputError(f"unknown score '{name}'{nearest(name, SCORES)}: choose from {', '.join(SCORES)}, or all")
+        if name not in known:
+            raise InputError(f"unknown score '{name}'{nearest(name, known)}: choose from {', '.join(known)}, or all")
     if not names:
-        raise InputError(f"no score is named: choose from {', '.join(SCORES)}, or all")
+        raise InputError(f"no score is named: choose from {', '.join(known)}, or all")
     return names
 
 
-def scored(results: Iterable[ItemResult], names: Sequence[str]) -> tuple[list[ItemResult], TextScores]:
+def scored(results: Iterable[ItemResult], names: Sequence[str], python: Path | None = None) -> tuple[list[ItemResult], TextScores]:
     """Add the scores to open answers. An answer that could not be read counts as empty and scores 0.
 
     Raises:
         InputError: as :func:`text_scores`.
     """
     kept = list(results)
-    found = text_scores(open_pairs(kept), names)
+    found = text_scores(open_pairs(kept), names, python)
     return with_scores(kept, found.values), found
 
 

@@ -240,16 +240,15 @@ class Options:
         """
         if not 2 <= len(texts) <= len(LETTERS):
             raise InputError(f"an item must have 2 to {len(LETTERS)} options, but this one has {len(texts)}: correct its record")
-        self.words = tuple(_without_article(words_of(strip_markup(text))) for text in texts)
+        plain = [strip_markup(text) for text in texts]
+        self.words = tuple(_without_article(words_of(text)) for text in plain)
         # "effusions and edema" names both options. If two options differ only in number, keep the plural to tell them apart.
         singular = [_singular(words) for words in self.words]
         self._plurals_differ = len(set(singular)) < len(set(self.words))
         self._sought = self.words if self._plurals_differ else singular
         self._longest = max(len(text) for text in texts)
         # "F. A, B and C are correct": these letters are part of the option's text, not an answer.
-        self._naming = {
-            index: text.rstrip(". ") for index, text in enumerate(map(strip_markup, texts)) if _NAMES_LETTERS.search(text) and len(text) > 3
-        }
+        self._naming = {index: text.rstrip(". ") for index, text in enumerate(plain) if _NAMES_LETTERS.search(text) and len(text) > 3}
         self.question = question
         self.yes_no = set(self.words) == {("yes",), ("no",)}
 

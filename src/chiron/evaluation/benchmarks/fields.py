@@ -227,11 +227,14 @@ def read_records(path: Path) -> Iterator[Record]:
 def _json(path: Path) -> Iterator[Any]:
     value = json.loads(path.read_text("utf-8-sig"))
     if isinstance(value, dict):
-        # Some files have their list under a key ("data", "test"); some map ids to records; some have a list under two keys.
+        # Some files have their list under a key ("data", "test"), or a list of each split; some map ids to records; some have a list under
+        # two keys.
         lists = [v for v in value.values() if isinstance(v, list)]
         objects = {key: v for key, v in value.items() if isinstance(v, dict)}
         if objects and all(isinstance(part, list) for v in objects.values() for part in v.values()):
             value = [_with_keys(record, key, part) for key, v in objects.items() for part, records in v.items() for record in records]
+        elif len(lists) > 1 and not objects:
+            value = [_with_keys(record, key) for key, records in value.items() if isinstance(records, list) for record in records]
         else:
             value = lists[0] if len(lists) == 1 else [{"id": key, **v} for key, v in objects.items()]
     if not isinstance(value, list):

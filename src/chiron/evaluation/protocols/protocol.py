@@ -25,7 +25,7 @@ class ParsedReply:
     """The answer; ``None`` if the reply could not be read."""
     rule: str
     right: bool | None
-    """``None`` if a judge has to decide."""
+    """``None`` if a judge has to decide, or if the protocol only has scores."""
 
 
 class Protocol(ABC):
@@ -43,6 +43,8 @@ class Protocol(ABC):
     any_yes: ClassVar[bool] = False
     """Whether to use the published judge: temperature 0.9, and a reply that contains "yes" anywhere counts as yes."""
     max_tokens: ClassVar[int] = 1024
+    scores_only: ClassVar[bool] = False
+    """Whether an answer is neither right nor wrong and only has scores (:attr:`~chiron.evaluation.items.Verdict.SCORED`)."""
     leaves_out_unparsed: ClassVar[bool] = False
     """Whether the published script leaves unparsed replies out of the count. They count as wrong here; tables show both figures."""
     notes: ClassVar[tuple[str, ...]] = ()

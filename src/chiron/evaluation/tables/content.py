@@ -44,12 +44,14 @@ def grids(comparison: Comparison, *, label: str | None = None, files: Sequence[P
         InputError: no item has the label (the message lists the available labels), or a file cannot be loaded.
     """
     protocol = protocols(files).get(comparison.protocol)
-    found = [_accuracy(comparison, protocol)] if comparison.cells else []
-    if comparison.controls:
+    measured = [x.accuracy for x in comparison.cells.values()] + [x.accuracy for x in comparison.controls.values()]
+    right_or_wrong = not any(one.scored for one in measured)
+    found = [_accuracy(comparison, protocol)] if comparison.cells and right_or_wrong else []
+    if comparison.controls and right_or_wrong:
         found.append(_controls(comparison))
     if any(c.scores for c in comparison.cells.values()):
-        found.append(_scores(comparison))
-    if label is not None:
+        found.append(_scores(comparison, protocol))
+    if label is not None and right_or_wrong:
         found += _labels(comparison, label)
     return found
 
@@ -226,7 +228,7 @@ def _same_answer(c: Consistency) -> str:
     return f"same answer {formats.percent(c.always_same / c.items)} %, right in all orders {formats.percent(c.always_right / c.items)} %"
 
 
-def _scores(c: Comparison) -> Grid:
+def _scores(c: Comparison, protocol: Protocol | None) -> Grid:
     benchmarks = [b for b in c.benchmarks if any(x.scores for (_, of), x in c.cells.items() if of == b)]
     names = list(dict.fromkeys(name for x in c.cells.values() for name in x.scores))
     rows = tuple(
@@ -243,6 +245,8 @@ def _scores(c: Comparison) -> Grid:
         notes.append("If all images have the same score, it is Wilson's with one answer per image.")
     if any(x.accuracy.has_few_images for x in c.cells.values()):
         notes.append(_FEW)
+    if any(x.accuracy.scored for x in c.cells.values()):
+        notes += [*(protocol.notes if protocol else ()), *_made(c)]
     return Grid(f"Other metrics, protocol {c.protocol}", ("model, metric", *benchmarks), rows, tuple(notes))
 
 

@@ -166,20 +166,26 @@ _LATEX_SPECIAL = re.compile("[" + re.escape("".join(_WRITTEN)) + "]")
 
 
 def latex(grids: Sequence[Grid]) -> str:
-    """Write every table as a ``table`` environment with caption and notes; ends with a newline."""
+    """Write every table as a ``table`` environment with caption and notes; ends with a newline. It needs booktabs and graphicx."""
     return "\n".join(_latex_one(grid) for grid in grids)
+
+
+_LONG_NOTES = 1500
+"""Longer notes, in characters, follow the table as text. A float that is higher than the page loses its end."""
 
 
 def _latex_one(grid: Grid) -> str:
     notes = "".join(f"\\par {escape_latex(note)}\n" for note in grid.notes)
     rows = "\n".join(line for row in grid.grouped() for line in _latex_rows(*row, width=len(grid.head)))
     head = " & ".join(escape_latex(title) for title in grid.head) + r" \\"
+    small, end = f"{{\\footnotesize\\sloppy\n{notes}\\par}}\n", "\\end{table}\n"
     return (
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{escape_latex(grid.title)}}}\n"
-        f"\\begin{{tabular}}{{l{'c' * (len(grid.head) - 1)}}}\n\\hline\n{head}\n\\hline\n{rows}\n\\hline\n\\end{{tabular}}\n"
-        f"{{\\footnotesize\n{notes}}}\n\\end{{table}}\n"
-    )
+        # A table that is wider than the text is shrunk.
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
+        f"\\begin{{tabular}}{{l{'c' * (len(grid.head) - 1)}}}\n\\toprule\n{head}\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}}}\n"
+    ) + (small + end if len(notes) <= _LONG_NOTES else end + small)
 
 
 def _latex_rows(heading: str, name: str, cells: Sequence[Cell], *, width: int) -> Iterator[str]:
