@@ -23,7 +23,9 @@ LEFT_LUNG, LEFT_LUNG_MASS = "\u5de6\u80ba", "\u5de6\u80ba\u80bf\u5757"
 
 
 def value(name: str, given: str, known: str) -> float:
-    return text_scores([(given, known)], [name]).values[name][0]
+    found = text_scores([(given, known)], [name]).values[name][0]
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,8 @@ def test_a_finished_training_reports_its_speed_and_what_limited_it(world: Path, 
     (tmp_path / "slow.jsonl").write_text("\n".join(slow))
     limited = measure_throughput(prepared, tmp_path / "slow.jsonl")
     assert limited is not None
-    assert (limited.limit, limited.waited) == ("data", pytest.approx(0.5))
+    assert limited.limit == "data"
+    assert limited.waited == pytest.approx(0.5)
     assert "raise workers" in limited.lines()[1]
 
 

@@ -210,12 +210,13 @@ def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: fl
 def _measured(prepared: "Prepared", console: "Console", steps: int) -> float:
     """Train a few steps in a temporary folder; return the useful TFLOP/s. The model is changed."""
     from chiron.evaluation.reward import row_is_right
+    from chiron.training.metrics import HeldOut, StepMetrics
     from chiron.training.session import train
     from chiron.training.stage import TrainingStopped
     from chiron.training.throughput import measure_throughput
 
     with tempfile.TemporaryDirectory() as folder:
-        out, done = Path(folder), []
+        out, done = Path(folder), list[StepMetrics | HeldOut]()
         with contextlib.suppress(TrainingStopped):
             train(prepared, out, watch=done.append, stop=lambda: len(done) >= steps - 1, score=row_is_right)
         speed = measure_throughput(prepared, out / "metrics.jsonl")

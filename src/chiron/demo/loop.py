@@ -20,8 +20,9 @@ from chiron.evaluation.api import Answered, Question, answer_all
 from chiron.jobs.job import run_job
 from chiron.mics.api import prepare_run, replay_run, replay_setup
 from chiron.mics.config import RunConfig, check_config
-from chiron.mics.run import Run, SearchSetup
+from chiron.mics.run import Run
 from chiron.mics.run_directory import RunDirectory, SearchProgress
+from chiron.mics.setup import SearchSetup
 from chiron.mics.tree import write_tree
 from chiron.mmrp.cot import intern_form
 from chiron.mmrp.signals.preferences import prepare_preferences
