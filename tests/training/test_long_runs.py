@@ -62,7 +62,8 @@ def names(out: Path) -> list[str]:
 
 def assert_equal(one: Path, other: Path) -> None:
     """The same losses and weights, to the bit."""
-    timeless = [[{k: v for k, v in line.items() if k not in {"seconds", "memory_gib", "waited"}} for line in read_metrics(out / "metrics.jsonl")]
+    varying = {"seconds", "memory_gib", "waited"}
+    timeless = [[{k: v for k, v in line.items() if k not in varying} for line in read_metrics(out / "metrics.jsonl")]
                 for out in (one, other)]  # fmt: skip
     assert timeless[0] == timeless[1]
     mine, wanted = (load_file(out / "model" / "model.safetensors") for out in (one, other))
