@@ -80,7 +80,7 @@ def test_cases_without_a_question_are_said_and_checked_as_such(tmp_path: Path) -
         (("c/cases.jsonl", "--out", "c/cases.jsonl/o"), "cannot be created"),
         (("c/cases.jsonl", "--out", "n" * 300), "cannot"),
         (("n" * 300, "--out", "o"), "cannot be reached"),
-        (("c/empty.jsonl", "--out", "o"), "is empty"),
+        (("c/empty.jsonl", "--out", "o"), "no case"),
         (("c/words.docx", "--out", "o"), "--from"),
         (("c/cases.jsonl", "--out", "o", "--salt", "c/words.docx"), "does not contain a salt"),
         (("c/cases.jsonl", "--out", "o", "--from", "table"), "is not a readable spreadsheet"),

@@ -22,6 +22,7 @@ from tests.support.command import CHIRON, Cli, chiron, environment
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "src" / "chiron" / "training" / "recipes"
 
 
 def faults(kind: SchemaKind, data: Any) -> list[str]:
@@ -40,7 +41,7 @@ def test_every_template_fits_the_schema_that_it_names(name: str) -> None:
     assert faults(SchemaKind.CONFIGURATION, yaml.safe_load(text)) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_fits_the_schema(path: Path) -> None:
     assert path.read_text("utf-8").startswith("# yaml-language-server: $schema=recipe.schema.json\n")
     assert faults(SchemaKind.RECIPE, yaml.safe_load(path.read_text("utf-8"))) == []
@@ -74,7 +75,7 @@ def test_the_schema_refuses_what_the_configuration_refuses(section: str, key: st
 
 @pytest.mark.parametrize("change", [{"stages": []}, {"precision": "fp8"}, {"epochs": 3}, {"adapter": {"rank": "many"}}])
 def test_the_schema_refuses_a_wrong_recipe(change: dict[str, Any]) -> None:
-    data = yaml.safe_load((ROOT / "recipes" / "chiron-o1-2b.yaml").read_text("utf-8"))
+    data = yaml.safe_load((RECIPES / "chiron-o1-2b.yaml").read_text("utf-8"))
     assert faults(SchemaKind.RECIPE, {**data, **change}) != []
 
 

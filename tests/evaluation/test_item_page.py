@@ -275,10 +275,10 @@ def test_the_figure_of_an_item_as_a_page(tmp_path: Path, cli: Cli) -> None:
     assert "What does image 0 show?" in page
     assert '<li class="gold">Fracture</li>' in page
     assert [page.count(label) for label in ("\N{CHECK MARK} right", "\N{BALLOT X} wrong", ">unparsed<")] == [1, 1, 1]
-    assert page.count('<li class="step">') == 4
+    assert page.count('<li class="step" dir="auto">') == 4
     assert 'It is a fracture. <span class="muted">MICS 1.00</span>' in page
     assert "&lt;b&gt;Round&lt;/b&gt;" in page
-    assert '<p class="reply">I cannot tell.</p>' in page
+    assert '<p class="reply" dir="auto">I cannot tell.</p>' in page
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from chiron.cases.reader import need_cases
+from chiron.cases.reader import need_some_cases
 from chiron.errors import InputError
 
 MAX_PIXELS = 64_000_000
@@ -111,9 +111,9 @@ def image_folder(cases: Path, images: Path | None) -> ImageFolder:
     """Return the image folder of a file of cases: ``images`` if given, else ``images/`` next to the file.
 
     Raises:
-        InputError: the file or the folder does not exist.
+        InputError: the file or the folder does not exist, or the file is empty.
     """
-    need_cases(cases)
+    need_some_cases(cases)
     root = images if images is not None else default_image_root(cases)
     if not os.path.isdir(root):
         raise InputError(f"image folder {root} does not exist or cannot be reached: name the right one with --images DIR")

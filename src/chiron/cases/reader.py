@@ -44,14 +44,23 @@ def read_cases(path: Path | str, *, unlabeled: bool = False) -> Iterator[Case | 
 
 
 def need_cases(path: Path) -> None:
-    """Check that a file of cases exists and is not empty.
+    """Check that a file of cases exists.
 
     Raises:
-        InputError: it does not exist, or is empty.
+        InputError: it does not exist.
     """
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist or cannot be reached"
         raise InputError(f"{path} {what}: name a JSONL or JSON file of cases ('chiron sample DIR' generates some)")
+
+
+def need_some_cases(path: Path) -> None:
+    """Check that a file of cases exists and is not empty. An import that accepts nothing writes an empty one.
+
+    Raises:
+        InputError: it does not exist, or is empty.
+    """
+    need_cases(path)
     if not path.stat().st_size:
         raise InputError(f"{path} is empty: name a file with cases ('chiron sample DIR' generates some)")
 

@@ -209,7 +209,9 @@ class ItemResult:
     """
 
     claims: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Claims of the reply's steps by checker: ``step`` (from 1), ``verdict`` (supported, contradicted or not mentioned) and ``claim``."""
+    """Claims of the reply's steps by checker: ``step`` (from 1), ``verdict`` (supported, contradicted or not mentioned) and ``claim``.
+    Only written if there are any.
+    """
 
     @property
     def right(self) -> bool:
@@ -218,7 +220,10 @@ class ItemResult:
 
     def to_record(self) -> dict[str, Any]:
         """Convert to a record of ``items.jsonl``."""
-        return asdict(self)
+        record = asdict(self)
+        if not self.claims:  # files of versions without claims stay equal
+            del record["claims"]
+        return record
 
 
 _FIELDS = frozenset(f.name for f in fields(ItemResult))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from chiron.cases.case import BadCase, Case
-from chiron.cases.reader import AnswerPool, Selection, Shard, need_cases
+from chiron.cases.reader import AnswerPool, Selection, Shard, need_some_cases
 from chiron.client.call import Ask, Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.config import OfflineModel
@@ -233,9 +233,9 @@ def select_cases(cases: Path, limit: int | None, shard: str | None) -> Callable[
     """Return a source of the cases that a process works on, including those without a question; ``limit`` applies after sharding.
 
     Raises:
-        InputError: the file does not exist, or ``shard`` is not ``I/N``.
+        InputError: the file does not exist or is empty, or ``shard`` is not ``I/N``.
     """
-    need_cases(cases)
+    need_some_cases(cases)
     selection = Selection(cases, limit, Shard.parse(shard) if shard is not None else None, unlabeled=True)
     return lambda: (case for _, case in selection)
 
