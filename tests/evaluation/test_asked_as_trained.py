@@ -12,8 +12,8 @@ from chiron.cases.case import Case
 from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
-from chiron.evaluation.evaluation import prepare_evaluation
 from chiron.evaluation.items import Item
+from chiron.evaluation.preparation import prepare_evaluation
 from chiron.evaluation.registry import benchmark_of
 from chiron.mmrp.templates import PaperTemplate, QuizTemplate
 from chiron.providers.local.dialogue import Turn

@@ -11,10 +11,11 @@ from chiron.client.prompts import read_section
 from chiron.errors import InputError
 from chiron.evaluation.claims import read_claims
 from chiron.evaluation.config import load_evaluation
-from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.figures import scores
 from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, read_results
+from chiron.evaluation.preparation import prepare_evaluation
 from chiron.evaluation.read_runs import read_evaluations
 from tests.evaluation import published
 from tests.evaluation.test_reports import FINDINGS, r2gen

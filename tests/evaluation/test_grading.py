@@ -12,9 +12,10 @@ import pytest
 from chiron.errors import InputError
 from chiron.evaluation.agreement import agreement, cohen_kappa, read_grades
 from chiron.evaluation.config import load_evaluation
-from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.extra_scores import read_grade
 from chiron.evaluation.items import read_results
+from chiron.evaluation.preparation import prepare_evaluation
 from chiron.evaluation.read_runs import read_evaluations
 from tests.evaluation import published
 from tests.support.command import chiron

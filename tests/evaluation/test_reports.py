@@ -10,9 +10,10 @@ import pytest
 
 from chiron.errors import InputError
 from chiron.evaluation.config import load_evaluation
-from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.figures import scores
 from chiron.evaluation.items import read_results
+from chiron.evaluation.preparation import prepare_evaluation
 from chiron.evaluation.text_scores import scored, text_scores
 from tests.evaluation import published
 from tests.evaluation.test_benchmarks import good, loaded

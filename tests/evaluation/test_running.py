@@ -19,8 +19,9 @@ from chiron.errors import InputError
 from chiron.evaluation.api import compare_runs, evaluate
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.controls import Control
-from chiron.evaluation.evaluation import EvaluationSummary, prepare_evaluation
+from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.items import ItemResult, Verdict, read_results
+from chiron.evaluation.preparation import prepare_evaluation
 from chiron.providers.baselines.models import match
 from tests.evaluation import published
 from tests.support.command import CHIRON, chiron, environment, wait_for

@@ -1,7 +1,7 @@
 """`chiron eval`, `chiron eval fetch` and `chiron eval contamination`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -126,7 +126,7 @@ def eval_command(
     if context.invoked_subcommand is not None:
         return
 
-    from chiron.cli.eval_output import show_benchmarks, write_tsv
+    from chiron.cli.eval_output import measure, show_benchmarks, write_tsv
 
     files = benchmark_file or []
     if list_all:
@@ -142,51 +142,40 @@ def eval_command(
         "judge": judge,
         "ranker": ranker,
         "reward_model": reward_model,
-        "graders": _names(graders) if graders is not None else None,
-        "interns": _names(interns) if interns is not None else None,
+        **{key: _names(text) if text is not None else None for key, text in (("graders", graders), ("interns", interns))},
     }
     if suite is not None:
-        _refuse(
-            {
-                "--benchmarks": benchmarks,
-                "--protocol": protocol,
-                "--extractor": extractor,
-                "--checkers": checkers,
-                "--control": control != "none",
-            }
-        )
+        fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--checkers": checkers}
+        _refuse({**fixed, "--control": control != "none"})
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
         measure_suite(SuiteCommand(suite, model, run, config, data, files, bertscore, options), dry_run=dry_run, json_output=json_output)
         return
-    if bertscore is not None:
-        raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
-    if not model or benchmarks is None or run is None:
-        raise InputError(_NEEDED)
-    if len(model) > 1:
-        raise InputError("several --model need --suite; without it, give each model a run directory of its own")
-    from chiron.cli.eval_output import measure
+    named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
-    from chiron.evaluation.evaluation import prepare_evaluation
+    from chiron.evaluation.preparation import prepare_evaluation
 
-    named_checkers = _names(checkers) if checkers is not None else None
-    chosen = load_evaluation(config, model[0], protocol=protocol, extractor=extractor, checkers=named_checkers, **options)
-    changed, named = control_of(control), _names(benchmarks)
+    options["checkers"] = _names(checkers) if checkers is not None else None
+    chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
+    wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
-        model[0],
-        named,
-        run,
-        chosen,
-        data=data,
-        control=changed,
-        benchmark_files=files,
-        references=references,
-        need_keys=not dry_run,
+        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run
     )
     measure(prepared, dry_run=dry_run, json_output=json_output)
+
+
+def _one_model(models: Sequence[str], benchmarks: str | None, run: Path | None, bertscore: str | None) -> tuple[str, Path]:
+    """Return the model and the run directory of an evaluation without a suite."""
+    if bertscore is not None:
+        raise InputError("--bertscore needs --suite; 'chiron compare --bertscore' scores any run directory")
+    if not models or benchmarks is None or run is None:
+        raise InputError(_NEEDED)
+    if len(models) > 1:
+        raise InputError("several --model need --suite; without it, give each model a run directory of its own")
+    return models[0], run
 
 
 def _refuse(fixed: Mapping[str, object]) -> None:

@@ -254,7 +254,7 @@ def ask_command(
     from chiron.client.failures import CallFailed
     from chiron.evaluation.ask import Asked, answer, voted_answer
     from chiron.evaluation.config import load_evaluation
-    from chiron.evaluation.evaluation import SAMPLING
+    from chiron.evaluation.preparation import SAMPLING
 
     *images, question = words
     chosen = load_evaluation(config, model)

@@ -13,8 +13,9 @@ from chiron.evaluation.bertscore import Encoder
 from chiron.evaluation.comparing import Comparison, compare, reference_of
 from chiron.evaluation.config import EvaluationConfig, EvaluationFile, EvaluationPrompts, EvaluationTokens, load_evaluation
 from chiron.evaluation.controls import Control, control_of
-from chiron.evaluation.evaluation import EvaluationSummary, evaluation_of, prepare_evaluation
+from chiron.evaluation.evaluation import EvaluationSummary
 from chiron.evaluation.items import ITEMS, Item, read_results
+from chiron.evaluation.preparation import evaluation_of, prepare_evaluation
 from chiron.evaluation.protocols.exact import Exact
 from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.registry import suite_of

@@ -12,8 +12,9 @@ from chiron.errors import DiskError, InputError
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark, load
 from chiron.evaluation.bertscore import Encoder, scored
 from chiron.evaluation.config import EvaluationFile
-from chiron.evaluation.evaluation import Evaluation, EvaluationSummary, evaluation_of
+from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
 from chiron.evaluation.items import ITEMS
+from chiron.evaluation.preparation import evaluation_of
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.published import published, published_table
 from chiron.evaluation.read_runs import Arm, read_evaluations
