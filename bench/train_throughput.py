@@ -24,6 +24,7 @@ from chiron.providers.local.tiling import TileKey, Tiles
 from chiron.training.attention import use_attention
 from chiron.training.batches import collate
 from chiron.training.estimate import Operations
+from chiron.training.known_bases import KNOWN_BASES
 from chiron.training.memory import predict_memory
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, plain, recompute, recompute_only
 from chiron.training.packing import bins, order
@@ -53,22 +54,12 @@ class Size:
     """Of measuring, for each way."""
 
 
-def full_size(name: str, hidden: int, mlp: int, heads: int, kv: int) -> Size:
-    """InternVL3 as published."""
-    vision = {
-        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096, "image_size": [448, 448],
-        "patch_size": [14, 14], "attention_bias": True,
-    }  # fmt: skip
-    text = {
-        "model_type": "qwen2", "vocab_size": 151674, "hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": 28,
-        "num_attention_heads": heads, "num_key_value_heads": kv, "max_position_embeddings": 32768, "tie_word_embeddings": False,
-        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
-    }  # fmt: skip
-    config = {"vision_config": vision, "text_config": text, "image_token_id": 151667, "tie_word_embeddings": False}
-    return Size(name, config, 384, 8192, 512, 60.0)
+def _published(name: str) -> Size:
+    config = {**KNOWN_BASES[f"OpenGVLab/{name}-hf"], "image_token_id": 151667}
+    return Size(name, config, text=384, sequence=8192, rows=512, seconds=60.0)
 
 
-FULL = (full_size("InternVL3-2B", 1536, 8960, 12, 2), full_size("InternVL3-8B", 3584, 18944, 28, 4))
+FULL = (_published("InternVL3-2B"), _published("InternVL3-8B"))
 TINY = Size(
     "tiny",
     {

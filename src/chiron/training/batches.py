@@ -160,23 +160,26 @@ def collate(
             tiles += [_tiles(pixels, key, sample.id) for key in sample.tile_keys()]
             grids += sample.grids * len(sample.conversations)
         position_ids[:, number, at:] = np.arange(width - at)
-    if tiles and raw and isinstance(layout, Tiling):
-        seen: dict[str, Any] = {"pixel_values": np.concatenate(tiles)}
-    else:
-        seen = layout.model_inputs(tiles, grids) if tiles else {}
+    seen = _image_inputs(layout, tiles, grids, raw=raw) if tiles else {}
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids[0] if layout.axes == 1 else position_ids),
         labels=torch.from_numpy(labels),
-        pixel_values=torch.from_numpy(seen["pixel_values"]) if seen else None,
+        pixel_values=seen.get("pixel_values"),
         trained_tokens=int(np.count_nonzero(labels != IGNORED)),
         real_tokens=sum(used),
         rows=tuple(sample.id for line in bins for sample in line),
         weights=None if weights is None else torch.from_numpy(weights),
-        image_grid_thw=torch.from_numpy(seen["image_grid_thw"]) if "image_grid_thw" in seen else None,
+        image_grid_thw=seen.get("image_grid_thw"),
         conversations=None if conversations is None else torch.from_numpy(conversations),
         reference=_reference(scored) if pairs else None,
     )
+
+
+def _image_inputs(layout: ImageLayout, tiles: Sequence[Tiles], grids: Sequence[Grid], *, raw: bool) -> dict[str, Tensor]:
+    """Return the model's image arguments; with ``raw``, tiles stay bytes."""
+    arrays = {"pixel_values": np.concatenate(tiles)} if raw and isinstance(layout, Tiling) else layout.model_inputs(tiles, grids)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _width(longest: int, length: int | None) -> int:

@@ -26,11 +26,12 @@ def _internvl3(hidden: int, mlp: int, heads: int, key_heads: int) -> dict[str, A
     text = {
         "model_type": "qwen2", "vocab_size": 151674, "hidden_size": hidden, "intermediate_size": mlp, "num_hidden_layers": 28,
         "num_attention_heads": heads, "num_key_value_heads": key_heads, "max_position_embeddings": 32768, "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
     }  # fmt: skip
     return {"model_type": "internvl", "vision_config": vision, "text_config": text, "tie_word_embeddings": False}
 
 
-# Copied by hand from the config.json of each checkpoint on the Hugging Face hub.
+# Written by hand. No config.json could be downloaded to compare them with; the numbers of weights fit the names of the models.
 KNOWN_BASES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "OpenGVLab/InternVL3-2B-hf": _internvl3(1536, 8960, 12, 2),
