@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from scipy import stats
 from typer.testing import CliRunner
 
 from chiron.cli.app import app
+from chiron.jobs.forecast import student_quantile
 from chiron.mics.prompts import template
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import Cli
@@ -34,6 +36,11 @@ def need_within(forecast: dict[str, Any], asked: dict[tuple[str, str], int]) -> 
     for role in forecast["roles"]:
         added = asked.get((role["role"], role["model"]), 0) - role["known"]
         assert role["calls_at_least"] <= added <= role["calls_at_most"], role
+
+
+@pytest.mark.parametrize("freedom", [2, 3, 5, 9, 30, 1000])
+def test_intervals_of_few_cases_are_as_wide_as_students(freedom: int) -> None:
+    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.01)
 
 
 @pytest.fixture

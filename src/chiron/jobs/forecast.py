@@ -208,14 +208,23 @@ def _project(counts: Sequence[int], units: int) -> tuple[float, float, float]:
     """Return the expected total over further units, with the ends of its prediction interval."""
     mean, number = fmean(counts), len(counts)
     error = math.sqrt(variance(counts) * (units + units**2 / number))
-    reach = _student(number - 1) * error
+    reach = student_quantile(number - 1) * error
     return mean * units - reach, mean * units, mean * units + reach
 
 
-def _student(freedom: int) -> float:
-    """Approximate the quantile of Student's distribution for a two-sided interval (Cornish and Fisher's expansion)."""
+def student_quantile(freedom: int) -> float:
+    """Return the quantile of Student's distribution for a two-sided interval, to 1 %, from two degrees of freedom on.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5. Without scipy, which a search does not need.
+    """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 async def _rehearse(rehearsal: Rehearsal, counts: _Counts) -> None:
