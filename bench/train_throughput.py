@@ -34,6 +34,8 @@ from chiron.training.throughput import matmul_peak
 
 Batches = Sequence[Sequence[Encoded]]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]
+ADAPTER = {"language": 2, "attention": 3, "head": 2, "vision": 1}
+"""Passes that training an adapter of the language model needs (:func:`~chiron.training.estimate.passes_of`)."""
 BATCH = 4
 """Rows of a padded batch."""
 WARM_UP = 4
@@ -197,7 +199,7 @@ def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, p
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         tokens += sum(len(r.input_ids) for r in batch)
-        flops += sum(counted.useful(batch).values())
+        flops += sum(counted.useful(batch, ADAPTER).values())
         seen += 1
         if number > WARM_UP and _now(device) - began > size.seconds:
             break
@@ -241,7 +243,7 @@ def measure_trl(model: Any, size: Size, rows: list[Encoded], pixels: Callable[[T
             elif seen["steps"] > WARM_UP:
                 members = seen["batches"][seen["steps"] - 1]
                 seen["tokens"] += sum(len(r.input_ids) for r in members)
-                seen["flops"] += sum(counted.useful(members).values())
+                seen["flops"] += sum(counted.useful(members, ADAPTER).values())
                 if _now(device) - seen["began"] > size.seconds:
                     control.should_training_stop = True
 

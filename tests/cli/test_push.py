@@ -56,6 +56,17 @@ def test_the_files_arrive_as_they_are_without_hidden_ones(hub: Hub, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_nothing_is_uploaded_to_a_public_repository_that_should_be_private(hub: Hub, tmp_path: Path) -> None:
+    folder_of(tmp_path / "it", "dataset")
+    hub.private["we/thing"] = False
+    done = push(hub, tmp_path / "it", "--private")
+    assert done.returncode == 2
+    assert "exists and is public" in " ".join(done.stderr.split())
+    assert hub.uploaded == {}
+    assert push(hub, tmp_path / "it").returncode == 0
+
+
+@pytest.mark.slow
 def test_a_token_that_may_not_write_is_explained_and_not_printed(hub: Hub, tmp_path: Path) -> None:
     folder_of(tmp_path / "it", "model")
     done = push(hub, tmp_path / "it", token="hf_wrong")  # noqa: S106

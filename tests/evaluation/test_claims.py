@@ -34,6 +34,7 @@ CHECKED = "1 | supported | There is an effusion.\n2 | contradicted | A mass is s
         ("Here they are:\n- 1 | **Supported** | x\n", [(1, "supported")]),
         ("| Step | Verdict | Claim |\n|---|---|---|\n| 2 | not mentioned | a mass |", [(2, "not mentioned")]),
         ("<think>1 | contradicted | x</think>1 | supported | x", [(1, "supported")]),
+        ("1 | contradicted | The verdict is a mass\n1 | supported | x", [(1, "contradicted"), (1, "supported")]),
         ("No claims.", []),
         ("1 | unclear | x", None),
         ("3 | supported | there are two steps", None),

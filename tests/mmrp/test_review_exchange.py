@@ -10,8 +10,8 @@ from chiron.client.ledger import Ledger
 from chiron.errors import InputError
 from chiron.jobs.directory import LEDGER
 from chiron.mmrp.review_exchange import Tool, export_tasks, import_reviews
-from chiron.reviews.records import hash_path
-from chiron.reviews.store import read_reviews
+from chiron.reviews.records import current_reviews, hash_path
+from chiron.reviews.store import ReviewStore, read_reviews
 from tests.reports.building import a_case, rejected, retained, stored, write_run
 from tests.support.cases import write_png
 from tests.support.command import chiron
@@ -97,6 +97,18 @@ def test_reviews_of_another_tool_come_back_with_verdicts_texts_and_names(run: Pa
     assert anna["path_sha256"] == hash_path(result.record["reasoning"])
     assert import_reviews(run, back, tool, {"7": "Dr. Anna"}).known == 2
     assert len(read_reviews(run)) == 2
+
+
+@pytest.mark.parametrize(("tool", "answered"), TOOLS)
+def test_an_old_export_does_not_replace_a_newer_review(run: Path, tool: Tool, answered: Any) -> None:
+    back = answered(export_tasks(run, tool), {"anna": GOOD})
+    import_reviews(run, back, tool)
+    (first,) = read_reviews(run)
+    assert first["final"] is not None
+    changed: Any = {"steps": first["steps"], "final": {**first["final"], "verdict": "reject", "reason": "unsupported"}, "note": ""}
+    ReviewStore(run).add("review", "anna", first["case_id"], first["path_sha256"], changed)
+    assert import_reviews(run, back, tool).known == 1
+    assert current_reviews(read_reviews(run))["anna"]["final"] == changed["final"]
 
 
 @pytest.mark.parametrize(("tool", "answered"), TOOLS)

@@ -35,6 +35,8 @@ class Hub:
     broken: bool = False
     uploaded: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Files of repositories that were written to, by ``TYPE/OWNER/NAME`` and path."""
+    private: dict[str, bool] = field(default_factory=dict)
+    """Whether a repository that exists or was created is private, by ``OWNER/NAME``."""
     created: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests that created repositories."""
     _stored: dict[str, bytes] = field(default_factory=dict)
@@ -72,7 +74,10 @@ class Hub:
 
     def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
         parts = request.path.partition("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "datasets"]:
+        if parts[0] == "api" and parts[1] in {"models", "datasets"} and "/".join(parts[2:4]) in self.private:
+            name = "/".join(parts[2:4])
+            self._json(request, {"id": name, "sha": REVISION, "private": self.private[name], "siblings": [], "tags": []})
+        elif parts[:2] == ["api", "datasets"]:
             self._metadata(request, "/".join(parts[2:4]))
         elif parts[0] == "datasets" and parts[3] == "resolve":
             name = "/".join(parts[1:3])
@@ -96,8 +101,12 @@ class Hub:
         elif path == "api/validate-yaml":
             self._json(request, {"errors": [], "warnings": []})
         elif path == "api/repos/create":
-            self.created.append(loads(body))
-            self._json(request, {"url": f"{self.url}/{loads(body)['organization']}/{loads(body)['name']}"})
+            wanted = loads(body)
+            self.created.append(wanted)
+            name = f"{wanted['organization']}/{wanted['name']}"
+            status = 409 if name in self.private else 200  # an existing repository keeps its visibility
+            self.private.setdefault(name, wanted.get("visibility") == "private" or bool(wanted.get("private")))
+            self._json(request, {"url": f"{self.url}/{name}"}, status)
         elif path.endswith("info/lfs/objects/batch"):
             actions = [
                 {"oid": one["oid"], "size": one["size"], "actions": {"upload": {"href": f"{self.url}/put/{one['oid']}"}}}
@@ -125,8 +134,8 @@ class Hub:
         else:
             self._send(request, 404, b"{}")
 
-    def _json(self, request: BaseHTTPRequestHandler, content: Any) -> None:
-        self._send(request, 200, dumps(content).encode(), {"Content-Type": "application/json"})
+    def _json(self, request: BaseHTTPRequestHandler, content: Any, status: int = 200) -> None:
+        self._send(request, status, dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _metadata(self, request: BaseHTTPRequestHandler, name: str) -> None:
         folder = self.root / name

@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chiron.errors import InputError
 from chiron.providers.local.tiling import normalise
+from chiron.training import attention as attention_module
 from chiron.training import memory
 from chiron.training import model as model_module
 from chiron.training.attention import row_boundaries
 from chiron.training.batches import collate, normalized, one_ahead
-from chiron.training.estimate import Operations
+from chiron.training.estimate import Operations, estimate, passes_of
 from chiron.training.memory import choose_recomputed
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
 from chiron.training.recipe import Adapter, Recipe
@@ -189,13 +190,58 @@ def test_operations_are_those_that_torch_counts(world: Path) -> None:
     prepared = prepared_of(world, attention="eager", adapter={"rank": 1, "dropout": 0.0})
     loss = loss_of(prepared).to("cpu")
     rows = prepared.data["cot"][:1]
-    counted = Operations.of(loss.model, prepared.base.family).useful(rows)
+    counted = Operations.of(loss.model, prepared.base.family).useful(rows, passes_of(prepared.recipe, prepared.recipe.stages[0]))
     batch = collate([rows], {}, length=len(rows[0].input_ids), pad_id=0)
     with FlopCounterMode(display=False) as counter:
         loss(**batch.loss_inputs()).backward()
     # Torch counts the whole square of attention; half of it is useful.
     assert not rows[0].images
     assert counter.get_total_flops() == pytest.approx(sum(counted.values()) + counted["attention"], rel=0.1)
+
+
+def test_the_hours_follow_the_useful_operations(world: Path) -> None:
+    """A speed in useful operations, as a training reports it, gives the same hours with and without layers that are computed again."""
+    kept, again = (prepared_of(world, gradient_checkpointing=setting) for setting in (False, True))
+    assert estimate(again, tflops=1.0).hours == pytest.approx(estimate(kept, tflops=1.0).hours)
+    assert estimate(again).hours == pytest.approx(1.5 * estimate(kept).hours)
+    stage = recipe_of(world).stages[0].model_dump(exclude_none=True)
+    everything = prepared_of(world, stages=[{**stage, "trainable": "all"}])
+    assert passes_of(everything.recipe, everything.recipe.stages[0]) == {"language": 3, "attention": 3, "head": 3, "vision": 3}
+    assert estimate(everything, tflops=1.0).hours > estimate(kept, tflops=1.0).hours
+
+
+def test_several_gpus_are_compared_with_one_gpu_each(world: Path, tmp_path: Path) -> None:
+    prepared = prepared_of(world)
+    train(prepared, tmp_path / "out")
+    one, two = (measure_throughput(prepared, tmp_path / "out" / "metrics.jsonl", gpus=n) for n in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert (two.tokens_per_second, two.useful_tflops) == (one.tokens_per_second, one.useful_tflops / 2)
+    assert "on 2 GPUs" in two.lines()[0]
+
+
+def test_attention_without_a_mask_gets_one_type_from_weights_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flash attention takes half precision only, but positions make queries and keys float32 if the base is."""
+    seen: list[torch.dtype] = []
+    plain = attention_module._one_row
+
+    def keep(*given: Any) -> torch.Tensor:
+        """What stands for flash attention on a CPU."""
+        seen.extend(state.dtype for state in given[:3])
+        return plain(*given)
+
+    monkeypatch.setattr(attention_module, "_one_row", keep)
+    model = tiny_model()
+    model.set_attn_implementation({"text_config": attention_module.VARLEN})
+    ids = torch.arange(3, 15)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        Loss(model)(ids, torch.arange(12)[None], ids, None)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_compiled_layers_cannot_be_sharded(world: Path) -> None:
+    with pytest.raises(ValueError, match="compile does not support sharded weights"):
+        recipe_of(world, compile=True, shard=True)
 
 
 def test_tiles_normalized_on_their_device_are_the_same() -> None:

@@ -351,6 +351,19 @@ def test_a_dry_run_of_a_packaged_recipe_needs_no_network_and_no_base(tmp_path: P
     assert "estimated without the base's tokenizer" in printed
     assert "(52 trained on)" in printed  # a space and 200 characters, and the end of the turn
     assert "256.5 M weights" in printed
+    words = [
+        "train",
+        "--recipe",
+        "smolvlm-256m-cpu",
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--dry-run",
+        "--measure",
+        "3",
+    ]
+    assert "--measure needs the weights" in str(CliRunner().invoke(app, words).exception)
 
 
 def test_the_sizes_of_every_packaged_base_are_known() -> None:

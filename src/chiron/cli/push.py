@@ -117,7 +117,7 @@ def _upload(folder: Path, repo: str, kind: str, *, private: bool, revision: str)
     """Create the repository if needed and upload the folder in one commit; return its address.
 
     Raises:
-        InputError: the hub cannot be reached, or refuses.
+        InputError: the hub cannot be reached, or refuses, or the repository is public although it should be private.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -126,6 +126,8 @@ def _upload(folder: Path, repo: str, kind: str, *, private: bool, revision: str)
     hub = HfApi()
     try:
         hub.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        if private and not hub.repo_info(repo, repo_type=kind).private:  # the hub keeps the visibility of what exists
+            raise InputError(f"{printable(repo)} exists and is public: make it private on the hub, name another, or omit --private")
         if revision != "main":
             hub.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
         made = hub.upload_folder(

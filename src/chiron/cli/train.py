@@ -69,7 +69,9 @@ def train_command(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard, under OUT/tensorboard.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the estimated time and memory, and exit.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="Number of GPUs, for --dry-run.")] = 1,
-    tflops: Annotated[float, typer.Option("--tflops", min=0.001, help="Useful TFLOP/s of a GPU, for --dry-run.")] = 330.0,
+    tflops: Annotated[
+        float | None, typer.Option("--tflops", min=0.001, help="Useful TFLOP/s of a GPU, for --dry-run (default: as measured on an H200).")
+    ] = None,
     measure: Annotated[
         int, typer.Option("--measure", min=0, metavar="STEPS", help="With --dry-run: train so many steps, and estimate from their speed.")
     ] = 0,
@@ -127,7 +129,7 @@ def _report(prepared: "Prepared", trained: "TrainingSummary", console: "Console"
     from chiron.training.throughput import measure_throughput
 
     out = trained.out
-    if (speed := measure_throughput(prepared, out / "metrics.jsonl")) is not None:
+    if (speed := measure_throughput(prepared, out / "metrics.jsonl", gpus=_processes())) is not None:
         for line in speed.lines():
             console.print(line)
     for stage, loss in trained.held_out.items():
@@ -172,7 +174,7 @@ def _show_bases(*, json_output: bool) -> None:
             "convert": family["convert"] or "no",
         }
         print("".join(f"    {label:12}{value}\n" for label, value in rows.items()), end="")
-    print("Tested with tiny random models on CPUs. Published weights and GPUs are not tested.")
+    print("Tested with tiny random models on CPUs, and InternVL3 with random weights on one H200. Published weights are not tested.")
 
 
 def _announce(prepared: "Prepared", console: "Console") -> None:
@@ -192,19 +194,25 @@ def _announce(prepared: "Prepared", console: "Console") -> None:
         )
 
 
-def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: float, measure: int) -> None:
+def _estimate(prepared: "Prepared", console: "Console", *, gpus: int, tflops: float | None, measure: int) -> None:
     from chiron.training.estimate import estimate
 
     found = estimate(prepared, gpus=gpus, tflops=tflops)
     if measure:
+        if prepared.base.one_layer is not None:
+            raise InputError(f"--measure needs the weights of {prepared.recipe.base}: make it available, or leave out --measure")
         found = found.at(_measured(prepared, console, measure))
     console.print(f"{found.parameters / 1e6:,.1f} M weights, {found.trained / 1e6:,.2f} M of them trained in the last stage")
     unit = prepared.base.layout.unit
     for s in found.stages:
         idle = f"; {1 - s.busy:.0%} of the GPUs' time is idle: a step has too few lines for {gpus}" if s.busy < _BUSY else ""
         console.print(f"stage {s.stage}: {s.tokens:,} tokens, {s.tiles:,} {unit}, {s.petaflops:,.3g} PFLOP, about {s.hours:,.2g} h{idle}")
-    where = f"on {gpus} GPU at {found.tflops:.3g} TFLOP/s each"
+    where = f"on {gpus} GPU at {found.tflops:.3g} useful TFLOP/s each"
     console.print(f"in all about {found.hours:,.2g} h {where}, about {found.memory_gib:,.1f} GiB on each (estimates)")
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _measured(prepared: "Prepared", console: "Console", steps: int) -> float:
@@ -219,7 +227,7 @@ def _measured(prepared: "Prepared", console: "Console", steps: int) -> float:
         out, done = Path(folder), list[StepMetrics | HeldOut]()
         with contextlib.suppress(TrainingStopped):
             train(prepared, out, watch=done.append, stop=lambda: len(done) >= steps - 1, score=row_is_right)
-        speed = measure_throughput(prepared, out / "metrics.jsonl")
+        speed = measure_throughput(prepared, out / "metrics.jsonl", gpus=_processes())
     if speed is None:
         raise InputError("--measure needs at least two steps of one stage: raise it")
     for line in speed.lines():

@@ -45,8 +45,9 @@ def read_claims(reply: str, steps: int) -> list[Claim] | None:
     """
     text = own_turn(said(reply))
     lines = [line for line in text.splitlines() if "|" in line and not set(line) <= set("|-: ")]
-    lines = lines[1:] if lines and "verdict" in lines[0].lower() else lines  # the head of a table
     found = [_LINE.fullmatch(line.strip()) for line in lines]
+    if found and found[0] is None and "verdict" in lines[0].lower():  # the head of a table
+        del found[0]
     claims: list[Claim] = []
     for match in found:
         if match is None or not 1 <= int(match[1]) <= steps:

@@ -18,6 +18,11 @@ PART, WHOLE = "/part", "/whole"
 """Ends of the names of two counts of an answer. Their sums over all answers make up a share, such as that of claims with a verdict."""
 
 
+def shown_scores(result: ItemResult) -> dict[str, float]:
+    """Return the scores of an answer that mean something alone: those that it has, without :data:`PART` and :data:`WHOLE`."""
+    return {name: value for name, value in result.scores.items() if value is not None and not name.endswith((PART, WHOLE))}
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A mean with its 95% interval."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.cases.images import ImageFolder
-from chiron.evaluation.figures import PART, WHOLE
+from chiron.evaluation.figures import shown_scores
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated
 from chiron.io import write_atomically
@@ -134,8 +134,7 @@ def _said(result: ItemResult) -> dict[str, Any]:
 
 
 def _scores(result: ItemResult) -> list[str]:
-    shown = {name: value for name, value in result.scores.items() if value is not None and not name.endswith((PART, WHOLE))}
-    return [f"{_clean(name)} {value:.2f}" for name, value in shown.items()]
+    return [f"{_clean(name)} {value:.2f}" for name, value in shown_scores(result).items()]
 
 
 def _claims(result: ItemResult) -> list[str]:

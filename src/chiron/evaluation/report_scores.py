@@ -73,6 +73,8 @@ def report_scores(
         result = json.loads(ended.stdout)
     except ValueError:
         last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
+        if "-P" in ended.stderr and "usage" in ended.stderr.lower():
+            raise InputError(f"--scores-python {printable(interpreter)} is too old: name a Python of 3.11 or later") from None
         result = {"failed": f"exit code {ended.returncode}: {last[:300]}"}
     if "missing" in result:
         raise InputError(

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER
 from chiron.evaluation.benchmarks.loading import LoadedBenchmark
-from chiron.evaluation.figures import PART, WHOLE, accuracy, pooled_shares
+from chiron.evaluation.figures import accuracy, pooled_shares, shown_scores
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict, read_results
 from chiron.evaluation.protocols.protocol import PARSER, Protocol
 from chiron.evaluation.samples import CalibrationRecord, calibration_of, sample_scores, votes
@@ -231,9 +231,8 @@ def _without_unparsed(lines: Sequence[ItemResult]) -> float | None:
 def _scores(lines: Sequence[ItemResult]) -> dict[str, ScoreRecord]:
     values: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
-        for name, value in line.scores.items():
-            if value is not None and not name.endswith((PART, WHOLE)):
-                values[name].append(value)
+        for name, value in shown_scores(line).items():
+            values[name].append(value)
     values.update({name: [value for value, _ in scored] for name, scored in sample_scores(lines).items() if scored})
     shares: dict[str, ScoreRecord] = {name: {"mean": share.value, "n": share.of} for name, share in pooled_shares(lines).items()}
     return {**{name: {"mean": fmean(found), "n": len(found)} for name, found in values.items()}, **shares}

@@ -17,7 +17,7 @@ from chiron.errors import InputError
 from chiron.io import write_atomically
 from chiron.jobs.directory import LEDGER, WorkDirectory
 from chiron.reports.thumbnails import thumbnails
-from chiron.reviews.records import REASONS, VERDICTS, ReviewBody, current_reviews, hash_path, need_reviewer_name, parse_body
+from chiron.reviews.records import REASONS, VERDICTS, ReviewBody, hash_path, need_reviewer_name, parse_body
 from chiron.reviews.store import ReviewStore
 
 Tool = Literal["argilla", "label-studio"]
@@ -149,10 +149,10 @@ def import_reviews(run: Path, file: Path, tool: Tool, names: Mapping[str, str] |
             if not isinstance(reasoning, str) or hash_path(reasoning) != sha:
                 raise InputError(f"{file} reviews a path of case '{case_id}' that {run} does not have: import it into the run it is from")
             body = _body_of(parts, reasoning, f"{file}, case '{case_id}', reviewer '{name}'")
-            mine = current_reviews([event for event in store.events(case_id) if event["path_sha256"] == sha]).get(name)
+            mine = [event for event in store.events(case_id) if (event["path_sha256"], event["reviewer"]) == (sha, name)]
             if body is None:
                 incomplete += 1
-            elif mine is not None and all(mine[part] == body[part] for part in ("steps", "final")):
+            elif any((event["steps"], event["final"]) == (body["steps"], body["final"]) for event in mine):  # also if changed since
                 known += 1
             else:
                 new.append((name, case_id, sha, body))

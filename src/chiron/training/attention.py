@@ -57,7 +57,9 @@ def varlen_attention(
     if cu_seq_lens_q is None or max_length_q is None or sliding_window is not None:
         raise ValueError("attention of packed rows needs the boundaries of the rows, and no sliding window")
     lines, heads, length, size = query.shape
-    query, key, value = (states.transpose(1, 2).reshape(lines * length, -1, size) for states in (query, key, value))
+    # Positions make queries and keys full precision if the base is. Torch casts the arguments of its public attention, but not of this.
+    kind = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else value.dtype
+    query, key, value = (states.transpose(1, 2).reshape(lines * length, -1, size).to(kind) for states in (query, key, value))
     if query.is_cuda:
         bounds, longest = (cu_seq_lens_q, cu_seq_lens_q), (max_length_q, max_length_q)
         out = torch.ops.aten._flash_attention_forward(query, key, value, *bounds, *longest, dropout, True, False, scale=scaling)[0]  # noqa: SLF001
@@ -105,13 +107,15 @@ def use_attention(model: Any, recipe: Recipe, *, own_masks: bool = False) -> Non
     gpu = torch.cuda.is_available()
     special = "the family's own masks" if own_masks else _special_layers(model)
     if chosen == "auto":
-        chosen = "varlen" if gpu and recipe.precision == "bf16" and special is None else "sdpa"
+        chosen = "varlen" if gpu and _has_flash() and recipe.precision == "bf16" and special is None else "sdpa"
     if chosen in {"sdpa", "eager"}:
         return
     if special is not None:
         raise InputError(f"attention: {chosen} cannot compute {special}: use sdpa")
     if chosen == "varlen" and gpu and recipe.precision != "bf16":
         raise InputError("attention: varlen needs precision: bf16 on a GPU: set it, or use sdpa")
+    if chosen == "varlen" and gpu and not _has_flash():
+        raise InputError("attention: varlen needs a GPU of compute capability 8.0 or higher: use sdpa")
     if chosen == "flex_attention" and not gpu:
         raise InputError("attention: flex_attention can only be trained on a GPU: use varlen or sdpa")
     try:
@@ -140,6 +144,11 @@ def masked_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation({"text_config": before})
+
+
+def _has_flash() -> bool:
+    """Return whether this GPU has torch's flash attention."""
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def _special_layers(model: Any) -> str | None:

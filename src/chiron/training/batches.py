@@ -25,11 +25,10 @@ from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_w
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """Packed lines as model inputs, to be used with ``attention_mask=None`` and ``use_cache=False``.
+    """Packed lines as model inputs, to be used with ``use_cache=False``, and without a mask but that of families with own masks.
 
-    Transformers separates the samples of a line where ``position_ids`` restart at 0, but only if there is no mask and no cache. A mask of
-    ones, or the key-value cache (the default without gradient checkpointing), lets samples attend to each other. With "eager" and "sdpa"
-    attention a batch may have any number of lines. "flash_attention_2" detects packed samples only in batches of one line.
+    Samples are separated where ``position_ids`` restart at 0 (:mod:`chiron.training.attention`). A mask of ones, or the key-value cache
+    (the default without gradient checkpointing), lets samples attend to each other.
     """
 
     input_ids: Tensor

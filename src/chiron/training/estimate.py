@@ -1,8 +1,9 @@
-"""TrainingEstimate of the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
+"""Estimate the cost of a training run. Steps, tokens and tiles are exact; operations, memory and hours are estimates."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,7 @@ from chiron.training.memory import fixed_recomputed, predict_memory
 from chiron.training.model import Loss, adapted_layers, add_adapter, part_of, plain, train_parts
 from chiron.training.packing import StagePlan, steps_of_stage
 from chiron.training.quantization import count_weights
-from chiron.training.recipe import Adapter
+from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, trained_tokens
 from chiron.training.session import Prepared
 
@@ -52,28 +53,45 @@ class Operations:
             per_tile=2 * count_weights(tower) * patches + attention,
         )
 
-    def useful(self, rows: Iterable[Encoded]) -> dict[str, float]:
-        """Operations that training an adapter of the language model needs, by part; activations computed again do not count.
-
-        Backward costs as much as forward in layers whose weights are frozen, and twice as much in attention, which has no weights.
-        """
-        found = {"language": 0.0, "attention": 0.0, "head": 0.0, "vision": 0.0}
+    def forward(self, rows: Iterable[Encoded]) -> Counter[str]:
+        """Operations of one forward pass over ``rows``, by part: language, attention, head and vision."""
+        found = Counter[str]()
         for row in rows:
-            found["language"] += 2 * self.per_token * len(row.input_ids)
-            found["attention"] += 3 * self.per_token_pair * pairs_of_tokens(row)
-            found["head"] += 2 * self.per_label * trained_tokens(row)
+            found["language"] += self.per_token * len(row.input_ids)
+            found["attention"] += self.per_token_pair * pairs_of_tokens(row)
+            found["head"] += self.per_label * trained_tokens(row)
             found["vision"] += self.per_tile * row.tiles()
         return found
 
+    def useful(self, rows: Iterable[Encoded], passes: Mapping[str, int]) -> dict[str, float]:
+        """Operations that training on ``rows`` needs, by part; activations computed again do not count.
 
-def pairs_of_tokens(row: Encoded) -> float:
+        ``passes``: see :func:`passes_of`.
+        """
+        once = self.forward(rows)
+        return {part: float(count * once[part]) for part, count in passes.items()}
+
+
+def passes_of(recipe: Recipe, stage: Stage) -> dict[str, int]:
+    """Return how many forward passes' worth of operations training needs, by part.
+
+    Backward costs as much as forward in layers whose weights are frozen, twice as much in others, and also in attention, which has no
+    weights. A frozen vision tower has no backward pass.
+    """
+    own = stage.trained_parts
+    learns = 3 if "language" in own else 2
+    vision = (3 if own else 2) if "vision" in (own or (recipe.adapter or Adapter()).targets) else 1
+    return {"language": learns, "attention": 3, "head": learns, "vision": vision}
+
+
+def pairs_of_tokens(row: Encoded) -> int:
     """Number of pairs of tokens that attend to each other."""
-    return sum(size * (size + 1) / 2 for size in row.conversations)
+    return sum(size * (size + 1) // 2 for size in row.conversations)
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """TrainingEstimate of one stage."""
+    """Estimate of one stage."""
 
     stage: str
     rows: int
@@ -96,7 +114,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """TrainingEstimate of a complete training run."""
+    """Estimate of a complete training run."""
 
     parameters: int
     trained: int
@@ -106,13 +124,10 @@ class TrainingEstimate:
     stages: tuple[StageEstimate, ...]
     gpus: int
     tflops: float
-    """Speed of one GPU that the hours are for; operations of activations computed again count."""
-    recomputed: float = 0.0
-    """Share of the language model's layers that compute their activations again."""
+    """Speed of one GPU that the hours are for, in useful operations."""
 
-    def at(self, useful_tflops: float) -> "TrainingEstimate":
-        """Return the estimate for another speed of one GPU in useful operations, which leave out activations computed again."""
-        tflops = useful_tflops * (2 + self.recomputed) / 2
+    def at(self, tflops: float) -> "TrainingEstimate":
+        """Return the estimate for another speed of one GPU."""
         stages = tuple(replace(stage, hours=stage.hours * self.tflops / tflops) for stage in self.stages)
         return replace(self, stages=stages, tflops=tflops)
 
@@ -122,10 +137,11 @@ class TrainingEstimate:
         return sum(s.hours for s in self.stages)
 
 
-def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLOPS) -> TrainingEstimate:
-    """TrainingEstimate a run from the encoded data and the model's sizes.
+def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float | None = None) -> TrainingEstimate:
+    """Estimate a run from the encoded data and the model's sizes.
 
-    ``tflops``: achieved throughput of one GPU, in 10^12 operations per second.
+    ``tflops``: speed of one GPU, in 10^12 useful operations per second; default: :data:`ACHIEVED_TFLOPS`, less if layers compute their
+    activations again.
     """
     model: Any = prepared.base.model
     config = model.config
@@ -136,19 +152,14 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
     trained = sum(p.numel() for name, p in model.named_parameters() if part_of(name) in last) if last else _adapter_size(model, prepared)
     # How many layers "auto" computes again is known only on the GPU; here, it counts as none.
     again = (fixed_recomputed(prepared.recipe, text.num_hidden_layers) or 0) / text.num_hidden_layers
+    speed = tflops if tflops is not None else ACHIEVED_TFLOPS / (1 + again / 2)
 
     def of_stage(plan: StagePlan) -> StageEstimate:
-        seen = _seen(prepared, plan, gpus)
-        own = plan.stage.trained_parts
-        passes = (3 if "language" in own else 2) + again
-        vision = "vision" in (own or (prepared.recipe.adapter or Adapter()).targets)
-        tower_passes = (3 if own and vision else 2 if vision else 1) + (bool(again) if vision else 0)
-        operations = once.per_token * seen.tokens * passes + once.per_token_pair * seen.pairs * (3 + again)
-        operations += once.per_tile * seen.tiles * tower_passes + once.per_label * seen.trained * 2
+        seen = _seen(prepared, plan, gpus, once)
+        passes = passes_of(prepared.recipe, plan.stage)
+        operations = sum(count * seen.forward[part] for part, count in passes.items())
         if plan.stage.objective == "dpo":  # the reference is one forward pass over the stage's own rows
-            own_tiles = sum(row.tiles() for row in prepared.data[plan.stage.name])
-            operations += once.per_token * plan.tokens + once.per_tile * own_tiles + once.per_label * plan.trained_tokens
-            operations += once.per_token_pair * sum(map(pairs_of_tokens, prepared.data[plan.stage.name]))
+            operations += once.forward(prepared.data[plan.stage.name]).total()
         busy = seen.lines / seen.places
         return StageEstimate(
             stage=plan.stage.name,
@@ -161,11 +172,11 @@ def estimate(prepared: Prepared, *, gpus: int = 1, tflops: float = ACHIEVED_TFLO
             busy=busy,
             utilisation=plan.utilisation,
             petaflops=operations / 1e15,
-            hours=operations / (gpus * busy * tflops * 1e12) / 3600,
+            hours=operations / (gpus * busy * speed * 1e12) / 3600,
         )
 
     stages = tuple(of_stage(plan) for plan in prepared.plans)
-    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, tflops, again)
+    return TrainingEstimate(parameters, trained, _memory_gib(prepared), stages, gpus, speed)
 
 
 def _memory_gib(prepared: Prepared) -> float:
@@ -194,14 +205,14 @@ class _Seen:
     tokens: int = 0
     trained: int = 0
     tiles: int = 0
-    pairs: float = 0.0
-    """Pairs of tokens that attend to each other."""
+    forward: Counter[str] = field(default_factory=Counter)
+    """Operations of a forward pass, by part."""
     lines: int = 0
     places: int = 0
     """Line slots in all batches of all GPUs."""
 
 
-def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
+def _seen(prepared: Prepared, plan: StagePlan, gpus: int, once: Operations) -> _Seen:
     """Count the contents of exactly the steps that training will run."""
     recipe, seen = prepared.recipe, _Seen()
     at_once = recipe.micro_batch_size * gpus
@@ -210,7 +221,7 @@ def _seen(prepared: Prepared, plan: StagePlan, gpus: int) -> _Seen:
         seen.tokens += sum(len(row.input_ids) for row in rows)
         seen.trained += sum(trained_tokens(row) for row in rows)
         seen.tiles += sum(row.tiles() for row in rows)
-        seen.pairs += sum(map(pairs_of_tokens, rows))
+        seen.forward += once.forward(rows)
         seen.lines += len(step)
         # loop.micro_batches distributes lines evenly over batches, and all GPUs wait for the largest batch.
         batches = -(-len(step) // at_once) * gpus

@@ -232,6 +232,8 @@ class Recipe(Strict):
     def _consistent(self) -> "Recipe":
         if (self.base is None) == (self.scratch is None):
             raise ValueError("give either base or scratch")
+        if self.compile and self.shard:
+            raise ValueError("compile does not support sharded weights: remove compile or shard")
         seen: list[str] = list(self.base_stages)
         adapted = False
         for stage in self.stages:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from chiron.training.estimate import Operations
+from chiron.training.estimate import Operations, passes_of
 from chiron.training.metrics import read_metrics
 from chiron.training.packing import steps_of_stage
 from chiron.training.session import Prepared
@@ -23,13 +23,14 @@ class Throughput:
     tokens_per_second: float
     """Without padding."""
     useful_tflops: float
-    """Operations that the training needs, in 10^12 per second; activations computed again do not count."""
+    """Operations per GPU that the training needs, in 10^12 per second; activations computed again do not count."""
     shares: dict[str, float]
     """Share of the useful operations by part: language, attention, head, vision."""
     waited: float
     """Share of the time in which the model waited for batches."""
     peak_tflops: float | None
     """Measured speed of large matrix products on this GPU, in bf16; None without a GPU."""
+    gpus: int = 1
 
     @property
     def limit(self) -> str:
@@ -41,27 +42,29 @@ class Throughput:
         of_peak = ""
         if self.peak_tflops is not None:
             of_peak = f", {self.useful_tflops / self.peak_tflops:.0%} of this GPU's matrix products ({self.peak_tflops:,.0f})"
+        where, each = (f" on {self.gpus} GPUs", " each") if self.gpus > 1 else ("", "")
         parts = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
         advice = ": raise workers" if self.limit == "data" else ""
         return [
-            f"{self.tokens_per_second:,.0f} tokens/s, {self.useful_tflops:,.3g} useful TFLOP/s{of_peak}",
+            f"{self.tokens_per_second:,.0f} tokens/s{where}, {self.useful_tflops:,.3g} useful TFLOP/s{each}{of_peak}",
             f"operations: {parts}; {self.waited:.0%} of the time waited for images{advice}",
         ]
 
 
-def measure_throughput(prepared: Prepared, metrics: Path) -> Throughput | None:
-    """Return the speed of a finished training; None if it had no step but the first of each stage."""
+def measure_throughput(prepared: Prepared, metrics: Path, *, gpus: int = 1) -> Throughput | None:
+    """Return the speed of a finished training on so many GPUs; None if it had no step but the first of each stage."""
     seconds: dict[tuple[str, int], tuple[float, float]] = {
         (line["stage"], line["step"]): (line["seconds"], line.get("waited", 0.0)) for line in read_metrics(metrics) if "seconds" in line
     }
     once = Operations.of(prepared.base.model, prepared.base.family)
     operations, tokens, took, waited = Counter[str](), 0, 0.0, 0.0
     for plan in prepared.plans:
+        passes = passes_of(prepared.recipe, plan.stage)
         for number, step in enumerate(steps_of_stage(prepared.recipe, plan.stage, prepared.data, plan.steps), start=1):
             if number == 1 or (plan.stage.name, number) not in seconds:
                 continue
             rows = [row for line in step for row in line]
-            operations.update(once.useful(rows))
+            operations.update(once.useful(rows, passes))
             tokens += sum(len(row.input_ids) for row in rows)
             took += seconds[plan.stage.name, number][0]
             waited += seconds[plan.stage.name, number][1]
@@ -69,7 +72,8 @@ def measure_throughput(prepared: Prepared, metrics: Path) -> Throughput | None:
         return None
     useful = sum(operations.values())
     peak = matmul_peak(torch.device("cuda")) / 1e12 if torch.cuda.is_available() else None
-    return Throughput(tokens / took, useful / took / 1e12, {part: n / useful for part, n in operations.items()}, waited / took, peak)
+    shares = {part: n / useful for part, n in operations.items()}
+    return Throughput(tokens / took, useful / took / 1e12 / gpus, shares, waited / took, peak, gpus)
 
 
 def matmul_peak(device: torch.device) -> float:

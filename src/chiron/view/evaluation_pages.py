@@ -16,7 +16,7 @@ from chiron.view.images import image_response
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState
 from chiron.view.pages import page, page_of
-from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict, item_figure
+from chiron.view.sources import REAL, ChironError, ImageFolder, Verdict, item_figure, shown_scores
 
 PAGE = 25
 """Items on one page."""
@@ -57,6 +57,7 @@ class EvaluationPages:
             others=[state.place for state in others],
             verdicts=[str(verdict) for verdict in Verdict],
             most_reply=MOST_REPLY,
+            shown_scores=shown_scores,
             **_items(found, states, request),
         )
 

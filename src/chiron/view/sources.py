@@ -24,6 +24,7 @@ from chiron.client.ledger_accounts import CALL_SUMS, SHOWN_AFTER, spending_of
 from chiron.client.ledger_store import damaged, explained, open_for_reading
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.comparing import compare
+from chiron.evaluation.figures import shown_scores
 from chiron.evaluation.item_figure import item_figure
 from chiron.evaluation.items import ITEMS, RESULTS, ItemResult, Verdict
 from chiron.evaluation.read_runs import REAL, Evaluated, image_folders, read_evaluations
@@ -95,6 +96,7 @@ __all__ = [
     "read_run",
     "reading",
     "search",
+    "shown_scores",
     "spending_of",
     "stretched",
     "turned",
