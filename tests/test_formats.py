@@ -35,7 +35,9 @@ def documented(title: str) -> list[str]:
 
 def test_a_line_of_items_has_the_documented_fields(run: Path) -> None:
     line = json.loads((run / ITEMS).read_text().splitlines()[0])
-    assert list(line) == [field.name for field in fields(ItemResult)] == documented("### `items.jsonl`")
+    every = [field.name for field in fields(ItemResult)]
+    assert every == documented("### `items.jsonl`")
+    assert list(line) == [name for name in every if name != "claims"]  # only with checkers
 
 
 def test_results_have_the_documented_fields(run: Path) -> None:
