@@ -1,13 +1,19 @@
 """What every test may ask for."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from chiron.cli.app import main
+from tests.support.browser import CHROMIUM, FLAGS
 from tests.support.command import Cli, Ended
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Two busy cores make single examples slow at times; what is tested is what holds, not how fast.
 settings.register_profile("chiron", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +28,17 @@ def published() -> Path:
     if not _PUBLISHED.is_file():
         pytest.skip("the published cases are not beside this checkout")
     return _PUBLISHED
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A headless Chromium. Modules that use it skip without one."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from chiron.cli.build import app
 from chiron.errors import InputError
 from tests.evaluation.published import parquet
-from tests.evaluation.test_item_page import CHROMIUM, FLAGS
 from tests.mmrp.making import a_row, a_text_row, write_part
+from tests.support.browser import CHROMIUM, FLAGS
 
 
 def test_check_writes_its_page_and_says_what_it_counted(tmp_path: Path) -> None:

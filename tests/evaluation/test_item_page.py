@@ -1,23 +1,20 @@
 """The page of items in a real browser: nothing hostile runs, filters filter, thousands are no burden."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request
 
 from chiron.evaluation import item_page as gathering
 from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
+from tests.support.browser import CHROMIUM
 from tests.support.cases import write_png
 from tests.support.command import Cli
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 browsing = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 
 ATTACKS = (
@@ -48,14 +45,6 @@ class Opened:
     @property
     def shown(self) -> list[str]:
         return self.page.locator("article.case h3").all_inner_texts()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def opened(browser: Browser, path: Path, *, width: int = 1200) -> Opened:

@@ -1,20 +1,15 @@
 """The page in a real browser: nothing hostile runs, and what can be clicked works."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request
 
 from chiron.reports.page import write_report
 from tests.reports.building import a_case, hostile_run, put_calls, rejected, retained, stored, unsolved, write_run
+from tests.support.browser import CHROMIUM
 from tests.support.cases import write_png
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 
@@ -39,14 +34,6 @@ class Opened:
         """Anchors of the cases that can be seen, from top to bottom."""
         cases = self.page.locator("article.case").all()
         return [c.get_attribute("id") or "" for c in cases if c.is_visible()]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def opened(browser: Browser, path: Path, *, width: int = 1200, scripts: bool = True, dark: bool = False) -> Opened:

@@ -4,12 +4,11 @@ import importlib.util
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from chiron.evaluation.items import Verdict
 from chiron.reviews.records import hash_path
@@ -17,11 +16,12 @@ from chiron.reviews.store import ReviewStore
 from chiron.view.access import Reviewer
 from tests.reports.building import a_case, pending, rejected, retained, stored, unsolved, write_run
 from tests.reviews.writing import a_review, verdict
+from tests.support.browser import CHROMIUM
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation
 from tests.view.serving import serving
 from tests.view.test_home import metrics
-from tests.view.test_view_in_browser import CHROMIUM, FLAGS, RECORDED, addresses, opened
+from tests.view.test_view_in_browser import RECORDED, addresses, opened
 
 _PACKAGE = importlib.util.find_spec("axe_playwright_python")
 AXE = Path(_PACKAGE.submodule_search_locations[0]) / "axe.min.js" if _PACKAGE and _PACKAGE.submodule_search_locations else None
@@ -32,14 +32,6 @@ pytestmark = [
     pytest.mark.skipif(AXE is None or not AXE.is_file(), reason="no axe: pip install axe-playwright-python"),
 ]
 SERIOUS = {"serious", "critical"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

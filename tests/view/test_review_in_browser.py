@@ -3,11 +3,10 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from chiron.conversation.reasoning import parse_reasoning
 from chiron.mmrp.cot import build_cot
@@ -20,22 +19,15 @@ from chiron.view.review_queue import ReviewSettings
 from tests.mmrp.building import lines
 from tests.reports.building import BIDI, BREAKOUT, NAME, SCRIPT, a_case, hostile_run, retained, stored, write_run
 from tests.reviews.writing import verdict
+from tests.support.browser import CHROMIUM
 from tests.support.cases import write_png
 from tests.support.waiting import wait_until
 from tests.view.serving import serving
-from tests.view.test_view_in_browser import CHROMIUM, FLAGS, opened
+from tests.view.test_view_in_browser import opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 RECORDED = Path(__file__).parents[1] / "support" / "recorded_run"
 EDIT = "The cortex of the left seventh rib is interrupted."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

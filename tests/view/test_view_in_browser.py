@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
 from chiron.client.ledger import Ledger
 from chiron.jobs.directory import LEDGER
 from chiron.view.access import Gate
 from tests.reports.building import BIDI, BREAKOUT, NAME, SCRIPT, a_case, hostile_run, rejected, retained, stored, write_run
+from tests.support.browser import CHROMIUM
 from tests.support.cases import known_answers, write_cases, write_png
 from tests.support.endpoint import Endpoint
 from tests.support.evaluations import an_item, write_evaluation
@@ -23,18 +24,8 @@ from tests.support.simulation import Simulation
 from tests.view.serving import serving
 from tests.view.test_home import metrics
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 RECORDED = Path(__file__).parents[1] / "support"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager
