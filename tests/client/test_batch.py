@@ -30,6 +30,7 @@ from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
 from tests.support.calls import a_call
 from tests.support.command import environment
 from tests.support.runs import config_of, team, write_config
+from tests.support.waiting import PATIENCE
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
 PRICE = {"input": 1.0, "output": 1_000_000.0}
@@ -137,6 +138,35 @@ def test_batches_stay_within_the_limits_of_requests_and_bytes(tmp_path: Path, li
     assert len(server.uploaded) == batches
     assert all(len(data.splitlines()) <= limits.get("max_requests", 10) for data in server.uploaded)
     assert all(len(data) <= limits.get("max_megabytes", 1) * 1e6 for data in server.uploaded)
+
+
+def test_calls_that_arrive_while_a_batch_is_written_are_sent_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing takes longer than ``quiet``, and more calls than fit into a batch wait when it ends."""
+    with BatchEndpoint(answer) as server:
+        client = open_client(tmp_path, server, batch={"max_requests": 4})
+        queue = client.endpoints["m"].batch
+        assert queue is not None
+        real, wanted = queue.service.request, calls(12)
+        added: list[asyncio.Task[Reply]] = []
+
+        async def slow(call: Call) -> bytes:
+            if not added:
+                added.extend(asyncio.create_task(client.ask(other)) for other in wanted[4:])
+                await asyncio.sleep(10 * QUICK["quiet"])
+            return await real(call)
+
+        monkeypatch.setattr(queue.service, "request", slow)
+
+        async def main() -> list[Reply | BaseException]:
+            try:
+                first = await asyncio.gather(*map(client.ask, wanted[:4]))
+                return [*first, *await asyncio.wait_for(asyncio.gather(*added), PATIENCE)]
+            finally:
+                await client.close()
+                client.ledger.close()
+
+        assert texts(asyncio.run(main())) == expected(12)
+    assert all(len(data.splitlines()) == 4 for data in server.uploaded)
 
 
 def test_a_request_larger_than_a_batch_fails_alone(tmp_path: Path) -> None:

@@ -120,33 +120,41 @@ class BatchQueue:
             self._queue.pop(key, None)
 
     def _note_change(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._changed = loop.time()
-        if len(self._queue) >= self.service.max_requests:
-            self._begin_sending()
-        elif self._timer is None:
-            self._timer = loop.call_later(self.times.quiet, self._check)
+        if self._halted is not None or not self._queue:
+            return
+        self._changed = asyncio.get_running_loop().time()
+        if len(self._queue) < self.service.max_requests or not self._begin_sending():
+            self._arm(self.times.quiet)
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
         """Send the queue if nothing changed for a while and everything waits."""
         self._timer = None
         if self._halted is not None or not self._queue:
             return
-        loop = asyncio.get_running_loop()
-        left = self._changed + self.times.quiet - loop.time()
-        if left <= 0 and self._all_wait():
-            self._begin_sending()
-        else:
-            self._timer = loop.call_later(left if left > 0 else self.times.quiet, self._check)
+        left = self._changed + self.times.quiet - asyncio.get_running_loop().time()
+        if left > 0 or not self._all_wait() or not self._begin_sending():
+            self._arm(left if left > 0 else self.times.quiet)
 
-    def _begin_sending(self) -> None:
-        if "" not in self._tasks:
-            self._start("", self._send(dict(self._queue)))
+    def _begin_sending(self) -> bool:
+        """Send the queue. Returns whether that began: only one task sends at a time."""
+        if "" in self._tasks:
+            return False
+        self._start("", self._send(dict(self._queue)))
+        return True
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        task.add_done_callback(lambda _: self._end(name))
+
+    def _end(self, name: str) -> None:
+        self._tasks.pop(name, None)
+        if name == "":
+            self._note_change()  # calls that came while the others were sent
 
     async def _send(self, calls: dict[str, Call]) -> None:
         """Write the requests of waiting calls, in as many batches as the provider's limits require, and send them."""
@@ -172,8 +180,6 @@ class BatchQueue:
         finally:
             if file is not None:
                 file.abandon()
-        if self._queue:
-            self._note_change()
 
     async def _request(self, call: Call) -> bytes | None:
         """Return the request of a call; ``None`` if it cannot be made, or is no longer waited for."""
