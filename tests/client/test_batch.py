@@ -16,7 +16,7 @@ from chiron.client.attempts import Budget
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.config import OpenAIModel
-from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
+from chiron.client.failures import BudgetSpent, CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
 from chiron.client.images import PictureStore
 from chiron.client.ledger import Ledger
 from chiron.client.ledger_accounts import QUEUED
@@ -254,6 +254,32 @@ def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path
         record = next((tmp_path / "batches").glob("*.json"))
         record.write_text(record.read_text().replace(server.base_url, again.base_url))
         assert texts(asked(open_client(tmp_path, again), calls(2))) == expected(2)
+
+
+@pytest.mark.parametrize(("fault", "halt"), [("poll_500", EndpointDown), ("disk", DiskError)])
+def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(tmp_path: Path, fault: str, halt: type[Exception]) -> None:
+    faults = BatchFaults(poll_500=1.0) if fault == "poll_500" else None
+    with BatchEndpoint(answer, batch_faults=faults, running=True) as server:
+        client = open_client(tmp_path, server, budget=9.5, price=PRICE, batch={"outage": 0.05})
+        if fault == "disk":
+            queue = client.endpoints["m"].batch
+            assert queue is not None
+
+            async def full(*_: Any) -> None:
+                raise DiskError("no space left")
+
+            queue.service.download = full  # type: ignore[method-assign]
+            server.running = False
+        replies = asked(client, calls(2))
+        assert isinstance(client.halted, halt)
+        assert not any(isinstance(reply, Reply) for reply in replies)
+        server.batch_faults, server.running = BatchFaults(), False
+        later = open_client(tmp_path, server, budget=9.5, price=PRICE)
+        # Two calls of at most 4 dollars, which the provider runs: no third one fits.
+        assert later.budget.spent == pytest.approx(8.0, abs=0.1)
+        assert isinstance(asked(later, [a_call("another", max_tokens=4)])[0], BudgetSpent)
+        assert texts(asked(open_client(tmp_path, server, budget=9.5, price=PRICE), calls(2))) == expected(2)
+    assert set(server.asked.values()) == {1}
 
 
 def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path) -> None:
