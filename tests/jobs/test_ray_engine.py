@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -112,6 +113,56 @@ def test_a_killed_worker_changes_no_path_and_overshoots_no_budget(tmp_path: Path
     assert sum(s.calls for s in status.spending) <= asked - before
     assert world.usd <= status.spent_usd + 1e-6  # what the killed worker paid for and did not copy is counted
     assert status.spent_usd - status.possibly_spent_usd <= world.usd + 1e-6
+
+
+def calls_in(ledger: Path) -> int:
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT COUNT(*) FROM calls").fetchone()[0])
+    return 0
+
+
+@pytest.mark.slow
+def test_a_part_that_loses_a_worker_before_its_first_copy_continues_from_the_copy_before(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fatal:
+        """A part whose second worker dies as soon as it has fetched the copy of the first one."""
+
+        def __init__(self, part: Any, log: Path) -> None:
+            self.part, self.log = part, log
+
+        def open(self, directory: Path, workers: int) -> Any:
+            if directory.name.startswith("chiron-"):
+                ledger = directory / "ledger.sqlite"
+                with self.log.open("a") as log:
+                    log.write(f"{calls_in(ledger)}\n")
+                if len(self.log.read_text().split()) == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return self.part.open(directory, workers)
+
+    cases, log, copies = write_cases(tmp_path, 1), tmp_path / "log", tmp_path / "copies"
+    world = Charging(cases)
+    with Endpoint(world.reply, latency=lambda _: 0.1) as endpoint:
+        job = make_run(cases, config_of(team(endpoint.base_url, model=PRICE, budget_usd=10_000)), tmp_path / "ray")
+        real = job.part_of
+        monkeypatch.setattr(job, "part_of", lambda units: Fatal(real(units), log))
+        job.engine = engine_of("ray", EngineOptions(address=address, workers=1, copy_every=0.05, storage=str(copies)))
+
+        def kill() -> None:
+            wait_until(lambda: any(calls_in(copy) >= 10 for copy in copies.glob("*-0.sqlite")))
+            os.kill(workers()[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        summary = asyncio.run(job.execute())
+        killer.join()
+    assert summary.pending == 0
+    first, second, third = map(int, log.read_text().split())
+    assert first == 0
+    assert third == second >= 10
+    assert world.usd <= summary.spent_usd + 1e-6
+    assert summary.spent_usd - summary.possibly_spent_usd <= world.usd + 1e-6
+    assert Storage(str(copies)).copies() == []
 
 
 @pytest.mark.slow
@@ -243,6 +294,12 @@ def test_a_part_continues_from_the_copy_of_another_worker(tmp_path: Path) -> Non
         assert again.problem is None
         assert endpoint.seen.requests == asked
     assert Storage(str(tmp_path / "copies")).copies() == ["part-0", "part-1"]
+
+
+def test_a_part_whose_copy_is_missing_is_not_begun_again(tmp_path: Path) -> None:
+    _, part = part_of(write_cases(tmp_path / "c", 2), config_of(team("http://127.0.0.1:1/v1")))
+    end = run_part(part, tmp_path / "copies", "part-1", "part-0")
+    assert "the copy 'part-0' of a lost worker's ledger is not in" in str(end.problem)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any
 from chiron.client.client import Count
 from chiron.client.failures import RunStopped, UserStopped
 from chiron.client.lease import LeasedBudget, Leases, SharedPace
-from chiron.errors import ChironError, DiskError
+from chiron.errors import ChironError, DiskError, InputError
 from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob, Part
 from chiron.jobs.job import JobSummary
@@ -37,7 +37,7 @@ class PartTask:
     part: Part
     units: int
     resumes: str | None = None
-    """Name of the copy of an attempt whose worker was lost."""
+    """Name of the newest copy of an earlier attempt, whose worker was lost."""
     storage: str
     copy_every: float
     """Seconds between copies."""
@@ -184,7 +184,12 @@ class PartRunner:
     async def _run_job(self) -> tuple[JobSummary, dict[str, str]]:
         task = self._task
         if task.resumes is not None:
-            await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
+            found = await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
+            if not found:
+                raise InputError(
+                    f"the copy '{task.resumes}' of a lost worker's ledger is not in {task.storage}: check that no other process deletes"
+                    " files there, and run again"
+                )
         job = task.part.open(self._folder, task.workers)
         job.make_budget = self._budget_maker()
         self._job = job

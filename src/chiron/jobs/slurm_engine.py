@@ -19,7 +19,7 @@ from chiron.jobs.engine import EngineOptions, OpenJob, Part
 from chiron.jobs.job import JobSummary
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, check_worker, divide, pass_on
 from chiron.jobs.slurm import FOLDER, JOB, submit, write_scripts
-from chiron.jobs.storage import COPIES, LEASES, Storage, begin_parts, spent_in_copy
+from chiron.jobs.storage import COPIES, LEASES, Storage, attempt_of, begin_parts, part_of, spent_in_copy
 
 _PARTS = 4
 """Parts for each task that runs at the same time."""
@@ -110,8 +110,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
     if problem is not None:
         raise InputError(f"this machine cannot run part {number} of {run}: {problem}")
     storage = Storage(fields["storage"])
-    copies = await asyncio.to_thread(storage.copies)
-    earlier = sorted((name for name in copies if _part_of(name) == fields["name"]), key=_attempt)
+    earlier = await asyncio.to_thread(storage.copies_of, fields["name"])
     resumes = earlier[-1] if earlier else None
     name = await asyncio.to_thread(_take_over, run / LEASES, fields["name"], earlier, spent_in_copy(storage, resumes))
     leases = FileLeases(run / LEASES, name)
@@ -130,21 +129,13 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
     return end.summary
 
 
-def _part_of(name: str) -> str:
-    return name.rpartition("-")[0]
-
-
-def _attempt(name: str) -> int:
-    return int(name.rpartition("-")[2])
-
-
 def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     """Add a holder for a new attempt to run a part. Returns its name."""
     try:
         broker = Broker.join(file)
         try:
-            before = [name for name in broker.holders() if _part_of(name) == part]
-            name = f"{part}-{1 + max((_attempt(name) for name in [*before, *copies]), default=-1)}"
+            before = [name for name in broker.holders() if part_of(name) == part]
+            name = f"{part}-{1 + max((attempt_of(name) for name in [*before, *copies]), default=-1)}"
             broker.take_over(before, name, spent)
         finally:
             broker.disconnect()
