@@ -450,14 +450,47 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: P
     assert not server.uploaded
 
 
-def test_a_batch_that_was_deleted_at_the_provider_is_sent_again(tmp_path: Path) -> None:
+def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> None:
+    """Stop a run once the provider has its batch of two calls."""
+    client = open_client(folder, server, **options)
+    stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
+    server.running = False
+
+
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with BatchEndpoint(answer, running=True) as server:
-        client = open_client(tmp_path, server)
-        stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in tmp_path.glob("batches/*.json")))
-        server.batches["gone"] = server.batches.pop("batch_0")
-        server.running = False
-        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
+        server.batches["gone"] = server.batches.pop("batch_0") | {"id": "gone"}
+        client = open_client(tmp_path, server, budget=100.0, price=PRICE)
+        assert texts(asked(client, calls(2))) == expected(2)
     assert len(server.uploaded) == 2
+    assert "batch batch_0 of model 'm' was deleted" in caplog.text
+    assert "count as possibly spent" in caplog.text
+    with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.possibly_spent_usd() == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("times", [1, 4, 40])
+def test_a_batch_that_the_provider_lists_is_waited_for_although_it_is_not_found(tmp_path: Path, times: int) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        server.not_found = times
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert server.not_found == 0
+    assert len(server.uploaded) == 1
+
+
+def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
+        server.not_found = 1000
+        server.lists = False
+        replies = asked(open_client(tmp_path, server, budget=100.0, price=PRICE), calls(2))
+        assert isinstance(replies[0], ConfigurationError)
+        assert "correct base_url" in str(replies[0])
+        server.not_found = 0
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert len(server.uploaded) == 1
 
 
 def test_a_batch_costs_half_at_openai_and_what_is_configured_elsewhere() -> None:

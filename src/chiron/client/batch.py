@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
-from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
+from chiron.client.batch_record import DELETED, FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
@@ -96,8 +96,9 @@ class BatchQueue:
         del self._batch_of[key]
         if result is None:
             state = batch.record.ended
-            # A provider does not charge for requests that it did not run before the end.
-            raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=state == "completed")
+            # A provider does not charge for requests that it did not run before the end. What a deleted batch ran is unknown.
+            billed = state in {"completed", DELETED}
+            raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=billed)
         try:
             return self.service.read(call, result)
         except RateLimited as failure:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chiron.client.batch_record import Batch, BatchService
+from chiron.client.batch_record import DELETED, Batch, BatchService
 from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited
 from chiron.io import unwritten
 
@@ -76,6 +76,13 @@ class BatchCollector:
             batch.save()
             await asyncio.sleep(self.times.poll * 2 ** min(refusals, 5))
             refusals += 1
+        if status.ended == DELETED:
+            _log.warning(
+                "batch %s of model '%s' was deleted at the provider: its calls are sent again, and count as possibly spent; if you did not"
+                " delete it, stop, and use the key and the base_url of the account that has it",
+                record.batch_id,
+                self.model,
+            )
         record.ended = status.ended
         batch.save()
         part = batch.results.with_name(f"{batch.results.name}.part")

@@ -13,6 +13,8 @@ from chiron.io import unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
+DELETED = "deleted"
+"""How a batch ended that the provider no longer has."""
 _RECORDS = "[!.]*.json"
 _MAX_LINE = 64 * 2**20
 """Maximum size of one result in bytes; a longer line counts as damaged."""
