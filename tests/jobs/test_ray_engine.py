@@ -22,7 +22,7 @@ from aiohttp import web
 from chiron.cases.case import Case
 from chiron.cases.reader import Selection
 from chiron.client.lease import Broker, FileLeases
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
 from chiron.jobs import parts
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.parts import PartRunner, PartTask, check_worker
@@ -275,9 +275,9 @@ def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> Non
     assert str(cases) in (check_worker(part, here, storage, "token", "/") or "")
 
 
-def run_part(part: Any, storage: Path, name: str, resumes: str | None = None) -> Any:
+def run_part(part: Any, storage: Path, name: str, resumes: str | None = None, copy_every: float = 0.01) -> Any:
     task = PartTask(
-        name=name, part=part, units=2, resumes=resumes, storage=str(storage), copy_every=0.01, workers=1, budget_usd=None
+        name=name, part=part, units=2, resumes=resumes, storage=str(storage), copy_every=copy_every, workers=1, budget_usd=None
     )  # fmt: skip
     return asyncio.run(PartRunner(task, None).run())
 
@@ -300,6 +300,39 @@ def test_a_part_whose_copy_is_missing_is_not_begun_again(tmp_path: Path) -> None
     _, part = part_of(write_cases(tmp_path / "c", 2), config_of(team("http://127.0.0.1:1/v1")))
     end = run_part(part, tmp_path / "copies", "part-1", "part-0")
     assert "the copy 'part-0' of a lost worker's ledger is not in" in str(end.problem)
+
+
+class Ending:
+    """A part whose job ends with an error after its last reply."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def open(self, directory: Path, workers: int) -> Any:
+        job = self.part.open(directory, workers)
+
+        def finish(_: Any) -> None:
+            raise DiskError("no space left for the report")
+
+        job.finish = finish
+        return job
+
+
+@pytest.mark.slow
+def test_a_part_that_ends_with_an_error_stores_its_replies_or_names_their_folder(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    (tmp_path / "file").touch()
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        _, part = part_of(cases, config_of(team(endpoint.base_url)))
+        stored = run_part(Ending(part), tmp_path / "copies", "part-0", copy_every=900.0)
+        asked = endpoint.seen.requests
+        kept = run_part(Ending(part), tmp_path / "file" / "copies", "part-0", copy_every=900.0)
+    assert stored.problem == "no space left for the report"
+    assert calls_in(tmp_path / "copies" / "part-0.sqlite") == asked
+    assert str(kept.problem).startswith("no space left for the report; storage ")
+    folder = Path(kept.problem.rpartition("replies of this part are in ")[2].split(" on ")[0])
+    assert calls_in(folder / "ledger.sqlite") == asked
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -161,6 +161,7 @@ class PartRunner:
         self._folder = Path(tempfile.mkdtemp(prefix=f"chiron-{task.name}-"))
         self._job: Any = None
         self._over = False
+        self._crashes = ""
         self._stopping = asyncio.Event()
         self._storing = threading.Lock()
 
@@ -170,16 +171,24 @@ class PartRunner:
             summary, notes = await self._run_job()
         except ChironError as problem:
             self._over = True
-            return PartEnd(state=self.state(), problem=str(problem))
-        try:
-            await asyncio.to_thread(self._store)
-        except DiskError as problem:
-            kept = f"{problem}; the replies of this part are in {self._folder} on {socket.gethostname()}"
-            return PartEnd(state=self.state(), halted=DiskError(kept), summary=replace(summary, halted=DiskError(kept)))
+            unstored = await self._store_last()
+            kept = "" if unstored is None else f"; {unstored}"
+            return PartEnd(state=self.state(), problem=f"{problem}{kept}")
+        if (unstored := await self._store_last()) is not None:
+            return PartEnd(state=self.state(), halted=unstored, summary=replace(summary, halted=unstored))
+        return PartEnd(state=self.state(), halted=summary.halted, notes=notes, crashes=self._crashes, summary=summary)
+
+    async def _store_last(self) -> DiskError | None:
+        """Store the last copy and remove the local directory. Returns an error that names this directory if it has to be kept."""
         log = self._folder / LOG
-        crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
+        self._crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
+        if (self._folder / "ledger.sqlite").is_file():
+            try:
+                await asyncio.to_thread(self._store)
+            except ChironError as problem:
+                return DiskError(f"{problem}; the replies of this part are in {self._folder} on {socket.gethostname()}")
         shutil.rmtree(self._folder, ignore_errors=True)
-        return PartEnd(state=self.state(), halted=summary.halted, notes=notes, crashes=crashes, summary=summary)
+        return None
 
     async def _run_job(self) -> tuple[JobSummary, dict[str, str]]:
         task = self._task
