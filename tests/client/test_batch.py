@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from chiron.client import batch
 from chiron.client.attempts import Budget
+from chiron.client.batch_record import read_open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.config import OpenAIModel
@@ -240,6 +242,7 @@ def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_p
 
         replies = asyncio.run(main())
         assert all(isinstance(reply, ConfigurationError) for reply in replies)
+        assert not server.files, "the requests contain patients' texts"
         assert "model_not_found" in str(replies[0])
         assert "case 0" not in str(replies[0]), "messages may quote patients' texts"
         assert client.ledger.spent_usd() == 0
@@ -405,6 +408,7 @@ def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, point: 
         assert killed.returncode == -signal.SIGKILL
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE)
         assert texts(asked(client, calls(6))) == expected(6)
+        assert not server.files or point == "after the upload"
     assert len(server.batches) == 1
     assert len(server.replied) == 6
     assert set(server.replied.values()) == {1}
@@ -448,6 +452,53 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: P
     assert all(isinstance(reply, DiskError) for reply in replies)
     assert "batches" in str(replies[0])
     assert not server.uploaded
+
+
+def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves_that_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        client = open_client(tmp_path, server)
+        queue = client.endpoints["m"].batch
+        assert queue is not None
+
+        async def stop(*_: Any) -> None:
+            asyncio.get_running_loop().call_soon(client.stop)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(queue.service, "discard", stop)
+        monkeypatch.setattr(batch, "_DISCARD_AT_END", 0.05)
+        asked(client, calls(2))
+        assert len(server.files) == 2, "requests and answers, with the texts of patients"
+        (record,) = read_open_batches(tmp_path)
+        assert record.ended == "completed"
+        server.files.pop("file-0")  # the stopped process was half through
+        asked(open_client(tmp_path, server), [])
+        assert not server.files
+        assert read_open_batches(tmp_path), "its results are still needed"
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        assert not list((tmp_path / "batches").iterdir())
+    assert len(server.batches) == 1
+
+
+def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer) as server:
+        server.delete_status = 500
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        assert "the files of batch batch_0 of model 'm' could not be deleted at the provider" in caplog.text
+        server.delete_status = 200
+        asked(open_client(tmp_path, server), [])
+        assert not server.files
+        assert not list((tmp_path / "batches").iterdir())
+
+
+def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer) as server:
+        server.delete_status = 405
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert caplog.text.count("delete them on its page") == 1
+    assert not list((tmp_path / "batches").iterdir())
 
 
 def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> None:

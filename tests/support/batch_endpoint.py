@@ -66,6 +66,7 @@ class BatchEndpoint(Endpoint):
         self.happened: Counter[str] = Counter()
         """Faults by kind."""
         self.max_requests = 50_000
+        self.delete_status = 200
         self.not_found = 0
         """Questions for a batch that are answered with 404, although it exists."""
         self.lists = True
@@ -206,7 +207,10 @@ class BatchEndpoint(Endpoint):
         return web.Response(body=data)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        self.files.pop(request.match_info["id"], None)
+        if self.delete_status != 200:
+            return _error(self.delete_status)
+        if self.files.pop(request.match_info["id"], None) is None:
+            return _error(404)
         return web.json_response({"deleted": True})
 
     async def _batch_stats(self, _: web.Request) -> web.StreamResponse:

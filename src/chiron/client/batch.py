@@ -1,6 +1,7 @@
 """Calls sent as batches: a queue that sends its calls once nothing else can continue, and finds its batches again after a restart."""
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -12,8 +13,11 @@ from chiron.client.batch_record import DELETED, FOLDER, Batch, BatchService, Req
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
 
+_log = logging.getLogger(__name__)
+_DISCARD_AT_END = 10.0
+"""Seconds for the provider to delete files at the end of a process."""
 _SHOWN = 3
 """Maximum number of batches of a model that are described one by one."""
 
@@ -38,12 +42,14 @@ class BatchQueue:
         """Batches of the calls whose result was not used yet."""
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Tasks by name of their batch; the one that sends has the name ``""``."""
+        """Tasks by name of their batch; the one that sends has the name ``""``, the one that deletes ``"discard"``."""
         self._timer: asyncio.TimerHandle | None = None
         self._changed = 0.0
         self._count = 0
         self._collector = BatchCollector(model, service, times)
         self._halted: Exception | None = None
+        self._began = False
+        """Whether a call was asked."""
 
     def open(self, folder: Path, batches: list[Batch], *, all_wait: Callable[[], bool], stored: Callable[[str], bool]) -> None:
         """Take over the batches of earlier processes.
@@ -72,7 +78,6 @@ class BatchQueue:
             batch.number = self._count
             self.batches.append(batch)
             self._batch_of.update((key, batch) for key in record.keys if not stored(key))
-        self._tidy()
 
     def has(self, key: str) -> bool:
         """Return whether a call is part of a batch whose result was not used yet."""
@@ -88,6 +93,9 @@ class BatchQueue:
         key = call.key
         if self._halted is not None:
             raise self._left() if key in self._batch_of else self._halted.with_traceback(None)
+        if not self._began:
+            self._began = True
+            self._start("discard", self._discard_rest())
         batch = self._batch_of.get(key)
         if batch is None or not batch.is_read:
             await self._result_of(call)
@@ -243,9 +251,17 @@ class BatchQueue:
         self.batches.remove(batch)
         batch.remove()
 
+    async def _discard_rest(self) -> None:
+        """Delete the provider's copies of collected batches for which an earlier task or process was stopped before it did."""
+        for batch in [b for b in self.batches if b.is_read and not b.record.discarded and b.record.name not in self._tasks]:
+            try:
+                await self._collector.discard(batch, attempts=1)
+            except DiskError as problem:
+                _log.warning("%s", problem)
+
     def _tidy(self) -> None:
-        """Delete the files of batches whose replies are all in the ledger."""
-        for batch in [b for b in self.batches if b.is_read]:
+        """Delete the files of batches whose replies are all in the ledger, once the provider's copies are deleted."""
+        for batch in [b for b in self.batches if b.is_read and b.record.discarded]:
             if not any(self._batch_of.get(key) is batch for key in batch.record.keys) and all(map(self._stored, batch.answered())):
                 self.batches.remove(batch)
                 batch.remove()
@@ -268,9 +284,13 @@ class BatchQueue:
         return LeftInBatch(f"stopped while a batch of model '{self.model}' was waited for")
 
     async def close(self) -> None:
-        """End all tasks, and delete what the ledger has."""
+        """End all tasks, and delete what the ledger has, here and at the provider."""
         self.halt(RunStopped("stopped"))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._discard_rest(), _DISCARD_AT_END)
+        except TimeoutError:
+            _log.warning("the provider of model '%s' does not delete the files of its batches now: the next run tries again", self.model)
         self._tidy()
 
     def lines(self) -> list[str]:

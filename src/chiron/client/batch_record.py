@@ -42,6 +42,8 @@ class BatchRecord:
     """The provider's ID of the batch."""
     ended: str | None = None
     """How the batch ended, in the provider's word."""
+    discarded: bool = False
+    """Whether the provider's copies of requests and results are deleted, or a message said that it does not delete them."""
 
 
 @dataclass(frozen=True, slots=True)

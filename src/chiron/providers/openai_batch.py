@@ -148,12 +148,21 @@ class OpenAIBatches(BatchLines):
 
     async def discard(self, batch: Batch) -> None:
         """Delete the files at the provider: they contain patient data."""
-        if batch.record.ended == DELETED:
-            return
-        state = await self._json("GET", f"/batches/{batch.record.batch_id}")
-        for name in ("input_file_id", "output_file_id", "error_file_id"):
-            if (number := _text(state.get(name))) is not None:
-                await self._json("DELETE", f"/files/{number}")
+        files = [batch.record.input_id]
+        if batch.record.ended != DELETED:
+            state = await self._json("GET", f"/batches/{batch.record.batch_id}")
+            files += [_text(state.get(name)) for name in ("output_file_id", "error_file_id")]
+        for number in files:
+            if number is not None:
+                await self._delete(number)
+
+    async def _delete(self, file: str) -> None:
+        """Delete a file unless that was done."""
+        try:
+            await self._json("DELETE", f"/files/{file}")
+        except CallerFault as failure:
+            if not self._is_missing(failure):
+                raise
 
     async def _upload(self, batch: Batch) -> str:
         try:
