@@ -178,6 +178,32 @@ def test_tasks_spend_one_budget_and_the_merge_says_why_cases_are_pending(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("missing", ["cases.jsonl", "leases.sqlite"])
+def test_the_merge_says_why_a_part_could_not_begin(tmp_path: Path, missing: str) -> None:
+    cases, config = offline(tmp_path)
+    run = tmp_path / "run"
+    assert submit(cases, config, run, "--write-only").returncode == 0
+    file = cases if missing == "cases.jsonl" else run / missing
+    away = file.rename(tmp_path / "away")
+    assert chiron("slurm", "task", run, 0).returncode == 2
+    away.rename(file)
+    merged = chiron("slurm", "merge", run)
+    assert merged.returncode == 3
+    assert "stopped: part 0 could not run: " in merged.stderr
+    assert file.name in merged.stderr
+
+
+def test_a_model_with_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    job = make_run(cases, config_of(team("http://127.0.0.1:1/v1", model={"batch": True})), tmp_path / "run")
+    job.engine = engine_of("slurm", EngineOptions(workers=2, slurm=SlurmOptions(write_only=True)))
+    with pytest.raises(InputError, match="has 'batch', which needs --engine local"):
+        asyncio.run(job.execute())
+    assert not (tmp_path / "run" / "slurm").exists()
+    assert not (tmp_path / "run" / "workers.json").exists()
+
+
+@pytest.mark.slow
 def test_a_task_of_a_run_that_was_merged_since_is_refused(tmp_path: Path) -> None:
     cases, config = offline(tmp_path)
     run = tmp_path / "run"

@@ -13,7 +13,7 @@ from typing import Any
 from chiron.client import failures
 from chiron.client.failures import RunStopped, Submitted, UserStopped
 from chiron.client.lease import Broker, FileLeases
-from chiron.errors import DiskError, InputError
+from chiron.errors import ChironError, DiskError, InputError
 from chiron.io import write_atomically
 from chiron.jobs.engine import EngineOptions, OpenJob, Part
 from chiron.jobs.job import JobSummary
@@ -59,6 +59,7 @@ class SlurmEngine:
             yield none
 
     def _write(self, job: OpenJob, units: list[Any], budget_usd: float | None, spent: float) -> Path:
+        job.part_of(units[:1])  # raises before anything is written if the job cannot be divided
         run = job.directory.path.resolve()
         (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
         for old in [path for path in (run / FOLDER).iterdir() if path.suffix in {".json", ".sh"} or path.name == JOB]:
@@ -103,7 +104,19 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         record = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}): the run was merged or submitted again; see 'chiron status {run}'") from None
-    part, fields = read_part(record["part"]), record["task"]
+    try:
+        end = await _run_part(run, number, record, read_part(record["part"]))
+    except ChironError as problem:
+        _write_end(run, number, PartEnd(problem=str(problem)))
+        raise
+    _write_end(run, number, end)
+    if end.problem is not None or end.summary is None:
+        raise InputError(f"part {number} of {run} could not run: {end.problem}")
+    return end.summary
+
+
+async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) -> PartEnd:
+    fields = record["task"]
     version_there, identity = record["about"]
     about = (version_there, identity)
     problem = await asyncio.to_thread(check_worker, part, about, fields["storage"], record["run"], record["folder"])
@@ -123,10 +136,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         await leases.end(end.state.spent_usd)
         for old in earlier:
             await asyncio.to_thread(storage.delete, old)
-    write_atomically(run / FOLDER / f"{number}.end.json", [json.dumps(_end_record(end)) + "\n"])
-    if end.problem is not None or end.summary is None:
-        raise InputError(f"part {number} of {run} could not run: {end.problem}")
-    return end.summary
+    return end
 
 
 def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
@@ -144,14 +154,16 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     return name
 
 
-def _end_record(end: PartEnd) -> dict[str, Any]:
+def _write_end(run: Path, number: int, end: PartEnd) -> None:
+    """Record how a part ended, for the merge."""
     stopped = end.halted is not None and not isinstance(end.halted, UserStopped)
-    return {
+    record = {
         "notes": end.notes,
         "crashes": end.crashes,
         "problem": end.problem,
         "stopped": [type(end.halted).__name__, str(end.halted)] if stopped else None,
     }
+    write_atomically(run / FOLDER / f"{number}.end.json", [json.dumps(record) + "\n"])
 
 
 class SlurmMerge:
