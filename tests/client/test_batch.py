@@ -508,6 +508,19 @@ def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> N
     server.running = False
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_during_the_download_is_reported_as_such(tmp_path: Path) -> None:
+    with BatchEndpoint(lambda body: answer(body) * 10_000, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        client = open_client(tmp_path, server, batch={"outage": 0.05})
+        (record,) = (tmp_path / "batches").glob("*.json")
+        record.with_suffix(".results.jsonl.part").symlink_to("/dev/full")
+        replies = asked(client, calls(2))
+    assert isinstance(client.halted, DiskError)
+    assert "No space left on device" in str(client.halted)
+    assert not any(isinstance(reply, Reply) for reply in replies)
+
+
 def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with BatchEndpoint(answer, running=True) as server:
         with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)

@@ -136,7 +136,10 @@ class OpenAIBatches(BatchLines):
                     if (number := _text(state.get(name))) is not None:
                         async with self._provider.requested("GET", f"/files/{number}/content", seconds=_TRANSFER_SECONDS) as response:
                             async for chunk in response.content.iter_any():
-                                file.write(chunk)
+                                try:
+                                    file.write(chunk)
+                                except OSError as error:  # to the request, it would be a broken connection
+                                    raise unwritten(to, error) from error
                         file.write(b"\n")
         except OSError as error:
             raise unwritten(to, error) from error
