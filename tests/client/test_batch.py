@@ -260,7 +260,9 @@ def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path
 
 
 @pytest.mark.parametrize(("fault", "halt"), [("poll_500", EndpointDown), ("disk", DiskError)])
-def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(tmp_path: Path, fault: str, halt: type[Exception]) -> None:
+def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, halt: type[Exception]
+) -> None:
     faults = BatchFaults(poll_500=1.0) if fault == "poll_500" else None
     with BatchEndpoint(answer, batch_faults=faults, running=True) as server:
         client = open_client(tmp_path, server, budget=9.5, price=PRICE, batch={"outage": 0.05})
@@ -271,7 +273,7 @@ def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(tm
             async def full(*_: Any) -> None:
                 raise DiskError("no space left")
 
-            queue.service.download = full  # type: ignore[method-assign]
+            monkeypatch.setattr(queue.service, "download", full)
             server.running = False
         replies = asked(client, calls(2))
         assert isinstance(client.halted, halt)

@@ -168,6 +168,12 @@ class _Counts:
     paid: defaultdict[RoleKey, float] = field(default_factory=lambda: defaultdict(float))
     """Recorded USD of the answered calls."""
 
+    def remember(self, ledger: Ledger) -> None:
+        """Add the answered calls of a ledger."""
+        self.history += ledger.spending()
+        for key, usd in ledger.reply_costs().items():
+            self.paid[key] += usd
+
     def calls(self, key: RoleKey) -> tuple[int, int, int]:
         """Return the fewest, the expected and the most missing calls of a role."""
         missing = self.missing.get(key)
@@ -250,9 +256,7 @@ async def _rehearse(rehearsal: Rehearsal, counts: _Counts) -> None:
         counts.missing.setdefault((role, model), _Missing(rehearsal.endpoints[model], rehearsal.growth.get(role, 0)))
     with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger:
         if ledger is not None:
-            counts.history += ledger.spending()
-            for key, usd in ledger.reply_costs().items():
-                counts.paid[key] += usd
+            counts.remember(ledger)
         seen: set[str] = set()
         for unit in rehearsal.units:
             of_unit: Counter[RoleKey] = Counter()

@@ -245,12 +245,8 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
         return file_sha256(self.setup.selection.cases)
 
     def make_part(self, units: Sequence[tuple[int, Case]]) -> SearchPart:
-        """Return the part of the search with these cases.
-
-        Raises:
-            InputError: a model is asked through batches.
-        """
-        self.setup.config.for_workers(1)
+        """Return the part of the search with these cases."""
+        self.setup.config.for_workers(1)  # refuses models with batches before a worker does
         return SearchPart(
             cases=self.setup.selection.cases.resolve(),
             cases_sha256=self._cases_sha256,
