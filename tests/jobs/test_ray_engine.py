@@ -302,6 +302,18 @@ def test_a_part_whose_copy_is_missing_is_not_begun_again(tmp_path: Path) -> None
     assert "the copy 'part-0' of a lost worker's ledger is not in" in str(end.problem)
 
 
+def test_half_a_fetched_copy_is_not_stored_as_the_newest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Storage, __: str, local: Path) -> bool:
+        local.touch()
+        raise DiskError("storage cannot be read")
+
+    _, part = part_of(write_cases(tmp_path / "c", 2), config_of(team("http://127.0.0.1:1/v1")))
+    monkeypatch.setattr(Storage, "get", broken)
+    end = run_part(part, tmp_path / "copies", "part-1", "part-0")
+    assert end.problem == "storage cannot be read"
+    assert Storage(str(tmp_path / "copies")).copies() == []
+
+
 class Ending:
     """A part whose job ends with an error after its last reply."""
 

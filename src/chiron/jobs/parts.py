@@ -182,7 +182,8 @@ class PartRunner:
         """Store the last copy and remove the local directory. Returns an error that names this directory if it has to be kept."""
         log = self._folder / LOG
         self._crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
-        if (self._folder / "ledger.sqlite").is_file():
+        # Without a job, the ledger is at most half of a fetched copy.
+        if self._job is not None and (self._folder / "ledger.sqlite").is_file():
             try:
                 await asyncio.to_thread(self._store)
             except ChironError as problem:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chiron.client.batch_record import read_open_batches
+from chiron.client.batch_record import FOLDER, read_open_batches
 from chiron.client.ledger_merge import Merged, MergingLedger
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN, differences
@@ -97,8 +97,8 @@ def _refuse_open_batches(source: RunDirectory) -> None:
     if found := read_open_batches(source.path):
         several = f"{len(found)} open batches" if len(found) > 1 else "1 open batch"
         raise InputError(
-            f"{source.path} has {several} ({found[0].words}): run its search again until the batches are collected, and then merge; merged"
-            " now, their calls would be sent and paid for again"
+            f"{source.path} has {several} ({found[0].words}): run its search again until the batches are collected, and then merge. If"
+            f" they cannot be collected, move their records in {source.path / FOLDER} away; their calls are then sent and paid for again"
         )
 
 
