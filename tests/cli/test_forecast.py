@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 from scipy import stats
 from typer.testing import CliRunner
 
 from chiron.cli.app import app
 from chiron.jobs.forecast import student_quantile
 from chiron.mics.prompts import template
+from tests.support.batch_endpoint import BatchEndpoint
 from tests.support.cases import known_answers, write_cases
 from tests.support.command import Cli
-from tests.support.endpoint import Endpoint
+from tests.support.endpoint import Endpoint, completion
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
 
@@ -101,6 +103,44 @@ def test_a_pilot_is_paid_once_and_gives_the_costs_of_the_rest(tmp_path: Path, cl
     assert before["usd_at_least"] is None
     assert 0 < spent < done["spent_usd"] < before["usd_at_most"]
     assert after["usd_at_least"] <= done["spent_usd"] - spent <= after["usd_at_most"] < before["usd_at_most"]
+
+
+@pytest.mark.slow
+def test_prompts_that_the_endpoint_caches_are_projected_at_what_they_cost(tmp_path: Path, cli: Cli) -> None:
+    cases = write_cases(tmp_path / "c", 20)
+    world = Simulation(known_answers(cases))
+
+    def cached(body: dict[str, Any], _: int) -> web.Response:
+        reply = completion(world.reply(body), model=body["model"], prompt_tokens=1000)
+        reply["usage"]["prompt_tokens_details"] = {"cached_tokens": 900}
+        return web.json_response(reply)
+
+    with Endpoint(world.reply, override=cached) as endpoint:
+
+        def start(**price: float) -> list[Any]:
+            config = write_config(tmp_path / "c.yaml", team(endpoint.base_url, model={"price": {"output": 2.0, **price}}))
+            return ["search", cases, "--config", config, "--run", tmp_path / "r"]
+
+        found = report(cli, *start(input=1.0, cached_input=0.1), "--dry-run", "--pilot", "8")
+        dearer = report(cli, *start(input=10.0, cached_input=10.0), "--dry-run")
+        spent = report(cli, "status", tmp_path / "r")["spent_usd"]
+        done = report(cli, *start(input=1.0, cached_input=0.1))
+    assert found["usd_at_least"] <= done["spent_usd"] - spent <= found["usd_at_most"]
+    for role in dearer["roles"]:  # what the pilot paid says nothing about another price
+        assert role["usd"] == pytest.approx((role["prompt_tokens"] * 10.0 + role["completion_tokens"] * 2.0) / 1e6)
+
+
+@pytest.mark.slow
+def test_the_time_of_batches_is_not_projected(tmp_path: Path, cli: Cli) -> None:
+    cases = write_cases(tmp_path / "c", 6)
+    with BatchEndpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        config = write_config(tmp_path / "c.yaml", team(endpoint.base_url, model={"batch": {"quiet": 0.02, "poll": 0.01}}))
+        start = ["search", str(cases), "--config", str(config), "--run", str(tmp_path / "r"), "--dry-run"]
+        found = report(cli, *start, "--pilot", "3")
+        shown = cli(start).stdout
+    assert all(role["measured"] and role["seconds"] is None for role in found["roles"])
+    assert found["seconds"] is None
+    assert "time unknown (batches take as long as the provider wants)" in shown
 
 
 @pytest.mark.slow

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from chiron.client import batch
 from chiron.client.attempts import Budget
+from chiron.client.batch_record import read_open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.client import ModelClient
 from chiron.client.config import OpenAIModel
-from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
+from chiron.client.failures import BudgetSpent, CallerFault, CallFailed, ConfigurationError, EndpointDown, RunStopped
 from chiron.client.images import PictureStore
 from chiron.client.ledger import Ledger
 from chiron.client.ledger_accounts import QUEUED
@@ -30,6 +32,7 @@ from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
 from tests.support.calls import a_call
 from tests.support.command import environment
 from tests.support.runs import config_of, team, write_config
+from tests.support.waiting import PATIENCE
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
 PRICE = {"input": 1.0, "output": 1_000_000.0}
@@ -139,6 +142,35 @@ def test_batches_stay_within_the_limits_of_requests_and_bytes(tmp_path: Path, li
     assert all(len(data) <= limits.get("max_megabytes", 1) * 1e6 for data in server.uploaded)
 
 
+def test_calls_that_arrive_while_a_batch_is_written_are_sent_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing takes longer than ``quiet``, and more calls than fit into a batch wait when it ends."""
+    with BatchEndpoint(answer) as server:
+        client = open_client(tmp_path, server, batch={"max_requests": 4})
+        queue = client.endpoints["m"].batch
+        assert queue is not None
+        real, wanted = queue.service.request, calls(12)
+        added: list[asyncio.Task[Reply]] = []
+
+        async def slow(call: Call) -> bytes:
+            if not added:
+                added.extend(asyncio.create_task(client.ask(other)) for other in wanted[4:])
+                await asyncio.sleep(10 * QUICK["quiet"])
+            return await real(call)
+
+        monkeypatch.setattr(queue.service, "request", slow)
+
+        async def main() -> list[Reply | BaseException]:
+            try:
+                first = await asyncio.gather(*map(client.ask, wanted[:4]))
+                return [*first, *await asyncio.wait_for(asyncio.gather(*added), PATIENCE)]
+            finally:
+                await client.close()
+                client.ledger.close()
+
+        assert texts(asyncio.run(main())) == expected(12)
+    assert all(len(data.splitlines()) == 4 for data in server.uploaded)
+
+
 def test_a_request_larger_than_a_batch_fails_alone(tmp_path: Path) -> None:
     with BatchEndpoint(answer) as server:
         replies = asked(open_client(tmp_path, server, batch={"max_megabytes": 0.001}), [a_call("x" * 2000), *calls(1)])
@@ -210,6 +242,7 @@ def test_a_batch_that_the_provider_refuses_stops_the_run_and_costs_nothing(tmp_p
 
         replies = asyncio.run(main())
         assert all(isinstance(reply, ConfigurationError) for reply in replies)
+        assert not server.files, "the requests contain patients' texts"
         assert "model_not_found" in str(replies[0])
         assert "case 0" not in str(replies[0]), "messages may quote patients' texts"
         assert client.ledger.spent_usd() == 0
@@ -224,6 +257,34 @@ def test_a_provider_that_does_not_answer_stops_the_run_after_the_outage(tmp_path
         record = next((tmp_path / "batches").glob("*.json"))
         record.write_text(record.read_text().replace(server.base_url, again.base_url))
         assert texts(asked(open_client(tmp_path, again), calls(2))) == expected(2)
+
+
+@pytest.mark.parametrize(("fault", "halt"), [("poll_500", EndpointDown), ("disk", DiskError)])
+def test_a_batch_whose_collection_fails_stays_reserved_and_is_collected_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, halt: type[Exception]
+) -> None:
+    faults = BatchFaults(poll_500=1.0) if fault == "poll_500" else None
+    with BatchEndpoint(answer, batch_faults=faults, running=True) as server:
+        client = open_client(tmp_path, server, budget=9.5, price=PRICE, batch={"outage": 0.05})
+        if fault == "disk":
+            queue = client.endpoints["m"].batch
+            assert queue is not None
+
+            async def full(*_: Any) -> None:
+                raise DiskError("no space left")
+
+            monkeypatch.setattr(queue.service, "download", full)
+            server.running = False
+        replies = asked(client, calls(2))
+        assert isinstance(client.halted, halt)
+        assert not any(isinstance(reply, Reply) for reply in replies)
+        server.batch_faults, server.running = BatchFaults(), False
+        later = open_client(tmp_path, server, budget=9.5, price=PRICE)
+        # Two calls of at most 4 dollars, which the provider runs: no third one fits.
+        assert later.budget.spent == pytest.approx(8.0, abs=0.1)
+        assert isinstance(asked(later, [a_call("another", max_tokens=4)])[0], BudgetSpent)
+        assert texts(asked(open_client(tmp_path, server, budget=9.5, price=PRICE), calls(2))) == expected(2)
+    assert set(server.asked.values()) == {1}
 
 
 def test_a_stopped_run_leaves_its_batch_and_the_next_one_collects_it(tmp_path: Path) -> None:
@@ -349,6 +410,7 @@ def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, point: 
         assert killed.returncode == -signal.SIGKILL
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE)
         assert texts(asked(client, calls(6))) == expected(6)
+        assert not server.files or point == "after the upload"
     assert len(server.batches) == 1
     assert len(server.replied) == 6
     assert set(server.replied.values()) == {1}
@@ -394,14 +456,107 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_its_name(tmp_path: P
     assert not server.uploaded
 
 
-def test_a_batch_that_was_deleted_at_the_provider_is_sent_again(tmp_path: Path) -> None:
+def test_a_process_that_is_stopped_before_it_deletes_the_providers_copies_leaves_that_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server)
         client = open_client(tmp_path, server)
-        stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in tmp_path.glob("batches/*.json")))
-        server.batches["gone"] = server.batches.pop("batch_0")
-        server.running = False
+        queue = client.endpoints["m"].batch
+        assert queue is not None
+
+        async def stop(*_: Any) -> None:
+            asyncio.get_running_loop().call_soon(client.stop)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(queue.service, "discard", stop)
+        monkeypatch.setattr(batch, "_DISCARD_AT_END", 0.05)
+        asked(client, calls(2))
+        assert len(server.files) == 2, "requests and answers, with the texts of patients"
+        (record,) = read_open_batches(tmp_path)
+        assert record.ended == "completed"
+        server.files.pop("file-0")  # the stopped process was half through
+        asked(open_client(tmp_path, server), [])
+        assert not server.files
+        assert read_open_batches(tmp_path), "its results are still needed"
         assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        assert not list((tmp_path / "batches").iterdir())
+    assert len(server.batches) == 1
+
+
+def test_copies_that_the_provider_does_not_delete_now_are_deleted_by_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer) as server:
+        server.delete_status = 500
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+        assert "the files of batch batch_0 of model 'm' could not be deleted at the provider" in caplog.text
+        server.delete_status = 200
+        asked(open_client(tmp_path, server), [])
+        assert not server.files
+        assert not list((tmp_path / "batches").iterdir())
+
+
+def test_a_provider_that_deletes_no_files_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer) as server:
+        server.delete_status = 405
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert caplog.text.count("delete them on its page") == 1
+    assert not list((tmp_path / "batches").iterdir())
+
+
+def with_an_open_batch(folder: Path, server: BatchEndpoint, **options: Any) -> None:
+    """Stop a run once the provider has its batch of two calls."""
+    client = open_client(folder, server, **options)
+    stopped(client, calls(2), lambda: any('"batch_id": "batch_0"' in p.read_text() for p in folder.glob("batches/*.json")))
+    server.running = False
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_during_the_download_is_reported_as_such(tmp_path: Path) -> None:
+    with BatchEndpoint(lambda body: answer(body) * 10_000, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        client = open_client(tmp_path, server, batch={"outage": 0.05})
+        (record,) = (tmp_path / "batches").glob("*.json")
+        record.with_suffix(".results.jsonl.part").symlink_to("/dev/full")
+        replies = asked(client, calls(2))
+    assert isinstance(client.halted, DiskError)
+    assert "No space left on device" in str(client.halted)
+    assert not any(isinstance(reply, Reply) for reply in replies)
+
+
+def test_a_batch_that_was_deleted_at_the_provider_is_sent_again_and_may_have_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
+        server.batches["gone"] = server.batches.pop("batch_0") | {"id": "gone"}
+        client = open_client(tmp_path, server, budget=100.0, price=PRICE)
+        assert texts(asked(client, calls(2))) == expected(2)
     assert len(server.uploaded) == 2
+    assert "batch batch_0 of model 'm' was deleted" in caplog.text
+    assert "count as possibly spent" in caplog.text
+    with Ledger.read(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.possibly_spent_usd() == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("times", [1, 4, 40])
+def test_a_batch_that_the_provider_lists_is_waited_for_although_it_is_not_found(tmp_path: Path, times: int) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server)
+        server.not_found = times
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert server.not_found == 0
+    assert len(server.uploaded) == 1
+
+
+def test_a_batch_is_not_deleted_because_the_address_answers_nothing_but_404(tmp_path: Path) -> None:
+    with BatchEndpoint(answer, running=True) as server:
+        with_an_open_batch(tmp_path, server, budget=100.0, price=PRICE)
+        server.not_found = 1000
+        server.lists = False
+        replies = asked(open_client(tmp_path, server, budget=100.0, price=PRICE), calls(2))
+        assert isinstance(replies[0], ConfigurationError)
+        assert "correct base_url" in str(replies[0])
+        server.not_found = 0
+        assert texts(asked(open_client(tmp_path, server), calls(2))) == expected(2)
+    assert len(server.uploaded) == 1
 
 
 def test_a_batch_costs_half_at_openai_and_what_is_configured_elsewhere() -> None:

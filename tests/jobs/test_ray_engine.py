@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from aiohttp import web
 from chiron.cases.case import Case
 from chiron.cases.reader import Selection
 from chiron.client.lease import Broker, FileLeases
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
 from chiron.jobs import parts
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.parts import PartRunner, PartTask, check_worker
@@ -112,6 +113,56 @@ def test_a_killed_worker_changes_no_path_and_overshoots_no_budget(tmp_path: Path
     assert sum(s.calls for s in status.spending) <= asked - before
     assert world.usd <= status.spent_usd + 1e-6  # what the killed worker paid for and did not copy is counted
     assert status.spent_usd - status.possibly_spent_usd <= world.usd + 1e-6
+
+
+def calls_in(ledger: Path) -> int:
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT COUNT(*) FROM calls").fetchone()[0])
+    return 0
+
+
+@pytest.mark.slow
+def test_a_part_that_loses_a_worker_before_its_first_copy_continues_from_the_copy_before(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fatal:
+        """A part whose second worker dies as soon as it has fetched the copy of the first one."""
+
+        def __init__(self, part: Any, log: Path) -> None:
+            self.part, self.log = part, log
+
+        def open(self, directory: Path, workers: int) -> Any:
+            if directory.name.startswith("chiron-"):
+                ledger = directory / "ledger.sqlite"
+                with self.log.open("a") as log:
+                    log.write(f"{calls_in(ledger)}\n")
+                if len(self.log.read_text().split()) == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return self.part.open(directory, workers)
+
+    cases, log, copies = write_cases(tmp_path, 1), tmp_path / "log", tmp_path / "copies"
+    world = Charging(cases)
+    with Endpoint(world.reply, latency=lambda _: 0.1) as endpoint:
+        job = make_run(cases, config_of(team(endpoint.base_url, model=PRICE, budget_usd=10_000)), tmp_path / "ray")
+        real = job.part_of
+        monkeypatch.setattr(job, "part_of", lambda units: Fatal(real(units), log))
+        job.engine = engine_of("ray", EngineOptions(address=address, workers=1, copy_every=0.05, storage=str(copies)))
+
+        def kill() -> None:
+            wait_until(lambda: any(calls_in(copy) >= 10 for copy in copies.glob("*-0.sqlite")))
+            os.kill(workers()[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        summary = asyncio.run(job.execute())
+        killer.join()
+    assert summary.pending == 0
+    first, second, third = map(int, log.read_text().split())
+    assert first == 0
+    assert third == second >= 10
+    assert world.usd <= summary.spent_usd + 1e-6
+    assert summary.spent_usd - summary.possibly_spent_usd <= world.usd + 1e-6
+    assert Storage(str(copies)).copies() == []
 
 
 @pytest.mark.slow
@@ -224,9 +275,9 @@ def test_a_worker_that_differs_is_told_from_one_that_fits(tmp_path: Path) -> Non
     assert str(cases) in (check_worker(part, here, storage, "token", "/") or "")
 
 
-def run_part(part: Any, storage: Path, name: str, resumes: str | None = None) -> Any:
+def run_part(part: Any, storage: Path, name: str, resumes: str | None = None, copy_every: float = 0.01) -> Any:
     task = PartTask(
-        name=name, part=part, units=2, resumes=resumes, storage=str(storage), copy_every=0.01, workers=1, budget_usd=None
+        name=name, part=part, units=2, resumes=resumes, storage=str(storage), copy_every=copy_every, workers=1, budget_usd=None
     )  # fmt: skip
     return asyncio.run(PartRunner(task, None).run())
 
@@ -243,6 +294,57 @@ def test_a_part_continues_from_the_copy_of_another_worker(tmp_path: Path) -> Non
         assert again.problem is None
         assert endpoint.seen.requests == asked
     assert Storage(str(tmp_path / "copies")).copies() == ["part-0", "part-1"]
+
+
+def test_a_part_whose_copy_is_missing_is_not_begun_again(tmp_path: Path) -> None:
+    _, part = part_of(write_cases(tmp_path / "c", 2), config_of(team("http://127.0.0.1:1/v1")))
+    end = run_part(part, tmp_path / "copies", "part-1", "part-0")
+    assert "the copy 'part-0' of a lost worker's ledger is not in" in str(end.problem)
+
+
+def test_half_a_fetched_copy_is_not_stored_as_the_newest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Storage, __: str, local: Path) -> bool:
+        local.touch()
+        raise DiskError("storage cannot be read")
+
+    _, part = part_of(write_cases(tmp_path / "c", 2), config_of(team("http://127.0.0.1:1/v1")))
+    monkeypatch.setattr(Storage, "get", broken)
+    end = run_part(part, tmp_path / "copies", "part-1", "part-0")
+    assert end.problem == "storage cannot be read"
+    assert Storage(str(tmp_path / "copies")).copies() == []
+
+
+class Ending:
+    """A part whose job ends with an error after its last reply."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def open(self, directory: Path, workers: int) -> Any:
+        job = self.part.open(directory, workers)
+
+        def finish(_: Any) -> None:
+            raise DiskError("no space left for the report")
+
+        job.finish = finish
+        return job
+
+
+@pytest.mark.slow
+def test_a_part_that_ends_with_an_error_stores_its_replies_or_names_their_folder(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "c", 2)
+    (tmp_path / "file").touch()
+    with Endpoint(Simulation(known_answers(cases)).reply) as endpoint:
+        _, part = part_of(cases, config_of(team(endpoint.base_url)))
+        stored = run_part(Ending(part), tmp_path / "copies", "part-0", copy_every=900.0)
+        asked = endpoint.seen.requests
+        kept = run_part(Ending(part), tmp_path / "file" / "copies", "part-0", copy_every=900.0)
+    assert stored.problem == "no space left for the report"
+    assert calls_in(tmp_path / "copies" / "part-0.sqlite") == asked
+    assert str(kept.problem).startswith("no space left for the report; storage ")
+    folder = Path(kept.problem.rpartition("replies of this part are in ")[2].split(" on ")[0])
+    assert calls_in(folder / "ledger.sqlite") == asked
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chiron.errors import InputError
+from chiron.jobs import slurm
 from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.slurm import SlurmOptions, need_ended
 from chiron.jobs.storage import Storage, recover_parts
@@ -32,7 +33,6 @@ if [ -e "{log}.refuse" ]; then
 fi
 echo $((100 + $(wc -l < "{log}")))
 """
-BASH, SCONTROL = shutil.which("bash") or "bash", shutil.which("scontrol") or ""
 BASH, SCONTROL = shutil.which("bash") or "bash", shutil.which("scontrol") or ""
 CONTROLLER = bool(SCONTROL) and subprocess.run([SCONTROL, "ping"], capture_output=True, check=False).returncode == 0
 
@@ -59,13 +59,13 @@ def offline(folder: Path, number: int = 3) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_a_search_is_submitted_as_an_array_and_a_merge_that_depends_on_it(tmp_path: Path) -> None:
     cases, config = offline(tmp_path / "a folder")
-    run, slurm = tmp_path / "a folder" / "100%", tmp_path / "bin"
-    path = programs(slurm, sbatch=SBATCH)
+    run, stand_ins = tmp_path / "a folder" / "100%", tmp_path / "bin"
+    path = programs(stand_ins, sbatch=SBATCH)
     options = ["--time", "01:30:00", "--partition", "gpu", "--sbatch=--account=x", "--setup", "export A=1"]
     done = submit(cases, config, run, *options, path=path)
     assert done.returncode == 0, done.stderr
     assert "submitted as Slurm job 101; job 102 merges the results" in done.stderr
-    assert (slurm / "log").read_text().splitlines() == ["--parsable array.sh", "--parsable --dependency=afterany:101 merge.sh"]
+    assert (stand_ins / "log").read_text().splitlines() == ["--parsable array.sh", "--parsable --dependency=afterany:101 merge.sh"]
     for name in ("array.sh", "merge.sh", "submit.sh"):
         assert subprocess.run([BASH, "-n", str(run / "slurm" / name)], check=False).returncode == 0
     array, merge = (
@@ -79,7 +79,7 @@ def test_a_search_is_submitted_as_an_array_and_a_merge_that_depends_on_it(tmp_pa
     for line in (f"--output={folder}/merge.log", *common):
         assert line in merge
     assert "\nexport A=1\n" in (run / "slurm" / "array.sh").read_text()
-    again = chiron("search", cases, "--config", config, "--run", run, PATH=programs(slurm, squeue="#!/bin/bash\necho 7\necho 101\n"))
+    again = chiron("search", cases, "--config", config, "--run", run, PATH=programs(stand_ins, squeue="#!/bin/bash\necho 7\necho 101\n"))
     assert again.returncode == 2
     assert "is in use by Slurm job 101" in again.stderr
 
@@ -95,6 +95,15 @@ def test_what_slurm_refuses_is_one_line_and_can_be_submitted_again(tmp_path: Pat
     assert "Traceback" not in refused.stderr
     (tmp_path / "bin" / "log.refuse").unlink()
     assert submit(cases, config, tmp_path / "run", path=path).returncode == 0
+
+
+def test_a_machine_without_slurm_is_told_from_one_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("bin", "slurm"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bin" / "bash").symlink_to(BASH)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(InputError, match=r"sbatch is not installed here: .* --write-only"):
+        slurm.submit(slurm.write_scripts(tmp_path, 1, 1, SlurmOptions()))
 
 
 @pytest.mark.slow
@@ -175,6 +184,32 @@ def test_tasks_spend_one_budget_and_the_merge_says_why_cases_are_pending(tmp_pat
         assert run_script(tmp_path / "run", "merge.sh", 99).wait() == 3
     assert 10 - 5 < world.usd <= read_status(tmp_path / "run").spent_usd + 1e-6 <= 10 + 2e-6
     assert "stopped: the budget of $10.00" in log_of(tmp_path / "run", 99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", ["cases.jsonl", "leases.sqlite"])
+def test_the_merge_says_why_a_part_could_not_begin(tmp_path: Path, missing: str) -> None:
+    cases, config = offline(tmp_path)
+    run = tmp_path / "run"
+    assert submit(cases, config, run, "--write-only").returncode == 0
+    file = cases if missing == "cases.jsonl" else run / missing
+    away = file.rename(tmp_path / "away")
+    assert chiron("slurm", "task", run, 0).returncode == 2
+    away.rename(file)
+    merged = chiron("slurm", "merge", run)
+    assert merged.returncode == 3
+    assert "stopped: part 0 could not run: " in merged.stderr
+    assert file.name in merged.stderr
+
+
+def test_a_model_with_batch_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path, 2)
+    job = make_run(cases, config_of(team("http://127.0.0.1:1/v1", model={"batch": True})), tmp_path / "run")
+    job.engine = engine_of("slurm", EngineOptions(workers=2, slurm=SlurmOptions(write_only=True)))
+    with pytest.raises(InputError, match="has 'batch', which needs --engine local"):
+        asyncio.run(job.execute())
+    assert not (tmp_path / "run" / "slurm").exists()
+    assert not (tmp_path / "run" / "workers.json").exists()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 
 from chiron.cases.reader import Shard
 from chiron.client import ledger_merge
+from chiron.client.batch_record import FOLDER, RequestFile
 from chiron.client.call import Reply, Usage
 from chiron.client.ledger import Ledger, StoredResult
 from chiron.errors import InputError
@@ -57,6 +58,20 @@ def rows(run: Path, table: str) -> list[tuple[Any, ...]]:
 
 def files(run: Path) -> list[bytes]:
     return [(run / name).read_bytes() for name in ("paths.jsonl", "rejected.jsonl")]
+
+
+def test_a_run_with_an_open_batch_is_not_merged_before_it_is_collected(tmp_path: Path) -> None:
+    done = a_run(tmp_path / "done", {"a": (0, "depth")})
+    waiting = a_run(tmp_path / "waiting", {"b": (1, "pending")})
+    (waiting / FOLDER).mkdir()
+    file = RequestFile(waiting / FOLDER, "20260101-000000-x")
+    file.add("k", b"{}")
+    batch = file.close("gpt", "https://example.org/v1")
+    with pytest.raises(InputError, match=r"waiting has 1 open batch \(batch 20260101-000000-x of .*: 1 call.*run its search again"):
+        merge_runs([done, waiting], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+    batch.remove()
+    assert merge_runs([done, waiting], tmp_path / "all").new_results == 2
 
 
 @pytest.mark.slow

@@ -66,6 +66,11 @@ class BatchEndpoint(Endpoint):
         self.happened: Counter[str] = Counter()
         """Faults by kind."""
         self.max_requests = 50_000
+        self.delete_status = 200
+        self.not_found = 0
+        """Questions for a batch that are answered with 404, although it exists."""
+        self.lists = True
+        """Whether the list of batches is answered."""
         self._chance = random.Random(self.batch_faults.seed)
 
     def add_routes(self, app: web.Application) -> None:
@@ -169,7 +174,8 @@ class BatchEndpoint(Endpoint):
         if self._fault("poll_500"):
             return _error(500)
         number = request.match_info["id"]
-        if number not in self.batches:
+        self.not_found -= (missing := self.not_found > 0)
+        if missing or number not in self.batches:
             return _error(404)
         batch = self.batches[number]
         if batch["status"] == "in_progress" and not self.running:
@@ -179,6 +185,8 @@ class BatchEndpoint(Endpoint):
         return web.json_response(batch)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
+        if not self.lists:
+            return _error(404)
         after, limit = request.query.get("after"), int(request.query.get("limit", "20"))
         newest = [batch for _, batch in reversed(self.batches.items())]
         start = next((i + 1 for i, batch in enumerate(newest) if batch["id"] == after), 0)
@@ -199,7 +207,10 @@ class BatchEndpoint(Endpoint):
         return web.Response(body=data)
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        self.files.pop(request.match_info["id"], None)
+        if self.delete_status != 200:
+            return _error(self.delete_status)
+        if self.files.pop(request.match_info["id"], None) is None:
+            return _error(404)
         return web.json_response({"deleted": True})
 
     async def _batch_stats(self, _: web.Request) -> web.StreamResponse:

@@ -40,7 +40,7 @@ def show_forecast(rehearsals: Sequence[Rehearsal], *, json_output: bool, sent: b
     console = results()
     console.print(whole(_table(expected.roles)))
     cost = "unknown (a model has no price)" if expected.usd is None else f"${expected.usd:.2f}"
-    time = "unknown until some calls are answered (try --limit 20)" if expected.seconds is None else duration(expected.seconds)
+    time = duration(expected.seconds) if expected.seconds is not None else f"unknown {_why_unknown(expected)}"
     calls = sum(role.calls for role in expected.roles)
     console.print(f"{calls:,} calls for {expected.items:,} items, of which {expected.unusable:,} cannot be asked; cost {cost}; time {time}")
     if any(role.calls_at_least < role.calls_at_most for role in expected.roles):
@@ -48,6 +48,11 @@ def show_forecast(rehearsals: Sequence[Rehearsal], *, json_output: bool, sent: b
     elif any(role.role in {"intern", "reward_model"} for role in expected.roles):
         console.print(f"Calls of interns, their judge and a reward model assume {STEPS} steps in each reply that is not in the ledger.")
     console.print("Nothing else was sent." if sent else "Nothing was sent.")
+
+
+def _why_unknown(expected: Forecast) -> str:
+    waits = any(role.calls and role.measured and role.seconds is None for role in expected.roles)
+    return "(batches take as long as the provider wants)" if waits else "until some calls are answered (try --limit 20)"
 
 
 def _show_ranges(expected: Forecast) -> None:

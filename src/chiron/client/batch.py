@@ -1,6 +1,7 @@
 """Calls sent as batches: a queue that sends its calls once nothing else can continue, and finds its batches again after a restart."""
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -8,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
-from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
+from chiron.client.batch_record import DELETED, FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
-from chiron.errors import InputError
+from chiron.errors import DiskError, InputError
 
+_log = logging.getLogger(__name__)
+_DISCARD_AT_END = 10.0
+"""Seconds for the provider to delete files at the end of a process."""
 _SHOWN = 3
 """Maximum number of batches of a model that are described one by one."""
 
@@ -38,12 +42,14 @@ class BatchQueue:
         """Batches of the calls whose result was not used yet."""
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Tasks by name of their batch; the one that sends has the name ``""``."""
+        """Tasks by name of their batch; the one that sends has the name ``""``, the one that deletes ``"discard"``."""
         self._timer: asyncio.TimerHandle | None = None
         self._changed = 0.0
         self._count = 0
         self._collector = BatchCollector(model, service, times)
         self._halted: Exception | None = None
+        self._began = False
+        """Whether a call was asked."""
 
     def open(self, folder: Path, batches: list[Batch], *, all_wait: Callable[[], bool], stored: Callable[[str], bool]) -> None:
         """Take over the batches of earlier processes.
@@ -72,7 +78,6 @@ class BatchQueue:
             batch.number = self._count
             self.batches.append(batch)
             self._batch_of.update((key, batch) for key in record.keys if not stored(key))
-        self._tidy()
 
     def has(self, key: str) -> bool:
         """Return whether a call is part of a batch whose result was not used yet."""
@@ -88,6 +93,9 @@ class BatchQueue:
         key = call.key
         if self._halted is not None:
             raise self._left() if key in self._batch_of else self._halted.with_traceback(None)
+        if not self._began:
+            self._began = True
+            self._start("discard", self._discard_rest())
         batch = self._batch_of.get(key)
         if batch is None or not batch.is_read:
             await self._result_of(call)
@@ -96,8 +104,9 @@ class BatchQueue:
         del self._batch_of[key]
         if result is None:
             state = batch.record.ended
-            # A provider does not charge for requests that it did not run before the end.
-            raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=state == "completed")
+            # A provider does not charge for requests that it did not run before the end. What a deleted batch ran is unknown.
+            billed = state in {"completed", DELETED}
+            raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=billed)
         try:
             return self.service.read(call, result)
         except RateLimited as failure:
@@ -120,33 +129,41 @@ class BatchQueue:
             self._queue.pop(key, None)
 
     def _note_change(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._changed = loop.time()
-        if len(self._queue) >= self.service.max_requests:
-            self._begin_sending()
-        elif self._timer is None:
-            self._timer = loop.call_later(self.times.quiet, self._check)
+        if self._halted is not None or not self._queue:
+            return
+        self._changed = asyncio.get_running_loop().time()
+        if len(self._queue) < self.service.max_requests or not self._begin_sending():
+            self._arm(self.times.quiet)
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
         """Send the queue if nothing changed for a while and everything waits."""
         self._timer = None
         if self._halted is not None or not self._queue:
             return
-        loop = asyncio.get_running_loop()
-        left = self._changed + self.times.quiet - loop.time()
-        if left <= 0 and self._all_wait():
-            self._begin_sending()
-        else:
-            self._timer = loop.call_later(left if left > 0 else self.times.quiet, self._check)
+        left = self._changed + self.times.quiet - asyncio.get_running_loop().time()
+        if left > 0 or not self._all_wait() or not self._begin_sending():
+            self._arm(left if left > 0 else self.times.quiet)
 
-    def _begin_sending(self) -> None:
-        if "" not in self._tasks:
-            self._start("", self._send(dict(self._queue)))
+    def _begin_sending(self) -> bool:
+        """Send the queue. Returns whether that began: only one task sends at a time."""
+        if "" in self._tasks:
+            return False
+        self._start("", self._send(dict(self._queue)))
+        return True
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        task.add_done_callback(lambda _: self._end(name))
+
+    def _end(self, name: str) -> None:
+        self._tasks.pop(name, None)
+        if name == "":
+            self._note_change()  # calls that came while the others were sent
 
     async def _send(self, calls: dict[str, Call]) -> None:
         """Write the requests of waiting calls, in as many batches as the provider's limits require, and send them."""
@@ -172,8 +189,6 @@ class BatchQueue:
         finally:
             if file is not None:
                 file.abandon()
-        if self._queue:
-            self._note_change()
 
     async def _request(self, call: Call) -> bytes | None:
         """Return the request of a call; ``None`` if it cannot be made, or is no longer waited for."""
@@ -236,9 +251,17 @@ class BatchQueue:
         self.batches.remove(batch)
         batch.remove()
 
+    async def _discard_rest(self) -> None:
+        """Delete the provider's copies of collected batches for which an earlier task or process was stopped before it did."""
+        for batch in [b for b in self.batches if b.is_read and not b.record.discarded and b.record.name not in self._tasks]:
+            try:
+                await self._collector.discard(batch, attempts=1)
+            except DiskError as problem:
+                _log.warning("%s", problem)
+
     def _tidy(self) -> None:
-        """Delete the files of batches whose replies are all in the ledger."""
-        for batch in [b for b in self.batches if b.is_read]:
+        """Delete the files of batches whose replies are all in the ledger, once the provider's copies are deleted."""
+        for batch in [b for b in self.batches if b.is_read and b.record.discarded]:
             if not any(self._batch_of.get(key) is batch for key in batch.record.keys) and all(map(self._stored, batch.answered())):
                 self.batches.remove(batch)
                 batch.remove()
@@ -261,9 +284,13 @@ class BatchQueue:
         return LeftInBatch(f"stopped while a batch of model '{self.model}' was waited for")
 
     async def close(self) -> None:
-        """End all tasks, and delete what the ledger has."""
+        """End all tasks, and delete what the ledger has, here and at the provider."""
         self.halt(RunStopped("stopped"))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._discard_rest(), _DISCARD_AT_END)
+        except TimeoutError:
+            _log.warning("the provider of model '%s' does not delete the files of its batches now: the next run tries again", self.model)
         self._tidy()
 
     def lines(self) -> list[str]:

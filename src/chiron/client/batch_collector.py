@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chiron.client.batch_record import Batch, BatchService
+from chiron.client.batch_record import DELETED, Batch, BatchService
 from chiron.client.failures import CallerFault, CallFailed, ConfigurationError, EndpointDown, RateLimited
 from chiron.io import unwritten
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_DISCARDS = 3
-"""Attempts to delete a batch at the provider."""
 
 
 class BatchRefused(ConfigurationError):
@@ -70,12 +68,20 @@ class BatchCollector:
             if status.refused is None:
                 break
             if not status.later:
+                await self.discard(batch)
                 raise BatchRefused(f"model '{self.model}': the provider refuses the batch {record.batch_id}: {status.refused}")
             self.trouble = status.refused
             record.batch_id, record.creating = None, False
             batch.save()
             await asyncio.sleep(self.times.poll * 2 ** min(refusals, 5))
             refusals += 1
+        if status.ended == DELETED:
+            _log.warning(
+                "batch %s of model '%s' was deleted at the provider: its calls are sent again, and count as possibly spent; if you did not"
+                " delete it, stop, and use the key and the base_url of the account that has it",
+                record.batch_id,
+                self.model,
+            )
         record.ended = status.ended
         batch.save()
         part = batch.results.with_name(f"{batch.results.name}.part")
@@ -86,23 +92,34 @@ class BatchCollector:
             batch.requests.unlink(missing_ok=True)
         except OSError as error:
             raise unwritten(batch.results, error) from error
-        await self._discard(batch)
+        await self.discard(batch)
 
-    async def _discard(self, batch: Batch) -> None:
-        """Delete the provider's copies. If it fails, a message says so, and the run continues."""
-        for _ in range(_DISCARDS - 1):
-            try:
-                return await self.service.discard(batch)
-            except CallFailed:
+    async def discard(self, batch: Batch, *, attempts: int = 3) -> None:
+        """Delete the provider's copies, which contain patient data. If it fails, a message says so, and the run continues.
+
+        Raises:
+            DiskError: the record cannot be written.
+        """
+        trouble = ""
+        for number in range(attempts):
+            if number:
                 await asyncio.sleep(min(self.times.first_wait, self.times.poll))
-        try:
-            await self.service.discard(batch)
-        except CallFailed as failure:
+            try:
+                await self.service.discard(batch)
+            except CallFailed as failure:
+                trouble, batch.record.discarded = failure.public, isinstance(failure, CallerFault)
+            else:
+                trouble, batch.record.discarded = "", True
+            if batch.record.discarded:
+                batch.save()
+                break
+        if trouble:
             _log.warning(
-                "batch %s of model '%s' was collected, but its files could not be deleted at the provider: %s",
+                "the files of batch %s of model '%s' could not be deleted at the provider (%s): delete them on its page%s",
                 batch.record.batch_id,
                 self.model,
-                failure.public,
+                trouble,
+                "" if batch.record.discarded else ", or let the next run of the same command try again",
             )
 
     async def _steadily(self, request: Callable[[], Awaitable[T]]) -> T:

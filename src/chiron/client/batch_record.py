@@ -13,6 +13,8 @@ from chiron.io import unwritten, write_atomically
 
 FOLDER = "batches"
 """Folder next to the ledger."""
+DELETED = "deleted"
+"""How a batch ended that the provider no longer has."""
 _RECORDS = "[!.]*.json"
 _MAX_LINE = 64 * 2**20
 """Maximum size of one result in bytes; a longer line counts as damaged."""
@@ -40,6 +42,8 @@ class BatchRecord:
     """The provider's ID of the batch."""
     ended: str | None = None
     """How the batch ended, in the provider's word."""
+    discarded: bool = False
+    """Whether the provider's copies of requests and results are deleted, or a message said that it does not delete them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from chiron.client.failures import (
     ConfigurationError,
     EndpointDown,
     FailureRates,
-    LeftInBatch,
     RateLimited,
     RunStopped,
     Submitted,
@@ -327,14 +326,12 @@ class ModelClient:
         except CallFailed as failure:
             cost = bill.maybe_billed(failure.kind, failure.public) if failure.maybe_billed else bill.not_billed()
             raise
-        except LeftInBatch:
-            cost = bill.leave()
-            raise
         except asyncio.CancelledError:
             cost = bill.maybe_billed("cancelled", "dropped while under way") if endpoint.batch is None else bill.leave()
             raise
         except ChironError:
-            bill.not_billed()
+            # The provider runs and bills what was sent, whatever failed here.
+            cost = bill.leave() if endpoint.batch is not None and endpoint.batch.has(call.key) else bill.not_billed()
             raise
         except Exception as error:
             # Replies can be malformed in unforeseen ways. That fails this call, not the run.

@@ -249,6 +249,11 @@ class Accounts(Store):
         row = self._read_one("SELECT COALESCE(SUM(cost_at_most), 0) FROM failures WHERE kind <> ?", (DUPLICATE,))
         return 0.0 if row is None else float(row[0])
 
+    def reply_costs(self) -> dict[tuple[str, str], float]:
+        """Return the recorded cost of all replies in USD, copied ones included, by role and model. Failed attempts are not counted."""
+        rows = self._read("SELECT role, model, COALESCE(SUM(cost_usd), 0) FROM calls GROUP BY role, model")
+        return {(str(role), str(model)): float(usd) for role, model, usd in rows}
+
     def cached_prompts(self, models: object) -> list[CachedPrompts]:
         """Return how many prompt tokens endpoints read from their caches, by model and role. Reads the stored responses.
 

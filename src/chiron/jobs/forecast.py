@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from statistics import NormalDist, fmean, variance
 from typing import Any, Final
 
 from chiron.client.call import Ask, Call, Reply
+from chiron.client.config import Price
 from chiron.client.ledger import Ledger
 from chiron.client.ledger_accounts import Spending
 from chiron.client.provider import Endpoint
@@ -22,6 +23,8 @@ CONFIDENCE: Final = 0.95
 """Of the interval that is projected from answered units."""
 FEWEST: Final = 3
 """Fewest answered units that an interval is projected from."""
+_ROUNDING: Final = 1e-9
+"""Relative difference of sums of the same costs."""
 RoleKey = tuple[str, str]
 """Role and model."""
 
@@ -66,7 +69,7 @@ class RoleForecast:
     usd_at_most: float | None
     """``None`` if the model has no price."""
     seconds: float | None
-    """At the highest concurrency and rate; ``None`` if no call was answered yet."""
+    """At the highest concurrency and rate; ``None`` if no call was answered yet, or the model is asked through batches."""
     measured: int
     """Number of answered calls that tokens, cost and time are projected from. If 0, tokens and cost are upper limits."""
 
@@ -162,6 +165,14 @@ class _Counts:
     bounded: bool = False
     """Whether the number of calls depends on the replies."""
     history: list[Spending] = field(default_factory=list)
+    paid: defaultdict[RoleKey, float] = field(default_factory=lambda: defaultdict(float))
+    """Recorded USD of the answered calls."""
+
+    def remember(self, ledger: Ledger) -> None:
+        """Add the answered calls of a ledger."""
+        self.history += ledger.spending()
+        for key, usd in ledger.reply_costs().items():
+            self.paid[key] += usd
 
     def calls(self, key: RoleKey) -> tuple[int, int, int]:
         """Return the fewest, the expected and the most missing calls of a role."""
@@ -190,7 +201,8 @@ class _Counts:
         measured = sum(spent.calls for spent in past)
         prompt, completion = sum(spent.prompt_tokens for spent in past), sum(spent.completion_tokens for spent in past)
         each = sum(spent.seconds for spent in past) / measured if measured else None
-        seconds = None if each is None else missing.endpoint.limiter.least_seconds(calls, each)
+        timed = each is not None and missing.endpoint.batch is None
+        seconds = missing.endpoint.limiter.least_seconds(calls, each or 0.0) if timed else None
         if not (prompt and completion):  # some endpoints do not report tokens
             share = calls / missing.calls if missing.calls else 0.0
             tokens = round(missing.prompt_tokens * share), round(missing.completion_tokens * share)
@@ -199,9 +211,19 @@ class _Counts:
             at_least = 0.0 if price is not None and not (price.input or price.output) else None
             return RoleForecast(role, model, calls, least, most, known, *tokens, usd, at_least, at_most, seconds, 0)
         tokens = round(prompt / measured * calls), round(completion / measured * calls)
-        a_call = None if price is None else (prompt * price.input + completion * price.output) / measured / 1e6
+        a_call = None if price is None else _cost_of(price, prompt, completion, self.paid[key]) / measured
         usd, at_least, at_most = (None if a_call is None else number * a_call for number in (calls, least, most))
         return RoleForecast(role, model, calls, least, most, known, *tokens, usd, at_least, at_most, seconds, measured)
+
+
+def _cost_of(price: Price, prompt: int, completion: int, paid: float) -> float:
+    """Return what answered calls cost in USD: as recorded, because some prompt tokens may have been cached.
+
+    If the record does not fit the price, the calls had another price or none. Then no token counts as cached.
+    """
+    uncached = (prompt * price.input + completion * price.output) / 1e6
+    least = uncached - prompt * price.cache_discount / 1e6
+    return paid if least * (1 - _ROUNDING) <= paid <= uncached * (1 + _ROUNDING) else uncached
 
 
 def _project(counts: Sequence[int], units: int) -> tuple[float, float, float]:
@@ -234,7 +256,7 @@ async def _rehearse(rehearsal: Rehearsal, counts: _Counts) -> None:
         counts.missing.setdefault((role, model), _Missing(rehearsal.endpoints[model], rehearsal.growth.get(role, 0)))
     with closing(Ledger.read(path)) if path.is_file() else nullcontext() as ledger:
         if ledger is not None:
-            counts.history += ledger.spending()
+            counts.remember(ledger)
         seen: set[str] = set()
         for unit in rehearsal.units:
             of_unit: Counter[RoleKey] = Counter()

@@ -16,7 +16,7 @@ from typing import Any
 from chiron.client.client import Count
 from chiron.client.failures import RunStopped, UserStopped
 from chiron.client.lease import LeasedBudget, Leases, SharedPace
-from chiron.errors import ChironError, DiskError
+from chiron.errors import ChironError, DiskError, InputError
 from chiron.jobs.crashes import LOG
 from chiron.jobs.engine import EngineOptions, OpenJob, Part
 from chiron.jobs.job import JobSummary
@@ -37,7 +37,7 @@ class PartTask:
     part: Part
     units: int
     resumes: str | None = None
-    """Name of the copy of an attempt whose worker was lost."""
+    """Name of the newest copy of an earlier attempt, whose worker was lost."""
     storage: str
     copy_every: float
     """Seconds between copies."""
@@ -161,6 +161,7 @@ class PartRunner:
         self._folder = Path(tempfile.mkdtemp(prefix=f"chiron-{task.name}-"))
         self._job: Any = None
         self._over = False
+        self._crashes = ""
         self._stopping = asyncio.Event()
         self._storing = threading.Lock()
 
@@ -170,21 +171,35 @@ class PartRunner:
             summary, notes = await self._run_job()
         except ChironError as problem:
             self._over = True
-            return PartEnd(state=self.state(), problem=str(problem))
-        try:
-            await asyncio.to_thread(self._store)
-        except DiskError as problem:
-            kept = f"{problem}; the replies of this part are in {self._folder} on {socket.gethostname()}"
-            return PartEnd(state=self.state(), halted=DiskError(kept), summary=replace(summary, halted=DiskError(kept)))
+            unstored = await self._store_last()
+            kept = "" if unstored is None else f"; {unstored}"
+            return PartEnd(state=self.state(), problem=f"{problem}{kept}")
+        if (unstored := await self._store_last()) is not None:
+            return PartEnd(state=self.state(), halted=unstored, summary=replace(summary, halted=unstored))
+        return PartEnd(state=self.state(), halted=summary.halted, notes=notes, crashes=self._crashes, summary=summary)
+
+    async def _store_last(self) -> DiskError | None:
+        """Store the last copy and remove the local directory. Returns an error that names this directory if it has to be kept."""
         log = self._folder / LOG
-        crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
+        self._crashes = log.read_text("utf-8", "replace") if log.is_file() else ""
+        # Without a job, the ledger is at most half of a fetched copy.
+        if self._job is not None and (self._folder / "ledger.sqlite").is_file():
+            try:
+                await asyncio.to_thread(self._store)
+            except ChironError as problem:
+                return DiskError(f"{problem}; the replies of this part are in {self._folder} on {socket.gethostname()}")
         shutil.rmtree(self._folder, ignore_errors=True)
-        return PartEnd(state=self.state(), halted=summary.halted, notes=notes, crashes=crashes, summary=summary)
+        return None
 
     async def _run_job(self) -> tuple[JobSummary, dict[str, str]]:
         task = self._task
         if task.resumes is not None:
-            await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
+            found = await asyncio.to_thread(self._storage.get_ledger, task.resumes, self._folder / "ledger.sqlite")
+            if not found:
+                raise InputError(
+                    f"the copy '{task.resumes}' of a lost worker's ledger is not in {task.storage}: check that no other process deletes"
+                    " files there, and run again"
+                )
         job = task.part.open(self._folder, task.workers)
         job.make_budget = self._budget_maker()
         self._job = job

@@ -20,7 +20,7 @@ from chiron.extras import need
 from chiron.jobs.engine import EngineOptions, OpenJob
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on
 from chiron.jobs.ray_cluster import first_line, open_cluster
-from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, begin_parts, merge_part, recover_parts, spent_in_copy
+from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, attempt_of, begin_parts, merge_part, part_of, recover_parts, spent_in_copy
 
 _PARTS = 8
 """Parts for each worker, so that a slow worker does not hold up the others at the end."""
@@ -92,6 +92,8 @@ class _Attempt:
     task: PartTask
     units: list[Any]
     losses: int = 0
+    lost: str | None = None
+    """Name of the attempt before, whose worker was lost."""
     worker: Any = None
     state: WorkerState = field(default_factory=WorkerState)
 
@@ -230,11 +232,14 @@ class _Session:
         import ray
 
         name, booked = attempt.task.name, 0.0
-        if attempt.task.resumes is not None:
+        if attempt.lost is not None:
+            # The lost attempt may have stored no copy yet.
+            copies = await asyncio.to_thread(self._storage.copies_of, part_of(name))
+            attempt.task = replace(attempt.task, resumes=copies[-1] if copies else None)
             booked = await asyncio.to_thread(spent_in_copy, self._storage, attempt.task.resumes)
         await _result(self._broker.open.remote(name, booked))
-        if attempt.task.resumes is not None:
-            await self._write_off(attempt.task.resumes, booked)
+        if attempt.lost is not None:
+            await self._write_off(attempt.lost, booked)
         attempt.worker, self._running[name] = worker, attempt
         try:
             end = await _result(worker.run.remote(attempt.task, self._broker))
@@ -256,10 +261,9 @@ class _Session:
         counts = {key: replace(count, in_flight=0) for key, count in attempt.state.counts.items()}
         self._see(attempt, WorkerState(counts=counts))
         losses = attempt.losses + 1
-        head, _, number = attempt.task.name.rpartition("-")
         self._client.note("\0lost workers", f"a worker was lost ({first_line(error)}); its part was continued by another one")
-        task = replace(attempt.task, name=f"{head}-{int(number) + 1}", resumes=attempt.task.name)
-        self._waiting.appendleft(_Attempt(task, attempt.units, losses))
+        task = replace(attempt.task, name=f"{part_of(attempt.task.name)}-{attempt_of(attempt.task.name) + 1}")
+        self._waiting.appendleft(_Attempt(task, attempt.units, losses, attempt.task.name))
         if losses >= _LOSSES:
             self._client.halt(
                 RunStopped(
@@ -285,9 +289,8 @@ class _Session:
             if await asyncio.to_thread(self._storage.get_ledger, name, local):
                 booked = await asyncio.to_thread(_merge_into, self._job.directory.ledger, local)
                 await _result(self._broker.close.remote(name, booked))
-                for copy in (name, attempt.task.resumes):
-                    if copy is not None:
-                        await asyncio.to_thread(self._storage.delete, copy)
+                for copy in await asyncio.to_thread(self._storage.copies_of, part_of(name)):
+                    await asyncio.to_thread(self._storage.delete, copy)
         attempt.state = replace(attempt.state, spent_usd=0.0)
         self._spent = self._client.ledger.spent_usd()
         pass_on(end, self._job)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -173,12 +174,12 @@ def need_ended(run: Path) -> None:
 
 
 def _run(command: list[str], program: str) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed commands
-    except FileNotFoundError as error:
+    """Run a command that needs one of Slurm's programs."""
+    if shutil.which(program) is None:
         raise InputError(
             f"{program} is not installed here: run the command on a machine of the Slurm cluster, or write the scripts with --write-only"
-        ) from error
+        )
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed commands
 
 
 def _first_line(ended: "subprocess.CompletedProcess[str]") -> str:

@@ -13,13 +13,13 @@ from typing import Any
 from chiron.client import failures
 from chiron.client.failures import RunStopped, Submitted, UserStopped
 from chiron.client.lease import Broker, FileLeases
-from chiron.errors import DiskError, InputError
+from chiron.errors import ChironError, DiskError, InputError
 from chiron.io import write_atomically
 from chiron.jobs.engine import EngineOptions, OpenJob, Part
 from chiron.jobs.job import JobSummary
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, check_worker, divide, pass_on
 from chiron.jobs.slurm import FOLDER, JOB, submit, write_scripts
-from chiron.jobs.storage import COPIES, LEASES, Storage, begin_parts, spent_in_copy
+from chiron.jobs.storage import COPIES, LEASES, Storage, attempt_of, begin_parts, part_of, spent_in_copy
 
 _PARTS = 4
 """Parts for each task that runs at the same time."""
@@ -59,6 +59,7 @@ class SlurmEngine:
             yield none
 
     def _write(self, job: OpenJob, units: list[Any], budget_usd: float | None, spent: float) -> Path:
+        job.part_of(units[:1])  # raises before anything is written if the job cannot be divided
         run = job.directory.path.resolve()
         (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
         for old in [path for path in (run / FOLDER).iterdir() if path.suffix in {".json", ".sh"} or path.name == JOB]:
@@ -103,15 +104,26 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         record = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}): the run was merged or submitted again; see 'chiron status {run}'") from None
-    part, fields = read_part(record["part"]), record["task"]
+    try:
+        end = await _run_part(run, number, record, read_part(record["part"]))
+    except ChironError as problem:
+        _write_end(run, number, PartEnd(problem=str(problem)))
+        raise
+    _write_end(run, number, end)
+    if end.problem is not None or end.summary is None:
+        raise InputError(f"part {number} of {run} could not run: {end.problem}")
+    return end.summary
+
+
+async def _run_part(run: Path, number: int, record: dict[str, Any], part: Part) -> PartEnd:
+    fields = record["task"]
     version_there, identity = record["about"]
     about = (version_there, identity)
     problem = await asyncio.to_thread(check_worker, part, about, fields["storage"], record["run"], record["folder"])
     if problem is not None:
         raise InputError(f"this machine cannot run part {number} of {run}: {problem}")
     storage = Storage(fields["storage"])
-    copies = await asyncio.to_thread(storage.copies)
-    earlier = sorted((name for name in copies if _part_of(name) == fields["name"]), key=_attempt)
+    earlier = await asyncio.to_thread(storage.copies_of, fields["name"])
     resumes = earlier[-1] if earlier else None
     name = await asyncio.to_thread(_take_over, run / LEASES, fields["name"], earlier, spent_in_copy(storage, resumes))
     leases = FileLeases(run / LEASES, name)
@@ -124,18 +136,7 @@ async def run_task(run: Path, number: int, read_part: Callable[[dict[str, Any]],
         await leases.end(end.state.spent_usd)
         for old in earlier:
             await asyncio.to_thread(storage.delete, old)
-    write_atomically(run / FOLDER / f"{number}.end.json", [json.dumps(_end_record(end)) + "\n"])
-    if end.problem is not None or end.summary is None:
-        raise InputError(f"part {number} of {run} could not run: {end.problem}")
-    return end.summary
-
-
-def _part_of(name: str) -> str:
-    return name.rpartition("-")[0]
-
-
-def _attempt(name: str) -> int:
-    return int(name.rpartition("-")[2])
+    return end
 
 
 def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
@@ -143,8 +144,8 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     try:
         broker = Broker.join(file)
         try:
-            before = [name for name in broker.holders() if _part_of(name) == part]
-            name = f"{part}-{1 + max((_attempt(name) for name in [*before, *copies]), default=-1)}"
+            before = [name for name in broker.holders() if part_of(name) == part]
+            name = f"{part}-{1 + max((attempt_of(name) for name in [*before, *copies]), default=-1)}"
             broker.take_over(before, name, spent)
         finally:
             broker.disconnect()
@@ -153,14 +154,16 @@ def _take_over(file: Path, part: str, copies: list[str], spent: float) -> str:
     return name
 
 
-def _end_record(end: PartEnd) -> dict[str, Any]:
+def _write_end(run: Path, number: int, end: PartEnd) -> None:
+    """Record how a part ended, for the merge."""
     stopped = end.halted is not None and not isinstance(end.halted, UserStopped)
-    return {
+    record = {
         "notes": end.notes,
         "crashes": end.crashes,
         "problem": end.problem,
         "stopped": [type(end.halted).__name__, str(end.halted)] if stopped else None,
     }
+    write_atomically(run / FOLDER / f"{number}.end.json", [json.dumps(record) + "\n"])
 
 
 class SlurmMerge:

@@ -87,6 +87,10 @@ class Storage:
         names = (posixpath.basename(str(path)) for path in found)
         return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and not name.startswith("."))
 
+    def copies_of(self, part: str) -> list[str]:
+        """Return the names of the copies that attempts to run a part (``RUN-PART``) stored, oldest attempt first."""
+        return sorted((name for name in self.copies() if part_of(name) == part), key=attempt_of)
+
     def put_ledger(self, ledger: Path, name: str) -> None:
         """Store a complete copy of a ledger that may be in use.
 
@@ -115,6 +119,16 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name)
+
+
+def part_of(name: str) -> str:
+    """Return the name of the part (``RUN-PART``) from that of an attempt to run it (``RUN-PART-ATTEMPT``)."""
+    return name.rpartition("-")[0]
+
+
+def attempt_of(name: str) -> int:
+    """Return the number of an attempt from its name."""
+    return int(name.rpartition("-")[2])
 
 
 def spent_in_copy(storage: Storage, name: str | None) -> float:
@@ -161,11 +175,11 @@ def recover_parts(directory: WorkDirectory) -> None:
         for name in (name for name in storage.copies() if name.startswith(run)):
             local = Path(folder) / f"{name}{_SUFFIX}"
             storage.get_ledger(name, local)
-            part = name.rpartition("-")[0]
+            part = part_of(name)
             booked[part] = max(booked[part], merge_part(local, into))
             merged.append(name)
         for lease in open_leases(directory.path / LEASES):
-            usd = lease.usd if lease.lost else lease.usd - booked[lease.holder.rpartition("-")[0]]
+            usd = lease.usd if lease.lost else lease.usd - booked[part_of(lease.holder)]
             into.book_lost(lease.holder, usd if usd > _LEAST else 0.0)
     for file in directory.path.glob(f"{LEASES}*"):
         file.unlink()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chiron.client.batch_record import FOLDER, read_open_batches
 from chiron.client.ledger_merge import Merged, MergingLedger
 from chiron.errors import InputError
 from chiron.jobs.directory import RUN, differences
@@ -45,7 +46,7 @@ def merge_runs(runs: Sequence[Path | str], out: Path | str) -> MergeSummary:
         out: run directory; created if missing.
 
     Raises:
-        InputError: a run is in use, damaged, of another configuration, or contradicts another one.
+        InputError: a run is in use, damaged, of another configuration, waits for batches, or contradicts another one.
         DiskError: the disk is full.
     """
     sources, target = [RunDirectory(Path(run)) for run in runs], RunDirectory(Path(out))
@@ -60,6 +61,7 @@ def merge_runs(runs: Sequence[Path | str], out: Path | str) -> MergeSummary:
     with ExitStack() as held:
         for source in sources:
             held.enter_context(source.locked())
+            _refuse_open_batches(source)
         held.enter_context(target.opened(dict(identity["identity"])))
         with MergingLedger.open(target.ledger) as ledger:
             for source in sources:
@@ -88,6 +90,16 @@ def _refuse_twice(sources: Sequence[RunDirectory], target: RunDirectory) -> None
         if (first := seen.get(source.path.resolve())) is not None:
             raise InputError(f"{source.path} is named twice (also as {first}): name each run once, and another directory as --out")
         seen[source.path.resolve()] = str(source.path)
+
+
+def _refuse_open_batches(source: RunDirectory) -> None:
+    """Refuse a run that waits for batches: the merged run would send their calls again."""
+    if found := read_open_batches(source.path):
+        several = f"{len(found)} open batches" if len(found) > 1 else "1 open batch"
+        raise InputError(
+            f"{source.path} has {several} ({found[0].words}): run its search again until the batches are collected, and then merge. If"
+            f" they cannot be collected, move their records in {source.path / FOLDER} away; their calls are then sent and paid for again"
+        )
 
 
 def _need_same(first: RunDirectory, known: Any, source: RunDirectory, identity: Any) -> None:

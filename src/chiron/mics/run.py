@@ -246,6 +246,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
 
     def make_part(self, units: Sequence[tuple[int, Case]]) -> SearchPart:
         """Return the part of the search with these cases."""
+        self.setup.config.for_workers(1)  # refuses models with batches before a worker does
         return SearchPart(
             cases=self.setup.selection.cases.resolve(),
             cases_sha256=self._cases_sha256,

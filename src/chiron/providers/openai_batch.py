@@ -5,13 +5,14 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from chiron.client.batch_record import Batch, BatchStatus
+from chiron.client.batch_record import DELETED, Batch, BatchStatus
 from chiron.client.call import Call, Reply
 from chiron.client.config import BatchSettings
 from chiron.client.failures import CallerFault, CallFailed, Transient, one_line
@@ -29,7 +30,8 @@ _PAGE, _MAX_PAGES = 100, 100
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 _NOT_RUN = frozenset({"batch_expired", "batch_cancelled"})
 """Codes of requests that did not run before the end of their batch."""
-_GONE = "deleted"
+_NOT_FOUND = 8
+"""Questions in a row for a batch that are answered with 404 before it may count as deleted: two minutes with the default waits."""
 _ID = re.compile(r"[\w.:-]{1,200}", re.ASCII)
 
 
@@ -78,6 +80,8 @@ class OpenAIBatches(BatchLines):
         """``provider``: the endpoint."""
         super().__init__(provider, settings)
         self.address = provider.config.base_url
+        self._not_found: Counter[str] = Counter()
+        """Answers 404 in a row, by name of the batch."""
 
     async def submit(self, batch: Batch) -> None:
         """Upload the requests, and create the batch unless an earlier attempt did."""
@@ -109,9 +113,11 @@ class OpenAIBatches(BatchLines):
         try:
             state = await self._json("GET", f"/batches/{batch.record.batch_id}")
         except CallerFault as failure:
-            if not failure.public.startswith(f"{self._provider.name}: HTTP 404"):
+            if not self._is_missing(failure):
                 raise
-            return BatchStatus(0, total, _GONE)
+            await self._doubt(batch)
+            return BatchStatus(0, total, DELETED)
+        del self._not_found[batch.record.name]
         counts, word = state.get("request_counts"), str(state.get("status"))
         done = sum(_number(counts.get(name)) for name in ("completed", "failed")) if isinstance(counts, dict) else 0
         if word == "failed":
@@ -123,14 +129,17 @@ class OpenAIBatches(BatchLines):
         """Write the file of answers and the file of errors, one after the other."""
         try:
             with _private(to).open("wb") as file:
-                if batch.record.ended == _GONE:
+                if batch.record.ended == DELETED:
                     return
                 state = await self._json("GET", f"/batches/{batch.record.batch_id}")
                 for name in ("output_file_id", "error_file_id"):
                     if (number := _text(state.get(name))) is not None:
                         async with self._provider.requested("GET", f"/files/{number}/content", seconds=_TRANSFER_SECONDS) as response:
                             async for chunk in response.content.iter_any():
-                                file.write(chunk)
+                                try:
+                                    file.write(chunk)
+                                except OSError as error:  # to the request, it would be a broken connection
+                                    raise unwritten(to, error) from error
                         file.write(b"\n")
         except OSError as error:
             raise unwritten(to, error) from error
@@ -142,12 +151,21 @@ class OpenAIBatches(BatchLines):
 
     async def discard(self, batch: Batch) -> None:
         """Delete the files at the provider: they contain patient data."""
-        if batch.record.ended == _GONE:
-            return
-        state = await self._json("GET", f"/batches/{batch.record.batch_id}")
-        for name in ("input_file_id", "output_file_id", "error_file_id"):
-            if (number := _text(state.get(name))) is not None:
-                await self._json("DELETE", f"/files/{number}")
+        files = [batch.record.input_id]
+        if batch.record.ended != DELETED:
+            state = await self._json("GET", f"/batches/{batch.record.batch_id}")
+            files += [_text(state.get(name)) for name in ("output_file_id", "error_file_id")]
+        for number in files:
+            if number is not None:
+                await self._delete(number)
+
+    async def _delete(self, file: str) -> None:
+        """Delete a file unless that was done."""
+        try:
+            await self._json("DELETE", f"/files/{file}")
+        except CallerFault as failure:
+            if not self._is_missing(failure):
+                raise
 
     async def _upload(self, batch: Batch) -> str:
         try:
@@ -169,19 +187,50 @@ class OpenAIBatches(BatchLines):
             raise Transient(f"{self._provider.name}: the answer to an upload has no id")
         return number
 
+    def _is_missing(self, failure: CallerFault) -> bool:
+        return failure.public.startswith(f"{self._provider.name}: HTTP 404")
+
+    async def _doubt(self, batch: Batch) -> None:
+        """Return only if a batch that was not found is deleted: it is missing for a while, and also in the provider's list.
+
+        Raises:
+            CallFailed: it may be found later, or the address is wrong.
+        """
+        name, number = self._provider.name, batch.record.batch_id
+        self._not_found[batch.record.name] += 1
+        if self._not_found[batch.record.name] < _NOT_FOUND:
+            raise Transient(f"{name}: batch {number} is not found (HTTP 404)")
+        del self._not_found[batch.record.name]
+        try:
+            async for entry in self._listed():
+                if entry.get("id") == number:
+                    raise Transient(f"{name}: batch {number} is listed, but not found (HTTP 404)")
+        except CallerFault as failure:
+            if not self._is_missing(failure):
+                raise
+            raise CallerFault(
+                f"{name}: neither batch {number} nor the list of batches is found (HTTP 404): correct base_url and the key; if the batch"
+                f" was deleted, move batches/{batch.record.name}.json away, and its calls are sent and paid for again"
+            ) from failure
+
     async def _find(self, input_id: str) -> str | None:
         """Look for the batch with these requests."""
+        async for entry in self._listed():
+            if entry.get("input_file_id") == input_id and entry.get("status") != "failed":
+                return _text(entry.get("id"))
+        return None
+
+    async def _listed(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield the batches that the provider lists, newest first."""
         params = {"limit": str(_PAGE)}
         for _ in range(_MAX_PAGES):
             page = await self._json("GET", "/batches", params=params)
             entries = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
             for entry in entries:
-                if entry.get("input_file_id") == input_id and entry.get("status") != "failed":
-                    return _text(entry.get("id"))
+                yield entry
             if not entries or not page.get("has_more"):
-                return None
+                return
             params["after"] = str(entries[-1].get("id"))
-        return None
 
     async def _json(self, method: str, path: str, *, seconds: float | None = None, **sent: Any) -> Mapping[str, Any]:
         async with self._provider.requested(method, path, seconds=seconds, **sent) as response:
