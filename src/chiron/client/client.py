@@ -330,7 +330,7 @@ class ModelClient:
             cost = bill.maybe_billed("cancelled", "dropped while under way") if endpoint.batch is None else bill.leave()
             raise
         except ChironError:
-            # The provider runs and bills what was sent, whatever failed here.
+            # The provider runs and bills what was sent, even if its collection failed here.
             cost = bill.leave() if endpoint.batch is not None and endpoint.batch.has(call.key) else bill.not_billed()
             raise
         except Exception as error:
