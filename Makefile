@@ -11,6 +11,8 @@ PIP = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 # Our own package is built by the locked hatchling, not by the newest one in an environment of its own.
 CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
+# Tests start hundreds of processes: without its compiled files, each of them compiles this project again (0.5 s of CPU).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help docs package setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help

@@ -16,6 +16,7 @@ from bench import (
     merge,
     search_speed,
     shared_images,
+    suites,
     train_throughput,
     view,
 )
@@ -26,6 +27,7 @@ ALL = {
     "cost_of_a_call": cost_of_a_call,
     "kills": kills,
     "evaluation": evaluation,
+    "suites": suites,
     "build": build,
     "faults": faults,
     "train_throughput": train_throughput,

@@ -25,6 +25,7 @@ from chiron.mics.run_directory import RunDirectory, SearchProgress
 from chiron.mics.setup import SearchSetup
 from chiron.mics.tree import write_tree
 from chiron.mmrp.cot import intern_form
+from chiron.mmrp.release import ReleaseOptions, release
 from chiron.mmrp.signals.preferences import prepare_preferences
 from chiron.mmrp.signals.reflections import prepare_reflections
 from chiron.mmrp.signals.rewards import prepare_rewards
@@ -149,7 +150,8 @@ def export_signals(run: Path, config: RunConfig, data: Data, out: Path) -> list[
     """Write the tree of a search, and all signals made from its first :data:`SIGNAL_CASES` cases, in the formats of their trainers.
 
     The prompts are those of the interns. Two signals need calls: the mentors of ``config`` give the reasons of the reflections, and the
-    interns answer without reasoning for the pass rates of ``rl``, in a replay of the search.
+    interns answer without reasoning for the pass rates of ``rl``, in a replay of the search. A release of the signals has the splits, and
+    InternVL's form, which needs the sizes of the images.
 
     Raises:
         InputError: A signal cannot be built for another reason than that no case gives a row.
@@ -167,7 +169,10 @@ def export_signals(run: Path, config: RunConfig, data: Data, out: Path) -> list[
         "rl": prepare_rl([out / "baseline"], out / "rl", **source),
         "reflections": prepare_reflections([run], config, out / "reflections", **source),
     }
-    return [_exported(name, build) for name, build in builds.items()]
+    exported = [_exported(name, build) for name, build in builds.items()]
+    if parts := [out / each.name for each in exported if each.rows]:
+        release(parts, out / "release", images=data.images, options=ReleaseOptions(replace=True))
+    return exported
 
 
 def _exported(name: str, build: SignalRun) -> ExportedSignal:

@@ -34,6 +34,7 @@ class World:
         endings: dict[str, str] | None = None,
         whole: dict[str, int] | None = None,
         unclear: str | None = None,
+        again: dict[str, int] | None = None,
     ) -> None:
         """Create the world.
 
@@ -46,9 +47,11 @@ class World:
             endings: final answers by mentor; by default the known answer.
             whole: number of interns that the whole path of a mentor leads to the answer, by mentor.
             unclear: mentor after whose steps two of three interns give an answer without a verdict.
+            again: number of interns that a mentor's step leads to the answer when they are asked once more, as in a second attempt.
         """
         self.answers, self.blind, self.words, self.replies = known_answers(cases), blind, words or {}, replies or {}
         self.steps, self.endings, self.whole, self.unclear = steps or {}, endings or {}, whole or {}, unclear
+        self.again, self.asked = again or {}, set[tuple[str, str]]()
 
     def reply(self, body: dict[str, Any]) -> str:
         prompt, model = prompt_of(body), str(body["model"])
@@ -68,6 +71,9 @@ class World:
         if author == self.unclear and intern:
             return UNCLEAR
         right = self.whole.get(author) if len(given) == STEPS else None
+        if author in self.again and (prompt, model) in self.asked:
+            right = self.again[author]
+        self.asked.add((prompt, model))
         if right is None:
             right = RIGHT_INTERNS[author] if author else self.blind
         return self.answers[read_section(prompt, "question") or ""] if intern < right else "Something else"

@@ -11,6 +11,7 @@ from chiron.mics.tree import read_tree
 from chiron.mmrp.exports.trl import stepwise_faults
 from chiron.mmrp.row import read_rows
 from chiron.mmrp.signals.rewards import RewardOptions, build_rewards
+from chiron.mmrp.signals.source import keys_of
 from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
 from tests.support.command import chiron
@@ -45,6 +46,19 @@ def test_every_scored_candidate_of_an_old_run_has_a_row_with_the_scores_of_its_p
     assert seen + len(whole) == len(rows)
     assert whole
     assert all(row.signal["units"][-1].startswith("### Step ") for row in whole)
+
+
+def test_a_step_that_two_attempts_evaluated_has_one_row_with_the_share_of_both(tmp_path: Path) -> None:
+    run = searched(tmp_path, 1, mentors=["mentor-c"], world={"again": {"mentor-c": 2}})
+    (tree,) = read_tree(run)
+    first = [levels[0]["candidates"][0] for levels in tree["attempts"]]
+    assert [(each["steps"], each["correct"], each["answered"]) for each in first] == [(first[0]["steps"], 0, 3), (first[0]["steps"], 2, 3)]
+    build_rewards([run], tmp_path / "out")
+    rows = list(read_rows(tmp_path / "out" / "rows.jsonl"))
+    assert len({tuple(row.signal["units"]) for row in rows}) == len(rows)
+    assert {(row.signal["scores"][0], row.signal["answered"][0]) for row in rows} == {(2 / 6, 6)}
+    (row,) = (row for row in rows if len(row.signal["units"]) == 1)
+    assert set(row.provenance.calls) >= {key for each in first for key in (each["key"], *keys_of(each)) if key}
 
 
 def test_the_threshold_makes_the_hard_labels(recorded: Path, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from chiron.demo import loop
 from chiron.demo.data import TINY, make_data
 from chiron.evaluation.reward import answer_reward
 from chiron.mics.config import check_config
+from chiron.mmrp.exports.internvl import internvl_faults
 from chiron.mmrp.signals.preferences import build_preferences
 from chiron.mmrp.signals.rewards import build_rewards
 from chiron.mmrp.signals.rl import build_rl
 from chiron.training.rows import read_rows
+from tests.mmrp.building import lines
 from tests.mmrp.signals.searching import searched
 from tests.providers.local.checkpoints import qwen_tokenizer
 
@@ -61,6 +63,9 @@ def exported_by_the_demonstration(folder: Path) -> Path:
     loop.search(config, data, folder / "search")
     exported = loop.export_signals(folder / "search", config, data, folder / "signals")
     assert all(each.rows and not each.why_none for each in exported), exported
+    asked = lines(folder / "signals" / "release" / "exports" / "internvl" / "rewards-train.jsonl")
+    assert asked
+    assert not [fault for row in asked for fault in internvl_faults(row)]
     return folder / "signals"
 
 

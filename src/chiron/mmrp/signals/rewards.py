@@ -1,6 +1,6 @@
 """Step rewards: a prefix and a step, with the MICS-Score as the label of a process reward model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NotRequired, TypedDict, Unpack
@@ -23,7 +23,6 @@ from chiron.mmrp.signals.source import (
     keys_of,
     open_runs,
     prompt_of,
-    score_of,
     scored,
     short_name,
     signal_row,
@@ -32,7 +31,7 @@ from chiron.mmrp.signals.source import (
 )
 from chiron.mmrp.templates import ConversationTemplate
 
-RULES: Final = 2
+RULES: Final = 3
 """Version of the rules; increase it when the same trees would give other rows."""
 
 
@@ -42,14 +41,14 @@ class RewardSignal(TypedDict):
     units: list[str]
     """Text of each unit: ``### Step 1: ...``."""
     scores: list[float]
-    """Soft label: MICS-Score of everything up to and including the unit."""
+    """Soft label: MICS-Score of everything up to and including the unit, over all attempts of the run that evaluated it."""
     labels: list[bool]
     """Hard label: whether the score exceeds the threshold."""
     threshold: float
     answered: list[int]
     """Number of evaluations behind each score."""
     mentor: str
-    """Mentor of the last unit."""
+    """Mentor of the last unit; of several attempts, as ``depth`` and ``attempt``, that of the first."""
     depth: int
     attempt: int
     whole_path: bool
@@ -84,7 +83,7 @@ def build_rewards(
     reviews: ReviewMode = "prefer",
     **source: Unpack[SourceOptions],
 ) -> BuildSummary:
-    """Build process-reward rows from the search trees of runs, without a model: one row per scored candidate.
+    """Build process-reward rows from the search trees of runs, without a model: one row per scored prefix and step.
 
     Writes ``rows.jsonl``, ``dropped.jsonl``, and the rows in TRL's form to ``exports/``; a release adds InternVL's form. Arguments
     and errors are those of :func:`chiron.mmrp.signals.preferences.build_preferences`. Labels of reviewers are added to the rows of the
@@ -118,6 +117,29 @@ class Scored:
     score: TreeScore
 
 
+_Prefix = tuple[str, ...]
+"""Steps that the interns were shown."""
+_Calls = tuple[str | None, ...]
+"""Ledger keys of the evaluations behind a score."""
+
+
+@dataclass(frozen=True)
+class _Drafted:
+    """A scored candidate, as one attempt evaluated it."""
+
+    attempt: int
+    depth: int
+    mentor: str
+    units: tuple[Scored, ...]
+    calls: tuple[str | None, ...]
+    """Ledger keys of the mentors' replies."""
+    whole: bool
+
+    def prefix(self, units: int) -> _Prefix:
+        """Return the steps of the first ``units`` units."""
+        return tuple(step for unit in self.units[:units] for step in unit.steps)
+
+
 @dataclass(frozen=True)
 class _Rewards:
     """Convert the trees of a case to rows."""
@@ -132,70 +154,78 @@ class _Rewards:
         rows: dict[str, MmrpRow] = {}
         below = False
         for run, tree in unit.trees:
+            drafts: dict[_Prefix, list[_Drafted]] = {}
+            scores: dict[_Prefix, dict[_Calls, TreeScore]] = {}
             for attempt, levels in enumerate(tree["attempts"]):
-                for row in self._of_attempt(unit, run, attempt, levels):
-                    if self.decisions.mode != "require" or row.signal.get("human_labels", [None])[-1] is not None:
-                        rows.setdefault(row.id, row)
+                for draft in _drafts(attempt, levels):
+                    drafts.setdefault(draft.prefix(len(draft.units)), []).append(draft)
+                    for count, of_unit in enumerate(draft.units, start=1):
+                        scores.setdefault(draft.prefix(count), {})[tuple(keys_of(of_unit.score))] = of_unit.score
                 below = below or any(c["steps"] and not c["quorum"] for level in levels for c in level["candidates"])
+            for same in drafts.values():
+                row = self._row(unit, run, same, scores)
+                if self.decisions.mode != "require" or row.signal.get("human_labels", [None])[-1] is not None:
+                    rows.setdefault(row.id, row)
         if not rows:
             unreviewed = self.decisions.mode == "require"
             return drop("rewards", unit, "not reviewed" if unreviewed else "scores below the quorum" if below else "no candidate")
         return Made(tuple(rows.values()))
 
-    def _of_attempt(self, unit: CaseTrees, run: SearchedRun, attempt: int, levels: Sequence[TreeLevel]) -> Iterator[MmrpRow]:
-        before: list[Scored] = []
-        calls: list[str | None] = []
-        for level in levels:
-            first = len(level["prefix"]) + 1
-            for candidate in scored(level["candidates"]):
-                units = [*before, Scored(unit_text(candidate["steps"], first), tuple(candidate["steps"]), candidate)]
-                yield self._row(unit, run, attempt, level, candidate, units, [*calls, candidate["key"]])
-            chosen = next((c for c in level["candidates"] if c["chosen"]), None)
-            if chosen is None:
-                return
-            if chosen["steps"]:  # a finished path offers the prefix again
-                before = [*before, Scored(unit_text(chosen["steps"], first), tuple(chosen["steps"]), chosen)]
-            calls = [*calls, chosen["key"]]
-            if (rest := _rest(level, chosen, before)) is not None:
-                yield self._row(unit, run, attempt, level, chosen, [*before, rest], calls, whole=True)
-
     def _row(
-        self,
-        unit: CaseTrees,
-        run: SearchedRun,
-        attempt: int,
-        level: TreeLevel,
-        candidate: TreeCandidate,
-        units: Sequence[Scored],
-        calls: Sequence[str | None],
-        *,
-        whole: bool = False,
+        self, unit: CaseTrees, run: SearchedRun, same: Sequence[_Drafted], scores: Mapping[_Prefix, Mapping[_Calls, TreeScore]]
     ) -> MmrpRow:
-        scores = [score_of(each.score) for each in units]
+        """Build the row of a prefix and step that one or more attempts of a run evaluated.
+
+        Attempts draw their own samples, so all evaluations are counted together: the same step never has two labels.
+        """
+        first = max(same, key=lambda draft: len(draft.units))  # the first of those with the most labels
+        pooled = [list(scores[first.prefix(count)].values()) for count in range(1, len(first.units) + 1)]
+        answered = [sum(score["answered"] for score in of_unit) for of_unit in pooled]
+        shares = [sum(score["correct"] for score in of_unit) / total for of_unit, total in zip(pooled, answered, strict=True)]
         signal: RewardSignal = {
-            "units": [each.text for each in units],
-            "scores": scores,
-            "labels": [score > self.options.threshold for score in scores],
+            "units": [each.text for each in first.units],
+            "scores": shares,
+            "labels": [share > self.options.threshold for share in shares],
             "threshold": self.options.threshold,
-            "answered": [each.score["answered"] for each in units],
-            "mentor": candidate["mentor"],
-            "depth": level["depth"],
-            "attempt": attempt,
-            "whole_path": whole,
+            "answered": answered,
+            "mentor": first.mentor,
+            "depth": first.depth,
+            "attempt": first.attempt,
+            "whole_path": first.whole,
         }
-        if (labels := human_labels([each.steps for each in units], run, unit.id, self.decisions)) is not None:
+        if (labels := human_labels([each.steps for each in first.units], run, unit.id, self.decisions)) is not None:
             signal["human_labels"] = labels
         said = "\n".join(signal["units"])
+        keys = [key for of_unit in pooled for score in of_unit for key in keys_of(score)]
         return signal_row(
             "rewards",
-            short_name(said, *scores),
+            short_name(said, *shares),
             unit.case,
             prompt_of(self.form, unit.case),
             said,
             signal=signal,
-            provenance=run.provenance([*calls, *(key for each in units for key in keys_of(each.score))]),
-            depth=level["depth"],
+            provenance=run.provenance([*(call for draft in same for call in draft.calls), *keys]),
+            depth=first.depth,
         )
+
+
+def _drafts(attempt: int, levels: Sequence[TreeLevel]) -> Iterator[_Drafted]:
+    """Yield the scored candidates of an attempt, each with the scored units before it."""
+    before: tuple[Scored, ...] = ()
+    calls: tuple[str | None, ...] = ()
+    for level in levels:
+        first = len(level["prefix"]) + 1
+        for candidate in scored(level["candidates"]):
+            units = (*before, Scored(unit_text(candidate["steps"], first), tuple(candidate["steps"]), candidate))
+            yield _Drafted(attempt, level["depth"], candidate["mentor"], units, (*calls, candidate["key"]), whole=False)
+        chosen = next((c for c in level["candidates"] if c["chosen"]), None)
+        if chosen is None:
+            return
+        if chosen["steps"]:  # a finished path offers the prefix again
+            before = (*before, Scored(unit_text(chosen["steps"], first), tuple(chosen["steps"]), chosen))
+        calls = (*calls, chosen["key"])
+        if (rest := _rest(level, chosen, before)) is not None:
+            yield _Drafted(attempt, level["depth"], chosen["mentor"], (*before, rest), calls, whole=True)
 
 
 def _rest(level: TreeLevel, chosen: TreeCandidate, before: Sequence[Scored]) -> Scored | None:
