@@ -51,6 +51,7 @@ from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
 from chiron.training.stage import RunContext, StageRun
+from chiron.training.tile_cache import TileCache
 from chiron.training.trackers import check_trackers, tracker_writer
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 _UNHASHED: dict[str, Any] = {
     **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
-    **dict.fromkeys(("gradient_checkpointing", "compile"), True),
+    **dict.fromkeys(("gradient_checkpointing", "compile", "tile_cache", "tile_cache_gib"), True),
     "stages": {"__all__": {"answers", "answer_tokens"}},
 }
 """Keys of a recipe that do not change the final weights."""
@@ -187,12 +188,13 @@ def train(
 
     Raises:
         TrainingStopped: ``stop`` was true. A checkpoint was written.
-        InputError: ``out`` contains another run, the loss is not finite, or memory ran out.
+        InputError: ``out`` contains another run, the tile cache cannot be written, the loss is not finite, or memory ran out.
         DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
     recipe, model = prepared.recipe, prepared.base.model
     check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
+    tiles = _tile_cache(prepared, accelerator)
     saved = _saved(prepared, accelerator, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
@@ -205,7 +207,7 @@ def train(
             for listener in listeners:
                 listener(metrics)
 
-        run = RunContext(prepared, accelerator, out, notify, stop, score)
+        run = RunContext(prepared, accelerator, out, notify, stop, score, tiles)
         for index, plan in enumerate(prepared.plans):
             if index >= position.stage:
                 resumed = saved if saved is not None and saved.position.stage == index else None
@@ -279,6 +281,14 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
+
+
+def _tile_cache(prepared: Prepared, accelerator: Accelerator) -> TileCache | None:
+    recipe = prepared.recipe
+    if recipe.tile_cache is None:
+        return None
+    size = int(recipe.tile_cache_gib * 2**30)
+    return TileCache(Path(recipe.tile_cache), prepared.base.layout, size, writers=accelerator.num_processes)
 
 
 def _records(
