@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -226,13 +226,25 @@ def train(
 def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
     """Load the last checkpoint of this run, if there is one."""
     saved = load_last(out / "checkpoints")
+    if accelerator.num_processes > 1:
+        _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
     if saved is not None:
         _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
-    if accelerator.num_processes > 1 and len(set(gather_object([saved and saved.position]))) > 1:
-        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
     return saved
+
+
+def _check_processes(found: Sequence[tuple[RunIdentity, TrainPosition | None]], out: Path) -> None:
+    """Check that all processes train the same; ``found``: the run of each, and where its last checkpoint ends."""
+    first, position = found[0]
+    for rank, (other, at) in enumerate(found):
+        if other != first:
+            names = [name for name, digest in first["data"].items() if other["data"].get(name) != digest]
+            what = ", ".join(names) or "the recipe or the base"
+            raise InputError(f"the processes have different data: {what} of process {rank} differs from that of process 0: copy it again")
+        if at != position:
+            raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
