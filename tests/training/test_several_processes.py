@@ -307,15 +307,3 @@ def test_a_process_that_is_killed_is_started_again_and_the_run_ends_bit_equal(no
     assert "(exitcode: -9)" in errors[1]
     assert losses(out) == losses(across / "whole")
     assert distance(weights(across / "whole"), weights(out)) == 0
-
-
-def test_nodes_with_different_data_stop_and_name_the_file(nodes: Nodes, world: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(nodes.folders[1], other)
-    with (other / "mmrp" / "held.jsonl").open("a") as file:
-        file.write((other / "mmrp" / "held.jsonl").read_text().splitlines()[0].replace("r2-0", "more") + "\n")
-    processes = Nodes([nodes.folders[0], other], tmp_path).start()
-    errors = "".join(process.communicate(timeout=PATIENCE)[1] for process in processes)
-    assert all(process.returncode != 0 for process in processes)
-    assert "held.jsonl of process 1 differs from that of process 0" in " ".join(errors.split())
-    assert not (tmp_path / "runs" / "8b" / "model").exists()

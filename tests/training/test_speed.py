@@ -239,6 +239,20 @@ def test_attention_without_a_mask_gets_one_type_from_weights_in_full_precision(m
     assert set(seen) == {torch.bfloat16}
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="flash attention needs a GPU")
+def test_all_weights_are_trained_without_a_mask_on_a_gpu(world: Path, tmp_path: Path) -> None:
+    """They are in full precision, and flash attention takes half precision only."""
+    stage = {**recipe_of(world).stages[0].model_dump(exclude_none=True), "trainable": "all"}
+    found = []
+    for attention in ("sdpa", "varlen"):
+        prepared = prepared_of(world, stages=[stage], attention=attention)
+        assert {weight.dtype for weight in prepared.base.model.parameters()} == {torch.float32}
+        train(prepared, tmp_path / attention)
+        lines = (tmp_path / attention / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert found[1] == pytest.approx(found[0], rel=5e-3)
+
+
 def test_compiled_layers_cannot_be_sharded(world: Path) -> None:
     with pytest.raises(ValueError, match="compile does not support sharded weights"):
         recipe_of(world, compile=True, shard=True)

@@ -242,9 +242,11 @@ def _check_processes(found: Sequence[tuple[RunIdentity, TrainPosition | None]], 
         if other != first:
             names = [name for name, digest in first["data"].items() if other["data"].get(name) != digest]
             what = ", ".join(names) or "the recipe or the base"
-            raise InputError(f"the processes have different data: {what} of process {rank} differs from that of process 0: copy it again")
+            raise InputError(f"{what} of process {rank} differs from that of process 0: copy the same recipe, data and base to all nodes")
         if at != position:
-            raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
+            raise InputError(
+                f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system"
+            )
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
