@@ -294,7 +294,8 @@ def _words() -> Any:
 def main(arguments: Sequence[str] = ()) -> None:
     """Print the table.
 
-    ``arguments``: names of the sizes, or of the families without a GPU; ``--seconds N`` for each way; ``--ways A,B`` for those whose names contain A or B.
+    ``arguments``: names of the sizes, or of the families without a GPU; ``--seconds N`` for each way; ``--ways A,B`` for those whose
+    names contain A or B.
     """
     given = list(arguments)
     seconds = float(given.pop(given.index("--seconds") + 1)) if "--seconds" in given else None

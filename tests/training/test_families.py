@@ -26,7 +26,9 @@ from chiron.cli.app import app
 from chiron.client.call import ImagePart
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.evaluation.items import Item, own_messages
+from chiron.evaluation.api import evaluate
+from chiron.evaluation.config import EvaluationConfig, EvaluationTokens, load_evaluation
+from chiron.evaluation.items import ITEMS, Item, own_messages, read_results
 from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.families.registry import FAMILIES
@@ -44,6 +46,7 @@ from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.rows import IGNORED, Encoded, read_rows
 from chiron.training.session import Prepared, prepare, train
+from tests.evaluation import published
 from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
 from tests.training.test_preferences import write_pairs
 from tests.training.tiny import write_rows
@@ -313,6 +316,20 @@ def test_the_merged_model_computes_what_base_and_adapter_compute(world: World) -
     adapters = {name.split(".lora_")[0] for name, _ in adapted.named_parameters() if "lora_" in name}
     assert len(adapters) == (3 if world.kind == "gemma3" else 2) * 7
     assert all("language_model" in name or "text_model" in name for name in adapters)
+
+
+@pytest.mark.parametrize("world", ["internvl", *KINDS], indirect=True)
+def test_a_trained_model_is_evaluated_in_this_process(world: World, tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    model = str(world.undisturbed / "model")
+    config = load_evaluation(None, model)
+    config = config.model_copy(update={"evaluation": EvaluationConfig(max_tokens=EvaluationTokens(model=16))})
+    (group,) = evaluate(model, ["vqa_rad"], tmp_path / "run", config, data=tmp_path / "d").groups
+    assert group["n"] == 4
+    assert group["verdicts"]["pending"] == group["verdicts"]["unusable"] == 0
+    replies = [item.reply for item in read_results(tmp_path / "run" / ITEMS)]
+    assert len(replies) == 4
+    assert all(replies)
 
 
 @pytest.mark.parametrize("system", [None, "Be kind.", "none"])

@@ -19,7 +19,7 @@ from chiron.training.attention import row_boundaries
 from chiron.training.batches import collate, normalized, one_ahead
 from chiron.training.estimate import Operations, estimate, passes_of
 from chiron.training.memory import choose_recomputed
-from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
+from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, load_base
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.session import Prepared, prepare, train
 from chiron.training.throughput import measure_throughput
@@ -286,3 +286,11 @@ def test_items_made_ahead_keep_their_order_and_their_errors() -> None:
 def test_an_attention_that_is_not_available_says_what_to_do(world: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         prepared_of(world, **change)
+
+
+def test_a_gpu_without_bf16_is_refused_before_the_base_is_loaded(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(InputError, match=r"precision: bf16 needs a GPU of compute capability 8\.0.*Tesla T4.*set precision: fp32"):
+        load_base(recipe_of(world, precision="bf16"))
