@@ -294,8 +294,7 @@ def _words() -> Any:
 def main(arguments: Sequence[str] = ()) -> None:
     """Print the table.
 
-    ``arguments``: names of the sizes, or of the families without a GPU; ``--seconds N`` for each way; ``--ways A,B`` for those whose
-    names contain A or B.
+    ``arguments``: names of sizes, or of families without a GPU; ``--seconds N`` for each way; ``--ways A,B``: parts of their names.
     """
     given = list(arguments)
     seconds = float(given.pop(given.index("--seconds") + 1)) if "--seconds" in given else None
@@ -312,9 +311,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     print(f"matmul peak, measured: {peak / 1e12:.3g} TFLOP/s ({torch.cuda.get_device_name()})\n", flush=True)
     columns = ["model", "way", "real tokens/s", "useful TFLOP/s", "share of peak", "peak GiB", "positions in use", "first loss", "steps"]
     told = []
-    for size in FULL:
-        if names and size.name not in names:
-            continue
+    for size in (size for size in FULL if not names or size.name in names):
         told += compare(replace(size, seconds=seconds or size.seconds), device, peak, ways)
         gc.collect()
         torch.cuda.empty_cache()

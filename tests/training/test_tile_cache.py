@@ -133,20 +133,20 @@ WRITER = """
 import sys
 from pathlib import Path
 from chiron.cases.images import ImageFolder
-from chiron.training import tile_cache
 from chiron.training.batches import Decoder
 from chiron.training.rows import encode_all, read_rows
+from chiron.training.tile_cache import TileCache
 from tests.training.tiny import tiny_encoder, tiny_tiling
 import os, signal
 
 data, folder, kill = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "kill"
 rows = encode_all(read_rows(data / "rows.jsonl"), ImageFolder(data / "images"), tiny_encoder(), limit=1000)
-cache = tile_cache.TileCache(folder, tiny_tiling(), 2**20, writers=2)
+cache = TileCache(folder, tiny_tiling(), 2**20, writers=2)
 if kill:
     def die(handle, mode):
         os.write(handle, b"half of")
         os.kill(os.getpid(), signal.SIGKILL)
-    tile_cache.os.fdopen = die
+    os.fdopen = die
 print("ready", flush=True)
 sys.stdin.readline()
 with Decoder(ImageFolder(data / "images"), tiny_tiling(), 2, cache=cache) as decoder:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import features
 
 from chiron.errors import InputError
+from chiron.io import write_bytes
 from chiron.providers.local.tiling import Grid, ImageLayout, Tiles, Tiling
 
 _log = logging.getLogger(__name__)
@@ -110,15 +110,7 @@ class TileCache:
                 self._end(*refused)
                 return
             path.parent.mkdir(exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".")
-            try:
-                with os.fdopen(handle, "wb") as target:
-                    target.write(zlib.crc32(content).to_bytes(4, "little"))
-                    target.write(content)
-                Path(draft).replace(path)
-            except BaseException:
-                Path(draft).unlink(missing_ok=True)
-                raise
+            write_bytes(path, zlib.crc32(content).to_bytes(4, "little"), content)
         except OSError as error:
             self._end(f"cannot be written ({error.strerror or error})", "free space on its disk")
 
