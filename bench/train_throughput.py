@@ -1,7 +1,6 @@
 """Tokens a second of a LoRA training on one device: padded batches as the authors' loader makes them, against this trainer's packed lines.
 
-Random weights at the sizes of InternVL3-2B and -8B and a made-up mixture of lengths. Without a GPU everything is tiny: it shows that the
-script runs and that both ways compute the same loss, not what a GPU would do.
+Random weights at the sizes of InternVL3-2B and -8B and a made-up mixture of lengths. Without a GPU, see :mod:`bench.train_families`.
 """
 
 import gc
@@ -11,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.table import heading, table
+from chiron.providers.local.families.family import ModelFamily
 from chiron.providers.local.families.internvl import INTERNVL
-from chiron.providers.local.tiling import TileKey, Tiles
+from chiron.providers.local.tiling import ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.attention import use_attention
 from chiron.training.batches import collate
 from chiron.training.estimate import Operations
 from chiron.training.known_bases import KNOWN_BASES
+from chiron.training.loop import memory_gib
 from chiron.training.memory import predict_memory
 from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, plain, recompute, recompute_only
 from chiron.training.packing import bins, order
@@ -33,6 +35,7 @@ from chiron.training.rows import IGNORED, Encoded, trained_tokens
 from chiron.training.throughput import matmul_peak
 
 Batches = Sequence[Sequence[Encoded]]
+Inputs = dict[str, Tensor]
 Losses = Callable[[nn.Module, Sequence[Encoded]], Tensor]
 ADAPTER = {"language": 2, "attention": 3, "head": 2, "vision": 1}
 """Passes that training an adapter of the language model needs (:func:`~chiron.training.estimate.passes_of`)."""
@@ -62,32 +65,16 @@ def _published(name: str) -> Size:
 
 
 FULL = (_published("InternVL3-2B"), _published("InternVL3-8B"))
-TINY = Size(
-    "tiny",
-    {
-        "vision_config": {
-            "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "image_size": [32, 32],
-            "patch_size": [4, 4], "attention_bias": True,
-        },
-        "text_config": {
-            "model_type": "qwen2", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": False,
-        },
-        "image_token_id": 500, "image_seq_length": 16, "tie_word_embeddings": False,
-    },
-    24, 512, 128, 4.0,
-)  # fmt: skip
 
 
 def make_model(size: Size, device: torch.device) -> nn.Module:
-    """With a fresh LoRA as the recipes have it, without dropout; base weights in bf16 on a GPU."""
+    """With a fresh LoRA as the recipes have it, without dropout; base weights in bf16."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device:
         model = InternVLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]  # noqa: SLF001 - as chiron.training.model
-            InternVLConfig(**size.config), dtype=dtype, attn_implementation="sdpa"
+            InternVLConfig(**size.config), dtype=torch.bfloat16, attn_implementation="sdpa"
         )
     return add_adapter(model, Adapter(dropout=0.0)).train()
 
@@ -147,12 +134,12 @@ def padded_loss(pixels: Callable[[TileKey], Tiles], side: int) -> Losses:
     return loss
 
 
-def packed_loss(pixels: Callable[[TileKey], Tiles]) -> Losses:
+def packed_loss(pixels: Callable[[TileKey], Tiles], layout: ImageLayout | None = None) -> Losses:
     """As the trainer does it."""
 
     def loss(model: nn.Module, rows: Sequence[Encoded]) -> Tensor:
-        batch = collate([rows], pixels, length=None, pad_id=0, raw=True).to(next(model.parameters()).device)
-        summed: Tensor = Loss(model)(batch.input_ids, batch.position_ids, batch.labels, batch.pixel_values)
+        batch = collate([rows], pixels, length=None, pad_id=0, layout=layout, raw=True).to(next(model.parameters()).device)
+        summed: Tensor = Loss(model)(**batch.loss_inputs())
         return summed
 
     return loss
@@ -174,7 +161,7 @@ class Found:
     steps: int
 
 
-def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, padded: bool) -> Found:
+def measure(model: nn.Module, seconds: float, batches: Batches, losses: Losses, *, padded: bool, family: ModelFamily = INTERNVL) -> Found:
     """Optimizer steps of one batch each, over and over, for the time given; then, the steps undone."""
     device = next(model.parameters()).device
     began_with = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -183,7 +170,7 @@ def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, p
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    counted = Operations.of(model, INTERNVL)
+    counted = Operations.of(model, family)
     tokens, flops, began, seen, summed, labels = 0, 0.0, 0.0, 0, 0.0, 0
     # The same rows in each way: the batches of the warm-up are trained again at the end of a round.
     for number, batch in enumerate(_forever(batches)):
@@ -201,38 +188,58 @@ def measure(model: nn.Module, size: Size, batches: Batches, losses: Losses, *, p
         tokens += sum(len(r.input_ids) for r in batch)
         flops += sum(counted.useful(batch, ADAPTER).values())
         seen += 1
-        if number > WARM_UP and _now(device) - began > size.seconds:
+        if number > WARM_UP and _now(device) - began > seconds:
             break
     took = _now(device) - began
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.requires_grad:
                 p.copy_(began_with[name])
-    gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
     real = sum(len(r.input_ids) for batch in batches for r in batch)
     positions = sum(_positions(batch, padded=padded) for batch in batches)
-    return Found(tokens / took, flops / took, gib, real / positions, summed / max(1, labels), seen)
+    return Found(tokens / took, flops / took, memory_gib(), real / positions, summed / max(1, labels), seen)
 
 
-def measure_trl(model: Any, size: Size, rows: list[Encoded], pixels: Callable[[TileKey], Tiles]) -> Found:
-    """TRL's own trainer on the rows in its own order: padded batches, and its own loss and measurements."""
+def padded_inputs(
+    rows: Sequence[Encoded], pixels: Callable[[TileKey], Tiles], family: ModelFamily, layout: ImageLayout, config: Any
+) -> Inputs:
+    """What transformers' own processors make of a padded batch, with labels."""
+    batch = collate([[row] for row in rows], pixels, length=None, pad_id=0, layout=layout)
+    lengths = torch.tensor([len(row.input_ids) for row in rows])
+    mask = (torch.arange(batch.input_ids.shape[1])[None] < lengths[:, None]).long()
+    found: Inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "labels": batch.labels}
+    images = {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+    found |= {name: value for name, value in images.items() if value is not None}
+    return found | family.token_types(config, batch.input_ids)
+
+
+def measure_trl(
+    model: Any,
+    seconds: float,
+    rows: list[Encoded],
+    inputs: Callable[[Sequence[Encoded]], Inputs],
+    *,
+    family: ModelFamily = INTERNVL,
+    order: str = "random",
+) -> Found:
+    """TRL's own trainer on the rows in its own order: padded batches, and its own loss and measurements.
+
+    ``inputs``: :func:`padded_inputs`. ``order``: "random" or "group_by_length".
+    """
     import datasets
     import trl
     from transformers import TrainerCallback
 
     device = next(model.parameters()).device
+    gpu = device.type == "cuda"
     began_with = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    counted = Operations.of(model, INTERNVL)
+    counted = Operations.of(model, family)
     seen: dict[str, Any] = {"tokens": 0, "flops": 0.0, "began": 0.0, "steps": 0, "batches": []}
 
-    def collator(examples: list[dict[str, int]]) -> dict[str, Tensor]:
+    def collator(examples: list[dict[str, int]]) -> Inputs:
         members = [rows[example["row"]] for example in examples]
         seen["batches"].append(members)
-        batch = collate([[row] for row in members], pixels, length=None, pad_id=0)
-        lengths = torch.tensor([len(row.input_ids) for row in members])
-        mask = (torch.arange(batch.input_ids.shape[1])[None] < lengths[:, None]).long()
-        found = {"input_ids": batch.input_ids, "attention_mask": mask, "labels": batch.labels}
-        return found if batch.pixel_values is None else {**found, "pixel_values": batch.pixel_values}
+        return inputs(members)
 
     class Clock(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -244,18 +251,20 @@ def measure_trl(model: Any, size: Size, rows: list[Encoded], pixels: Callable[[T
                 members = seen["batches"][seen["steps"] - 1]
                 seen["tokens"] += sum(len(r.input_ids) for r in members)
                 seen["flops"] += sum(counted.useful(members, ADAPTER).values())
-                if _now(device) - seen["began"] > size.seconds:
+                if _now(device) - seen["began"] > seconds:
                     control.should_training_stop = True
 
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         args = trl.SFTConfig(  # type: ignore[attr-defined]
-            output_dir=folder, per_device_train_batch_size=BATCH, max_steps=10_000, bf16=True, gradient_checkpointing=False,
+            output_dir=folder, per_device_train_batch_size=BATCH, max_steps=10_000, bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False,
             report_to=[], save_strategy="no", learning_rate=4e-5, remove_unused_columns=False, max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True}, dataloader_num_workers=0, logging_strategy="no", disable_tqdm=True,
+            train_sampling_strategy=order,
         )  # fmt: skip
-        data = datasets.Dataset.from_list([{"row": number} for number in range(len(rows))])
+        data = datasets.Dataset.from_list([{"row": number, "length": len(row.input_ids)} for number, row in enumerate(rows)])
         trainer: Any = trl.SFTTrainer(  # type: ignore[attr-defined]
             model=model, args=args, train_dataset=data, data_collator=collator, processing_class=_words(), callbacks=[Clock()]
         )
@@ -266,8 +275,7 @@ def measure_trl(model: Any, size: Size, rows: list[Encoded], pixels: Callable[[T
             if name in began_with:
                 p.copy_(began_with[name])
     used = sum(len(r.input_ids) for m in seen["batches"] for r in m) / sum(_positions(m, padded=True) for m in seen["batches"])
-    gib = torch.cuda.max_memory_allocated() / 2**30
-    return Found(seen["tokens"] / took, seen["flops"] / took, gib, used, float("nan"), seen["steps"] - WARM_UP)
+    return Found(seen["tokens"] / took, seen["flops"] / took, memory_gib(), used, float("nan"), seen["steps"] - WARM_UP)
 
 
 def _words() -> Any:
@@ -284,26 +292,26 @@ def _words() -> Any:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Print the tables.
+    """Print the table.
 
-    ``arguments``: names of the sizes; ``--seconds N`` for each way; ``--ways A,B`` for those whose names contain A or B.
+    ``arguments``: names of sizes, or of families without a GPU; ``--seconds N`` for each way; ``--ways A,B``: parts of their names.
     """
     given = list(arguments)
     seconds = float(given.pop(given.index("--seconds") + 1)) if "--seconds" in given else None
     ways = given.pop(given.index("--ways") + 1).split(",") if "--ways" in given else []
     names = [name for name in given if not name.startswith("--")]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        from bench.train_families import compare_families
+
+        compare_families(names, seconds or 10.0, ways)
+        return
+    device = torch.device("cuda")
     heading("Training throughput")
-    if device.type == "cpu":
-        print("No GPU here: a tiny model in fp32, to see that all ways run and agree. Its figures say nothing of a GPU.\n")
     peak = matmul_peak(device)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"matmul peak, measured: {peak / 1e12:.3g} TFLOP/s ({where})\n", flush=True)
+    print(f"matmul peak, measured: {peak / 1e12:.3g} TFLOP/s ({torch.cuda.get_device_name()})\n", flush=True)
     columns = ["model", "way", "real tokens/s", "useful TFLOP/s", "share of peak", "peak GiB", "positions in use", "first loss", "steps"]
     told = []
-    for size in FULL if device.type == "cuda" else (TINY,):
-        if names and size.name not in names:
-            continue
+    for size in (size for size in FULL if not names or size.name in names):
         told += compare(replace(size, seconds=seconds or size.seconds), device, peak, ways)
         gc.collect()
         torch.cuda.empty_cache()
@@ -323,26 +331,24 @@ def compare(size: Size, device: torch.device, peak: float, wanted: Sequence[str]
         return noise[: key[1]]
 
     def ours(attention: Attention) -> Found:
-        use_attention(inner, Recipe.model_construct(attention=attention, precision="bf16" if device.type == "cuda" else "fp32"))
-        return measure(model, size, packed, packed_loss(pixels), padded=False)
+        use_attention(inner, Recipe.model_construct(attention=attention, precision="bf16"))
+        return measure(model, size.seconds, packed, packed_loss(pixels), padded=False)
 
     packed = [[rows[i] for i in line] for line in bins([len(r.input_ids) for r in rows], size.sequence, seed=0, epoch=0)]
-    gpu = device.type == "cuda"
     padded = padded_batches(rows, a_tile)
+    inputs = partial(padded_inputs, pixels=pixels, family=INTERNVL, layout=Tiling(side), config=inner.config)
     ways: dict[str, Callable[[], Found]] = {
-        "authors' loader: padded": lambda: measure(model, size, padded, padded_loss(pixels, side), padded=True),
-        **({"TRL's trainer: padded": lambda: measure_trl(model, size, rows, pixels)} if gpu else {}),
+        "authors' loader: padded": lambda: measure(model, size.seconds, padded, padded_loss(pixels, side), padded=True),
+        "TRL's trainer: padded": lambda: measure_trl(model, size.seconds, rows, inputs),
         "packed, sdpa": lambda: ours("sdpa"),
         "packed, varlen": lambda: ours("varlen"),
-        **({"packed, flex_attention": lambda: ours("flex_attention")} if gpu else {}),
+        "packed, flex_attention": lambda: ours("flex_attention"),
     }
     told = [_told(size, way, peak, run) for way, run in ways.items() if not wanted or any(word in way for word in wanted)]
-    recipe = Recipe.model_construct(max_seq_length=size.sequence, micro_batch_size=1, precision="bf16" if gpu else "fp32")
+    recipe = Recipe.model_construct(max_seq_length=size.sequence, micro_batch_size=1, precision="bf16")
     predicted = predict_memory(Loss(model), recipe, device)
     peaks = {n: round(predicted.peak(n) / 2**30, 1) for n in (0, predicted.layers)}
     print(f"predicted memory, GiB, by the number of layers that compute their activations again: {peaks}", flush=True)
-    if not gpu:  # compiling for a CPU takes minutes
-        return told
     recompute(inner)
     told.append(_told(size, "packed, varlen, all recomputed", peak, lambda: ours("varlen")))
     recompute_only(model, 0)
@@ -363,7 +369,7 @@ def _told(size: Size, way: str, peak: float, run: Callable[[], Found]) -> list[o
         traceback.print_exc()
         return row
     row = [size.name, way, round(f.tokens_a_second), round(f.flops_a_second / 1e12, 4), f"{f.flops_a_second / peak:.1%}"]
-    row += [round(f.gib, 1) or "-", f"{f.used:.1%}", f"{f.loss:.5f}", f.steps]
+    row += [round(f.gib, 1), f"{f.used:.1%}", f"{f.loss:.5f}", f.steps]
     print(row, f"{time.perf_counter() - began:.0f} s with warm-up", flush=True)
     return row
 

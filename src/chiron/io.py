@@ -48,6 +48,24 @@ def write_atomically(path: Path, lines: Iterable[str]) -> None:
         raise unwritten(path, error) from error
 
 
+def write_bytes(path: Path, *parts: bytes | memoryview, prefix: str = ".") -> None:
+    """Write a file atomically, readable by its owner only, without waiting for the disk.
+
+    ``prefix``: beginning of the temporary file's name.
+
+    Raises:
+        OSError: writing failed; the existing file is unchanged.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 FIGURE_FORMATS = ("svg", "png", "pdf")
 
 

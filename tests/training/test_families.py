@@ -1,8 +1,11 @@
 """Every family of bases trains as its single rows would, resumes, merges, and is served as it was trained."""
 
 import json
+import multiprocessing
+import os
 import re
 import shutil
+import signal
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +26,9 @@ from chiron.cli.app import app
 from chiron.client.call import ImagePart
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.evaluation.items import Item, own_messages
+from chiron.evaluation.api import evaluate
+from chiron.evaluation.config import EvaluationConfig, EvaluationTokens, load_evaluation
+from chiron.evaluation.items import ITEMS, Item, own_messages, read_results
 from chiron.providers.local.backend import PrefixCache
 from chiron.providers.local.checkpoint import find_checkpoint
 from chiron.providers.local.families.registry import FAMILIES
@@ -41,6 +46,7 @@ from chiron.training.packing import pack
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.rows import IGNORED, Encoded, read_rows
 from chiron.training.session import Prepared, prepare, train
+from tests.evaluation import published
 from tests.providers.local.checkpoints import as_processed, config_of, generated, write_family
 from tests.training.test_preferences import write_pairs
 from tests.training.tiny import write_rows
@@ -231,6 +237,17 @@ def test_packed_pairs_have_the_log_probabilities_of_single_ones(world: World) ->
             begin += size
 
 
+def assert_bit_equal(out: Path, wanted_out: Path) -> None:
+    """The same model, adapter and losses."""
+    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
+        ours, wanted = load_file(out / file), load_file(wanted_out / file)
+        assert ours.keys() == wanted.keys()
+        assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
+    losses = [[line["loss"] for line in read_metrics(folder / "metrics.jsonl") if "loss" in line] for folder in (out, wanted_out)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
 class Killed(Exception):
     pass
 
@@ -244,13 +261,42 @@ def test_a_run_cut_off_ends_bit_equal(world: World, tmp_path: Path, at: int) -> 
     with pytest.raises(Killed):
         train(world.prepared(), tmp_path, watch=kill)
     train(world.prepared(), tmp_path)
-    for file in ("model/model.safetensors", "adapter/adapter_model.safetensors"):
-        ours, wanted = load_file(tmp_path / file), load_file(world.undisturbed / file)
-        assert ours.keys() == wanted.keys()
-        assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
-    losses = [[line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line] for out in (tmp_path, world.undisturbed)]
-    assert losses[0] == losses[1]
-    assert len(losses[0]) == 6
+    assert_bit_equal(tmp_path, world.undisturbed)
+
+
+def train_until_killed(world: World, out: Path, at: str, threads: int) -> None:
+    """In a process of its own: ``kill -9`` while the checkpoint of step 4 is written, or after step 5."""
+    torch.set_num_threads(threads)
+
+    def die(metrics: Any = None) -> None:
+        if at == "writing" or metrics.total_steps == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(value: object, path: Path) -> None:
+        plain_save(value, path)
+        if "step-00000004" in str(path):
+            die()
+
+    plain_save = torch.save
+    if at == "writing":
+        torch.save = write  # type: ignore[assignment]
+    train(world.prepared(), out, watch=die if at == "step" else lambda _: None)
+
+
+@pytest.mark.parametrize("world", ["internvl", *KINDS], indirect=True)
+def test_a_run_killed_in_a_step_and_while_it_writes_a_checkpoint_ends_bit_equal(world: World, tmp_path: Path) -> None:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([__name__])  # imported once for all families
+    for at in ("writing", "step"):
+        process = server.Process(target=train_until_killed, args=(world, tmp_path, at, torch.get_num_threads()))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not (tmp_path / "model").exists()
+        (draft,) = (tmp_path / "checkpoints").glob(".step-*") if at == "writing" else [None]
+        assert draft is None or not (draft / "place.json").exists()
+    train(world.prepared(), tmp_path)
+    assert_bit_equal(tmp_path, world.undisturbed)
 
 
 @torch.no_grad()
@@ -270,6 +316,20 @@ def test_the_merged_model_computes_what_base_and_adapter_compute(world: World) -
     adapters = {name.split(".lora_")[0] for name, _ in adapted.named_parameters() if "lora_" in name}
     assert len(adapters) == (3 if world.kind == "gemma3" else 2) * 7
     assert all("language_model" in name or "text_model" in name for name in adapters)
+
+
+@pytest.mark.parametrize("world", ["internvl", *KINDS], indirect=True)
+def test_a_trained_model_is_evaluated_in_this_process(world: World, tmp_path: Path) -> None:
+    published.vqa_rad(tmp_path / "d")
+    model = str(world.undisturbed / "model")
+    config = load_evaluation(None, model)
+    config = config.model_copy(update={"evaluation": EvaluationConfig(max_tokens=EvaluationTokens(model=16))})
+    (group,) = evaluate(model, ["vqa_rad"], tmp_path / "run", config, data=tmp_path / "d").groups
+    assert group["n"] == 4
+    assert group["verdicts"]["pending"] == group["verdicts"]["unusable"] == 0
+    replies = [item.reply for item in read_results(tmp_path / "run" / ITEMS)]
+    assert len(replies) == 4
+    assert all(replies)
 
 
 @pytest.mark.parametrize("system", [None, "Be kind.", "none"])

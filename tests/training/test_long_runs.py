@@ -81,18 +81,21 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- signals and time -----------------------------------------------------------------------------------------------------------------
 
 
-def start(world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = ()) -> list["subprocess.Popen[str]"]:
-    """Start the command on some processes, as srun does. ``outs``: a folder for each, if they do not share ``out``."""
+def start(
+    world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = (), data: Sequence[Path] = ()
+) -> list["subprocess.Popen[str]"]:
+    """Start the command on some processes, as srun does. ``outs``, ``data``: folders of each, if they do not share ``out`` and the data."""
     outs = outs or [out] * ranks
     ranks = len(outs)
     (path := out.parent / f"{out.name}.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    arguments = [sys.executable, "-m", "chiron", "train", str(path), "--data", str(world / "data"), "--out"]
+    arguments = [sys.executable, "-m", "chiron", "train", str(path), "--out"]
+    data = data or [world / "data"] * ranks
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
     return [
         subprocess.Popen(
-            [*arguments, str(outs[n])], stderr=subprocess.PIPE, text=True,
+            [*arguments, str(outs[n]), "--data", str(data[n])], stderr=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **together, **({"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {})},
         )
         for n in range(ranks)
@@ -385,6 +388,20 @@ def test_processes_that_find_different_checkpoints_stop(world: Path, stopped: Pa
     errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], errors
     assert all("the processes found different checkpoints" in error for error in errors[:1])
+
+
+def test_processes_with_different_data_stop_and_name_the_file(world: Path, tmp_path: Path) -> None:
+    """As on two nodes with copies of their own; a process also stops if only another one differs."""
+    shutil.copytree(world / "data", tmp_path / "data")
+    row = json.loads((world / "data" / "held.jsonl").read_text().splitlines()[0])
+    with (tmp_path / "data" / "held.jsonl").open("a") as file:
+        file.write(json.dumps({**row, "id": "more"}) + "\n")
+    recipe = recipe_of(world, {"held_out": "held.jsonl"})
+    processes = start(world, tmp_path / "out", recipe, ranks=2, data=[world / "data", tmp_path / "data"])
+    errors = [" ".join(process.communicate(timeout=PATIENCE)[1].split()) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    assert "held.jsonl of process 1 differs from that of process 0: copy the same recipe, data and base to all nodes" in errors[0]
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_documented_slurm_script_requeues_after_the_signal(world: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from chiron.training.checkpoint import checkpoints
 from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.session import prepare, train
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 from tests.training.tiny import KINDS, tiny_model, tiny_tokenizer, write_rows
 
 pytestmark = pytest.mark.slow
@@ -230,3 +231,79 @@ def test_the_launchers_own_sharding_is_refused(world: Path, tmp_path: Path, monk
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="shard: true"):
         train(prepare(recipe_of(world), world / "data"), tmp_path / "out")
+
+
+# --- two nodes ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Two nodes on this machine, each in a folder with its own copy of data and base. They share ``out``."""
+
+    folders: list[Path]
+    shared: Path
+
+    def start(self, *module: str) -> list["subprocess.Popen[str]"]:
+        """Start the documented command on both, for the module ``chiron`` or another one."""
+        page = (ROOT / "docs" / "training.md").read_text("utf-8")
+        command = next(block for block in page.split("```bash\n")[1:] if block.startswith("torchrun")).partition("```")[0]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        for old, new in (
+            ("torchrun", f"exec {sys.executable} -m torch.distributed.run"), ("--nproc-per-node 8", "--nproc-per-node 1"),
+            ("node1:29500", f"127.0.0.1:{port}"), ("/shared", str(self.shared)),
+        ):  # fmt: skip
+            assert old in command
+            command = command.replace(old, new)
+        if module:
+            command = " ".join([command.partition(" -m chiron ")[0], "-m", *module])
+        path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        return [
+            subprocess.Popen(["/bin/bash", "-c", command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+            for folder in self.folders
+        ]
+
+
+@pytest.fixture(scope="module")
+def nodes(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Nodes:
+    folders = [tmp_path_factory.mktemp("node") for _ in range(2)]
+    for folder in folders:
+        shutil.copytree(world / "data", folder / "mmrp")
+        shutil.copytree(world / "base", folder / "base")
+        recipe = recipe_of(world, base="base").model_dump(mode="json")
+        (folder / "mmrp" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        (folder / "shards.yaml").write_text(yaml.safe_dump({**recipe, **SHARDS}))
+    shared = tmp_path_factory.mktemp("shared")
+    jobs = [{"name": "whole", "recipe": "mmrp/recipe.yaml"}, {"name": "sharded", "recipe": "shards.yaml"}]
+    (shared / "jobs.yaml").write_text(yaml.safe_dump(jobs))
+    return Nodes(folders, shared)
+
+
+@pytest.fixture(scope="module")
+def across(nodes: Nodes) -> Path:
+    """Undisturbed trainings on both nodes."""
+    processes = nodes.start("tests.training.look_inside", str(nodes.shared / "jobs.yaml"), "mmrp", str(nodes.shared))
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return nodes.shared
+
+
+@pytest.mark.parametrize("name", ["whole", "sharded"])
+def test_two_nodes_train_as_one_process(one: Path, across: Path, name: str) -> None:
+    assert losses(across / name) == pytest.approx(losses(one), rel=1e-5)
+    assert distance(weights(one), weights(across / name)) < 2e-5
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_run_ends_bit_equal(nodes: Nodes, across: Path) -> None:
+    """By torchrun, as documented; in the second stage."""
+    out = nodes.shared / "runs" / "8b"
+    processes = nodes.start()
+    wait_until(lambda: len(losses(out)) >= 8 or any(process.poll() is not None for process in processes))
+    (worker,) = Path(f"/proc/{processes[1].pid}/task/{processes[1].pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert "(exitcode: -9)" in errors[1]
+    assert losses(out) == losses(across / "whole")
+    assert distance(weights(across / "whole"), weights(out)) == 0

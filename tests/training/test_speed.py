@@ -19,7 +19,7 @@ from chiron.training.attention import row_boundaries
 from chiron.training.batches import collate, normalized, one_ahead
 from chiron.training.estimate import Operations, estimate, passes_of
 from chiron.training.memory import choose_recomputed
-from chiron.training.model import Loss, add_adapter, compile_layers, language_layers
+from chiron.training.model import Loss, add_adapter, compile_layers, language_layers, load_base
 from chiron.training.recipe import Adapter, Recipe
 from chiron.training.session import Prepared, prepare, train
 from chiron.training.throughput import measure_throughput
@@ -239,6 +239,20 @@ def test_attention_without_a_mask_gets_one_type_from_weights_in_full_precision(m
     assert set(seen) == {torch.bfloat16}
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="flash attention needs a GPU")
+def test_all_weights_are_trained_without_a_mask_on_a_gpu(world: Path, tmp_path: Path) -> None:
+    """They are in full precision, and flash attention takes half precision only."""
+    stage = {**recipe_of(world).stages[0].model_dump(exclude_none=True), "trainable": "all"}
+    found = []
+    for attention in ("sdpa", "varlen"):
+        prepared = prepared_of(world, stages=[stage], attention=attention)
+        assert {weight.dtype for weight in prepared.base.model.parameters()} == {torch.float32}
+        train(prepared, tmp_path / attention)
+        lines = (tmp_path / attention / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert found[1] == pytest.approx(found[0], rel=5e-3)
+
+
 def test_compiled_layers_cannot_be_sharded(world: Path) -> None:
     with pytest.raises(ValueError, match="compile does not support sharded weights"):
         recipe_of(world, compile=True, shard=True)
@@ -272,3 +286,11 @@ def test_items_made_ahead_keep_their_order_and_their_errors() -> None:
 def test_an_attention_that_is_not_available_says_what_to_do(world: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         prepared_of(world, **change)
+
+
+def test_a_gpu_without_bf16_is_refused_before_the_base_is_loaded(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(InputError, match=r"precision: bf16 needs a GPU of compute capability 8\.0.*Tesla T4.*set precision: fp32"):
+        load_base(recipe_of(world, precision="bf16"))

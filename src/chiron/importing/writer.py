@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from chiron.errors import DiskError, InputError
 from chiron.importing.image_metadata import without_metadata
 from chiron.importing.phi_filter import longest_text, screen
 from chiron.importing.source import Draft, DraftGroup, DraftImage, LeaveOut, LeftOut, Why
-from chiron.io import unwritten
+from chiron.io import unwritten, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,14 +166,7 @@ def _write(path: Path, data: bytes, digest: str) -> None:
         if path.is_file() and path.stat().st_size == len(data) and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".image.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_bytes(path, data, prefix=".image.")
     except OSError as error:
         raise unwritten(path, error) from error
 

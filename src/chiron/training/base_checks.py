@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import torch
+
 from chiron.errors import InputError
 from chiron.providers.local.dialogue import ChatFormat
 from chiron.providers.local.families.family import ModelFamily
@@ -28,6 +30,19 @@ def fit_base(recipe: Recipe, family: ModelFamily, model: Any, tokenizer: Any, so
     except (InputError, OSError, ValueError) as error:
         raise InputError(f"recipe {recipe.name}: {first_line(error)}") from error
     return layout
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Check that the GPU, if there is one, computes in the recipe's precision.
+
+    Raises:
+        InputError: It has no bf16. Torch would emulate it, which is slower than fp32.
+    """
+    if recipe.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(
+            f"recipe {recipe.name}: precision: bf16 needs a GPU of compute capability 8.0 or higher, which {torch.cuda.get_device_name()}"
+            " does not have: set precision: fp32"
+        )
 
 
 def check_images(family: ModelFamily, layout: ImageLayout, images: Images) -> None:

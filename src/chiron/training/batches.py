@@ -21,6 +21,7 @@ from chiron.client.images import upright
 from chiron.errors import InputError
 from chiron.providers.local.tiling import DEVIATION, MEAN, Grid, ImageLayout, TileKey, Tiles, Tiling
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, shown, token_weight, trained_tokens
+from chiron.training.tile_cache import TileCache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,15 +213,19 @@ class Decoder:
     copying, and they do not fork a process that uses a GPU. Text-only batches start no threads.
     """
 
-    def __init__(self, folder: ImageFolder | None, layout: ImageLayout, workers: int, *, prefetch: int = 2) -> None:
+    def __init__(
+        self, folder: ImageFolder | None, layout: ImageLayout, workers: int, *, prefetch: int = 2, cache: TileCache | None = None
+    ) -> None:
         """``folder`` may be None for text-only data. Memory is bounded by ``prefetch`` batches of tiles plus the current one.
 
-        With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead.
+        With 0 ``workers``, this thread decodes images. With 0 ``workers`` or 0 ``prefetch``, nothing is decoded ahead. ``cache``: where
+        decoded images are kept.
         """
         if workers < 0 or prefetch < 0:
             raise ValueError(f"workers and prefetch must be at least 0 (got {workers} and {prefetch})")
         self._fence = None if folder is None else _Fence(folder.root)
         self._layout = layout
+        self._cache = cache
         self._workers = workers
         self._prefetch = prefetch if workers else 0
         self._pool: ThreadPoolExecutor | None = None
@@ -292,20 +297,26 @@ class Decoder:
         if self._fence is None:
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} cannot be found without an image folder")
         try:
-            with Image.open(io.BytesIO(self._fence.find(name).read_bytes()), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height <= MAX_PIXELS:
-                    plain = upright(image)
-                    width, height = plain.size
-                    if self._layout.grid(width, height, n_images) == grid:
-                        return self._layout.cut(plain, n_images)
-            raise InputError(
-                f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected}"
-                f" {self._layout.unit}: it has changed since training began; start again with another --out"
-            )
+            content = self._fence.find(name).read_bytes()
+            make = partial(self._cut, content, key, grid, sample)
+            return make() if self._cache is None else self._cache.tiles(content, grid, n_images, make)
         except (ImageProblem, OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, Image.DecompressionBombError) as error:
             why = " ".join(str(error).split())
             raise InputError(f"row {shown(sample.id)}: image {shown(name)} can no longer be read: {why}") from error
+
+    def _cut(self, content: bytes, key: TileKey, grid: Grid, sample: Encoded) -> Tiles:
+        name, expected = key
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS:
+                plain = upright(image)
+                width, height = plain.size
+                if self._layout.grid(width, height, len(sample.images)) == grid:
+                    return self._layout.cut(plain, len(sample.images))
+        raise InputError(
+            f"row {shown(sample.id)}: image {shown(name)} is now {width} x {height} pixels, which does not give {expected}"
+            f" {self._layout.unit}: it has changed since training began; start again with another --out"
+        )
 
 
 Item = TypeVar("Item")

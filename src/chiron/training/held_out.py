@@ -125,7 +125,7 @@ def answer(
     replies = []
     inner = plain(model)
     inner.eval()
-    with Decoder(folder, state.layout, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
         decoded = decoder.ahead(iter([[(one.encoded,)] for one in mine]))
         for one, (lines, tiles) in zip(mine, decoded, strict=True):
             size = len(one.encoded.input_ids)

@@ -24,6 +24,7 @@ from chiron.training.model import ShardedLoss, gather, no_gradient_sync, part_of
 from chiron.training.packing import Line, StagePlan
 from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import IGNORED, Encoded, LossWeighting, token_weight, trained_tokens
+from chiron.training.tile_cache import TileCache
 
 
 @dataclass
@@ -39,6 +40,8 @@ class TrainState:
     pad_id: int
     layout: ImageLayout
     """How the model sees images."""
+    tiles: TileCache | None = None
+    """Decoded images on disk, if the recipe has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def train_stage(
     todo = [step for number, step in enumerate(steps) if number >= position.step]
     shares = [micro_batches(step, recipe.micro_batch_size, world, rank) for step in todo]
     with (
-        Decoder(folder, state.layout, recipe.workers) as decoder,
+        Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder,
         one_ahead(_collated(state, recipe, decoder.ahead(batch for share in shares for batch in share))) as ready,
     ):
         for step, share in zip(todo, shares, strict=True):
@@ -227,7 +230,7 @@ def held_out_loss(state: TrainState, recipe: Recipe, lines: Sequence[Line], fold
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     summed = torch.zeros((), device=state.accelerator.device, dtype=torch.float64)
-    with Decoder(folder, state.layout, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
         for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
             batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             with state.accelerator.autocast():
@@ -244,7 +247,7 @@ def reference_log_probabilities(
     state.loss.eval()
     world, rank = state.accelerator.num_processes, state.accelerator.process_index
     found: dict[str, tuple[float, float]] = {}
-    with Decoder(folder, state.layout, recipe.workers) as decoder:
+    with Decoder(folder, state.layout, recipe.workers, cache=state.tiles) as decoder:
         for batch_lines, tiles in decoder.ahead(iter(micro_batches(list(lines), recipe.micro_batch_size, world, rank))):
             batch = collate(batch_lines, tiles, length=None, pad_id=state.pad_id, layout=state.layout).to(state.accelerator.device)
             with state.accelerator.autocast():

@@ -30,7 +30,7 @@ from chiron.providers.local.loading import load_whole
 from chiron.providers.local.tiling import ImageLayout, Tiling
 from chiron.terminal import printable
 from chiron.training.attention import attention_inputs
-from chiron.training.base_checks import first_line, fit_base
+from chiron.training.base_checks import check_precision, first_line, fit_base
 from chiron.training.quantization import quantization_settings
 from chiron.training.recipe import Adapter, ModelPart, Recipe
 from chiron.training.rows import IGNORED
@@ -80,10 +80,11 @@ def load_base(recipe: Recipe) -> LoadedModel:
 
     Raises:
         InputError: The checkpoint does not exist, is of an unknown family, is incomplete, sees images in another way than the recipe says,
-            or has another chat template.
+            or has another chat template. Or the GPU lacks the recipe's precision.
     """
     import transformers
 
+    check_precision(recipe)
     family = _family(recipe)
     architecture = getattr(transformers, family.architecture)
     # Frozen base weights can stay in half precision; trained weights need full precision.

@@ -189,6 +189,10 @@ class Recipe(Strict):
     seed: int = 0
     workers: PositiveInt = 2
     """Number of threads that decode images ahead of the model."""
+    tile_cache: str | None = None
+    """Folder in which decoded images are kept for later epochs, resumed runs and other processes; created if missing."""
+    tile_cache_gib: PositiveFloat = 50
+    """Maximum size of ``tile_cache``."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
     checkpoint_minutes: PositiveFloat | None = None

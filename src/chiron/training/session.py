@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,7 @@ from chiron.training.packing import StagePlan, plan_stage
 from chiron.training.recipe import Adapter, Recipe, Stage
 from chiron.training.rows import Encoded, RowEncoder, encode_all, read_rows, rows_fingerprint
 from chiron.training.stage import RunContext, StageRun
+from chiron.training.tile_cache import TileCache
 from chiron.training.trackers import check_trackers, tracker_writer
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 _UNHASHED: dict[str, Any] = {
     **dict.fromkeys(("workers", "checkpoint_every", "checkpoint_minutes", "micro_batch_size", "tensorboard", "trackers", "shard"), True),
-    **dict.fromkeys(("gradient_checkpointing", "compile"), True),
+    **dict.fromkeys(("gradient_checkpointing", "compile", "tile_cache", "tile_cache_gib"), True),
     "stages": {"__all__": {"answers", "answer_tokens"}},
 }
 """Keys of a recipe that do not change the final weights."""
@@ -187,12 +188,13 @@ def train(
 
     Raises:
         TrainingStopped: ``stop`` was true. A checkpoint was written.
-        InputError: ``out`` contains another run, the loss is not finite, or memory ran out.
+        InputError: ``out`` contains another run, the tile cache cannot be written, the loss is not finite, or memory ran out.
         DiskError: A checkpoint, the metrics or the model cannot be written. The last checkpoint is kept.
     """
     recipe, model = prepared.recipe, prepared.base.model
     check_questions(recipe, prepared.questions, score)
     accelerator = _accelerator(recipe)
+    tiles = _tile_cache(prepared, accelerator)
     saved = _saved(prepared, accelerator, out)
     position = saved.position if saved is not None else TrainPosition(0, 0, 0)
     with contextlib.ExitStack() as files:
@@ -205,7 +207,7 @@ def train(
             for listener in listeners:
                 listener(metrics)
 
-        run = RunContext(prepared, accelerator, out, notify, stop, score)
+        run = RunContext(prepared, accelerator, out, notify, stop, score, tiles)
         for index, plan in enumerate(prepared.plans):
             if index >= position.stage:
                 resumed = saved if saved is not None and saved.position.stage == index else None
@@ -224,13 +226,27 @@ def train(
 def _saved(prepared: Prepared, accelerator: Accelerator, out: Path) -> TrainCheckpoint | None:
     """Load the last checkpoint of this run, if there is one."""
     saved = load_last(out / "checkpoints")
+    if accelerator.num_processes > 1:
+        _check_processes(gather_object([(prepared.identity, saved and saved.position)]), out)
     if saved is not None:
         _log.info("%s: resuming stage %d at step %d", out, saved.position.stage + 1, saved.position.step)
     if saved is not None and saved.run != prepared.identity:
         raise InputError(f"{out} contains a run of another recipe or other data: choose another --out")
-    if accelerator.num_processes > 1 and len(set(gather_object([saved and saved.position]))) > 1:
-        raise InputError(f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system")
     return saved
+
+
+def _check_processes(found: Sequence[tuple[RunIdentity, TrainPosition | None]], out: Path) -> None:
+    """Check that all processes train the same; ``found``: the run of each, and where its last checkpoint ends."""
+    first, position = found[0]
+    for rank, (other, at) in enumerate(found):
+        if other != first:
+            names = [name for name, digest in first["data"].items() if other["data"].get(name) != digest]
+            what = ", ".join(names) or "the recipe or the base"
+            raise InputError(f"{what} of process {rank} differs from that of process 0: copy the same recipe, data and base to all nodes")
+        if at != position:
+            raise InputError(
+                f"the processes found different checkpoints in {out}: all need the same files; put --out on a shared file system"
+            )
 
 
 def _ready(model: nn.Module, recipe: Recipe, stage: Stage, out: Path, resumed: TrainCheckpoint | None, *, writes: bool) -> nn.Module:
@@ -279,6 +295,14 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
+
+
+def _tile_cache(prepared: Prepared, accelerator: Accelerator) -> TileCache | None:
+    recipe = prepared.recipe
+    if recipe.tile_cache is None:
+        return None
+    size = int(recipe.tile_cache_gib * 2**30)
+    return TileCache(Path(recipe.tile_cache), prepared.base.layout, size, writers=accelerator.num_processes)
 
 
 def _records(

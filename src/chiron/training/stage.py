@@ -32,6 +32,7 @@ from chiron.training.model import Loss, ShardedLoss, compile_layers, copy_from_s
 from chiron.training.packing import Line, StagePlan, bins, steps_of_stage
 from chiron.training.recipe import Recipe, Stage
 from chiron.training.rows import Encoded
+from chiron.training.tile_cache import TileCache
 
 if TYPE_CHECKING:
     from chiron.training.session import Prepared
@@ -56,6 +57,7 @@ class RunContext:
     stop: Callable[[], bool]
     """Whether this process was asked to stop."""
     score: Score
+    tiles: TileCache | None = None
 
 
 class StageRun:
@@ -70,7 +72,7 @@ class StageRun:
         # The random numbers of a stage (dropout) do not depend on earlier stages, so that a run can resume at any stage.
         torch.manual_seed(recipe.seed * 1_000_003 + 1009 * position.stage + run.accelerator.process_index)
         with memory_explained(f"stage {plan.stage.name}, before its first step"):
-            self._state = _train_state(run.prepared, model, run.accelerator, plan, resumed)
+            self._state = _train_state(run, model, plan, resumed)
         self._kept = time.monotonic()
         rows, held_out = run.prepared.data[plan.stage.name], run.prepared.held_out.get(plan.stage.name, [])
         if plan.stage.objective == "dpo":
@@ -211,10 +213,9 @@ def _with_references(
     return [[replace(row, reference=found[n][row.id]) for row in rows] for n, rows in enumerate(data)]
 
 
-def _train_state(
-    prepared: "Prepared", model: nn.Module, accelerator: Accelerator, plan: StagePlan, resumed: TrainCheckpoint | None
-) -> TrainState:
+def _train_state(run: RunContext, model: nn.Module, plan: StagePlan, resumed: TrainCheckpoint | None) -> TrainState:
     """Build this process's model (sharded or not) and optimizer, and restore their state from a checkpoint."""
+    prepared, accelerator = run.prepared, run.accelerator
     recipe, world = prepared.recipe, accelerator.num_processes
     left = resumed if resumed is not None and resumed.position.step else None
     if recipe.shard and world > 1:
@@ -243,7 +244,8 @@ def _train_state(
             wrote = f"{len(left.randoms)} process{'es' if len(left.randoms) > 1 else ''}"
             raise InputError(f"the last checkpoint was written by {wrote}: resume with as many or fewer (these are {world})")
         restore_random_states(mine)
-    return TrainState(loss, parameters, optimizer, accelerator, prepared.base.tokenizer.pad_token_id or 0, prepared.base.layout)
+    pad_id = prepared.base.tokenizer.pad_token_id or 0
+    return TrainState(loss, parameters, optimizer, accelerator, pad_id, prepared.base.layout, run.tiles)
 
 
 def _gathered(accelerator: Accelerator, states: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Throughput:
             of_peak = f", {self.useful_tflops / self.peak_tflops:.0%} of this GPU's matrix products ({self.peak_tflops:,.0f})"
         where, each = (f" on {self.gpus} GPUs", " each") if self.gpus > 1 else ("", "")
         parts = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
-        advice = ": raise workers" if self.limit == "data" else ""
+        advice = ": raise workers, or set tile_cache" if self.limit == "data" else ""
         return [
             f"{self.tokens_per_second:,.0f} tokens/s{where}, {self.useful_tflops:,.3g} useful TFLOP/s{each}{of_peak}",
             f"operations: {parts}; {self.waited:.0%} of the time waited for images{advice}",

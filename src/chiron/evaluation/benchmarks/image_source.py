@@ -3,7 +3,6 @@
 import hashlib
 import lzma
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from threading import Lock
 
 from chiron.cases.images import MAX_BYTES, ImageFile, ImageFolder, ImageProblem
 from chiron.errors import InputError
-from chiron.io import unwritten
+from chiron.io import unwritten, write_bytes
 
 FOLDERS = ("images", "imgs", "figures")
 """Folders in which published data keep images, next to the records or inside a zip."""
@@ -135,9 +134,6 @@ def _write_once(path: Path, data: bytes) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
+        write_bytes(path, data)
     except OSError as error:
         raise unwritten(path, error) from error
