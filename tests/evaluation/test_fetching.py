@@ -12,7 +12,7 @@ import pytest
 from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.registry import benchmark_of
 from tests.evaluation import published
-from tests.support.command import Cli, Ended, chiron
+from tests.support.command import Cli, Ended, chiron_process
 from tests.support.hub import REVISION, Hub
 
 HUATUO, MMMU = "FreedomIntelligence/Medical_Multimodal_Evaluation_Data", "MMMU/MMMU"
@@ -212,7 +212,7 @@ def test_the_hubs_own_variables_are_followed(tmp_path: Path) -> None:
     huatuo(tmp_path / "hub")
     with Hub(tmp_path / "hub") as hub:
         command = ("eval", "fetch", "huatuo_slake", "--data", tmp_path / "d")
-        ended = chiron(*command, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="", HF_HUB_OFFLINE="0")
+        ended = chiron_process(*command, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="", HF_HUB_OFFLINE="0")
         assert ended.returncode == 0, ended.stderr
         assert len(hub.served) == 2
     assert ended.stderr.splitlines() == [f"{tmp_path / 'd' / HUATUO.replace('/', '--')}: 2 files, verified"]
