@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 # Two busy cores make single examples slow at times; what is tested is what holds, not how fast.
 settings.register_profile("chiron", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chiron")
+
+_FIRST = {"demo", "training", "jobs", "view"}
+"""Folders with long files, which would keep one process busy at the end while the other has nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in _FIRST)
+
+
+def pytest_collection_finish() -> None:
+    """Full collections, of which every training makes some, would go through the million objects of loaded packages each time."""
+    gc.collect()
+    gc.freeze()
+
 
 _PUBLISHED = Path(__file__).parents[2] / "shared" / "demo" / "demo.jsonl"
 
