@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -62,6 +64,42 @@ def chiron_process(*args: object, cwd: Path | None = None, **env: str) -> "subpr
         timeout=PATIENCE,
         check=False,
     )
+
+
+class Forked:
+    """The command line in its own process, forked from one that has loaded what training needs, which takes eight seconds."""
+
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["chiron.cli.app", "chiron.training.session", "transformers.models.internvl.modeling_internvl", "peft"])
+
+    def __init__(self, *args: object, errors: Path, **env: str) -> None:
+        """``errors``: file for standard error."""
+        self._errors = errors
+        # Not daemonic: data loaders start processes of their own.
+        self._process = self._context.Process(target=_obey, args=([*map(str, args)], errors, {"COLUMNS": "160", **env}), daemon=False)
+        self._process.start()
+        Finalize(None, self._process.kill, exitpriority=1)  # what a failed test leaves must not keep pytest waiting
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> Ended:
+        """Wait for the end, and return what was printed on standard error."""
+        self._process.join(PATIENCE)
+        assert self._process.exitcode is not None
+        return Ended(self._process.exitcode, "", self._errors.read_text())
+
+
+def _obey(arguments: list[str], errors: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = ["chiron", *arguments]
+    main()
 
 
 def wait_for(endpoint: Endpoint, requests: int, process: "subprocess.Popen[str] | None" = None) -> None:

@@ -1,7 +1,6 @@
 """A whole training: what is promised of stages, checkpoints, kills, and what comes out."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from chiron.training.model import LoadedModel, Loss, add_adapter, plain
 from chiron.training.packing import plan_stage, steps_of_stage
 from chiron.training.recipe import Adapter, Recipe, builtin_recipe, load_recipe
 from chiron.training.session import Prepared, prepare, train
+from tests.support.command import Forked
 from tests.support.waiting import wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
@@ -143,9 +143,8 @@ def command(world: Path, out: Path, recipe: Recipe) -> list[str]:
 
 
 def test_two_kills_end_bit_equal_to_an_undisturbed_run(world: Path, undisturbed: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "chiron", "train", *command(world, tmp_path, recipe_of(world))]
     for wanted in (3, 8):
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = Forked("train", *command(world, tmp_path, recipe_of(world)), errors=tmp_path.with_suffix(".txt"))
         wait_until(lambda: len(list(read_metrics(tmp_path / "metrics.jsonl"))) >= wanted or process.poll() is not None)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
