@@ -1,4 +1,5 @@
 from collections import Counter
+from hashlib import sha256
 from itertools import combinations
 
 import pytest
@@ -34,9 +35,10 @@ def test_two_attributes_leave_doubt(pair: tuple[str, str]) -> None:
 
 
 def test_a_world_is_its_seed() -> None:
-    assert World(3).rules() == World(3).rules()
-    tables = {tuple(r.diagnosis for r in World(seed).rules()) for seed in range(10)}
-    assert len(tables) == 10
+    """The same table on every machine and in every version, because runs and releases name the seed only."""
+    tables = ["".join(r.diagnosis for r in World(seed).rules()) for seed in range(4)]
+    assert sha256(tables[3].encode()).hexdigest().startswith("675644a296ce1e11")
+    assert len(set(tables)) == 4
 
 
 def test_diagnose_follows_the_rules() -> None:

@@ -91,7 +91,7 @@ class World:
         return tuple(Rule(attributes, diagnosis) for attributes, diagnosis in _table(self).items())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _table(world: World) -> dict[Attributes, str]:
     """Return a world's table. Kept for all worlds of the same seed, because it takes a tenth of a second to find."""
     labels = _balanced(np.arange(len(COMBINATIONS)) % len(DIAGNOSES), _ONE_GROUP, np.random.default_rng(world.seed))
