@@ -39,6 +39,7 @@ def need_within(forecast: dict[str, Any], asked: dict[tuple[str, str], int]) -> 
         assert role["calls_at_least"] <= added <= role["calls_at_most"], role
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freedom", [2, 3, 5, 9, 30, 1000])
 def test_intervals_of_few_cases_are_as_wide_as_students(freedom: int) -> None:
     from scipy import stats

@@ -270,6 +270,7 @@ def test_the_figure_of_an_item_as_a_page(tmp_path: Path, cli: Cli) -> None:
     assert '<p class="reply" dir="auto">I cannot tell.</p>' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])
 def test_the_figure_of_an_item_as_a_picture(tmp_path: Path, cli: Cli, ending: str, start: bytes) -> None:
     out = tmp_path / f"f{ending}"
