@@ -50,7 +50,7 @@ def chiron(*args: object, cwd: Path | None = None, **env: str) -> Ended:
             main()
         except SystemExit as left:
             code = int(left.code or 0)
-    return Ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+    return Ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def chiron_process(*args: object, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":

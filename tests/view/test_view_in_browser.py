@@ -320,7 +320,7 @@ def test_no_page_scrolls_sideways_in_light_or_dark(browser: Browser, hostile: Pa
             page.goto(f"http://127.0.0.1:{gate.port}{path}")
             page.locator("details").evaluate_all("all => all.forEach(d => { d.open = true; })")
             for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                page.emulate_media(color_scheme=scheme)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, path
                 background = page.evaluate("getComputedStyle(document.body).backgroundColor")
                 assert (background == "rgb(15, 19, 22)") == (scheme == "dark"), path
