@@ -25,6 +25,7 @@ def test_every_world_is_fair(seed: int) -> None:
         assert len(met) == 9 * len({value for value, _ in met})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", list(combinations(NAMES, 2)))
 def test_two_attributes_leave_doubt(pair: tuple[str, str]) -> None:
     for seed in range(3):
@@ -53,6 +54,7 @@ def test_no_two_diagnoses_share_a_word() -> None:
     assert len(words) == len(set(words))
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**40))
 def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:
