@@ -11,8 +11,10 @@ PIP = $(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS)
 # Our own package is built by the locked hatchling, not by the newest one in an environment of its own.
 CHIRON = --no-build-isolation --editable
 export OMP_WAIT_POLICY := PASSIVE
-# Tests start hundreds of processes: without its compiled files, each of them compiles this project again (0.5 s of CPU).
-export PYTHONDONTWRITEBYTECODE :=
+# pytest and Python keep what they compiled for the next run.
+unexport PYTHONDONTWRITEBYTECODE
+# A file's tests run in one of the two processes, so that what they share is made once.
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help docs package setup demo demo-quick demo-search demo-ray ablation test test-fast test-only test-newest constraints lint bench clean
 .DEFAULT_GOAL := help
@@ -75,10 +77,10 @@ demo-ray: $(VENV)/ray.stamp
 test: lint test-only
 
 test-only: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python $(PYTEST)
 
 test-fast: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 -m "not slow and not browser" $(addprefix --ignore=tests/,training demo convert providers/local)
+	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(addprefix --ignore=tests/,training demo convert providers/local)
 
 # The newest versions that the ranges of pyproject.toml admit; of torch the locked one, whose newest build may need a GPU.
 NEWEST := .venv-newest
@@ -95,7 +97,7 @@ newest-environment:
 test-newest: newest-environment
 	@echo "versions that differ from constraints.txt (< locked, > newest):"
 	@$(FROZEN) | diff <(grep -v '^#' constraints.txt) - | grep '^[<>]' || echo "none"
-	$(NEWEST)/bin/python -m pytest -n 2
+	$(NEWEST)/bin/python $(PYTEST)
 
 constraints: newest-environment
 	@{ echo "# Exact versions of everything that make installs; written by: make constraints"; $(FROZEN); } > constraints.new

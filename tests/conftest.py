@@ -1,5 +1,7 @@
 """What every test may ask for."""
 
+import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,25 @@ from tests.support.command import Cli, Ended
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# The models of tests are too small for threads, and sums over another number of them differ in the last bit. Read when torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Two busy cores make single examples slow at times; what is tested is what holds, not how fast.
 settings.register_profile("chiron", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chiron")
+
+_FIRST = {"demo", "training", "jobs", "view"}
+"""Folders with long files, which would keep one process busy at the end while the other has nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in _FIRST)
+
+
+def pytest_collection_finish() -> None:
+    """Full collections, of which every training makes some, would go through the million objects of loaded packages each time."""
+    gc.collect()
+    gc.freeze()
+
 
 _PUBLISHED = Path(__file__).parents[2] / "shared" / "demo" / "demo.jsonl"
 

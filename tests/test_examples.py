@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import chiron
+from tests.support.waiting import PATIENCE
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -23,7 +24,9 @@ def test_a_notebook_runs_offline(name: str, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
 
 
 def test_there_is_a_notebook_for_each_user_without_stored_output() -> None:

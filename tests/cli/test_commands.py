@@ -1,4 +1,4 @@
-"""The commands as a person types them, each in a process of its own."""
+"""The commands as a person types them."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from chiron.__main__ import main
 from chiron.client.batch_record import FOLDER, Batch, BatchRecord
 from chiron.client.ledger import Ledger
 from tests.support.cases import a_case, known_answers, write_cases
-from tests.support.command import CHIRON, chiron, environment, wait_for
+from tests.support.command import CHIRON, chiron, chiron_process, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import team, write_config
 from tests.support.simulation import Simulation
@@ -155,11 +155,11 @@ def test_what_the_terminal_cannot_show_is_written_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     cases = tmp_path / "cases.jsonl"
     cases.write_text(json.dumps(a_case("Röntgen", images=("胸部.png",)).to_record()))
-    done = chiron("cases", "check", cases, PYTHONIOENCODING="ascii")
+    done = chiron_process("cases", "check", cases, PYTHONIOENCODING="ascii")
     assert done.returncode == 2
     assert "R\\xf6ntgen" in done.stdout
     assert "Traceback" not in done.stderr
-    assert chiron("--help", PYTHONIOENCODING="ascii").returncode == 0
+    assert chiron_process("--help", PYTHONIOENCODING="ascii").returncode == 0
 
 
 def test_a_model_may_be_called_anything_that_can_be_printed(world: Any, tmp_path: Path) -> None:
@@ -372,4 +372,4 @@ print(sorted(heavy & sys.modules.keys()))
 
 
 def test_the_version_is_told() -> None:
-    assert chiron("--version").stdout.startswith("chiron 0.")
+    assert chiron_process("--version").stdout.startswith("chiron 0.")

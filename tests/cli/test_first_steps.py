@@ -92,6 +92,7 @@ def test_the_schema_is_printed_or_written(tmp_path: Path) -> None:
     assert (tmp_path / "r.json").read_text() == printed.stdout
 
 
+@pytest.mark.slow
 def test_init_writes_the_schema_and_ends_with_the_command_to_run_next(tmp_path: Path) -> None:
     out = tmp_path / "my config.yaml"
     done = CliRunner().invoke(app, ["init", "--template", "openai", "--out", str(out)])

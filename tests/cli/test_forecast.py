@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
-from scipy import stats
 from typer.testing import CliRunner
 
 from chiron.cli.app import app
@@ -40,8 +39,11 @@ def need_within(forecast: dict[str, Any], asked: dict[tuple[str, str], int]) -> 
         assert role["calls_at_least"] <= added <= role["calls_at_most"], role
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freedom", [2, 3, 5, 9, 30, 1000])
 def test_intervals_of_few_cases_are_as_wide_as_students(freedom: int) -> None:
+    from scipy import stats
+
     assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.01)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from chiron.cli.app import app
 from chiron.errors import InputError
 from tests.support.hub import Hub
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def push(hub: Hub, folder: Path, *options: str, token: str | None = None) -> sub
     """Run the command in a process of its own: huggingface_hub reads its environment variables once."""
     names = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token or hub.token, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder.parent / "home")}
     command = [sys.executable, "-m", "chiron", "push", str(folder), "--repo", "we/thing", *options]
-    return subprocess.run(command, env={**os.environ, **names}, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env={**os.environ, **names}, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def test_calls_that_wait_are_sent_in_one_batch_in_openais_form(tmp_path: Path) -
     assert not list((tmp_path / "batches").iterdir()), "what the ledger contains is not kept twice"
 
 
+@pytest.mark.slow
 def test_the_requests_are_those_of_openais_own_client(tmp_path: Path) -> None:
     openai = pytest.importorskip("openai")
     with BatchEndpoint(answer) as server:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chiron.cli.demo import demo_command
 from chiron.client.ledger import Ledger
 from chiron.demo import data as sizes
 from chiron.demo import demonstration, loop, processes
@@ -22,7 +21,7 @@ from chiron.demo.stage_rows import build_stage_3, write_rows
 from chiron.errors import InputError
 from chiron.mics.run import RunSummary
 from chiron.training.metrics import HeldOut, StepMetrics
-from tests.support.command import chiron
+from tests.support.command import Ended, chiron
 
 pytestmark = pytest.mark.slow
 
@@ -96,20 +95,29 @@ def test_the_ladder_is_written_for_programs(done: tuple[Demonstration, Listener]
             assert 0 <= low <= rung[part]["right"] / TINY.evaluated <= high <= 1
 
 
-def test_the_command_prints_the_same_ladder_and_nothing_else(
-    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def run_command(folder: Path, *options: str) -> Ended:
+    """Run the command on a finished folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "QUICK", TINY)
+        patch.setattr(processes, "cores", lambda: 1)
+        ended = chiron("demo", "--quick", "--dir", folder.parent, *options)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+@pytest.fixture(scope="module")
+def command(done: tuple[Demonstration, Listener]) -> Ended:
+    return run_command(done[0].folder, "--json")
+
+
+def test_the_command_prints_the_same_ladder_and_nothing_else(done: tuple[Demonstration, Listener], command: Ended) -> None:
     folder = done[0].folder
-    monkeypatch.setattr(sizes, "QUICK", TINY)
-    monkeypatch.setattr(processes, "cores", lambda: 1)
-    demo_command(folder.parent, quick=True, as_json=True)
-    out, err = capsys.readouterr()
-    assert json.loads(out) == json.loads((folder / "ladder.json").read_text())
-    assert str(folder / "demo.html") in err
+    assert json.loads(command.stdout) == json.loads((folder / "ladder.json").read_text())
+    assert str(folder / "demo.html") in command.stderr
 
 
 def test_it_exports_its_tree_and_every_training_signal_and_says_why_one_has_no_row(
-    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    done: tuple[Demonstration, Listener], command: Ended
 ) -> None:
     folder = done[0].folder
     assert len((folder / "signals" / "tree.jsonl").read_text().splitlines()) == TINY.cases
@@ -122,10 +130,7 @@ def test_it_exports_its_tree_and_every_training_signal_and_says_why_one_has_no_r
             assert len(exported.read_text().splitlines()) == signal.rows
         assert bool(signal.why_none) == (signal.rows == 0)
     assert rows["reflections"] == 0  # interns that learned nothing find no step right
-    monkeypatch.setattr(sizes, "QUICK", TINY)
-    monkeypatch.setattr(processes, "cores", lambda: 1)
-    demo_command(folder.parent, quick=True)
-    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training signals of the search: ")]
+    [line] = [line for line in command.stderr.splitlines() if line.startswith("training signals of the search: ")]
     assert f"rewards {rows['rewards']}, rl {rows['rl']}, reflections 0 (no reflection could be built" in line
 
 
@@ -141,12 +146,22 @@ def test_the_paper_rule_asks_nothing_that_the_verified_search_did_not_ask(done: 
         assert sum(s.calls for s in paper.spending()) <= sum(s.calls for s in verified.spending())
 
 
-def test_a_second_time_trains_and_asks_nothing(done: tuple[Demonstration, Listener]) -> None:
+def test_a_second_time_trains_and_asks_nothing_and_shows_the_ladder(
+    done: tuple[Demonstration, Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, _ = done
     listener = Listener()
-    after = demonstrate(before.folder, TINY, listener)
+    after: list[Demonstration] = []
+
+    def heard(folder: Path, scale: sizes.Scale, _display: object, **options: int) -> Demonstration:
+        after.append(demonstrate(folder, scale, listener, **options))
+        return after[0]
+
+    monkeypatch.setattr(demonstration, "demonstrate", heard)
+    shown = run_command(before.folder)
     assert listener.steps == []
-    assert [rung.measured for rung in after.rungs] == [rung.measured for rung in before.rungs]
+    assert [rung.measured for rung in after[0].rungs] == [rung.measured for rung in before.rungs]
+    assert all(title_of(name) in shown.stdout for name in SHOWN)
 
 
 def test_its_page_shows_the_ladder_and_answers_with_their_images_and_runs_nothing(done: tuple[Demonstration, Listener]) -> None:

@@ -1,6 +1,5 @@
 """What the small model learns from: true to the world, free of what must stay unseen, and in the form in which an intern is asked."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,23 +26,12 @@ WORLD = World(3)
 PROMPTS = load_prompts()
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:
-    world = World(seed)
-    parts = split(world)
-    assert sorted(map(repr, (*parts.seen, *parts.held_out))) == sorted(map(repr, COMBINATIONS))
-    assert Counter(world.diagnose(a) for a in parts.held_out) == dict.fromkeys(DIAGNOSES, 4)
-    for name, each in (("side", 18), ("level", 12), ("size", 12), ("density", 12), ("margin", 18)):
-        assert set(Counter(getattr(a, name) for a in parts.held_out).values()) == {each}
-    assert split(World(seed)) == parts
-
-
 @pytest.mark.slow
 def test_stage_1_says_every_rule_and_shows_no_image(tmp_path: Path) -> None:
     write_textbook(WORLD, tmp_path / "textbook.jsonl")
-    rows = build_stage_1(rule_cases(WORLD, copies=4, seed=0), tmp_path, PROMPTS, seed=0)
+    rows = build_stage_1(rule_cases(WORLD, copies=2, seed=0), tmp_path, PROMPTS, seed=0)
     assert len({row["id"] for row in rows}) == len(rows)
-    assert len(rows) > 0.7 * 4 * 108 * 6  # the reader, which guesses without the case, is right too often now and then
+    assert len(rows) > 0.7 * 2 * 108 * 6  # the reader, which guesses without the case, is right too often now and then
     seen = set()
     for row in rows:
         assert row["images"] == []

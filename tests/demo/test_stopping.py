@@ -33,10 +33,13 @@ def started(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True)
 
 
-def steps_of(folder: Path) -> list[int]:
+def lines_of(folder: Path) -> list[str]:
     metrics = folder / "demo" / "quick-0" / "base" / "metrics.jsonl"
-    lines = metrics.read_text().splitlines()[:-1] if metrics.is_file() else []
-    return [line["total_steps"] for line in map(json.loads, lines) if "loss" in line]
+    return metrics.read_text().splitlines()[:-1] if metrics.is_file() else []
+
+
+def steps_of(folder: Path) -> list[int]:
+    return [line["total_steps"] for line in map(json.loads, lines_of(folder)) if "loss" in line]
 
 
 def alive(group: int) -> bool:
@@ -53,7 +56,7 @@ def wait_for_the_end_of_all(group: int) -> None:
 
 def test_stopped_or_killed_it_leaves_no_process_behind_and_goes_on(tmp_path: Path) -> None:
     with started(tmp_path) as first:
-        wait_until(lambda: len(steps_of(tmp_path)) > 30, first)
+        wait_until(lambda: len(lines_of(tmp_path)) > 30, first)
         os.killpg(first.pid, signal.SIGINT)  # a terminal's Ctrl-C goes to all of them
         assert first.stderr is not None
         said = first.stderr.read()
@@ -63,9 +66,9 @@ def test_stopped_or_killed_it_leaves_no_process_behind_and_goes_on(tmp_path: Pat
     kept = sorted((tmp_path / "demo" / "quick-0" / "base" / "checkpoints").glob("step-*"))
     begun = int(kept[-1].name.removeprefix("step-"))
     assert begun >= 20
-    stopped = len(steps_of(tmp_path))
+    stopped = len(lines_of(tmp_path))
     with started(tmp_path) as second:
-        wait_until(lambda: len(steps_of(tmp_path)) > stopped + 10, second)
+        wait_until(lambda: len(lines_of(tmp_path)) > stopped + 10, second)
         second.kill()
         second.wait(PATIENCE)
         wait_for_the_end_of_all(second.pid)

@@ -449,6 +449,7 @@ def test_the_fingerprint_is_of_the_questions(tmp_path: Path) -> None:
     assert loaded("huatuo_omnimed", one).fingerprint != loaded("huatuo_omnimed", two).fingerprint
 
 
+@pytest.mark.slow
 def test_every_loader_is_a_small_file_with_what_a_person_needs() -> None:
     from chiron.evaluation.benchmarks import sets
     from chiron.evaluation.registry import protocols

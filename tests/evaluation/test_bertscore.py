@@ -9,6 +9,8 @@ from chiron.evaluation.bertscore import ROBERTA_LARGE, BertScores, Encoder, bert
 from chiron.evaluation.items import Verdict
 from tests.support.evaluations import an_item
 
+pytestmark = pytest.mark.slow  # loads PyTorch
+
 WORDS = ["rib fracture of the seventh rib", "no pneumothorax", "cyst in the upper lobe of the left lung"]
 
 

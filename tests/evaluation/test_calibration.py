@@ -99,6 +99,7 @@ def sampled_run(folder: Path, name: str, accuracy: float) -> str:
     return str(write_evaluation(folder / name, name, items))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_reliability_and_abstention_are_drawn(tmp_path: Path, cli: Cli, ending: str, start: bytes) -> None:
     runs = [sampled_run(tmp_path, "Good-8B", 0.95), sampled_run(tmp_path, "Poor-2B", 0.6)]

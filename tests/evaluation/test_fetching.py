@@ -12,7 +12,7 @@ import pytest
 from chiron.evaluation.benchmarks.loading import load
 from chiron.evaluation.registry import benchmark_of
 from tests.evaluation import published
-from tests.support.command import Cli, Ended, chiron
+from tests.support.command import Cli, Ended, chiron_process
 from tests.support.hub import REVISION, Hub
 
 HUATUO, MMMU = "FreedomIntelligence/Medical_Multimodal_Evaluation_Data", "MMMU/MMMU"
@@ -50,6 +50,7 @@ def found(ended: Ended) -> list[dict[str, Any]]:
     return downloads
 
 
+@pytest.mark.slow
 def test_a_suite_is_fetched_into_one_folder_per_data_set_which_its_benchmarks_share(tmp_path: Path, fetch: Fetch) -> None:
     huatuo(tmp_path / "mirror")
     mmmu(tmp_path / "mirror")
@@ -81,6 +82,7 @@ def test_what_is_downloaded_is_announced_with_its_size_and_license_and_a_dry_run
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_files_of_the_hub_are_verified_and_not_downloaded_again(tmp_path: Path, fetch: Fetch) -> None:
     huatuo(tmp_path / "hub")
     folder = tmp_path / "d" / HUATUO.replace("/", "--")
@@ -98,6 +100,7 @@ def test_files_of_the_hub_are_verified_and_not_downloaded_again(tmp_path: Path, 
     assert (folder / "images.zip").read_bytes() == (tmp_path / "hub" / HUATUO / "images.zip").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_broken_download_is_continued_where_it_ended(tmp_path: Path, fetch: Fetch) -> None:
     huatuo(tmp_path / "hub")
     with zipfile.ZipFile(tmp_path / "hub" / HUATUO / "images.zip", "a") as archive:
@@ -208,11 +211,12 @@ def test_a_hub_cannot_write_outside_the_folder(tmp_path: Path, fetch: Fetch) -> 
     assert not list(tmp_path.rglob("*evil*"))
 
 
+@pytest.mark.slow
 def test_the_hubs_own_variables_are_followed(tmp_path: Path) -> None:
     huatuo(tmp_path / "hub")
     with Hub(tmp_path / "hub") as hub:
         command = ("eval", "fetch", "huatuo_slake", "--data", tmp_path / "d")
-        ended = chiron(*command, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="", HF_HUB_OFFLINE="0")
+        ended = chiron_process(*command, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="", HF_HUB_OFFLINE="0")
         assert ended.returncode == 0, ended.stderr
         assert len(hub.served) == 2
     assert ended.stderr.splitlines() == [f"{tmp_path / 'd' / HUATUO.replace('/', '--')}: 2 files, verified"]

@@ -10,7 +10,7 @@ from chiron.evaluation import item_page as gathering
 from chiron.evaluation.item_page import write_item_page
 from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
-from tests.support.browser import CHROMIUM
+from tests.support.browser import CHROMIUM, new_page
 from tests.support.cases import write_png
 from tests.support.command import Cli
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation
@@ -48,7 +48,7 @@ class Opened:
 
 
 def opened(browser: Browser, path: Path, *, width: int = 1200) -> Opened:
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page = new_page(browser, viewport={"width": width, "height": 900})
     it = Opened(page)
     page.on("console", lambda m: it.trouble.append(f"console: {m.text}"))
     page.on("pageerror", lambda e: it.trouble.append(f"error: {e}"))
@@ -270,6 +270,7 @@ def test_the_figure_of_an_item_as_a_page(tmp_path: Path, cli: Cli) -> None:
     assert '<p class="reply" dir="auto">I cannot tell.</p>' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])
 def test_the_figure_of_an_item_as_a_picture(tmp_path: Path, cli: Cli, ending: str, start: bytes) -> None:
     out = tmp_path / f"f{ending}"

@@ -193,6 +193,7 @@ def test_missing_images_and_too_many_are_unusable_and_stay_in_n(tmp_path: Path) 
     assert (summary.groups[0]["n"], summary.groups[0]["accuracy"]) == (3, 1 / 3)
 
 
+@pytest.mark.slow
 def test_controls_add_up_in_one_directory(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(answers) as endpoint:
@@ -209,6 +210,7 @@ def test_controls_add_up_in_one_directory(tmp_path: Path) -> None:
     assert [line.images for line in blank] == [line.images for line in real]
 
 
+@pytest.mark.slow
 def test_the_same_control_twice_takes_the_place_of_the_first_unless_it_is_smaller(tmp_path: Path) -> None:
     published.vqa_rad(tmp_path / "d")
     with Endpoint(answers) as endpoint:

@@ -77,6 +77,7 @@ def rows(grids: list[Grid], model: str) -> dict[str, tuple[str, ...]]:
     return {title: cell.lines for title, cell in zip(grids[0].head[1:], cells, strict=True)}
 
 
+@pytest.mark.slow
 def test_one_command_measures_every_model_on_every_column_and_running_it_again_asks_nothing(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 20)
     with Endpoint(answers) as endpoint:
@@ -103,6 +104,7 @@ def test_one_command_measures_every_model_on_every_column_and_running_it_again_a
     assert (tmp_path / "run" / "a" / "huatuo_slake" / "ledger.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_a_column_without_data_says_so_and_there_is_no_average_over_the_others(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 3, without=("SLAKE_test", "MMMU"))
     with Endpoint(answers) as endpoint:
@@ -118,6 +120,7 @@ def test_a_column_without_data_says_so_and_there_is_no_average_over_the_others(t
     assert "left out: huatuo_slake" in " ".join(ended.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -141,6 +144,7 @@ def test_a_wrong_command_is_refused_before_anything_is_asked(tmp_path: Path, mor
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_forecasts_and_sends_and_writes_nothing(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 6)
     with Endpoint(answers) as endpoint:
@@ -183,6 +187,7 @@ def test_a_single_evaluation_is_forecast_with_every_model_that_it_asks(tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_forecast_costs_at_most_what_the_price_says(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 2)
     with Endpoint(answers) as endpoint:
@@ -221,6 +226,7 @@ def table2(folder: Path) -> None:
     published.zipped(folder / "mmrp_reasoning" / "images.zip", *(f"c/{n}.png" for n in range(3)))
 
 
+@pytest.mark.slow
 def test_a_text_only_model_has_an_asterisk_and_sees_no_image_and_a_model_of_one_image_gets_no_more(tmp_path: Path, cli: Cli) -> None:
     table2(tmp_path / "d")
     with Endpoint(answers) as endpoint:
@@ -245,6 +251,7 @@ def test_a_text_only_model_has_an_asterisk_and_sees_no_image_and_a_model_of_one_
     assert "AVG" not in ours["head"]
 
 
+@pytest.mark.slow
 def test_columns_of_a_judge_interns_and_an_encoder_name_what_they_need_and_only_they_ask_them(tmp_path: Path) -> None:
     table2(tmp_path / "d")
     with Endpoint(answers) as endpoint:
@@ -303,6 +310,7 @@ def refuse(model: str, status: int) -> Any:
     return override
 
 
+@pytest.mark.slow
 def test_a_model_whose_key_is_refused_does_not_keep_the_others_from_the_table(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 2)
     with Endpoint(answers, override=refuse("a", 401)) as endpoint:
@@ -320,6 +328,7 @@ def test_a_model_whose_key_is_refused_does_not_keep_the_others_from_the_table(tm
     assert cells(tables(ended.stdout)[0], "a")["AVG"][1] == "over 5 columns"
 
 
+@pytest.mark.slow
 def test_a_budget_is_for_the_whole_suite(tmp_path: Path, cli: Cli) -> None:
     published.table1(tmp_path / "d", 10)
     with Endpoint(answers) as endpoint:
@@ -355,6 +364,7 @@ def test_killed_twice_and_interrupted_once_the_same_command_gives_the_same_table
 HOSTILE = ["../../evil", "<script>alert(1)</script>", r"a & b \input{x} $1 | # \x1b[31m", "-", "..", "A/b", "a/b", "x" * 190]
 
 
+@pytest.mark.slow
 def test_hostile_model_names_stay_text_in_every_format_and_never_become_a_path(tmp_path: Path) -> None:
     published.table1(tmp_path / "d", 1, without=("MMMU", "SLAKE_test", "PathVQA_test"))
     with Endpoint(lambda _: "A") as endpoint:

@@ -57,6 +57,7 @@ def test_bleu_is_that_of_sacrebleu() -> None:
     assert value("bleu", "left lung", "left lung mass") == pytest.approx(math.exp(1 - 3 / 2))
 
 
+@pytest.mark.slow
 def test_rouge_l_is_that_of_rouge_score_and_sees_chinese() -> None:
     rouge_scorer = pytest.importorskip("rouge_score.rouge_scorer")
     theirs = rouge_scorer.RougeScorer(["rougeL"])

@@ -19,7 +19,7 @@ from chiron.jobs.storage import Storage, recover_parts
 from chiron.mics.run_directory import RunDirectory, read_status
 from tests.jobs.test_ray_engine import PRICE, Charging, files
 from tests.support.cases import known_answers, write_cases
-from tests.support.command import chiron, environment, wait_for
+from tests.support.command import Ended, chiron, environment, wait_for
 from tests.support.endpoint import Endpoint
 from tests.support.runs import config_of, execute, make_run, team, write_config
 from tests.support.simulation import Simulation
@@ -46,7 +46,7 @@ def programs(folder: Path, **scripts: str) -> str:
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def submit(cases: Path, config: Path, run: Path, *options: str, path: str = os.environ["PATH"]) -> "subprocess.CompletedProcess[str]":
+def submit(cases: Path, config: Path, run: Path, *options: str, path: str = os.environ["PATH"]) -> Ended:
     return chiron("slurm", "search", cases, "--config", config, "--run", run, "--workers", 2, *options, PATH=path)
 
 

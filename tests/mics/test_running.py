@@ -313,6 +313,7 @@ def test_one_bad_case_stops_nothing(tmp_path: Path) -> None:
         assert execute(cases, config, tmp_path / "run").bad == 3
 
 
+@pytest.mark.slow
 def test_a_bug_that_one_case_meets_leaves_it_pending_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = write_cases(tmp_path, 4)
 

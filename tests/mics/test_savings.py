@@ -43,6 +43,7 @@ def forecast(run: Path, *policy: str) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.slow
 def test_a_forecast_of_adaptive_evaluation_is_what_an_adaptive_run_then_asks(tmp_path: Path) -> None:
     found = forecast(search(tmp_path), "adaptive")
     fewer = search(tmp_path, name="fewer", evaluation="adaptive")
@@ -58,6 +59,7 @@ def test_a_forecast_of_adaptive_evaluation_is_what_an_adaptive_run_then_asks(tmp
     assert low <= figures["calls"]["per_case"] <= high
 
 
+@pytest.mark.slow
 def test_a_forecast_says_which_replies_the_ledger_lacks_and_prices_only_the_other_cases(tmp_path: Path) -> None:
     run = search(tmp_path)
     unknown = forecast(run, "temperatures=0.7")
@@ -77,6 +79,7 @@ def test_a_forecast_needs_a_policy_that_exists(tmp_path: Path) -> None:
     assert "depth" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", ["adaptive", "halving"])
 def test_unfinished_candidates_are_bounded_and_never_full_scores_in_what_a_run_writes(tmp_path: Path, evaluation: str) -> None:
     run = search(tmp_path, evaluation=evaluation)
@@ -147,6 +150,7 @@ class PrefixCache:
         return web.json_response(reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["openai", "prompt_cache_hit_tokens", "cache_read_input_tokens"])
 def test_reported_cached_tokens_are_kept_shown_and_priced(tmp_path: Path, form: str) -> None:
     cases = write_cases(tmp_path, 3)
@@ -193,6 +197,7 @@ def test_only_counts_are_read_as_cached_tokens() -> None:
     assert Price(input=2, output=3).cache_discount == 0
 
 
+@pytest.mark.slow
 def test_the_experiment_compares_ways_to_evaluate_on_the_same_cases() -> None:
     full, adaptive, halving = invented(12, 0, "verified")
     assert (adaptive.same, adaptive.retained, adaptive.true) == (12, full.retained, full.true)

@@ -499,6 +499,7 @@ def test_halving_evaluates_everything_before_it_calls_a_level_zero() -> None:
     assert table.count("intern") == 3 * N
 
 
+@pytest.mark.slow
 @given(worlds())
 def test_halving_ends_with_a_finished_winner(world: tuple[int, Policy]) -> None:
     seed, policy = world

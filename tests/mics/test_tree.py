@@ -52,6 +52,7 @@ def test_an_old_run_has_its_whole_tree_with_keys_that_are_in_its_ledger(tmp_path
     assert lost["problem"] == "call failed: mentor-c: HTTP 400"
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_tree_are_those_of_the_paths(tmp_path: Path) -> None:
     run = search(tmp_path, 5, baseline=True)
     paths = {p["case_id"]: p for p in map(json.loads, (run / "paths.jsonl").read_text().splitlines())}

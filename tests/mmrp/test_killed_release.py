@@ -3,30 +3,40 @@
 import os
 import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import pytest
 
 from chiron.mmrp.release import release
 from tests.mmrp.making import a_row, write_part
-from tests.support.command import CHIRON, chiron, environment
+from tests.support.command import chiron, environment
+
+STOPPING = """
+import os, signal, sys
+from chiron.cli.app import main
+
+def stop_at_the_first_image(_, arguments):
+    if any(isinstance(one, str) and ".out.partial-" in one and "/images/" in one for one in arguments):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(stop_at_the_first_image)
+main()
+"""
 
 
 def begun(part: Path) -> subprocess.Popen[bytes]:
-    """A process that writes the release ``out`` beside a part, and stands still in the midst of it."""
-    command = [*CHIRON, "build", "release", str(part), "--out", str(part.parent / "out"), "--replace"]
+    """A process that writes the release ``out`` beside a part, and stopped itself in the midst of it."""
+    command = [sys.executable, "-c", STOPPING, "build", "release", str(part), "--out", str(part.parent / "out"), "--replace"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-    while process.poll() is None and not list(part.parent.glob(".out.partial-*/images")):
-        time.sleep(0.001)
-    assert process.poll() is None, "it was done before it could be stopped"
-    os.kill(process.pid, signal.SIGSTOP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), "it was done before it stopped itself"
     return process
 
 
 @pytest.fixture
 def part(tmp_path: Path) -> Path:
-    return write_part(tmp_path / "cot", [a_row(str(n)) for n in range(120)])
+    return write_part(tmp_path / "cot", [a_row(str(n)) for n in range(12)])
 
 
 @pytest.mark.slow
@@ -42,7 +52,7 @@ def test_what_a_killed_release_left_is_no_release_and_the_next_one_is_whole(part
     assert not (folder / "out").exists()
     assert len(list(folder.glob(".out.partial-*"))) == 1
     made = release([part], folder / "out")
-    assert sum(made.rows.values()) == 120
+    assert sum(made.rows.values()) == 12
     assert {path.name for path in folder.iterdir()} == {"cot", "out", ".out.lock"}
 
 

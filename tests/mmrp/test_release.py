@@ -80,6 +80,7 @@ def test_datasets_loads_the_folder_with_images_and_splits(made: ReleaseSummary, 
     assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
 
 
+@pytest.mark.slow
 def test_every_row_can_be_traced(made: ReleaseSummary, tmp_path: Path) -> None:
     row = loaded(made.path, tmp_path, "cot", split="train")[0]
     assert (row["provenance"]["run"], PROVENANCE.run) == ("one", "runs/one")  # folders above it may hold names
@@ -186,6 +187,7 @@ def test_exports_are_what_their_trainers_read(made: ReleaseSummary) -> None:
             assert all((folder / "llamafactory" / image).is_file() for image in row["images"])
 
 
+@pytest.mark.slow
 def test_the_documented_export_works_from_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = documented_module("Add an export").replace("pairs_faults)", "pairs_faults, lambda rows: {'files.json': sorted(rows)})")
     install_plugin(tmp_path / "site", monkeypatch, source, {GROUP: {"pairs": "outside:EXPORT"}})

@@ -115,6 +115,7 @@ def test_an_accepted_path_of_one_run_precedes_a_better_one_that_was_rejected(run
     assert rows.kept == len(lines(run / "paths.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_card_counts_accepted_and_edited_paths(tmp_path: Path) -> None:
     mark: RowReview = {
         "status": "accepted",

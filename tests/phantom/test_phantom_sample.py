@@ -62,6 +62,7 @@ def test_a_case_does_not_depend_on_how_many_there_are(sample: Sample, tmp_path: 
     assert all(everything[name] == data for name, data in content(tmp_path).items() if name.endswith(".png"))
 
 
+@pytest.mark.slow
 def test_seeds_differ_in_cases_and_worlds_in_answers(sample: Sample, tmp_path: Path) -> None:
     other = write_sample(tmp_path / "seed", count=12, seed=2, size=48)
     assert other.textbook.read_bytes() == sample.textbook.read_bytes()
@@ -80,6 +81,7 @@ def test_run_again_it_changes_nothing_and_mends_what_is_missing(sample: Sample, 
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"count": 11}, {"seed": 2}, {"size": 64}, {"world_seed": 1}])
 def test_another_sample_in_the_same_folder_is_refused(change: dict[str, int], sample: Sample) -> None:
     before = content(sample.cases.parent)

@@ -1,4 +1,5 @@
 from collections import Counter
+from hashlib import sha256
 from itertools import combinations
 
 import pytest
@@ -24,6 +25,7 @@ def test_every_world_is_fair(seed: int) -> None:
         assert len(met) == 9 * len({value for value, _ in met})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", list(combinations(NAMES, 2)))
 def test_two_attributes_leave_doubt(pair: tuple[str, str]) -> None:
     for seed in range(3):
@@ -34,9 +36,10 @@ def test_two_attributes_leave_doubt(pair: tuple[str, str]) -> None:
 
 
 def test_a_world_is_its_seed() -> None:
-    assert World(3).rules() == World(3).rules()
-    tables = {tuple(r.diagnosis for r in World(seed).rules()) for seed in range(10)}
-    assert len(tables) == 10
+    """The same table on every machine and in every version, because runs and releases name the seed only."""
+    tables = ["".join(r.diagnosis for r in World(seed).rules()) for seed in range(4)]
+    assert sha256(tables[3].encode()).hexdigest().startswith("675644a296ce1e11")
+    assert len(set(tables)) == 4
 
 
 def test_diagnose_follows_the_rules() -> None:
@@ -51,6 +54,7 @@ def test_no_two_diagnoses_share_a_word() -> None:
     assert len(words) == len(set(words))
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**40))
 def test_nothing_but_the_combination_is_new_in_a_held_out_case(seed: int) -> None:

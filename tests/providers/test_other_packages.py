@@ -14,7 +14,7 @@ from chiron.mics.api import run_search
 from chiron.mics.config import check_config
 from chiron.providers.registry import provider_type
 from tests.support.cases import known_answers, write_cases
-from tests.support.command import chiron, environment
+from tests.support.command import chiron_process, environment
 from tests.support.plugins import install_plugin
 
 _MODULE = '''
@@ -133,11 +133,11 @@ def test_the_doctor_asks_it_and_a_machine_without_it_says_so(installed: Path, tm
     (tmp_path / "answer.txt").write_text("yes")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(team()))
     path = os.pathsep.join([environment()["PYTHONPATH"], str(installed)])
-    found = chiron("doctor", "c.yaml", cwd=tmp_path, PYTHONPATH=path)
+    found = chiron_process("doctor", "c.yaml", cwd=tmp_path, PYTHONPATH=path)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "parrot: model: parrot:yes" in found.stdout
     assert "parrot: image: as intern: answered" in found.stdout
-    without = chiron("doctor", "c.yaml", cwd=tmp_path)
+    without = chiron_process("doctor", "c.yaml", cwd=tmp_path)
     assert without.returncode == 2
     assert "models.parrot" in without.stderr
     assert "'parrot'" in without.stderr

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Dialog, Page, Request
 
 from chiron.reports.page import write_report
 from tests.reports.building import a_case, hostile_run, put_calls, rejected, retained, stored, unsolved, write_run
-from tests.support.browser import CHROMIUM
+from tests.support.browser import CHROMIUM, new_page
 from tests.support.cases import write_png
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
@@ -38,8 +38,7 @@ class Opened:
 
 def opened(browser: Browser, path: Path, *, width: int = 1200, scripts: bool = True, dark: bool = False) -> Opened:
     scheme = "dark" if dark else "light"
-    context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=scripts, color_scheme=scheme)  # type: ignore[arg-type]
-    page = context.new_page()
+    page = new_page(browser, viewport={"width": width, "height": 900}, java_script_enabled=scripts, color_scheme=scheme)
     it = Opened(page)
     page.on("console", lambda m: it.trouble.append(f"console: {m.text}"))
     page.on("pageerror", lambda e: it.trouble.append(f"error: {e}"))

@@ -34,6 +34,7 @@ def writer(run: Path, name: str, count: int) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     writers = [writer(tmp_path, name, 40) for name in ("anna", "ben", "cleo")]
     confirmed = [int(line) for process in writers for line in process.communicate(timeout=PATIENCE)[0].splitlines()]
@@ -136,6 +137,7 @@ def test_an_incomplete_or_unusable_review_is_refused(steps: Any, final: Any, mes
         parse_body({"steps": steps, "final": final, "note": ""}, REASONING)
 
 
+@pytest.mark.slow
 def test_ten_thousand_reviews_are_read_at_once(tmp_path: Path) -> None:
     store = ReviewStore(tmp_path)
     store.add("review", "anna", "c0", SHA, a_review())

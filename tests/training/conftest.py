@@ -22,6 +22,12 @@ def _libraries_out_of_the_collectors_way() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _curves_of_shared_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a third of a small training. The runs that a module shares draw theirs, and of these the picture is tested."""
+    monkeypatch.setattr("chiron.training.session.draw_curves", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Sums over more threads, or fewer, differ in the last bit; another test may have set another number."""

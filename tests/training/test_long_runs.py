@@ -26,6 +26,7 @@ from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.session import TrainingSummary, prepare, train
 from chiron.training.stage import TrainingStopped
+from tests.support.command import Forked
 from tests.support.waiting import PATIENCE, wait_until
 from tests.training.tiny import tiny_model, tiny_tokenizer, write_rows
 
@@ -81,22 +82,19 @@ def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- signals and time -----------------------------------------------------------------------------------------------------------------
 
 
-def start(
-    world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = (), data: Sequence[Path] = ()
-) -> list["subprocess.Popen[str]"]:
+def start(world: Path, out: Path, recipe: Recipe, ranks: int = 1, outs: Sequence[Path] = (), data: Sequence[Path] = ()) -> list[Forked]:
     """Start the command on some processes, as srun does. ``outs``, ``data``: folders of each, if they do not share ``out`` and the data."""
     outs = outs or [out] * ranks
     ranks = len(outs)
     (path := out.parent / f"{out.name}.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    arguments = [sys.executable, "-m", "chiron", "train", str(path), "--out"]
     data = data or [world / "data"] * ranks
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
     return [
-        subprocess.Popen(
-            [*arguments, str(outs[n]), "--data", str(data[n])], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **together, **({"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {})},
+        Forked(
+            "train", path, "--data", data[n], "--out", outs[n], errors=out.parent / f"{out.name}-{n}.txt",
+            **together, **({"RANK": str(n), "LOCAL_RANK": str(n)} if ranks > 1 else {}),
         )
         for n in range(ranks)
     ]  # fmt: skip
@@ -112,8 +110,8 @@ def test_a_signal_ends_training_after_the_step_with_a_checkpoint_and_exit_code_7
     (process,) = start(world, out, recipe_of(world, {"steps": 100_000}))
     wait_until(lambda: done_steps(out) >= 2 or process.poll() is not None)
     process.send_signal(number)
-    _, error = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 75, error
+    code, _, error = process.wait()
+    assert code == 75, error
     (kept,) = checkpoint.checkpoints(out / "checkpoints")
     steps = done_steps(out)
     assert kept.name == f"step-{steps:08d}"
@@ -134,8 +132,8 @@ def test_all_processes_stop_at_the_step_in_which_one_got_the_signal(world: Path,
     processes = start(world, out, recipe_of(world, {"steps": 100_000}), ranks=2)
     wait_until(lambda: done_steps(out) >= 2 or any(p.poll() is not None for p in processes))
     processes[1].send_signal(signal.SIGUSR1)
-    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
-    assert [process.returncode for process in processes] == [75, 75], errors
+    ended = [process.wait() for process in processes]
+    assert [one.returncode for one in ended] == [75, 75], ended
     assert names(out) == [f"step-{done_steps(out):08d}"]
     assert set(torch.load(checkpoint.checkpoints(out / "checkpoints")[0] / "random.pt", weights_only=True)) == {"0", "1"}
 
@@ -195,8 +193,8 @@ def test_a_run_that_fell_back_ends_bit_equal_and_says_so(world: Path, undisturbe
     shutil.copytree(stopped, out)
     damage(out / "checkpoints" / "step-00000004" / "weights.safetensors", "flipped")
     (process,) = start(world, out, recipe_of(world, checkpoint_every=3))
-    _, error = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, error
+    code, _, error = process.wait()
+    assert code == 0, error
     assert "step-00000004 is damaged (weights.safetensors has changed since it was written): resuming from the one before" in error
     assert_equal(out, undisturbed)
 
@@ -352,8 +350,8 @@ def test_two_processes_measure_as_one(world: Path, tmp_path: Path, shard: bool) 
     recipe = recipe_of(world, stage, adapter={"rank": 4, "alpha": 8, "dropout": 0.0})
     run(world, tmp_path / "one", recipe)
     processes = start(world, tmp_path / "two", recipe.model_copy(update={"shard": shard}), ranks=2)
-    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    ended = [process.wait() for process in processes]
+    assert [one.returncode for one in ended] == [0, 0], ended
     one, two = (measurements(tmp_path / name) for name in ("one", "two"))
     assert [line["held_out_loss"] for line in two] == pytest.approx([line["held_out_loss"] for line in one], rel=1e-4)
     assert [(line["total_steps"], line["answers"]) for line in two] == [(line["total_steps"], line["answers"]) for line in one]
@@ -385,9 +383,9 @@ def test_processes_that_find_different_checkpoints_stop(world: Path, stopped: Pa
     shutil.copytree(stopped, tmp_path / "b")
     outs = [tmp_path / "a", tmp_path / "b"]
     processes = start(world, tmp_path / "a", recipe_of(world, checkpoint_every=2), outs=outs)
-    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], errors
-    assert all("the processes found different checkpoints" in error for error in errors[:1])
+    ended = [process.wait() for process in processes]
+    assert [one.returncode for one in ended] == [2, 2], ended
+    assert "the processes found different checkpoints" in ended[0].stderr
 
 
 def test_processes_with_different_data_stop_and_name_the_file(world: Path, tmp_path: Path) -> None:
@@ -398,8 +396,9 @@ def test_processes_with_different_data_stop_and_name_the_file(world: Path, tmp_p
         file.write(json.dumps({**row, "id": "more"}) + "\n")
     recipe = recipe_of(world, {"held_out": "held.jsonl"})
     processes = start(world, tmp_path / "out", recipe, ranks=2, data=[world / "data", tmp_path / "data"])
-    errors = [" ".join(process.communicate(timeout=PATIENCE)[1].split()) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], errors
+    ended = [process.wait() for process in processes]
+    errors = [" ".join(one.stderr.split()) for one in ended]
+    assert [one.returncode for one in ended] == [2, 2], errors
     assert "held.jsonl of process 1 differs from that of process 0: copy the same recipe, data and base to all nodes" in errors[0]
     assert not (tmp_path / "out").exists()
 

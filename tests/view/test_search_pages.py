@@ -193,6 +193,7 @@ def test_an_image_is_upright_in_every_window(tmp_path: Path, name: str, mode: ty
                 assert gray[4, 4] < 100 < gray[28, 4]
 
 
+@pytest.mark.slow
 def test_a_large_deep_image_is_shown_in_little_memory() -> None:
     image = Image.fromarray(np.tile(np.arange(4000, dtype=np.uint16), (4000, 1)))
     tracemalloc.start()

@@ -92,7 +92,7 @@ def test_a_browser_that_runs_in_the_foreground_gets_its_page(tmp_path: Path) -> 
     browser, seen = tmp_path / "browser", tmp_path / "seen.html"
     browser.write_text(
         f"#!{sys.executable}\nimport sys, pathlib, urllib.request as r\nopener = r.build_opener(r.HTTPCookieProcessor())\n"
-        "try: page = opener.open(sys.argv[1], timeout=20).read().decode()\nexcept OSError as error: page = repr(error)\n"
+        f"try: page = opener.open(sys.argv[1], timeout={PATIENCE}).read().decode()\nexcept OSError as error: page = repr(error)\n"
         f"pathlib.Path({str(seen)!r}).write_text(page + 'end')\n"
     )
     browser.chmod(0o755)

@@ -55,6 +55,8 @@ class Scale:
     """Hidden width of the vision tower and of the language model."""
     vision_layers: int = 2
     language_layers: int = 2
+    text_copies: int = 4
+    """Stage 1 cases per rule. Each case gives one row per length of the reasoning so far."""
     text_rows: int = 64
     """Rows per step in stage 1."""
     rows: int = 16
@@ -101,14 +103,13 @@ TINY = Scale(
     hidden=32,
     vision_layers=1,
     language_layers=1,
+    text_copies=1,
 )
 """Smallest scale that runs every step; the model learns nothing."""
 
 
 MODALITIES = ("CT", "MRI")
 """Modalities of the cases: two instead of five, because with five even true chains left two thirds of the held-out cases wrong."""
-TEXT_COPIES = 4
-"""Stage 1 cases per rule. Each case gives one row per length of the reasoning so far."""
 PARTS = ("aligned", "unaligned", "annotated", "seen", "new-seen", "new-held-out")
 """Parts of the cases: the first two belong to stage 2 (the second is held out), ``annotated`` have a true chain, ``seen`` is for the search
 and stage 3, and the last two are for evaluation."""
@@ -167,7 +168,7 @@ def make_data(folder: Path, scale: Scale, *, seed: int, processes: int = 1) -> D
     write_textbook(data.world, folder / "textbook.jsonl")
     prompts = data.loaded_prompts()
     aligned, unaligned = ([*map(described, castings(part, scale, seed=seed))] for part in ("aligned", "unaligned"))
-    text = build_stage_1(rule_cases(data.world, copies=TEXT_COPIES, seed=seed), folder, prompts, seed=seed)
+    text = build_stage_1(rule_cases(data.world, copies=scale.text_copies, seed=seed), folder, prompts, seed=seed)
     alignment = build_looks(aligned, folder, "looks", prompts, seed=seed)
     annotated = build_annotated(map(described, data.annotated), folder, prompts, seed=seed)
     write_rows(folder / "text.jsonl", text)

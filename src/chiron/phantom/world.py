@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
 from typing import Final, Literal
 
@@ -84,16 +84,18 @@ class World:
         Raises:
             KeyError: a value is not in the vocabulary.
         """
-        return self._table[attributes]
+        return _table(self)[attributes]
 
     def rules(self) -> tuple[Rule, ...]:
         """Return the whole table: 108 rules, in the order of :data:`COMBINATIONS`."""
-        return tuple(Rule(attributes, diagnosis) for attributes, diagnosis in self._table.items())
+        return tuple(Rule(attributes, diagnosis) for attributes, diagnosis in _table(self).items())
 
-    @cached_property
-    def _table(self) -> dict[Attributes, str]:
-        labels = _balanced(np.arange(len(COMBINATIONS)) % len(DIAGNOSES), _ONE_GROUP, np.random.default_rng(self.seed))
-        return {attributes: DIAGNOSES[k] for attributes, k in zip(COMBINATIONS, labels, strict=True)}
+
+@lru_cache(maxsize=64)
+def _table(world: World) -> dict[Attributes, str]:
+    """Return a world's table. Kept for all worlds of the same seed, because it takes a tenth of a second to find."""
+    labels = _balanced(np.arange(len(COMBINATIONS)) % len(DIAGNOSES), _ONE_GROUP, np.random.default_rng(world.seed))
+    return {attributes: DIAGNOSES[k] for attributes, k in zip(COMBINATIONS, labels, strict=True)}
 
 
 _ONE_GROUP: Final = np.zeros(len(COMBINATIONS), dtype=np.int64)

@@ -1,6 +1,7 @@
 """Training rows: read conversations with image marks from JSONL, reject malformed ones, and encode them as tokens and labels."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from chiron.providers.local.dialogue import DialogueTokens, RoleName, Turn
 from chiron.providers.local.tiling import Grid, ImageLayout, TileKey
 
 _ROLES: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "user": "user", "assistant": "assistant"})
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPEAKERS: Final[Mapping[str, RoleName]] = MappingProxyType({"system": "system", "human": "user", "gpt": "assistant"})
 
 
@@ -209,8 +211,7 @@ def _faults(raw: Mapping[str, object], row: TrainingExample, unread: list[str], 
     elif not unread:
         faults += _mark_faults(row)
     faults += unread or (_turn_faults(row.turns) if answered else [])
-    texts = (row.id, *row.images, *(turn.text for turn in (*row.turns, *row.rejected)))
-    if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+    if any(map(_SURROGATE.search, (row.id, *row.images, *(turn.text for turn in (*row.turns, *row.rejected))))):
         faults.append("its text contains half a character (a lone surrogate)")
     return faults
 

@@ -207,6 +207,7 @@ def test_the_verdict_of_the_judge_counts_and_without_one_the_normal_form(tmp_pat
 LEAK = "The correct answer is given."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("completion", ["path", "step"])
 def test_a_shared_prefix_may_not_reveal_that_the_answer_was_known(tmp_path: Path, completion: str) -> None:
     # The search continues from the steps of mentor-a.
@@ -254,6 +255,7 @@ def test_the_same_pair_of_two_runs_is_kept_once(tmp_path: Path) -> None:
         build_preferences([run, run], tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_a_case_that_two_runs_searched_from_files_of_their_own_is_one_case(tmp_path: Path) -> None:
     run = searched(tmp_path, 3)
     records = lines(tmp_path / "cases.jsonl")

@@ -22,7 +22,6 @@ from chiron.training.metrics import read_metrics
 from chiron.training.recipe import Recipe
 from chiron.training.rows import read_prompts
 from chiron.training.rows import read_rows as read_training_rows
-from chiron.training.session import prepare, train
 from tests.mmrp.building import lines
 from tests.mmrp.making import draw_image
 from tests.mmrp.signals.searching import searched
@@ -31,7 +30,6 @@ from tests.support.cases import write_cases
 from tests.support.endpoint import Endpoint
 from tests.support.runs import config_of, team
 from tests.support.simulation import chance, prompt_of
-from tests.training.tiny import tiny_model, tiny_tokenizer
 
 RATIOS = (0.5, 0.25, 0.25)
 NAMES: tuple[Part, ...] = ("preferences", "rewards", "rl", "reflections")
@@ -178,6 +176,9 @@ def test_chiron_train_reads_the_pairs_of_a_release_and_takes_a_step(made: Releas
         assert pair.turns[pair.prompt_turns - 1].text.rpartition("<image>")[2] in exported
         assert "mentor-a" in pair.turns[-1].text
         assert "mentor-a" not in pair.rejected[-1].text
+
+    from chiron.training.session import prepare, train
+    from tests.training.tiny import tiny_model, tiny_tokenizer
 
     tiny_model().save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
