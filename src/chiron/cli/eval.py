@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from chiron.cli.search import Address, Engine, StorageUrl, Workers
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -114,6 +115,10 @@ def eval_command(
     references: ReferencesOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    storage: StorageUrl = None,
     dry_run: DryRunOption = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -147,6 +152,8 @@ def eval_command(
     if suite is not None:
         fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--checkers": checkers}
         _refuse({**fixed, "--control": control != "none"})
+        if engine != "local":
+            raise InputError("--suite runs in this process: measure one model with --benchmarks to use --engine, or omit it")
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
@@ -157,13 +164,15 @@ def eval_command(
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.preparation import prepare_evaluation
+    from chiron.jobs.engine import EngineOptions
 
     options["checkers"] = _names(checkers) if checkers is not None else None
     chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
     wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
-        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run
-    )
+        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
+        engine=engine, engine_options=EngineOptions(address=address, workers=workers, storage=storage),
+    )  # fmt: skip
     measure(prepared, dry_run=dry_run, json_output=json_output)
 
 

@@ -21,6 +21,7 @@ from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.registry import suite_of
 from chiron.evaluation.suite_run import prepare_suite
 from chiron.evaluation.tables.formats import Grid
+from chiron.jobs.engine import EngineOptions
 from chiron.jobs.job import run_job
 from chiron.mics.prompts import Prompts
 
@@ -34,6 +35,8 @@ def evaluate(
     data: Path | str | None = None,
     control: Control | str = Control.NONE,
     benchmark_files: Sequence[Path | str] = (),
+    engine: str = "local",
+    engine_options: EngineOptions | None = None,
 ) -> EvaluationSummary:
     """Ask a model the questions of some benchmarks. Answers that ``run`` already has are not asked again.
 
@@ -47,7 +50,10 @@ def evaluate(
         DiskError: the files cannot be written.
     """
     config = config if config is not None else load_evaluation(None, model)
-    prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files)
+    prepared = prepare_evaluation(
+        model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files, engine=engine,
+        engine_options=engine_options,
+    )  # fmt: skip
     return run_job(prepared)
 
 
