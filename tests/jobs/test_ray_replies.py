@@ -15,13 +15,14 @@ import pytest
 from aiohttp import web
 
 from chiron.errors import InputError
+from chiron.evaluation.api import evaluate_suite
 from chiron.evaluation.config import load_evaluation
 from chiron.evaluation.preparation import prepare_evaluation
 from chiron.jobs.engine import EngineOptions
 from chiron.jobs.job import AnyJob, JobSummary
 from chiron.mmrp.questions import prepare_questions
 from chiron.mmrp.text import prepare_text
-from tests.evaluation import published
+from tests.evaluation import published, test_suites
 from tests.evaluation.test_running import answers, write
 from tests.jobs.test_ray_engine import PRICE, calls_in, workers
 from tests.jobs.test_ray_engine import address as address  # noqa: PLC0414 - a fixture
@@ -218,3 +219,19 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
             prepare(engine_options=EngineOptions(workers=2))
     with pytest.raises(InputError, match="slurm runs searches only"):
         execute(prepare_text(cases, config, tmp_path / "out", engine="slurm", engine_options=EngineOptions(workers=2)))
+
+
+@pytest.mark.slow
+def test_a_suite_on_ray_measures_what_one_process_measures(tmp_path: Path, address: str) -> None:
+    test_suites.table2(tmp_path / "d")
+    with Endpoint(test_suites.answers) as endpoint:
+        config = load_evaluation(test_suites.write(tmp_path, endpoint.base_url), "a", judge="judge", interns=["intern"])
+        one = evaluate_suite("table2", {"a": config}, tmp_path / "one", data=tmp_path / "d")
+        distinct = len(endpoint.seen.answered)
+        on_ray = evaluate_suite(
+            "table2", {"a": config}, tmp_path / "ray", data=tmp_path / "d", engine="ray", engine_options=ray(address)
+        )  # fmt: skip
+        assert len(endpoint.seen.answered) == distinct
+    assert on_ray == one
+    folders = sorted(path.name for path in (tmp_path / "one" / "a").iterdir())
+    assert [name for name in folders if differing(tmp_path / "one" / "a" / name, tmp_path / "ray" / "a" / name)] == []

@@ -140,6 +140,9 @@ def eval_command(
     if export_tsv is not None:
         write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
+    from chiron.jobs.engine import EngineOptions, engine_of
+
+    places = EngineOptions(address=address, workers=workers, storage=storage)
     options = {
         "limit": limit,
         "seeds": samples,
@@ -152,26 +155,24 @@ def eval_command(
     if suite is not None:
         fixed = {"--benchmarks": benchmarks, "--protocol": protocol, "--extractor": extractor, "--checkers": checkers}
         _refuse({**fixed, "--control": control != "none"})
-        if engine != "local":
-            raise InputError("--suite runs in this process: measure one model with --benchmarks to use --engine, or omit it")
         if not model or run is None:
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
-        measure_suite(SuiteCommand(suite, model, run, config, data, files, bertscore, options), dry_run=dry_run, json_output=json_output)
+        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine, places))
+        measure_suite(command, dry_run=dry_run, json_output=json_output)
         return
     named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
     from chiron.evaluation.controls import control_of
     from chiron.evaluation.preparation import prepare_evaluation
-    from chiron.jobs.engine import EngineOptions
 
     options["checkers"] = _names(checkers) if checkers is not None else None
     chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
     wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
         named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
-        engine=engine, engine_options=EngineOptions(address=address, workers=workers, storage=storage),
+        engine=engine, engine_options=places,
     )  # fmt: skip
     measure(prepared, dry_run=dry_run, json_output=json_output)
 

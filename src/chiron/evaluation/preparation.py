@@ -1,6 +1,6 @@
 """Prepare an evaluation: load benchmarks, and check everything before any call is paid for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,19 +77,24 @@ def prepare_evaluation(
         model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys
     )
     prepared.engine = engine_of(engine, engine_options)
-    prepared.again = partial(
-        _again, model, tuple(benchmarks), config, data=_absolute(data), control=control, benchmark_files=[*map(_absolute, files)],
-        references=_absolute(references),
+    prepared.again = again_in_worker(
+        model, benchmarks, config, data=absolute(data), control=control, benchmark_files=[*map(absolute, files)],
+        references=absolute(references),
     )  # fmt: skip
     return prepared
 
 
-def _again(model: str, benchmarks: Sequence[str], config: EvaluationFile, run: Path, workers: int, **options: Any) -> Evaluation:
-    """Prepare an evaluation in a worker."""
+def again_in_worker(model: str, benchmarks: Sequence[str], config: EvaluationFile, **options: Any) -> Callable[[Path, int], Evaluation]:
+    """Return how a worker prepares an evaluation (:attr:`Evaluation.again`). Arguments are those of :func:`prepare_evaluation`."""
+    return partial(_again, model, tuple(benchmarks), config, options)
+
+
+def _again(model: str, benchmarks: Sequence[str], config: EvaluationFile, options: dict[str, Any], run: Path, workers: int) -> Evaluation:
     return prepare_evaluation(model, benchmarks, run, config.for_workers(workers), **options)
 
 
-def _absolute(path: Path | str | None) -> Path | None:
+def absolute(path: Path | str | None) -> Path | None:
+    """Return an absolute path, because a worker may have another working directory."""
     return None if path is None else Path(path).absolute()
 
 
