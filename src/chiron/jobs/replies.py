@@ -104,14 +104,11 @@ class KnownCalls:
     def __init__(self, client: ModelClient, failures: Mapping[str, CallFailed], otherwise: Ask) -> None:
         """``failures``: by key. ``otherwise``: answers further calls."""
         self._client, self._failures, self._otherwise = client, failures, otherwise
-        self.keys: set[str] = set()
-        """Keys of the calls that the ledger contains."""
 
     async def __call__(self, call: Call) -> Reply:
         """Return the reply to a call; see :class:`~chiron.client.call.Ask`."""
         reply = self._client.ledger.get(call.key)
         if reply is not None:
-            self.keys.add(call.key)
             return reply
         if (failure := self._failures.get(call.key)) is not None:
             raise failure.with_traceback(None)
@@ -121,17 +118,20 @@ class KnownCalls:
 async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]:
     """Return the keys of a unit's calls that the ledger contains, and whether it contains all of them."""
     assert job.client is not None  # noqa: S101 - open while the engine runs
-    complete = True
+    ledger, keys, complete = job.client.ledger, set[str](), True
 
-    async def lacking(call: Call) -> Reply:
+    async def ask(call: Call) -> Reply:
         nonlocal complete
-        complete = False
-        raise RunStopped(f"call {call.key[:12]} was not sent yet")
+        reply = ledger.get(call.key)
+        if reply is None:
+            complete = False
+            raise RunStopped(f"call {call.key[:12]} was not sent yet")
+        keys.add(call.key)
+        return reply
 
-    ask = KnownCalls(job.client, {}, lacking)
     with suppress(Exception):  # a call is lacking; any other error comes again where the unit is run
         await job.work(unit[1], UnitAsk(ask))
-    return ask.keys, complete
+    return keys, complete
 
 
 async def look_up(job: OpenJob, units: Sequence[Any], *, all_units: bool) -> list[tuple[Any, set[str]]]:
