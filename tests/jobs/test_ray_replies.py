@@ -24,7 +24,7 @@ from chiron.mmrp.questions import prepare_questions
 from chiron.mmrp.text import prepare_text
 from tests.evaluation import published, test_suites
 from tests.evaluation.test_running import answers, write
-from tests.jobs.test_ray_engine import PRICE, calls_in, workers
+from tests.jobs.test_ray_engine import PRICE, calls_in, run_part, workers
 from tests.jobs.test_ray_engine import address as address  # noqa: PLC0414 - a fixture
 from tests.mmrp.building import Models, build_config, write_different
 from tests.mmrp.test_questions import Author
@@ -195,6 +195,26 @@ def test_a_worker_with_other_benchmark_files_is_refused(tmp_path: Path, address:
         with pytest.raises(InputError, match="cases or benchmarks on this machine differ"):
             execute(job)
         assert endpoint.seen.requests == 0
+
+
+def test_a_part_of_a_build_asks_the_calls_of_its_units_alone_and_returns_its_failures(tmp_path: Path) -> None:
+    cases = write_different(tmp_path, 6)
+
+    def refuses_one(body: dict[str, Any], _: int) -> web.Response | None:
+        refused = "rib 3 is" in str(body)
+        return web.json_response({"error": {"message": "flagged"}}, status=400) if refused else None
+
+    with Endpoint(Author().answer, override=refuses_one) as endpoint:
+        config = build_config(endpoint.base_url, personas=["doctor"])
+        job = prepare_questions(cases, config, tmp_path / "driver")
+        part = job.part_of([(rank, unit) for rank, unit in enumerate(job.units()) if rank in {1, 2, 4}])
+        end = run_part(part, tmp_path / "copies", "part-0")
+        asked = endpoint.seen.requests
+    assert (end.problem, asked, calls_in(tmp_path / "copies" / "part-0.sqlite")) == (None, 3, 2)
+    assert (end.summary.total, end.summary.pending) == (3, 1)
+    assert [failure.public for failure in end.summary.failures.values()] == [end.summary.pending_because]
+    cases.write_text(cases.read_text() + "\n")
+    assert "cases or benchmarks on this machine differ" in run_part(part, tmp_path / "copies", "part-1").problem
 
 
 @pytest.mark.parametrize("command", [["build", "text"], ["build", "questions"], ["eval"]])
