@@ -228,6 +228,25 @@ def test_what_workers_left_when_their_command_was_killed_is_used_and_counted(tmp
 
 
 @pytest.mark.slow
+def test_the_calls_of_an_interrupted_case_are_not_sent_again_by_a_worker(tmp_path: Path, address: str) -> None:
+    cases = write_cases(tmp_path, 1)
+
+    def out_of_credit(_: dict[str, Any], number: int) -> web.Response | None:
+        return web.json_response({"error": {"message": "out of credit"}}, status=403) if number > 12 else None
+
+    with Endpoint(Simulation(known_answers(cases), skill=0.1).reply, override=out_of_credit) as endpoint:
+        config = config_of(team(endpoint.base_url, model={"concurrency": 1}))
+        assert execute(cases, config, tmp_path / "ray").pending == 1
+        answered = len(endpoint.seen.answered)
+        endpoint.override = None
+        assert on_cluster(cases, config, tmp_path / "ray", address).pending == 0
+        assert len(endpoint.seen.answered) > answered > 0
+        assert max(endpoint.seen.answered.values()) == 1
+        execute(cases, config, tmp_path / "one")
+    assert files(tmp_path / "ray") == files(tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_a_cluster_that_refuses_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     cases = write_cases(tmp_path, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from chiron.cli.search import DryRun, Pilot, need_dry_run
+from chiron.cli.search import Address, DryRun, Engine, Pilot, StorageUrl, Workers, need_dry_run
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -54,13 +54,19 @@ def _command_with_models(prepare: "Callable[..., PartRun[Any]]") -> "Callable[..
         images: Images = None,
         limit: Limit = None,
         shard: ShardOf = None,
+        engine: Engine = "local",
+        address: Address = None,
+        workers: Workers = None,
+        storage: StorageUrl = None,
         dry_run: DryRun = False,
         pilot: Pilot = None,
         json_output: Json = False,
     ) -> None:
+        from chiron.jobs.engine import EngineOptions
         from chiron.mmrp.config import load_build
 
-        prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard)
+        places = EngineOptions(address=address, workers=workers, storage=storage)
+        prepared = partial(prepare, cases, load_build(config), out, images=images, shard=shard, engine=engine, engine_options=places)
         _build_or_forecast(prepared, limit=limit, dry_run=dry_run, pilot=pilot, json_output=json_output)
 
     app.command(prepare.__name__, help=prepare.__doc__)(command)

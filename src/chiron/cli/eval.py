@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from chiron.cli.search import Address, Engine, StorageUrl, Workers
 from chiron.cli.streams import messages
 from chiron.errors import InputError
 from chiron.terminal import printable
@@ -114,6 +115,10 @@ def eval_command(
     references: ReferencesOption = None,
     interns: InternsOption = None,
     bertscore: BertscoreOption = None,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    storage: StorageUrl = None,
     dry_run: DryRunOption = False,
     list_all: Annotated[bool, typer.Option("--list", help="List the protocols, the suites, the benchmarks and how to get them.")] = False,
     export_tsv: ExportOption = None,
@@ -135,6 +140,9 @@ def eval_command(
     if export_tsv is not None:
         write_tsv(_names(benchmarks or ""), export_tsv, data=data, protocol=protocol, files=files)
         return
+    from chiron.jobs.engine import EngineOptions, engine_of
+
+    places = EngineOptions(address=address, workers=workers, storage=storage)
     options = {
         "limit": limit,
         "seeds": samples,
@@ -151,7 +159,8 @@ def eval_command(
             raise InputError("--suite needs at least one --model, and --run: see 'chiron eval --help'")
         from chiron.cli.eval_suite import SuiteCommand, measure_suite
 
-        measure_suite(SuiteCommand(suite, model, run, config, data, files, bertscore, options), dry_run=dry_run, json_output=json_output)
+        command = SuiteCommand(suite, model, run, config, data, files, bertscore, options, engine_of(engine, places))
+        measure_suite(command, dry_run=dry_run, json_output=json_output)
         return
     named, run = _one_model(model or [], benchmarks, run, bertscore)
     from chiron.evaluation.config import load_evaluation
@@ -162,8 +171,9 @@ def eval_command(
     chosen = load_evaluation(config, named, protocol=protocol, extractor=extractor, **options)
     wanted, changed = _names(benchmarks or ""), control_of(control)
     prepared = prepare_evaluation(
-        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run
-    )
+        named, wanted, run, chosen, data=data, control=changed, benchmark_files=files, references=references, need_keys=not dry_run,
+        engine=engine, engine_options=places,
+    )  # fmt: skip
     measure(prepared, dry_run=dry_run, json_output=json_output)
 
 

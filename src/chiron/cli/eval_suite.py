@@ -20,6 +20,7 @@ from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
 from chiron.evaluation.registry import suite_of
 from chiron.evaluation.suite_run import SuitePart, SuiteRun, prepare_suite
 from chiron.evaluation.tables.formats import show
+from chiron.jobs.engine import Engine
 from chiron.terminal import printable
 
 
@@ -36,6 +37,7 @@ class SuiteCommand:
     bertscore: str | None
     options: Mapping[str, Any]
     """Keys of the section ``evaluation`` to replace; ``None`` keeps the configured value."""
+    engine: Engine
 
     def prepare(self, *, need_keys: bool) -> SuiteRun:
         """Prepare the suite; for errors see :func:`chiron.evaluation.suite_run.prepare_suite`."""
@@ -44,7 +46,9 @@ class SuiteCommand:
             raise InputError(f"--model {printable(twice[0])} is given twice: name each model once")
         models = {name: load_evaluation(self.config, name, **self.options) for name in self.models}
         encoder = encoder_of(self.bertscore, None, None) if self.bertscore is not None else None
-        return prepare_suite(suite, models, self.run, data=self.data, benchmark_files=self.files, encoder=encoder, need_keys=need_keys)
+        return prepare_suite(
+            suite, models, self.run, data=self.data, benchmark_files=self.files, encoder=encoder, need_keys=need_keys, engine=self.engine
+        )
 
 
 def measure_suite(command: SuiteCommand, *, dry_run: bool, json_output: bool) -> None:

@@ -24,6 +24,12 @@ RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="Run director
 Images = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of the images (default: images/ next to CASES).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
 
+Engine = Annotated[str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster (docs/scale.md).")]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (Ray's default: one for each machine).")]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and time to expect, and stop.")]
 Pilot = Annotated[
     int | None,
@@ -52,13 +58,9 @@ def search_command(
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="local: this process; ray: a Ray cluster; slurm: see 'chiron slurm search'.")
     ] = "local",
-    address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster, or auto; by default Ray starts on this machine.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes (Ray's default: one for each machine).")] = None,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Shared folder or s3://, gs:// URL for copies of the workers' ledgers.")
-    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    storage: StorageUrl = None,
     dry_run: DryRun = False,
     pilot: Pilot = None,
     json_output: Json = False,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chiron.client.attempts import AttemptRecord, Budget, Elapsed, Reservation, retry_call
 from chiron.client.batch import open_queues
-from chiron.client.call import MORE_SPACE, Call, Reply, finish_note
+from chiron.client.call import MORE_SPACE, Ask, Call, Reply, finish_note
 from chiron.client.failures import (
     CallerFault,
     CallFailed,
@@ -62,6 +62,8 @@ class ModelClient:
         self.budget = budget if budget is not None else Budget(None)
         self.counts: defaultdict[tuple[str, str], Count] = defaultdict(Count)
         self.halted: RunStopped | DiskError | None = None
+        self.answers: Ask | None = None
+        """Answers the calls of all units, also after a halt, if other processes have sent them."""
         self.shares = FailureRates()
         self._notes: dict[str, str] = {}
         self._thoughts: Counter[str] = Counter()
@@ -128,11 +130,7 @@ class ModelClient:
 
     def with_priority(self, rank: int) -> UnitAsk:
         """Return an ``ask`` whose calls are sent before those with a higher rank."""
-
-        async def ask(call: Call) -> Reply:
-            return await self.ask(call, rank)
-
-        return UnitAsk(ask)
+        return UnitAsk(self.answers or (lambda call: self.ask(call, rank)))
 
     async def ask(self, call: Call, rank: int = 0) -> Reply:
         """Return the reply to ``call``: from the ledger, from an identical call in flight, or from its endpoint.

@@ -8,9 +8,10 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -253,18 +254,27 @@ class Ledger(Results, Accounts):
         row = self._read_one("SELECT value FROM facts WHERE name = ?", (name,))
         return value if row is None else str(row[0])
 
-    def copy_calls_from(self, other: Path) -> int:
-        """Copy every reply that this ledger lacks from another one. Returns their number. They cost this run nothing.
+    def copy_calls_from(self, other: Path, keys: Iterable[str] | None = None) -> int:
+        """Copy every reply that this ledger lacks from another one, or only those of ``keys``. Returns their number.
+
+        They cost this run nothing.
 
         Raises:
             InputError: the other ledger cannot be read.
         """
         with Ledger.read(other) as source, self._together(), explained(self.path, writing=True):
-            return self._db.executemany(_TAKE_OVER, source._rows()).rowcount  # noqa: SLF001 - the same class
+            return self._db.executemany(_TAKE_OVER, source._rows(keys)).rowcount  # noqa: SLF001 - the same class
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        """Yield every reply in stored form, after verifying its checksum."""
-        for row in self._read(f"SELECT {_COLUMNS}, {self.checksum_column} FROM calls"):  # noqa: S608 - constant column names
+    def has_calls(self) -> bool:
+        """Return whether the ledger contains any reply."""
+        return self._read_one("SELECT 1 FROM calls LIMIT 1") is not None
+
+    def _rows(self, keys: Iterable[str] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Yield every reply, or those of ``keys``, in stored form, after verifying its checksum."""
+        query = f"SELECT {_COLUMNS}, {self.checksum_column} FROM calls"  # noqa: S608 - constant column names
+        named = [()] if keys is None else ((bytes.fromhex(key),) for key in keys)
+        where = "" if keys is None else " WHERE key = ?"
+        for row in chain.from_iterable(self._read(query + where, name) for name in named):
             key, _, _, _, text, finish, prompt, completion, cost, seconds, attempts, served_by, raw, _, checksum = row
             self.verify(key, checksum, (text, finish, prompt, completion, served_by, seconds, attempts, cost, raw))
             yield row

@@ -21,6 +21,7 @@ from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.registry import suite_of
 from chiron.evaluation.suite_run import prepare_suite
 from chiron.evaluation.tables.formats import Grid
+from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import run_job
 from chiron.mics.prompts import Prompts
 
@@ -34,6 +35,8 @@ def evaluate(
     data: Path | str | None = None,
     control: Control | str = Control.NONE,
     benchmark_files: Sequence[Path | str] = (),
+    engine: str = "local",
+    engine_options: EngineOptions | None = None,
 ) -> EvaluationSummary:
     """Ask a model the questions of some benchmarks. Answers that ``run`` already has are not asked again.
 
@@ -47,7 +50,10 @@ def evaluate(
         DiskError: the files cannot be written.
     """
     config = config if config is not None else load_evaluation(None, model)
-    prepared = prepare_evaluation(model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files)
+    prepared = prepare_evaluation(
+        model, benchmarks, run, config, data=data, control=control_of(control), benchmark_files=benchmark_files, engine=engine,
+        engine_options=engine_options,
+    )  # fmt: skip
     return run_job(prepared)
 
 
@@ -59,6 +65,8 @@ def evaluate_suite(
     data: Path | str | None = None,
     benchmark_files: Sequence[Path | str] = (),
     encoder: Encoder | None = None,
+    engine: str = "local",
+    engine_options: EngineOptions | None = None,
 ) -> list[Grid]:
     """Measure models on all columns of a published table, one after the other, and write the table to ``run``.
 
@@ -69,6 +77,8 @@ def evaluate_suite(
         data: folder with the downloaded files; ``None`` fetches them from the hub.
         benchmark_files: Python files with further benchmarks, protocols and suites. They are executed.
         encoder: for a column of BERTScore.
+        engine: name of the engine that asks the items; ``local`` is this process.
+        engine_options: address, workers and storage of an engine on other machines.
 
     Returns:
         The measured table, and the published one.
@@ -78,7 +88,9 @@ def evaluate_suite(
         DiskError: the files cannot be written.
     """
     files = [Path(file) for file in benchmark_files]
-    prepared = prepare_suite(suite_of(suite, files), models, run, data=data, benchmark_files=files, encoder=encoder)
+    prepared = prepare_suite(
+        suite_of(suite, files), models, run, data=data, benchmark_files=files, encoder=encoder, engine=engine_of(engine, engine_options)
+    )
     prepared.measure(lambda _, evaluation: run_job(evaluation))
     tables = prepared.tables()
     prepared.write(tables)

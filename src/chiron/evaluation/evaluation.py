@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -16,8 +17,10 @@ from chiron.evaluation.controls import Control, apply_control
 from chiron.evaluation.item_runner import REFUSED, UNSCORED, UNSCORED_FOR_GOOD, ItemRunner, Unit
 from chiron.evaluation.items import ITEMS, BadItem, Item, ItemResult, Verdict
 from chiron.evaluation.results import ResultGroup, group_of, merge, need_no_smaller
+from chiron.jobs.engine import Part
 from chiron.jobs.forecast import REASONING, Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
+from chiron.jobs.replies import RankedPart
 
 _EXAMPLES = 3
 
@@ -80,6 +83,8 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
     settings: dict[str, Any]
     """Settings to record with every group of ``results.json``."""
     progress: EvaluationProgress = field(default_factory=EvaluationProgress)
+    again: Callable[[Path, int], "Evaluation"] | None = None
+    """See :attr:`chiron.jobs.replies.RankedPart.again`; ``None`` if other processes cannot prepare this evaluation."""
     watch: Callable[[int], None] = lambda _: None
     """Called with the number of items done so far."""
     _lines: list[ItemResult] = field(default_factory=list, init=False)
@@ -104,6 +109,21 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
 
     def _count_of(self, benchmark: LoadedBenchmark) -> int:
         return len(self.counted(benchmark)[: self.limit]) * self.samples
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Fingerprints of the benchmarks."""
+        return " ".join(loaded.fingerprint for loaded in self.loaded)
+
+    def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
+        """Return the part of the evaluation with these units."""
+        if self.again is None:
+            return super().part_of(units)
+        return RankedPart(again=self.again, data=self.data_digest, ranks=frozenset(rank for rank, _ in units))
+
+    def count_result(self, result: ItemResult | Pending) -> None:
+        """Count a verdict."""
+        self.progress.outcomes[Verdict.PENDING if isinstance(result, Pending) else result.verdict] += 1
 
     def start(self, ledger: Ledger) -> None:
         """Check that this evaluation does not replace a larger one.
@@ -137,10 +157,8 @@ class Evaluation(Job[Unit, ItemResult, EvaluationSummary]):
         """
         lines = []
         async for unit, result in results:
-            line = self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result
-            self.progress.outcomes[line.verdict] += 1
             self.watch(self.progress.done)
-            lines.append(line)
+            lines.append(self.asker.pending(unit, result.problem) if isinstance(result, Pending) else result)
         self._lines = self._refused_to_pending(lines, client)
         for loaded in self.loaded:
             for note in (*loaded.notes, *self._unknown(loaded)):

@@ -1,7 +1,8 @@
 """Prepare an evaluation: load benchmarks, and check everything before any call is paid for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.registry import benchmark_of, protocol_of
 from chiron.evaluation.statistics import scipy_special
 from chiron.jobs.directory import WorkDirectory
+from chiron.jobs.engine import EngineOptions, engine_of
 from chiron.jobs.job import units_in_flight
 from chiron.jobs.roles import Roles, identity_of
 from chiron.mics.team import Policy, Team
@@ -38,6 +40,8 @@ def prepare_evaluation(
     benchmark_files: Sequence[Path | str] = (),
     references: Path | str | None = None,
     need_keys: bool = True,
+    engine: str = "local",
+    engine_options: EngineOptions | None = None,
 ) -> Evaluation:
     """Prepare an evaluation and check everything that can be checked before a call is paid for.
 
@@ -51,6 +55,8 @@ def prepare_evaluation(
         benchmark_files: Python files with further benchmarks and protocols (:mod:`chiron.evaluation.registry`).
         references: JSONL of findings or reports that checkers compare steps with. The known answer of a report is its own reference.
         need_keys: whether API keys must be set. An evaluation prepared without them cannot be executed.
+        engine: name of the engine that asks the items; ``local`` is this process.
+        engine_options: address, workers and storage of an engine on other machines.
 
     Raises:
         InputError: a name is unknown, or data, keys, prompts or scipy are missing.
@@ -67,7 +73,29 @@ def prepare_evaluation(
     folder = Path(data) if data is not None else None
     loaded = tuple(load(benchmark, folder, Path(run)) for benchmark in known)
     file = Path(references) if references is not None else None
-    return evaluation_of(model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys)
+    prepared = evaluation_of(
+        model, loaded, protocol, Path(run), config, control=control, textbook=folder, references=file, need_keys=need_keys
+    )
+    prepared.engine = engine_of(engine, engine_options)
+    prepared.again = again_in_worker(
+        model, benchmarks, config, data=absolute(data), control=control, benchmark_files=[*map(absolute, files)],
+        references=absolute(references),
+    )  # fmt: skip
+    return prepared
+
+
+def again_in_worker(model: str, benchmarks: Sequence[str], config: EvaluationFile, **options: Any) -> Callable[[Path, int], Evaluation]:
+    """Return how a worker prepares an evaluation (:attr:`Evaluation.again`). Arguments are those of :func:`prepare_evaluation`."""
+    return partial(_again, model, tuple(benchmarks), config, options)
+
+
+def _again(model: str, benchmarks: Sequence[str], config: EvaluationFile, options: dict[str, Any], run: Path, workers: int) -> Evaluation:
+    return prepare_evaluation(model, benchmarks, run, config.for_workers(workers), **options)
+
+
+def absolute(path: Path | str | None) -> Path | None:
+    """Return an absolute path, because a worker may have another working directory."""
+    return None if path is None else Path(path).absolute()
 
 
 def evaluation_of(

@@ -14,7 +14,7 @@ from chiron.evaluation.bertscore import Encoder, scored
 from chiron.evaluation.config import EvaluationFile
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
 from chiron.evaluation.items import ITEMS
-from chiron.evaluation.preparation import evaluation_of
+from chiron.evaluation.preparation import absolute, again_in_worker, evaluation_of
 from chiron.evaluation.protocols.protocol import Protocol
 from chiron.evaluation.published import published, published_table
 from chiron.evaluation.read_runs import Arm, read_evaluations
@@ -24,6 +24,7 @@ from chiron.evaluation.suites.suite import BERTSCORE, MICS, Suite
 from chiron.evaluation.tables.formats import Grid, html, latex, markdown, plain
 from chiron.evaluation.tables.suite import SuiteResults, suite_table
 from chiron.io import write_atomically
+from chiron.jobs.engine import Engine
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _WRITERS: Mapping[str, Callable[[Sequence[Grid]], str]] = {"txt": plain, "md": markdown, "tex": latex, "html": html}
@@ -138,6 +139,7 @@ def prepare_suite(
     benchmark_files: Sequence[Path | str] = (),
     encoder: Encoder | None = None,
     need_keys: bool = True,
+    engine: Engine | None = None,
 ) -> SuiteRun:
     """Prepare a suite and check everything that can be checked before a call is paid for.
 
@@ -149,6 +151,7 @@ def prepare_suite(
         benchmark_files: Python files with further benchmarks and protocols.
         encoder: for columns of BERTScore.
         need_keys: whether API keys must be set.
+        engine: runs the evaluations; by default this process.
 
     Raises:
         InputError: a name is unknown, or all data, a key, a prompt or scipy are missing.
@@ -187,6 +190,8 @@ def prepare_suite(
         config = _config_of(models[model], suite, name, protocols[name], lacking)
         place = directory / folder_of(model) / name
         evaluation = evaluation_of(model, [loaded[name]], protocols[name], place, config, textbook=folder, need_keys=need_keys)
+        evaluation.again = again_in_worker(model, [name], config, data=absolute(folder), benchmark_files=[*map(absolute, files)])
+        evaluation.engine = engine or evaluation.engine
         return SuitePart(model, name, evaluation)
 
     parts = tuple(part(model, name) for model in models for name in suite.benchmarks)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from chiron.client.client import ModelClient
+from chiron.client.failures import UnitAsk
 from chiron.client.provider import Endpoint
 from chiron.errors import InputError
 from chiron.jobs.directory import WorkDirectory
@@ -64,6 +65,10 @@ class OpenJob(Protocol):
         Raises:
             InputError: the job cannot be divided.
         """
+        ...
+
+    async def work(self, unit: Any, ask: UnitAsk) -> Any:
+        """Return the result of a unit, without its rank."""
         ...
 
     def stored_result(self, unit: Any) -> Any:

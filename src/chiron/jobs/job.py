@@ -206,8 +206,11 @@ class Job(ABC, Generic[Unit, Result, Summary]):
     def finish(self, ledger: Ledger) -> None:
         """Write what is derived from the ledger, also after an error."""
 
-    def make_part(self, units: Sequence[Unit]) -> Part:
-        """Return the part of the job with these units, which another process can run."""
+    def count_result(self, result: Result | Pending) -> None:
+        """Count a result in the progress."""
+
+    def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
+        """Return a part for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
         del units
         raise InputError(f"{type(self).__name__} cannot be divided among machines: use the local engine, or --shard I/N")
 
@@ -215,10 +218,6 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         """Return the result of a unit that the ledger contains (:attr:`Resume.RESULTS` only)."""
         del unit, client
         return None
-
-    def part_of(self, units: Sequence[tuple[int, Unit]]) -> Part:
-        """Return a part for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
-        return self.make_part([unit for _, unit in units])
 
     def stored_result(self, unit: tuple[int, Unit]) -> Result | None:
         """Return a result for an engine; see :class:`~chiron.jobs.engine.OpenJob`."""
@@ -264,6 +263,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
         async with aclosing(self.engine.run(self, units, work, in_order=self.resume is Resume.REPLIES)) as ended:
             async for (_, unit), result in ended:
                 self.progress.done += 1
+                self.count_result(result)
                 if isinstance(result, Pending):
                     self._pending.append(result)
                 yield unit, result
@@ -290,7 +290,7 @@ class Job(ABC, Generic[Unit, Result, Summary]):
             yield rank, unit
 
     async def _run_unit(self, rank: int, unit: Unit, client: ModelClient, crashes: CrashLog) -> Result | Pending:
-        if client.halted is not None:
+        if client.halted is not None and client.answers is None:
             return Pending(str(client.halted))
         ask = client.with_priority(rank)
         client.units.add(ask)

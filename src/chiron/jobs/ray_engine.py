@@ -4,22 +4,23 @@ import asyncio
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chiron.client.client import Count, ModelClient
-from chiron.client.failures import RunStopped
+from chiron.client.failures import CallFailed, RunStopped
 from chiron.client.lease import Broker
 from chiron.client.ledger_merge import MergingLedger
 from chiron.client.limiter import Pace
 from chiron.errors import InputError
 from chiron.extras import need
-from chiron.jobs.engine import EngineOptions, OpenJob
+from chiron.jobs.engine import EngineOptions, LocalEngine, OpenJob
 from chiron.jobs.parts import PartEnd, PartRunner, PartTask, WorkerState, check_worker, divide, pass_on
 from chiron.jobs.ray_cluster import first_line, open_cluster
+from chiron.jobs.replies import KnownCalls, RepliesSummary, look_up
 from chiron.jobs.storage import COPIES, LEASES, PROBE, Storage, attempt_of, begin_parts, merge_part, part_of, recover_parts, spent_in_copy
 
 _PARTS = 8
@@ -116,18 +117,17 @@ class RayEngine:
         self, job: OpenJob, units: Iterable[Any], work: Callable[[Any], Awaitable[Any]], *, in_order: bool
     ) -> AsyncGenerator[tuple[Any, Any], None]:
         """Run parts of the job; see :meth:`Engine.run`."""
-        del work
-        if in_order:
-            raise InputError("--engine ray runs searches only: use the local engine, or --shard I/N")
-        return _Session(job, self.options).run(units)
+        session = _Session(job, self.options, rebuilt=in_order)
+        return session.rebuild(list(units), work) if in_order else session.run(units)
 
 
 class _Session:
     """One job on a cluster."""
 
-    def __init__(self, job: OpenJob, options: EngineOptions) -> None:
+    def __init__(self, job: OpenJob, options: EngineOptions, *, rebuilt: bool) -> None:
+        """``rebuilt``: whether this process rebuilds the results from the replies, instead of reading them from the parts' ledgers."""
         assert job.client is not None  # noqa: S101 - open while the job runs
-        self._job, self._options = job, options
+        self._job, self._options, self._rebuilt = job, options, rebuilt
         self._client: ModelClient = job.client
         self._storage = Storage(options.storage or str((job.directory.path / COPIES).resolve()))
         self._leases = job.directory.path / LEASES
@@ -137,17 +137,32 @@ class _Session:
         self._broker: Any = None
         self._spent = 0.0
         """USD in the run's ledger."""
+        self._over: list[_Attempt] = []
+        self._failures: dict[str, CallFailed] = {}
+        """Calls that a worker sent in vain."""
+
+    async def rebuild(self, units: list[Any], work: Callable[[Any], Awaitable[Any]]) -> AsyncGenerator[tuple[Any, Any], None]:
+        """Distribute the units, and yield each one in order, with the result that the replies of all workers give."""
+        async with aclosing(self.run(units)) as none:
+            async for _ in none:
+                pass
+        for attempt in self._over:
+            self._see(attempt, replace(attempt.state, progress=None))
+        self._client.answers = KnownCalls(self._client, self._failures, self._client.ask)
+        async with aclosing(LocalEngine().run(self._job, units, work, in_order=True)) as rebuilt:
+            async for ended in rebuilt:
+                yield ended
 
     async def run(self, units: Iterable[Any]) -> AsyncGenerator[tuple[Any, Any], None]:
-        """Distribute the units, and yield each one with its result."""
+        """Distribute the units, and yield each one whose result is stored."""
         self._spent = self._client.ledger.spent_usd()
-        left = list(units)
+        left = await look_up(self._job, list(units), all_units=not self._rebuilt)
         if not left or self._client.halted is not None:
             return
         run = await asyncio.to_thread(begin_parts, self._job.directory.path, self._storage)
         try:
             async with open_cluster(self._options) as workers:
-                self._divide(run, left, workers)
+                await asyncio.to_thread(self._divide, run, left, workers)
                 await self._open_broker(workers)
                 async for attempt, end in self._ends(min(workers, len(self._waiting)), run):
                     for unit in await self._collect(attempt, end):
@@ -156,11 +171,18 @@ class _Session:
             self._storage.remove(run + PROBE)
         # Parts that were not continued because the run stopped.
         await asyncio.to_thread(recover_parts, self._job.directory)
+        self._client.budget.spent = self._client.ledger.spent_usd()
 
-    def _divide(self, run: str, units: list[Any], workers: int) -> None:
-        limit, left = self._client.budget.limit, iter(units)
+    def _divide(self, run: str, left: list[tuple[Any, set[str]]], workers: int) -> None:
+        """Queue the parts. What the ledger contains of a part is stored as the copy of an attempt before its first one."""
+        limit, units = self._client.budget.limit, [unit for unit, _ in left]
         for task in divide(self._job, units, self._storage.url, self._options, workers, run=run, parts=_PARTS, budget_usd=limit):
-            self._waiting.append(_Attempt(replace(task, name=f"{task.name}-0"), list(islice(left, task.units))))
+            own, left = left[: task.units], left[task.units :]
+            first = replace(task, name=f"{task.name}-0")
+            if keys := set[str]().union(*(keys for _, keys in own)):
+                self._storage.put_replies(self._job.directory.ledger, keys, first.name)
+                first = replace(task, name=f"{task.name}-1", resumes=first.name)
+            self._waiting.append(_Attempt(first, [unit for unit, _ in own]))
 
     async def _open_broker(self, workers: int) -> None:
         import ray
@@ -283,7 +305,11 @@ class _Session:
         if end.problem is not None:
             raise InputError(f"a worker cannot run its part of the job: {end.problem}")
         name = attempt.task.name
-        self._see(attempt, replace(end.state, progress=None))
+        # Stored results are counted again by the job as it gets them, others when they are rebuilt.
+        self._see(attempt, end.state if self._rebuilt else replace(end.state, progress=None))
+        self._over.append(attempt)
+        if isinstance(end.summary, RepliesSummary):
+            self._failures |= end.summary.failures
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "ledger.sqlite"
             if await asyncio.to_thread(self._storage.get_ledger, name, local):

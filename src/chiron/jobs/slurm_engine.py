@@ -49,7 +49,7 @@ class SlurmEngine:
         """Write and submit the scripts, and halt the job; see :meth:`Engine.run`."""
         del work
         if in_order:
-            raise InputError("--engine slurm runs searches only: use the local engine, or --shard I/N")
+            raise InputError("--engine slurm runs searches only: use --engine ray or local")
         left = list(units)
         client = job.client
         if left and client is not None and client.halted is None:

@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ class Storage:
             source.backup(target)
         self.put(copy, name + _SUFFIX)
         copy.unlink()
+
+    def put_replies(self, ledger: Path, keys: Iterable[str], name: str) -> None:
+        """Store a ledger with some replies of another one, which cost it nothing.
+
+        Raises:
+            DiskError: the copy or the storage cannot be written.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "ledger.sqlite"
+            with Ledger.open(local) as some:
+                some.copy_calls_from(ledger, keys)
+            self.put_ledger(local, name)
 
     def get_ledger(self, name: str, local: Path) -> bool:
         """Fetch the copy of a ledger. Returns whether there is one."""

@@ -244,7 +244,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
     def _cases_sha256(self) -> str:
         return file_sha256(self.setup.selection.cases)
 
-    def make_part(self, units: Sequence[tuple[int, Case]]) -> SearchPart:
+    def part_of(self, units: Sequence[tuple[int, tuple[int, Case]]]) -> SearchPart:
         """Return the part of the search with these cases."""
         self.setup.config.for_workers(1)  # refuses models with batches before a worker does
         return SearchPart(
@@ -252,7 +252,7 @@ class Run(Job[tuple[int, Case], StoredResult, RunSummary]):
             cases_sha256=self._cases_sha256,
             images=self.setup.images.root.resolve(),
             config=self.setup.config,
-            positions=frozenset(position for position, _ in units),
+            positions=frozenset(position for _, (position, _) in units),
         )
 
     def find_result(self, unit: tuple[int, Case], client: ModelClient) -> StoredResult | None:

@@ -3,11 +3,12 @@
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, TypeVar
 
 from chiron.cases.case import BadCase, Case
 from chiron.cases.reader import AnswerPool, Selection, Shard, need_some_cases
@@ -17,9 +18,13 @@ from chiron.client.config import OfflineModel
 from chiron.client.failures import UnitAsk
 from chiron.client.images import PictureStore
 from chiron.errors import InputError
-from chiron.io import unwritten
+from chiron.io import file_sha256, unwritten
+from chiron.jobs.config import JobFile
+from chiron.jobs.engine import EngineOptions, engine_of
+from chiron.jobs.engine import Part as JobPart
 from chiron.jobs.forecast import Rehearsal
 from chiron.jobs.job import Job, JobSummary, Pending, Progress, Resume
+from chiron.jobs.replies import RankedPart
 from chiron.mmrp.row import DROPPED, Dropped, Part
 from chiron.mmrp.templates import modalities_shown
 from chiron.providers.registry import build_endpoints
@@ -75,6 +80,11 @@ class BuildProgress(Progress):
         """Return the number of rows as text."""
         return f"{self.kept} {self.noun}"
 
+    def add(self, other: Self, sign: int = 1) -> None:
+        """Add the progress of a part; see :meth:`Progress.add`."""
+        super().add(other, sign)
+        self.kept += sign * other.kept
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary(JobSummary):
@@ -109,6 +119,23 @@ class BuildSummary(JobSummary):
         }
 
 
+class BuildOptions(TypedDict, total=False):
+    """Options of a build that asks models."""
+
+    images: Path | None
+    """Image folder; by default ``images/`` next to the cases."""
+    limit: int | None
+    """Use only the first ``limit`` cases."""
+    shard: str | None
+    """``I/N``; use part I of N."""
+    need_keys: bool
+    """Whether API keys must be set; a forecast needs none."""
+    engine: str
+    """Name of the engine that runs the cases; by default ``local``, this process."""
+    engine_options: EngineOptions | None
+    """Address, workers and storage of an engine on other machines."""
+
+
 @dataclass(kw_only=True)
 class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     """Work of one process on one part."""
@@ -122,6 +149,8 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     make: Callable[[Unit, Ask], Awaitable[Made]]
     most_calls: Mapping[str, int] = field(default_factory=dict)
     """Most calls for one unit, by role."""
+    again: Callable[[Path, int], "PartRun[Any]"] | None = None
+    """See :attr:`chiron.jobs.replies.RankedPart.again`; ``None`` for a part that calls no model."""
     progress: BuildProgress = field(default_factory=BuildProgress)
     _dropped: Counter[str] = field(default_factory=Counter, init=False)
 
@@ -136,6 +165,25 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     def count(self) -> int:
         """Return the number of units."""
         return sum(1 for _ in self.source())
+
+    @cached_property
+    def data_digest(self) -> str:
+        """SHA-256 of the file of cases."""
+        return file_sha256(Path(self.about["cases"]))
+
+    def part_of(self, units: Sequence[tuple[int, Unit | BadCase]]) -> JobPart:
+        """Return a part of the build, for another process."""
+        if self.again is None:
+            return super().part_of(units)
+        return RankedPart(again=self.again, data=self.data_digest, ranks=frozenset(rank for rank, _ in units))
+
+    def count_result(self, result: Made | Pending) -> None:
+        """Count the rows of a unit."""
+        if isinstance(result, Pending):
+            self.progress.outcomes["pending"] += 1
+            return
+        self.progress.kept += len(result.kept)
+        self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
 
     def run_record(self) -> dict[str, Any]:
         """Return the content of ``run.json`` until the new rows are complete.
@@ -218,15 +266,33 @@ class PartRun(Job[Unit | BadCase, Made, BuildSummary]):
     def _write(self, unit: Unit | BadCase, result: Made | Pending, keep: "_Write", drop: "_Write") -> None:
         if isinstance(result, Pending):
             drop(Dropped(self.part, unit.id, "pending", result.problem, line=unit.line).to_record())
-            self.progress.outcomes["pending"] += 1
             return
         for record in result.kept:
             keep(record.to_record())
         for dropped in result.dropped:
             drop(dropped.to_record())
             self._dropped[dropped.reason] += 1
-        self.progress.kept += len(result.kept)
-        self.progress.outcomes[result.outcome or ("kept" if result.kept else "dropped")] += 1
+
+
+def engine_fields(
+    prepare: "Callable[..., PartRun[Any]]", cases: Path, config: JobFile, options: BuildOptions, **others: Any
+) -> dict[str, Any]:
+    """Return the fields of a build that engines use. ``others``: options of ``prepare`` that are not in :class:`BuildOptions`.
+
+    Raises:
+        InputError: the engine cannot be used.
+    """
+    images = options.get("images")
+    same = {**others, "limit": options.get("limit"), "shard": options.get("shard"), "images": images and images.absolute()}
+    return {
+        "engine": engine_of(options.get("engine", "local"), options.get("engine_options")),
+        "again": partial(_again, partial(prepare, cases.absolute(), **same), config),
+    }
+
+
+def _again(prepare: "Callable[..., PartRun[Any]]", config: JobFile, out: Path, workers: int) -> "PartRun[Any]":
+    """Prepare a build in a worker."""
+    return prepare(config=config.for_workers(workers), out=out)
 
 
 def select_cases(cases: Path, limit: int | None, shard: str | None) -> Callable[[], Iterator[Case | BadCase]]:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from chiron.cases.case import Case
 from chiron.cases.images import ImageFolder, ImageProblem, image_folder
@@ -18,7 +18,7 @@ from chiron.mics.case_team import JUDGE_SAMPLES
 from chiron.mics.prompts import patient
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, OpenQuestion, Refused, read_asked
 from chiron.mmrp.config import BuildFile, Persona
-from chiron.mmrp.part import BuildProgress, BuildSummary, Made, PartRun, origin, patient_of, select_cases
+from chiron.mmrp.part import BuildOptions, BuildProgress, BuildSummary, Made, PartRun, engine_fields, origin, patient_of, select_cases
 from chiron.mmrp.row import Dropped
 
 RULES: Final = 1
@@ -35,32 +35,26 @@ def build_questions(
     cases: Path,
     config: BuildFile,
     out: Path,
-    *,
-    images: Path | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
+    **options: Unpack[BuildOptions],
 ) -> BuildSummary:
     """Write cases with questions to ``out``: ``cases.jsonl`` (for ``chiron search``) and ``dropped.jsonl``.
 
     Each case gives one question per persona, with ids such as ``CASE-doctor``; ``made_from`` records its source. For arguments and
     errors, see :func:`chiron.mmrp.text.build_text`.
     """
-    return run_job(prepare_questions(cases, config, out, images=images, limit=limit, shard=shard))
+    return run_job(prepare_questions(cases, config, out, **options))
 
 
 def prepare_questions(
     cases: Path,
     config: BuildFile,
     out: Path,
-    *,
-    images: Path | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
-    need_keys: bool = True,
+    **options: Unpack[BuildOptions],
 ) -> PartRun[Case]:
-    """Prepare :func:`build_questions`: validate its inputs without running it. A forecast does not ``need_keys``."""
+    """Prepare :func:`build_questions`: validate its inputs without running it."""
+    images, limit, shard = options.get("images"), options.get("limit"), options.get("shard")
     source = select_cases(cases, limit, shard)
-    seats = BuildRoles.of(config, cases, need_reader=False, need_keys=need_keys)
+    seats = BuildRoles.of(config, cases, need_reader=False, need_keys=options.get("need_keys", True))
     build = config.build
     folder = image_folder(cases, images) if build.show_images else None
     rules: dict[str, Any] = {"manners": list(build.personas), "read_questions": build.read_questions, "show_images": build.show_images}
@@ -82,6 +76,7 @@ def prepare_questions(
             **({"reader": AUTHOR_DRAWS * JUDGE_SAMPLES * len(build.personas)} if build.read_questions else {}),
         },
         progress=BuildProgress(noun="questions"),
+        **engine_fields(prepare_questions, cases, config, options),
     )
 
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 from chiron.cases.case import Case
 from chiron.client.call import Ask, Call
@@ -15,7 +15,7 @@ from chiron.mics.case_team import together
 from chiron.mics.team import reaches_quorum
 from chiron.mmrp.authoring import BrokenReply, BuildRoles, MultipleChoice, Refused, read_choices
 from chiron.mmrp.config import BuildFile
-from chiron.mmrp.part import BuildSummary, Made, PartRun, origin, placed, select_cases
+from chiron.mmrp.part import BuildOptions, BuildSummary, Made, PartRun, engine_fields, origin, placed, select_cases
 from chiron.mmrp.row import ROWS, Dropped, MmrpRow, Provenance
 from chiron.mmrp.templates import ConversationTemplate, PaperTemplate, QuizTemplate
 from chiron.text import normalize_answer
@@ -32,10 +32,8 @@ def build_text(
     config: BuildFile,
     out: Path,
     *,
-    images: Path | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
     form: ConversationTemplate | None = None,
+    **options: Unpack[BuildOptions],
 ) -> BuildSummary:
     """Build rows of text questions.
 
@@ -45,16 +43,14 @@ def build_text(
         cases: JSONL or JSON file; cases need no question.
         config: from :func:`chiron.mmrp.config.load_build`.
         out: output directory, used by this part only.
-        images: image folder, recorded in ``run.json``; this part shows no images.
-        limit: use only the first ``limit`` cases.
-        shard: ``I/N``; use part I of N.
         form: conversation template; by default that of the published models.
+        options: see :class:`~chiron.mmrp.part.BuildOptions`. The image folder is recorded in ``run.json``; this part shows no images.
 
     Raises:
         InputError: an input is missing, or the directory belongs to another build.
         DiskError: the files cannot be written.
     """
-    return run_job(prepare_text(cases, config, out, images=images, limit=limit, shard=shard, form=form))
+    return run_job(prepare_text(cases, config, out, form=form, **options))
 
 
 def prepare_text(
@@ -62,15 +58,13 @@ def prepare_text(
     config: BuildFile,
     out: Path,
     *,
-    images: Path | None = None,
-    limit: int | None = None,
-    shard: str | None = None,
     form: ConversationTemplate | None = None,
-    need_keys: bool = True,
+    **options: Unpack[BuildOptions],
 ) -> PartRun[Case]:
-    """Prepare :func:`build_text`: validate its inputs without running it. A forecast does not ``need_keys``."""
+    """Prepare :func:`build_text`: validate its inputs without running it."""
+    images, limit, shard = options.get("images"), options.get("limit"), options.get("shard")
     source = select_cases(cases, limit, shard)
-    seats = BuildRoles.of(config, cases, need_reader=True, need_keys=need_keys)
+    seats = BuildRoles.of(config, cases, need_reader=True, need_keys=options.get("need_keys", True))
     wording = form if form is not None else PaperTemplate()
     build = config.build
     rules = {  # these keys are stored in run.json
@@ -92,6 +86,7 @@ def prepare_text(
         budget_usd=build.budget_usd,
         in_flight=units_in_flight(build.cases_in_flight, seats.roles.endpoints),
         most_calls={"author": AUTHOR_DRAWS, "reader": build.questions_per_case * (build.samples + 2 + build.blind_samples)},
+        **engine_fields(prepare_text, cases, config, options, form=form),
     )
 
 

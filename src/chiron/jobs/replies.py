@@ -1,0 +1,152 @@
+"""Jobs whose results are rebuilt from replies, on several processes: each one asks the calls of some units."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from chiron.client.call import Ask, Call, Reply
+from chiron.client.client import ModelClient
+from chiron.client.failures import CallFailed, RunStopped, UnitAsk
+from chiron.errors import InputError
+from chiron.jobs.engine import LocalEngine, OpenJob
+from chiron.jobs.job import AnyJob, Job, JobSummary, Resume
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPart:
+    """Some units of a job whose results are rebuilt from replies (:attr:`Resume.REPLIES`)."""
+
+    again: Callable[[Path, int], Any]
+    """Prepares the whole job in a directory, with its limits divided by the number of workers."""
+    data: str
+    """Digest of the job's data, its attribute ``data_digest``."""
+    ranks: frozenset[int]
+
+    def open(self, directory: Path, workers: int) -> "RepliesJob":
+        """Return the job that asks the calls of these units; see :meth:`Part.open`."""
+        whole = self.again(directory, workers)
+        if whole.data_digest != self.data:
+            raise InputError(
+                "the cases or benchmarks on this machine differ from those where the job was started: copy them to every machine"
+            )
+        return RepliesJob.of(whole, self.ranks)
+
+    def to_record(self) -> dict[str, Any]:
+        """Refuse: only a search can be stored for a process that starts later."""
+        raise InputError("--engine slurm runs searches only: use --engine ray or local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepliesSummary(JobSummary):
+    """Summary of a part whose replies are kept."""
+
+    failures: dict[str, CallFailed]
+    """Calls without a reply, by key."""
+
+
+@dataclass(kw_only=True)
+class RepliesJob(Job[Any, Any, RepliesSummary]):
+    """Ask the calls of some units of another job, and keep only the replies."""
+
+    resume: ClassVar[Resume] = Resume.REPLIES
+    whole: AnyJob
+    ranks: frozenset[int]
+    _failures: dict[str, CallFailed] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, whole: AnyJob, ranks: frozenset[int]) -> Self:
+        """Create a job for the units of ``whole`` that have these ranks."""
+        names = ("directory", "identity", "about", "endpoints", "budget_usd", "in_flight", "progress")
+        return cls(whole=whole, ranks=ranks, **{name: getattr(whole, name) for name in names})
+
+    def units(self) -> Iterator[Any]:
+        """Yield the units."""
+        return (unit for rank, unit in enumerate(self.whole.units()) if rank in self.ranks)
+
+    def count(self) -> int:
+        """Return the number of units."""
+        return len(self.ranks)
+
+    async def work(self, unit: Any, ask: UnitAsk) -> Any:
+        """Ask the calls of a unit."""
+
+        async def noting_failures(call: Call) -> Reply:
+            try:
+                return await ask(call)
+            except CallFailed as failure:
+                self._failures[call.key] = failure
+                raise
+
+        return await self.whole.work(unit, UnitAsk(noting_failures))
+
+    def count_result(self, result: Any) -> None:
+        """Count a result in the progress."""
+        self.whole.count_result(result)
+
+    async def process(self, results: AsyncIterator[tuple[Any, Any]], client: ModelClient) -> None:
+        """Drop the results, which are rebuilt from the replies of all parts."""
+        del client
+        async for _ in results:
+            pass
+
+    def summarize(self, summary: JobSummary, client: ModelClient) -> RepliesSummary:
+        """Add the failures."""
+        del client
+        return RepliesSummary(**vars(summary), failures=self._failures)
+
+
+class KnownCalls:
+    """Answers the calls that a job's ledger contains, and that other processes sent in vain."""
+
+    def __init__(self, client: ModelClient, failures: Mapping[str, CallFailed], otherwise: Ask) -> None:
+        """``failures``: by key. ``otherwise``: answers further calls."""
+        self._client, self._failures, self._otherwise = client, failures, otherwise
+
+    async def __call__(self, call: Call) -> Reply:
+        """Return the reply to a call; see :class:`~chiron.client.call.Ask`."""
+        reply = self._client.ledger.get(call.key)
+        if reply is not None:
+            return reply
+        if (failure := self._failures.get(call.key)) is not None:
+            raise failure.with_traceback(None)
+        return await self._otherwise(call)
+
+
+async def _look_up(job: OpenJob, unit: tuple[int, Any]) -> tuple[set[str], bool]:
+    """Return the keys of a unit's calls that the ledger contains, and whether it contains all of them."""
+    assert job.client is not None  # noqa: S101 - open while the engine runs
+    ledger, keys, complete = job.client.ledger, set[str](), True
+
+    async def ask(call: Call) -> Reply:
+        nonlocal complete
+        reply = ledger.get(call.key)
+        if reply is None:
+            complete = False
+            raise RunStopped(f"call {call.key[:12]} was not sent yet")
+        keys.add(call.key)
+        return reply
+
+    with suppress(Exception):  # a call is lacking; any other error comes again where the unit is run
+        await job.work(unit[1], UnitAsk(ask))
+    return keys, complete
+
+
+async def look_up(job: OpenJob, units: Sequence[Any], *, all_units: bool) -> list[tuple[Any, set[str]]]:
+    """Return units with the keys of their calls that the job's ledger contains; none after a halt.
+
+    ``all_units``: also those that lack no call.
+    """
+    assert job.client is not None  # noqa: S101 - open while the engine runs
+    if not job.client.ledger.has_calls():
+        return [(unit, set()) for unit in units]
+    found = []
+    async with aclosing(LocalEngine().run(job, units, partial(_look_up, job), in_order=True)) as looked_up:
+        async for unit, (keys, complete) in looked_up:
+            if job.client.halted is not None:
+                return []
+            if all_units or not complete:
+                found.append((unit, keys))
+    return found
