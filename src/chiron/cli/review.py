@@ -106,6 +106,8 @@ def _agreement(what: str, agreed: "Agreement") -> list[str]:
 
 
 def _prediction(found: "Prediction") -> str:
+    if not found.positive + found.negative:
+        return "unknown, because nothing was reviewed yet"
     return f"AUC {_figure(found.auc)} (N = {found.positive + found.negative:,}: {found.positive:,} yes, {found.negative:,} no)"
 
 

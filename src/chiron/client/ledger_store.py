@@ -180,7 +180,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         InputError: the file does not exist, or is not a ledger.
     """
     if not path.is_file():
-        raise InputError(f"{path.parent} is not a run directory: it has no {path.name}")
+        raise InputError(f"{path.parent} is not a run directory (it has no {path.name}): put the file back, or choose another directory")
     with explained(path):
         db = sqlite3.connect(_reading_uri(path), uri=True, timeout=30, isolation_level=None)
         _check(db, path)
