@@ -126,6 +126,12 @@ def nearest(word: str, known: Any) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
+def unknown_name(kind: str, name: str, known: Any, advice: str) -> str:
+    """Return that a name is unknown, a similar known one if there is any, and the advice."""
+    near = nearest(name, known)
+    return f"unknown {kind} '{name}'{near}{'' if near else ':'} {advice}"
+
+
 def _beside(name: str, model: ProviderConfig, origin: Path) -> ProviderConfig:
     try:
         return model.with_paths_from(origin.parent)
