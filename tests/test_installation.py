@@ -52,7 +52,7 @@ def test_what_each_extra_and_the_makefile_name_is_locked() -> None:
     named = {canonicalize_name(Requirement(line).name) for lines in extras.values() for line in lines} - {"chiron-med"}
     packagers = re.search(r"^PACKAGERS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert packagers is not None
-    named |= set(packagers[1].split())
+    named |= {canonicalize_name(name) for name in packagers[1].split()}
     assert named <= {canonicalize_name(name) for name in locked()}, "run: make constraints"
 
 
