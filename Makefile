@@ -82,6 +82,9 @@ test-only: $(VENV)/dev.stamp
 test-fast: $(VENV)/dev.stamp
 	$(BIN)/python $(PYTEST) -m "not slow and not browser" $(addprefix --ignore=tests/,training demo convert providers/local)
 
+# What checks wheel and sdist.
+PACKAGERS := build check-wheel-contents twine
+
 # The newest versions that the ranges of pyproject.toml admit; of torch the locked one, whose newest build may need a GPU.
 NEWEST := .venv-newest
 FROZEN = $(NEWEST)/bin/python -m pip freeze --all --exclude-editable --exclude pip --exclude setuptools | sed 's/^\(torch==[^+]*\)+.*/\1/'
@@ -92,7 +95,7 @@ newest-environment:
 	@$(PYTHON) -m venv $(NEWEST)
 	@echo 'torch==$(TORCH)' > $(NEWEST)/torch.txt
 	$(NEWEST)/bin/python -m pip install --quiet --constraint $(NEWEST)/torch.txt hatchling editables
-	$(NEWEST)/bin/python -m pip install --quiet --constraint $(NEWEST)/torch.txt $(CHIRON) '.[dev]'
+	$(NEWEST)/bin/python -m pip install --quiet --constraint $(NEWEST)/torch.txt $(CHIRON) '.[dev,ray,docs]' $(PACKAGERS)
 
 test-newest: newest-environment
 	@echo "versions that differ from constraints.txt (< locked, > newest):"
@@ -124,8 +127,8 @@ PACKAGING := .venv-package
 package:
 	@rm -rf dist
 	@test -x $(PACKAGING)/bin/python || $(PYTHON) -m venv $(PACKAGING)
-	$(PACKAGING)/bin/python -m pip install --quiet build twine check-wheel-contents hatchling
-	$(PACKAGING)/bin/python -m build --outdir dist .
+	$(PACKAGING)/bin/python -m pip install --quiet --constraint constraints.txt hatchling $(PACKAGERS)
+	PIP_CONSTRAINT=constraints.txt $(PACKAGING)/bin/python -m build --outdir dist .
 	$(PACKAGING)/bin/twine check --strict dist/*
 	$(PACKAGING)/bin/check-wheel-contents dist/*.whl
 	$(PACKAGING)/bin/python scripts/check_package.py dist

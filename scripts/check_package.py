@@ -43,7 +43,9 @@ def run_installed(wheel: Path) -> str:
         home = Path(folder)
         venv.create(home / "venv", with_pip=True)
         programs = home / "venv" / "bin"
-        subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", wheel], check=True)
+        subprocess.run(
+            [programs / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], check=True
+        )
         subprocess.run([programs / "chiron", "init", "--template", "offline", "--out", home / "offline.yaml"], check=True)
         printed = subprocess.run([programs / "chiron", "--version"], cwd=home, capture_output=True, text=True, check=True)
         return printed.stdout.strip()

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -40,10 +41,19 @@ def installed_for(requirement: Requirement, found: set[tuple[str, frozenset[str]
 @pytest.mark.slow
 def test_every_package_that_a_fresh_clone_installs_is_locked_to_one_version() -> None:
     found: set[tuple[str, frozenset[str]]] = set()
-    installed_for(Requirement("chiron-med[dev]"), found)
+    installed_for(Requirement("chiron-med[dev,docs,ray]"), found)
     needed = {name for name, _ in found} - {"chiron-med", "pip", "setuptools"}
     assert "transformers" in needed
     assert needed | {"hatchling", "editables"} <= {canonicalize_name(name) for name in locked()}, "run: make constraints"
+
+
+def test_what_each_extra_and_the_makefile_name_is_locked() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {canonicalize_name(Requirement(line).name) for lines in extras.values() for line in lines} - {"chiron-med"}
+    packagers = re.search(r"^PACKAGERS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert packagers is not None
+    named |= {canonicalize_name(name) for name in packagers[1].split()}
+    assert named <= {canonicalize_name(name) for name in locked()}, "run: make constraints"
 
 
 def test_the_lock_names_no_build_of_torch() -> None:

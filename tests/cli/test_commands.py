@@ -373,3 +373,12 @@ print(sorted(heavy & sys.modules.keys()))
 
 def test_the_version_is_told() -> None:
     assert chiron_process("--version").stdout.startswith("chiron 0.")
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_folder_that_contains_runs_is_answered_with_their_names(tmp_path: Path, command: str) -> None:
+    (tmp_path / "demo" / "run-24").mkdir(parents=True)
+    (tmp_path / "demo" / "run-24" / "run.json").write_text("{}")
+    done = chiron(command, "demo", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "demo is not a run directory (it has no run.json): choose a run in it, such as demo/run-24" in done.stderr

@@ -2,14 +2,17 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from chiron.cli.eval_output import figures_table
 from chiron.cli.runner import closing_code, spending_table
 from chiron.cli.streams import results
 from chiron.client.failures import BudgetSpent, ConfigurationError, EndpointDown, RunStopped, TooManyCrashes, UserStopped
 from chiron.client.ledger import Spending
+from chiron.demo.picture import ladder_table
 from chiron.errors import DiskError
 
 
@@ -71,6 +74,29 @@ def test_no_figure_is_cut_off_on_a_narrow_terminal(
     said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     for words in ("a model of a long name", "12,345", "1,234,567", "7,654,321", "1.00", "retries", "17"):
         assert words in said
+
+
+GROUP = {
+    "benchmark": "a_benchmark_of_a_long_name", "control": "shuffle-options", "seeds": 3, "n": 12345, "n_of_benchmark": 67890,
+    "accuracy": 0.8125, "interval": [0.7625, 0.8375], "unparsed_rate": 0.0125, "verdicts": {"unusable": 1234, "pending": 5678},
+    "scores": {"bertscore": {"mean": 0.912}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "80"])
+def test_no_figure_of_an_evaluation_or_a_ladder_is_broken_on_a_narrow_terminal(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    share = SimpleNamespace(value=0.8125, interval=(0.7625, 0.8375))
+    student = SimpleNamespace(name="mics_verified", rows=12345, measured=SimpleNamespace(seen_share=share, held_out_share=share))
+    results().print(figures_table((cast("Any", GROUP),)))
+    results().print(ladder_table([cast("Any", student)]))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for words in ("a_benchmark_of_a_long_name", "12345 of 67890", "81.2%", "76.2% - 83.8%", "1234", "5678", "bertscore 0.912"):
+        assert words in said
+    assert said.count("0.81 [0.76, 0.84]") == 2
 
 
 def test_what_there_is_none_of_has_no_column(capsys: pytest.CaptureFixture[str]) -> None:

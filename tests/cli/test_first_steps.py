@@ -152,7 +152,12 @@ def test_a_key_in_place_of_its_variable_is_refused_and_nothing_is_written(tmp_pa
 
 @pytest.mark.slow
 def test_the_shell_completes_commands_and_options() -> None:
-    for typed, word in (("chiron sea", "search"), ("chiron search --con", "--config"), ("chiron build te", "text")):
+    for typed, word in (
+        ("chiron sea", "search"),
+        ("chiron search --con", "--config"),
+        ("chiron build te", "text"),
+        ("chiron init -t off", "offline"),
+    ):
         count = str(len(typed.split()) - 1)
         asked = environment(_CHIRON_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=count)
         script = Path(sys.executable).with_name("chiron")

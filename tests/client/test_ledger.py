@@ -1,6 +1,7 @@
 """The ledger keeps what it was given, for whoever comes later."""
 
 import os
+import shutil
 import sqlite3
 import stat
 import tempfile
@@ -8,6 +9,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -341,6 +343,14 @@ def test_an_error_of_the_disk_is_told_by_its_extended_code(tmp_path: Path, code:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = getattr(sqlite3, code)
     with pytest.raises(DiskError, match=words), ledger_store.explained(tmp_path / "l.sqlite", writing=True):
+        raise error
+
+
+def test_a_full_disk_is_named_where_it_has_no_room_for_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    with pytest.raises(DiskError, match="free space"), ledger_store.explained(tmp_path / "l.sqlite"):
         raise error
 
 

@@ -1,5 +1,6 @@
 """Runs side by side: what stands in the tables, and what is never put into one."""
 
+import io
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from chiron.cli import compare as command
@@ -17,7 +19,7 @@ from chiron.evaluation.items import ItemResult, Verdict
 from chiron.evaluation.read_runs import read_evaluations
 from chiron.evaluation.statistics import Share
 from chiron.evaluation.tables.content import grids
-from chiron.evaluation.tables.formats import Grid, cell, html, latex, markdown
+from chiron.evaluation.tables.formats import Grid, cell, html, latex, markdown, show
 from tests.support.evaluations import an_item, answers, with_verdict, write_evaluation, write_models
 
 
@@ -376,6 +378,19 @@ def test_html_is_escaped() -> None:
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "default-src 'none'" in text or "default-src &#39;none&#39;" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_figures(width: int) -> None:
+    figures = [f"{n}4.3 [{n}1.25, {n}7.75]***" for n in range(1, 7)]
+    table = Grid("Accuracy", ("model", *(f"benchmark_{n} (N 12,345)" for n in range(1, 7))), (("Good-8B", tuple(map(cell, figures))),))
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as caught:
+        show([table], console)
+    lines = caught.get().splitlines()
+    assert all(any(figure in line for line in lines) for figure in (*figures, *table.head))
+    assert all(len(line) <= width for line in lines)
+    assert sum(line.startswith("Good-8B") for line in lines) == {40: 6, 60: 3, 80: 3, 200: 1}[width]
 
 
 def run_command(*args: object) -> str:

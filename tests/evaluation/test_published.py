@@ -123,7 +123,7 @@ def test_the_command_shows_rows_of_ones_own_and_says_how_few_there_are(tmp_path:
         ("- {model: A, protocol: p, source: s, values: {slake: 120}}", "slake"),
         ("- {model: A, protocol: p, values: {slake: 12}}", "source"),
         ("- {model: A, protocol: p, source: s, values: {slake: 12}, vallues: 1}", "vallues"),
-        ("model: A", "published figures"),
+        ("model: A", "p.yaml: the file is not a list"),
         ("- [", "not valid YAML"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_column_without_data_says_so_and_there_is_no_average_over_the_others(t
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--suite", "tabel1"), "unknown suite 'tabel1'; did you mean 'table1'?: choose one of table1, table2"),
+        (("--suite", "tabel1"), "unknown suite 'tabel1'; did you mean 'table1'? choose one of table1, table2"),
         (("--model", "a"), "--model a is given twice"),
         (("--model", "c"), "model 'c' is not under models"),
         (("--protocol", "exact"), "--protocol cannot be used with --suite"),

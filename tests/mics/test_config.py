@@ -282,6 +282,14 @@ def test_an_unknown_model_is_named_with_the_line_that_names_it(tmp_path: Path) -
         load_config(tmp_path / "c.yaml")
 
 
+@pytest.mark.parametrize(("provider", "words"), [("ofline", "did you mean 'offline'?"), ("vllm", "choose one of openai, ")])
+def test_an_unknown_provider_is_named_with_its_line_and_the_known_ones(tmp_path: Path, provider: str, words: str) -> None:
+    (tmp_path / "c.yaml").write_text(WITH_FAULTS.replace("provider: offline", f"provider: {provider}"))
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert f"line 2, column 21: models.judge: unknown provider '{provider}'; {words}" in str(caught.value)
+
+
 def test_a_file_that_is_gone_when_its_fault_is_reported_has_no_lines(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.yaml: search\.depth"):
         check_config(changed("search.depth", 0), origin=tmp_path / "c.yaml")

@@ -184,6 +184,15 @@ def test_the_report_says_how_well_scores_predict_verdicts(run: Path) -> None:
     assert json.loads(chiron("review", "report", run, "--json").stdout)["paths"]["accepted"] == scores.count(1)
 
 
+def test_a_report_without_a_review_does_not_speak_of_equal_verdicts(run: Path) -> None:
+    review(run, 0, kind="skip")
+    review(run, 1, kind="skip")
+    done = chiron("review", "report", run)
+    assert "MICS-Score predicts that a path is not rejected: unknown, because nothing was reviewed yet" in done.stdout
+    assert "equal" not in done.stdout
+    assert "anna: 2 skips" in done.stdout
+
+
 def test_reviews_are_exported_by_the_command(run: Path, tmp_path: Path) -> None:
     case_id = review(run, 0)
     done = chiron("review", "export", run, "--out", tmp_path / "out.jsonl")

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from chiron.client.call import Call, Message, Reply, TextPart, Usage
 from chiron.client.ledger import Ledger
 from chiron.io import alone
 from chiron.jobs.directory import LEDGER, LOCK
+from chiron.reports.shell import environment
+from chiron.view import pages
 from chiron.view.library import Library
+from chiron.view.pages import compile_templates
 from chiron.view.states import RunLine
 from tests.reports.building import a_case, pending, put_calls, rejected, retained, stored, write_run
 from tests.support.evaluations import an_item, write_evaluation
@@ -285,3 +289,14 @@ def test_a_run_does_not_change_when_it_is_looked_at(tmp_path: Path) -> None:
         os.utime(file, (1_000_000, 1_000_000))
     line_of(tmp_path, run.name)
     assert line_of(tmp_path, run.name).changed == 1_000_000
+
+
+def test_the_first_visit_of_a_page_compiles_no_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = environment("chiron.view")
+    assert env.cache is not None
+    env.cache.clear()
+    compile_templates()
+    monkeypatch.setattr(env, "compile", None)
+    with visiting(tmp_path) as client:
+        assert client.get("/").status_code == HTTPStatus.OK
+    assert len(env.cache) >= len(list(Path(pages.__file__).parent.glob("*.html")))

@@ -4,15 +4,21 @@ import html
 import json
 import re
 import shutil
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from chiron.evaluation.items import Verdict
 from chiron.io import write_atomically
+from chiron.view import evaluations
 from chiron.view.charts import chart
+from chiron.view.model_states import EvaluationState
 from tests.support.cases import write_png
 from tests.support.evaluations import an_item, with_verdict, write_evaluation, write_models
+from tests.support.waiting import PATIENCE, wait_until
 from tests.view.serving import address_of, settled, visiting
 from tests.view.test_home import metrics
 
@@ -92,6 +98,29 @@ def test_models_side_by_side_are_a_table_with_a_page_for_each_item(two_models: P
         assert items(client.get(html.unescape(back[1])).text) == ["q1", "q3"]
         assert client.get("/compare/item?run=0").status_code == 404
         assert client.get(f"/compare/item?{runs}&item=vqa_rad/q9").status_code == 422
+
+
+def test_a_comparison_that_takes_long_says_so_continues_and_is_then_shown(two_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def held(states: Sequence[EvaluationState]) -> evaluations.Comparison:
+        began.set()
+        assert go.wait(PATIENCE)
+        return read(states)
+
+    read = evaluations._read
+    monkeypatch.setattr(evaluations, "_read", held)
+    monkeypatch.setattr(evaluations, "PATIENCE", 0.0)
+    with visiting(two_models) as client:
+        address = address_of(client, "one")
+        before = client.get(address)
+        assert began.wait(PATIENCE)
+        go.set()
+        wait_until(lambda: client.get(address).status_code == HTTPStatus.OK, what="the comparison")
+        after = client.get(address).text
+    assert (before.status_code, before.headers["refresh"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "1")
+    assert "are being read and compared" in before.text
+    assert items(after) == ["q0", "q1", "q2", "q3"]
 
 
 def test_only_evaluations_can_be_compared(two_models: Path) -> None:

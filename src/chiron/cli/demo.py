@@ -65,7 +65,7 @@ def demo_command(
 def _print_picture(done: "Demonstration", out: Console) -> None:
     from chiron.demo.picture import example_panel, examples, ladder_table
 
-    out.print(ladder_table(done.rungs))
+    out.print(ladder_table(done.rungs), soft_wrap=True)
     out.print(
         f"\nShare of right answers to {done.scale.evaluated} new cases of each kind. A bar is solid up to the lower end of the"
         " 95 % interval and light up to the upper end. One run of one seed; chance is 0.11.",

@@ -266,7 +266,7 @@ def contamination_command(
 
 def _show(found: "Contamination", benchmark: str, bad: int) -> None:
 
-    from chiron.cli.streams import results
+    from chiron.cli.streams import results, whole
     from chiron.dedup.contamination import Likeness
 
     console = results()
@@ -278,7 +278,7 @@ def _show(found: "Contamination", benchmark: str, bad: int) -> None:
             table.add_row(
                 *(Text(printable(t)) for t in (overlap.item, overlap.likeness, _distance(overlap), _rows(overlap), overlap.detail[:100]))
             )
-        console.print(table)
+        console.print(whole(table))
     ways = ", ".join(f"{found.found(likeness)} by {likeness}" for likeness in Likeness)
     say = messages()
     say.print(

@@ -14,7 +14,7 @@ from rich.text import Text
 from chiron.cli.forecast import show_forecast
 from chiron.cli.live import duration
 from chiron.cli.runner import closing_code, print_json, run_with_ui, spending_table, spent_in_words
-from chiron.cli.streams import messages
+from chiron.cli.streams import messages, whole
 from chiron.errors import InputError
 from chiron.evaluation.benchmarks.loading import how_to_get, load
 from chiron.evaluation.evaluation import Evaluation, EvaluationSummary
@@ -113,4 +113,4 @@ def figures_table(groups: tuple[ResultGroup, ...]) -> Table:
             str(count["pending"]),
             Text(printable(scores)),
         )
-    return table
+    return whole(table)

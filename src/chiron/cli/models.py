@@ -24,10 +24,20 @@ if TYPE_CHECKING:
     from chiron.providers.registry import RoleCall
 
 
+def _complete_template(incomplete: str) -> list[str]:
+    from chiron.mics.prompts import TEMPLATES
+
+    return [name for name in TEMPLATES if name.startswith(incomplete)]
+
+
 def init_command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="TEMPLATE", help="Template; without one, the command asks on a terminal. The same as --template."),
+        typer.Argument(
+            metavar="TEMPLATE",
+            help="Template; without one, the command asks on a terminal. The same as --template.",
+            autocompletion=_complete_template,
+        ),
     ] = None,
     template: Annotated[
         str | None,
@@ -36,6 +46,7 @@ def init_command(
             "-t",
             metavar="TEMPLATE",
             help="one-key, openai, gemini, openrouter, vllm, ollama, paper, offline, or chiron-o1 (the published models, to evaluate).",
+            autocompletion=_complete_template,
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")] = Path("chiron.yaml"),

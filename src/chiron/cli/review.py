@@ -81,7 +81,9 @@ def report_command(
 def _lines(report: "ReviewReport") -> list[str]:
     from chiron.reviews.records import REASONS
 
-    lines = [f"{name}: {_counts(kinds)}" for name, kinds in report.reviewers.items()]
+    lines = []
+    for name, kinds in report.reviewers.items():
+        lines.append(f"{name}: {_counts({kind + 's' * (count != 1): count for kind, count in kinds.items()})}")
     lines.append(f"paths: {_counts(report.paths)}")
     if report.reasons:
         lines.append(f"reasons: {_counts({REASONS.get(name, name): n for name, n in report.reasons.items()})}")
@@ -106,6 +108,8 @@ def _agreement(what: str, agreed: "Agreement") -> list[str]:
 
 
 def _prediction(found: "Prediction") -> str:
+    if not found.positive + found.negative:
+        return "unknown, because nothing was reviewed yet"
     return f"AUC {_figure(found.auc)} (N = {found.positive + found.negative:,}: {found.positive:,} yes, {found.negative:,} no)"
 
 

@@ -17,7 +17,7 @@ from rich.status import Status
 from rich.table import Table
 
 from chiron.errors import ChironError, DiskError
-from chiron.terminal import printable
+from chiron.terminal import full_width, printable
 
 
 class BrokenPipe(ChironError):
@@ -134,7 +134,7 @@ def results() -> Console:
 
 def whole(table: Table) -> Table:
     """Set a table to its full width: on a narrower terminal its lines wrap, and no number is cut off."""
-    table.width = Console(width=10_000).measure(table).maximum
+    table.width = full_width(table)
     return table
 
 

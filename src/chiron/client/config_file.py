@@ -126,6 +126,12 @@ def nearest(word: str, known: Any) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
+def unknown_name(kind: str, name: str, known: Any, advice: str) -> str:
+    """Return that a name is unknown, a similar known one if there is any, and the advice."""
+    near = nearest(name, known)
+    return f"unknown {kind} '{name}'{near}{'' if near else ':'} {advice}"
+
+
 def _beside(name: str, model: ProviderConfig, origin: Path) -> ProviderConfig:
     try:
         return model.with_paths_from(origin.parent)
@@ -192,6 +198,8 @@ def _place(schema: type[Strict], loc: tuple[int | str, ...]) -> str:
 
 def _position(schema: type[Strict], fault: ErrorDetails, positions: YamlPositions) -> str:
     place = _place(schema, fault["loc"])
+    if fault["type"] == "union_tag_invalid":
+        return positions.find(f"{place}.provider")
     if leading := _LEADING_PLACE.match(fault["msg"]):
         inner = f"{place}.{leading[1]}" if place else leading[1]
         if positions.contains(inner):
@@ -206,6 +214,9 @@ def _in_words(schema: type[Strict], fault: ErrorDetails, unknown: Mapping[tuple[
         return f"unknown key '{place}'; " + (
             f"did you mean '{known}'?" if known is not None else f"choose one of {', '.join(_known_keys(schema, fault['loc']))}"
         )
+    if fault["type"] == "union_tag_invalid":
+        tag, known_tags = fault["ctx"]["tag"], list(_providers(schema))
+        return f"{place}: unknown provider '{tag}'" + (nearest(tag, known_tags) or f"; choose one of {', '.join(known_tags)}")
     refused = fault.get("input")
     why = refused.why if isinstance(refused, Refused) else fault["msg"]
     message = f"{place}: {why}" if place else why

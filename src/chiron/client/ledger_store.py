@@ -1,6 +1,7 @@
 """Open a ledger's file, and translate SQLite's errors: a full disk, a damaged file, missing permissions."""
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -180,7 +181,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         InputError: the file does not exist, or is not a ledger.
     """
     if not path.is_file():
-        raise InputError(f"{path.parent} is not a run directory: it has no {path.name}")
+        raise InputError(f"{path.parent} is not a run directory (it has no {path.name}): put the file back, or choose another directory")
     with explained(path):
         db = sqlite3.connect(_reading_uri(path), uri=True, timeout=30, isolation_level=None)
         _check(db, path)
@@ -246,6 +247,8 @@ _NOT_LOCAL = {
     sqlite3.SQLITE_IOERR_BLOCKED,
 }
 """Extended error codes for locks and shared memory."""
+_SHARED_MEMORY = 2**15
+"""Bytes of SQLite's smallest ``-shm`` file."""
 _UNREADABLE = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA}
 """Extended error codes for a disk that returns no data or wrong data."""
 
@@ -272,11 +275,19 @@ def explained(path: Path, *, writing: bool = False, damage: Callable[[Path, str]
         raise ours from error
 
 
+def _is_full(folder: Path) -> bool:
+    """Return whether a disk has no room for the shared memory of SQLite, which readers need too."""
+    try:
+        return shutil.disk_usage(folder).free < _SHARED_MEMORY
+    except OSError:
+        return False
+
+
 def _ours(path: Path, error: sqlite3.DatabaseError, *, writing: bool, damage: Callable[[Path, str], InputError]) -> ChironError | None:
     """Translate an SQLite error; ``None`` if it is caused by a bug in chiron."""
     code = _primary(error)
     why = str(error) or getattr(error, "sqlite_errorname", "") or "SQLite gives no reason"
-    if getattr(error, "sqlite_errorcode", None) in _NOT_LOCAL:
+    if getattr(error, "sqlite_errorcode", None) in _NOT_LOCAL and not _is_full(path.parent):
         return DiskError(
             f"{path} cannot be {'written' if writing else 'used'} ({why}): its file system lacks the locks or the shared memory that SQLite"
             " needs, as network file systems do; put the run directory on a local disk. Its content is safe"

@@ -15,6 +15,7 @@ from chiron.demo.ladder import BASE, LADDER, MICS, PartAccuracy
 from chiron.demo.stage_rows import steps_of
 from chiron.evaluation.api import Answered
 from chiron.phantom.sample import SyntheticCase
+from chiron.terminal import full_width
 
 _WIDTH = 20
 """Width of a bar in characters."""
@@ -68,6 +69,7 @@ def ladder_table(students: Sequence[Student]) -> Table:
         shares = (student.measured.seen_share, student.measured.held_out_share)
         style = "bold" if student.name == MICS else ""
         table.add_row(title_of(student.name), str(student.rows or ""), *map(_bar, shares), style=style)
+    table.width = full_width(table)  # on a narrow terminal lines wrap, and no figure is cut off
     return table
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from chiron.cases.case import IMAGE_MARK
-from chiron.client.config_file import nearest
+from chiron.client.config_file import unknown_name
 from chiron.errors import InputError
 from chiron.evaluation.items import BadItem, Item, lettered
 
@@ -37,7 +37,7 @@ def control_of(name: str) -> Control:
     try:
         return Control(name)
     except ValueError:
-        raise InputError(f"unknown control '{name}'{nearest(name, list(Control))}; choose one of {', '.join(Control)}") from None
+        raise InputError(unknown_name("control", name, list(Control), f"choose one of {', '.join(Control)}")) from None
 
 
 def _has_images(item: Item) -> bool:

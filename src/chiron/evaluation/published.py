@@ -65,6 +65,8 @@ def read_published(path: Path) -> list[Published]:
         return _ROWS.validate_python(read_yaml(path, "published figures"))
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise InputError(f"published figures {path}: the file is not a list: write one row per item ('- model: ...')") from error
         where = ".".join(map(str, first["loc"]))
         position = YamlPositions(path).find(where)
         raise InputError(f"published figures {path}{', ' if position else ''}{position}: {where}: {first['msg']}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from chiron.client.config_file import nearest
+from chiron.client.config_file import unknown_name
 from chiron.errors import InputError
 from chiron.evaluation import protocols as protocol_modules
 from chiron.evaluation import suites as suite_modules
@@ -57,7 +57,7 @@ def benchmark_of(name: str, files: Sequence[Path] = ()) -> Benchmark:
     """
     known = benchmarks(files)
     if name not in known:
-        raise InputError(f"unknown benchmark '{name}'{nearest(name, known)}: 'chiron eval --list' shows all")
+        raise InputError(unknown_name("benchmark", name, known, "'chiron eval --list' shows all"))
     return known[name]
 
 
@@ -69,7 +69,7 @@ def protocol_of(name: str, files: Sequence[Path] = ()) -> Protocol:
     """
     known = protocols(files)
     if name not in known:
-        raise InputError(f"unknown protocol '{name}'{nearest(name, known)}: choose one of {', '.join(known)}")
+        raise InputError(unknown_name("protocol", name, known, f"choose one of {', '.join(known)}"))
     return known[name]
 
 
@@ -81,7 +81,7 @@ def suite_of(name: str, files: Sequence[Path] = ()) -> Suite:
     """
     known = suites(files)
     if name not in known:
-        raise InputError(f"unknown suite '{name}'{nearest(name, known)}: choose one of {', '.join(known)}")
+        raise InputError(unknown_name("suite", name, known, f"choose one of {', '.join(known)}"))
     return known[name]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from chiron.client.config_file import nearest
+from chiron.client.config_file import unknown_name
 from chiron.errors import InputError
 from chiron.evaluation.answers.open_answers import NORMALIZER, same_answer
 from chiron.evaluation.items import ItemResult
@@ -68,7 +68,7 @@ def scores_named(text: str) -> tuple[str, ...]:
     known = (*SCORES, *REPORT_SCORES)
     for name in names:
         if name not in known:
-            raise InputError(f"unknown score '{name}'{nearest(name, known)}: choose from {', '.join(known)}, or all")
+            raise InputError(unknown_name("score", name, known, f"choose from {', '.join(known)}, or all"))
     if not names:
         raise InputError(f"no score is named: choose from {', '.join(known)}, or all")
     return names

@@ -19,6 +19,13 @@ _BEFORE_A_RUN = frozenset({LOCK, "images", "copies", "leases.sqlite", "workers.j
 """Files that may be in a run directory before its run: the images of benchmarks, and those of an engine."""
 
 
+def not_a_run(path: Path) -> InputError:
+    """Return the error for a directory without a run. It names runs in its subfolders, of which one may be meant."""
+    inside = [str(run.parent) for run in sorted(path.glob(f"*/{RUN}"))[:3]] if path.is_dir() else []
+    advice = f"choose a run in it, such as {', '.join(inside)}" if inside else "choose another directory"
+    return InputError(f"{path} is not a run directory (it has no {RUN}): {advice}")
+
+
 @dataclass(frozen=True)
 class WorkDirectory:
     """Directory of one search, build or evaluation."""
@@ -91,7 +98,7 @@ class WorkDirectory:
         """
         run = self.read_run()
         if run is None:
-            raise InputError(f"{self.path} is not a run directory (it has no {RUN}): choose another directory")
+            raise not_a_run(self.path)
         return run
 
     def _need_ours(self) -> None:

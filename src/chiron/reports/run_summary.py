@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chiron.client.failures import Missing
 from chiron.client.ledger import StoredResult
 from chiron.errors import InputError
-from chiron.jobs.directory import RUN
+from chiron.jobs.directory import RUN, not_a_run
 from chiron.reports.case_view import Kind, kind_of, reason_in_words
 
 
@@ -78,7 +78,7 @@ def read_run(run: Path) -> RunInfo:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} is not a run directory (it has no {RUN}): choose another directory") from None
+        raise not_a_run(run) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     try:

@@ -20,6 +20,7 @@ from chiron.view.compare_pages import ComparePages
 from chiron.view.dataset_pages import dataset_page
 from chiron.view.dataset_states import RowState
 from chiron.view.evaluation_pages import EvaluationPages
+from chiron.view.evaluations import StillReading
 from chiron.view.library import Library
 from chiron.view.model_states import EvaluationState, TrainingState
 from chiron.view.pages import page, problem
@@ -98,7 +99,7 @@ def create_app(
         ],
         middleware=[Middleware(Guard, gate=gate)],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _http_problem, ChironError: _problem, Exception: _crash},
+        exception_handlers={StillReading: _still_reading, HTTPException: _http_problem, ChironError: _problem, Exception: _crash},
     )
 
 
@@ -110,6 +111,12 @@ def _http_problem(_: Request, error: Exception) -> Response:
 
 def _problem(_: Request, error: Exception) -> Response:
     return problem(str(error), HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _still_reading(_: Request, reading: Exception) -> Response:
+    answer = page("reading.html", status=HTTPStatus.SERVICE_UNAVAILABLE, names=str(reading))
+    answer.headers["Refresh"] = "1"  # the page asks again by itself
+    return answer
 
 
 def _crash(_: Request, error: Exception) -> Response:

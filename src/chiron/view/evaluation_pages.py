@@ -31,7 +31,10 @@ class EvaluationPages:
     def __init__(self, library: Library) -> None:
         """Show the evaluations of ``library``."""
         self._library = library
-        self._comparisons = Comparisons()
+        self._comparisons = Comparisons(changed=self._changed)
+
+    def _changed(self) -> None:
+        self._library.version += 1
 
     def routes(self) -> list[Route]:
         """Return the routes other than the page of one evaluation."""
@@ -99,7 +102,7 @@ class EvaluationPages:
         number = request.path_params["number"]
         if not isinstance(names, list) or number >= len(names):
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        folder = self._comparisons.get([state]).folders.get(str(benchmark))
+        folder = self._comparisons.folder(state, str(benchmark))
         if folder is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"the image folder of {benchmark} is not known, or does not exist any more")
         return image_response(ImageFolder(folder), str(names[number]), request)

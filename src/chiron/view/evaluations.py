@@ -1,7 +1,9 @@
 """Items of evaluations with every model's answer, grouped for the page."""
 
+import threading
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -22,6 +24,8 @@ from chiron.view.states import Signature
 
 _KEPT = 4
 """Comparisons kept in memory."""
+PATIENCE = 5.0
+"""Seconds that a request waits for a comparison."""
 _OPEN = {Verdict.UNJUDGED, Verdict.UNUSABLE, Verdict.PENDING}
 FILTERS = ("all", "wrong", "unparsed", "unanswered", "disagree")
 """Which items to show."""
@@ -91,11 +95,21 @@ class Comparison:
         return list(dict.fromkeys(item.first.benchmark for items in self.items.values() for item in items))
 
 
+class StillReading(Exception):
+    """A comparison is not finished yet."""
+
+    def __init__(self, states: Sequence[EvaluationState]) -> None:
+        """Name the evaluations that are being read."""
+        super().__init__(", ".join(state.place.name for state in states))
+
+
 @dataclass
 class Comparisons:
-    """The last comparisons, each read again when one of its runs changes."""
+    """The last comparisons, each read again when one of its runs changes. Reading continues when the request that began it ends."""
 
-    _known: OrderedDict[tuple[str, ...], tuple[tuple[Signature, ...], Comparison]] = field(default_factory=OrderedDict)
+    changed: Callable[[], None] = lambda: None
+    """Called when a comparison is finished that a request did not wait for."""
+    _known: OrderedDict[tuple[str, ...], tuple[tuple[Signature, ...], Future[Comparison]]] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
     def get(self, states: Sequence[EvaluationState]) -> Comparison:
@@ -103,17 +117,46 @@ class Comparisons:
 
         Raises:
             InputError: one of them cannot be read.
+            StillReading: they are large; ask again later.
         """
         key = tuple(state.place.id for state in states)
         now = tuple(state.signature()[1:] for state in states)
         with self._lock:
             known = self._known.get(key)
-            if known is None or known[0] != now:
-                self._known[key] = known = (now, _read(states))
+            # One that is being read is finished first, also if its runs change: otherwise a running evaluation is never shown.
+            if known is None or (known[0] != now and known[1].done()):
+                self._known[key] = known = (now, _begin(states))
             self._known.move_to_end(key)
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
-            return known[1]
+        try:
+            return known[1].result(PATIENCE)
+        except TimeoutError:
+            known[1].add_done_callback(lambda _: self.changed())
+            raise StillReading(states) from None
+
+    def folder(self, state: EvaluationState, benchmark: str) -> Path | None:
+        """Return the image folder of a benchmark, from any comparison with this evaluation; errors as in :meth:`get`."""
+        with self._lock:
+            with_it = [future for key, (_, future) in self._known.items() if state.place.id in key]
+        done = [future.result() for future in with_it if future.done() and future.exception() is None]
+        return next((found.folders[benchmark] for found in done if benchmark in found.folders), None) or self.get([state]).folders.get(
+            benchmark
+        )
+
+
+def _begin(states: Sequence[EvaluationState]) -> Future[Comparison]:
+    """Read in a daemon thread, which does not delay the end of the server."""
+    future: Future[Comparison] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(_read(states))
+        except BaseException as problem:  # noqa: BLE001 - raised by the request
+            future.set_exception(problem)
+
+    threading.Thread(target=work, name="chiron-view-comparison", daemon=True).start()
+    return future
 
 
 def _read(states: Sequence[EvaluationState]) -> Comparison:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
+from jinja2 import Environment
 from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -33,10 +34,22 @@ def page(
     **values: object,
 ) -> HTMLResponse:
     """Render a template of this package as a page."""
-    env = environment("chiron.view")
-    env.filters.update(span=span, ago=ago)
+    _environment()
     parts = render_page("chiron.view", template, styles=styles, script=script, served=True, **values)
     return HTMLResponse("".join(parts).encode("utf-8", "replace"), status)
+
+
+def _environment() -> Environment:
+    env = environment("chiron.view")
+    env.filters.update(span=span, ago=ago)
+    return env
+
+
+def compile_templates() -> None:
+    """Compile all templates. Otherwise the first request of each page does, which takes longer than the page itself."""
+    env = _environment()
+    for name in env.list_templates(extensions=["html"]):
+        env.get_template(name)
 
 
 def problem(what: str, status: HTTPStatus = HTTPStatus.NOT_FOUND) -> HTMLResponse:

@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -11,6 +12,7 @@ import uvicorn
 from chiron.view.access import HOST, Gate, Reviewer
 from chiron.view.app import create_app
 from chiron.view.library import Library
+from chiron.view.pages import compile_templates
 from chiron.view.review_queue import ReviewSettings
 
 
@@ -47,7 +49,12 @@ def serve(
         gate = Gate(listening.getsockname()[1], reviewers)
         server = _Server(uvicorn.Config("", log_level="critical", access_log=False, timeout_graceful_shutdown=2, server_header=False))
         server.config.app = create_app(library, gate, closing=lambda: server.should_exit, settings=settings)
-        server.ready = lambda: ready(gate)
+
+        def started() -> None:
+            ready(gate)
+            threading.Thread(target=compile_templates, name="chiron-view-templates", daemon=True).start()
+
+        server.ready = started
         server.run(sockets=[listening])
 
 

@@ -1,6 +1,7 @@
 """State of a run: the line on the home page, and what all kinds of runs have in common."""
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -50,10 +51,10 @@ class RunLine:
         return f"{word.removesuffix('s')}{space}{rest}" if (self.total or self.done) == 1 else self.unit
 
 
-def stat_of(path: Path) -> tuple[int, int, int] | None:
+def stat_of(path: Path | str) -> tuple[int, int, int] | None:
     """Return what changes when a file changes; ``None`` if it does not exist."""
     try:
-        about = path.stat()
+        about = os.stat(path)  # noqa: PTH116 - a string, see signature()
     except (OSError, ValueError):
         return None
     return about.st_ino, about.st_size, about.st_mtime_ns
@@ -69,6 +70,7 @@ class RunState:
     def __init__(self, place: Place) -> None:
         """Prepare to read a run."""
         self.place = place
+        self._folder = f"{place.path}{os.sep}"
         self.lock = threading.RLock()
         self.problem = ""
         self.settled = False
@@ -83,7 +85,8 @@ class RunState:
 
     def signature(self) -> Signature:
         """Return a value that changes when the run changes."""
-        return (in_use(self.path), *(stat_of(self.path / name) for name in (*self.files, BATCHES)))
+        # Asked for every run, every second: strings are joined ten times as fast as paths.
+        return (in_use(self.path), *(stat_of(f"{self._folder}{name}") for name in (*self.files, BATCHES)))
 
     def line(self, until: float) -> RunLine:
         """Return the line of the home page. Reading stops when the monotonic clock shows ``until``, and continues in the background."""

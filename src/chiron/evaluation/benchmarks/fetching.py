@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from chiron.client.config_file import nearest
+from chiron.client.config_file import unknown_name
 from chiron.errors import ChironError, InputError
 from chiron.evaluation.benchmarks.benchmark import Benchmark
 from chiron.evaluation.registry import benchmark_of, benchmarks, suites
@@ -132,7 +132,7 @@ def _benchmarks_of(names: Sequence[str], files: Sequence[Path]) -> list[Benchmar
         elif name in (known := benchmarks(files)):
             wanted.append(name)
         else:
-            raise InputError(f"unknown benchmark or suite '{name}'{nearest(name, [*tables, *known])}: 'chiron eval --list' shows all")
+            raise InputError(unknown_name("benchmark or suite", name, [*tables, *known], "'chiron eval --list' shows all"))
     return [benchmark_of(name, files) for name in dict.fromkeys(wanted)]
 
 

@@ -21,7 +21,10 @@ _TESTS: dict[Test, str] = {
     ),
 }
 N_NOTE = "N: all items of the benchmark. Unparsed, unusable and pending items count in N and are not right."
-_FEW = f"Fewer than {FEW_IMAGES} images ('only N images'): intervals are rough there, and a test finds only large differences."
+_FEW = (
+    f"Fewer than {FEW_IMAGES} images ('only N images'; an item without an image counts as one): intervals are rough there,"
+    " and a test finds only large differences."
+)
 _SETTING_NAMES = {
     "model": "the model itself",
     "temperature": "temperatures",

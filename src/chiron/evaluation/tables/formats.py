@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from chiron.evaluation.figures import Accuracy, Figure
 from chiron.reports.shell import render_page
-from chiron.terminal import printable
+from chiron.terminal import full_width, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +269,26 @@ def show(grids: Sequence[Grid], console: Console) -> None:
         if number:
             console.print()
         console.print(Text(printable(grid.title), style="bold"))
-        console.print(_table(grid))
+        for part in _fitting(grid, console.width):
+            console.print(_table(part))
         for note in grid.notes:
             console.print(Text(printable(note), style="dim"))
+
+
+def _fitting(grid: Grid, width: int) -> Iterator[Grid]:
+    """Split a table into tables of as many columns as ``width`` has room for, each at least one, so that no figure is broken."""
+    start = 1
+    while start < len(grid.head):
+        end = len(grid.head)
+        while end > start + 1 and full_width(_table(_columns(grid, start, end))) > width:
+            end -= 1
+        yield _columns(grid, start, end)
+        start = end
+
+
+def _columns(grid: Grid, start: int, end: int) -> Grid:
+    rows = tuple((name, cells[start - 1 : end - 1]) for name, cells in grid.rows)
+    return replace(grid, head=(grid.head[0], *grid.head[start:end]), rows=rows)
 
 
 def _table(grid: Grid) -> Table:
