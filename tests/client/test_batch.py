@@ -29,12 +29,14 @@ from chiron.mics.config import load_config
 from chiron.providers.openai_provider import OpenAIProvider
 from chiron.providers.registry import RoleCall, probe
 from tests.support.batch_endpoint import BatchEndpoint, BatchFaults
+from tests.support.batch_forms import FORMS, NOT_IN
 from tests.support.calls import a_call
 from tests.support.command import environment
 from tests.support.runs import config_of, team, write_config
 from tests.support.waiting import PATIENCE
 
 QUICK: dict[str, Any] = {"quiet": 0.01, "poll": 0.01}
+POINTS = ["before the upload", "after the upload", "before the batch was created", "after the batch was created", "after the download"]
 PRICE = {"input": 1.0, "output": 1_000_000.0}
 
 
@@ -45,7 +47,8 @@ def answer(body: dict[str, Any]) -> str:
 def open_client(
     folder: Path, server: BatchEndpoint, *, budget: float | None = None, batch: dict[str, Any] | None = None, **model: Any
 ) -> ModelClient:
-    values = {"provider": "openai", "base_url": server.base_url, "model": "m", "batch": {**QUICK, **(batch or {})}, **model}
+    form = {} if "files" in (batch or {}) else {"form": server.name}
+    values = {"provider": "openai", "base_url": server.base_url, "model": "m", "batch": {**QUICK, **form, **(batch or {})}, **model}
     endpoint = OpenAIProvider().build("m", OpenAIModel.model_validate(values), BuildContext(PictureStore()))
     ledger = Ledger.open(folder / "ledger.sqlite")
     return ModelClient({"m": endpoint}, ledger, Budget(budget, spent=ledger.spent_usd()))
@@ -179,13 +182,13 @@ def test_a_request_larger_than_a_batch_fails_alone(tmp_path: Path) -> None:
     assert texts(replies[1:]) == expected(1)
 
 
-KINDS = [name for name in BatchFaults.__dataclass_fields__ if name != "seed"]
+KINDS = [(form, name) for form in FORMS for name in BatchFaults.__dataclass_fields__ if name != "seed" and name not in NOT_IN[form]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("form", "kind"), KINDS)
+def test_every_call_is_answered_once_whatever_fails(tmp_path: Path, form: str, kind: str) -> None:
     faults = BatchFaults(**{kind: 0.4}, seed=3)
-    with BatchEndpoint(answer, batch_faults=faults) as server:
+    with BatchEndpoint(answer, form=form, batch_faults=faults) as server:
         client = open_client(tmp_path, server, batch={"attempts": 60, "max_requests": 4})
         assert texts(asked(client, calls(30))) == expected(30)
     assert server.happened[kind]
@@ -366,52 +369,59 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from tests.client.test_batch import asked, calls, open_client
 from chiron.client import batch_record
-from chiron.providers.openai_batch import OpenAIBatches
 
-folder, address, point = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, point = Path(sys.argv[1]), sys.argv[4]
 
 
 class Server:
-    base_url = address
+    base_url, name = sys.argv[2:4]
 
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-real = OpenAIBatches._json
+client = open_client(folder, Server(), budget=1000.0, price={"input": 1.0, "output": 1_000_000.0})
+service = client.endpoints["m"].batch.service
 
 
-async def _json(self, method, path, **more):
-    if point == "before the upload" and path == "/files":
+def dying(real):
+    async def step(batch):
+        await real(batch)
         die()
-    value = await real(self, method, path, **more)
-    points = {("POST", "/files"): "after the upload", ("POST", "/batches"): "after the batch was created"}
-    if points.get((method, path)) == point:
-        die()
-    return value
+
+    return step
 
 
-OpenAIBatches._json = _json
+if point == "before the upload":
+    service.upload = die
+if point == "after the upload":
+    service.upload = dying(service.upload)
+if point == "before the batch was created":
+    service.create = die
+if point == "after the batch was created":
+    service.create = dying(service.create)
 if point == "after the download":
     batch_record.Batch.read_results = die
-asked(open_client(folder, Server(), budget=1000.0, price={"input": 1.0, "output": 1_000_000.0}), calls(6))
+asked(client, calls(6))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["before the upload", "after the upload", "after the batch was created", "after the download"])
-def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, point: str) -> None:
-    with BatchEndpoint(answer) as server:
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_process_that_is_killed_pays_for_no_call_twice(tmp_path: Path, form: str, point: str) -> None:
+    with BatchEndpoint(answer, form=form) as server:
         root = Path(__file__).parents[2]
         env = environment()
         env["PYTHONPATH"] = f"{env['PYTHONPATH']}{os.pathsep}{root}"
-        killed = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path), server.base_url, point], env=env, check=False, cwd=root)
+        command = [sys.executable, "-c", _SCRIPT, str(tmp_path), server.base_url, form, point]
+        killed = subprocess.run(command, env=env, check=False, cwd=root)
         assert killed.returncode == -signal.SIGKILL
         client = open_client(tmp_path, server, budget=1000.0, price=PRICE)
         assert texts(asked(client, calls(6))) == expected(6)
-        assert not server.files or point == "after the upload"
-    assert len(server.batches) == 1
+        assert not server.files, "an upload whose ID was lost is found again"
+    assert len(server.batches) == len(server.uploaded) == 1
     assert len(server.replied) == 6
     assert set(server.replied.values()) == {1}
     with Ledger.read(tmp_path / "ledger.sqlite") as ledger:

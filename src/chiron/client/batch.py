@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chiron.client.batch_collector import BatchCollector, BatchRefused, BatchTimes
-from chiron.client.batch_record import DELETED, FOLDER, Batch, BatchService, RequestFile, open_batches
+from chiron.client.batch_record import FOLDER, Batch, BatchService, RequestFile, open_batches
 from chiron.client.call import Call, Reply
 from chiron.client.failures import CallerFault, CallFailed, LeftInBatch, RateLimited, RunStopped, Transient
 from chiron.client.ledger import Ledger
@@ -73,7 +73,7 @@ class BatchQueue:
                     " sent and paid for again"
                 )
             if batch.results.is_file():
-                batch.read_results()
+                batch.read_results(self.service)
             self._count += 1
             batch.number = self._count
             self.batches.append(batch)
@@ -104,8 +104,8 @@ class BatchQueue:
         del self._batch_of[key]
         if result is None:
             state = batch.record.ended
-            # A provider does not charge for requests that it did not run before the end. What a deleted batch ran is unknown.
-            billed = state in {"completed", DELETED}
+            # Most providers do not charge for requests that they did not run before the end. What a deleted batch ran is unknown.
+            billed = state not in self.service.unbilled
             raise Transient(f"{self.model}: no result in batch {batch.record.batch_id} ({state})", maybe_billed=billed)
         try:
             return self.service.read(call, result)

@@ -88,7 +88,7 @@ class BatchCollector:
         await self._steadily(lambda: self.service.download(batch, part))
         try:
             part.replace(batch.results)
-            await asyncio.to_thread(batch.read_results)
+            await asyncio.to_thread(batch.read_results, self.service)
             batch.requests.unlink(missing_ok=True)
         except OSError as error:
             raise unwritten(batch.results, error) from error

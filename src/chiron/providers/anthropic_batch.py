@@ -1,0 +1,221 @@
+"""Anthropic's Message Batches: requests are part of the batch itself, and its messages have another form than OpenAI's."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from chiron.client.batch_record import DELETED, Batch, BatchStatus, read_open_batches
+from chiron.client.call import Call, ImagePart, Message, Reply, TextPart
+from chiron.providers.batch_api import TRANSFER_SECONDS, BatchApi, counted, identifier, missing_requests
+from chiron.providers.openai_compatible import HOLE, filled
+from chiron.providers.response_parsing import classify_status, read_body
+
+_log = logging.getLogger(__name__)
+_PAGE, _MAX_PAGES = 100, 100
+_BEFORE, _AFTER = b'{"requests":[', b"]}"
+_CHUNK = 2**20
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""HTTP status of each type of error, which the lines of a batch do not contain."""
+
+
+class AnthropicBatches(BatchApi):
+    """Message Batches below the same address as the OpenAI-compatible calls. A call's key is its ``custom_id``.
+
+    A batch has no field for a name. After a creation whose answer was lost, the batches since then are looked through for these calls.
+    """
+
+    key_header = "x-api-key"
+    headers: ClassVar[Mapping[str, str]] = {"anthropic-version": "2023-06-01"}
+
+    async def request(self, call: Call) -> bytes:
+        """Return a line: the key, and the parameters of a message."""
+        turns = self.provider.turns(call.messages)
+        config, parameters = self.provider.config, self.settings.parameters
+        params: dict[str, Any] = {
+            "model": config.model,
+            "max_tokens": call.max_tokens,
+            "messages": [{"role": turn.role, "content": _content(turn)} for turn in turns if turn.role != "system"],
+            **(config.parameters if parameters is None else parameters),
+        }
+        if system := "\n\n".join(turn.text for turn in turns if turn.role == "system" and turn.text):
+            params["system"] = system
+        if config.temperature:
+            params["temperature"] = min(1.0, call.temperature)  # as at the compatible address
+        images = [await self._image(part) for turn in turns for part in turn.parts if isinstance(part, ImagePart)]
+        return filled({"custom_id": call.key, "params": params}, images, f'"{HOLE}"')
+
+    async def _image(self, picture: ImagePart) -> bytes:
+        """Return the source of an image."""
+        head, data = (await self.provider.encoded(picture)).split(b",", 1)
+        media = head.removeprefix(b"data:").removesuffix(b";base64")
+        return b'{"type":"base64","media_type":"' + media + b'","data":"' + data + b'"}'
+
+    def head(self, result: Mapping[str, Any]) -> tuple[object, bool]:
+        """Return the key in a line of the results, and whether the line is an answer."""
+        outcome = result.get("result")
+        return result.get("custom_id"), isinstance(outcome, dict) and outcome.get("type") == "succeeded"
+
+    def reply(self, call: Call, result: Mapping[str, Any]) -> Reply:
+        """Return the reply in a line of the results."""
+        outcome = result.get("result")
+        outcome = outcome if isinstance(outcome, dict) else {}
+        message, origin = outcome.get("message"), self.provider.origin_of(call)
+        if outcome.get("type") == "succeeded" and isinstance(message, dict):
+            return read_body(_as_chat(message), json.dumps(message), 0.0, origin)
+        answer = outcome.get("error")
+        error = answer.get("error") if isinstance(answer, dict) else None
+        kind = error.get("type") if isinstance(error, dict) else None
+        if kind in _STATUS:
+            raise classify_status(_STATUS[kind], {}, json.dumps(answer), origin)
+        # Anthropic charges for no request that failed, was canceled, or expired.
+        word = str(outcome.get("type"))
+        raise self.not_answered(call, answer or {"code": f"batch_{word}", "message": word}, billed=False)
+
+    async def upload(self, batch: Batch) -> str:
+        """Return an empty string: the batch contains its requests."""
+        del batch
+        return ""
+
+    async def find_upload(self, batch: Batch) -> str | None:
+        """Return an empty string, as :meth:`upload`."""
+        return await self.upload(batch)
+
+    async def create(self, batch: Batch) -> str | None:
+        """Send the requests as one JSON object, from the disk."""
+        record = batch.record
+        if record.newest is None:
+            record.newest = await anext((str(entry.get("id")) async for entry in self.listed()), "")
+            batch.save()
+        try:
+            size = batch.requests.stat().st_size
+        except FileNotFoundError as error:
+            raise missing_requests(batch) from error
+        length = len(_BEFORE) + size - 1 + len(_AFTER)
+        headers = {"Content-Type": "application/json", "Content-Length": str(length)}
+        content = _body(batch.requests, size)
+        created = await self.json("POST", "/messages/batches", seconds=TRANSFER_SECONDS, data=content, headers=headers)
+        return identifier(created.get("id"))
+
+    async def find(self, batch: Batch) -> str | None:
+        """Look for the batch among those that were created since, by the calls in its results. This waits for the end of each."""
+        record = batch.record
+        if record.newest is None:
+            return None  # stopped before the request was sent
+        others = {other.name for other in read_open_batches(batch.folder.parent)}
+        candidates = []
+        async for entry in self.listed():
+            if entry.get("id") == record.newest:
+                break
+            if sum(map(counted, (entry.get("request_counts") or {}).values())) == len(record.keys) and entry.get("id") not in others:
+                candidates.append(entry)
+        for entry in candidates:
+            if await self._contains(entry, batch):
+                return identifier(entry.get("id"))
+        return None
+
+    async def _contains(self, entry: Mapping[str, Any], batch: Batch) -> bool:
+        """Return whether a batch of the provider's list has the calls of ``batch``."""
+        path = f"/messages/batches/{identifier(entry.get('id'))}"
+        if entry.get("processing_status") != "ended":
+            _log.warning(
+                "whether batch %s of the provider is the one whose creation was interrupted is known when it ends: waiting", entry.get("id")
+            )
+        while entry.get("processing_status") != "ended":
+            await asyncio.sleep(self.settings.poll)
+            entry = await self.json("GET", path)
+        if entry.get("results_url") is None:
+            return False
+        async with self.requested("GET", f"{path}/results", seconds=TRANSFER_SECONDS) as response:
+            async for line in response.content:
+                try:
+                    key, _ = self.head(json.loads(line))
+                except (ValueError, AttributeError):
+                    continue
+                return key in batch.record.keys
+        return False
+
+    def path(self, batch: Batch) -> str:
+        """Return the address of a batch."""
+        return f"/messages/batches/{batch.record.batch_id}"
+
+    def status(self, state: Mapping[str, Any], total: int) -> BatchStatus:
+        """Read the state of a batch. The provider counts requests only once all have ended."""
+        counts = state.get("request_counts")
+        numbers = {name: counted(value) for name, value in counts.items()} if isinstance(counts, dict) else {}
+        done = sum(number for name, number in numbers.items() if name != "processing")
+        if state.get("processing_status") != "ended":
+            return BatchStatus(done, total)
+        if state.get("results_url") is None:
+            return BatchStatus(done, total, DELETED)  # 29 days old
+        word = "cancelled" if numbers.get("canceled") else "expired" if numbers.get("expired") else "completed"
+        return BatchStatus(done, total, word)
+
+    def results(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
+        """Return the address of the results. It is not taken from the answer, which could name another host."""
+        del state
+        return [f"{self.path(batch)}/results"]
+
+    def copies(self, batch: Batch, state: Mapping[str, Any]) -> Sequence[str]:
+        """Return the address of the batch, which is deleted with its requests and results."""
+        return [self.path(batch)] if state else []
+
+    async def listed(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield the batches that the provider lists, newest first."""
+        params = {"limit": str(_PAGE)}
+        for _ in range(_MAX_PAGES):
+            page = await self.json("GET", "/messages/batches", params=params)
+            entries = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
+            for entry in entries:
+                yield entry
+            if not entries or not page.get("has_more"):
+                return
+            params["after_id"] = str(entries[-1].get("id"))
+
+
+def _content(turn: Message) -> str | list[Any]:
+    """Return the content of a message: plain text, or blocks. Empty blocks are refused by the provider."""
+    if all(isinstance(part, TextPart) for part in turn.parts):
+        return turn.text
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image", "source": HOLE}
+        for part in turn.parts
+        if not isinstance(part, TextPart) or part.text
+    ]
+
+
+def _as_chat(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message in the form of OpenAI's chat completions."""
+    usage = message.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    cached, written = (counted(usage.get(f"cache_{name}_input_tokens")) for name in ("read", "creation"))
+    tokens = {"prompt_tokens_details": {"cached_tokens": cached}}
+    if "input_tokens" in usage and "output_tokens" in usage:
+        tokens |= {"prompt_tokens": counted(usage["input_tokens"]) + cached + written, "completion_tokens": usage["output_tokens"]}
+    content = {"role": "assistant", "content": message.get("content")}
+    choice = {"index": 0, "message": content, "finish_reason": message.get("stop_reason")}
+    return {"model": message.get("model"), "choices": [choice], "usage": tokens}
+
+
+async def _body(requests: Path, size: int) -> AsyncIterator[bytes]:
+    """Yield the requests of a file as one JSON object. The file's last line break is left out."""
+    yield _BEFORE
+    with requests.open("rb") as file:
+        left = size - 1
+        while left and (chunk := file.read(min(_CHUNK, left))):
+            left -= len(chunk)
+            yield chunk.replace(b"\n", b",")
+    yield _AFTER
